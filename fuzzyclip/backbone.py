@@ -1,0 +1,370 @@
+"""The frozen CLIP: images to a class feature and patch tokens, prompts to text features.
+
+Any open_clip CLIP with a plain ViT image tower and a causal text tower works; nothing differs
+between the sample model and ViT-L/14@336 but the arguments of `load_backbone`.
+
+Shapes: B images, S image size, L taken blocks, P patches, W vision width, D embedding width,
+n prompts, T tokens, V text width.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms import v2
+
+from fuzzyclip.text import PromptTooLongError
+from fuzzyclip.weights import (
+    RANDOM,
+    WeightsError,
+    find_weights,
+    read_state_dict,
+    verify_weights,
+)
+
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen CLIP and all that decides its outputs.
+
+    Attributes:
+        model: open_clip's CLIP, in evaluation mode, without gradients.
+        tokenizer: prompts to token ids, (n, T).
+        image_size: side of the square model input, S pixels.
+        blocks: vision blocks whose patch tokens are taken, counted from 1 as in the paper.
+        mean: input mean of the three channels.
+        std: input standard deviation of the three channels.
+        device: where the towers live.
+        precision: type in which the frozen towers compute.
+        identity: everything above as plain data, with the weights' SHA-256; goes into headers.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    image_size: int
+    blocks: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: torch.device
+    precision: torch.dtype
+    identity: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over `identity`: equal fingerprints give equal features."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def vision_width(self) -> int:
+        return int(self.model.visual.transformer.width)  # type: ignore[union-attr,arg-type]
+
+    @property
+    def embed_dim(self) -> int:
+        return int(self.model.visual.output_dim)  # type: ignore[union-attr,arg-type]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across."""
+        rows, columns = self.model.visual.grid_size  # type: ignore[union-attr,misc]
+        return int(rows), int(columns)
+
+    @property
+    def context_length(self) -> int:
+        return int(get_text_tower(self.model).context_length)  # type: ignore[arg-type]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU; any other name is torch's own."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def read_model_config(model: str) -> dict[str, Any]:
+    """open_clip's configuration of a model: by name, or from a JSON file of one's own.
+
+    Raises:
+        ValueError: no such name or file; close names are listed.
+    """
+    if model.endswith(".json"):
+        path = Path(model).expanduser()
+        if not path.is_file():
+            raise ValueError(f"model configuration {path}: no such file")
+        config: dict[str, Any] = json.loads(path.read_text())
+        return config.get("model_cfg", config)
+    named = open_clip.get_model_config(model)
+    if named is None:
+        close = difflib.get_close_matches(model, open_clip.list_models(), n=5)
+        raise ValueError(f"open_clip has no model {model!r}; close names: {', '.join(close)}")
+    return dict(named)
+
+
+def build_model(config: dict[str, Any], image_size: int, activation: str) -> nn.Module:
+    """An open_clip CLIP with its own initialisation, for `image_size` and `activation`.
+
+    Args:
+        config: see `read_model_config`.
+        image_size: S; must be a multiple of the patch size.
+        activation: `model` (what the configuration says), `gelu` or `quickgelu`.
+
+    Raises:
+        ValueError: the towers are not of a kind this package can read, or S does not fit.
+    """
+    vision = {**config["vision_cfg"], "image_size": image_size}
+    text = config["text_cfg"]
+    if vision.get("timm_model_name") or text.get("hf_model_name"):
+        raise ValueError("only open_clip's own ViT and text towers are supported, not timm or HF")
+    patch = vision.get("patch_size")
+    if not isinstance(patch, int) or image_size % patch:
+        raise ValueError(f"image_size {image_size} is not a multiple of the patch size {patch}")
+    quick = {"model": config.get("quick_gelu", False), "gelu": False, "quickgelu": True}
+    if activation not in quick:
+        raise ValueError(f"activation must be one of {', '.join(quick)}, not {activation!r}")
+    build = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
+    return build(
+        embed_dim=config["embed_dim"],
+        vision_cfg=vision,
+        text_cfg=dict(text),
+        quick_gelu=quick[activation],
+    )
+
+
+def load_backbone(
+    model: str,
+    weights: str,
+    *,
+    image_size: int,
+    blocks: Sequence[int],
+    activation: str = "model",
+    position_embedding: str = "bicubic",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    sha256: str | None = None,
+    allow_unverified: bool = False,
+    device: str = "auto",
+    precision: str = "float32",
+    seed: int = 0,
+) -> Backbone:
+    """Build CLIP, load and verify its weights, and freeze it.
+
+    Args:
+        model: open_clip's model name, or the path of a JSON configuration.
+        weights: a file, an open_clip tag, or `random` (see `fuzzyclip.weights`).
+        image_size: side of the square input in pixels; images are squashed to it.
+        blocks: vision blocks to take patch tokens from, counted from 1.
+        activation: see `build_model`. Weights trained with QuickGELU also run with GELU, and
+            APRIL-GAN's numbers were made that way.
+        position_embedding: how the grid of position embeddings is resized, `bicubic` or `bilinear`.
+        mean: input mean; None takes OpenAI's.
+        std: input standard deviation; None takes OpenAI's.
+        sha256: expected digest of the weights file.
+        allow_unverified: accept a weights file without an expected digest.
+        device: see `choose_device`.
+        precision: `float32`, or `bfloat16`/`float16` autocast for the towers.
+        seed: of `random` weights.
+
+    Raises:
+        WeightsError: weights are missing, unverified or of another model.
+        ValueError: see `read_model_config` and `build_model`.
+    """
+    config = read_model_config(model)
+    torch.manual_seed(seed)
+    clip = build_model(config, image_size, activation)
+    depth = len(clip.visual.transformer.resblocks)  # type: ignore[union-attr,arg-type]
+    if not blocks or not all(1 <= block <= depth for block in blocks):
+        raise ValueError(f"blocks {list(blocks)}: the image tower has blocks 1 to {depth}")
+    digest = f"{RANDOM}-{seed}"
+    if weights != RANDOM:
+        path = find_weights(model, weights)
+        digest = verify_weights(path, sha256, allow_unverified)
+        _fill(clip, read_state_dict(path), position_embedding, path)
+    where = choose_device(device)
+    clip.eval().requires_grad_(False).to(where)
+    channels = (tuple(mean or OPENAI_MEAN), tuple(std or OPENAI_STD))
+    identity = {
+        "config": config,
+        "weights_sha256": digest,
+        "image_size": image_size,
+        "blocks": list(blocks),
+        "activation": activation,
+        "position_embedding": position_embedding,
+        "mean": list(channels[0]),
+        "std": list(channels[1]),
+        "precision": precision,
+    }
+    context = config["text_cfg"].get("context_length", 77)
+    return Backbone(
+        model=clip,
+        tokenizer=open_clip.SimpleTokenizer(context_length=context),
+        image_size=image_size,
+        blocks=tuple(blocks),
+        mean=channels[0],
+        std=channels[1],
+        device=where,
+        precision=getattr(torch, precision),
+        identity=identity,
+    )
+
+
+def _fill(clip: nn.Module, state: dict[str, Tensor], interpolation: str, path: Path) -> None:
+    """Load a state dict, its position embeddings resized to the model's grid."""
+    open_clip.model.resize_pos_embed(state, clip, interpolation=interpolation)
+    try:
+        clip.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise WeightsError(f"weights {path} are not of this model: {error}") from error
+
+
+# --- images -----------------------------------------------------------------------------------
+
+
+def preprocess(image: Image.Image, backbone: Backbone) -> Tensor:
+    """One RGB image as model input, (3, S, S): squashed by PIL's bicubic filter, normalised."""
+    size = (backbone.image_size, backbone.image_size)
+    pixels = v2.functional.pil_to_tensor(image.resize(size, Image.Resampling.BICUBIC))
+    mean = torch.tensor(backbone.mean).view(3, 1, 1)
+    std = torch.tensor(backbone.std).view(3, 1, 1)
+    return (pixels.float() / 255 - mean) / std  # (3, S, S)
+
+
+@torch.no_grad()
+def encode_images(backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Class features and patch tokens of a batch, in one pass through the frozen image tower.
+
+    Args:
+        backbone: the frozen CLIP.
+        pixels: (B, 3, S, S), from `preprocess`.
+
+    Returns:
+        image_embed (B, D) after ln_post and projection, not normalised; patch_tokens
+        (B, L, P, W) after each taken block, before ln_post and projection, without the class
+        token. Both float32, on the backbone's device.
+    """
+    visual: Any = backbone.model.visual
+    with _autocast(backbone):
+        taken = visual.forward_intermediates(
+            pixels.to(backbone.device, non_blocking=True),
+            indices=[block - 1 for block in backbone.blocks],
+            normalize_intermediates=False,
+            output_fmt="NLC",
+        )
+    tokens = torch.stack(taken["image_intermediates"], dim=1)  # (B, L, P, W)
+    return taken["image_features"].float(), tokens.float()
+
+
+@torch.no_grad()
+def project_tokens(backbone: Backbone, patch_tokens: Tensor) -> Tensor:
+    """Patch tokens in CLIP's joint space by the tower's own ln_post and projection, (..., P, D).
+
+    What the untrained rows of a table compare with text; EFA replaces it by trained layers.
+    """
+    visual: Any = backbone.model.visual
+    projected = visual.ln_post(patch_tokens)
+    return projected if visual.proj is None else projected @ visual.proj  # (..., P, D)
+
+
+# --- text -------------------------------------------------------------------------------------
+
+
+def get_text_tower(model: nn.Module) -> Any:
+    """The module that holds the text transformer: the CLIP itself, or its `text` part."""
+    return model if hasattr(model, "token_embedding") else model.text
+
+
+def count_tokens(backbone: Backbone, prompt: str) -> int:
+    """Tokens of a prompt, start and end included."""
+    return len(backbone.tokenizer.encode(prompt)) + 2
+
+
+def tokenize(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
+    """Token ids (n, T), cut after the longest prompt's end.
+
+    Cutting is exact: attention is causal, so what follows a prompt's end never reaches it.
+
+    Raises:
+        PromptTooLongError: a prompt exceeds the context; open_clip would truncate it silently.
+    """
+    for prompt in prompts:
+        if (length := count_tokens(backbone, prompt)) > backbone.context_length:
+            raise PromptTooLongError(
+                f"prompt of {length} tokens does not fit {backbone.context_length}: {prompt!r}"
+            )
+    ids: Tensor = backbone.tokenizer(list(prompts))
+    return ids[:, : int(ids.argmax(dim=1).max()) + 1].to(backbone.device)  # (n, T)
+
+
+def embed_tokens(backbone: Backbone, ids: Tensor) -> Tensor:
+    """Word embeddings without positions, (n, T, V)."""
+    embedded: Tensor = get_text_tower(backbone.model).token_embedding(ids)
+    return embedded
+
+
+def run_text_tower(
+    backbone: Backbone,
+    embedded: Tensor,
+    end: Tensor,
+    before_block: Callable[[int, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Text features of embedded prompts, with a hook for learnable tokens; keeps gradients.
+
+    Args:
+        backbone: the frozen CLIP.
+        embedded: (n, T, V) word embeddings without positions.
+        end: (n,) position of each prompt's end token in the last block's sequence.
+        before_block: `(block counted from 0, x) -> x`, called before each block; may lengthen
+            the sequence.
+
+    Returns:
+        (n, D) text features, not normalised.
+    """
+    tower = get_text_tower(backbone.model)
+    x = embedded + tower.positional_embedding[: embedded.shape[1]]  # (n, T, V)
+    for index, block in enumerate(tower.transformer.resblocks):
+        if before_block is not None:
+            x = before_block(index, x)
+        length = x.shape[1]
+        causal = torch.full((length, length), float("-inf"), device=x.device).triu(1)
+        x = block(x, attn_mask=causal)
+    x = tower.ln_final(x)
+    pooled = x[torch.arange(len(x), device=x.device), end]  # (n, V)
+    projection = tower.text_projection
+    if projection is None:
+        return pooled
+    out: Tensor = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+    return out  # (n, D)
+
+
+@torch.no_grad()
+def encode_text(backbone: Backbone, prompts: Sequence[str], batch_size: int = 256) -> Tensor:
+    """Text features of prompts, (n, D), not normalised, float32."""
+    pieces = []
+    for start in range(0, len(prompts), batch_size):
+        ids = tokenize(backbone, prompts[start : start + batch_size])
+        with _autocast(backbone):
+            piece = run_text_tower(backbone, embed_tokens(backbone, ids), ids.argmax(dim=1))
+        pieces.append(piece.float())
+    return torch.cat(pieces)
+
+
+def normalise(embeds: Tensor) -> Tensor:
+    """Unit length along the last axis."""
+    return F.normalize(embeds, dim=-1)
+
+
+def _autocast(backbone: Backbone) -> torch.autocast:
+    lowered = backbone.precision != torch.float32
+    return torch.autocast(backbone.device.type, backbone.precision, enabled=lowered)

@@ -1,0 +1,29 @@
+"""The seven datasets of the paper: from the official archive to a verified index.
+
+`fetch.fetch_dataset` puts an archive's files into a folder, `index.build_index` checks them and
+makes the table that everything later reads. A new dataset is one module and one line here.
+"""
+
+from fuzzyclip.datasets.btad import BTAD
+from fuzzyclip.datasets.dagm import DAGM
+from fuzzyclip.datasets.dtd import DTD
+from fuzzyclip.datasets.mpdd import MPDD
+from fuzzyclip.datasets.mvtec import MVTEC
+from fuzzyclip.datasets.sdd import SDD
+from fuzzyclip.datasets.spec import DatasetError, DatasetSpec
+from fuzzyclip.datasets.visa import VISA
+
+REGISTRY: dict[str, DatasetSpec] = {
+    spec.name: spec for spec in (MVTEC, VISA, BTAD, MPDD, DAGM, SDD, DTD)
+}
+
+
+def get_dataset(name: str) -> DatasetSpec:
+    """Look a dataset up by its id.
+
+    Raises:
+        DatasetError: no dataset has this id; lists those there are.
+    """
+    if name not in REGISTRY:
+        raise DatasetError(f"no dataset {name!r}; there are {', '.join(REGISTRY)}")
+    return REGISTRY[name]

@@ -1,0 +1,115 @@
+"""DAGM 2007: ten classes of generated textures, 512 px gray, defects under coarse ellipses.
+
+Page: https://hci.iwr.uni-heidelberg.de/content/weakly-supervised-learning-industrial-optical-inspection
+Licence: see the page (research, with citation). Two protocols that must never be compared:
+`test_half` tests on the `Test` half as it is (6996 good, 1054 bad); `balanced` merges both halves
+and tests on every defective image and as many good ones (2100 each), drawn with a fixed seed.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fuzzyclip.datasets.layouts import list_images, make_row, pair_masks
+from fuzzyclip.datasets.spec import GOOD, Archive, DatasetSpec, IndexRow, Listing, SplitCounts
+
+BALANCED_SEED = 42
+HALVES = {"Train": "train", "Test": "test"}
+
+
+def list_half(root: Path, category: str, half: str) -> Listing:
+    """Rows of one half of a class: an image with a label file is defective."""
+    folder = root / category / half
+    images = list_images(folder)
+    pairs, problems = pair_masks(images, list_images(folder / "Label"), "_label")
+    rows = [
+        make_row(
+            root,
+            image,
+            pairs.get(image),
+            category,
+            HALVES[half],
+            "defect" if image in pairs else GOOD,
+        )
+        for image in images
+    ]
+    labels = folder / "Label" / "Labels.txt"
+    if labels.is_file():
+        flags = read_flags(labels)
+        problems.extend(
+            f"{image}: {labels.name} says {flags.get(image.name, 'nothing')}, "
+            f"label file {'present' if image in pairs else 'missing'}"
+            for image in images
+            if flags.get(image.name) != int(image in pairs)
+        )
+    return Listing(rows, problems)
+
+
+def read_flags(path: Path) -> dict[str, int]:
+    """Image name -> 0 or 1 from Labels.txt, whose lines are: index, flag, image, dummy, label."""
+    flags = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        fields = line.split()
+        if len(fields) >= 3 and fields[1] in {"0", "1"}:  # the first line holds no image
+            flags[fields[2]] = int(fields[1])
+    return flags
+
+
+def balance(rows: list[IndexRow], category: str) -> Listing:
+    """All defective images and as many good ones become the test set, the rest the training set."""
+    bad = [i for i, row in enumerate(rows) if row.label]
+    good = [i for i, row in enumerate(rows) if not row.label]
+    if len(good) < len(bad):
+        problem = f"{category}: {len(good)} good images cannot balance {len(bad)} defective ones"
+        return Listing(rows, [problem])
+    rng = np.random.default_rng(BALANCED_SEED)
+    drawn = {good[i] for i in rng.choice(len(good), size=len(bad), replace=False)}
+    tested = drawn | set(bad)
+    moved = [row._replace(split="test" if i in tested else "train") for i, row in enumerate(rows)]
+    return Listing(moved, [])
+
+
+def list_rows(root: Path, protocol: str, categories: Sequence[str]) -> Listing:
+    """Rows of both halves of each class under the protocol."""
+    listing = Listing([], [])
+    for category in categories:
+        rows: list[IndexRow] = []
+        for half in HALVES:
+            found = list_half(root, category, half)
+            rows.extend(found.rows)
+            listing.problems.extend(found.problems)
+        if protocol == "balanced":
+            rows, problems = balance(rows, category)
+            listing.problems.extend(problems)
+        listing.rows.extend(rows)
+    return listing
+
+
+CATEGORIES = tuple(f"Class{number}" for number in range(1, 11))
+# 1150 images (150 defective) in classes 1 to 6, 2300 (300) in 7 to 10; how the defective ones
+# fall into the halves is known in sum only.
+BALANCED = {
+    name: SplitCounts(850, 150, 150) if i < 6 else SplitCounts(1700, 300, 300)
+    for i, name in enumerate(CATEGORIES)
+}
+
+DAGM = DatasetSpec(
+    name="dagm",
+    title="DAGM 2007",
+    page="https://hci.iwr.uni-heidelberg.de/content/"
+    "weakly-supervised-learning-industrial-optical-inspection",
+    licence="see the official page (research, with citation)",
+    archives=tuple(Archive(f"{name}.zip", category=name) for name in CATEGORIES),
+    categories=dict.fromkeys(CATEGORIES, "textured surface"),
+    protocols=("test_half", "balanced"),
+    counts={
+        "test_half": dict.fromkeys(CATEGORIES, SplitCounts(None, None, None, None)),
+        "balanced": BALANCED,
+    },
+    totals={"test_half": SplitCounts(7004, 6996, 1054, 1046)},
+    make_index=list_rows,
+    instructions="Download Class1.zip to Class10.zip from the official page, or the copy "
+    "mhskjelvareid/dagm-2007-competition-dataset-optical-inspection on Kaggle (login needed; its "
+    "folders Class1 to Class10 can be placed as they are).",
+)

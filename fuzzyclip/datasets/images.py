@@ -1,0 +1,63 @@
+"""The only place that opens images and masks.
+
+Shapes: H rows, W columns of one image.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+
+
+def _open(path: Path) -> Image.Image:
+    """Decode a whole image file; every failure becomes an OSError that names the file."""
+    try:
+        with Image.open(path) as image:
+            image.load()  # Image.open reads the header only; truncation shows here
+            return image.copy()
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise OSError(f"{path}: not a readable image ({error})") from error
+
+
+def load_image(path: Path) -> Image.Image:
+    """Load an image as RGB; gray images (MVTec's grid, screw, zipper; DAGM) get three channels.
+
+    Args:
+        path: image file.
+
+    Returns:
+        PIL image of mode RGB, size (W, H).
+
+    Raises:
+        OSError: the file is missing, truncated or no image; names the file.
+    """
+    return _open(path).convert("RGB")
+
+
+def load_mask(path: Path) -> NDArray[np.bool_]:
+    """Load a ground truth mask: every value above zero is defect.
+
+    Masks come with 0/255, with 0/1 (KolektorSDD), with class ids 1 to 9 that look black (VisA)
+    and with three equal channels (BTAD), so that the comparison must come before any resize and
+    before any conversion to gray, which would round (0, 0, 1) down to 0.
+
+    Args:
+        path: mask file.
+
+    Returns:
+        Boolean array (H, W).
+
+    Raises:
+        OSError: the file is missing, truncated or no image; names the file.
+    """
+    image = _open(path)
+    values = np.asarray(image)  # (H, W) or (H, W, C); a palette image gives its indices
+    if image.mode in {"RGBA", "LA"}:
+        values = values[..., :-1]  # alpha is not a class id
+    positive: NDArray[np.bool_] = values > 0
+    return np.any(positive, axis=-1) if positive.ndim == 3 else positive  # (H, W)

@@ -1,0 +1,159 @@
+"""Training EFA's layers: tokens and masks of one cluster's images, focal and dice over the blocks.
+
+Shapes: B rows, L blocks, P patches, W vision width, D embedding width, S image size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fuzzyclip.backbone import Backbone, encode_images, preprocess
+from fuzzyclip.datasets.images import load_image, load_mask
+from fuzzyclip.efa import Heads, compute_maps
+from fuzzyclip.features import CategoryFeatures
+from fuzzyclip.losses import compute_dice, compute_focal
+from fuzzyclip.masks import load_masks
+from fuzzyclip.mosaic import MosaicPlan, build_mosaic, build_mosaic_mask
+from fuzzyclip.pixels import load_pixels
+from fuzzyclip.training import CurveRow, train
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The images that one cluster's layers are trained on.
+
+    Attributes:
+        rows: index rows; `image_path` and `mask_path` relative to `root`.
+        root: what the paths are relative to.
+        features: stored features of each row's category.
+        places: position of each row within its category's features.
+        backbone: the frozen CLIP, for mosaics and for stores without patch tokens.
+        mosaics: rows that a mosaic replaces, by epoch.
+        workers: threads that decode images.
+    """
+
+    rows: pd.DataFrame
+    root: Path
+    features: Sequence[CategoryFeatures]
+    places: Sequence[int]
+    backbone: Backbone
+    mosaics: MosaicPlan = field(default_factory=dict)
+    workers: int = 1
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read_batch(self, rows: Sequence[int], epoch: int) -> tuple[Tensor, Tensor]:
+        """Patch tokens (B, L, P, W) and masks (B, S, S) in {0, 1} of one step."""
+        plain = [row for row in rows if (epoch, row) not in self.mosaics]
+        mixed = [row for row in rows if (epoch, row) in self.mosaics]
+        tokens = [*self._read_plain(plain), *self._encode_mosaics(mixed, epoch)]
+        masks = [*self._load_masks(plain), *self._build_masks(mixed, epoch)]
+        stacked = torch.stack(tokens).to(self.backbone.device)
+        return stacked, torch.from_numpy(np.stack(masks)).float().to(self.backbone.device)
+
+    def _read_plain(self, rows: Sequence[int]) -> list[Tensor]:
+        if not rows:
+            return []
+        if all(self.features[row].has_tokens for row in rows):
+            return [self.features[row].read_tokens([self.places[row]])[0] for row in rows]
+        paths = [self._image_path(row) for row in rows]
+        pixels = load_pixels(paths, self.backbone, self.workers)
+        return list(encode_images(self.backbone, pixels)[1].cpu())
+
+    def _encode_mosaics(self, rows: Sequence[int], epoch: int) -> list[Tensor]:
+        if not rows:
+            return []
+        pixels = []
+        for row in rows:
+            images = [load_image(self._image_path(part)) for part in self.mosaics[epoch, row]]
+            mosaic = build_mosaic(images, self.backbone.image_size)
+            pixels.append(preprocess(mosaic, self.backbone))
+        return list(encode_images(self.backbone, torch.stack(pixels))[1].cpu())
+
+    def _load_masks(self, rows: Sequence[int]) -> list[np.ndarray]:
+        chosen = self.rows.iloc[list(rows)]
+        return list(load_masks(chosen, self.root, self.backbone.image_size))
+
+    def _build_masks(self, rows: Sequence[int], epoch: int) -> list[np.ndarray]:
+        size = self.backbone.image_size
+        built = []
+        for row in rows:
+            parts = [self._load_mask(part) for part in self.mosaics[epoch, row]]
+            built.append(build_mosaic_mask(parts, size))
+        return built
+
+    def _image_path(self, row: int) -> Path:
+        return self.root / str(self.rows["image_path"].iloc[row])
+
+    def _load_mask(self, row: int) -> np.ndarray:
+        path = str(self.rows["mask_path"].iloc[row])
+        return load_mask(self.root / path) if path else np.zeros((2, 2), dtype=bool)
+
+
+def compute_alignment_losses(
+    heads: Heads,
+    patch_tokens: Tensor,
+    masks: Tensor,
+    text_embed: Tensor,
+    grid: tuple[int, int],
+) -> dict[str, Tensor]:
+    """Focal plus dice, summed over the blocks without weights (eqs. 7 and 8).
+
+    Args:
+        heads: one cluster's layers.
+        patch_tokens: (B, L, P, W).
+        masks: (B, S, S) in {0, 1}.
+        text_embed: (D, 2), the cluster's stacked prompt.
+        grid: patches down and across.
+    """
+    size = (masks.shape[-2], masks.shape[-1])
+    maps = compute_maps(heads(patch_tokens), text_embed, grid, size)  # (B, L, 2, S, S)
+    focal = torch.stack([compute_focal(maps[:, i], masks) for i in range(maps.shape[1])]).sum()
+    dice = torch.stack([compute_dice(maps[:, i, 1], masks) for i in range(maps.shape[1])]).sum()
+    return {"loss": focal + dice, "focal": focal, "dice": dice}
+
+
+def train_heads(
+    images: TrainingImages,
+    text_embed: Tensor,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    checkpoint: Path | None = None,
+    description: str = "EFA",
+) -> tuple[Heads, list[CurveRow]]:
+    """Train one cluster's layers; see `fuzzyclip.training.train` for the arguments.
+
+    Returns:
+        The trained layers, and the curve with `loss`, `focal` and `dice` of each step.
+    """
+    backbone = images.backbone
+    torch.manual_seed(seed)
+    heads = Heads(len(backbone.blocks), backbone.vision_width, backbone.embed_dim)
+    heads.to(backbone.device)
+    text = text_embed.to(backbone.device)
+
+    def compute_losses(rows: Sequence[int], epoch: int) -> dict[str, Tensor]:
+        tokens, masks = images.read_batch(rows, epoch)
+        return compute_alignment_losses(heads, tokens, masks, text, backbone.grid)
+
+    curve = train(
+        heads,
+        compute_losses,
+        count=len(images),
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        checkpoint=checkpoint,
+        description=description,
+    )
+    return heads, curve

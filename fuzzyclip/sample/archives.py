@@ -1,0 +1,59 @@
+"""The sample's archives: drawn parts under the official archive names of the seven datasets.
+
+They go through the same fetching, extraction and indexing as the real archives; only their
+checksums and counts are their own.
+"""
+
+from pathlib import Path
+
+from fuzzyclip.datasets import get_dataset
+from fuzzyclip.datasets.fetch import wanted_archives
+from fuzzyclip.files import compute_sha256
+from fuzzyclip.sample.draw import EVALUATION_RECIPES
+from fuzzyclip.sample.layouts import LAYOUTS, Order
+from fuzzyclip.sample.members import write_archive
+
+
+def sample_categories(dataset: str) -> tuple[str, ...]:
+    """Raw names of the categories that the sample draws of a dataset.
+
+    Args:
+        dataset: dataset id.
+    """
+    recipes = [recipe.split("/", 1) for recipe in EVALUATION_RECIPES]
+    return tuple(category for owner, category in recipes if owner == dataset)
+
+
+def write_sample_archives(
+    dataset: str, out_dir: Path, *, seed: int, train_good: int, test_good: int, test_bad: int
+) -> dict[str, str]:
+    """Draw one dataset's sample and pack it as its official archives.
+
+    Args:
+        dataset: dataset id.
+        out_dir: folder to write the archives to.
+        seed: fixes every byte, with the same versions of the image and compression libraries.
+        train_good: normal training images per category. KolektorSDD's protocol fixes their share
+            instead; DAGM's training half gets some defective images besides.
+        test_good: normal test images per category.
+        test_bad: anomalous test images per category.
+
+    Returns:
+        Archive file name -> SHA-256, as `fetch_dataset` takes it.
+
+    Raises:
+        DatasetError: no dataset has this id.
+        ValueError: a number is too small to make a test set.
+    """
+    spec = get_dataset(dataset)
+    if min(test_good, test_bad) < 1 or train_good < 0:
+        raise ValueError("a sample needs test_good >= 1, test_bad >= 1 and train_good >= 0")
+    categories = sample_categories(dataset)
+    checksums = {}
+    for archive in wanted_archives(spec, categories):
+        held = (archive.category,) if archive.category else categories
+        order = Order(dataset, held, seed, train_good, test_good, test_bad)
+        path = out_dir / archive.filename
+        write_archive(path, LAYOUTS[dataset](order))
+        checksums[archive.filename] = compute_sha256(path)
+    return checksums

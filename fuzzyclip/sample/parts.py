@@ -1,0 +1,158 @@
+"""Shapes of the drawn parts: signed distances, shading and shadows.
+
+A shape is a tuple of primitives, each a tuple of a name and numbers in part units (the part fills
+about -1..1); a name with a leading "-" cuts the primitive out of what came before it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fuzzyclip.sample.textures import Field, Surface, paint_surface
+
+Primitive = tuple[str | float, ...]
+Distance = Callable[..., Field]
+
+
+def ellipse(x: Field, y: Field, cx: float, cy: float, rx: float, ry: float) -> Field:
+    """Ellipse around (cx, cy) with radii rx, ry."""
+    return (np.hypot((x - cx) / rx, (y - cy) / ry) - 1) * np.float32(min(rx, ry))
+
+
+def box(x: Field, y: Field, cx: float, cy: float, hx: float, hy: float, r: float = 0.02) -> Field:
+    """Box of half sides hx, hy with corners rounded by r."""
+    dx, dy = np.abs(x - cx) - (hx - r), np.abs(y - cy) - (hy - r)
+    outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
+    return outside + np.minimum(np.maximum(dx, dy), 0) - np.float32(r)
+
+
+def bar(x: Field, y: Field, x0: float, y0: float, x1: float, y1: float, r: float) -> Field:
+    """Round-ended bar of radius r from (x0, y0) to (x1, y1)."""
+    px, py, dx, dy = x - x0, y - y0, x1 - x0, y1 - y0
+    t = np.clip((px * dx + py * dy) / (dx * dx + dy * dy), 0, 1)
+    return np.hypot(px - t * dx, py - t * dy) - np.float32(r)
+
+
+def polygon(x: Field, y: Field, cx: float, cy: float, r: float, corners: float) -> Field:
+    """Regular polygon with inner radius r."""
+    sector = 2 * np.pi / corners
+    angle = np.arctan2(y - cy, x - cx)
+    angle = angle - sector * np.round(angle / sector)
+    return np.hypot(x - cx, y - cy) * np.cos(angle) - np.float32(r)
+
+
+def cog(
+    x: Field, y: Field, cx: float, cy: float, r: float, teeth: float, depth: float, edge: float
+) -> Field:
+    """Disc with `teeth` waves of relative depth; a large `edge` makes them square."""
+    wave = np.sin(teeth * np.arctan2(y - cy, x - cx))
+    return np.hypot(x - cx, y - cy) - np.float32(r) * (1 + depth * np.tanh(edge * wave))
+
+
+def bow(x: Field, y: Field, cx: float, cy: float, r: float, half: float, width: float) -> Field:
+    """Arc of radius r, half opening angle `half` (degrees, around +x), thickness 2 width."""
+    px, py = x - cx, np.abs(y - cy)
+    angle = np.deg2rad(half)
+    inside = np.arctan2(py, px) < angle
+    end = np.hypot(px - r * np.cos(angle), py - r * np.sin(angle))
+    return np.where(inside, np.abs(np.hypot(px, py) - r), end) - np.float32(width)
+
+
+PRIMITIVES: dict[str, Distance] = {
+    function.__name__: function for function in (ellipse, box, bar, polygon, cog, bow)
+}
+
+
+def compute_distance(shape: tuple[Primitive, ...], x: Field, y: Field) -> Field:
+    """Signed distance (H, W) to a shape, negative inside, in part units."""
+    distance = np.full(x.shape, 9, np.float32)
+    for name, *numbers in shape:
+        primitive = PRIMITIVES[str(name).lstrip("-")](x, y, *numbers)
+        if str(name).startswith("-"):
+            distance = np.maximum(distance, -primitive)
+        else:
+            distance = np.minimum(distance, primitive)
+    return np.asarray(distance, np.float32)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One piece of a part: a shape with a surface, raised above what lies under it."""
+
+    shape: tuple[Primitive, ...]
+    surface: Surface
+    bevel: float = 0.1  # width of the rounded edge in part units; 0 is flat
+
+
+@dataclass(frozen=True)
+class Light:
+    """Direction and strength of the light."""
+
+    x: float
+    y: float
+    strength: float
+
+
+def shade_layer(
+    distance: Field, bevel: float, pixel: float, shine: float, light: Light
+) -> tuple[Field, Field]:
+    """Brightness factor and highlight of a raised shape, each (H, W).
+
+    Args:
+        distance: signed distance of the shape (H, W), in part units.
+        bevel: width of the rounded edge, in part units.
+        pixel: size of a pixel, in part units.
+        shine: strength of the highlight.
+        light: where the light comes from.
+    """
+    depth = np.clip(-distance / np.float32(bevel), 0, 1)
+    height = np.sqrt(1 - (1 - depth) ** 2)  # a quarter circle from the edge to the top
+    slope_y, slope_x = np.gradient(height)
+    scale = np.float32(0.5 * bevel / pixel)
+    facing = -(light.x * slope_x + light.y * slope_y) * scale
+    brightness = 1 + np.float32(light.strength) * np.clip(facing, -1.2, 1.2)
+    highlight = np.float32(shine) * np.clip(facing - np.float32(0.2), 0, 1) ** 2
+    return np.asarray(brightness, np.float32), np.asarray(highlight, np.float32)
+
+
+def lay_over(
+    image: Field,
+    layer: Layer,
+    coordinates: tuple[Field, Field],
+    pixel: float,
+    light: Light,
+    rng: np.random.Generator,
+) -> Field:
+    """Draw a layer over an image in place and return its coverage (H, W) in 0..1.
+
+    Args:
+        image: picture (H, W, 3) in 0..1, changed in place.
+        layer: what to draw.
+        coordinates: part coordinates x, y of every pixel, each (H, W).
+        pixel: size of a pixel in part units.
+        light: where the light comes from.
+        rng: source of the surface's randomness.
+    """
+    x, y = coordinates
+    distance = compute_distance(layer.shape, x, y)
+    cover = np.clip(np.float32(0.5) - distance / np.float32(pixel), 0, 1)
+    colours = paint_surface(layer.surface, x, y, rng)
+    if layer.bevel > 0:
+        brightness, highlight = shade_layer(
+            distance, layer.bevel, pixel, layer.surface.shine, light
+        )
+        colours = colours * brightness[..., None] + highlight[..., None]
+    image += cover[..., None] * (colours - image)
+    return cover
+
+
+def cast_shadow(
+    image: Field, layer: Layer, coordinates: tuple[Field, Field], light: Light, softness: float
+) -> None:
+    """Darken the ground (H, W, 3) beside a layer in place, away from the light."""
+    x, y = coordinates
+    shift = np.float32(0.06)
+    distance = compute_distance(layer.shape, x + shift * light.x, y + shift * light.y)
+    shadow = np.clip(np.float32(0.5) - distance / np.float32(2 * softness), 0, 1)
+    image *= 1 - np.float32(0.35) * shadow[..., None]

@@ -1,0 +1,111 @@
+"""The paper's table layout from per-category results: a dataset a row, metric tuples in cells.
+
+Values are percent. Tuples are always printed with their metric names: their order differs from
+paper to paper and is a proven source of errors.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from fuzzyclip.metrics import METRICS
+from fuzzyclip.paper import IMAGE_TUPLE, PIXEL_TUPLE, PRINTED
+
+#: Metric names as people write them.
+LABELS = {
+    "pixel_auroc": "AUROC",
+    "pixel_ap": "AP",
+    "pixel_f1_max": "F1-max",
+    "pixel_aupro": "AUPRO",
+    "pixel_aupro_std": "AUPRO-std",
+    "image_auroc": "AUROC",
+    "image_ap": "AP",
+    "image_f1_max": "F1-max",
+}
+LEVELS = {"Pixel": PIXEL_TUPLE, "Image": IMAGE_TUPLE}
+MEAN = "mean"
+ABSENT = "-"
+
+
+def add_means(categories: pd.DataFrame) -> pd.DataFrame:
+    """Append each row's unweighted mean over categories.
+
+    Args:
+        categories: columns `row`, `category`, `good`, `bad`, the metrics, `prompt`.
+    """
+    grouped = categories.groupby("row", sort=False)
+    means = grouped[[*METRICS]].mean().reset_index()
+    counts = grouped[["good", "bad"]].sum().reset_index(drop=True)
+    means = means.assign(category=MEAN, prompt="", good=counts["good"], bad=counts["bad"])
+    return pd.concat([categories, means[categories.columns]], ignore_index=True)
+
+
+def collect_means(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Means of every dataset and row, long form: `dataset`, `row`, `images`, the metrics."""
+    lines = []
+    for dataset, categories in results.items():
+        means = add_means(categories)
+        means = means[means["category"] == MEAN]
+        images = means["good"] + means["bad"]
+        lines.append(means[["row", *METRICS]].assign(dataset=dataset, images=images))
+    frame = pd.concat(lines, ignore_index=True)
+    return frame[["dataset", "row", "images", *METRICS]]
+
+
+def average_datasets(means: pd.DataFrame) -> pd.DataFrame:
+    """Unweighted mean over datasets of each row of the table."""
+    return means.groupby("row", sort=False)[[*METRICS]].mean().reset_index()
+
+
+def format_tuple(values: Mapping[str, float], metrics: Sequence[str]) -> str:
+    """One cell, e.g. `(86.4, 46.0, 47.6)`; a metric that is absent shows as a dash."""
+    cells = [values.get(metric, float("nan")) for metric in metrics]
+    return "(" + ", ".join(ABSENT if np.isnan(cell) else f"{cell:.1f}" for cell in cells) + ")"
+
+
+def build_table(
+    means: pd.DataFrame,
+    datasets: Sequence[str],
+    rows: Mapping[str, str],
+    titles: Mapping[str, str],
+    with_paper: bool,
+) -> pd.DataFrame:
+    """One of the paper's tables: level and dataset down, our rows across, tuples in the cells.
+
+    Args:
+        means: from `collect_means`.
+        datasets: those of the table; absent ones are left out.
+        rows: row name to its title.
+        titles: dataset name to its title.
+        with_paper: add the column of values that the paper prints for FuzzyCLIP.
+    """
+    lines = []
+    for level, metrics in LEVELS.items():
+        named = f"{level} ({', '.join(LABELS[metric] for metric in metrics)})"
+        for dataset in datasets:
+            chosen = means[means["dataset"] == dataset].set_index("row")
+            if chosen.empty:
+                continue
+            line = {"level": named, "dataset": titles[dataset]}
+            for row, title in rows.items():
+                if row in chosen.index:
+                    line[title] = format_tuple(chosen.loc[row].to_dict(), metrics)
+            if with_paper:
+                line["paper, FuzzyCLIP"] = format_tuple(PRINTED[dataset], metrics)
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """A GitHub pipe table; numbers with one decimal, an absent number as a dash."""
+
+    def write(value: object) -> str:
+        if isinstance(value, float):
+            return ABSENT if np.isnan(value) else f"{value:.1f}"
+        return str(value).replace("|", "\\|")
+
+    head = [str(column) for column in frame.columns]
+    lines = [head, ["---"] * len(head)]
+    lines += [[write(value) for value in line] for line in frame.itertuples(index=False)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

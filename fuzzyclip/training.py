@@ -1,0 +1,100 @@
+"""One training loop for EFA's layers and RPL's prompts: seeded, resumable, quiet off a terminal."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fuzzyclip.files import replace_file
+
+#: `compute_losses(rows, epoch)` gives named losses of one batch; "loss" is what is minimised.
+ComputeLosses = Callable[[Sequence[int], int], dict[str, Tensor]]
+#: One step of a training curve: epoch and step from 1, and the losses.
+CurveRow = dict[str, float]
+
+#: Adam's momenta as in the code the paper builds on.
+BETAS = (0.5, 0.999)
+#: Seconds between two checkpoints.
+CHECKPOINT_SECONDS = 60.0
+
+
+def plan_batches(count: int, epochs: int, batch_size: int, seed: int) -> list[list[list[int]]]:
+    """Row numbers of every batch of every epoch; each epoch sees each row once."""
+    generator = torch.Generator().manual_seed(seed)
+    plan = []
+    for _ in range(epochs):
+        order = torch.randperm(count, generator=generator).tolist()
+        plan.append([order[i : i + batch_size] for i in range(0, count, batch_size)])
+    return plan
+
+
+def train(
+    module: nn.Module,
+    compute_losses: ComputeLosses,
+    *,
+    count: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    checkpoint: Path | None = None,
+    description: str = "training",
+) -> list[CurveRow]:
+    """Train `module` in place with Adam and return its curve.
+
+    Args:
+        module: its parameters that require a gradient are trained.
+        compute_losses: see `ComputeLosses`.
+        count: number of training rows.
+        epochs: passes over them; the last state is kept, none is chosen on test data.
+        batch_size: rows a step; the last batch of an epoch may be smaller.
+        learning_rate: Adam's, constant, without weight decay.
+        seed: of the order of rows.
+        checkpoint: written about once a minute and read first, so that a killed run goes on where
+            it was, with the same result. Its name must change with everything that changes the
+            result. The caller removes it.
+        description: of the progress bar.
+    """
+    optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, betas=BETAS)
+    curve: list[CurveRow] = []
+    if checkpoint is not None and checkpoint.is_file():
+        curve = _restore(checkpoint, module, optimizer)
+    plan = plan_batches(count, epochs, batch_size, seed)
+    steps = [(epoch, rows) for epoch, batches in enumerate(plan, 1) for rows in batches]
+    saved = time.monotonic()
+    progress = tqdm(steps[len(curve) :], desc=description, unit="step", disable=None)
+    for step, (epoch, rows) in enumerate(progress, len(curve) + 1):
+        losses = compute_losses(rows, epoch)
+        optimizer.zero_grad()
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        curve.append({"epoch": epoch, "step": step} | values)
+        if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+            _save(checkpoint, module, optimizer, curve)
+            saved = time.monotonic()
+    return curve
+
+
+def _save(
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, curve: list[CurveRow]
+) -> None:
+    state: dict[str, Any] = {
+        "module": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "curve": curve,
+    }
+    with replace_file(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> list[CurveRow]:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    module.load_state_dict(state["module"])
+    optimizer.load_state_dict(state["optimizer"])
+    curve: list[CurveRow] = state["curve"]
+    return curve

@@ -1,0 +1,49 @@
+"""auxiliary: what an auxiliary set consists of, by content.
+
+A set may merge several datasets, which DVC's foreach can not list as dependencies. This stage
+depends on all features and writes a small manifest of the members' own; it is cheap, and the
+training stages depend on the manifest alone, so another dataset's change retrains nothing.
+"""
+
+from typing import Any
+
+from fuzzyclip.datasets import get_dataset
+from fuzzyclip.datasets.index import read_index
+from fuzzyclip.files import compute_sha256, write_json
+from stages import paths
+from stages.names import list_prompt_names
+from stages.params import Dataset, load_params
+from stages.run import run_stage
+
+PARAMS = ("auxiliary.${key}", "datasets")
+
+
+def main(key: str) -> None:
+    """Make data/auxiliary/<key>.json."""
+    params = load_params(PARAMS, key=key)
+    members = [describe(name, params.datasets[name]) for name in params.auxiliary[key]]
+    names = [category["prompt"] for member in members for category in member["categories"]]
+    write_json(paths.auxiliary(key), {"auxiliary": key, "names": names, "members": members})
+
+
+def describe(dataset: str, settings: Dataset) -> dict[str, Any]:
+    """One member: its categories in dataset order with prompt names, and digests of its inputs."""
+    spec = get_dataset(dataset)
+    frame = read_index(paths.index(dataset))
+    shards = sorted(paths.features(dataset).glob("*/*.safetensors"))
+    return {
+        "dataset": dataset,
+        "categories": [
+            {"category": name, "prompt": prompt}
+            for name, prompt in list_prompt_names(frame, dict(spec.categories), settings).items()
+        ],
+        "index_sha256": compute_sha256(paths.index(dataset)),
+        "features_sha256": {
+            shard.relative_to(paths.features(dataset)).as_posix(): compute_sha256(shard)
+            for shard in shards
+        },
+    }
+
+
+if __name__ == "__main__":
+    run_stage("auxiliary", main, keyed=True)

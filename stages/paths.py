@@ -1,0 +1,89 @@
+"""Every path of the pipeline, relative to the folder that holds dvc.yaml."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+LOCK = Path("dvc.lock")
+
+METRICS = Path("metrics")
+DATASET_METRICS = METRICS / "datasets"
+CATEGORY_METRICS = METRICS / "categories"
+CSP_METRICS = METRICS / "csp"
+CURVES = METRICS / "curves"
+TABLES = METRICS / "tables"
+RESULTS = Path("results")
+REPORT = Path("report")
+#: Unfinished work that a killed stage goes on from; safe to delete.
+SCRATCH = Path("scratch")
+#: Seconds and memory of each stage; differs from run to run, so no stage depends on it.
+TIMING = Path("timing")
+
+
+def raw(dataset: str) -> Path:
+    """The dataset's own tree, as its archives hold it."""
+    return Path("data/raw") / dataset
+
+
+def record(dataset: str) -> Path:
+    """Which archives the tree came from, with checksums, sources and licence."""
+    return Path("data/records") / f"{dataset}.json"
+
+
+def index(dataset: str) -> Path:
+    """One row an image."""
+    return Path("data/index") / f"{dataset}.csv"
+
+
+def features(dataset: str) -> Path:
+    """Folder of the dataset's stored features, one subfolder a category."""
+    return Path("features") / dataset
+
+
+def auxiliary(name: str) -> Path:
+    """Which categories and features an auxiliary set consists of, by content."""
+    return Path("data/auxiliary") / f"{name}.json"
+
+
+def partition(name: str) -> Path:
+    """CSP's clusters and their stacked names, without scores."""
+    return Path("models") / name / "partition.json"
+
+
+def csp_scores(name: str) -> Path:
+    """CSP's score of every number of clusters."""
+    return CSP_METRICS / f"{name}.json"
+
+
+def heads(name: str) -> Path:
+    """EFA's trained layers, all clusters."""
+    return Path("models") / name / "efa.safetensors"
+
+
+def prompts(name: str) -> Path:
+    """RPL's learned prompts."""
+    return Path("models") / name / "rpl.safetensors"
+
+
+def curve(stage: str, name: str) -> Path:
+    """Training curve of a stage for an auxiliary set."""
+    return CURVES / f"{stage}_{name}.csv"
+
+
+def dataset_metrics(dataset: str) -> Path:
+    """FuzzyCLIP's mean metrics on a dataset, flat, percent."""
+    return DATASET_METRICS / f"{dataset}.json"
+
+
+def category_metrics(dataset: str) -> Path:
+    """Metrics of every row and category, percent."""
+    return CATEGORY_METRICS / f"{dataset}.csv"
+
+
+def results(dataset: str) -> Path:
+    """Folder of image scores and selected anomaly maps of a dataset."""
+    return RESULTS / dataset
+
+
+def timing(stage: str) -> Path:
+    """Timing of one stage."""
+    return TIMING / f"{stage}.json"

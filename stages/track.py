@@ -1,0 +1,181 @@
+"""track: one MLflow run for this experiment.
+
+The last stage, and without outs on purpose: DVC never takes such a stage from its run cache, so a
+result is recorded also when every other stage was a cache hit, and not again when nothing changed.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import mlflow
+import pandas as pd
+import yaml
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.http_dataset_source import HTTPDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+
+from fuzzyclip.metrics import METRICS
+from fuzzyclip.rows import TRAINED
+from stages import paths
+from stages.params import read_params
+from stages.run import run_stage
+from stages.tracker import describe_ui, find_run, open_experiment
+
+PARAMS = ("params.yaml",)
+BATCH = 100
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Record parameters, metrics, tables, curves, pictures, data and versions."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    params = read_params()
+    client, experiment = open_experiment(params.tracking.experiment)
+    tags = collect_tags()
+    identity = {key: tags[key] for key in ("dvc.lock_sha256", "dvc.exp_name")}
+    if existing := find_run(client, experiment, identity):
+        log.info("this result is recorded already, as run %s", existing)
+    else:
+        name = tags["dvc.exp_name"] or f"repro-{tags['dvc.lock_sha256'][:8]}"
+        mlflow.set_experiment(experiment_id=experiment)
+        with mlflow.start_run(run_name=name) as run:
+            log_numbers(client, run.info.run_id, tags)
+            log_files()
+            log_datasets(list(params.pairs), params.data.source)
+        log.info("recorded as MLflow run %s (%s)", name, run.info.run_id)
+    log.info("compare the runs:\n  %s", describe_ui(experiment))
+
+
+def read_lock() -> dict[str, Any]:
+    """dvc.lock's stages without this one, which is not in it yet the first time."""
+    stages: dict[str, Any] = yaml.safe_load(paths.LOCK.read_text())["stages"]
+    return {name: stage for name, stage in stages.items() if name != "track"}
+
+
+def collect_tags() -> dict[str, str]:
+    """Where this result comes from: DVC's experiment, its lock and the commit."""
+    locked = json.dumps(read_lock(), sort_keys=True)
+    return {
+        "dvc.lock_sha256": hashlib.sha256(locked.encode()).hexdigest(),
+        "dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""),
+        "dvc.baseline_rev": os.environ.get("DVC_EXP_BASELINE_REV", ""),
+        "git.commit": run_git("rev-parse", "HEAD"),
+        "git.dirty": str(bool(run_git("status", "--porcelain", "--untracked-files=no"))).lower(),
+    }
+
+
+def run_git(*arguments: str) -> str:
+    """Git's answer, or nothing where this is no checkout."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def log_numbers(client: MlflowClient, run: str, tags: dict[str, str]) -> None:
+    """Parameters, tags, metrics and curves, in batches as large as the store takes."""
+    metrics = [*list_results(), *list_curves(), *list_timings()]
+    for part in batch(metrics, 10 * BATCH):
+        client.log_batch(run, metrics=part)
+    for part in batch([Param(key, value) for key, value in flatten_params()], BATCH):
+        client.log_batch(run, params=part)
+    client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def batch(items: list[Any], size: int) -> Iterator[list[Any]]:
+    """Consecutive pieces of at most `size` items."""
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def flatten_params() -> Iterator[tuple[str, str]]:
+    """params.yaml as dotted keys; of the backbones only the one in use."""
+    tree = yaml.safe_load(paths.PARAMS.read_text())
+    tree["backbones"] = {tree["backbone"]: tree["backbones"][tree["backbone"]]}
+
+    def walk(value: Any, key: str) -> Iterator[tuple[str, str]]:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield from walk(inner, f"{key}.{name}".removeprefix("."))
+        else:
+            yield key, json.dumps(value) if isinstance(value, list) else str(value)
+
+    return walk(tree, "")
+
+
+def list_results() -> list[Metric]:
+    """FuzzyCLIP's metrics by dataset, `pixel_aupro/mvtec`, and every row's mean over datasets."""
+    found = []
+    means = pd.read_csv(paths.TABLES / "means.csv")
+    averages = pd.read_csv(paths.TABLES / "averages.csv")
+    own = means[means["row"] == TRAINED]
+    for metric in METRICS:
+        for dataset, value in zip(own["dataset"], own[metric], strict=True):
+            found.append((f"{metric}/{dataset}", value))
+        for row, value in zip(averages["row"], averages[metric], strict=True):
+            name = "mean" if row == TRAINED else f"mean_{row}"
+            found.append((f"{metric}/{name}", value))
+    for path in sorted(paths.CSP_METRICS.glob("*.json")):
+        found.append((f"csp_k/{path.stem}", json.loads(path.read_text())["k"]))
+    return [Metric(name, float(value), 0, 0) for name, value in found if pd.notna(value)]
+
+
+def list_curves() -> list[Metric]:
+    """Training curves, `efa_visa/cluster0_loss` by step."""
+    found = []
+    for path in sorted(paths.CURVES.glob("*.csv")):
+        for line in pd.read_csv(path).to_dict("records"):
+            step, cluster = int(line.pop("step")), line.pop("cluster", None)
+            line.pop("epoch")
+            prefix = "" if cluster is None else f"cluster{int(cluster)}_"
+            for loss, value in line.items():
+                found.append(Metric(f"{path.stem}/{prefix}{loss}", float(value), 0, step))
+    return found
+
+
+def list_timings() -> list[Metric]:
+    """Seconds and peak memory of the stages that ran here; cached stages have none."""
+    found = []
+    for path in sorted(paths.TIMING.glob("*.json")):
+        for name, value in json.loads(path.read_text()).items():
+            found.append(Metric(f"timing_{name}/{path.stem.replace('@', '-')}", float(value), 0, 0))
+    return found
+
+
+def log_files() -> None:
+    """Tables, pictures, CSP's clusters and what made them, as artifacts."""
+    for folder in (paths.TABLES, paths.CATEGORY_METRICS, paths.CSP_METRICS, paths.CURVES):
+        mlflow.log_artifacts(str(folder), folder.as_posix())
+    mlflow.log_artifacts(str(paths.REPORT), "report")
+    for path in (paths.PARAMS, paths.LOCK):
+        mlflow.log_artifact(str(path))
+    means = pd.read_csv(paths.TABLES / "means.csv")
+    own = means[means["row"] == TRAINED].drop(columns="row")
+    mlflow.log_table(own, "results_table.json")  # `dataset` first: the UI groups by it
+
+
+def log_datasets(datasets: list[str], source: str) -> None:
+    """What was evaluated, by DVC's own digest of the images, with its licence."""
+    locked = read_lock()
+    for name in datasets:
+        record = json.loads(paths.record(name).read_text())
+        digests = {
+            out["path"]: out["md5"] for out in locked.get(f"download@{name}", {}).get("outs", [])
+        }
+        origin: Any = HTTPDatasetSource(record["page"])
+        if source == "sample":
+            origin = CodeDatasetSource({"mlflow.source.name": "fuzzyclip.sample.archives"})
+        data = MetaDataset(origin, name=name, digest=digests.get(paths.raw(name).as_posix()))
+        mlflow.log_input(data, context="eval")
+        mlflow.set_tag(
+            f"licence.{name}", "none (drawn)" if source == "sample" else record["licence"]
+        )
+
+
+if __name__ == "__main__":
+    run_stage("track", main, keyed=False)

@@ -1,0 +1,293 @@
+"""Fetching: hostile archives, wrong checksums, dead addresses, data placed by hand."""
+
+import hashlib
+import io
+import os
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fuzzyclip.datasets import get_dataset
+from fuzzyclip.datasets.fetch import fetch_dataset
+from fuzzyclip.datasets.index import build_index, count_images
+from fuzzyclip.datasets.layouts import mvtec_lister
+from fuzzyclip.datasets.spec import Archive, DatasetError, DatasetSpec, SplitCounts
+
+FILES = {"nut/test/good/000.png": b"a", "nut/test/hole/000.png": b"b", "readme.txt": b"c"}
+
+
+def zip_bytes(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def toy(data: bytes | None = None, urls: tuple[str, ...] = ()) -> DatasetSpec:
+    """A dataset of one category in one archive, with the checksum of `data`."""
+    digest = hashlib.sha256(data).hexdigest() if data is not None else None
+    return DatasetSpec(
+        name="toy",
+        title="Toy",
+        page="https://example.org/toy",
+        licence="CC0",
+        archives=(Archive("toy.zip", urls, digest),),
+        categories={"nut": "nut"},
+        protocols=("official",),
+        counts={"official": {"nut": SplitCounts(0, 1, 1)}},
+        make_index=mvtec_lister(),
+        instructions="Ask the authors.",
+    )
+
+
+def fetch(spec: DatasetSpec, out_dir: Path, **changes: Any) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "archives_dir": None,
+        "sha256": None,
+        "allow_unverified": False,
+        "download": False,
+    }
+    return fetch_dataset(spec, out_dir, **{**options, **changes})
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        FILES,
+        {f"Toy_v1/data/{name}": content for name, content in FILES.items()},
+        {"nut.zip": zip_bytes(FILES), "readme.txt": b"c"},
+        {"top/nut.zip": zip_bytes({n.removeprefix("nut/"): c for n, c in FILES.items()})},
+        {**FILES, "__MACOSX/nut/test/good/._000.png": b"?"},
+    ],
+    ids=["flat", "top folders", "nested", "nested without folder", "resource forks"],
+)
+def test_every_wrapping_gives_the_same_root(files: dict[str, bytes], tmp_path: Path) -> None:
+    data = zip_bytes(files)
+    (tmp_path / "toy.zip").write_bytes(data)
+    fetch(toy(data), tmp_path / "raw/toy", archives_dir=tmp_path)
+    found = files_below(tmp_path / "raw/toy")
+    assert {n: c for n, c in found.items() if n.startswith("nut/test")} == {
+        n: c for n, c in FILES.items() if n.startswith("nut/test")
+    }
+    assert [path.name for path in (tmp_path / "raw").iterdir()] == ["toy"]
+
+
+def test_record_and_replacement(tmp_path: Path) -> None:
+    data = zip_bytes(FILES)
+    (tmp_path / "toy.zip").write_bytes(data)
+    (tmp_path / "raw/toy").mkdir(parents=True)
+    (tmp_path / "raw/toy/old").touch()
+    record = fetch(toy(data), tmp_path / "raw/toy", archives_dir=tmp_path)
+    assert record == {
+        "dataset": "toy",
+        "title": "Toy",
+        "licence": "CC0",
+        "page": "https://example.org/toy",
+        "archives": [
+            {
+                "file": "toy.zip",
+                "kind": "archive",
+                "sha256": hashlib.sha256(data).hexdigest(),
+                "size": len(data),
+                "verified": True,
+                "source": "placed by hand",
+            }
+        ],
+    }
+    assert files_below(tmp_path / "raw/toy") == FILES
+
+
+def test_failure_keeps_the_older_folder(tmp_path: Path) -> None:
+    (tmp_path / "toy.zip").write_bytes(zip_bytes({"bolt/x.png": b""}))
+    (tmp_path / "raw/toy").mkdir(parents=True)
+    (tmp_path / "raw/toy/old").touch()
+    with pytest.raises(DatasetError, match=r"Toy: no folder named nut inside; found 00/bolt"):
+        fetch(toy(), tmp_path / "raw/toy", archives_dir=tmp_path, allow_unverified=True)
+    assert files_below(tmp_path / "raw") == {"toy/old": b""}
+
+
+def test_wrong_checksum_needs_an_explicit_word(tmp_path: Path) -> None:
+    (tmp_path / "toy.zip").write_bytes(zip_bytes(FILES))
+    spec = toy(b"something else")
+    with pytest.raises(DatasetError, match=r"toy\.zip has sha256 .*, expected .*allow_unverified"):
+        fetch(spec, tmp_path / "raw", archives_dir=tmp_path)
+    assert not (tmp_path / "raw").exists()
+    record = fetch(spec, tmp_path / "raw", archives_dir=tmp_path, allow_unverified=True)
+    assert record["archives"][0]["verified"] is False
+    with pytest.raises(DatasetError, match="correct the checksum given"):
+        fetch(
+            spec,
+            tmp_path / "raw",
+            archives_dir=tmp_path,
+            sha256={"toy.zip": "0" * 64},
+            allow_unverified=True,
+        )
+    with pytest.raises(DatasetError, match=r"checksums for tyo\.zip"):
+        fetch(spec, tmp_path / "raw", archives_dir=tmp_path, sha256={"tyo.zip": "0" * 64})
+
+
+def test_unknown_checksum_needs_an_explicit_word(tmp_path: Path) -> None:
+    (tmp_path / "toy.zip").write_bytes(zip_bytes(FILES))
+    with pytest.raises(DatasetError, match="no known checksum"):
+        fetch(toy(), tmp_path / "raw", archives_dir=tmp_path)
+    with pytest.raises(DatasetError, match="no checksum of it is known"):
+        fetch(toy(urls=("http://127.0.0.1:1/toy.zip",)), tmp_path / "raw", download=True)
+
+
+def test_extracted_folder_is_copied(tmp_path: Path) -> None:
+    for name, content in FILES.items():
+        path = tmp_path / "archives/toy" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    options = {"archives_dir": tmp_path / "archives"}
+    with pytest.raises(DatasetError, match="extracted folder"):
+        fetch(toy(b"any"), tmp_path / "raw", **options)
+    record = fetch(toy(b"any"), tmp_path / "raw", allow_unverified=True, **options)
+    assert [record["archives"][0][key] for key in ("kind", "verified")] == ["folder", False]
+    assert files_below(tmp_path / "raw") == FILES == files_below(tmp_path / "archives/toy")
+
+
+@pytest.mark.parametrize("placed", ["Class2/Class2", "Class2", "."])
+def test_one_archive_a_category(placed: str, tmp_path: Path) -> None:
+    dagm = get_dataset("dagm")
+    for name in ("Class2", "Class9"):
+        inside = placed.replace("Class2", name)
+        files = {f"{inside}/Test/0001.PNG".removeprefix("./"): b"x"}
+        (tmp_path / f"{name}.zip").write_bytes(zip_bytes(files))
+    options: dict[str, Any] = {"archives_dir": tmp_path, "allow_unverified": True}
+    fetch(dagm, tmp_path / "raw", categories=["Class2", "Class9"], **options)
+    assert list(files_below(tmp_path / "raw")) == ["Class2/Test/0001.PNG", "Class9/Test/0001.PNG"]
+    with pytest.raises(DatasetError, match=r"DAGM 2007: Class1\.zip is not there"):
+        fetch(dagm, tmp_path / "raw", **options)
+
+
+@pytest.mark.parametrize("name", ["mpdd", "dagm", "dtd"])
+def test_gated_dataset_says_what_to_do(name: str, tmp_path: Path) -> None:
+    spec = get_dataset(name)
+    with pytest.raises(DatasetError) as error:
+        fetch(spec, tmp_path / "raw", archives_dir=tmp_path / "archives", download=True)
+    place = tmp_path / "archives" / spec.archives[0].filename
+    for part in (spec.instructions, str(place), spec.page, spec.licence):
+        assert part in str(error.value)
+
+
+def test_no_download_without_permission(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"btad\.zip is not there and downloads are switched"):
+        fetch(get_dataset("btad"), tmp_path / "raw", archives_dir=tmp_path)
+
+
+Serve = Callable[[dict[str, bytes]], str]
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """A loopback server; `/short/...` promises more bytes than it sends."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    pages: dict[str, bytes] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = pages.get(self.path)
+            if self.path.startswith("/moved/"):
+                self.send_response(302)
+                self.send_header("Location", self.path.removeprefix("/moved"))
+                self.end_headers()
+            elif body is None:
+                self.send_error(404)
+            else:
+                missing = 10 if self.path.startswith("/short/") else 0
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body) + missing))
+                self.end_headers()
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+
+    def start(content: dict[str, bytes]) -> str:
+        pages.update(content)
+        return f"http://127.0.0.1:{server.server_address[1]}"
+
+    yield start
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_addresses_are_tried_in_order(serve: Serve, tmp_path: Path) -> None:
+    data = zip_bytes(FILES)
+    host = serve({"/good.zip": data, "/wrong.zip": b"other", "/short/toy.zip": data})
+    paths = ("/gone.zip", "/wrong.zip", "/short/toy.zip", "/moved/good.zip")
+    spec = toy(data, ("http://127.0.0.1:1/dead.zip", *(host + path for path in paths)))
+    archives = tmp_path / "archives"
+    record = fetch(spec, tmp_path / "raw", archives_dir=archives, download=True)
+    assert record["archives"][0]["source"] == f"{host}/moved/good.zip"
+    assert record["archives"][0]["verified"] is True
+    assert files_below(tmp_path / "raw") == FILES
+    assert files_below(archives) == {"toy.zip": data}
+    # the archive is there now: the second time needs no network
+    again = fetch(spec, tmp_path / "raw2", archives_dir=archives)
+    assert again["archives"][0]["source"] == "placed by hand"
+
+
+def test_every_failed_address_is_reported(serve: Serve, tmp_path: Path) -> None:
+    data = zip_bytes(FILES)
+    host = serve({"/wrong.zip": b"other", "/short/toy.zip": data})
+    paths = ("/wrong.zip", "/short/toy.zip", "/gone.zip")
+    spec = toy(data, (*(host + path for path in paths), "file:///etc/passwd"))
+    with pytest.raises(DatasetError) as error:
+        fetch(spec, tmp_path / "raw", download=True, allow_unverified=True)
+    text = str(error.value)
+    for part in ("wrong.zip: sha256 is", "broke off after", "404", "only http and https"):
+        assert part in text
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif("FUZZYCLIP_REAL_DATA" not in os.environ, reason="FUZZYCLIP_REAL_DATA not set")
+@pytest.mark.parametrize(
+    ("name", "categories", "expected"),
+    [
+        ("visa", ["capsules"], SplitCounts(20, 60, 100)),
+        ("sdd", ["electrical commutators"], SplitCounts(171, 58, 11)),
+    ],
+)
+def test_real_cuts(tmp_path: Path, name: str, categories: list[str], expected: SplitCounts) -> None:
+    spec = get_dataset(name)
+    archives = Path(os.environ["FUZZYCLIP_REAL_DATA"])
+
+    def fetch(allow_unverified: bool) -> None:
+        fetch_dataset(
+            spec,
+            tmp_path / name,
+            archives_dir=archives,
+            sha256=None,
+            allow_unverified=allow_unverified,
+            download=False,
+        )
+
+    with pytest.raises(DatasetError, match="expected"):
+        fetch(allow_unverified=False)
+    fetch(allow_unverified=True)
+    frame = build_index(
+        spec,
+        tmp_path / name,
+        protocol=spec.protocols[0],
+        categories=categories,
+        expect_counts=False,
+    )
+    assert count_images(frame) == dict.fromkeys(categories, expected)
