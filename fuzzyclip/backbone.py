@@ -1,28 +1,22 @@
-"""The frozen CLIP: images to a class feature and patch tokens, prompts to text features.
+"""The frozen CLIP: built by open_clip, filled with verified weights, frozen.
 
 Any open_clip CLIP with a plain ViT image tower and a causal text tower works; nothing differs
 between the sample model and ViT-L/14@336 but the arguments of `load_backbone`.
-
-Shapes: B images, S image size, L taken blocks, P patches, W vision width, D embedding width,
-n prompts, T tokens, V text width.
+`fuzzyclip.encoding` runs its towers.
 """
 
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.transforms import v2
 
-from fuzzyclip.text import PromptTooLongError
 from fuzzyclip.weights import (
     RANDOM,
     WeightsError,
@@ -82,7 +76,7 @@ class Backbone:
 
     @property
     def context_length(self) -> int:
-        return int(get_text_tower(self.model).context_length)  # type: ignore[arg-type]
+        return int(get_text_tower(self.model).context_length)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -104,8 +98,9 @@ def read_model_config(model: str) -> dict[str, Any]:
         path = Path(model).expanduser()
         if not path.is_file():
             raise ValueError(f"model configuration {path}: no such file")
-        config: dict[str, Any] = json.loads(path.read_text())
-        return config.get("model_cfg", config)
+        content: dict[str, Any] = json.loads(path.read_text())
+        config: dict[str, Any] = content.get("model_cfg", content)
+        return config
     named = open_clip.get_model_config(model)
     if named is None:
         close = difflib.get_close_matches(model, open_clip.list_models(), n=5)
@@ -135,12 +130,13 @@ def build_model(config: dict[str, Any], image_size: int, activation: str) -> nn.
     if activation not in quick:
         raise ValueError(f"activation must be one of {', '.join(quick)}, not {activation!r}")
     build = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
-    return build(
+    model: nn.Module = build(
         embed_dim=config["embed_dim"],
         vision_cfg=vision,
         text_cfg=dict(text),
         quick_gelu=quick[activation],
     )
+    return model
 
 
 def load_backbone(
@@ -229,142 +225,6 @@ def _fill(clip: nn.Module, state: dict[str, Tensor], interpolation: str, path: P
         raise WeightsError(f"weights {path} are not of this model: {error}") from error
 
 
-# --- images -----------------------------------------------------------------------------------
-
-
-def preprocess(image: Image.Image, backbone: Backbone) -> Tensor:
-    """One RGB image as model input, (3, S, S): squashed by PIL's bicubic filter, normalised."""
-    size = (backbone.image_size, backbone.image_size)
-    pixels = v2.functional.pil_to_tensor(image.resize(size, Image.Resampling.BICUBIC))
-    mean = torch.tensor(backbone.mean).view(3, 1, 1)
-    std = torch.tensor(backbone.std).view(3, 1, 1)
-    return (pixels.float() / 255 - mean) / std  # (3, S, S)
-
-
-@torch.no_grad()
-def encode_images(backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Class features and patch tokens of a batch, in one pass through the frozen image tower.
-
-    Args:
-        backbone: the frozen CLIP.
-        pixels: (B, 3, S, S), from `preprocess`.
-
-    Returns:
-        image_embed (B, D) after ln_post and projection, not normalised; patch_tokens
-        (B, L, P, W) after each taken block, before ln_post and projection, without the class
-        token. Both float32, on the backbone's device.
-    """
-    visual: Any = backbone.model.visual
-    with _autocast(backbone):
-        taken = visual.forward_intermediates(
-            pixels.to(backbone.device, non_blocking=True),
-            indices=[block - 1 for block in backbone.blocks],
-            normalize_intermediates=False,
-            output_fmt="NLC",
-        )
-    tokens = torch.stack(taken["image_intermediates"], dim=1)  # (B, L, P, W)
-    return taken["image_features"].float(), tokens.float()
-
-
-@torch.no_grad()
-def project_tokens(backbone: Backbone, patch_tokens: Tensor) -> Tensor:
-    """Patch tokens in CLIP's joint space by the tower's own ln_post and projection, (..., P, D).
-
-    What the untrained rows of a table compare with text; EFA replaces it by trained layers.
-    """
-    visual: Any = backbone.model.visual
-    projected = visual.ln_post(patch_tokens)
-    return projected if visual.proj is None else projected @ visual.proj  # (..., P, D)
-
-
-# --- text -------------------------------------------------------------------------------------
-
-
 def get_text_tower(model: nn.Module) -> Any:
     """The module that holds the text transformer: the CLIP itself, or its `text` part."""
     return model if hasattr(model, "token_embedding") else model.text
-
-
-def count_tokens(backbone: Backbone, prompt: str) -> int:
-    """Tokens of a prompt, start and end included."""
-    return len(backbone.tokenizer.encode(prompt)) + 2
-
-
-def tokenize(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
-    """Token ids (n, T), cut after the longest prompt's end.
-
-    Cutting is exact: attention is causal, so what follows a prompt's end never reaches it.
-
-    Raises:
-        PromptTooLongError: a prompt exceeds the context; open_clip would truncate it silently.
-    """
-    for prompt in prompts:
-        if (length := count_tokens(backbone, prompt)) > backbone.context_length:
-            raise PromptTooLongError(
-                f"prompt of {length} tokens does not fit {backbone.context_length}: {prompt!r}"
-            )
-    ids: Tensor = backbone.tokenizer(list(prompts))
-    return ids[:, : int(ids.argmax(dim=1).max()) + 1].to(backbone.device)  # (n, T)
-
-
-def embed_tokens(backbone: Backbone, ids: Tensor) -> Tensor:
-    """Word embeddings without positions, (n, T, V)."""
-    embedded: Tensor = get_text_tower(backbone.model).token_embedding(ids)
-    return embedded
-
-
-def run_text_tower(
-    backbone: Backbone,
-    embedded: Tensor,
-    end: Tensor,
-    before_block: Callable[[int, Tensor], Tensor] | None = None,
-) -> Tensor:
-    """Text features of embedded prompts, with a hook for learnable tokens; keeps gradients.
-
-    Args:
-        backbone: the frozen CLIP.
-        embedded: (n, T, V) word embeddings without positions.
-        end: (n,) position of each prompt's end token in the last block's sequence.
-        before_block: `(block counted from 0, x) -> x`, called before each block; may lengthen
-            the sequence.
-
-    Returns:
-        (n, D) text features, not normalised.
-    """
-    tower = get_text_tower(backbone.model)
-    x = embedded + tower.positional_embedding[: embedded.shape[1]]  # (n, T, V)
-    for index, block in enumerate(tower.transformer.resblocks):
-        if before_block is not None:
-            x = before_block(index, x)
-        length = x.shape[1]
-        causal = torch.full((length, length), float("-inf"), device=x.device).triu(1)
-        x = block(x, attn_mask=causal)
-    x = tower.ln_final(x)
-    pooled = x[torch.arange(len(x), device=x.device), end]  # (n, V)
-    projection = tower.text_projection
-    if projection is None:
-        return pooled
-    out: Tensor = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
-    return out  # (n, D)
-
-
-@torch.no_grad()
-def encode_text(backbone: Backbone, prompts: Sequence[str], batch_size: int = 256) -> Tensor:
-    """Text features of prompts, (n, D), not normalised, float32."""
-    pieces = []
-    for start in range(0, len(prompts), batch_size):
-        ids = tokenize(backbone, prompts[start : start + batch_size])
-        with _autocast(backbone):
-            piece = run_text_tower(backbone, embed_tokens(backbone, ids), ids.argmax(dim=1))
-        pieces.append(piece.float())
-    return torch.cat(pieces)
-
-
-def normalise(embeds: Tensor) -> Tensor:
-    """Unit length along the last axis."""
-    return F.normalize(embeds, dim=-1)
-
-
-def _autocast(backbone: Backbone) -> torch.autocast:
-    lowered = backbone.precision != torch.float32
-    return torch.autocast(backbone.device.type, backbone.precision, enabled=lowered)

@@ -52,7 +52,7 @@ def compute_penalty(k: int, penalty: float = 0.1) -> float:
 
 
 def order_clusters(categories: Sequence[str], assignment: NDArray[np.integer]) -> Clusters:
-    """Cluster numbers to clusters of names, ordered by first member: K-means' order is arbitrary."""
+    """Clusters of names, ordered by their first member: the order of K-means is arbitrary."""
     groups: dict[int, list[str]] = {}
     for category, cluster in zip(categories, assignment, strict=True):
         groups.setdefault(int(cluster), []).append(category)

@@ -78,38 +78,20 @@ def compute_weights(image_embed: Tensor, anchors: Tensor, temperature: float = 1
 
     Args:
         image_embed: (B, D), unit rows.
-        anchors: (K, D), unit rows: what the image is compared with, see `choose_anchors`.
+        anchors: (K, D), unit rows: what the image is compared with, see `WEIGHTS`.
         temperature: factor on the cosines. Eq. 11 prints none, as eqs. 2 and 6 print none of the
             100 their code has; with 1 the weights are uniform to about 0.01.
     """
     return (temperature * image_embed @ anchors.T).softmax(dim=-1)
 
 
-def choose_anchors(
-    kind: str, test_embeds: Tensor, train_embeds: Tensor, centres: Tensor
-) -> Tensor | None:
-    """What an image is compared with to weigh the clusters, (K, D); None for uniform weights.
-
-    The paper gives three definitions: eqs. 10 and 11 (`eq11`), the paragraph before them
-    (`train_cluster`) and the introduction (`center`).
-
-    Args:
-        kind: `eq11`, `train_cluster`, `center` or `uniform`.
-        test_embeds: (K, D, 2) features of "test name + cluster names".
-        train_embeds: (K, D, 2) features of the training clusters' prompts.
-        centres: (K, D) mean text feature of each cluster's categories.
-    """
-    if kind == "uniform":
-        return None
-    anchors = {
-        "eq11": test_embeds[:, :, 0],
-        "train_cluster": train_embeds[:, :, 0],
-        "center": centres,
-    }
-    if kind not in anchors:
-        known = ", ".join((*anchors, "uniform"))
-        raise ValueError(f"ensemble weights must be one of {known}, not {kind!r}")
-    return F.normalize(anchors[kind], dim=-1)
+#: What an image can be compared with to weigh the clusters: the paper defines it three times.
+WEIGHTS = {
+    "eq11": "the test prompts' normal features (eqs. 10 and 11)",
+    "train_cluster": "the training prompts' normal features (the paragraph before eq. 10)",
+    "center": "the clusters' mean category features (introduction)",
+    "uniform": "nothing: all clusters weigh the same",
+}
 
 
 def compute_ensemble_map(

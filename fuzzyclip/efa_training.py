@@ -12,9 +12,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone, encode_images, preprocess
+from fuzzyclip.backbone import Backbone
 from fuzzyclip.datasets.images import load_image, load_mask
 from fuzzyclip.efa import Heads, compute_maps
+from fuzzyclip.encoding import encode_images, preprocess
 from fuzzyclip.features import CategoryFeatures
 from fuzzyclip.losses import compute_dice, compute_focal
 from fuzzyclip.masks import load_masks

@@ -9,7 +9,7 @@ Shapes: N images of a category, D embedding width, L taken blocks, P patches, W 
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from fuzzyclip.backbone import Backbone, encode_images
+from fuzzyclip.backbone import Backbone
+from fuzzyclip.encoding import encode_images
 from fuzzyclip.pixels import load_pixels
 from fuzzyclip.tensor_files import read_header, write_tensors
 
@@ -59,15 +60,25 @@ class CategoryFeatures:
 
     def read_tokens(self, rows: Sequence[int]) -> Tensor:
         """Patch tokens of some images, (len(rows), L, P, W), float32; touches only those rows."""
-        pieces: dict[int, Tensor] = {}
-        for shard in self.shards:
-            wanted = [row for row in rows if shard.first <= row < shard.first + shard.count]
-            if wanted:
-                with safe_open(str(shard.path), framework="pt") as file:
-                    tokens = file.get_slice("patch_tokens")
-                    for row in wanted:
-                        pieces[row] = tokens[row - shard.first : row - shard.first + 1].float()
-        return torch.cat([pieces[row] for row in rows])  # (rows, L, P, W)
+        pieces = []
+        for shard, first, count in self._find_runs(rows):
+            with safe_open(str(shard.path), framework="pt") as file:
+                stored = file.get_slice("patch_tokens")
+                pieces.append(stored[first : first + count].float())
+        return torch.cat(pieces)  # (rows, L, P, W)
+
+    def _find_runs(self, rows: Sequence[int]) -> Iterator[tuple[Shard, int, int]]:
+        """Shard, first row in it and length of each run of consecutive rows, in the given order."""
+        start = 0
+        while start < len(rows):
+            row = rows[start]
+            shard = next(one for one in self.shards if one.first <= row < one.first + one.count)
+            stop = start + 1
+            end = shard.first + shard.count
+            while stop < len(rows) and rows[stop] == rows[stop - 1] + 1 and rows[stop] < end:
+                stop += 1
+            yield shard, row - shard.first, stop - start
+            start = stop
 
 
 def compute_identity(backbone: Backbone, images: Sequence[str]) -> dict[str, Any]:

@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from fuzzyclip.datasets.images import load_image, load_mask
 from fuzzyclip.files import replace_file
-from fuzzyclip.masks import resize_mask
 
 #: From normal to anomalous; readable in gray and without red-green vision.
 HEAT = "inferno"
@@ -27,11 +26,11 @@ DPI = 110
 
 @dataclass(frozen=True)
 class Example:
-    """One image with its ground truth and its anomaly map (S, S)."""
+    """One image (S, S, 3) with its ground truth and its anomaly map, both (S, S)."""
 
-    image: Path
-    mask: Path | None
     title: str
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
     anomaly_map: NDArray[np.floating]
 
 
@@ -73,18 +72,13 @@ def draw_heatmaps(
     return figure
 
 
-def _draw_example(panels: NDArray[np.object_], example: Example, levels: int) -> object:
-    size = example.anomaly_map.shape[0]
-    picture = load_image(example.image).resize((size, size))
-    mask = np.zeros((size, size), dtype=bool)
-    if example.mask is not None:
-        mask = resize_mask(load_mask(example.mask), size)
-    panels[0].imshow(picture)
+def _draw_example(panels: NDArray[np.object_], example: Example, levels: int) -> AxesImage:
+    panels[0].imshow(example.image)
     panels[0].set_title(example.title, fontsize=6.5)
-    panels[1].imshow(mask, cmap="gray", vmin=0, vmax=1)
-    shown = panels[2].imshow(example.anomaly_map, cmap=HEAT, vmin=0, vmax=levels)
-    if mask.any():
-        panels[2].contour(mask, levels=[0.5], colors=CONTOUR, linewidths=0.7)
+    panels[1].imshow(example.mask, cmap="gray", vmin=0, vmax=1)
+    shown: AxesImage = panels[2].imshow(example.anomaly_map, cmap=HEAT, vmin=0, vmax=levels)
+    if example.mask.any():
+        panels[2].contour(example.mask, levels=[0.5], colors=CONTOUR, linewidths=0.7)
     return shown
 
 
@@ -167,9 +161,10 @@ def draw_curves(curves: dict[str, pd.DataFrame]) -> Figure:
     for axis, (name, curve) in zip(axes, curves.items(), strict=True):
         losses = [column for column in curve if column not in ("cluster", "epoch", "step")]
         clusters = curve["cluster"] if "cluster" in curve else pd.Series(0, index=curve.index)
+        several = bool((clusters > 0).any())
         for cluster, part in curve.groupby(clusters):
             for loss in losses:
-                label = f"{loss} (cluster {cluster})" if clusters.nunique() > 1 else loss
+                label = f"{loss} (cluster {cluster})" if several else loss
                 axis.plot(part["step"], part[loss], label=label, linewidth=1)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("step", fontsize=8)

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone, preprocess
+from fuzzyclip.backbone import Backbone
 from fuzzyclip.datasets.images import load_image
+from fuzzyclip.encoding import preprocess
 
 
 def load_pixels(paths: Sequence[Path], backbone: Backbone, workers: int = 1) -> Tensor:

@@ -1,11 +1,11 @@
 """The rows of every result table: what is compared on the same features."""
 
-#: The rows of a result, in the order of a table, and what they are.
+#: Row to title, in the order of a table. All but the last are without any training.
 ROWS = {
-    "precise": "precise prompt, no training",
-    "object": 'abstract prompt "object", no training',
-    "stacked": "stacked prompt of the tested set, no training",
-    "stacked_auxiliary": "stacked prompt of the auxiliary set, no training",
-    "fuzzyclip": "FuzzyCLIP: CSP + EFA (pixel), CSP + RPL (image)",
+    "precise": "precise prompt",
+    "object": 'prompt "object"',
+    "stacked": "stacked prompt, tested names",
+    "stacked_auxiliary": "stacked prompt, auxiliary names",
+    "fuzzyclip": "FuzzyCLIP (CSP, EFA, RPL)",
 }
 TRAINED = "fuzzyclip"

@@ -13,14 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fuzzyclip.backbone import (
-    Backbone,
-    count_tokens,
-    embed_tokens,
-    get_text_tower,
-    run_text_tower,
-    tokenize,
-)
+from fuzzyclip.backbone import Backbone, get_text_tower
+from fuzzyclip.encoding import count_tokens, embed_tokens, run_text_tower, tokenize
 
 #: Sentence pairs of Table 9, (normal, abnormal); {} is [cluster], the stacked names. `o` rows of
 #: the table are the same sentences with "object" for the names.

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone, normalise, project_tokens
+from fuzzyclip.backbone import Backbone
 from fuzzyclip.efa import (
     LOGIT_SCALE,
     Heads,
@@ -24,6 +24,7 @@ from fuzzyclip.efa import (
     smooth,
     sum_maps,
 )
+from fuzzyclip.encoding import normalise, project_tokens
 from fuzzyclip.rpl import compute_image_score
 
 #: Variants of Table 8: what stands in the class part of the test prompt.
@@ -95,7 +96,8 @@ def build_trained(
         prompt: for the record.
         heads: K sets of layers.
         test_embeds: (K, D, 2), the test prompt with each cluster's names (eq. 9).
-        anchors: (K, D) from `fuzzyclip.efa.choose_anchors`; None weighs all clusters alike.
+        anchors: (K, D) unit rows to weigh the clusters by, see `fuzzyclip.efa.WEIGHTS`; None weighs
+            all alike.
         temperature: of the weights.
         learned_embed: (2, D), RPL's text features.
     """

@@ -84,13 +84,14 @@ def build_table(
     for level, metrics in LEVELS.items():
         named = f"{level} ({', '.join(LABELS[metric] for metric in metrics)})"
         for dataset in datasets:
-            chosen = means[means["dataset"] == dataset].set_index("row")
+            chosen = means[means["dataset"] == dataset]
             if chosen.empty:
                 continue
+            cells = dict(zip(chosen["row"], chosen[[*METRICS]].to_dict("records"), strict=True))
             line = {"level": named, "dataset": titles[dataset]}
             for row, title in rows.items():
-                if row in chosen.index:
-                    line[title] = format_tuple(chosen.loc[row].to_dict(), metrics)
+                if row in cells:
+                    line[title] = format_tuple(cells[row], metrics)
             if with_paper:
                 line["paper, FuzzyCLIP"] = format_tuple(PRINTED[dataset], metrics)
             lines.append(line)

@@ -70,7 +70,7 @@ TEMPLATES = (
 #: The one template of `ensemble="single"`, the reading in which states are not put into CPE.
 SINGLE_TEMPLATES = ("a photo of a {}.",)
 
-#: `encode(prompts)` gives the un-normalised text features (n, D); it raises `PromptTooLongError` itself.
+#: `encode(prompts)` gives the un-normalised text features (n, D).
 EncodeText = Callable[[Sequence[str]], Tensor]
 #: `count_tokens(prompt)` is the length of a prompt in tokens, start and end included.
 CountTokens = Callable[[str], int]

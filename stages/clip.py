@@ -4,7 +4,8 @@ from functools import partial
 
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone, count_tokens, encode_text, load_backbone
+from fuzzyclip.backbone import Backbone, load_backbone
+from fuzzyclip.encoding import count_tokens, encode_text
 from fuzzyclip.text import encode_stack
 from stages.params import Params
 

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone, encode_text, normalise
+from fuzzyclip.backbone import Backbone
 from fuzzyclip.csp import Scored, choose_partition, score_partitions
+from fuzzyclip.encoding import encode_text, normalise
 from fuzzyclip.files import write_json
 from fuzzyclip.text import stack_names
 from stages import paths

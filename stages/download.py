@@ -43,7 +43,7 @@ def main(key: str) -> None:
 
 
 def fetch_sample(key: str, params: Params, categories: list[str]) -> dict[str, Any]:
-    """Draw the sample's archives into a temporary folder, and fetch from there as from any other."""
+    """Draw the sample's archives, and fetch from their folder as from any other."""
     size, target = params.sample, paths.raw(key)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".sample-") as folder:

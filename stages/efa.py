@@ -28,12 +28,8 @@ def main(key: str) -> None:
     partition = json.loads(paths.partition(key).read_text())
     backbone = load_clip(params)
     auxiliary = open_auxiliary(key, backbone)
-    settings = {
-        "epochs": params.efa.train.epochs,
-        "batch_size": params.efa.train.batch_size,
-        "learning_rate": choose(params.efa.train.learning_rate, key, "efa.train.learning_rate"),
-        "seed": params.seed,
-    }
+    training = params.efa.train
+    learning_rate = choose(training.learning_rate, key, "efa.train.learning_rate")
     mosaic = choose(params.efa.train.mosaic, key, "efa.train.mosaic")
     header = {
         "kind": "efa",
@@ -41,7 +37,13 @@ def main(key: str) -> None:
         "datasets": partition["datasets"],
         "clusters": partition["clusters"],
         "backbone": backbone.fingerprint,
-        "settings": settings | {"mosaic": mosaic},
+        "settings": {
+            "epochs": training.epochs,
+            "batch_size": training.batch_size,
+            "learning_rate": learning_rate,
+            "mosaic": mosaic,
+            "seed": params.seed,
+        },
     }
     tensors: dict[str, Tensor] = {}
     curves = []
@@ -52,7 +54,10 @@ def main(key: str) -> None:
         layers, curve = train_heads(
             images,
             encode_names(backbone, params, cluster["names"]),
-            **settings,
+            epochs=training.epochs,
+            batch_size=training.batch_size,
+            learning_rate=learning_rate,
+            seed=params.seed,
             checkpoint=checkpoints[number],
             description=f"EFA {key}/{number}",
         )

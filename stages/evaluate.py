@@ -12,10 +12,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone, encode_images
+from fuzzyclip.backbone import Backbone
 from fuzzyclip.datasets import get_dataset
+from fuzzyclip.datasets.images import load_image
 from fuzzyclip.datasets.index import read_index
-from fuzzyclip.efa import Heads, choose_anchors
+from fuzzyclip.encoding import encode_images
 from fuzzyclip.features import CategoryFeatures
 from fuzzyclip.files import write_json, write_text
 from fuzzyclip.masks import load_masks
@@ -30,19 +31,16 @@ from fuzzyclip.rows import TRAINED
 from fuzzyclip.scoring import (
     Scorer,
     Scores,
-    build_trained,
-    build_untrained,
-    describe_test_prompt,
     score_category,
 )
 from fuzzyclip.tensor_files import read_header, write_tensors
-from fuzzyclip.text import stack_names
 from stages import paths
-from stages.clip import CLIP_PARAMS, encode_names, load_clip
+from stages.clip import CLIP_PARAMS, load_clip
 from stages.members import open_dataset
 from stages.names import list_prompt_names
-from stages.params import Params, load_params
+from stages.params import load_params
 from stages.run import run_stage
+from stages.texts import SharedTexts
 
 PARAMS = (*CLIP_PARAMS, "text", "efa.test", "evaluation", "datasets.${key}", "pairs.${key}")
 
@@ -73,9 +71,11 @@ def main(key: str) -> None:
             table.append(describe(name, category, scorer, rows, result, masks))
             listing[name] = result.image_scores
             if name == TRAINED:
-                overlays.keep(rows, result)
-                for cluster, weights in enumerate(np.transpose(result.weights)):
-                    listing[f"weight_{cluster}"] = weights
+                overlays.keep(rows, masks, result)
+                weights = result.weights
+                assert weights is not None  # the trained scorer weighs its clusters
+                for cluster, column in enumerate(weights.T):
+                    listing[f"weight_{cluster}"] = column
         scores.append(listing)
         log.info("%s/%s: %s", key, category, table[-1])
     write_results(key, table, pd.concat(scores), overlays)
@@ -117,98 +117,6 @@ def check_backbone(model: dict[str, Any], backbone: Backbone) -> None:
             )
 
 
-class SharedTexts:
-    """Text features of a dataset's evaluation; those that categories share are encoded once."""
-
-    def __init__(
-        self, backbone: Backbone, params: Params, model: dict[str, Any], tested: list[str]
-    ) -> None:
-        """Encode what all categories share.
-
-        Args:
-            backbone: the frozen CLIP.
-            params: the stage's.
-            model: from `read_model`.
-            tested: prompt names of the tested categories.
-        """
-        self.backbone, self.params, self.model = backbone, params, model
-        self.rows = list(params.evaluation.rows)
-        self.clusters = [cluster["names"] for cluster in model["partition"]["clusters"]]
-        stacks = {
-            "object": ["object"],
-            "stacked": tested,
-            "stacked_auxiliary": model["partition"]["names"],
-        }
-        self.shared = {
-            name: (self._stack(names), self._encode(names))
-            for name, names in stacks.items()
-            if name in self.rows
-        }
-        self.heads = [self._load_heads(number) for number in range(len(self.clusters))]
-        self.train_embeds, self.centres = self._encode_clusters()
-
-    def build_scorers(self, category: str) -> dict[str, Scorer]:
-        """A scorer for each row of the tables, for one category by its prompt name."""
-        scorers = {}
-        for name in self.rows:
-            if name == "precise":
-                scorers[name] = build_untrained(self.backbone, category, self._encode([category]))
-            elif name in self.shared:
-                scorers[name] = build_untrained(self.backbone, *self.shared[name])
-            else:
-                scorers[name] = self._build_trained(category)
-        return scorers
-
-    def _build_trained(self, category: str) -> Scorer:
-        test = self.params.efa.test
-        prefix, with_cluster, suffix = describe_test_prompt(test.prompt, category)
-        embeds, said = [], []
-        for cluster in self.clusters:
-            names = cluster if with_cluster else [prefix]
-            before, after = (prefix, suffix) if with_cluster else ("", "")
-            embeds.append(self._encode(names, before, after))
-            said.append(" ".join(part for part in (before, self._stack(names), after) if part))
-        tests = torch.stack(embeds)  # (K, D, 2)
-        return build_trained(
-            self.backbone,
-            " | ".join(said),
-            self.heads,
-            tests,
-            choose_anchors(test.weights, tests, self.train_embeds, self.centres),
-            test.temperature,
-            self.model["rpl"]["text_embed"],
-        )
-
-    def _encode_clusters(self) -> tuple[Tensor, Tensor]:
-        """Training prompts (K, D, 2) and cluster centres (K, D), where the weights need them."""
-        kind = self.params.efa.test.weights
-        train = centres = torch.empty(0)
-        if kind == "train_cluster":
-            train = torch.stack([self._encode(names) for names in self.clusters])
-        if kind == "center":
-            means = [
-                torch.stack([self._encode([name])[:, 0] for name in names]).mean(dim=0)
-                for names in self.clusters
-            ]
-            centres = torch.stack(means)
-        return train, centres
-
-    def _load_heads(self, number: int) -> Heads:
-        backbone, prefix = self.backbone, f"cluster{number}."
-        heads = Heads(len(backbone.blocks), backbone.vision_width, backbone.embed_dim)
-        tensors = self.model["efa"].items()
-        heads.load_state_dict(
-            {name.removeprefix(prefix): t for name, t in tensors if name.startswith(prefix)}
-        )
-        return heads.to(backbone.device).eval()
-
-    def _encode(self, names: list[str], prefix: str = "", suffix: str = "") -> Tensor:
-        return encode_names(self.backbone, self.params, names, prefix, suffix)
-
-    def _stack(self, names: list[str]) -> str:
-        return stack_names(names, self.params.text.separator, self.params.text.underscore)
-
-
 def iterate_batches(
     rows: pd.DataFrame, features: CategoryFeatures, backbone: Backbone, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -245,30 +153,33 @@ def describe(
 
 
 class Overlays:
-    """The anomaly maps that are kept for pictures: evenly spaced anomalous images."""
+    """What pictures are made of: evenly spaced anomalous images with mask and map, at map size."""
 
     def __init__(self, per_category: int) -> None:
         self.per_category = per_category
-        self.images: list[dict[str, str]] = []
-        self.maps: list[Tensor] = []
+        self.titles: list[str] = []
+        self.tensors: dict[str, list[Tensor]] = {"images": [], "masks": [], "maps": []}
 
-    def keep(self, rows: pd.DataFrame, result: Scores) -> None:
-        """Choose among a category's anomalous images and keep their maps."""
+    def keep(self, rows: pd.DataFrame, masks: np.ndarray, result: Scores) -> None:
+        """Choose among a category's anomalous images."""
         anomalous = np.flatnonzero(rows["label"].to_numpy() == 1)
         count = min(self.per_category, len(anomalous))
         places = np.linspace(0, len(anomalous) - 1, count + 2)[1:-1].round().astype(int)
         for row in anomalous[places]:
             picked = rows.iloc[row]
-            self.images.append({key: str(picked[key]) for key in _OVERLAY_KEYS})
-            self.maps.append(torch.from_numpy(result.maps[row]).half())
+            image = load_image(Path(str(picked["image_path"]))).resize(masks.shape[:0:-1])
+            self.titles.append(f"{picked['category']}\n{picked['defect']}")
+            self.tensors["images"].append(torch.from_numpy(np.array(image)))  # (S, S, 3)
+            self.tensors["masks"].append(torch.from_numpy(masks[row]))
+            self.tensors["maps"].append(torch.from_numpy(result.maps[row]).half())
 
     def write(self, path: Path) -> None:
-        """One file of maps (n, S, S), with the images they belong to in its header."""
-        maps = torch.stack(self.maps) if self.maps else torch.empty(0)
-        write_tensors(path, {"maps": maps}, {"images": self.images})
-
-
-_OVERLAY_KEYS = ("image_path", "mask_path", "category", "defect")
+        """One file with images (n, S, S, 3), masks and maps (n, S, S), titles in its header."""
+        stacked = {
+            name: torch.stack(kept) if kept else torch.empty(0)
+            for name, kept in self.tensors.items()
+        }
+        write_tensors(path, stacked, {"titles": self.titles})
 
 
 def write_results(
@@ -291,7 +202,7 @@ def write_results(
     folder.mkdir(parents=True, exist_ok=True)
     listed = scores.to_csv(index=False, float_format="%.6f", lineterminator="\n")
     write_text(folder / "scores.csv", listed)
-    overlays.write(folder / "maps.safetensors")
+    overlays.write(folder / "overlays.safetensors")
 
 
 if __name__ == "__main__":

@@ -286,7 +286,7 @@ def load_params(declared: Sequence[str], **keys: str) -> Params:
     """
     params = read_params()
     names = {"backbone": params.backbone, **keys}
-    filled = [path for path in declared]
+    filled = list(declared)
     for name, value in names.items():
         filled = [path.replace("${" + name + "}", value) for path in filled]
     return cast(Params, _Declared(params, [*filled, *OPEN_TO_ALL]))

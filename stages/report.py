@@ -1,7 +1,5 @@
 """report: the paper's tables, per-category tables and pictures from the results."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from safetensors import safe_open
@@ -40,15 +38,18 @@ PARAMS = (
     "evaluation.rows",
 )
 
-SAMPLE_NOTE = (
-    "Drawn sample images and a small CLIP pretrained on drawings: a demonstration of the method, "
-    "not comparable with any published number."
+SAMPLE_DATA_NOTE = (
+    "Drawn sample images: a demonstration of the method, not comparable with any published number."
+)
+SAMPLE_CLIP_NOTE = (
+    "The sample CLIP was pretrained on drawings alone: for demonstration, not for inspection."
 )
 PRINTED_NOTE = (
     "The paper's Table 3 heads its image tuples (AUROC, AP); they behave like (AP, AUROC) and "
     "stand as printed. It prints no image F1-max."
 )
 FORM_NOTE = (
+    "All rows but FuzzyCLIP are without training. "
     "AUPRO is the 200-threshold form that the field prints; the exact one is `pixel_aupro_std` in "
     "the CSV files. Percent; unweighted mean over categories; one seed."
 )
@@ -100,9 +101,11 @@ def write_tables(params: Params, means: pd.DataFrame, results: dict[str, pd.Data
     paper = is_paper_setting(params)
     titles = {name: get_dataset(name).title for name in params.pairs}
     notes = [FORM_NOTE, *([PRINTED_NOTE] if paper else [])]
-    notes += [SAMPLE_NOTE] if params.data.source == "sample" else []
+    notes += [SAMPLE_DATA_NOTE] if params.data.source == "sample" else []
+    notes += [SAMPLE_CLIP_NOTE] if params.backbone == "sample" else []
     summary = ["# Results", "", *(f"> {note}" for note in notes), ""]
-    rows = {name: title for name, title in ROWS.items() if name in params.evaluation.rows}
+    shown: list[str] = list(params.evaluation.rows)
+    rows = {name: title for name, title in ROWS.items() if name in shown}
     for table, datasets in TABLES.items():
         frame = build_table(means, datasets, rows, titles, paper)
         if frame.empty:
@@ -151,18 +154,14 @@ def draw_pictures(params: Params, means: pd.DataFrame) -> None:
 
 
 def read_examples(dataset: str) -> list[Example]:
-    """The maps that the evaluation kept."""
-    with safe_open(str(paths.results(dataset) / "maps.safetensors"), framework="np") as file:
-        images = read_header(file.metadata())["images"]
-        maps = file.get_tensor("maps").astype(np.float32)
+    """The images, masks and maps that the evaluation kept."""
+    path = paths.results(dataset) / "overlays.safetensors"
+    with safe_open(str(path), framework="np") as file:
+        titles = read_header(file.metadata())["titles"]
+        images, masks, maps = (file.get_tensor(name) for name in ("images", "masks", "maps"))
     return [
-        Example(
-            image=Path(image["image_path"]),
-            mask=Path(image["mask_path"]) if image["mask_path"] else None,
-            title=f"{image['category']}\n{image['defect']}",
-            anomaly_map=anomaly_map,
-        )
-        for image, anomaly_map in zip(images, maps, strict=True)
+        Example(title, image, mask, anomaly_map.astype(np.float32))
+        for title, image, mask, anomaly_map in zip(titles, images, masks, maps, strict=True)
     ]
 
 

@@ -30,7 +30,9 @@ def run_stage(name: str, work: Callable[[str], None] | Callable[[], None], keyed
     def plain_main() -> None:
         _run(name, work)  # type: ignore[arg-type]
 
-    typer.run(keyed_main if keyed else plain_main)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(keyed_main if keyed else plain_main)
+    app()
 
 
 def _run(label: str, work: Callable[[], None]) -> None:

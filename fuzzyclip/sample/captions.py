@@ -38,21 +38,25 @@ class Words:
     strange: Sequence[str]  # words without an embedding of their own
 
 
+def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]
+
+
 def make_caption(name: str, state: int, rng: np.random.Generator) -> str:
     """A random caption that says a part is normal (state 0) or anomalous (state 1)."""
     if rng.random() < SENTENCE_SHARE:
-        return SENTENCES[rng.integers(len(SENTENCES))][state].format(name)
-    phrase = STATES[state][rng.integers(len(STATES[state]))].format(name)
-    return TEMPLATES[rng.integers(len(TEMPLATES))].format(phrase)
+        return SENTENCES[int(rng.integers(len(SENTENCES)))][state].format(name)
+    phrase = _pick(STATES[state], rng).format(name)
+    return _pick(TEMPLATES, rng).format(phrase)
 
 
 def _make_word(words: Words, rng: np.random.Generator) -> str:
     """A made-up name of one or two words, at times with an id as the datasets have them."""
     pool = words.strange if rng.random() < 0.1 else words.known
-    name = pool[rng.integers(len(pool))]
+    name = _pick(pool, rng)
     kind = rng.random()
     if kind < 0.2:
-        return f"{name}_{words.known[rng.integers(len(words.known))]}"
+        return f"{name}_{_pick(words.known, rng)}"
     if kind < 0.35:
         return f"{name}{rng.integers(1, 13)}"
     if kind < 0.42:
@@ -64,7 +68,7 @@ def _make_word(words: Words, rng: np.random.Generator) -> str:
 
 def _make_name(words: Words, rng: np.random.Generator) -> str:
     if rng.random() < 0.4:
-        return words.categories[rng.integers(len(words.categories))]
+        return _pick(words.categories, rng)
     return _make_word(words, rng)
 
 

@@ -6,6 +6,7 @@ colours (H, W, 3) it paints there. Sizes are in part units: half of the shorter 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,13 +61,14 @@ def _inner(canvas: Canvas, margin: float) -> NDArray[np.bool_]:
 
 def _soft(canvas: Canvas, distance: Field) -> Field:
     """Anti-aliased coverage of a signed distance."""
-    return np.clip(np.float32(0.5) - distance / np.float32(canvas.pixel), 0, 1)
+    cover: Field = np.clip(np.float32(0.5) - distance / np.float32(canvas.pixel), 0, 1)
+    return cover
 
 
 def _path_distance(canvas: Canvas, points: NDArray[np.float64], taper: float) -> Field:
     """Distance (H, W) to a polyline (n, 2); it grows along the path, so that the line thins."""
     distance = np.full(canvas.size, 9, np.float32)
-    for number, ((x0, y0), (x1, y1)) in enumerate(zip(points[:-1], points[1:], strict=True)):
+    for number, ((x0, y0), (x1, y1)) in enumerate(pairwise(points)):
         px, py = canvas.x - np.float32(x0), canvas.y - np.float32(y0)
         dx, dy = np.float32(x1 - x0), np.float32(y1 - y0)
         t = np.clip((px * dx + py * dy) / (dx * dx + dy * dy + np.float32(1e-9)), 0, 1)
@@ -96,7 +98,11 @@ def _contrast(canvas: Canvas, rng: np.random.Generator, place: tuple[float, floa
 
 
 def _wobbly_disc(
-    canvas: Canvas, rng: np.random.Generator, place: tuple[float, float], radius: float, rough: float
+    canvas: Canvas,
+    rng: np.random.Generator,
+    place: tuple[float, float],
+    radius: float,
+    rough: float,
 ) -> Field:
     """Signed distance (H, W) of an irregular, slightly elongated disc."""
     turn, squeeze = rng.uniform(0, np.pi), rng.uniform(0.65, 1)

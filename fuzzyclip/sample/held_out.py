@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fuzzyclip.metrics import compute_image_metrics
 from fuzzyclip.sample.objectives import patch_targets
 from fuzzyclip.sample.pictures import Picture, count_cells
-from fuzzyclip.sample.towers import DenseHeads, encode_captions, encode_images
+from fuzzyclip.sample.towers import GRID, DenseHeads, encode_captions, encode_images
 from fuzzyclip.sample.vocabulary import Vocabulary
 from fuzzyclip.text import encode_name
 
@@ -42,7 +42,8 @@ def _encode_all(
     features, patches = [], []
     for start in range(0, len(pictures), BATCH):
         batch = torch.from_numpy(pictures[start : start + BATCH])
-        image, tokens = encode_images(clip.visual, batch)  # type: ignore[arg-type]
+        positions = torch.arange(GRID * GRID).expand(len(batch), -1)
+        image, tokens = encode_images(clip.visual, batch, positions)
         features.append(image)
         patches.append(heads(tokens)[-1, :, :, 0])
     return torch.cat(features).double().numpy(), torch.cat(patches)
@@ -77,9 +78,11 @@ def score_held_out(
     clip.eval()
     names = {recipe: encode_name_string(recipe.split("/")[1]) for recipe in held_out}
     anything = encode_name_string("object")
-    precise, abstract, scores, truths = {}, {}, [], []
+    precise: dict[str, float] = {}
+    abstract: dict[str, float] = {}
+    scores, truths = [], []
     for recipe, (pictures, masks) in held_out.items():
-        labels = masks.any(axis=(1, 2))
+        labels = np.asarray(masks.any(axis=(1, 2)))
         features, patches = _encode_all(clip, heads, pictures)
         for table, text in ((precise, names[recipe]), (abstract, anything)):
             table[recipe] = _auroc(features @ (text[:, 1] - text[:, 0]), labels)

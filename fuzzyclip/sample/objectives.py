@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PATCH_SHARE = 0.04  # of a patch's pixels, from which the patch counts as defective
-DEFECT_WEIGHT = 4.0  # against the many more sound patches
+DEFECT_WEIGHT = 6.0  # against the many more sound patches
 NAME_TEMPERATURE = 0.1
 
 
@@ -55,9 +55,9 @@ def patch_targets(coverage: Tensor) -> Tensor:
     """Defective or not: each patch and its nine cells, (B, P, 10).
 
     Args:
-        coverage: (B, 36, 36) defective pixels of each cell of 16.
+        coverage: (B, 3 h, 3 w) defective pixels of each cell of 16; P = h w.
     """
-    cells = coverage.float().unfold(1, 3, 3).unfold(2, 3, 3)  # (B, 12, 12, 3, 3)
+    cells = coverage.float().unfold(1, 3, 3).unfold(2, 3, 3)  # (B, h, w, 3, 3)
     cells = cells.flatten(3).flatten(1, 2)  # (B, P, 9)
     patch = cells.sum(dim=-1, keepdim=True) > PATCH_SHARE * 144
     return torch.cat([patch, cells >= 3], dim=-1).float()

@@ -17,21 +17,24 @@ Distance = Callable[..., Field]
 
 def ellipse(x: Field, y: Field, cx: float, cy: float, rx: float, ry: float) -> Field:
     """Ellipse around (cx, cy) with radii rx, ry."""
-    return (np.hypot((x - cx) / rx, (y - cy) / ry) - 1) * np.float32(min(rx, ry))
+    radius: Field = np.hypot((x - cx) / rx, (y - cy) / ry) - np.float32(1)
+    return radius * np.float32(min(rx, ry))
 
 
 def box(x: Field, y: Field, cx: float, cy: float, hx: float, hy: float, r: float = 0.02) -> Field:
     """Box of half sides hx, hy with corners rounded by r."""
     dx, dy = np.abs(x - cx) - (hx - r), np.abs(y - cy) - (hy - r)
     outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
-    return outside + np.minimum(np.maximum(dx, dy), 0) - np.float32(r)
+    distance: Field = outside + np.minimum(np.maximum(dx, dy), 0) - np.float32(r)
+    return distance
 
 
 def bar(x: Field, y: Field, x0: float, y0: float, x1: float, y1: float, r: float) -> Field:
     """Round-ended bar of radius r from (x0, y0) to (x1, y1)."""
     px, py, dx, dy = x - x0, y - y0, x1 - x0, y1 - y0
     t = np.clip((px * dx + py * dy) / (dx * dx + dy * dy), 0, 1)
-    return np.hypot(px - t * dx, py - t * dy) - np.float32(r)
+    distance: Field = np.hypot(px - t * dx, py - t * dy) - np.float32(r)
+    return distance
 
 
 def polygon(x: Field, y: Field, cx: float, cy: float, r: float, corners: float) -> Field:
@@ -39,7 +42,8 @@ def polygon(x: Field, y: Field, cx: float, cy: float, r: float, corners: float) 
     sector = 2 * np.pi / corners
     angle = np.arctan2(y - cy, x - cx)
     angle = angle - sector * np.round(angle / sector)
-    return np.hypot(x - cx, y - cy) * np.cos(angle) - np.float32(r)
+    distance: Field = np.hypot(x - cx, y - cy) * np.cos(angle) - np.float32(r)
+    return distance
 
 
 def cog(
@@ -47,7 +51,9 @@ def cog(
 ) -> Field:
     """Disc with `teeth` waves of relative depth; a large `edge` makes them square."""
     wave = np.sin(teeth * np.arctan2(y - cy, x - cx))
-    return np.hypot(x - cx, y - cy) - np.float32(r) * (1 + depth * np.tanh(edge * wave))
+    rim = np.float32(r) * (1 + depth * np.tanh(edge * wave))
+    distance: Field = np.hypot(x - cx, y - cy) - rim
+    return distance
 
 
 def bow(x: Field, y: Field, cx: float, cy: float, r: float, half: float, width: float) -> Field:
@@ -56,7 +62,8 @@ def bow(x: Field, y: Field, cx: float, cy: float, r: float, half: float, width: 
     angle = np.deg2rad(half)
     inside = np.arctan2(py, px) < angle
     end = np.hypot(px - r * np.cos(angle), py - r * np.sin(angle))
-    return np.where(inside, np.abs(np.hypot(px, py) - r), end) - np.float32(width)
+    distance: Field = np.where(inside, np.abs(np.hypot(px, py) - r), end) - np.float32(width)
+    return distance
 
 
 PRIMITIVES: dict[str, Distance] = {
@@ -136,7 +143,7 @@ def lay_over(
     """
     x, y = coordinates
     distance = compute_distance(layer.shape, x, y)
-    cover = np.clip(np.float32(0.5) - distance / np.float32(pixel), 0, 1)
+    cover: Field = np.clip(np.float32(0.5) - distance / np.float32(pixel), 0, 1)
     colours = paint_surface(layer.surface, x, y, rng)
     if layer.bevel > 0:
         brightness, highlight = shade_layer(

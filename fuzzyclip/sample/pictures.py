@@ -61,7 +61,8 @@ def count_cells(mask: NDArray[np.bool_]) -> Picture:
         stretched = Image.fromarray(mask).convert("F").resize((SIDE, SIDE))
         mask = np.asarray(stretched) > 100
     cell = SIDE // CELLS
-    return mask.reshape(CELLS, cell, CELLS, cell).sum(axis=(1, 3)).astype(np.uint8)
+    pixels: Picture = mask.reshape(CELLS, cell, CELLS, cell).sum(axis=(1, 3)).astype(np.uint8)
+    return pixels
 
 
 def draw_shard(folder: Path, seed: int, shard: int) -> None:

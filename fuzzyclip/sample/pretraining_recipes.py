@@ -39,9 +39,7 @@ def several(
     ground: Surface, *layers: Layer, size: float, places: Places, copy_turn: float = 60
 ) -> Recipe:
     """A category of pictures with several copies of a part."""
-    return Recipe(
-        ground, layers, size, places, 10, copy_turn, jitter=0.02, variety=VARIETY
-    )
+    return Recipe(ground, layers, size, places, 10, copy_turn, jitter=0.02, variety=VARIETY)
 
 
 def solid(shape: tuple[Primitive, ...], colour: Colour, bevel: float, shine: float = 0.4) -> Layer:
@@ -70,9 +68,13 @@ STEEL, BRASS, RUBBER = grey(0.62), (0.78, 0.62, 0.3), grey(0.2)
 TEXTURES = {
     "brick wall": texture(Surface("bricks", (0.45, 0.2, 0.14), (0.66, 0.34, 0.24), 4, 0.05, 0.06)),
     "marble slab": texture(Surface("clouds", (0.5, 0.48, 0.46), (0.92, 0.9, 0.88), 4, 0.04, 0.03)),
-    "cork sheet": texture(Surface("granules", (0.5, 0.34, 0.2), (0.75, 0.56, 0.38), 20, 0.04, 0.06)),
+    "cork sheet": texture(
+        Surface("granules", (0.5, 0.34, 0.2), (0.75, 0.56, 0.38), 20, 0.04, 0.06)
+    ),
     "denim": texture(Surface("twill", (0.14, 0.2, 0.36), (0.35, 0.44, 0.62), 16, 0.04, 0.06)),
-    "knitted fabric": texture(Surface("knit", (0.4, 0.12, 0.14), (0.75, 0.35, 0.35), 9, 0.04, 0.05)),
+    "knitted fabric": texture(
+        Surface("knit", (0.4, 0.12, 0.14), (0.75, 0.35, 0.35), 9, 0.04, 0.05)
+    ),
     "granite": texture(Surface("clouds", grey(0.2), grey(0.8), 28, 0.03, 0.1)),
     "concrete": texture(Surface("clouds", grey(0.45), grey(0.62), 12, 0.06, 0.06)),
     "sandpaper": texture(Surface("plain", (0.55, 0.4, 0.26), (0.55, 0.4, 0.26), 1, 0.04, 0.16)),
@@ -245,7 +247,8 @@ PARTS = {
     ),
     "door handle": part(
         PALE,
-        solid((("ellipse", -0.65, 0, 0.32, 0.32), ("bar", -0.6, 0, 0.8, 0, 0.13)), STEEL, 0.12, 0.7),
+        solid((("ellipse", -0.65, 0, 0.32, 0.32), ("bar", -0.6, 0, 0.8, 0, 0.13)),
+              STEEL, 0.12, 0.7),
     ),
     "pulley": part(
         MID, solid((("ellipse", 0, 0, 1, 1), ("-ellipse", 0, 0, 0.14, 0.14)), grey(0.4), 0.12),
@@ -309,7 +312,8 @@ ELECTRONICS = {
     "circuit relay": part(
         PALE,
         *board(
-            (0.12, 0.3, 0.2), Layer((("box", -0.2, -0.2, 0.55, 0.4),), evenly((0.2, 0.3, 0.6)), 0.08),
+            (0.12, 0.3, 0.2),
+            Layer((("box", -0.2, -0.2, 0.55, 0.4),), evenly((0.2, 0.3, 0.6)), 0.08),
             Layer(row_of("ellipse", 7, -0.75, 0.6, 0.25, 0.07, 0.07), SILVER, 0.04),
             Layer((("box", 0.7, -0.2, 0.14, 0.34),), WHITE, 0.05), outline=BOARD,
         ),

@@ -48,20 +48,27 @@ def smooth_noise(
     rows = _spline_weights(size[0], int(np.clip(round(cells_y), 1, size[0])))
     columns = _spline_weights(size[1], int(np.clip(round(cells_x), 1, size[1])))
     values = rng.standard_normal((rows.shape[1], columns.shape[1]), dtype=np.float32)
-    return (rows @ values @ columns.T) * np.float32(SPLINE_GAIN)
+    return np.asarray((rows @ values @ columns.T) * np.float32(SPLINE_GAIN), np.float32)
 
 
 def _wave(phase: Field) -> Field:
-    return np.float32(0.5) + np.float32(0.5) * np.sin(TAU * phase)
+    wave: Field = np.float32(0.5) + np.float32(0.5) * np.sin(TAU * phase)
+    return wave
 
 
 def _step(low: float, high: float, value: Field) -> Field:
-    return np.clip((value - np.float32(low)) / np.float32(high - low), 0, 1)
+    step: Field = np.clip((value - np.float32(low)) / np.float32(high - low), 0, 1)
+    return step
 
 
 def _cell_offset(x: Field, y: Field) -> tuple[Field, Field]:
     """Offsets in [-0.5, 0.5) from the centre of each unit cell."""
     return x - np.floor(x) - np.float32(0.5), y - np.floor(y) - np.float32(0.5)
+
+
+def _stagger(x: Field, y: Field) -> Field:
+    """Every other row moved by half a cell."""
+    return np.asarray(x + np.float32(0.5) * (np.floor(y) % 2), np.float32)
 
 
 def plain(x: Field, y: Field, rng: np.random.Generator) -> Field:
@@ -101,7 +108,8 @@ def weave(x: Field, y: Field, rng: np.random.Generator) -> Field:
     over = (np.floor(x) + np.floor(y)) % 2 < 1
     warp = np.abs(np.sin(TAU / 2 * x)) * np.float32(0.9)
     weft = np.abs(np.sin(TAU / 2 * y))
-    return np.where(over, warp, weft)
+    threads: Field = np.where(over, warp, weft)
+    return threads
 
 
 def twill(x: Field, y: Field, rng: np.random.Generator) -> Field:
@@ -112,7 +120,7 @@ def twill(x: Field, y: Field, rng: np.random.Generator) -> Field:
 def knit(x: Field, y: Field, rng: np.random.Generator) -> Field:
     """Columns of V-shaped stitches."""
     across, _ = _cell_offset(x, y)
-    return _wave(y + np.abs(across)) * (np.float32(1.1) - np.abs(2 * across) ** 3)
+    return np.asarray(_wave(y + np.abs(across)) * (np.float32(1.1) - np.abs(2 * across) ** 3))
 
 
 def dots(x: Field, y: Field, rng: np.random.Generator) -> Field:
@@ -123,7 +131,7 @@ def dots(x: Field, y: Field, rng: np.random.Generator) -> Field:
 
 def hex_dots(x: Field, y: Field, rng: np.random.Generator) -> Field:
     """Round holes or studs in staggered rows."""
-    dx, dy = _cell_offset(x + np.float32(0.5) * (np.floor(y) % 2), y)
+    dx, dy = _cell_offset(_stagger(x, y), y)
     return _step(0.2, 0.34, np.hypot(dx, dy))
 
 
@@ -135,7 +143,7 @@ def mesh(x: Field, y: Field, rng: np.random.Generator) -> Field:
 
 def bricks(x: Field, y: Field, rng: np.random.Generator) -> Field:
     """Staggered courses with mortar joints (0 in the joints)."""
-    dx, dy = _cell_offset(x / 2 + np.float32(0.5) * (np.floor(y) % 2), y)
+    dx, dy = _cell_offset(_stagger(x * np.float32(0.5), y), y)
     return 1 - _step(0.4, 0.47, np.maximum(np.abs(dx) * 2 - np.float32(0.5), np.abs(dy)))
 
 
@@ -225,6 +233,6 @@ def paint_surface(surface: Surface, x: Field, y: Field, rng: np.random.Generator
     dark = np.asarray(surface.dark, np.float32)
     light = np.asarray(surface.light, np.float32)
     colours = dark + field[..., None] * (light - dark)  # (H, W, 3)
-    shade = np.float32(1 + surface.mottle * smooth_noise(rng, size, 3, 3))
-    shade = shade + np.float32(surface.grain) * rng.standard_normal(size, dtype=np.float32)
+    shade = 1 + np.float32(surface.mottle) * smooth_noise(rng, size, 3, 3)
+    shade += np.float32(surface.grain) * rng.standard_normal(size, dtype=np.float32)
     return np.asarray(colours * shade[..., None], np.float32)

@@ -16,36 +16,38 @@ from fuzzyclip.sample.draw import PRETRAINING_RECIPES
 
 COMMON_ROWS = 512 + 4096  # letters, digits, signs, and the most frequent merges of the BPE
 
+_OFFICIAL = """
+bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor
+wood zipper
+candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum
+01 02 03
+bracket_black bracket_brown bracket_white connector metal_plate tubes
+Class1 Class2 Class3 Class4 Class5 Class6 Class7 Class8 Class9 Class10
+Blotchy_099 Fibrous_183 Marbled_078 Matted_069 Mesh_114 Perforated_037 Stratified_154
+Woven_001 Woven_068 Woven_104 Woven_125 Woven_127
+"""
+
+_USEFUL = """
+object part product item surface texture material fabric cloth textile plastic rubber glass metal
+steel iron copper aluminium brass ceramic wooden stone concrete paper cardboard foil film wire
+cable plug pipe hose valve pump motor engine bearing gear shaft spring screw nut bolt washer rivet
+nail hook chain belt wheel tyre brake blade tool hammer drill pin ring seal gasket lid cap cup mug
+bowl plate dish fork knife spoon jar can box bag sack tray shelf label sticker print coin button
+zipper thread needle yarn shoe sole heel glove hat battery lamp bulb led lens mirror screen
+display panel board circuit chip resistor capacitor sensor relay fuse connector socket keyboard
+phone camera solar cell wafer magnet coil tablet pill syringe vial bottle toothbrush sponge soap
+candle pencil pen brush bread biscuit cookie cake pasta noodle rice bean nut almond peanut
+hazelnut fruit apple orange banana lemon tomato potato carrot egg cheese meat sausage fish candy
+chocolate gum pastry cracker chips coffee tea seed grain leaf flower wood plank board tile brick
+marble granite floor wall roof road asphalt weld casting forging sheet coating paint varnish hole
+dent rust bracket frame door window handle hinge lock
+"""
+
 #: Category names of the seven datasets of the paper, as their folders are called.
-OFFICIAL_CATEGORIES = (
-    *("bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile".split()),
-    *("toothbrush transistor wood zipper".split()),
-    *("candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4".split()),
-    "pipe_fryum",
-    *("01 02 03".split()),
-    *("bracket_black bracket_brown bracket_white connector metal_plate tubes".split()),
-    *(f"Class{number}" for number in range(1, 11)),
-    "electrical commutators",
-    *("Blotchy_099 Fibrous_183 Marbled_078 Matted_069 Mesh_114 Perforated_037".split()),
-    *("Stratified_154 Woven_001 Woven_068 Woven_104 Woven_125 Woven_127".split()),
-)
+OFFICIAL_CATEGORIES = (*_OFFICIAL.split(), "electrical commutators")
 
 #: Words for a user's own parts beyond the most frequent ones.
-USEFUL_WORDS = (
-    "object part product item surface texture material fabric cloth textile plastic rubber glass "
-    "metal steel iron copper aluminium brass ceramic wooden stone concrete paper cardboard foil "
-    "film wire cable plug pipe hose valve pump motor engine bearing gear shaft spring screw nut "
-    "bolt washer rivet nail hook chain belt wheel tyre brake blade tool hammer drill pin ring seal "
-    "gasket lid cap cup mug bowl plate dish fork knife spoon jar can box bag sack tray shelf label "
-    "sticker print coin button zipper thread needle yarn shoe sole heel glove hat battery lamp bulb "
-    "led lens mirror screen display panel board circuit chip resistor capacitor sensor relay fuse "
-    "connector socket keyboard phone camera solar cell wafer magnet coil tablet pill syringe vial "
-    "bottle toothbrush sponge soap candle pencil pen brush bread biscuit cookie cake pasta noodle "
-    "rice bean nut almond peanut hazelnut fruit apple orange banana lemon tomato potato carrot egg "
-    "cheese meat sausage fish candy chocolate gum pastry cracker chips coffee tea seed grain leaf "
-    "flower wood plank board tile brick marble granite floor wall roof road asphalt weld casting "
-    "forging sheet coating paint varnish hole dent rust bracket frame door window handle hinge lock"
-).split()
+USEFUL_WORDS = tuple(_USEFUL.split())
 
 
 def collect_token_ids(texts: Iterable[str]) -> list[int]:

@@ -1,0 +1,42 @@
+# make repro   install into .venv, run the whole pipeline, print the table and where to look
+# make test    install into .venv, lint, types, tests
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+# DVC starts `python -m stages.<name>`: let it find the environment's.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: repro test lint types setup clean
+
+repro: $(READY)
+	dvc repro
+	@echo
+	@cat metrics/tables/summary.md
+	@echo
+	@echo "Tables:       metrics/tables"
+	@echo "Pictures:     report"
+	@echo "Experiments:  source $(VENV)/bin/activate"
+	@echo "              MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db"
+
+test: lint types
+	pytest
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+
+types: $(READY)
+	mypy
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FuzzyCLIP needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) scratch timing build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

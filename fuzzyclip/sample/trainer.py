@@ -1,0 +1,114 @@
+"""The state of pretraining: model, optimisers, one update, checkpoint, export."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fuzzyclip.sample.batches import Batch
+from fuzzyclip.sample.clip import EMBEDDING, save_sample_weights
+from fuzzyclip.sample.objectives import contrastive_loss, dense_loss, name_loss, state_loss
+from fuzzyclip.sample.towers import DenseHeads, build_clip, encode_captions, split_parameters
+from fuzzyclip.sample.vocabulary import Vocabulary
+
+LOSS_WEIGHTS = {"contrastive": 0.5, "state": 2.0, "dense": 2.0, "name": 0.1}
+CLIP_NORM = 2.0
+
+EncodeImages = Callable[[Any, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
+
+
+@dataclass
+class Trainer:
+    """Everything that a checkpoint holds."""
+
+    clip: Any  # open_clip's CLIP
+    heads: DenseHeads
+    optimizers: tuple[torch.optim.Optimizer, ...]
+    step: int = 0
+    seconds: float = 0.0
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; it appears only when complete."""
+        partial = path.with_suffix(".partial")
+        state = {
+            "clip": self.clip.state_dict(),
+            "heads": self.heads.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        state = torch.load(path, weights_only=True)
+        self.clip.load_state_dict(state["clip"])
+        self.heads.load_state_dict(state["heads"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def build_trainer(vocabulary_size: int, seed: int) -> Trainer:
+    """A fresh model with its optimisers: Muon for the blocks' matrices, AdamW for the rest."""
+    torch.manual_seed(seed)
+    clip = build_clip(vocabulary_size)
+    heads = DenseHeads(clip.visual.transformer.width)
+    matrices, others = split_parameters(clip, heads)
+    optimizers = (
+        torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01),
+    )
+    return Trainer(clip, heads, optimizers)
+
+
+def compute_losses(
+    trainer: Trainer, batch: Batch, vocabulary: Vocabulary, encode: EncodeImages
+) -> dict[str, Tensor]:
+    """The losses of a batch by name, the scale of the cosines and the accuracy of the state."""
+    with torch.autocast("cpu", torch.bfloat16):
+        image, tokens = encode(trainer.clip.visual, batch.images, batch.positions)  # (B, D)
+        own = encode_captions(trainer.clip, vocabulary.encode(batch.captions))  # (n, D)
+        others = encode_captions(trainer.clip, vocabulary.encode(batch.name_captions))
+    names = others.view(-1, 2, others.shape[1])  # (m, 2, D)
+    scale = trainer.clip.logit_scale.exp().clamp(max=100)
+    margin = image @ (names[:, 1] - names[:, 0]).T  # (B, m)
+    return {
+        "contrastive": contrastive_loss(scale * image @ own.T, batch.positive),
+        "state": state_loss(image, names, scale, batch.labels),
+        "dense": dense_loss(trainer.heads(tokens), batch.targets),
+        "name": name_loss(names),
+        "logit_scale": scale.detach(),
+        "state_accuracy": ((margin > 0) == (batch.labels[:, None] > 0)).float().mean(),
+    }
+
+
+def train_step(
+    trainer: Trainer, batch: Batch, vocabulary: Vocabulary, encode: EncodeImages, rate: float
+) -> dict[str, float]:
+    """One update at a learning rate; returns what `compute_losses` does, as numbers."""
+    losses = compute_losses(trainer, batch, vocabulary, encode)
+    total = torch.stack([weight * losses[name] for name, weight in LOSS_WEIGHTS.items()]).sum()
+    torch.autograd.backward(total)
+    nn.utils.clip_grad_norm_([*trainer.clip.parameters(), *trainer.heads.parameters()], CLIP_NORM)
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    trainer.step += 1
+    return {name: value.item() for name, value in losses.items()}
+
+
+def export_weights(trainer: Trainer, vocabulary: Vocabulary, path: Path) -> str:
+    """Write the weights file and return its SHA-256."""
+    state = dict(trainer.clip.state_dict())
+    table = state[EMBEDDING]
+    state[EMBEDDING] = table[1:]  # row 0 is the unknown word's
+    save_sample_weights(path, state, vocabulary.token_ids, table[0])
+    return hashlib.sha256(path.read_bytes()).hexdigest()

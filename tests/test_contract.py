@@ -1,0 +1,117 @@
+"""dvc.yaml, the stages' modules, params.yaml, the Makefile and the README say the same."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from imports import PLUMBING, REGISTRY, ROOT, close, list_external, list_imports
+
+from stages.params import read_params
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+README = (ROOT / "README.md").read_text()
+#: Packages that only this stage may import.
+MLFLOW_ONLY = {"stages/track.py", "stages/tracker.py"}
+
+
+def body(name):
+    return STAGES[name].get("do", STAGES[name])
+
+
+def code_dependencies(name):
+    return {dep for dep in body(name).get("deps", []) if dep.startswith(("fuzzyclip", "stages"))}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_declared_params_are_the_modules_own(name):
+    declared = body(name)["params"]
+    declared = [*declared[0]] if isinstance(declared[0], dict) else declared
+    assert list(importlib.import_module(f"stages.{name}").PARAMS) == declared
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_imported_module_is_a_dependency(name):
+    reached = close(f"stages/{name}.py")
+    uses_registry = REGISTRY in reached and uses_get_dataset(reached)
+    needed = {module for module in reached - PLUMBING if not module.endswith("__init__.py")}
+    listed = code_dependencies(name)
+    if "fuzzyclip/datasets" in listed:  # a cheap stage that reads every dataset's description
+        needed = {module for module in needed if not module.startswith("fuzzyclip/datasets/")}
+        needed.add("fuzzyclip/datasets")
+    elif uses_registry:  # its own dataset's module, so that another's change does not rerun it
+        needed.add("fuzzyclip/datasets/${key}.py")
+    assert listed == needed
+
+
+def uses_get_dataset(modules):
+    return any("get_dataset(" in (ROOT / module).read_text() for module in modules - {REGISTRY})
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_commands_run_the_snapshots_code(name):
+    """A console script or a path would run the live checkout inside a queued experiment."""
+    keyed = " ${key}" if "foreach" in STAGES[name] else ""
+    assert body(name)["cmd"] == f"python -m stages.{name}{keyed}"
+    assert body(name)["desc"].strip()
+
+
+def test_library_knows_no_stage_and_no_tracker():
+    for path in (ROOT / "fuzzyclip").rglob("*.py"):
+        module = path.relative_to(ROOT).as_posix()
+        assert not [one for one in list_imports(module) if one.startswith("stages/")], module
+        assert not list_external(module) & {"mlflow", "dvc", "yaml", "pydantic"}, module
+
+
+def test_only_the_last_stage_knows_the_tracker():
+    for path in (ROOT / "stages").glob("*.py"):
+        module = path.relative_to(ROOT).as_posix()
+        assert ("mlflow" in list_external(module)) == (module in MLFLOW_ONLY), module
+
+
+def test_the_tracking_stage_has_no_outs():
+    """DVC would restore it from its cache and record nothing."""
+    assert not {"outs", "metrics", "plots"} & set(STAGES["track"])
+
+
+def test_raw_data_is_never_pushed():
+    outs = body("download")["outs"]
+    raw = next(out for out in outs if isinstance(out, dict) and "data/raw/${key}" in out)
+    assert raw["data/raw/${key}"]["push"] is False
+
+
+def test_what_stages_make_is_ignored_by_git_or_tracked_by_git():
+    ignored = (ROOT / ".gitignore").read_text().split()
+    for name in STAGES:
+        for out in body(name).get("outs", []) + body(name).get("metrics", []):
+            path, options = next(iter(out.items())) if isinstance(out, dict) else (out, {})
+            top = f"/{Path(path).parts[0]}/"
+            assert (top in ignored) != (options.get("cache") is False), path
+
+
+def test_readme_names_stages_and_parameters_that_exist():
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for key in re.findall(r"-S ['\"]?([a-z_0-9.]+)=", README):
+        value = params
+        for part in key.split("."):
+            assert part in value, f"README sets {key}, which params.yaml does not have"
+            value = value[part]
+    for stage in STAGES:
+        assert f"`{stage}`" in README, f"README does not name the stage {stage}"
+    for target in re.findall(r"^make ([a-z]+)", README, flags=re.M):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M), target
+    for path in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
+        assert (ROOT / path).exists(), f"README links to {path}"
+
+
+def test_no_file_is_too_long():
+    for folder in ("fuzzyclip", "stages"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert len(path.read_text().splitlines()) <= 300, path
+
+
+def test_committed_parameters_are_valid():
+    assert set(read_params(ROOT / "params.yaml").pairs) == {
+        "mvtec", "visa", "btad", "mpdd", "dagm", "sdd", "dtd"
+    }  # fmt: skip

@@ -1,0 +1,235 @@
+"""The sample CLIP: its files load like any open_clip model, and it tells damaged from sound."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+from fuzzyclip.sample.batches import make_batch
+from fuzzyclip.sample.captions import Words, make_caption, make_names
+from fuzzyclip.sample.clip import (
+    EMBEDDING,
+    SAMPLE_CONFIG,
+    SAMPLE_WEIGHTS,
+    load_sample_config,
+    load_sample_state_dict,
+    save_sample_weights,
+)
+from fuzzyclip.sample.draw import EVALUATION_RECIPES, PRETRAINING_RECIPES
+from fuzzyclip.sample.objectives import contrastive_loss, patch_targets
+from fuzzyclip.sample.pictures import PAIRS_PER_SHARD, Pairs, draw_held_out, draw_shard
+from fuzzyclip.sample.pretrain import LOG_COLUMNS, append_row, learning_rate
+from fuzzyclip.sample.towers import (
+    DENSE_BLOCKS,
+    GRID,
+    MEAN,
+    STD,
+    DenseHeads,
+    build_clip,
+    encode_captions,
+    encode_images,
+)
+from fuzzyclip.sample.trainer import build_trainer, train_step
+from fuzzyclip.sample.vocabulary import OFFICIAL_CATEGORIES, Vocabulary
+
+WHOLE = torch.arange(GRID * GRID)
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    return Vocabulary()
+
+
+@pytest.fixture(scope="module")
+def words(vocabulary: Vocabulary) -> Words:
+    return Words(PRETRAINING_RECIPES, vocabulary.known_words, vocabulary.strange_words)
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Pairs:
+    """Grey pictures with one bright square each as the defect."""
+    images = np.full((8, 2, 144, 144, 3), 90, np.uint8)
+    coverage = np.zeros((8, 36, 36), np.uint8)
+    for pair in range(8):
+        images[pair, 1, 12 * pair : 12 * pair + 12, 60:72] = 220
+        coverage[pair, 3 * pair : 3 * pair + 3, 15:18] = 16
+    return Pairs(images, coverage, np.arange(8))
+
+
+@pytest.fixture(scope="module")
+def sample_clip() -> open_clip.CLIP:
+    config = load_sample_config()
+    clip = open_clip.CLIP(
+        embed_dim=config["embed_dim"],
+        vision_cfg=config["vision_cfg"],
+        text_cfg=config["text_cfg"],
+    )
+    clip.load_state_dict(load_sample_state_dict(), strict=True)
+    return clip.eval()
+
+
+def test_weights_are_small_and_complete(sample_clip: open_clip.CLIP) -> None:
+    assert SAMPLE_CONFIG.is_file()
+    assert SAMPLE_WEIGHTS.stat().st_size <= 16 * 2**20
+    assert sample_clip.token_embedding.weight.shape[0] == 49408
+    assert len(sample_clip.visual.transformer.resblocks) >= 8
+    assert all(tensor.dtype == torch.float32 for tensor in load_sample_state_dict().values())
+
+
+def test_names_of_all_datasets_are_known(vocabulary: Vocabulary) -> None:
+    assert len(OFFICIAL_CATEGORIES) == 15 + 12 + 3 + 6 + 10 + 1 + 12
+    assert (vocabulary.encode(OFFICIAL_CATEGORIES)[:, :2] > 0).all()
+    table = load_sample_state_dict()[EMBEDDING]
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    unknown = table[tokenizer.encode(vocabulary.strange_words[0])[0]]
+    for name in ("bottle", "metal_nut", "pcb1", "Woven_001", "object", "flawless", "damaged"):
+        assert not (table[tokenizer.encode(name)] == unknown).all(dim=1).any()
+
+
+def test_weights_survive_the_file(tmp_path: Path) -> None:
+    state = {"bias": torch.randn(3), EMBEDDING: torch.randn(2, 4), "attn_mask": torch.zeros(2, 2)}
+    save_sample_weights(tmp_path / "m.safetensors", state, [5, 49407], torch.ones(4))
+    loaded = load_sample_state_dict(tmp_path / "m.safetensors")
+    assert loaded.keys() == {"bias", EMBEDDING}
+    assert torch.equal(loaded[EMBEDDING][[5, 49407]], state[EMBEDDING].half().float())
+    assert torch.equal(loaded[EMBEDDING][[0, 400]], torch.ones(2, 4))
+    with pytest.raises(ValueError, match="2 rows for 1 token"):
+        save_sample_weights(tmp_path / "m.safetensors", state, [5], torch.ones(4))
+
+
+def test_towers_agree_with_open_clip(sample_clip: open_clip.CLIP, vocabulary: Vocabulary) -> None:
+    pictures = torch.randint(0, 256, (2, 144, 144, 3), dtype=torch.uint8)
+    inputs = ((pictures.float() - MEAN) / STD).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        features, tokens = encode_images(sample_clip.visual, pictures, WHOLE.expand(2, -1))
+        expected = sample_clip.visual.forward_intermediates(
+            inputs, indices=list(DENSE_BLOCKS), output_fmt="NLC"
+        )
+    assert torch.allclose(features, sample_clip.encode_image(inputs, normalize=True), atol=1e-5)
+    for ours, theirs in zip(tokens, expected["image_intermediates"], strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4)
+    small = build_clip(len(vocabulary)).eval()
+    numbers = vocabulary.encode(["a photo of a coin.", "a damaged gear"])
+    padded = torch.nn.functional.pad(numbers, (0, 77 - numbers.shape[1]))
+    with torch.no_grad():
+        cut = encode_captions(small, numbers)
+        assert torch.allclose(cut, small.encode_text(padded, normalize=True), atol=1e-5)
+
+
+def test_every_window_shows_the_defect(pairs: Pairs, words: Words) -> None:
+    for window in (4, 6, GRID):
+        batch = make_batch(pairs, 16, window, words, np.random.default_rng(window))
+        assert batch.images.shape == (32, 12 * window, 12 * window, 3)
+        assert batch.targets.shape == (32, window**2, 10)
+        assert (batch.targets[1::2, :, 0].sum(dim=1) >= 1).all()
+        assert batch.targets[::2].sum() == 0
+        assert batch.positive.any(dim=1).all()
+        row, patch = 1, int(batch.targets[1, :, 0].argmax())
+        top, left = 12 * (patch // window), 12 * (patch % window)
+        square = batch.images[row, top : top + 12, left : left + 12].float().mean()
+        assert square > batch.images[row - 1].float().mean() + 50
+
+
+def test_patch_targets_find_the_patch() -> None:
+    coverage = torch.zeros(1, 36, 36, dtype=torch.uint8)
+    coverage[0, 5, 34] = 16  # patch row 1, column 11; its cell row 2, column 1
+    targets = patch_targets(coverage)[0]
+    assert targets[:, 0].nonzero().flatten().tolist() == [12 + 11]
+    assert targets[12 + 11, 1:].nonzero().flatten().tolist() == [7]
+
+
+def test_captions_name_state_and_part(words: Words, vocabulary: Vocabulary) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        normal, damaged = (make_caption("gear", state, rng).lower() for state in (0, 1))
+        assert "gear" in normal
+        assert any(word in damaged for word in ("damage", "broken", "flaw", "defect"))
+        assert "{" not in normal + damaged
+        names = make_names(5, words, rng)
+        assert names[0] == "object"
+        vocabulary.encode([make_caption(name, 1, rng) for name in names])  # none is too long
+
+
+def test_contrast_counts_equal_meanings_as_positive() -> None:
+    positive = torch.tensor([[True, False], [True, False], [False, True]])
+    good = torch.where(positive, 20.0, -20.0)
+    assert contrastive_loss(good, positive) < contrastive_loss(-good, positive)
+    assert float(contrastive_loss(good, positive)) == pytest.approx(np.log(2) / 4, abs=1e-4)
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    rates = [learning_rate(step, 1000, 1.0, 0.25) for step in (0, 99, 500, 750, 999)]
+    assert rates == pytest.approx([0.01, 1.0, 1.0, 1.0, 0.004])
+
+
+def test_resume_goes_on_exactly(
+    pairs: Pairs, words: Words, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    def step(trainer: object) -> dict[str, float]:
+        batch = make_batch(pairs, 2, 4, words, np.random.default_rng(trainer.step))
+        return train_step(trainer, batch, vocabulary, encode_images, 1e-3)
+
+    first = build_trainer(len(vocabulary), seed=1)
+    step(first)
+    first.save(tmp_path / "checkpoint.pt")
+    expected = [step(first) for _ in range(2)]
+    second = build_trainer(len(vocabulary), seed=2)
+    second.load(tmp_path / "checkpoint.pt")
+    assert [step(second) for _ in range(2)] == expected
+    assert second.step == 3
+
+
+def test_shards_are_drawn_once_and_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fuzzyclip.sample.pictures.PAIRS_PER_SHARD", 6)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        draw_shard(tmp_path / folder, 0, 3)
+    paths = [tmp_path / folder / "pairs_0_0003.npz" for folder in ("a", "b")]
+    one, two = (np.load(path) for path in paths)
+    assert PAIRS_PER_SHARD != 6
+    assert np.array_equal(one["images"], two["images"])
+    assert one["images"].shape == (6, 2, 144, 144, 3)
+    assert (one["coverage"].max(axis=(1, 2)) > 0).all()
+
+
+def test_log_drops_rows_that_are_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    for step in (50, 100, 150, 100):
+        append_row(path, {"step": step, "state": step / 3})
+    with path.open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["50", "100"]
+
+
+def test_committed_log_is_the_scripts() -> None:
+    with SAMPLE_WEIGHTS.with_name("pretraining.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == LOG_COLUMNS
+    assert float(rows[-1]["held_out_precise"]) >= 0.85
+    assert float(rows[-1]["held_out_lowest"]) > 0.5
+
+
+@pytest.mark.slow
+def test_zero_shot_on_held_out_categories(sample_clip: open_clip.CLIP) -> None:
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    held_out = draw_held_out(per_class=12, seed=5)
+    sentences = ["a photo of a flawless object.", "a photo of a damaged object."]
+    with torch.no_grad():
+        normal, damaged = sample_clip.encode_text(tokenizer(sentences), normalize=True)
+        areas = {}
+        for recipe in EVALUATION_RECIPES:
+            pictures, masks = held_out[recipe]
+            batch = torch.from_numpy(pictures)
+            image, _ = encode_images(sample_clip.visual, batch, WHOLE.expand(len(batch), -1))
+            scores = (image @ (damaged - normal)).numpy()
+            labels = masks.any(axis=(1, 2))
+            areas[recipe] = (scores[labels][:, None] > scores[~labels]).mean()
+    assert np.mean(list(areas.values())) > 0.8
+    assert min(areas.values()) > 0.4, "no category is inverted"
+
+
+def test_dense_heads_read_every_block() -> None:
+    heads = DenseHeads(8)
+    assert heads([torch.zeros(2, 5, 8)] * len(DENSE_BLOCKS)).shape == (len(DENSE_BLOCKS), 2, 5, 10)

@@ -1,0 +1,60 @@
+"""The tracking store: safe when several processes start at once, and in the main checkout."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from imports import ROOT
+from mlflow.tracking import MlflowClient
+
+from stages.tracker import describe_ui, find_run, open_experiment
+
+START = """
+from stages.tracker import open_experiment
+client, experiment = open_experiment("together")
+run = client.create_run(experiment)
+client.log_metric(run.info.run_id, "pixel_aupro/mvtec", 1.0)
+client.set_terminated(run.info.run_id)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.mark.slow
+def test_four_processes_may_start_on_a_fresh_store(tmp_path):
+    environment = os.environ | {"DVC_ROOT": str(tmp_path), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    started = [
+        subprocess.Popen([sys.executable, "-c", START], cwd=ROOT, env=environment) for _ in range(4)
+    ]
+    assert [process.wait() for process in started] == [0, 0, 0, 0]
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("together")
+    assert len(client.search_runs([experiment.experiment_id])) == 4
+
+
+def test_artifacts_lie_in_the_main_checkout_also_from_a_copy(tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    monkeypatch.chdir(copy)  # as `dvc exp run --temp` does
+    client, experiment = open_experiment("fuzzyclip")
+    location = client.get_experiment(experiment).artifact_location
+    assert location == (tmp_path / "mlartifacts").as_uri()
+    assert str(tmp_path / "mlflow.db") in describe_ui(experiment)
+    assert not list(copy.iterdir())
+
+
+def test_a_finished_run_is_found_by_its_tags_and_a_failed_one_is_not():
+    client, experiment = open_experiment("fuzzyclip")
+    tags = {"dvc.lock_sha256": "a" * 64, "dvc.exp_name": ""}
+    failed = client.create_run(experiment, tags=tags)
+    client.set_terminated(failed.info.run_id, status="FAILED")
+    assert find_run(client, experiment, tags) is None
+    done = client.create_run(experiment, tags=tags)
+    client.set_terminated(done.info.run_id)
+    assert find_run(client, experiment, tags) == done.info.run_id
+    assert find_run(client, experiment, tags | {"dvc.exp_name": "other"}) is None
