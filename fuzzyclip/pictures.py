@@ -92,7 +92,7 @@ def draw_table(frame: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> Fi
         )
         for i in range(len(head))
     ]
-    height = 0.3 * len(cells) + 0.9 + 0.2 * len(notes)
+    height = 0.27 * len(cells) + 1.0 + 0.19 * len(notes)
     figure = Figure(figsize=(0.088 * sum(widths) + 0.6, height), layout="constrained")
     axis: Axes = figure.subplots()
     axis.set_axis_off()
@@ -112,7 +112,7 @@ def draw_table(frame: pd.DataFrame, title: str, notes: Sequence[str] = ()) -> Fi
         if row == 0:
             cell.set_height(cell.get_height() * 1.9)
             cell.set_facecolor("#eef2f6")
-    for number, note in enumerate(notes):
+    for number, note in enumerate(reversed(notes)):
         figure.text(0.01, 0.01 + 0.16 / height * number, note, fontsize=7, color="#555555")
     return figure
 

@@ -1,5 +1,7 @@
 """report: the paper's tables, per-category tables and pictures from the results."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from safetensors import safe_open
@@ -53,6 +55,8 @@ FORM_NOTE = (
     "AUPRO is the 200-threshold form that the field prints; the exact one is `pixel_aupro_std` in "
     "the CSV files. Percent; unweighted mean over categories; one seed."
 )
+#: Examples of each dataset in the overview.
+OVERVIEW = 2
 PANELS = {
     "pixel_ap": "pixel AP",
     "pixel_aupro": "pixel AUPRO",
@@ -134,16 +138,26 @@ def _to_csv(frame: pd.DataFrame) -> str:
 
 
 def draw_pictures(params: Params, means: pd.DataFrame) -> None:
-    """Heatmaps of each dataset, metrics by dataset, and training curves."""
-    rows = [name for name in ROWS if name in params.evaluation.rows]
-    save_figure(draw_bars(means, rows, PANELS), paths.REPORT / "rows.png")
+    """Heatmaps of each dataset and an overview, metrics by dataset, and training curves."""
+    shown: list[str] = list(params.evaluation.rows)
+    save_figure(
+        draw_bars(means, [name for name in ROWS if name in shown], PANELS),
+        paths.REPORT / "rows.png",
+    )
     levels = len(params.backbones[params.backbone].blocks)
+    overview: list[Example] = []
     for dataset, auxiliary in params.pairs.items():
         examples = read_examples(dataset)
-        if examples:
-            title = f"{get_dataset(dataset).title}, model trained on {auxiliary}"
-            figure = draw_heatmaps(examples, levels, f"{title}: image, ground truth, anomaly map")
-            save_figure(figure, paths.REPORT / f"heatmaps_{dataset}.png")
+        if not examples:
+            continue
+        title = f"{get_dataset(dataset).title}, model trained on {auxiliary}"
+        figure = draw_heatmaps(examples, levels, f"{title}: image, ground truth, anomaly map")
+        save_figure(figure, paths.REPORT / f"heatmaps_{dataset}.png")
+        chosen = examples[:: max(1, len(examples) // OVERVIEW)][:OVERVIEW]
+        overview += [replace(one, title=f"{dataset}\n{one.title}") for one in chosen]
+    if overview:
+        figure = draw_heatmaps(overview, levels, "Image, ground truth, anomaly map", columns=14)
+        save_figure(figure, paths.REPORT / "overview.png")
     used = sorted(set(params.pairs.values()))
     curves = {
         f"{stage.upper()} {name}": pd.read_csv(paths.curve(stage, name))

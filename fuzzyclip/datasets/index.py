@@ -19,6 +19,7 @@ from fuzzyclip.datasets.spec import (
     IndexRow,
     SplitCounts,
 )
+from fuzzyclip.files import write_text
 
 COLUMN_TYPES = {"label": "int64", "width": "int64", "height": "int64"}
 MAX_SHOWN = 50  # problems in one message
@@ -212,10 +213,7 @@ def _say(counts: SplitCounts) -> str:
 
 def write_index(frame: pd.DataFrame, path: Path) -> None:
     """Write an index as CSV with "\\n" line ends, through a temporary name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    frame.to_csv(temporary, index=False, lineterminator="\n", columns=list(INDEX_COLUMNS))
-    temporary.replace(path)
+    write_text(path, frame.to_csv(index=False, lineterminator="\n", columns=list(INDEX_COLUMNS)))
 
 
 def read_index(path: Path) -> pd.DataFrame:

@@ -60,9 +60,7 @@ VISA = DatasetSpec(
     archives=(
         Archive(
             "VisA_20220922.tar",
-            urls=(
-                "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
-            ),
+            urls=("https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",),
             sha256="2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
         ),
     ),

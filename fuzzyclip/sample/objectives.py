@@ -39,6 +39,16 @@ def state_loss(image: Tensor, text: Tensor, scale: Tensor, labels: Tensor) -> Te
     return F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(text.shape[0]))
 
 
+def pair_loss(margin: Tensor) -> Tensor:
+    """A part looks more damaged with its defect than without, whatever part it is.
+
+    Args:
+        margin: (B, m) how much nearer an image is to a name's abnormal caption than to its normal
+            one, scaled; B goes in pairs of the same part, normal and damaged.
+    """
+    return F.softplus(margin[0::2] - margin[1::2]).mean()
+
+
 def name_loss(text: Tensor) -> Tensor:
     """Names stay apart, whatever the state: the two captions of a name find each other.
 

@@ -10,7 +10,7 @@ import argparse
 import csv
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,17 @@ LOG_COLUMNS = (
 def learning_rate(step: int, steps: int, peak: float, decay: float) -> float:
     """Linear warm-up, constant, then linear decay over the last share of the steps."""
     return peak * min(1.0, (step + 1) / WARM_UP, (steps - step) / max(1.0, decay * steps))
+
+
+def choose_window(step: int, schedule: Sequence[tuple[int, int]]) -> int:
+    """Patches per side that a step sees: the first (size, end) whose end is not reached, or all."""
+    return next((size for size, end in schedule if step < end), GRID)
+
+
+def parse_stage(text: str) -> tuple[int, int]:
+    """A stage of the window schedule, "6:600" for windows of 6 patches up to step 600."""
+    size, end = text.split(":")
+    return int(size), int(end)
 
 
 def append_row(path: Path, row: Mapping[str, float | int]) -> None:
@@ -91,10 +102,13 @@ def pretrain(options: argparse.Namespace) -> None:
     while trainer.step < options.steps:
         started = time.monotonic()
         rate = learning_rate(trainer.step, options.steps, options.rate, options.decay)
-        window = options.window if trainer.step < options.window_steps else GRID
+        window = choose_window(trainer.step, options.windows)
+        weights = {**LOSS_WEIGHTS}
+        if trainer.step < options.pair_from:
+            weights["pair"] = 0.0
         rng = np.random.default_rng([options.seed, trainer.step])
         batch = make_batch(pairs, options.pairs, window, words, rng)
-        recent.append(train_step(trainer, batch, vocabulary, encode, rate))
+        recent.append(train_step(trainer, batch, vocabulary, encode, rate, weights))
         trainer.seconds += time.monotonic() - started
         bar.update()
         last = trainer.step == options.steps
@@ -122,13 +136,16 @@ def parse_options() -> argparse.Namespace:
     add("--cache", type=Path, default=Path(".cache/sample_clip"), help="drawn pairs, checkpoint")
     add("--weights", type=Path, default=SAMPLE_WEIGHTS, help="file to export")
     add("--log", type=Path, default=SAMPLE_WEIGHTS.with_name("pretraining.csv"), help="CSV log")
-    add("--steps", type=int, default=3600, help="updates in all")
+    add("--steps", type=int, default=2200, help="updates in all")
     add("--pairs", type=int, default=24, help="pairs of pictures in a batch")
-    add("--window", type=int, default=6, help="patches per side that the first steps see")
-    add("--window-steps", type=int, default=1800, help="steps that see windows, not whole pictures")
+    add(
+        "--windows", type=parse_stage, nargs="*", default=[(6, 800), (8, 1200)], metavar="SIZE:END",
+        help="up to step END, steps see windows of SIZE patches a side; then whole pictures",
+    )  # fmt: skip
+    add("--pair-from", type=int, default=800, help="step from which pairs are ranked")
     add("--shards", type=int, default=72, help="shards of 256 pairs to draw")
     add("--rate", type=float, default=1.5e-3, help="peak learning rate")
-    add("--decay", type=float, default=0.25, help="share of the steps in which the rate falls")
+    add("--decay", type=float, default=0.3, help="share of the steps in which the rate falls")
     add("--seed", type=int, default=0, help="seed of drawings, batches and initialisation")
     add("--held-out", type=int, default=18, help="held-out pictures per category and label")
     add("--log-every", type=int, default=50, help="steps between rows of the log")

@@ -1,7 +1,7 @@
 """The state of pretraining: model, optimisers, one update, checkpoint, export."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,18 @@ from torch import Tensor, nn
 
 from fuzzyclip.sample.batches import Batch
 from fuzzyclip.sample.clip import EMBEDDING, save_sample_weights
-from fuzzyclip.sample.objectives import contrastive_loss, dense_loss, name_loss, state_loss
+from fuzzyclip.sample.objectives import (
+    contrastive_loss,
+    dense_loss,
+    name_loss,
+    pair_loss,
+    state_loss,
+)
 from fuzzyclip.sample.towers import DenseHeads, build_clip, encode_captions, split_parameters
 from fuzzyclip.sample.vocabulary import Vocabulary
 
-LOSS_WEIGHTS = {"contrastive": 0.5, "state": 2.0, "dense": 2.0, "name": 0.1}
+#: Weights of the losses; ranking within pairs joins once the state begins to show.
+LOSS_WEIGHTS = {"contrastive": 0.5, "state": 2.0, "pair": 2.0, "dense": 2.0, "name": 0.1}
 CLIP_NORM = 2.0
 
 EncodeImages = Callable[[Any, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
@@ -77,10 +84,11 @@ def compute_losses(
         others = encode_captions(trainer.clip, vocabulary.encode(batch.name_captions))
     names = others.view(-1, 2, others.shape[1])  # (m, 2, D)
     scale = trainer.clip.logit_scale.exp().clamp(max=100)
-    margin = image @ (names[:, 1] - names[:, 0]).T  # (B, m)
+    margin = scale * image @ (names[:, 1] - names[:, 0]).T  # (B, m)
     return {
         "contrastive": contrastive_loss(scale * image @ own.T, batch.positive),
         "state": state_loss(image, names, scale, batch.labels),
+        "pair": pair_loss(margin),
         "dense": dense_loss(trainer.heads(tokens), batch.targets),
         "name": name_loss(names),
         "logit_scale": scale.detach(),
@@ -89,11 +97,16 @@ def compute_losses(
 
 
 def train_step(
-    trainer: Trainer, batch: Batch, vocabulary: Vocabulary, encode: EncodeImages, rate: float
+    trainer: Trainer,
+    batch: Batch,
+    vocabulary: Vocabulary,
+    encode: EncodeImages,
+    rate: float,
+    weights: Mapping[str, float] = LOSS_WEIGHTS,
 ) -> dict[str, float]:
     """One update at a learning rate; returns what `compute_losses` does, as numbers."""
     losses = compute_losses(trainer, batch, vocabulary, encode)
-    total = torch.stack([weight * losses[name] for name, weight in LOSS_WEIGHTS.items()]).sum()
+    total = torch.stack([weight * losses[name] for name, weight in weights.items()]).sum()
     torch.autograd.backward(total)
     nn.utils.clip_grad_norm_([*trainer.clip.parameters(), *trainer.heads.parameters()], CLIP_NORM)
     for optimizer in trainer.optimizers:

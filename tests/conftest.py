@@ -1,0 +1,58 @@
+"""A CLIP small enough for unit tests: random weights, every tower of the real kind."""
+
+import json
+
+import pytest
+import torch
+
+from fuzzyclip.backbone import load_backbone
+
+TINY = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 4, "width": 64, "head_width": 16, "patch_size": 8},
+    "text_cfg": {
+        "context_length": 77,
+        "vocab_size": 49408,
+        "width": 32,
+        "heads": 2,
+        "layers": 12,
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory):
+    """Path of the tiny model's configuration."""
+    path = tmp_path_factory.mktemp("tiny") / "model.json"
+    path.write_text(json.dumps(TINY))
+    return path
+
+
+@pytest.fixture(scope="session")
+def load_tiny(tiny_config):
+    """`load_backbone` for the tiny model; keyword arguments change the defaults."""
+
+    def load(model=tiny_config, weights="random", **changes):
+        settings = {"image_size": 32, "blocks": (1, 2, 4), "device": "cpu"} | changes
+        return load_backbone(str(model), str(weights), **settings)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def tiny(load_tiny):
+    """The tiny CLIP: 4 x 4 patches, three taken blocks, embedding width 32. Do not change it."""
+    return load_tiny()
+
+
+@pytest.fixture
+def pixels():
+    """A batch of three inputs for `tiny`, (3, 3, 32, 32)."""
+    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def count_gradients(backbone):
+    """Number of the backbone's parameters that require or hold a gradient."""
+    parameters = list(backbone.model.parameters())
+    assert parameters
+    return sum(one.requires_grad or one.grad is not None for one in parameters)
