@@ -149,9 +149,10 @@ def choose_partition(scored: Sequence[Scored], partition: str | int = "auto") ->
 
 
 def partition_as_paper(categories: Sequence[str]) -> Clusters:
-    """The paper's split of VisA, {pcb1..pcb4} against the rest; one cluster for any other set.
+    """The paper's split of VisA, {pcb1..pcb4} against the rest; one cluster without such names.
 
-    Section 3.3.2 and Figure 4 report these two; nothing is reported of merged sets.
+    Section 3.3.2 and Figure 4 report VisA and MVTec-AD; nothing is reported of merged sets, where
+    the boards are set apart from everything else.
     """
     boards = tuple(name for name in categories if name in PAPER_PCB)
     rest = tuple(name for name in categories if name not in PAPER_PCB)

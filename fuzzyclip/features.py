@@ -87,6 +87,7 @@ def compute_identity(backbone: Backbone, images: Sequence[str]) -> dict[str, Any
         "format": FORMAT,
         "backbone": backbone.fingerprint,
         "images": hashlib.sha256("\n".join(images).encode()).hexdigest(),
+        "total": len(images),
     }
 
 
@@ -128,6 +129,8 @@ def write_category(
         paths = [root / image for image in chosen]
         tensors = _encode(paths, backbone, tokens, dtype, batch_size, workers)
         write_tensors(path, tensors, header)
+    for surplus in sorted(folder.glob("*.safetensors"))[len(starts) :]:
+        surplus.unlink()  # of an earlier attempt with smaller shards
 
 
 def _encode(
@@ -177,6 +180,10 @@ def open_category(folder: Path, expected: dict[str, Any]) -> CategoryFeatures:
         with safe_open(str(path), framework="pt") as file:
             embeds.append(file.get_tensor("image_embed"))
         position += header["count"]
+    if position != expected["total"]:
+        raise FeatureMismatchError(
+            f"{folder} holds {position} of {expected['total']} images; run the features stage again"
+        )
     return CategoryFeatures(torch.cat(embeds), tuple(shards), has_tokens)
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from fuzzyclip.backbone import load_backbone
 
@@ -18,6 +19,19 @@ TINY = {
         "layers": 12,
     },
 }
+
+
+@pytest.fixture(autouse=True)
+def one_thread(request):
+    """One thread for small tensors: threads that wait for one another cost most of the time."""
+    if request.node.get_closest_marker("slow"):
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -49,10 +63,3 @@ def tiny(load_tiny):
 def pixels():
     """A batch of three inputs for `tiny`, (3, 3, 32, 32)."""
     return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-
-
-def count_gradients(backbone):
-    """Number of the backbone's parameters that require or hold a gradient."""
-    parameters = list(backbone.model.parameters())
-    assert parameters
-    return sum(one.requires_grad or one.grad is not None for one in parameters)

@@ -141,10 +141,6 @@ def test_the_papers_own_partitions():
     scored = csp.score_partitions(visa, draw_points(6, 12))
     chosen = csp.choose_partition(scored, "paper")
     assert chosen.k == 2
-    assert set(chosen.clusters) == {
-        ("candle", "capsules", "cashew", "chewinggum", "fryum", "macaroni1", "macaroni2")
-        + ("pipe_fryum",),
-        ("pcb1", "pcb2", "pcb3", "pcb4"),
-    }
+    rest = "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pipe_fryum"
+    assert chosen.clusters == (tuple(rest.split()), ("pcb1", "pcb2", "pcb3", "pcb4"))
     assert csp.partition_as_paper(mvtec) == (tuple(mvtec),)
-    assert csp.partition_as_paper(visa)[0][0] == "candle"

@@ -1,5 +1,7 @@
 """Each metric against scikit-learn or a slow version written from its description."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -52,7 +54,7 @@ def slow_aupro_std(maps, masks):
     pros, fprs = np.array([(0.0, 0.0)] + [slow_pro(maps, masks, cut, False) for cut in cuts]).T
     grid = np.unique(np.append(fprs[fprs <= 0.3], 0.3))
     area = 0.0
-    for left, right in zip(grid[:-1], grid[1:], strict=True):  # between vertices it is straight
+    for left, right in pairwise(grid):  # between vertices it is straight
         inner = np.linspace(left, right, 3)[1]
         area += np.interp(inner, fprs, pros) * (right - left)
     return area / 0.3

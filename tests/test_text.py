@@ -135,6 +135,16 @@ def test_a_long_stack_is_split_not_truncated():
     assert torch.allclose(text_embed, mean / mean.norm(dim=0), atol=1e-6)
 
 
+def test_two_prompts_of_420_that_are_one_token_too_long_split_the_stack():
+    names, seen = [*RAW["mvtec"], *RAW["dagm"]], []
+    lengths = [count(prompt) for prompt in build_prompts(stack_names(names, ", "), STATES)]
+    assert sum(length > 77 for length in lengths) == 2
+    encode_stack(names, record_prompts(seen), count, separator=", ")
+    assert len(read_stacks(seen)) == 2
+    encode_stack(names, record_prompts(seen := []), count, separator=", ", context_length=78)
+    assert len(read_stacks(seen)) == 1
+
+
 def test_the_tested_name_stands_in_every_chunk():
     seen = []
     encode_stack(MVTEC_DTD, record_prompts(seen), count, prefix="capsules", suffix="capsules")
@@ -145,7 +155,7 @@ def test_the_tested_name_stands_in_every_chunk():
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(9, 20))
 def test_chunks_are_the_fewest_consecutive_ones(lengths, room):
-    names = [f"{'x' * length}" for length in lengths]
+    names = ["x" * length for length in lengths]
     chunks = split_to_fit(names, " ", "keep", lambda stack: len(stack) <= room)
     assert " ".join(chunks) == " ".join(names)
     assert all(len(chunk) <= room for chunk in chunks)

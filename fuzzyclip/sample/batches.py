@@ -4,6 +4,7 @@ Early in pretraining a step sees windows around the defects instead of whole pic
 less than half and shows more defective patches.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,7 +75,12 @@ def _cut_windows(
 
 
 def make_batch(
-    pairs: Pairs, count: int, window: int, words: Words, rng: np.random.Generator
+    pairs: Pairs,
+    count: int,
+    window: int,
+    words: Words,
+    rng: np.random.Generator,
+    shares: Sequence[float] | None = None,
 ) -> Batch:
     """Pictures of `count` random pairs with their captions, and captions of other names.
 
@@ -84,8 +90,13 @@ def make_batch(
         window: patches per side of what is seen of a picture; 12 is all of it.
         words: what names are made of.
         rng: source of all choices.
+        shares: how often each category is chosen, relatively; None is evenly.
     """
-    chosen = rng.integers(len(pairs.images), size=count)
+    if shares is None:
+        chosen = rng.integers(len(pairs.images), size=count)
+    else:
+        weights = np.asarray(shares)[pairs.category]
+        chosen = rng.choice(len(weights), size=count, p=weights / weights.sum())
     images, masks, positions = _cut_windows(
         pairs.images[chosen], pairs.coverage[chosen], window, rng
     )

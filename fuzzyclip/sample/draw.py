@@ -1,8 +1,9 @@
 """Draw one industrial part, with or without a defect, and its exact mask.
 
-A recipe (`recipes.py`) is data: a backdrop, the layers of the part and where its copies lie. A
-recipe without layers is a texture that fills the image. Part, defect and camera each have their
-own random stream, so that the same generator state gives the same part with every defect.
+A recipe (`evaluation_recipes.py`, `pretraining_recipes.py`) is data: a backdrop, the layers of the
+part and where its copies lie. A recipe without layers is a texture that fills the image. Part,
+defect and camera each have their own random stream, so that the same generator state gives the same
+part with every defect.
 """
 
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuzzyclip.sample.defects import DEFECTS, Canvas, add_defect
+from fuzzyclip.sample.evaluation_recipes import EVALUATION
 from fuzzyclip.sample.parts import Layer, Light, cast_shadow, compute_distance, lay_over
 from fuzzyclip.sample.pretraining_recipes import PRETRAINING
-from fuzzyclip.sample.recipes import EVALUATION, Recipe
+from fuzzyclip.sample.recipes import Recipe
 from fuzzyclip.sample.textures import Field, Surface, paint_surface, smooth_noise
 
 __all__ = [

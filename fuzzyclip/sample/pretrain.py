@@ -24,6 +24,7 @@ from fuzzyclip.sample.clip import SAMPLE_WEIGHTS
 from fuzzyclip.sample.draw import EVALUATION_RECIPES, PRETRAINING_RECIPES
 from fuzzyclip.sample.held_out import HeldOutScores, score_held_out
 from fuzzyclip.sample.pictures import draw_held_out, load_pairs
+from fuzzyclip.sample.pretraining_recipes import HARD_SHARES
 from fuzzyclip.sample.towers import GRID, encode_images
 from fuzzyclip.sample.trainer import LOSS_WEIGHTS, build_trainer, export_weights, train_step
 from fuzzyclip.sample.vocabulary import Vocabulary
@@ -39,9 +40,9 @@ LOG_COLUMNS = (
 )  # fmt: skip
 
 
-def learning_rate(step: int, steps: int, peak: float, decay: float) -> float:
-    """Linear warm-up, constant, then linear decay over the last share of the steps."""
-    return peak * min(1.0, (step + 1) / WARM_UP, (steps - step) / max(1.0, decay * steps))
+def learning_rate(step: int, steps: int, peak: float, decay: int) -> float:
+    """Linear warm-up, constant, then linear decay over the last `decay` steps."""
+    return peak * min(1.0, (step + 1) / WARM_UP, (steps - step) / max(1, decay))
 
 
 def choose_window(step: int, schedule: Sequence[tuple[int, int]]) -> int:
@@ -107,7 +108,8 @@ def pretrain(options: argparse.Namespace) -> None:
         if trainer.step < options.pair_from:
             weights["pair"] = 0.0
         rng = np.random.default_rng([options.seed, trainer.step])
-        batch = make_batch(pairs, options.pairs, window, words, rng)
+        shares = HARD_SHARES if trainer.step >= options.hard_from else None
+        batch = make_batch(pairs, options.pairs, window, words, rng, shares)
         recent.append(train_step(trainer, batch, vocabulary, encode, rate, weights))
         trainer.seconds += time.monotonic() - started
         bar.update()
@@ -136,16 +138,17 @@ def parse_options() -> argparse.Namespace:
     add("--cache", type=Path, default=Path(".cache/sample_clip"), help="drawn pairs, checkpoint")
     add("--weights", type=Path, default=SAMPLE_WEIGHTS, help="file to export")
     add("--log", type=Path, default=SAMPLE_WEIGHTS.with_name("pretraining.csv"), help="CSV log")
-    add("--steps", type=int, default=2200, help="updates in all")
+    add("--steps", type=int, default=2100, help="updates in all")
     add("--pairs", type=int, default=24, help="pairs of pictures in a batch")
     add(
         "--windows", type=parse_stage, nargs="*", default=[(6, 800), (8, 1200)], metavar="SIZE:END",
         help="up to step END, steps see windows of SIZE patches a side; then whole pictures",
     )  # fmt: skip
     add("--pair-from", type=int, default=800, help="step from which pairs are ranked")
+    add("--hard-from", type=int, default=1400, help="step from which hard categories come often")
     add("--shards", type=int, default=72, help="shards of 256 pairs to draw")
     add("--rate", type=float, default=1.5e-3, help="peak learning rate")
-    add("--decay", type=float, default=0.3, help="share of the steps in which the rate falls")
+    add("--decay", type=int, default=500, help="last steps, in which the rate falls to zero")
     add("--seed", type=int, default=0, help="seed of drawings, batches and initialisation")
     add("--held-out", type=int, default=18, help="held-out pictures per category and label")
     add("--log-every", type=int, default=50, help="steps between rows of the log")

@@ -1,0 +1,250 @@
+"""The frozen CLIP against open_clip's own functions, and every refusal when it is built."""
+
+import copy
+import json
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch.nn import functional as F
+from torchvision import transforms
+
+from fuzzyclip.backbone import OPENAI_MEAN, OPENAI_STD, choose_device
+from fuzzyclip.encoding import encode_images, encode_text, preprocess, project_tokens, tokenize
+from fuzzyclip.files import compute_sha256
+from fuzzyclip.text import PromptTooLongError
+from fuzzyclip.weights import WeightsError, find_weights
+
+PROMPTS = ["a photo of a damaged bottle.", "pcb1 without flaw", "object"]
+
+
+@pytest.fixture
+def saved(tiny, tmp_path):
+    """The tiny model's weights as a safetensors file, with its digest."""
+    path = tmp_path / "weights.safetensors"
+    save_file({name: t.contiguous() for name, t in tiny.model.state_dict().items()}, path)
+    return path, compute_sha256(path)
+
+
+def hook_blocks(backbone, pixels):
+    """Outputs of the vision blocks as forward hooks see them, class token included."""
+    outputs, blocks = [], backbone.model.visual.transformer.resblocks
+    hooks = [one.register_forward_hook(lambda *call: outputs.append(call[2])) for one in blocks]
+    image_embed = backbone.model.encode_image(pixels)
+    for hook in hooks:
+        hook.remove()
+    return image_embed, outputs
+
+
+def test_images_give_open_clips_feature_and_the_blocks_own_tokens(tiny, pixels):
+    image_embed, patch_tokens = encode_images(tiny, pixels)
+    expected, outputs = hook_blocks(tiny, pixels)
+    assert image_embed.shape == (3, 32)
+    assert patch_tokens.shape == (3, 3, 16, 64)
+    assert torch.allclose(image_embed, expected, atol=1e-6)
+    for place, block in enumerate(tiny.blocks):
+        assert torch.equal(patch_tokens[:, place], outputs[block - 1][:, 1:])
+
+
+def test_prompts_give_open_clips_text_feature(tiny):
+    expected = tiny.model.encode_text(open_clip.SimpleTokenizer()(PROMPTS))
+    assert torch.allclose(encode_text(tiny, PROMPTS), expected, atol=1e-5)
+    assert torch.allclose(encode_text(tiny, PROMPTS, batch_size=1), expected, atol=1e-5)
+
+
+def test_a_model_with_a_text_tower_of_its_own(tiny, tiny_config, load_tiny, tmp_path):
+    config = json.loads(tiny_config.read_text()) | {"custom_text": True}
+    path = tmp_path / "custom.json"
+    path.write_text(json.dumps({"model_cfg": config}))
+    custom = load_tiny(path)
+    assert custom.context_length == tiny.context_length == 77
+    expected = custom.model.encode_text(open_clip.SimpleTokenizer()(PROMPTS))
+    assert torch.allclose(encode_text(custom, PROMPTS), expected, atol=1e-5)
+
+
+def test_a_text_projection_with_a_bias(tiny_config, load_tiny, tmp_path):
+    config = json.loads(tiny_config.read_text())
+    config["text_cfg"] |= {"proj_bias": True}
+    path = tmp_path / "biased.json"
+    path.write_text(json.dumps(config))
+    biased = load_tiny(path)
+    expected = biased.model.encode_text(open_clip.SimpleTokenizer()(PROMPTS))
+    assert torch.allclose(encode_text(biased, PROMPTS), expected, atol=1e-5)
+
+
+def test_projected_tokens_are_layer_norm_and_projection(tiny, pixels):
+    _, patch_tokens = encode_images(tiny, pixels)
+    visual = tiny.model.visual
+    spread = patch_tokens.var(dim=-1, keepdim=True, unbiased=False)
+    unit = (patch_tokens - patch_tokens.mean(dim=-1, keepdim=True)) / (spread + 1e-5).sqrt()
+    expected = (unit * visual.ln_post.weight + visual.ln_post.bias) @ visual.proj
+    assert torch.allclose(project_tokens(tiny, patch_tokens), expected, atol=1e-5)
+
+
+def test_nothing_is_trainable(tiny, pixels):
+    assert not any(one.requires_grad for one in tiny.model.parameters())
+    assert not tiny.model.training
+    assert not encode_images(tiny, pixels)[0].requires_grad
+    assert not encode_text(tiny, PROMPTS).requires_grad
+
+
+def test_input_is_squashed_and_normalised(load_tiny):
+    noise = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    for changes in ({}, {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}):
+        backbone = load_tiny(**changes)
+        reference = transforms.Compose(
+            [
+                transforms.Resize((32, 32), transforms.InterpolationMode.BICUBIC),
+                transforms.ToTensor(),
+                transforms.Normalize(
+                    changes.get("mean", OPENAI_MEAN), changes.get("std", OPENAI_STD)
+                ),
+            ]
+        )
+        assert torch.allclose(preprocess(image, backbone), reference(image), atol=1e-6)
+
+
+def test_weights_of_another_size_get_their_positions_resized(tiny, load_tiny, saved):
+    path, digest = saved
+    old = tiny.model.visual.positional_embedding  # 1 + 4 x 4 rows
+    grid = old[1:].T.reshape(1, 64, 4, 4)
+    loaded = {}
+    for mode in ("bicubic", "bilinear"):
+        backbone = load_tiny(weights=path, sha256=digest, image_size=48, position_embedding=mode)
+        assert backbone.grid == (6, 6)
+        new = loaded[mode] = backbone.model.visual.positional_embedding
+        expected = F.interpolate(grid, size=(6, 6), mode=mode, antialias=True)
+        assert torch.equal(new[0], old[0])  # the class token keeps its own
+        assert torch.allclose(new[1:], expected.reshape(64, 36).T, atol=1e-6)
+    assert not torch.allclose(*loaded.values(), atol=1e-4)
+
+
+def test_weights_survive_the_file(tiny, load_tiny, saved, tmp_path, pixels):
+    path, digest = saved
+    checkpoint = tmp_path / "epoch.pt"
+    prefixed = {f"module.{name}": value for name, value in tiny.model.state_dict().items()}
+    torch.save({"state_dict": prefixed, "epoch": 3}, checkpoint)
+    expected = encode_images(tiny, pixels)[0]
+    for file, sha256 in ((path, digest.upper()), (checkpoint, compute_sha256(checkpoint))):
+        backbone = load_tiny(weights=file, sha256=sha256, seed=5)
+        assert torch.equal(encode_images(backbone, pixels)[0], expected)
+        assert torch.equal(encode_text(backbone, PROMPTS), encode_text(tiny, PROMPTS))
+
+
+def test_gelu_and_quickgelu_differ(tiny, load_tiny, pixels):
+    gelu, quick = (load_tiny(activation=name) for name in ("gelu", "quickgelu"))
+    plain = encode_images(tiny, pixels)[0]  # the configuration does not ask for QuickGELU
+    assert torch.equal(encode_images(gelu, pixels)[0], plain)
+    assert not torch.allclose(encode_images(quick, pixels)[0], plain, atol=1e-5)
+    x = torch.linspace(-3, 3, 7)
+    activation = quick.model.visual.transformer.resblocks[0].mlp.gelu
+    assert torch.allclose(activation(x), x * torch.sigmoid(1.702 * x))
+    with pytest.raises(ValueError, match="activation must be one of"):
+        load_tiny(activation="relu")
+
+
+def test_lower_precision_is_near_and_comes_out_as_float32(tiny, load_tiny, pixels):
+    lowered = load_tiny(precision="bfloat16")
+    image_embed, patch_tokens = encode_images(lowered, pixels)
+    assert image_embed.dtype == patch_tokens.dtype == torch.float32
+    expected = encode_images(tiny, pixels)[0]
+    assert not torch.equal(image_embed, expected)
+    assert torch.cosine_similarity(image_embed, expected).min() > 0.99
+
+
+def test_the_fingerprint_changes_with_every_setting(tiny, load_tiny, tiny_config, saved, tmp_path):
+    wider = json.loads(tiny_config.read_text()) | {"embed_dim": 16}
+    other = tmp_path / "wider.json"
+    other.write_text(json.dumps(wider))
+    changes = [
+        {"image_size": 40},
+        {"blocks": (1, 2, 3)},
+        {"blocks": (4, 2, 1)},
+        {"activation": "quickgelu"},
+        {"position_embedding": "bilinear"},
+        {"mean": (0.5, 0.5, 0.5)},
+        {"std": (0.5, 0.5, 0.5)},
+        {"precision": "bfloat16"},
+        {"seed": 1},
+        {"model": other},
+        {"weights": saved[0], "sha256": saved[1]},
+    ]
+    prints = [load_tiny(**change).fingerprint for change in changes]
+    assert len({*prints, tiny.fingerprint}) == len(changes) + 1
+    assert load_tiny().fingerprint == tiny.fingerprint
+    assert load_tiny(mean=OPENAI_MEAN).fingerprint == tiny.fingerprint
+
+
+def test_unverified_and_wrong_weights_are_refused(load_tiny, saved, tmp_path):
+    path, digest = saved
+    with pytest.raises(WeightsError, match=f"no sha256 is given.*{digest}"):
+        load_tiny(weights=path)
+    with pytest.raises(WeightsError, match=f"sha256 is {digest}, expected {'0' * 64}"):
+        load_tiny(weights=path, sha256="0" * 64)
+    with pytest.raises(WeightsError, match="expected"):  # permission does not excuse a wrong digest
+        load_tiny(weights=path, sha256="0" * 64, allow_unverified=True)
+    accepted = load_tiny(weights=path, allow_unverified=True)
+    assert accepted.identity["weights_sha256"] == digest
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(2)}, other)
+    with pytest.raises(WeightsError, match="are not of this model"):
+        load_tiny(weights=other, allow_unverified=True)
+    with pytest.raises(WeightsError, match="no such file, and no open_clip tag"):
+        find_weights("ViT-L-14-336", "opneai")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_files_that_hold_code_are_refused(load_tiny, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    scripted, pickled = tmp_path / "scripted.pt", tmp_path / "pickled.pt"
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), scripted)
+    torch.save({"state_dict": Bomb()}, pickled)
+    garbage = tmp_path / "garbage.safetensors"
+    garbage.write_bytes(b"not a model")
+    for path in (scripted, pickled, garbage):
+        with pytest.raises(WeightsError, match="TorchScript archives hold code"):
+            load_tiny(weights=path, allow_unverified=True)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_bad_models_are_refused(load_tiny, tiny_config, tmp_path):
+    with pytest.raises(ValueError, match=r"close names.*ViT-L-14-336"):
+        load_tiny("ViT-L-14-33")
+    with pytest.raises(ValueError, match="no such file"):
+        load_tiny(tmp_path / "absent.json")
+    with pytest.raises(ValueError, match="30 is not a multiple of the patch size 8"):
+        load_tiny(image_size=30)
+    for blocks in ((), (0, 1), (4, 5)):
+        with pytest.raises(ValueError, match="the image tower has blocks 1 to 4"):
+            load_tiny(blocks=blocks)
+    config = json.loads(tiny_config.read_text())
+    for section, entry in (("vision_cfg", "timm_model_name"), ("text_cfg", "hf_model_name")):
+        foreign = copy.deepcopy(config)
+        foreign[section][entry] = "some/model"
+        path = tmp_path / f"{entry}.json"
+        path.write_text(json.dumps(foreign))
+        with pytest.raises(ValueError, match="not timm or HF"):
+            load_tiny(path)
+
+
+def test_token_ids_are_open_clips_cut_after_the_last_end(tiny):
+    ids = tokenize(tiny, PROMPTS)
+    full = open_clip.SimpleTokenizer()(PROMPTS)
+    width = ids.shape[1]
+    assert torch.equal(ids, full[:, :width])
+    assert not full[:, width:].any()
+    with pytest.raises(PromptTooLongError, match="80 tokens does not fit 77"):
+        tokenize(tiny, ["a " * 78])
+
+
+def test_device_names():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    assert choose_device().type in {"cuda", "mps", "cpu"}

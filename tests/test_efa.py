@@ -1,0 +1,166 @@
+"""EFA's maps and weights against loops over blocks, clusters and pixels."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch.nn import functional as F
+
+from fuzzyclip import efa
+
+GRID, SIZE = (3, 4), (9, 13)
+
+
+def draw_unit(*shape, seed=0, dim=-1):
+    """Random unit vectors along one axis."""
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=dim)
+
+
+@pytest.fixture
+def heads():
+    """Two clusters' layers: two blocks, width 6 to 5."""
+    torch.manual_seed(0)
+    return [efa.Heads(2, 6, 5) for _ in range(2)]
+
+
+@pytest.fixture
+def tokens():
+    """Patch tokens (B, L, P, W) = (3, 2, 12, 6)."""
+    return torch.randn(3, 2, 12, 6, generator=torch.Generator().manual_seed(1))
+
+
+def interpolate_by_hand(plane, size):
+    """Bilinear with aligned corners, pixel by pixel: corner pixels are corner patches."""
+    (rows, columns), (height, width) = plane.shape, size
+    out = torch.zeros(size)
+    for y in range(height):
+        for x in range(width):
+            v, u = y * (rows - 1) / (height - 1), x * (columns - 1) / (width - 1)
+            top, left = min(int(v), rows - 2), min(int(u), columns - 2)
+            b, a = v - top, u - left
+            out[y, x] = (1 - b) * ((1 - a) * plane[top, left] + a * plane[top, left + 1]) + b * (
+                (1 - a) * plane[top + 1, left] + a * plane[top + 1, left + 1]
+            )
+    return out
+
+
+def slow_map(head, tokens, text_embed):
+    """Anomaly map of one image and one cluster: project, cosine, upsample, softmax, sum."""
+    total = torch.zeros(SIZE)
+    for block, layer in enumerate(head.layers):
+        planes = torch.zeros(2, *GRID)
+        for patch, token in enumerate(tokens[block]):
+            mapped = layer.weight @ token + layer.bias
+            cosines = (mapped / mapped.norm()) @ text_embed
+            planes[:, patch // GRID[1], patch % GRID[1]] = 100 * cosines.detach()
+        normal, abnormal = (interpolate_by_hand(plane, SIZE) for plane in planes)
+        total += torch.sigmoid(abnormal - normal)
+    return total
+
+
+def test_each_block_has_its_own_affine_layer(heads, tokens):
+    mapped = heads[0](tokens)
+    assert mapped.shape == (3, 2, 12, 5)
+    for block, layer in enumerate(heads[0].layers):
+        expected = tokens[:, block] @ layer.weight.T + layer.bias
+        assert torch.allclose(mapped[:, block], expected, atol=1e-6)
+    assert not torch.equal(heads[0].layers[0].weight, heads[0].layers[1].weight)
+
+
+def test_parameter_count_at_the_papers_shapes():
+    with torch.device("meta"):
+        heads = efa.Heads(4, 1024, 768)
+    assert sum(one.numel() for one in heads.parameters()) == 3_148_800
+
+
+def test_logits_are_scaled_cosines(tokens):
+    text_embed = draw_unit(6, 2, dim=0)
+    logits = efa.compute_logits(tokens, text_embed)
+    side = torch.cosine_similarity(tokens, text_embed[:, 1].expand_as(tokens), dim=-1)
+    assert logits.shape == (3, 2, 12, 2)
+    assert torch.allclose(logits[..., 1], 100 * side, atol=1e-4)
+    assert torch.allclose(efa.compute_logits(7 * tokens, text_embed), logits, atol=1e-4)
+
+
+def test_a_text_feature_of_each_image(tokens):
+    text_embeds = torch.stack([draw_unit(6, 2, seed=seed, dim=0) for seed in range(3)])
+    logits = efa.compute_logits(tokens, text_embeds)
+    for image in range(3):
+        alone = efa.compute_logits(tokens[image : image + 1], text_embeds[image])
+        assert torch.allclose(logits[image : image + 1], alone, atol=1e-4)
+
+
+def test_logits_are_upsampled_before_the_softmax(heads, tokens):
+    text_embed = draw_unit(5, 2, dim=0)
+    mapped = heads[0](tokens)
+    maps = efa.compute_maps(mapped, text_embed, GRID, SIZE)
+    assert maps.shape == (3, 2, 2, *SIZE)
+    assert torch.allclose(maps.sum(dim=2), torch.ones(3, 2, *SIZE), atol=1e-6)
+    logits = efa.compute_logits(mapped, text_embed)
+    for image in range(3):
+        for block in range(2):
+            planes = logits[image, block].T.reshape(1, 2, *GRID)
+            pixels = F.interpolate(planes, SIZE, mode="bilinear", align_corners=True)
+            assert torch.allclose(maps[image, block], pixels.softmax(dim=1)[0], atol=1e-5)
+            softened = F.interpolate(planes.softmax(1), SIZE, mode="bilinear", align_corners=True)
+            assert not torch.allclose(maps[image, block], softened[0], atol=1e-3)
+
+
+def test_upsampling_keeps_the_corners_and_the_order_of_patches():
+    logits = torch.arange(24, dtype=torch.float32).reshape(1, 1, 12, 2)
+    pixels = efa.upsample(logits, GRID, SIZE)[0, 0]
+    for side in range(2):
+        plane = logits[0, 0, :, side].reshape(GRID)
+        corners = pixels[side][:: SIZE[0] - 1, :: SIZE[1] - 1]
+        assert torch.equal(corners, plane[:: GRID[0] - 1, :: GRID[1] - 1])
+        assert torch.allclose(pixels[side], interpolate_by_hand(plane, SIZE), atol=1e-5)
+
+
+def test_a_clusters_map_is_the_sum_over_blocks():
+    maps = torch.rand(2, 4, 2, 3, 3)
+    assert torch.allclose(efa.sum_maps(maps), sum(maps[:, block, 1] for block in range(4)))
+
+
+def test_the_ensemble_map_equals_the_slow_one(heads, tokens):
+    text_embeds = torch.stack([draw_unit(5, 2, seed=seed, dim=0) for seed in range(2)])
+    weights = torch.tensor([[0.5, 0.5], [1.0, 0.0], [0.2, 0.8]])
+    maps = efa.compute_ensemble_map(heads, tokens, text_embeds, weights, GRID, SIZE)
+    assert maps.shape == (3, *SIZE)
+    for image in range(3):
+        slow = [slow_map(heads[k], tokens[image], text_embeds[k]) for k in range(2)]
+        expected = weights[image, 0] * slow[0] + weights[image, 1] * slow[1]
+        assert torch.allclose(maps[image], expected, atol=1e-3)
+
+
+def test_weights_are_a_softmax_of_cosines_and_sum_to_one():
+    image_embed, anchors = draw_unit(5, 8), draw_unit(3, 8, seed=1)
+    for temperature in (1.0, 100.0):
+        weights = efa.compute_weights(image_embed, anchors, temperature)
+        raw = torch.exp(temperature * torch.einsum("bd,kd->bk", image_embed, anchors).double())
+        assert torch.allclose(weights.double(), raw / raw.sum(dim=1, keepdim=True), atol=1e-5)
+        assert torch.allclose(weights.sum(dim=1), torch.ones(5), atol=1e-6)
+    nearest = efa.compute_weights(anchors, anchors, 100.0)
+    assert torch.equal(nearest.argmax(dim=1), torch.arange(3))
+
+
+def test_alike_anchors_weigh_alike():
+    anchors = draw_unit(1, 8).expand(4, -1)
+    weights = efa.compute_weights(draw_unit(5, 8, seed=2), anchors, 100.0)
+    assert torch.allclose(weights, torch.full((5, 4), 0.25))
+
+
+def test_one_cluster_weighs_one_and_its_map_is_the_ensembles(heads, tokens):
+    weights = efa.compute_weights(draw_unit(3, 5), draw_unit(1, 5, seed=1))
+    assert torch.equal(weights, torch.ones(3, 1))
+    text_embed = draw_unit(5, 2, dim=0)
+    ensemble = efa.compute_ensemble_map(heads[:1], tokens, text_embed[None], weights, GRID, SIZE)
+    alone = efa.sum_maps(efa.compute_maps(heads[0](tokens), text_embed, GRID, SIZE))
+    assert torch.equal(ensemble, alone)
+
+
+def test_smoothing_treats_each_map_alone():
+    maps = np.random.default_rng(0).random((3, 8, 9), dtype=np.float32)
+    assert efa.smooth(maps, 0.0) is maps
+    smoothed = efa.smooth(maps, 1.5)
+    for one, expected in zip(smoothed, maps, strict=True):
+        assert one == pytest.approx(gaussian_filter(expected, 1.5), abs=1e-6)

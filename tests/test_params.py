@@ -1,0 +1,201 @@
+"""params.yaml: what is committed is valid, and what is wrong is refused by its key."""
+
+import copy
+
+import pytest
+import yaml
+from imports import ROOT
+
+from stages.params import ParamsError, choose, load_params, read_params
+
+COMMITTED = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read the committed parameters with changes: dotted keys to values."""
+
+    def read_changed(**changes):
+        data = copy.deepcopy(COMMITTED)
+        for key, value in changes.items():
+            *sections, last = key.split(".")
+            place = data
+            for section in sections:
+                place = place[section]
+            place[last] = value
+        path = tmp_path / "params.yaml"
+        path.write_text(yaml.safe_dump(data))
+        return read_params(path)
+
+    return read_changed
+
+
+def write(tmp_path, text):
+    """Read a params.yaml whose one changed line is written as a person would."""
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    return read_params(path)
+
+
+def test_the_committed_file_is_valid():
+    params = read_params(ROOT / "params.yaml")
+    assert params.backbone == "sample"
+    assert params.data.source == "sample"
+    assert set(params.pairs) == set(params.datasets) == set(COMMITTED["datasets"])
+    assert len(params.datasets) == 7
+
+
+def test_the_papers_settings_are_the_defaults():
+    params = read_params(ROOT / "params.yaml")
+    assert (params.csp.penalty, params.csp.form) == (0.1, "sum")
+    assert (params.rpl.words, params.rpl.deep_tokens, params.rpl.depth) == (12, 20, 9)
+    assert (params.rpl.learning_rate, params.rpl.epochs, params.rpl.batch_size) == (1e-3, 1, 16)
+    assert (params.efa.train.epochs, params.efa.train.batch_size) == (2, 16)
+    assert choose(params.efa.train.learning_rate, "visa", "") == 1e-3
+    assert choose(params.efa.train.learning_rate, "mvtec", "") == 1e-4
+    assert params.pairs == dict.fromkeys(params.datasets, "visa") | {"visa": "mvtec"}
+    large = params.backbones["vit_l_14_336"]
+    assert (large.image_size, large.blocks) == (518, [6, 12, 18, 24])
+
+
+@pytest.mark.parametrize("key", ["csp.penalti", "efa.train.lr", "typo", "datasets.visa.splits"])
+def test_unknown_keys_are_refused_by_name(read, key):
+    with pytest.raises(ParamsError, match=rf"(?s)not valid:.*  {key}: Extra inputs"):
+        read(**{key: 1})
+
+
+@pytest.mark.parametrize("key", ["seed", "csp", "pairs"])
+def test_missing_keys_are_refused_by_name(tmp_path, key):
+    data = {name: value for name, value in COMMITTED.items() if name != key}
+    with pytest.raises(ParamsError, match=f"  {key}: Field required"):
+        write(tmp_path, yaml.safe_dump(data))
+
+
+def test_all_faults_are_listed_at_once(read):
+    with pytest.raises(ParamsError) as caught:
+        read(**{"seed": -1, "rpl.epochs": 0, "text.ensemble": "half"})
+    assert all(key in str(caught.value) for key in ("seed", "rpl.epochs", "text.ensemble"))
+
+
+def test_a_number_without_a_point_is_understood(tmp_path):
+    """`1e-3` is a string to PyYAML and a number to DVC."""
+    text = (ROOT / "params.yaml").read_text()
+    line = "  learning_rate: 0.001"
+    assert text.count(line) == 1
+    changed = text.replace(line, "  learning_rate: 1e-3")
+    assert yaml.safe_load(changed)["rpl"]["learning_rate"] == "1e-3"
+    assert write(tmp_path, changed).rpl.learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["csp.penalty", "seed", "efa.test.sigma", "rpl.learning_rate", "rpl.words", "sample.test_bad"],
+)
+@pytest.mark.parametrize("value", [True, False])
+def test_yes_and_no_are_no_numbers(read, key, value):
+    with pytest.raises(ParamsError, match=rf"{key}: .*not a yes/no value"):
+        read(**{key: value})
+    with pytest.raises(ParamsError, match=r"sample\.mean\.1: .*not a yes/no value"):
+        read(**{"backbones.sample.mean": [0.5, value, 0.5]})
+
+
+@pytest.mark.parametrize("key", ["csp.partition", "rpl.text_weight"])
+def test_yes_and_no_are_no_numbers_where_words_are_allowed(read, key):
+    assert read(**{key: 1})
+    with pytest.raises(ParamsError, match=rf"{key}.*: "):
+        read(**{key: True})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("csp.partition", 0),
+        ("csp.partition", "best"),
+        ("csp.penalty", -0.1),
+        ("rpl.layout", "suffix"),
+        ("efa.test.prompt", "cluster+test"),
+        ("efa.train.mosaic", {"default": 1.5}),
+        ("efa.train.learning_rate", {"default": 0}),
+        ("backbones.sample.blocks", [0, 1]),
+        ("features.shard_size", 1.5),
+        ("machine.batch_size", 0),
+    ],
+)
+def test_values_out_of_range_are_refused(read, key, value):
+    with pytest.raises(ParamsError, match=key):
+        read(**{key: value})
+
+
+def test_a_model_never_meets_its_own_data(read):
+    message = "auxiliary set 'visa' contains visa; a model is never evaluated on data it was"
+    with pytest.raises(ParamsError, match=message):
+        read(**{"pairs.visa": "visa"})
+    merged = {"mvtec_mpdd": ["mvtec", "mpdd"], **COMMITTED["auxiliary"]}
+    with pytest.raises(ParamsError, match=r"pairs\.mpdd: auxiliary set 'mvtec_mpdd' contains mpdd"):
+        read(**{"auxiliary": merged, "pairs.mpdd": "mvtec_mpdd"})
+    assert read(**{"auxiliary": merged, "pairs.visa": "mvtec_mpdd"}).pairs["visa"] == "mvtec_mpdd"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("backbone", "vit_b", "'vit_b' is not a key of backbones"),
+        ("auxiliary.visa", ["visa", "visa"], "must name distinct keys of datasets"),
+        ("auxiliary.visa", [], "must name distinct keys of datasets"),
+        ("auxiliary.visa", ["vsia"], "must name distinct keys of datasets"),
+        ("pairs.mvtec", "vsia", "'vsia' is not a key of auxiliary"),
+        ("pairs.mvtek", "visa", r"pairs\.mvtek: not a key of datasets"),
+        ("evaluation.rows", ["precise"], "must contain fuzzyclip"),
+        ("evaluation.rows", ["fuzzyclip", "magic"], r"evaluation\.rows\.1"),
+    ],
+)
+def test_names_must_point_at_something(read, key, value, message):
+    with pytest.raises(ParamsError, match=message):
+        read(**{key: value})
+
+
+def test_what_is_no_yaml_is_refused_with_its_path(tmp_path):
+    with pytest.raises(ParamsError, match=r"params\.yaml"):
+        write(tmp_path, "seed: [1")
+    with pytest.raises(ParamsError, match="absent"):
+        read_params(tmp_path / "absent")
+    with pytest.raises(ParamsError, match=r"\(whole file\)"):
+        write(tmp_path, "")
+
+
+def test_a_stage_sees_only_what_it_declares(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    params = load_params(
+        ("seed", "csp.penalty", "backbones.${backbone}", "pairs.${key}"), key="sdd"
+    )
+    assert params.seed == COMMITTED["seed"]
+    assert params.csp.penalty == COMMITTED["csp"]["penalty"]
+    assert params.backbones["sample"].image_size == 144
+    assert params.pairs["sdd"] == "visa"
+    assert params.machine.workers  # decides nothing about results
+    for read, name in (
+        (lambda: params.csp.form, r"csp\.form"),
+        (lambda: params.rpl, "rpl"),
+        (lambda: params.backbones["vit_l_14_336"], r"backbones\.vit_l_14_336"),
+        (lambda: params.pairs["visa"], r"pairs\.visa"),
+    ):
+        with pytest.raises(
+            ParamsError, match=rf"reads the parameter '{name}' but does not declare"
+        ):
+            read()
+
+
+def test_a_name_that_begins_alike_is_not_declared(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    params = load_params(("data", "backbone"))
+    assert params.data.source
+    for name in ("datasets", "backbones"):
+        with pytest.raises(ParamsError, match=f"'{name}'"):
+            getattr(params, name)
+
+
+def test_an_auxiliary_sets_entry_or_the_default():
+    assert choose({"visa": 1, "default": 2}, "visa", "x") == 1
+    assert choose({"visa": 1, "default": 2}, "mvtec", "x") == 2
+    with pytest.raises(ParamsError, match=r"efa\.train\.mosaic has no entry for 'mvtec'"):
+        choose({"visa": 1}, "mvtec", "efa.train.mosaic")

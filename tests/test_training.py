@@ -1,0 +1,110 @@
+"""The shared training loop: its plan, Adam by hand, and resuming to the bit."""
+
+import pytest
+import torch
+from torch import nn
+
+from fuzzyclip import training
+
+ROWS = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+TARGETS = ROWS @ torch.tensor([[1.0], [-2.0], [0.5]])
+SETTINGS = {"count": 10, "epochs": 3, "batch_size": 4, "learning_rate": 0.05, "seed": 3}
+
+
+class Killed(RuntimeError):
+    """Stands for a kill in the middle of a run."""
+
+
+def start_module():
+    """A linear layer whose start does not depend on what ran before."""
+    torch.manual_seed(0)
+    return nn.Linear(3, 1)
+
+
+def make_losses(module, seen=None, kill_after=None):
+    """Squared error of a batch; keeps the rows it saw, and may die before a step."""
+    seen = [] if seen is None else seen
+
+    def compute_losses(rows, epoch):
+        if len(seen) == kill_after:
+            raise Killed
+        seen.append((epoch, list(rows)))
+        squared = (module(ROWS[rows]) - TARGETS[rows]).pow(2).mean()
+        return {"loss": squared, "half": squared / 2}
+
+    return compute_losses
+
+
+def test_every_epoch_sees_every_row_once():
+    plan = training.plan_batches(count=10, epochs=3, batch_size=4, seed=1)
+    assert [[len(batch) for batch in epoch] for epoch in plan] == [[4, 4, 2]] * 3
+    orders = [[row for batch in epoch for row in batch] for epoch in plan]
+    assert all(sorted(order) == list(range(10)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+    assert plan == training.plan_batches(10, 3, 4, seed=1)
+    assert plan != training.plan_batches(10, 3, 4, seed=2)
+
+
+def test_the_loss_falls_and_every_step_is_in_the_curve():
+    module, seen = start_module(), []
+    curve = training.train(module, make_losses(module, seen), **SETTINGS | {"epochs": 40})
+    assert [row["step"] for row in curve] == list(range(1, 121))
+    assert [row["epoch"] for row in curve] == [epoch for epoch, _ in seen]
+    assert curve[-1]["loss"] < 0.05 * curve[0]["loss"]
+    assert all(row["half"] == pytest.approx(row["loss"] / 2) for row in curve)
+    assert [rows for _, rows in seen[:3]] == training.plan_batches(10, 1, 4, seed=3)[0]
+
+
+def test_steps_are_adams_with_the_inherited_momenta():
+    module = start_module()
+    training.train(module, make_losses(module), **SETTINGS | {"epochs": 1})
+    weight, bias = (one.detach().double() for one in start_module().parameters())
+    value = torch.cat((weight.flatten(), bias))
+    mean, square = torch.zeros(4).double(), torch.zeros(4).double()
+    inputs = torch.cat((ROWS, torch.ones(10, 1)), dim=1).double()
+    for step, rows in enumerate(training.plan_batches(10, 1, 4, seed=3)[0], 1):
+        error = inputs[rows] @ value - TARGETS[rows, 0].double()
+        gradient = 2 * (error[:, None] * inputs[rows]).mean(dim=0)
+        mean, square = 0.5 * mean + 0.5 * gradient, 0.999 * square + 0.001 * gradient**2
+        unbiased = (square / (1 - 0.999**step)).sqrt() + 1e-8
+        value -= 0.05 * mean / (1 - 0.5**step) / unbiased
+    assert torch.allclose(module.weight[0].double(), value[:3], atol=1e-5)
+    assert float(module.bias.detach()) == pytest.approx(float(value[3]), abs=1e-5)
+
+
+@pytest.mark.parametrize("kill_after", [0, 1, 4, 8])
+def test_a_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch, kill_after):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)  # one after every step
+    whole = start_module()
+    expected = training.train(whole, make_losses(whole), **SETTINGS)
+
+    checkpoint, killed = tmp_path / "run" / "efa.pt", start_module()
+    losses = make_losses(killed, kill_after=kill_after)
+    with pytest.raises(Killed):
+        training.train(killed, losses, **SETTINGS, checkpoint=checkpoint)
+    resumed, seen = nn.Linear(3, 1), []  # another start: the checkpoint must win over it
+    if kill_after == 0:
+        resumed = start_module()
+    curve = training.train(resumed, make_losses(resumed, seen), **SETTINGS, checkpoint=checkpoint)
+    assert len(seen) == 9 - kill_after
+    assert curve == expected
+    assert torch.equal(resumed.weight, whole.weight)
+    assert torch.equal(resumed.bias, whole.bias)
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["efa.pt"]
+
+
+def test_a_finished_checkpoint_trains_no_further(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    module, seen = start_module(), []
+    first = training.train(module, make_losses(module), **SETTINGS, checkpoint=tmp_path / "c.pt")
+    again = training.train(
+        module, make_losses(module, seen), **SETTINGS, checkpoint=tmp_path / "c.pt"
+    )
+    assert again == first
+    assert not seen
+
+
+def test_no_checkpoint_before_its_time(tmp_path):
+    module = start_module()
+    training.train(module, make_losses(module), **SETTINGS, checkpoint=tmp_path / "c.pt")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,112 @@
+"""ViT-L/14@336 at 518 px with random weights: the paper's shapes, and one pass image to score."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from fuzzyclip.backbone import load_backbone
+from fuzzyclip.datasets import get_dataset
+from fuzzyclip.efa import Heads
+from fuzzyclip.efa_training import compute_alignment_losses
+from fuzzyclip.encoding import count_tokens, encode_images, encode_text, normalise, preprocess
+from fuzzyclip.rpl import PromptLearner, PromptShape
+from fuzzyclip.scoring import build_trained, build_untrained, score_category
+from fuzzyclip.text import encode_name, encode_stack, stack_names
+
+pytestmark = pytest.mark.slow
+STACKS = ["candle capsules", "pcb1 pcb2"]
+
+
+@pytest.fixture(scope="module")
+def large():
+    """The paper's backbone, with random weights."""
+    return load_backbone(
+        "ViT-L-14-336",
+        "random",
+        image_size=518,
+        blocks=(6, 12, 18, 24),
+        activation="gelu",
+        device="cpu",
+    )
+
+
+@pytest.fixture(scope="module")
+def features(large):
+    """Class feature (1, D) and patch tokens (1, L, P, W) of a noise image."""
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    pixels = preprocess(Image.fromarray(noise), large)
+    assert pixels.shape == (3, 518, 518)
+    return encode_images(large, pixels[None])
+
+
+@pytest.fixture(scope="module")
+def text_embeds(large):
+    """T of two short stacks (K, D, 2); one template keeps it quick."""
+    encode = partial(encode_text, large)
+    return torch.stack([encode_name(stack, encode, "single") for stack in STACKS])
+
+
+def test_shapes_of_the_features(large, features):
+    image_embed, patch_tokens = features
+    assert large.grid == (37, 37)
+    assert (large.embed_dim, large.vision_width, large.context_length) == (768, 1024, 77)
+    assert image_embed.shape == (1, 768)
+    assert patch_tokens.shape == (1, 4, 1369, 1024)
+    assert bool(patch_tokens.isfinite().all())
+
+
+def test_shapes_of_the_text_features(large, text_embeds):
+    assert text_embeds.shape == (2, 768, 2)
+    assert torch.allclose(text_embeds.norm(dim=1), torch.ones(2, 2), atol=1e-5)
+    counter = partial(count_tokens, large)
+    stacked = encode_stack(
+        ["pcb1", "pcb2"], partial(encode_text, large), counter, ensemble="single"
+    )
+    assert torch.allclose(stacked, text_embeds[1], atol=1e-5)
+
+
+def test_one_pass_from_image_to_map_and_score(large, features, text_embeds):
+    torch.manual_seed(0)
+    heads = [Heads(4, 1024, 768) for _ in STACKS]
+    learned = F.normalize(torch.randn(2, 768), dim=1)
+    trained = build_trained(large, "x", heads, text_embeds, text_embeds[:, :, 0], 100.0, learned)
+    untrained = build_untrained(large, "x", text_embeds[0])
+    for scorer in (trained, untrained):
+        scores = score_category(scorer, [(features[1], features[0])], large)
+        assert scores.maps.shape == (1, 518, 518)
+        assert 0 <= scores.maps.min() <= scores.maps.max() <= 4  # four softmax maps are summed
+        assert scores.image_scores.shape == (1,)
+        assert 0 <= scores.image_scores[0] <= 1
+        if scorer is trained:
+            assert scores.weights.shape == (1, 2)
+            assert scores.weights.sum() == pytest.approx(1.0)
+
+
+def test_the_layers_learn_and_the_towers_stay_frozen(large, features, text_embeds):
+    heads = Heads(4, 1024, 768)
+    assert sum(one.numel() for one in heads.parameters()) == 3_148_800
+    mapped = heads(features[1])
+    assert mapped.shape == (1, 4, 1369, 768)
+    mask = torch.zeros(1, 518, 518)
+    mask[0, 100:200, 100:200] = 1
+    losses = compute_alignment_losses(heads, features[1], mask, text_embeds[0], large.grid)
+    losses["loss"].backward()
+    assert all(bool(one.grad.any()) for one in heads.parameters())
+    assert all(one.grad is None for one in large.model.parameters())
+    assert not any(one.requires_grad for one in large.model.parameters())
+
+
+def test_the_prompts_learn_and_the_towers_stay_frozen(large, text_embeds):
+    stack = stack_names(list(get_dataset("visa").categories))
+    learner = PromptLearner(large, stack, PromptShape())
+    assert sum(one.numel() for one in learner.parameters()) == 141_312
+    assert [word.shape for word in learner.ctx] == [(12, 768)] * 2
+    text_embed = normalise(learner(large))
+    assert text_embed.shape == (2, 768)
+    F.mse_loss(text_embed, text_embeds[0].T).backward()
+    assert all(bool(one.grad.any()) for one in learner.parameters())
+    assert all(one.grad is None for one in large.model.parameters())
