@@ -113,11 +113,12 @@ def run_text_tower(
     """
     tower = get_text_tower(backbone.model)
     x = embedded + tower.positional_embedding[: embedded.shape[1]]  # (n, T, V)
+    causal = _mask_future(x)
     for index, block in enumerate(tower.transformer.resblocks):
         if before_block is not None:
             x = before_block(index, x)
-        length = x.shape[1]
-        causal = torch.full((length, length), float("-inf"), device=x.device).triu(1)
+        if len(causal) != x.shape[1]:
+            causal = _mask_future(x)
         x = block(x, attn_mask=causal)
     x = tower.ln_final(x)
     out: Tensor = x[torch.arange(len(x), device=x.device), end]  # (n, V)
@@ -127,6 +128,12 @@ def run_text_tower(
     elif projection is not None:
         out = out @ projection
     return out  # (n, D)
+
+
+def _mask_future(x: Tensor) -> Tensor:
+    """Additive attention mask (T, T): a token sees itself and what stands before it."""
+    length = x.shape[1]
+    return torch.full((length, length), float("-inf"), device=x.device).triu(1)
 
 
 @torch.no_grad()

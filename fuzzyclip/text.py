@@ -176,6 +176,8 @@ def encode_stack(
         prompts = build_prompts(whole(stack), (*NORMAL_STATES, *ABNORMAL_STATES), ensemble)
         return max(map(count_tokens, prompts)) <= context_length
 
-    stacks = split_to_fit(names, separator, underscore, fits)
+    stacks = [stack_names(names, separator, underscore)]
+    if not fits(stacks[0]):
+        stacks = split_to_fit(names, separator, underscore, fits)
     embeds = torch.stack([encode_name(whole(stack), encode, ensemble) for stack in stacks])
     return F.normalize(embeds.mean(dim=0), dim=0)  # (D, 2)

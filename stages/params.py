@@ -156,7 +156,7 @@ class Rpl(Section):
     deep_per_side: bool
     temperature: Positive
     text_weight: Literal["scaled"] | NonNegative
-    epochs: Count
+    epochs: dict[Literal["sample", "official"], Count]
     batch_size: Count
     learning_rate: Positive
 

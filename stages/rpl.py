@@ -15,7 +15,7 @@ from stages.params import load_params
 from stages.run import run_stage
 from stages.training_files import checkpoint_path, write_curve
 
-PARAMS = (*CLIP_PARAMS, "seed", "text", "rpl")
+PARAMS = (*CLIP_PARAMS, "seed", "text", "data.source", "rpl")
 
 
 def main(key: str) -> None:
@@ -39,6 +39,7 @@ def main(key: str) -> None:
         attachment=rpl.attachment,
         deep_per_side=rpl.deep_per_side,
     )
+    epochs = rpl.epochs[params.data.source]
     weight = float(backbone.embed_dim) if rpl.text_weight == "scaled" else rpl.text_weight
     header = {
         "kind": "rpl",
@@ -46,7 +47,7 @@ def main(key: str) -> None:
         "datasets": [member["dataset"] for member in read_manifest(key)["members"]],
         "stack": stack,
         "backbone": backbone.fingerprint,
-        "settings": json.loads(rpl.model_dump_json()) | {"seed": params.seed},
+        "settings": json.loads(rpl.model_dump_json()) | {"epochs": epochs, "seed": params.seed},
     }
     checkpoint = checkpoint_path(key, header, 0)
     learner, learned, curve = train_prompts(
@@ -58,7 +59,7 @@ def main(key: str) -> None:
         shape=shape,
         temperature=rpl.temperature,
         text_weight=weight,
-        epochs=rpl.epochs,
+        epochs=epochs,
         batch_size=rpl.batch_size,
         learning_rate=rpl.learning_rate,
         seed=params.seed,

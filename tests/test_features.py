@@ -140,3 +140,17 @@ def test_a_kill_leaves_no_half_shard(images, tiny, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, images, tiny)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_store_without_its_last_shard_is_refused(images, tiny, tmp_path):
+    identity = write(tmp_path, images, tiny)
+    max(tmp_path.iterdir()).unlink()
+    with pytest.raises(FeatureMismatchError, match="holds 6 of 8 images"):
+        open_category(tmp_path, identity)
+
+
+def test_shards_of_an_attempt_with_another_size_do_not_stay(images, tiny, tmp_path):
+    write(tmp_path, images, tiny, shard_size=2)
+    identity = write(tmp_path, images, tiny)
+    assert len(list(tmp_path.iterdir())) == 3
+    assert len(open_category(tmp_path, identity).image_embed) == COUNT

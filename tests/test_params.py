@@ -49,7 +49,8 @@ def test_the_papers_settings_are_the_defaults():
     params = read_params(ROOT / "params.yaml")
     assert (params.csp.penalty, params.csp.form) == (0.1, "sum")
     assert (params.rpl.words, params.rpl.deep_tokens, params.rpl.depth) == (12, 20, 9)
-    assert (params.rpl.learning_rate, params.rpl.epochs, params.rpl.batch_size) == (1e-3, 1, 16)
+    assert (params.rpl.learning_rate, params.rpl.batch_size) == (1e-3, 16)
+    assert params.rpl.epochs == {"sample": 5, "official": 1}
     assert (params.efa.train.epochs, params.efa.train.batch_size) == (2, 16)
     assert choose(params.efa.train.learning_rate, "visa", "") == 1e-3
     assert choose(params.efa.train.learning_rate, "mvtec", "") == 1e-4
@@ -73,8 +74,8 @@ def test_missing_keys_are_refused_by_name(tmp_path, key):
 
 def test_all_faults_are_listed_at_once(read):
     with pytest.raises(ParamsError) as caught:
-        read(**{"seed": -1, "rpl.epochs": 0, "text.ensemble": "half"})
-    assert all(key in str(caught.value) for key in ("seed", "rpl.epochs", "text.ensemble"))
+        read(**{"seed": -1, "rpl.depth": 0, "text.ensemble": "half"})
+    assert all(key in str(caught.value) for key in ("seed", "rpl.depth", "text.ensemble"))
 
 
 def test_a_number_without_a_point_is_understood(tmp_path):

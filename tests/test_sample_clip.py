@@ -56,7 +56,7 @@ def pairs() -> Pairs:
     for pair in range(8):
         images[pair, 1, 12 * pair : 12 * pair + 12, 60:72] = 220
         coverage[pair, 3 * pair : 3 * pair + 3, 15:18] = 16
-    return Pairs(images, coverage, np.arange(8))
+    return Pairs(images, coverage, np.arange(8), np.arange(8) % 6)
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_committed_log_is_the_scripts() -> None:
     with SAMPLE_WEIGHTS.with_name("pretraining.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == LOG_COLUMNS
-    assert float(rows[-1]["held_out_precise"]) > 0.8
+    assert float(rows[-1]["held_out_precise"]) >= 0.85
 
 
 @pytest.mark.slow
@@ -225,7 +225,7 @@ def test_zero_shot_on_held_out_categories(sample_clip: open_clip.CLIP) -> None:
             scores = (image @ (damaged - normal)).numpy()
             labels = masks.any(axis=(1, 2))
             areas[recipe] = (scores[labels][:, None] > scores[~labels]).mean()
-    assert np.mean(list(areas.values())) > 0.8
+    assert np.mean(list(areas.values())) > 0.85
 
 
 def test_dense_heads_read_every_block() -> None:

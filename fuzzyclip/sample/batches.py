@@ -12,7 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fuzzyclip.sample.captions import Words, make_caption, make_names
+from fuzzyclip.sample.captions import (
+    DEFECT_STATES,
+    GENERAL_SHARE,
+    Words,
+    make_caption,
+    make_defect_caption,
+    make_names,
+)
 from fuzzyclip.sample.draw import PRETRAINING_RECIPES
 from fuzzyclip.sample.objectives import patch_targets
 from fuzzyclip.sample.pictures import CELLS, Pairs, Picture, turn_over
@@ -20,7 +27,8 @@ from fuzzyclip.sample.towers import GRID
 
 PATCH = 12  # pixels
 PATCH_CELLS = CELLS // GRID
-NAMES_PER_STEP = 8
+NAMES_PER_STEP = 4
+KINDS = 1 + len(DEFECT_STATES)  # no defect, and each defect
 
 
 @dataclass(frozen=True)
@@ -30,10 +38,12 @@ class Batch:
     images: Tensor  # uint8 (B, H, W, 3)
     positions: Tensor  # (B, P): numbers of the patches in the whole picture's grid
     labels: Tensor  # (B,): 0 normal, 1 anomalous
+    kinds: Tensor  # (B,): 0 normal, else number of the defect from 1
     targets: Tensor  # (B, P, 10): see `patch_targets`
     positive: Tensor  # bool (B, n): captions of the image's category and state
     captions: list[str]  # n: the images' categories and states
     name_captions: list[str]  # 2 m: each name's normal and abnormal caption
+    kind_captions: list[str]  # 7 m: each name's caption of every kind
 
 
 def _place_window(coverage: Picture, window: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -104,16 +114,22 @@ def make_batch(
     coverage = np.stack([np.zeros_like(masks), masks], axis=1)  # (count, 2, cells, cells)
     category = np.repeat(pairs.category[chosen], 2)  # (B,)
     labels = np.tile([0, 1], count)  # (B,)
-    meanings = sorted(set(zip(category.tolist(), labels.tolist(), strict=True)))
+    kinds = np.stack([np.zeros(count, np.int64), pairs.defect[chosen] + 1], axis=1).ravel()
+    meanings = sorted(set(zip(category.tolist(), kinds.tolist(), strict=True)))
     names = make_names(NAMES_PER_STEP, words, rng)
-    caption_category, caption_label = np.array(meanings).T
-    positive = (category[:, None] == caption_category) & (labels[:, None] == caption_label)
+    caption_category, caption_kind = np.array(meanings).T
+    positive = (category[:, None] == caption_category) & (kinds[:, None] == caption_kind)
     return Batch(
         torch.from_numpy(images.reshape(-1, *images.shape[2:])),
         torch.from_numpy(np.repeat(positions, 2, axis=0)),
         torch.from_numpy(labels),
+        torch.from_numpy(kinds),
         patch_targets(torch.from_numpy(coverage.reshape(-1, *coverage.shape[2:]))),
         torch.from_numpy(positive),
-        [make_caption(PRETRAINING_RECIPES[c], state, rng) for c, state in meanings],
+        [
+            make_defect_caption(PRETRAINING_RECIPES[c], kind, rng, GENERAL_SHARE)
+            for c, kind in meanings
+        ],
         [make_caption(name, state, rng) for name in names for state in (0, 1)],
+        [make_defect_caption(name, kind, rng) for name in names for kind in range(KINDS)],
     )

@@ -25,6 +25,16 @@ SENTENCES = (
     ),
 )
 ALL_TEMPLATES = (*TEMPLATES, *(sentence for pair in SENTENCES for sentence in pair))
+#: What captions of pictures say of each defect; a caption may also speak of damage in general.
+DEFECT_STATES: dict[str, tuple[str, ...]] = {
+    "scratch": ("scratched {}", "{} with a scratch"),
+    "crack": ("cracked {}", "{} with a crack"),
+    "hole": ("{} with a hole", "pierced {}"),
+    "stain": ("stained {}", "{} with a stain"),
+    "missing": ("{} with a missing piece", "incomplete {}"),
+    "specks": ("dirty {}", "{} with dust"),
+}
+GENERAL_SHARE = 0.35
 SENTENCE_SHARE = 0.15
 LONGEST_STACK = 16
 
@@ -48,6 +58,23 @@ def make_caption(name: str, state: int, rng: np.random.Generator) -> str:
         return SENTENCES[int(rng.integers(len(SENTENCES)))][state].format(name)
     phrase = _pick(STATES[state], rng).format(name)
     return _pick(TEMPLATES, rng).format(phrase)
+
+
+def make_defect_caption(
+    name: str, kind: int, rng: np.random.Generator, general_share: float = 0.0
+) -> str:
+    """A random caption that names the defect: kind 0 is none, then those of `DEFECT_STATES`.
+
+    Args:
+        name: the part.
+        kind: number of the defect.
+        rng: source of all choices.
+        general_share: how often a defect is called just damage.
+    """
+    if kind == 0 or rng.random() < general_share:
+        return make_caption(name, min(kind, 1), rng)
+    phrases = tuple(DEFECT_STATES.values())[kind - 1]
+    return _pick(TEMPLATES, rng).format(_pick(phrases, rng).format(name))
 
 
 def _make_word(words: Words, rng: np.random.Generator) -> str:

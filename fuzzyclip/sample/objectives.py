@@ -26,27 +26,31 @@ def contrastive_loss(logits: Tensor, positive: Tensor) -> Tensor:
     return (by_image.mean() + by_text.mean()) / 2
 
 
-def state_loss(image: Tensor, text: Tensor, scale: Tensor, labels: Tensor) -> Tensor:
-    """Normal or anomalous, with the captions of every name.
+def state_loss(image: Tensor, text: Tensor, scale: Tensor, states: Tensor) -> Tensor:
+    """Which state an image shows, with the captions of every name.
 
     Args:
         image: features (B, D).
-        text: features (m, 2, D) of the normal and the abnormal caption of m names.
+        text: features (m, s, D) of the captions of s states of m names.
         scale: factor of the cosines.
-        labels: (B,) 0 normal, 1 anomalous.
+        states: (B,) number of the image's state.
     """
-    logits = scale * torch.einsum("bd,msd->bms", image, text)  # (B, m, 2)
-    return F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(text.shape[0]))
+    logits = scale * torch.einsum("bd,msd->bms", image, text)  # (B, m, s)
+    return F.cross_entropy(logits.flatten(0, 1), states.repeat_interleave(text.shape[0]))
 
 
-def pair_loss(margin: Tensor) -> Tensor:
-    """A part looks more damaged with its defect than without, whatever part it is.
+def pair_loss(image: Tensor, text: Tensor, scale: Tensor, states: Tensor) -> Tensor:
+    """A part shows its defect more with the defect than without, whatever part it is.
 
     Args:
-        margin: (B, m) how much nearer an image is to a name's abnormal caption than to its normal
-            one, scaled; B goes in pairs of the same part, normal and damaged.
+        image: features (B, D), in pairs of the same part: normal, damaged.
+        text: features (m, s, D) of the captions of s states of m names; state 0 is normal.
+        scale: factor of the cosines.
+        states: (B,) number of the image's state.
     """
-    return F.softplus(margin[0::2] - margin[1::2]).mean()
+    towards = text[:, states[1::2]] - text[:, :1]  # (m, B / 2, D)
+    change = image[1::2] - image[0::2]  # (B / 2, D)
+    return F.softplus(-scale * (towards * change).sum(dim=-1)).mean()
 
 
 def name_loss(text: Tensor) -> Tensor:

@@ -34,11 +34,13 @@ class Pairs:
         images: (n, 2, 144, 144, 3): the same part, normal and damaged.
         coverage: (n, 36, 36): how many of a cell's 16 pixels the defect covers.
         category: (n,) number in PRETRAINING_RECIPES.
+        defect: (n,) number in DEFECTS.
     """
 
     images: Picture
     coverage: Picture
     category: NDArray[np.int64]
+    defect: NDArray[np.int64]
 
 
 def _develop(image: Picture, grey: bool, quality: int) -> Picture:
@@ -80,6 +82,7 @@ def draw_shard(folder: Path, seed: int, shard: int) -> None:
     images = np.empty((PAIRS_PER_SHARD, 2, SIDE, SIDE, 3), np.uint8)
     coverage = np.empty((PAIRS_PER_SHARD, CELLS, CELLS), np.uint8)
     category = rng.integers(len(PRETRAINING_RECIPES), size=PAIRS_PER_SHARD)
+    defect = np.empty(PAIRS_PER_SHARD, np.int64)
     for pair, number in enumerate(category):
         size = (SIDE, SIDE)
         if rng.random() < 0.4:
@@ -88,13 +91,14 @@ def draw_shard(folder: Path, seed: int, shard: int) -> None:
         camera, grey = int(rng.integers(1 << 62)), bool(rng.random() < 0.15)
         quality = int(rng.integers(70, 96)) if rng.random() < 0.2 else 0
         normal, _ = damage_part(canvas, None, rng, camera)
-        damaged, mask = damage_part(canvas, DEFECTS[rng.integers(len(DEFECTS))], rng, camera)
+        defect[pair] = rng.integers(len(DEFECTS))
+        damaged, mask = damage_part(canvas, DEFECTS[defect[pair]], rng, camera)
         images[pair, 0] = _develop(normal, grey, quality)
         images[pair, 1] = _develop(damaged, grey, quality)
         coverage[pair] = count_cells(mask)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
-        np.savez(file, images=images, coverage=coverage, category=category)
+        np.savez(file, images=images, coverage=coverage, category=category, defect=defect)
     partial.replace(path)
 
 
@@ -117,6 +121,7 @@ def load_pairs(folder: Path, seed: int, shards: int, workers: int) -> Pairs:
         np.concatenate([shard["images"] for shard in loaded]),
         np.concatenate([shard["coverage"] for shard in loaded]),
         np.concatenate([shard["category"] for shard in loaded]),
+        np.concatenate([shard["defect"] for shard in loaded]),
     )
 
 

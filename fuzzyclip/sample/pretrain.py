@@ -26,7 +26,13 @@ from fuzzyclip.sample.held_out import HeldOutScores, score_held_out
 from fuzzyclip.sample.pictures import draw_held_out, load_pairs
 from fuzzyclip.sample.pretraining_recipes import HARD_SHARES
 from fuzzyclip.sample.towers import GRID, encode_images
-from fuzzyclip.sample.trainer import LOSS_WEIGHTS, build_trainer, export_weights, train_step
+from fuzzyclip.sample.trainer import (
+    EARLY_WEIGHTS,
+    LATE_WEIGHTS,
+    build_trainer,
+    export_weights,
+    train_step,
+)
 from fuzzyclip.sample.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -34,7 +40,7 @@ log = logging.getLogger(__name__)
 HELD_OUT_SEED = 20_000
 WARM_UP = 100  # steps
 LOG_COLUMNS = (
-    "step", "window", "seconds", "rate", *LOSS_WEIGHTS, "logit_scale", "state_accuracy",
+    "step", "window", "seconds", "rate", *EARLY_WEIGHTS, "logit_scale", "state_accuracy",
     "held_out_precise", "held_out_object", "held_out_lowest", "held_out_patches", "name_cosine",
     *EVALUATION_RECIPES,
 )  # fmt: skip
@@ -104,9 +110,9 @@ def pretrain(options: argparse.Namespace) -> None:
         started = time.monotonic()
         rate = learning_rate(trainer.step, options.steps, options.rate, options.decay)
         window = choose_window(trainer.step, options.windows)
-        weights = {**LOSS_WEIGHTS}
+        weights = EARLY_WEIGHTS if trainer.step < options.kinds_from else LATE_WEIGHTS
         if trainer.step < options.pair_from:
-            weights["pair"] = 0.0
+            weights = weights | {"state_pair": 0.0}
         rng = np.random.default_rng([options.seed, trainer.step])
         shares = HARD_SHARES if trainer.step >= options.hard_from else None
         batch = make_batch(pairs, options.pairs, window, words, rng, shares)
@@ -138,17 +144,18 @@ def parse_options() -> argparse.Namespace:
     add("--cache", type=Path, default=Path(".cache/sample_clip"), help="drawn pairs, checkpoint")
     add("--weights", type=Path, default=SAMPLE_WEIGHTS, help="file to export")
     add("--log", type=Path, default=SAMPLE_WEIGHTS.with_name("pretraining.csv"), help="CSV log")
-    add("--steps", type=int, default=2100, help="updates in all")
+    add("--steps", type=int, default=2500, help="updates in all")
     add("--pairs", type=int, default=24, help="pairs of pictures in a batch")
     add(
         "--windows", type=parse_stage, nargs="*", default=[(6, 800), (8, 1200)], metavar="SIZE:END",
         help="up to step END, steps see windows of SIZE patches a side; then whole pictures",
     )  # fmt: skip
     add("--pair-from", type=int, default=800, help="step from which pairs are ranked")
+    add("--kinds-from", type=int, default=1600, help="step from which defects are told apart")
     add("--hard-from", type=int, default=1400, help="step from which hard categories come often")
     add("--shards", type=int, default=72, help="shards of 256 pairs to draw")
     add("--rate", type=float, default=1.5e-3, help="peak learning rate")
-    add("--decay", type=int, default=500, help="last steps, in which the rate falls to zero")
+    add("--decay", type=int, default=300, help="last steps, in which the rate falls to zero")
     add("--seed", type=int, default=0, help="seed of drawings, batches and initialisation")
     add("--held-out", type=int, default=18, help="held-out pictures per category and label")
     add("--log-every", type=int, default=50, help="steps between rows of the log")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fuzzyclip.sample.batches import Batch
+from fuzzyclip.sample.batches import KINDS, Batch
 from fuzzyclip.sample.clip import EMBEDDING, save_sample_weights
 from fuzzyclip.sample.objectives import (
     contrastive_loss,
@@ -21,8 +21,16 @@ from fuzzyclip.sample.objectives import (
 from fuzzyclip.sample.towers import DenseHeads, build_clip, encode_captions, split_parameters
 from fuzzyclip.sample.vocabulary import Vocabulary
 
-#: Weights of the losses; ranking within pairs joins once the state begins to show.
-LOSS_WEIGHTS = {"contrastive": 0.5, "state": 2.0, "pair": 2.0, "dense": 2.0, "name": 0.1}
+#: Weights of the losses at first: damaged or not, in general.
+EARLY_WEIGHTS = {
+    "contrastive": 0.5, "state": 2.0, "state_pair": 2.0, "kind": 0.0, "kind_pair": 0.0,
+    "dense": 2.0, "name": 0.1,
+}  # fmt: skip
+#: And in the end: which defect it is, so that the class token carries more than one direction.
+LATE_WEIGHTS = {
+    "contrastive": 1.0, "state": 0.25, "state_pair": 0.0, "kind": 1.0, "kind_pair": 2.0,
+    "dense": 2.0, "name": 0.1,
+}  # fmt: skip
 CLIP_NORM = 2.0
 
 EncodeImages = Callable[[Any, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
@@ -81,14 +89,18 @@ def compute_losses(
     with torch.autocast("cpu", torch.bfloat16):
         image, tokens = encode(trainer.clip.visual, batch.images, batch.positions)  # (B, D)
         own = encode_captions(trainer.clip, vocabulary.encode(batch.captions))  # (n, D)
-        others = encode_captions(trainer.clip, vocabulary.encode(batch.name_captions))
-    names = others.view(-1, 2, others.shape[1])  # (m, 2, D)
+        general = encode_captions(trainer.clip, vocabulary.encode(batch.name_captions))
+        specific = encode_captions(trainer.clip, vocabulary.encode(batch.kind_captions))
+    names = general.view(-1, 2, general.shape[1])  # (m, 2, D)
+    kinds = specific.view(-1, KINDS, specific.shape[1])  # (m, 7, D)
     scale = trainer.clip.logit_scale.exp().clamp(max=100)
     margin = scale * image @ (names[:, 1] - names[:, 0]).T  # (B, m)
     return {
         "contrastive": contrastive_loss(scale * image @ own.T, batch.positive),
         "state": state_loss(image, names, scale, batch.labels),
-        "pair": pair_loss(margin),
+        "state_pair": pair_loss(image, names, scale, batch.labels),
+        "kind": state_loss(image, kinds, scale, batch.kinds),
+        "kind_pair": pair_loss(image, kinds, scale, batch.kinds),
         "dense": dense_loss(trainer.heads(tokens), batch.targets),
         "name": name_loss(names),
         "logit_scale": scale.detach(),
@@ -102,7 +114,7 @@ def train_step(
     vocabulary: Vocabulary,
     encode: EncodeImages,
     rate: float,
-    weights: Mapping[str, float] = LOSS_WEIGHTS,
+    weights: Mapping[str, float] = EARLY_WEIGHTS,
 ) -> dict[str, float]:
     """One update at a learning rate; returns what `compute_losses` does, as numbers."""
     losses = compute_losses(trainer, batch, vocabulary, encode)

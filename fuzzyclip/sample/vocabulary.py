@@ -11,7 +11,7 @@ import open_clip
 import torch
 from torch import Tensor
 
-from fuzzyclip.sample.captions import ALL_TEMPLATES, STATES
+from fuzzyclip.sample.captions import ALL_TEMPLATES, DEFECT_STATES, STATES
 from fuzzyclip.sample.draw import PRETRAINING_RECIPES
 
 COMMON_ROWS = 512 + 4096  # letters, digits, signs, and the most frequent merges of the BPE
@@ -71,6 +71,7 @@ class Vocabulary:
     def __init__(self) -> None:
         self._tokenizer = open_clip.get_tokenizer("ViT-B-32")
         phrases = [text.format("") for text in (*ALL_TEMPLATES, *STATES[0], *STATES[1])]
+        phrases += [text.format("") for texts in DEFECT_STATES.values() for text in texts]
         names = [*OFFICIAL_CATEGORIES, *USEFUL_WORDS, *PRETRAINING_RECIPES]
         names += [name.replace("_", " ") for name in OFFICIAL_CATEGORIES]
         self.token_ids = collect_token_ids([*phrases, *names])
