@@ -5,8 +5,14 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Arguments, paths, logging: edits here change no result, so no stage depends on them.
-PLUMBING = {"stages/__init__.py", "stages/params.py", "stages/paths.py", "stages/run.py"}
+#: Arguments, paths, logging, safe writing: edits here change no result, so no stage depends on them.
+PLUMBING = {
+    "fuzzyclip/files.py",
+    "stages/__init__.py",
+    "stages/params.py",
+    "stages/paths.py",
+    "stages/run.py",
+}
 #: Reached by name through the registry; a stage depends on its own dataset's module.
 REGISTRY = "fuzzyclip/datasets/__init__.py"
 
