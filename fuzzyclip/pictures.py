@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from fuzzyclip.files import replace_file
 #: From normal to anomalous; readable in gray and without red-green vision.
 HEAT = "inferno"
 CONTOUR = "#00e5ff"
+#: What is drawn black, as a share of the most an anomaly map can be.
+FAINTEST = 1e-5
 CELL = 1.35  # inches of one picture
 DPI = 110
 
@@ -45,8 +48,9 @@ def draw_heatmaps(
 ) -> Figure:
     """Image, ground truth and map under one another, all maps on one fixed colour scale.
 
-    The scale runs from 0 to the number of summed blocks, the range an anomaly map can take, for
-    every picture of every run: a normal image stays dark.
+    The scale ends at the number of summed blocks, the most an anomaly map can be, for every picture
+    of every run: a normal image stays dark. It is logarithmic, because a softmax over cosines times
+    100 spans many decades.
 
     Args:
         examples: what to show, left to right.
@@ -76,7 +80,11 @@ def _draw_example(panels: NDArray[np.object_], example: Example, levels: int) ->
     panels[0].imshow(example.image)
     panels[0].set_title(example.title, fontsize=6.5)
     panels[1].imshow(example.mask, cmap="gray", vmin=0, vmax=1)
-    shown: AxesImage = panels[2].imshow(example.anomaly_map, cmap=HEAT, vmin=0, vmax=levels)
+    shown: AxesImage = panels[2].imshow(
+        np.maximum(example.anomaly_map, levels * FAINTEST),
+        cmap=HEAT,
+        norm=LogNorm(levels * FAINTEST, levels),
+    )
     if example.mask.any():
         panels[2].contour(example.mask, levels=[0.5], colors=CONTOUR, linewidths=0.7)
     return shown

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Arguments, paths, logging, safe writing: edits here change no result, so no stage depends on them.
+#: Arguments, paths, logging, safe writing: edits change no result, so no stage depends on them.
 PLUMBING = {
     "fuzzyclip/files.py",
     "stages/__init__.py",
