@@ -8,7 +8,8 @@ import pytest
 import yaml
 from imports import PLUMBING, REGISTRY, ROOT, close, list_external, list_imports
 
-from stages.params import read_params
+from stages.params import Params, read_params
+from stages.report import is_paper_setting
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 README = (ROOT / "README.md").read_text()
@@ -103,6 +104,19 @@ def test_readme_names_stages_and_parameters_that_exist():
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M), target
     for path in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
         assert (ROOT / path).exists(), f"README links to {path}"
+
+
+def test_the_papers_setting_in_the_readme_is_valid_and_is_the_papers():
+    (command,) = re.findall(r"^dvc exp run (.*vit_l_14_336.*)$", README, flags=re.M)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for key, value in re.findall(r"-S ([a-z_0-9.]+)=(\S+)", command):
+        *parents, last = key.split(".")
+        target = params
+        for parent in parents:
+            target = target[parent]
+        target[last] = yaml.safe_load(value)
+    assert is_paper_setting(Params.model_validate(params))
+    assert not is_paper_setting(read_params(ROOT / "params.yaml"))
 
 
 def test_no_file_is_too_long():
