@@ -111,7 +111,7 @@ def test_other_weights_and_images_are_refused(images, tiny, load_tiny, tmp_path)
     with pytest.raises(FeatureMismatchError, match="made with another backbone;"):
         open_category(tmp_path, compute_identity(load_tiny(seed=1), names))
     for others in (names[:-1], names[::-1], [*names, "9.png"]):
-        with pytest.raises(FeatureMismatchError, match="made with another images;"):
+        with pytest.raises(FeatureMismatchError, match="made with another images"):
             open_category(tmp_path, compute_identity(tiny, others))
     with pytest.raises(FeatureMismatchError, match="made with another format"):
         open_category(tmp_path, identity | {"format": 0})

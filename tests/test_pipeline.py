@@ -130,6 +130,17 @@ def test_one_run_holds_metrics_tables_data_and_versions(pipeline):
     assert used.dataset.digest in {out["md5"] for out in locked}
 
 
+def test_recording_again_adds_no_run(pipeline):
+    folder, _ = pipeline
+    output = run(folder, sys.executable, "-m", "stages.track")
+    assert "recorded already" in output
+    assert len(list_runs(folder)) == 1
+    (folder / "mlflow.db").rename(folder / "elsewhere.db")  # as in a fresh clone
+    assert "recorded as MLflow run" in run(folder, sys.executable, "-m", "stages.track")
+    assert len(list_runs(folder)) == 1
+    (folder / "elsewhere.db").replace(folder / "mlflow.db")
+
+
 def test_penalty_reruns_only_what_its_partition_changes(pipeline):
     folder, _ = pipeline
     before = (folder / "models/visa/partition.json").read_text()
