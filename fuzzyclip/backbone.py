@@ -108,6 +108,19 @@ def read_model_config(model: str) -> dict[str, Any]:
     return dict(named)
 
 
+def read_channels(model: str, weights: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Input mean and standard deviation that belong to a model's weights; OpenAI's if none do.
+
+    Read from open_clip's entry of a pretrained tag, or from a configuration file's
+    `preprocess_cfg`.
+    """
+    if model.endswith(".json"):
+        known = json.loads(Path(model).expanduser().read_text()).get("preprocess_cfg", {})
+    else:
+        known = open_clip.pretrained.get_pretrained_cfg(model, weights)
+    return tuple(known.get("mean", OPENAI_MEAN)), tuple(known.get("std", OPENAI_STD))
+
+
 def build_model(config: dict[str, Any], image_size: int, activation: str) -> nn.Module:
     """An open_clip CLIP with its own initialisation, for `image_size` and `activation`.
 
@@ -165,8 +178,8 @@ def load_backbone(
         activation: see `build_model`. Weights trained with QuickGELU also run with GELU, and
             APRIL-GAN's numbers were made that way.
         position_embedding: how the grid of position embeddings is resized, `bicubic` or `bilinear`.
-        mean: input mean; None takes OpenAI's.
-        std: input standard deviation; None takes OpenAI's.
+        mean: input mean; None takes the weights' own, see `read_channels`.
+        std: input standard deviation; likewise.
         sha256: expected digest of the weights file.
         allow_unverified: accept a weights file without an expected digest.
         device: see `choose_device`.
@@ -190,7 +203,8 @@ def load_backbone(
         _fill(clip, read_state_dict(path), position_embedding, path)
     where = choose_device(device)
     clip.eval().requires_grad_(False).to(where)
-    channels = (tuple(mean or OPENAI_MEAN), tuple(std or OPENAI_STD))
+    own = read_channels(model, weights)
+    channels = (tuple(mean or own[0]), tuple(std or own[1]))
     identity = {
         "config": config,
         "weights_sha256": digest,

@@ -100,7 +100,6 @@ class PromptLearner(nn.Module):
 
         Raises:
             PromptTooLongError: a sentence exceeds the text tower's context.
-            ValueError: the shape does not fit the sentences or the tower.
         """
         super().__init__()
         self.shape = shape
@@ -155,21 +154,15 @@ def write_sentences(stack: str, shape: PromptShape) -> list[str]:
 
 
 def count_words(backbone: Backbone, shape: PromptShape, end: Tensor) -> list[int]:
-    """Number of learnable words of each side.
+    """Number of learnable words of each side; E is cut to the shortest sentence's tokens.
 
-    Raises:
-        ValueError: a sentence has fewer words than are to be learnable.
+    The start and the end token stay frozen: a stack of one short name leaves fewer words than E.
     """
     if shape.layout == "template_ctx":
         heads = [sentence.split("{}")[0].strip() for sentence in TEMPLATES[shape.template]]
         return [count_tokens(backbone, head) - 2 for head in heads]
-    shortest = int(end.min()) - 1
-    if shape.words > shortest:
-        raise ValueError(
-            f"rpl.words is {shape.words}, but the shortest prompt has {shortest} tokens between "
-            "its start and end; lower rpl.words or take layout 'prepend'"
-        )
-    return [shape.words, shape.words]
+    count = min(shape.words, int(end.min()) - 1)
+    return [count, count]
 
 
 def fit_deep_tokens(shape: PromptShape, end: Tensor) -> int:

@@ -248,3 +248,16 @@ def test_device_names():
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("cuda:1") == torch.device("cuda:1")
     assert choose_device().type in {"cuda", "mps", "cpu"}
+
+
+def test_input_statistics_come_from_the_weights(tiny_config, tmp_path):
+    from fuzzyclip.backbone import OPENAI_MEAN, OPENAI_STD, read_channels
+
+    assert read_channels("ViT-L-14-336", "openai") == (OPENAI_MEAN, OPENAI_STD)
+    half = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert read_channels("ViT-B-16-SigLIP", "webli") == half
+    config = {"preprocess_cfg": {"mean": half[0], "std": half[1]}, "model_cfg": {}}
+    path = tmp_path / "hub.json"
+    path.write_text(json.dumps(config))
+    assert read_channels(str(path), "random") == half
+    assert read_channels(str(tiny_config), "random") == (OPENAI_MEAN, OPENAI_STD)

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from fuzzyclip import training
-from fuzzyclip.encoding import encode_text
+from fuzzyclip.encoding import encode_text, tokenize
 from fuzzyclip.rpl import (
     ATTACHMENTS,
     LAYOUTS,
@@ -181,10 +181,15 @@ def test_bad_shapes_are_refused(tiny):
     for changes in ({"words": 0}, {"deep_tokens": -1}, {"depth": 0}):
         with pytest.raises(ValueError, match="words >= 1"):
             PromptShape(**changes)
-    with pytest.raises(ValueError, match="shortest prompt has 8 tokens"):
-        PromptLearner(tiny, "object", PromptShape(words=12))
     with pytest.raises(PromptTooLongError):
         PromptLearner(tiny, " ".join([STACK] * 4), PromptShape())
+
+
+def test_a_short_stack_leaves_fewer_learnable_words(tiny):
+    learner = PromptLearner(tiny, "object", PromptShape(words=12))
+    ends = tokenize(tiny, [sentence.format("object") for sentence in TEMPLATES["c4"]]).argmax(1)
+    assert [len(words) for words in learner.ctx] == [int(ends.min()) - 1] * 2
+    assert learner(tiny).shape == (2, tiny.embed_dim)
 
 
 def draw_images(tiny, count=32):
