@@ -29,7 +29,7 @@ class TrainingImages:
     """The images that one cluster's layers are trained on.
 
     Attributes:
-        rows: index rows; `image_path` and `mask_path` relative to `root`.
+        rows: index rows with a column `mask_above`; their paths are relative to `root`.
         root: what the paths are relative to.
         features: stored features of each row's category.
         places: position of each row within its category's features.
@@ -93,8 +93,10 @@ class TrainingImages:
         return self.root / str(self.rows["image_path"].iloc[row])
 
     def _load_mask(self, row: int) -> np.ndarray:
-        path = str(self.rows["mask_path"].iloc[row])
-        return load_mask(self.root / path) if path else np.zeros((2, 2), dtype=bool)
+        chosen = self.rows.iloc[row]
+        if not chosen["mask_path"]:
+            return np.zeros((2, 2), dtype=bool)
+        return load_mask(self.root / str(chosen["mask_path"]), int(chosen["mask_above"]))
 
 
 def compute_alignment_losses(

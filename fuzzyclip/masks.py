@@ -21,9 +21,15 @@ def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
 
 
 def load_masks(rows: pd.DataFrame, root: Path, size: int) -> NDArray[np.bool_]:
-    """Masks of index rows, (B, S, S); all false where a row has none."""
+    """Masks of index rows, (B, S, S); all false where a row has none.
+
+    Args:
+        rows: index rows with a column `mask_above`, the value that defects exceed.
+        root: what the paths are relative to.
+        size: S.
+    """
     masks = np.zeros((len(rows), size, size), dtype=bool)
-    for mask, path in zip(masks, rows["mask_path"], strict=True):
+    for mask, path, above in zip(masks, rows["mask_path"], rows["mask_above"], strict=True):
         if path:
-            mask[:] = resize_mask(load_mask(root / path), size)
+            mask[:] = resize_mask(load_mask(root / path, above), size)
     return masks

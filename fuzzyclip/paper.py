@@ -9,6 +9,9 @@ IMAGE_TUPLE = ("image_auroc", "image_ap", "image_f1_max")
 #: Tables of the paper and the datasets in them, in the paper's order.
 TABLES = {"table_2": ("mvtec", "visa"), "table_3": ("btad", "dagm", "dtd", "sdd", "mpdd")}
 
+#: Which auxiliary set's model the paper tests on which dataset (section 3.2).
+PAIRS = {"mvtec": "visa", "visa": "mvtec"} | dict.fromkeys(TABLES["table_3"], "visa")
+
 #: Table 2, column "FuzzyCLIP (Ours)", and Table 3, rows "Ours". Table 3 prints no image F1-max; its
 #: image tuples are headed (AUROC, AP) but behave like (AP, AUROC): with more anomalous than normal
 #: images the first is the larger for every method, with fewer the second. They stand as printed.

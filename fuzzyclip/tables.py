@@ -5,6 +5,7 @@ paper to paper and is a proven source of errors.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,6 +57,33 @@ def collect_means(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def average_datasets(means: pd.DataFrame) -> pd.DataFrame:
     """Unweighted mean over datasets of each row of the table."""
     return means.groupby("row", sort=False)[[*METRICS]].mean().reset_index()
+
+
+def describe_datasets(tested: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """What each result was measured on: protocol, test images, licence, what was left out.
+
+    Args:
+        tested: dataset -> facts of its index (`fuzzyclip.datasets.index_file.Index`) and `prompts`.
+    """
+    lines = []
+    for name, info in tested.items():
+        counts = info["counts"].values()
+        lines.append(
+            {
+                "dataset": name,
+                "title": info["title"],
+                "protocol": info["protocol"],
+                "categories": len(info["counts"]),
+                "normal": sum(one["test_good"] for one in counts),
+                "anomalous": sum(one["test_bad"] for one in counts),
+                "mask pixels": info["masks"],
+                "verified": "yes" if info["verified"] else "no",
+                "left out": len(info["dropped"]),
+                "in both splits": len(info["duplicates"]),
+                "licence": "none (drawn)" if info["source"] == "sample" else info["licence"],
+            }
+        )
+    return pd.DataFrame(lines)
 
 
 def format_tuple(values: Mapping[str, float], metrics: Sequence[str]) -> str:

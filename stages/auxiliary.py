@@ -7,13 +7,13 @@ training stages depend on the manifest alone, so another dataset's change retrai
 
 from typing import Any
 
-from fuzzyclip.datasets import get_dataset
-from fuzzyclip.datasets.index import read_index
+from fuzzyclip.datasets.index_file import read_info
 from fuzzyclip.files import compute_sha256, write_json
 from stages import paths
 from stages.names import list_prompt_names
-from stages.params import Dataset, load_params
+from stages.params import load_params
 from stages.run import run_stage
+from stages.schema import Dataset
 
 PARAMS = ("auxiliary.${key}", "datasets")
 
@@ -22,20 +22,22 @@ def main(key: str) -> None:
     """Make data/auxiliary/<key>.json."""
     params = load_params(PARAMS, key=key)
     members = [describe(name, params.datasets[name]) for name in params.auxiliary[key]]
-    names = [category["prompt"] for member in members for category in member["categories"]]
+    prompts = [category["prompt"] for member in members for category in member["categories"]]
+    # Categories that share a prompt name (VisA's four circuit boards in words) are one to CSP.
+    names = list(dict.fromkeys(prompts))
     write_json(paths.auxiliary(key), {"auxiliary": key, "names": names, "members": members})
 
 
 def describe(dataset: str, settings: Dataset) -> dict[str, Any]:
     """One member: its categories in dataset order with prompt names, and digests of its inputs."""
-    spec = get_dataset(dataset)
-    frame = read_index(paths.index(dataset))
+    info = read_info(paths.index_info(dataset))
     shards = sorted(paths.features(dataset).glob("*/*.safetensors"))
     return {
         "dataset": dataset,
+        "mask_above": settings.mask_above,
         "categories": [
             {"category": name, "prompt": prompt}
-            for name, prompt in list_prompt_names(frame, dict(spec.categories), settings).items()
+            for name, prompt in list_prompt_names(info, settings).items()
         ],
         "index_sha256": compute_sha256(paths.index(dataset)),
         "features_sha256": {

@@ -7,7 +7,7 @@ from torch import Tensor
 from fuzzyclip.backbone import Backbone, load_backbone
 from fuzzyclip.encoding import count_tokens, encode_text
 from fuzzyclip.text import encode_stack
-from stages.params import Params
+from stages.schema import Params
 
 #: What a stage that loads the backbone declares.
 CLIP_PARAMS = ("backbone", "backbones.${backbone}")

@@ -11,8 +11,9 @@ from fuzzyclip.text import stack_names
 from stages import paths
 from stages.clip import CLIP_PARAMS, encode_names, load_clip
 from stages.members import open_auxiliary, read_manifest
-from stages.params import Params, load_params
+from stages.params import load_params
 from stages.run import run_stage
+from stages.schema import Params
 
 PARAMS = (*CLIP_PARAMS, "seed", "text", "csp")
 
@@ -61,8 +62,9 @@ def compute_points(backbone: Backbone, params: Params, key: str, names: list[str
     if kind == "bare":
         return normalise(encode_text(backbone, [f"a photo of a {name}." for name in names])).cpu()
     if kind == "image":
-        features = open_auxiliary(key, backbone).features
-        means = [normalise(features[name].image_embed).mean(dim=0) for name in names]
+        auxiliary = open_auxiliary(key, backbone)
+        embeds, owners = normalise(auxiliary.image_embed), auxiliary.rows["name"].to_numpy()
+        means = [embeds[torch.from_numpy(owners == name)].mean(dim=0) for name in names]
         return normalise(torch.stack(means))
     sides = torch.stack([encode_names(backbone, params, [name]) for name in names])  # (N, D, 2)
     if kind == "both":

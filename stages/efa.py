@@ -13,8 +13,9 @@ from fuzzyclip.tensor_files import write_tensors
 from stages import paths
 from stages.clip import CLIP_PARAMS, encode_names, load_clip
 from stages.members import AuxiliarySet, open_auxiliary
-from stages.params import Params, choose, load_params
+from stages.params import choose, load_params
 from stages.run import run_stage
+from stages.schema import Params
 from stages.training_files import checkpoint_path, write_curve
 
 PARAMS = (*CLIP_PARAMS, "seed", "text", "efa.train")
@@ -28,6 +29,11 @@ def main(key: str) -> None:
     partition = json.loads(paths.partition(key).read_text())
     backbone = load_clip(params)
     auxiliary = open_auxiliary(key, backbone)
+    if unmasked := auxiliary.find_unmasked():
+        raise ValueError(
+            f"auxiliary.{key}: {', '.join(unmasked)} has anomalous images without masks; EFA "
+            "learns from masks, so it can be tested on but not trained on"
+        )
     training = params.efa.train
     learning_rate = choose(training.learning_rate, key, "efa.train.learning_rate")
     mosaic = choose(params.efa.train.mosaic, key, "efa.train.mosaic")
@@ -81,10 +87,10 @@ def gather_images(
     return TrainingImages(
         rows=rows,
         root=Path(),
-        features=[auxiliary.features[name] for name in rows["name"]],
+        features=[auxiliary.features[member] for member in rows["member"]],
         places=rows["place"].tolist(),
         backbone=backbone,
-        mosaics=plan_mosaics(rows["name"].tolist(), params.efa.train.epochs, mosaic, params.seed),
+        mosaics=plan_mosaics(rows["member"].tolist(), params.efa.train.epochs, mosaic, params.seed),
         workers=params.machine.workers,
     )
 

@@ -13,9 +13,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from fuzzyclip.backbone import Backbone
-from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.images import load_image
-from fuzzyclip.datasets.index import read_index
+from fuzzyclip.datasets.index_file import read_info
 from fuzzyclip.encoding import encode_images
 from fuzzyclip.features import CategoryFeatures
 from fuzzyclip.files import write_json, write_text
@@ -53,13 +52,13 @@ def main(key: str) -> None:
     model = read_model(params.pairs[key], key)
     backbone = load_clip(params)
     check_backbone(model, backbone)
-    frame = read_index(paths.index(key))
-    prompts = list_prompt_names(frame, dict(get_dataset(key).categories), params.datasets[key])
-    texts = SharedTexts(backbone, params, model, list(prompts.values()))
+    info, dataset = read_info(paths.index_info(key)), params.datasets[key]
+    prompts = list_prompt_names(info, dataset)
+    texts = SharedTexts(backbone, params, model, list(dict.fromkeys(prompts.values())))
     table, scores, overlays = [], [], Overlays(params.evaluation.overlays)
     for category, prompt in prompts.items():
-        rows, features = open_dataset(key, category, backbone)
-        masks = load_masks(rows, Path(), backbone.image_size)
+        rows, features = open_dataset(key, category, backbone, dataset.mask_above)
+        masks = load_masks(rows, Path(), backbone.image_size) if has_masks(rows) else None
         listing = rows[["image_path", "category", "label", "defect"]].copy()
         for name, scorer in texts.build_scorers(prompt).items():
             result = score_category(
@@ -79,6 +78,7 @@ def main(key: str) -> None:
         scores.append(listing)
         log.info("%s/%s: %s", key, category, table[-1])
     write_results(key, table, pd.concat(scores), overlays)
+    write_json(paths.tested(key), info | {"prompts": prompts})
 
 
 def read_model(auxiliary: str, dataset: str) -> dict[str, Any]:
@@ -117,6 +117,11 @@ def check_backbone(model: dict[str, Any], backbone: Backbone) -> None:
             )
 
 
+def has_masks(rows: pd.DataFrame) -> bool:
+    """Whether every anomalous image has a mask; without, pixel metrics are absent, never zero."""
+    return not ((rows["label"] == 1) & (rows["mask_path"] == "")).any()
+
+
 def iterate_batches(
     rows: pd.DataFrame, features: CategoryFeatures, backbone: Backbone, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -137,11 +142,12 @@ def describe(
     scorer: Scorer,
     rows: pd.DataFrame,
     result: Scores,
-    masks: np.ndarray,
+    masks: np.ndarray | None,
 ) -> dict[str, Any]:
     """One line of the category table: metrics in percent, absent where undefined."""
     values = compute_image_metrics(result.image_scores, rows["label"].to_numpy())
-    values |= compute_pixel_metrics(result.maps, masks)
+    if masks is not None:
+        values |= compute_pixel_metrics(result.maps, masks)
     line: dict[str, Any] = {
         "row": name,
         "category": category,
@@ -160,15 +166,18 @@ class Overlays:
         self.titles: list[str] = []
         self.tensors: dict[str, list[Tensor]] = {"images": [], "masks": [], "maps": []}
 
-    def keep(self, rows: pd.DataFrame, masks: np.ndarray, result: Scores) -> None:
-        """Choose among a category's anomalous images."""
+    def keep(self, rows: pd.DataFrame, masks: np.ndarray | None, result: Scores) -> None:
+        """Choose among a category's anomalous images; without masks nothing is outlined."""
+        note = ""
+        if masks is None:
+            masks, note = np.zeros(result.maps.shape, dtype=bool), " (no mask)"
         anomalous = np.flatnonzero(rows["label"].to_numpy() == 1)
         count = min(self.per_category, len(anomalous))
         places = np.linspace(0, len(anomalous) - 1, count + 2)[1:-1].round().astype(int)
         for row in anomalous[places]:
             picked = rows.iloc[row]
             image = load_image(Path(str(picked["image_path"]))).resize(masks.shape[:0:-1])
-            self.titles.append(f"{picked['category']}\n{picked['defect']}")
+            self.titles.append(f"{picked['category']}\n{picked['defect']}{note}")
             self.tensors["images"].append(torch.from_numpy(np.array(image)))  # (S, S, 3)
             self.tensors["masks"].append(torch.from_numpy(masks[row]))
             self.tensors["maps"].append(torch.from_numpy(result.maps[row]).half())

@@ -2,12 +2,13 @@
 
 import shutil
 
-from fuzzyclip.datasets.index import read_index
+from fuzzyclip.datasets.index_file import read_index
 from fuzzyclip.features import write_category
 from stages import paths
 from stages.clip import CLIP_PARAMS, load_clip
-from stages.params import Params, load_params
+from stages.params import load_params
 from stages.run import run_stage
+from stages.schema import Params
 
 PARAMS = (*CLIP_PARAMS, "features")
 

@@ -4,31 +4,45 @@ import json
 import logging
 
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.datasets.index import build_index, count_images, write_index
+from fuzzyclip.datasets.index import build_index
+from fuzzyclip.datasets.index_file import write_index
+from fuzzyclip.datasets.meta import write_meta
 from stages import paths
 from stages.params import load_params
 from stages.run import run_stage
 
-PARAMS = ("datasets.${key}",)
+PARAMS = (
+    "data.on_error",
+    "datasets.${key}.kind",
+    "datasets.${key}.protocol",
+    "datasets.${key}.counts",
+    "datasets.${key}.mask_above",
+)
 
 log = logging.getLogger(__name__)
 
 
 def main(key: str) -> None:
-    """Make data/index/<key>.csv; every fault of the images is reported at once."""
+    """Make data/index/<key>.csv, .json and .meta.json; every fault is reported at once."""
     params = load_params(PARAMS, key=key)
     dataset = params.datasets[key]
     record = json.loads(paths.record(key).read_text())
-    frame = build_index(
-        get_dataset(key),
+    index = build_index(
+        get_dataset(dataset.kind),
         paths.raw(key),
         protocol=dataset.protocol,
         categories=record["categories"],
         expect_counts=dataset.counts == "published" and record["source"] != "sample",
+        on_error=params.data.on_error,
+        mask_above=dataset.mask_above,
+        workers=params.machine.workers,
     )
-    for name, counts in count_images(frame).items():
-        log.info("%s/%s: %s", key, name, counts._asdict())
-    write_index(frame, paths.index(key))
+    for name, counts in index.info["counts"].items():
+        log.info("%s/%s: %s", key, name, counts)
+    index.info["source"] = record["source"]
+    index.info["verified"] = all(entry["verified"] for entry in record["archives"])
+    write_index(index, paths.index(key), paths.index_info(key))
+    write_meta(index.frame, index.info, paths.index_meta(key))
 
 
 if __name__ == "__main__":

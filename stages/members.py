@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fuzzyclip.backbone import Backbone
-from fuzzyclip.datasets.index import read_index
+from fuzzyclip.datasets.index_file import read_index
 from fuzzyclip.features import CategoryFeatures, compute_identity, open_category
 from stages import paths
 
@@ -19,10 +19,11 @@ class AuxiliarySet:
     """The test images of an auxiliary set, all members, in manifest order.
 
     Attributes:
-        names: prompt names of its categories; the order in which they are stacked.
-        rows: index rows with paths relative to the pipeline's folder, and columns `dataset`,
-            `name` (prompt name of the category) and `place` (row within the category's features).
-        features: stored features by prompt name.
+        names: distinct prompt names of its categories; the order in which they are stacked.
+        rows: index rows with paths relative to the pipeline's folder, and columns `member`
+            (dataset and category), `name` (prompt name of the category), `place` (row within the
+            category's features) and `mask_above`.
+        features: stored features by `member`, in the order of the rows.
     """
 
     names: list[str]
@@ -32,7 +33,12 @@ class AuxiliarySet:
     @property
     def image_embed(self) -> Tensor:
         """Class features of all rows, (N, D), not normalised."""
-        return torch.cat([self.features[name].image_embed for name in self.names])
+        return torch.cat([stored.image_embed for stored in self.features.values()])
+
+    def find_unmasked(self) -> list[str]:
+        """Members that have anomalous images without masks."""
+        without = self.rows[(self.rows["label"] == 1) & (self.rows["mask_path"] == "")]
+        return sorted(set(without["member"]))
 
 
 def read_manifest(name: str) -> dict[str, Any]:
@@ -42,9 +48,12 @@ def read_manifest(name: str) -> dict[str, Any]:
 
 
 def open_dataset(
-    dataset: str, category: str, backbone: Backbone
+    dataset: str, category: str, backbone: Backbone, mask_above: int
 ) -> tuple[pd.DataFrame, CategoryFeatures]:
-    """Test rows of a category, paths relative to the pipeline's folder, and their features."""
+    """Test rows of a category and their features.
+
+    The rows' paths are relative to the pipeline's folder; `mask_above` becomes a column.
+    """
     frame = read_index(paths.index(dataset))
     rows = frame[(frame["split"] == "test") & (frame["category"] == category)].copy()
     identity = compute_identity(backbone, list(rows["image_path"]))
@@ -52,29 +61,19 @@ def open_dataset(
     root = paths.raw(dataset).as_posix()
     rows["image_path"] = [f"{root}/{path}" for path in rows["image_path"]]
     rows["mask_path"] = [f"{root}/{path}" if path else "" for path in rows["mask_path"]]
-    return rows.reset_index(drop=True), features
+    return rows.assign(mask_above=mask_above).reset_index(drop=True), features
 
 
 def open_auxiliary(name: str, backbone: Backbone) -> AuxiliarySet:
-    """All test images of an auxiliary set.
-
-    Raises:
-        ValueError: two categories share a prompt name.
-    """
+    """All test images of an auxiliary set."""
     manifest = read_manifest(name)
-    if len(set(manifest["names"])) < len(manifest["names"]):
-        raise ValueError(
-            f"auxiliary set {name}: two categories share a prompt name; set names: raw for one of "
-            "its datasets"
-        )
     frames, features = [], {}
     for member in manifest["members"]:
         for category in member["categories"]:
-            rows, stored = open_dataset(member["dataset"], category["category"], backbone)
-            frames.append(
-                rows.assign(
-                    dataset=member["dataset"], name=category["prompt"], place=range(len(rows))
-                )
+            rows, stored = open_dataset(
+                member["dataset"], category["category"], backbone, member["mask_above"]
             )
-            features[category["prompt"]] = stored
+            key = f"{member['dataset']}/{category['category']}"
+            frames.append(rows.assign(member=key, name=category["prompt"], place=range(len(rows))))
+            features[key] = stored
     return AuxiliarySet(manifest["names"], pd.concat(frames, ignore_index=True), features)

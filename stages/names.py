@@ -1,17 +1,28 @@
 """Names of categories in prompts."""
 
-import pandas as pd
+from typing import Any
 
-from stages.params import Dataset
+from stages.schema import Dataset
 
 
-def list_prompt_names(
-    frame: pd.DataFrame, readable: dict[str, str], settings: Dataset
-) -> dict[str, str]:
-    """Category to prompt name, in the dataset's own order, for the categories in the index."""
-    present = set(frame["category"])
-    return {
-        category: name if settings.names == "readable" else category
-        for category, name in readable.items()
-        if category in present
-    }
+def list_prompt_names(info: dict[str, Any], settings: Dataset) -> dict[str, str]:
+    """Category to prompt name, in the dataset's own order, for the categories in the index.
+
+    Args:
+        info: from the dataset's index.
+        settings: the dataset's entry in params.yaml.
+
+    Raises:
+        ValueError: a name is given for a category that the index does not have.
+    """
+    readable: dict[str, str] = info["categories"]
+    names = settings.names
+    if names == "readable":
+        return readable
+    given = {} if names == "raw" else dict(names)
+    if unknown := sorted(set(given) - set(readable)):
+        raise ValueError(
+            f"datasets.*.names: {', '.join(unknown)} is no category of {info['title']}; there are "
+            f"{', '.join(readable)}"
+        )
+    return {category: given.get(category, category) for category in readable}

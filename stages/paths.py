@@ -34,9 +34,24 @@ def index(dataset: str) -> Path:
     return Path("data/index") / f"{dataset}.csv"
 
 
+def index_info(dataset: str) -> Path:
+    """What is known of the dataset as a whole: protocol, counts, licence, what was dropped."""
+    return Path("data/index") / f"{dataset}.json"
+
+
+def index_meta(dataset: str) -> Path:
+    """The index in the field's interchange format."""
+    return Path("data/index") / f"{dataset}.meta.json"
+
+
 def features(dataset: str) -> Path:
     """Folder of the dataset's stored features, one subfolder a category."""
     return Path("features") / dataset
+
+
+def tested(dataset: str) -> Path:
+    """What a result was measured on: the index's facts, and the names in the prompts."""
+    return RESULTS / dataset / "dataset.json"
 
 
 def auxiliary(name: str) -> Path:

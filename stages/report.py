@@ -1,15 +1,16 @@
 """report: the paper's tables, per-category tables and pictures from the results."""
 
+import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from safetensors import safe_open
 
-from fuzzyclip.datasets import get_dataset
 from fuzzyclip.files import write_text
 from fuzzyclip.metrics import METRICS
-from fuzzyclip.paper import TABLES
+from fuzzyclip.paper import PAIRS, TABLES
 from fuzzyclip.pictures import (
     Example,
     draw_bars,
@@ -24,12 +25,14 @@ from fuzzyclip.tables import (
     average_datasets,
     build_table,
     collect_means,
+    describe_datasets,
     to_markdown,
 )
 from fuzzyclip.tensor_files import read_header
 from stages import paths
-from stages.params import Params, load_params
+from stages.params import load_params
 from stages.run import run_stage
+from stages.schema import Params
 
 PARAMS = (
     "backbone",
@@ -68,9 +71,10 @@ def main() -> None:
     """Make metrics/tables and report."""
     params = load_params(PARAMS)
     results = {name: read_categories(name) for name in params.pairs}
+    tested = {name: json.loads(paths.tested(name).read_text()) for name in params.pairs}
     means = collect_means(results)
-    write_tables(params, means, results)
-    draw_pictures(params, means)
+    write_tables(params, means, results, tested)
+    draw_pictures(params, means, tested)
 
 
 def read_categories(dataset: str) -> pd.DataFrame:
@@ -82,12 +86,11 @@ def read_categories(dataset: str) -> pd.DataFrame:
 def is_paper_setting(params: Params) -> bool:
     """Whether the run may stand beside the paper's numbers: its data, backbone and pairs."""
     clip = params.backbones[params.backbone]
-    visa_to_all = all(
-        name == ("mvtec" if dataset == "visa" else "visa") for dataset, name in params.pairs.items()
-    )
+    pairs = {dataset: name for dataset, name in params.pairs.items() if dataset in PAIRS}
+    papers_pairs = all(PAIRS[dataset] == name for dataset, name in pairs.items())
     whole = all(
         params.datasets[name].categories is None and params.datasets[name].counts == "published"
-        for name in params.pairs
+        for name in pairs
     )
     return (
         params.data.source == "official"
@@ -95,15 +98,20 @@ def is_paper_setting(params: Params) -> bool:
         and clip.weights != "random"
         and clip.image_size == 518
         and clip.blocks == [6, 12, 18, 24]
-        and visa_to_all
+        and papers_pairs
         and whole
     )
 
 
-def write_tables(params: Params, means: pd.DataFrame, results: dict[str, pd.DataFrame]) -> None:
+def write_tables(
+    params: Params,
+    means: pd.DataFrame,
+    results: dict[str, pd.DataFrame],
+    tested: dict[str, dict[str, Any]],
+) -> None:
     """Tables 2 and 3 in the paper's layout, all means, and per-category tables; .md and .csv."""
     paper = is_paper_setting(params)
-    titles = {name: get_dataset(name).title for name in params.pairs}
+    titles = {name: name_dataset(name, info) for name, info in tested.items()}
     notes = [FORM_NOTE, *([PRINTED_NOTE] if paper else [])]
     notes += [SAMPLE_DATA_NOTE] if params.data.source == "sample" else []
     notes += [SAMPLE_CLIP_NOTE] if params.backbone == "sample" else []
@@ -121,6 +129,9 @@ def write_tables(params: Params, means: pd.DataFrame, results: dict[str, pd.Data
         summary += [f"## {title}", "", to_markdown(frame)]
     averages = average_datasets(means)
     summary += [f"## Mean over {len(results)} dataset(s)", "", to_markdown(averages)]
+    described = describe_datasets(tested)
+    summary += ["## What was tested", "", to_markdown(described)]
+    write_text(paths.TABLES / "datasets.csv", _to_csv(described))
     write_text(paths.TABLES / "means.csv", _to_csv(means))
     write_text(paths.TABLES / "averages.csv", _to_csv(averages))
     write_text(paths.TABLES / "summary.md", "\n".join(summary))
@@ -132,12 +143,18 @@ def write_tables(params: Params, means: pd.DataFrame, results: dict[str, pd.Data
         write_text(paths.TABLES / "categories" / f"{dataset}.md", text)
 
 
+def name_dataset(key: str, info: dict[str, Any]) -> str:
+    """Title of a dataset in tables; one's own images go by their key."""
+    title: str = info["title"]
+    return key if info["source"] == "own" else title
+
+
 def _to_csv(frame: pd.DataFrame) -> str:
     text: str = frame.to_csv(index=False, float_format="%.4f", lineterminator="\n")
     return text
 
 
-def draw_pictures(params: Params, means: pd.DataFrame) -> None:
+def draw_pictures(params: Params, means: pd.DataFrame, tested: dict[str, dict[str, Any]]) -> None:
     """Heatmaps of each dataset and an overview, metrics by dataset, and training curves."""
     shown: list[str] = list(params.evaluation.rows)
     save_figure(
@@ -150,7 +167,7 @@ def draw_pictures(params: Params, means: pd.DataFrame) -> None:
         examples = read_examples(dataset)
         if not examples:
             continue
-        title = f"{get_dataset(dataset).title}, model trained on {auxiliary}"
+        title = f"{name_dataset(dataset, tested[dataset])}, model trained on {auxiliary}"
         figure = draw_heatmaps(examples, levels, f"{title}: image, ground truth, anomaly map")
         save_figure(figure, paths.REPORT / f"heatmaps_{dataset}.png")
         chosen = examples[:: max(1, len(examples) // OVERVIEW)][:OVERVIEW]

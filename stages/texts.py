@@ -11,7 +11,7 @@ from fuzzyclip.encoding import normalise
 from fuzzyclip.scoring import Scorer, build_trained, build_untrained, describe_test_prompt
 from fuzzyclip.text import stack_names
 from stages.clip import encode_names
-from stages.params import Params
+from stages.schema import Params
 
 
 class SharedTexts:

@@ -49,7 +49,7 @@ def main() -> None:
         with mlflow.start_run(run_name=name) as run:
             log_numbers(client, run.info.run_id, tags)
             log_files()
-            log_datasets(list(params.pairs), params.data.source)
+            log_datasets(list(params.pairs))
         log.info("recorded as MLflow run %s (%s)", name, run.info.run_id)
     log.info("compare the runs:\n  %s", describe_ui(experiment))
 
@@ -159,21 +159,28 @@ def log_files() -> None:
     mlflow.log_table(own, "results_table.json")  # `dataset` first: the UI groups by it
 
 
-def log_datasets(datasets: list[str], source: str) -> None:
-    """What was evaluated, by DVC's own digest of the images, with its licence."""
+def log_datasets(datasets: list[str]) -> None:
+    """What was evaluated, by DVC's own digest of the images, with licence, protocol and counts."""
     locked = read_lock()
     for name in datasets:
-        record = json.loads(paths.record(name).read_text())
+        info = json.loads(paths.tested(name).read_text())
         digests = {
             out["path"]: out["md5"] for out in locked.get(f"download@{name}", {}).get("outs", [])
         }
-        origin: Any = HTTPDatasetSource(record["page"])
-        if source == "sample":
-            origin = CodeDatasetSource({"mlflow.source.name": "fuzzyclip.sample.archives"})
+        origin: Any = HTTPDatasetSource(info["page"])
+        if info["source"] != "official":
+            made = {"sample": "fuzzyclip.sample.archives", "own": "own images"}[info["source"]]
+            origin = CodeDatasetSource({"mlflow.source.name": made})
         data = MetaDataset(origin, name=name, digest=digests.get(paths.raw(name).as_posix()))
         mlflow.log_input(data, context="eval")
-        mlflow.set_tag(
-            f"licence.{name}", "none (drawn)" if source == "sample" else record["licence"]
+    for line in pd.read_csv(paths.TABLES / "datasets.csv").to_dict("records"):
+        name = line.pop("dataset")
+        mlflow.set_tags(
+            {
+                f"licence.{name}": line["licence"],
+                f"protocol.{name}": line["protocol"],
+                f"images.{name}": f"{line['normal']} normal, {line['anomalous']} anomalous",
+            }
         )
 
 

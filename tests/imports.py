@@ -12,6 +12,7 @@ PLUMBING = {
     "stages/params.py",
     "stages/paths.py",
     "stages/run.py",
+    "stages/schema.py",
 }
 #: Reached by name through the registry; a stage depends on its own dataset's module.
 REGISTRY = "fuzzyclip/datasets/__init__.py"

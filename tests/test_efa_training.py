@@ -42,6 +42,7 @@ def folder(tmp_path_factory):
             {
                 "image_path": f"{number}.png",
                 "mask_path": f"{number}_mask.png" if mask.any() else "",
+                "mask_above": 0,
             }
         )
     return root, pd.DataFrame(lines)

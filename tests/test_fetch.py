@@ -3,20 +3,18 @@
 import hashlib
 import io
 import os
-import threading
 import zipfile
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fuzzyclip.datasets import get_dataset
+from fuzzyclip.datasets.counts import count_images
 from fuzzyclip.datasets.fetch import fetch_dataset
-from fuzzyclip.datasets.index import build_index, count_images
+from fuzzyclip.datasets.index import build_index
 from fuzzyclip.datasets.layouts import mvtec_lister
-from fuzzyclip.datasets.spec import Archive, DatasetError, DatasetSpec, SplitCounts
+from fuzzyclip.datasets.spec import Archive, DatasetError, DatasetSpec, Protocol, SplitCounts
 
 FILES = {"nut/test/good/000.png": b"a", "nut/test/hole/000.png": b"b", "readme.txt": b"c"}
 
@@ -39,9 +37,7 @@ def toy(data: bytes | None = None, urls: tuple[str, ...] = ()) -> DatasetSpec:
         licence="CC0",
         archives=(Archive("toy.zip", urls, digest),),
         categories={"nut": "nut"},
-        protocols=("official",),
-        counts={"official": {"nut": SplitCounts(0, 1, 1)}},
-        make_index=mvtec_lister(),
+        protocols={"official": Protocol("all", mvtec_lister(), {"nut": SplitCounts(0, 1, 1)})},
         instructions="Ask the authors.",
     )
 
@@ -112,7 +108,7 @@ def test_failure_keeps_the_older_folder(tmp_path: Path) -> None:
     (tmp_path / "toy.zip").write_bytes(zip_bytes({"bolt/x.png": b""}))
     (tmp_path / "raw/toy").mkdir(parents=True)
     (tmp_path / "raw/toy/old").touch()
-    with pytest.raises(DatasetError, match=r"Toy: no folder named nut inside; found 00/bolt"):
+    with pytest.raises(DatasetError, match=r"Toy: nothing named nut inside; found 00/bolt"):
         fetch(toy(), tmp_path / "raw/toy", archives_dir=tmp_path, allow_unverified=True)
     assert files_below(tmp_path / "raw") == {"toy/old": b""}
 
@@ -137,25 +133,50 @@ def test_wrong_checksum_needs_an_explicit_word(tmp_path: Path) -> None:
         fetch(spec, tmp_path / "raw", archives_dir=tmp_path, sha256={"tyo.zip": "0" * 64})
 
 
-def test_unknown_checksum_needs_an_explicit_word(tmp_path: Path) -> None:
-    (tmp_path / "toy.zip").write_bytes(zip_bytes(FILES))
-    with pytest.raises(DatasetError, match="no known checksum"):
-        fetch(toy(), tmp_path / "raw", archives_dir=tmp_path)
+def test_download_without_a_checksum_needs_an_explicit_word(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no checksum of it is known"):
         fetch(toy(urls=("http://127.0.0.1:1/toy.zip",)), tmp_path / "raw", download=True)
 
 
-def test_extracted_folder_is_copied(tmp_path: Path) -> None:
+def test_what_somebody_placed_and_nobody_published_a_checksum_of_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "toy.zip").write_bytes(zip_bytes(FILES))
+    record = fetch(toy(), tmp_path / "raw", archives_dir=tmp_path)
+    assert record["archives"][0]["verified"] is False
+    assert record["archives"][0]["sha256"] in caplog.text
+
+
+@pytest.mark.parametrize("by", ["archives", "name", "path"])
+def test_extracted_folder_is_copied(by: str, tmp_path: Path) -> None:
+    folder = tmp_path / "archives" / {"archives": "toy", "name": "raw", "path": "mine"}[by]
     for name, content in FILES.items():
-        path = tmp_path / "archives/toy" / name
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    options = {"archives_dir": tmp_path / "archives"}
-    with pytest.raises(DatasetError, match="extracted folder"):
-        fetch(toy(b"any"), tmp_path / "raw", **options)
-    record = fetch(toy(b"any"), tmp_path / "raw", allow_unverified=True, **options)
-    assert [record["archives"][0][key] for key in ("kind", "verified")] == ["folder", False]
-    assert files_below(tmp_path / "raw") == FILES == files_below(tmp_path / "archives/toy")
+    options = {"path": folder} if by == "path" else {"archives_dir": tmp_path / "archives"}
+    record = fetch(toy(b"any"), tmp_path / "raw", **options)
+    (entry,) = record["archives"]
+    assert [entry[key] for key in ("kind", "verified")] == ["folder", False]
+    assert files_below(tmp_path / "raw") == FILES == files_below(folder)
+    # the folder's own checksum, as the first time recorded it, verifies it the next time
+    again = fetch(toy(b"any"), tmp_path / "raw", sha256={entry["file"]: entry["sha256"]}, **options)
+    assert again["archives"][0]["verified"] is True
+    (folder / "nut/test/good/000.png").write_bytes(b"changed")
+    with pytest.raises(DatasetError, match="correct the checksum given"):
+        fetch(toy(b"any"), tmp_path / "raw", sha256={entry["file"]: entry["sha256"]}, **options)
+    assert files_below(tmp_path / "raw") == FILES
+
+
+def test_path_of_one_archive_under_any_name(tmp_path: Path) -> None:
+    data = zip_bytes(FILES)
+    (tmp_path / "copy of toy (1).zip").write_bytes(data)
+    record = fetch(toy(data), tmp_path / "raw", path=tmp_path / "copy of toy (1).zip")
+    assert record["archives"][0]["verified"] is True
+    with pytest.raises(DatasetError, match=r"gone is not there"):
+        fetch(toy(data), tmp_path / "raw", path=tmp_path / "gone")
+    with pytest.raises(DatasetError, match="10 archives"):
+        fetch(get_dataset("dagm"), tmp_path / "dagm", path=tmp_path / "copy of toy (1).zip")
 
 
 @pytest.mark.parametrize("placed", ["Class2/Class2", "Class2", "."])
@@ -187,77 +208,6 @@ def test_no_download_without_permission(tmp_path: Path) -> None:
         fetch(get_dataset("btad"), tmp_path / "raw", archives_dir=tmp_path)
 
 
-Serve = Callable[[dict[str, bytes]], str]
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """A loopback server; `/short/...` promises more bytes than it sends."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    pages: dict[str, bytes] = {}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = pages.get(self.path)
-            if self.path.startswith("/moved/"):
-                self.send_response(302)
-                self.send_header("Location", self.path.removeprefix("/moved"))
-                self.end_headers()
-            elif body is None:
-                self.send_error(404)
-            else:
-                missing = 10 if self.path.startswith("/short/") else 0
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body) + missing))
-                self.end_headers()
-                self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-
-    def start(content: dict[str, bytes]) -> str:
-        pages.update(content)
-        return f"http://127.0.0.1:{server.server_address[1]}"
-
-    yield start
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_addresses_are_tried_in_order(serve: Serve, tmp_path: Path) -> None:
-    data = zip_bytes(FILES)
-    host = serve({"/good.zip": data, "/wrong.zip": b"other", "/short/toy.zip": data})
-    paths = ("/gone.zip", "/wrong.zip", "/short/toy.zip", "/moved/good.zip")
-    spec = toy(data, ("http://127.0.0.1:1/dead.zip", *(host + path for path in paths)))
-    archives = tmp_path / "archives"
-    record = fetch(spec, tmp_path / "raw", archives_dir=archives, download=True)
-    assert record["archives"][0]["source"] == f"{host}/moved/good.zip"
-    assert record["archives"][0]["verified"] is True
-    assert files_below(tmp_path / "raw") == FILES
-    assert files_below(archives) == {"toy.zip": data}
-    # the archive is there now: the second time needs no network
-    again = fetch(spec, tmp_path / "raw2", archives_dir=archives)
-    assert again["archives"][0]["source"] == "placed by hand"
-
-
-def test_every_failed_address_is_reported(serve: Serve, tmp_path: Path) -> None:
-    data = zip_bytes(FILES)
-    host = serve({"/wrong.zip": b"other", "/short/toy.zip": data})
-    paths = ("/wrong.zip", "/short/toy.zip", "/gone.zip")
-    spec = toy(data, (*(host + path for path in paths), "file:///etc/passwd"))
-    with pytest.raises(DatasetError) as error:
-        fetch(spec, tmp_path / "raw", download=True, allow_unverified=True)
-    text = str(error.value)
-    for part in ("wrong.zip: sha256 is", "broke off after", "404", "only http and https"):
-        assert part in text
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.skipif("FUZZYCLIP_REAL_DATA" not in os.environ, reason="FUZZYCLIP_REAL_DATA not set")
 @pytest.mark.parametrize(
     ("name", "categories", "expected"),
@@ -286,8 +236,8 @@ def test_real_cuts(tmp_path: Path, name: str, categories: list[str], expected: S
     frame = build_index(
         spec,
         tmp_path / name,
-        protocol=spec.protocols[0],
+        protocol=spec.default_protocol,
         categories=categories,
         expect_counts=False,
-    )
+    ).frame
     assert count_images(frame) == dict.fromkeys(categories, expected)

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fuzzyclip.datasets import REGISTRY, get_dataset
+from fuzzyclip.datasets import get_dataset
+from fuzzyclip.datasets.counts import count_images
 from fuzzyclip.datasets.fetch import fetch_dataset
 from fuzzyclip.datasets.images import load_image, load_mask
-from fuzzyclip.datasets.index import build_index, count_images
+from fuzzyclip.datasets.index import build_index
 from fuzzyclip.datasets.spec import DatasetError, SplitCounts
 from fuzzyclip.sample.archives import sample_categories, write_sample_archives
 from fuzzyclip.sample.layouts import count_good_thirds, cover_with_ellipse
@@ -39,7 +40,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, d
     folder = tmp_path_factory.mktemp("archives")
     return {
         name: (folder / name, write_sample_archives(name, folder / name, seed=5, **COUNTS))
-        for name in REGISTRY
+        for name in ARCHIVES
     }
 
 
@@ -63,7 +64,7 @@ def roots(
     return {name: folder / name for name in samples}
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", ARCHIVES)
 def test_official_archive_names(name: str, samples: dict[str, tuple[Path, dict[str, str]]]) -> None:
     folder, checksums = samples[name]
     assert set(checksums) == ARCHIVES[name] == {path.name for path in folder.iterdir()}
@@ -71,12 +72,16 @@ def test_official_archive_names(name: str, samples: dict[str, tuple[Path, dict[s
         assert hashlib.sha256((folder / file).read_bytes()).hexdigest() == digest
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", ARCHIVES)
 def test_index_has_the_true_counts_and_masks(name: str, roots: dict[str, Path]) -> None:
     spec, categories = get_dataset(name), sample_categories(name)
     frame = build_index(
-        spec, roots[name], protocol=spec.protocols[0], categories=categories, expect_counts=False
-    )
+        spec,
+        roots[name],
+        protocol=spec.default_protocol,
+        categories=categories,
+        expect_counts=False,
+    ).frame
     expected = SplitCounts(**COUNTS)
     if name == "dagm":
         expected = expected._replace(train_bad=1)
@@ -89,12 +94,12 @@ def test_index_has_the_true_counts_and_masks(name: str, roots: dict[str, Path]) 
     assert [path.name for path in roots[name].parent.iterdir() if path.name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", ARCHIVES)
 def test_published_counts_are_not_met_silently(name: str, roots: dict[str, Path]) -> None:
     spec = get_dataset(name)
     with pytest.raises(DatasetError, match=r"missing|published"):
         build_index(
-            spec, roots[name], protocol=spec.protocols[0], categories=None, expect_counts=True
+            spec, roots[name], protocol=spec.default_protocol, categories=None, expect_counts=True
         )
 
 
@@ -103,7 +108,7 @@ def test_balanced_dagm_is_balanced_and_fixed(roots: dict[str, Path]) -> None:
     first, second = (
         build_index(
             dagm, roots["dagm"], protocol="balanced", categories=categories, expect_counts=False
-        )
+        ).frame
         for _ in range(2)
     )
     assert first.equals(second)

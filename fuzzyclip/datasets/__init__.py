@@ -1,4 +1,4 @@
-"""The seven datasets of the paper: from the official archive to a verified index.
+"""The seven datasets of the paper and folders of your own: from archive to verified index.
 
 `fetch.fetch_dataset` puts an archive's files into a folder, `index.build_index` checks them and
 makes the table that everything later reads. A new dataset is one module and one line here.
@@ -7,6 +7,7 @@ makes the table that everything later reads. A new dataset is one module and one
 from fuzzyclip.datasets.btad import BTAD
 from fuzzyclip.datasets.dagm import DAGM
 from fuzzyclip.datasets.dtd import DTD
+from fuzzyclip.datasets.folder import FOLDER
 from fuzzyclip.datasets.mpdd import MPDD
 from fuzzyclip.datasets.mvtec import MVTEC
 from fuzzyclip.datasets.sdd import SDD
@@ -14,7 +15,7 @@ from fuzzyclip.datasets.spec import DatasetError, DatasetSpec
 from fuzzyclip.datasets.visa import VISA
 
 REGISTRY: dict[str, DatasetSpec] = {
-    spec.name: spec for spec in (MVTEC, VISA, BTAD, MPDD, DAGM, SDD, DTD)
+    spec.name: spec for spec in (MVTEC, VISA, BTAD, MPDD, DAGM, SDD, DTD, FOLDER)
 }
 
 

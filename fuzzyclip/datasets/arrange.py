@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from fuzzyclip.datasets.layouts import list_folders
 from fuzzyclip.datasets.spec import DatasetError
 
 MAX_DEPTH = 4
-IGNORED = frozenset({"__MACOSX"})  # resource forks that look like a second copy of the tree
 
 
 def arrange(staging: Path, patterns: Sequence[str], out_dir: Path) -> None:
@@ -20,7 +20,7 @@ def arrange(staging: Path, patterns: Sequence[str], out_dir: Path) -> None:
 
     Args:
         staging: folder with everything that was extracted.
-        patterns: shell patterns of the folder names at the root.
+        patterns: shell patterns of the names at the root: folders, or a file such as meta.json.
         out_dir: root to make; must not exist.
 
     Raises:
@@ -30,11 +30,11 @@ def arrange(staging: Path, patterns: Sequence[str], out_dir: Path) -> None:
     if not found:
         inside = sorted(p.relative_to(staging).as_posix() for p in staging.glob("*/*"))[:10]
         raise DatasetError(
-            f"no folder named {', '.join(patterns)} inside; found {', '.join(inside) or 'nothing'}"
+            f"nothing named {', '.join(patterns)} inside; found {', '.join(inside) or 'nothing'}"
         )
     names = [folder.name for folder in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DatasetError(f"folders that are there twice: {', '.join(twice)}")
+        raise DatasetError(f"there twice: {', '.join(twice)}")
     parents = {folder.parent for folder in found}
     if len(parents) == 1:
         # One root: licence and read-me files beside the folders come along.
@@ -48,27 +48,20 @@ def arrange(staging: Path, patterns: Sequence[str], out_dir: Path) -> None:
 
 
 def _find(folder: Path, patterns: Sequence[str], depth: int) -> Iterator[Path]:
-    """Topmost folders that match, sorted."""
-    for path in _folders(folder):
+    """Topmost folders and files that match, sorted."""
+    folders = list_folders(folder)
+    files = [path for path in folder.iterdir() if path.is_file()]
+    for path in sorted([*folders, *files]):
         if any(fnmatchcase(path.name, pattern) for pattern in patterns):
             yield path
-        elif depth > 1:
+        elif depth > 1 and path.is_dir():
             yield from _find(path, patterns, depth - 1)
 
 
 def _unwrap(folder: Path) -> None:
     """`Class1/Class1/Train` becomes `Class1/Train`: an archive extracted into its own name."""
-    while _folders(folder) == [folder / folder.name]:
+    while list_folders(folder) == [folder / folder.name]:
         aside = folder.with_name(f".{folder.name}.unwrapped")
         (folder / folder.name).rename(aside)
         shutil.rmtree(folder)  # read-me files of the wrapping
         aside.rename(folder)
-
-
-def _folders(folder: Path) -> list[Path]:
-    """Visible sub-folders, sorted, without what a packing programme added."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_dir() and path.name not in IGNORED and not path.name.startswith(".")
-    )

@@ -6,7 +6,7 @@ and bmp, masks png, png and bmp (product 03, three channels), so that only the s
 """
 
 from fuzzyclip.datasets.layouts import mvtec_lister
-from fuzzyclip.datasets.spec import Archive, DatasetSpec, SplitCounts
+from fuzzyclip.datasets.spec import Archive, DatasetSpec, Protocol, SplitCounts
 
 COUNTS = {
     "01": SplitCounts(400, 21, 49),
@@ -30,7 +30,11 @@ BTAD = DatasetSpec(
         ),
     ),
     categories={"01": "metal", "02": "wood", "03": "metal"},
-    protocols=("official",),
-    counts={"official": COUNTS},
-    make_index=mvtec_lister(good="ok"),
+    protocols={
+        "official": Protocol(
+            "the test folders as released (741 images); used by everybody",
+            mvtec_lister(good="ok"),
+            COUNTS,
+        )
+    },
 )

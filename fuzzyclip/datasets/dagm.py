@@ -7,12 +7,22 @@ and tests on every defective image and as many good ones (2100 each), drawn with
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from fuzzyclip.datasets.layouts import list_images, make_row, pair_masks
-from fuzzyclip.datasets.spec import GOOD, Archive, DatasetSpec, IndexRow, Listing, SplitCounts
+from fuzzyclip.datasets.spec import (
+    GOOD,
+    Archive,
+    DatasetSpec,
+    IndexRow,
+    Listing,
+    Problem,
+    Protocol,
+    SplitCounts,
+)
 
 BALANCED_SEED = 42
 HALVES = {"Train": "train", "Test": "test"}
@@ -38,9 +48,13 @@ def list_half(root: Path, category: str, half: str) -> Listing:
     if labels.is_file():
         flags = read_flags(labels)
         problems.extend(
-            f"{image}: {labels.name} says {flags.get(image.name, 'nothing')}, "
-            f"label file {'present' if image in pairs else 'missing'}"
-            for image in images
+            Problem(
+                str(image),
+                f"{labels.name} says {flags.get(image.name, 'nothing')}, "
+                f"label file {'present' if image in pairs else 'missing'}",
+                row.image_path,
+            )
+            for image, row in zip(images, rows, strict=True)
             if flags.get(image.name) != int(image in pairs)
         )
     return Listing(rows, problems)
@@ -61,8 +75,8 @@ def balance(rows: list[IndexRow], category: str) -> Listing:
     bad = [i for i, row in enumerate(rows) if row.label]
     good = [i for i, row in enumerate(rows) if not row.label]
     if len(good) < len(bad):
-        problem = f"{category}: {len(good)} good images cannot balance {len(bad)} defective ones"
-        return Listing(rows, [problem])
+        reason = f"{len(good)} good images cannot balance {len(bad)} defective ones"
+        return Listing(rows, [Problem(category, reason, fatal=True)])
     rng = np.random.default_rng(BALANCED_SEED)
     drawn = {good[i] for i in rng.choice(len(good), size=len(bad), replace=False)}
     tested = drawn | set(bad)
@@ -70,8 +84,8 @@ def balance(rows: list[IndexRow], category: str) -> Listing:
     return Listing(moved, [])
 
 
-def list_rows(root: Path, protocol: str, categories: Sequence[str]) -> Listing:
-    """Rows of both halves of each class under the protocol."""
+def list_rows(root: Path, categories: Sequence[str], *, balanced: bool) -> Listing:
+    """Rows of both halves of each class, as they are or balanced."""
     listing = Listing([], [])
     for category in categories:
         rows: list[IndexRow] = []
@@ -79,7 +93,7 @@ def list_rows(root: Path, protocol: str, categories: Sequence[str]) -> Listing:
             found = list_half(root, category, half)
             rows.extend(found.rows)
             listing.problems.extend(found.problems)
-        if protocol == "balanced":
+        if balanced:
             rows, problems = balance(rows, category)
             listing.problems.extend(problems)
         listing.rows.extend(rows)
@@ -102,13 +116,20 @@ DAGM = DatasetSpec(
     licence="see the official page (research, with citation)",
     archives=tuple(Archive(f"{name}.zip", category=name) for name in CATEGORIES),
     categories=dict.fromkeys(CATEGORIES, "textured surface"),
-    protocols=("test_half", "balanced"),
-    counts={
-        "test_half": dict.fromkeys(CATEGORIES, SplitCounts(None, None, None, None)),
-        "balanced": BALANCED,
+    protocols={
+        "test_half": Protocol(
+            "the Test half as it is, 6996 good and 1054 bad; AnomalyCLIP and its family",
+            partial(list_rows, balanced=False),
+            dict.fromkeys(CATEGORIES, SplitCounts(None, None, None, None)),
+            total=SplitCounts(7004, 6996, 1054, 1046),
+        ),
+        "balanced": Protocol(
+            "both halves merged, 2100 bad and as many good, drawn here with a fixed seed; "
+            "AdaCLIP's numbers of images, not its private draw",
+            partial(list_rows, balanced=True),
+            BALANCED,
+        ),
     },
-    totals={"test_half": SplitCounts(7004, 6996, 1054, 1046)},
-    make_index=list_rows,
     instructions="Download Class1.zip to Class10.zip from the official page, or the copy "
     "mhskjelvareid/dagm-2007-competition-dataset-optical-inspection on Kaggle (login needed; its "
     "folders Class1 to Class10 can be placed as they are).",

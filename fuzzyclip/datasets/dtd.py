@@ -6,7 +6,7 @@ holds one zip file a texture, some with a folder of their own inside, some witho
 """
 
 from fuzzyclip.datasets.layouts import mvtec_lister
-from fuzzyclip.datasets.spec import Archive, DatasetSpec, SplitCounts
+from fuzzyclip.datasets.spec import Archive, DatasetSpec, Protocol, SplitCounts
 
 COUNTS = {
     "Blotchy_099": SplitCounts(100, 20, 80),
@@ -30,9 +30,13 @@ DTD = DatasetSpec(
     licence="not stated (built from DTD; research use)",
     archives=(Archive("DTD-Synthetic.zip"),),
     categories={name: name.split("_")[0].lower() for name in COUNTS},
-    protocols=("official",),
-    counts={"official": COUNTS},
-    make_index=mvtec_lister(),
+    protocols={
+        "official": Protocol(
+            "the test folders as released (1304 images)",
+            mvtec_lister(),
+            COUNTS,
+        )
+    },
     instructions="Open https://drive.google.com/drive/folders/10OyPzvI3H6llCZBxKxFlKWt1Pw1tkMK1 "
     "and download the folder DTD-Synthetic as one zip file (zip files inside it may stay).",
 )

@@ -1,10 +1,9 @@
 """From official archives, placed by hand or downloaded, to one dataset folder.
 
-What was placed by hand wins over the network. Nothing is taken unverified unless the caller says
-so, and the folder appears under its name only when it is complete.
+What was placed by hand wins over the network. Nothing is downloaded unverified unless the caller
+says so, and the folder appears under its name only when it is complete.
 """
 
-import hashlib
 import logging
 import os
 import shutil
@@ -16,21 +15,25 @@ from typing import Any
 from fuzzyclip.datasets.arrange import arrange
 from fuzzyclip.datasets.download import download_archive
 from fuzzyclip.datasets.extract import extract_archive
+from fuzzyclip.datasets.meta import META, choose_protocol
+from fuzzyclip.datasets.placed import BY_HAND, describe, find_sources
 from fuzzyclip.datasets.spec import Archive, DatasetError, DatasetSpec
-from fuzzyclip.files import compute_sha256
 
 LOGGER = logging.getLogger(__name__)
-BY_HAND = "placed by hand"
 
 
 def fetch_dataset(
     spec: DatasetSpec,
     out_dir: Path,
     *,
-    archives_dir: Path | None,
-    sha256: Mapping[str, str | None] | None,
-    allow_unverified: bool,
-    download: bool,
+    protocol: str | None = None,
+    path: Path | None = None,
+    archives_dir: Path | None = None,
+    downloads_dir: Path | None = None,
+    urls: Mapping[str, Sequence[str]] | None = None,
+    sha256: Mapping[str, str] | None = None,
+    allow_unverified: bool = False,
+    download: bool = True,
     categories: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Make the dataset's folder from its archives.
@@ -38,12 +41,17 @@ def fetch_dataset(
     Args:
         spec: which dataset.
         out_dir: dataset root to make; an older one is replaced once the new one is complete.
+        protocol: one of the dataset's protocols, which may have archives of their own, or `meta`
+            for data prepared with a meta.json; None for the default.
+        path: where this dataset lies: an archive, a folder of archives, or the extracted folder.
         archives_dir: folder with archives under their official names, or with folders extracted
             from them; downloads are kept there if it can be written.
-        sha256: file name -> checksum to demand in place of the published one.
-        allow_unverified: take archives placed by hand whose checksum is not the published one,
-            archives without any checksum and extracted folders. A checksum from `sha256` is
-            demanded in any case.
+        downloads_dir: where broken downloads wait for the next attempt otherwise.
+        urls: archive name -> addresses to try before the official ones.
+        sha256: archive name -> checksum to demand in place of the published one; for an extracted
+            folder that of `compute_tree_sha256`.
+        allow_unverified: take downloads without a known checksum, and archives placed by hand whose
+            checksum is not the published one. A checksum from `sha256` is demanded in any case.
         download: whether the network may be used.
         categories: fetch only the archives of these, where a dataset has one a category.
 
@@ -55,79 +63,65 @@ def fetch_dataset(
     Raises:
         DatasetError: an archive is missing, broken, hostile or not verified; says how to mend it.
     """
-    _check_names(spec, sha256 or {})
+    protocol = protocol or spec.default_protocol
+    wanted = wanted_archives(spec, categories, protocol)
+    sources = find_sources(spec, wanted, path, archives_dir, (out_dir.name, spec.name))
+    if not sources:
+        raise DatasetError(f"{spec.title}: nothing to read. {spec.instructions}")
+    _check_names(spec, {*(urls or {}), *(sha256 or {})}, [source.archive for source in sources])
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     entries = []
     with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}.") as temporary:
-        staging = Path(temporary) / "extracted"
-        for number, archive in enumerate(wanted_archives(spec, categories)):
+        kept = _choose_folder(archives_dir, downloads_dir, Path(temporary) / "downloads")
+        for number, (archive, placed) in enumerate(sources):
             demanded = (sha256 or {}).get(archive.filename)
             expected = demanded or archive.sha256
-            path, source = find_by_hand(archive, archives_dir), BY_HAND
-            if path is None:
-                _check_download(spec, archive, archives_dir, expected, allow_unverified, download)
-                folder = _download_folder(archives_dir, Path(temporary))
-                path, source = download_archive(archive, folder, expected)
-            entry = describe(path, archive, source, expected)
-            _check_verified(entry, path, expected, demanded is not None, allow_unverified)
+            found, source = placed, BY_HAND
+            if found is None:
+                addresses = [*(urls or {}).get(archive.filename, ()), *archive.urls]
+                _check_download(
+                    spec, archive, addresses, archives_dir, expected, allow_unverified, download
+                )
+                found, source = download_archive(archive, kept, expected, addresses)
+            entry = describe(found, archive, source, expected)
+            if not entry["verified"]:
+                _judge(entry, found, archive, demanded, allow_unverified)
             entries.append(entry)
-            _unpack(path, staging / f"{number:02d}", archive.category)
-        _finish(spec, staging, Path(temporary) / "root", out_dir)
+            _unpack(found, Path(temporary) / "extracted" / f"{number:02d}", archive.category)
+        _finish(spec, protocol, Path(temporary), out_dir)
+        if kept == downloads_dir:  # extracted: no need to keep the archives too
+            for archive in wanted:
+                (kept / archive.filename).unlink(missing_ok=True)
     header = {"dataset": spec.name, "title": spec.title}
     return {**header, "licence": spec.licence, "page": spec.page, "archives": entries}
 
 
-def wanted_archives(spec: DatasetSpec, categories: Sequence[str] | None) -> list[Archive]:
+def wanted_archives(
+    spec: DatasetSpec, categories: Sequence[str] | None, protocol: str | None = None
+) -> list[Archive]:
     """Archives that hold the categories; all of them for None."""
     return [
         archive
-        for archive in spec.archives
+        for archive in spec.list_archives(protocol or spec.default_protocol)
         if categories is None or archive.category is None or archive.category in categories
     ]
 
 
-def find_by_hand(archive: Archive, archives_dir: Path | None) -> Path | None:
-    """The archive, or else the folder extracted from it, in the folder of archives."""
-    if archives_dir is None:
-        return None
-    file, folder = archives_dir / archive.filename, archives_dir / archive.stem
-    if file.is_file():
-        return file
-    return folder if folder.is_dir() else None
-
-
-def describe(path: Path, archive: Archive, source: str, expected: str | None) -> dict[str, Any]:
-    """Record entry of an archive, or of a folder, whose checksum covers names and contents."""
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file())
-        lines = [f"{compute_sha256(p)}  {p.relative_to(path).as_posix()}\n" for p in files]
-        digest = hashlib.sha256("".join(lines).encode()).hexdigest()
-        size = sum(p.stat().st_size for p in files)
-    else:
-        digest, size = compute_sha256(path), path.stat().st_size
-    return {
-        "file": archive.filename,
-        "kind": "folder" if path.is_dir() else "archive",
-        "sha256": digest,
-        "size": size,
-        "verified": path.is_file() and digest == expected,
-        "source": source,
-    }
-
-
-def _check_names(spec: DatasetSpec, overrides: Mapping[str, str | None]) -> None:
-    """A checksum for a file that is never read would verify nothing."""
-    known = [archive.filename for archive in spec.archives]
-    if unknown := sorted(set(overrides) - set(known)):
+def _check_names(spec: DatasetSpec, given: set[str], sources: Sequence[Archive]) -> None:
+    """A checksum or an address for a file that is never read would do nothing."""
+    known = {archive.filename for archive in (*spec.archives, *sources)}
+    known |= {a.filename for protocol in spec.protocols.values() for a in protocol.archives}
+    if unknown := sorted(given - known):
         raise DatasetError(
-            f"{spec.title}: checksums for {', '.join(unknown)}, but its archives are "
-            f"{', '.join(known)}"
+            f"{spec.title}: addresses or checksums for {', '.join(unknown)}, but its archives are "
+            f"{', '.join(sorted(known))}"
         )
 
 
 def _check_download(
     spec: DatasetSpec,
     archive: Archive,
+    addresses: Sequence[str],
     archives_dir: Path | None,
     expected: str | None,
     allow_unverified: bool,
@@ -136,7 +130,7 @@ def _check_download(
     """Refuse a download that cannot work, before the first byte, and say what to do instead."""
     place = f"{archives_dir}/{archive.filename}" if archives_dir else "a folder of archives"
     missing = f"{spec.title}: {archive.filename} is not there"
-    if not archive.urls:
+    if not addresses:
         raise DatasetError(
             f"{missing} and has no address to download it from (licence or login). "
             f"{spec.instructions} Put it at {place} and run again. Page: {spec.page}. "
@@ -145,7 +139,7 @@ def _check_download(
     if not download:
         raise DatasetError(
             f"{missing} and downloads are switched off. Put it at {place}, or allow downloads. "
-            f"Addresses: {', '.join(archive.urls)}. {spec.instructions}".strip()
+            f"Addresses: {', '.join(addresses)}. {spec.instructions}".strip()
         )
     if expected is None and not allow_unverified:
         raise DatasetError(
@@ -154,35 +148,41 @@ def _check_download(
         )
 
 
-def _check_verified(
-    entry: dict[str, Any], path: Path, expected: str | None, demanded: bool, allow_unverified: bool
+def _judge(
+    entry: dict[str, Any], path: Path, archive: Archive, demanded: str | None, allowed: bool
 ) -> None:
-    """Refuse what cannot be verified, unless the caller takes it as it is."""
-    if entry["verified"]:
+    """Refuse what has a checksum other than the known one; what has none is the index's to check.
+
+    Raises:
+        DatasetError: the bytes are not those that were asked for or published.
+    """
+    folder = entry["kind"] == "folder"
+    expected = demanded if folder else demanded or archive.sha256
+    if expected is None:
+        kind = "an extracted folder" if folder else "an archive for which no checksum is published"
+        LOGGER.warning(
+            "%s is %s (its sha256 is %s); the index checks its images and their number",
+            path, kind, entry["sha256"],
+        )  # fmt: skip
         return
-    if entry["kind"] == "folder":
-        reason = "is an extracted folder, which no checksum covers"
-    elif expected is None:
-        reason = f"has no known checksum (its sha256 is {entry['sha256']})"
-    else:
-        reason = f"has sha256 {entry['sha256']}, expected {expected}"
-    if expected and demanded and entry["kind"] == "archive":
-        raise DatasetError(f"{path} {reason}; fetch it again or correct the checksum given")
-    if not allow_unverified:
+    reason = f"{path} has sha256 {entry['sha256']}, expected {expected}"
+    if demanded:
+        raise DatasetError(f"{reason}; fetch it again or correct the checksum given")
+    if not allowed:
         raise DatasetError(
-            f"{path} {reason}. If this is what you mean to use (a part of the dataset, or your "
-            "own copy), set allow_unverified; its images are then checked by the index only"
+            f"{reason}. If this is what you mean to use (a part of the dataset, or your own copy), "
+            "set allow_unverified; its images are then checked by the index only"
         )
-    LOGGER.warning("%s %s; taken as it is, as asked", path, reason)
+    LOGGER.warning("%s; taken as it is, as asked", reason)
 
 
-def _download_folder(archives_dir: Path | None, temporary: Path) -> Path:
+def _choose_folder(archives_dir: Path | None, downloads_dir: Path | None, temporary: Path) -> Path:
     """Downloads outlive the run in the folder of archives, if it can be written."""
     if archives_dir is not None:
         archives_dir.mkdir(parents=True, exist_ok=True)
         if os.access(archives_dir, os.W_OK):
             return archives_dir
-    return temporary / "downloads"
+    return downloads_dir or temporary
 
 
 def _unpack(path: Path, place: Path, category: str | None) -> None:
@@ -199,14 +199,22 @@ def _unpack(path: Path, place: Path, category: str | None) -> None:
         extract_archive(path, folder)
 
 
-def _finish(spec: DatasetSpec, staging: Path, root: Path, out_dir: Path) -> None:
+def _finish(spec: DatasetSpec, protocol: str, temporary: Path, out_dir: Path) -> None:
     """Arrange and prepare the tree, then let it appear under its name."""
+    chosen = choose_protocol(spec, protocol)
+    if chosen is None:
+        known = ", ".join([*spec.protocols, META])
+        raise DatasetError(f"{spec.title} has no protocol {protocol!r}; there are {known}")
+    root = temporary / "root"
     try:
-        arrange(staging, spec.root_patterns, root)
-        if spec.prepare is not None:
-            spec.prepare(root)
+        if markers := chosen.markers or tuple(spec.categories):
+            arrange(temporary / "extracted", markers, root)
+        else:  # a folder of one's own: its layout is for the index to find
+            (temporary / "extracted" / "00").rename(root)
+        if chosen.prepare is not None:
+            chosen.prepare(root)
     except (DatasetError, OSError) as error:
         raise DatasetError(f"{spec.title}: {error}") from error
     if out_dir.exists():
-        out_dir.rename(root.with_name("replaced"))  # removed with the temporary folder
+        out_dir.rename(temporary / "replaced")  # removed with the temporary folder
     root.rename(out_dir)

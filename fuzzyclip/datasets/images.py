@@ -3,7 +3,10 @@
 Shapes: H rows, W columns of one image.
 """
 
+import hashlib
+import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +15,25 @@ from PIL import Image
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 
 
-def _open(path: Path) -> Image.Image:
+class ImageFacts(NamedTuple):
+    """What the index keeps of a picture: size in pixels, and SHA-256 of the file."""
+
+    width: int
+    height: int
+    sha256: str
+
+
+def _open(path: Path, content: bytes | None = None) -> Image.Image:
     """Decode a whole image file; every failure becomes an OSError that names the file."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
             image.load()  # Image.open reads the header only; truncation shows here
-            return image.copy()
+            return image.copy() if content is None else image
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise OSError(f"{path}: not a readable image ({error})") from error
+        reason = str(error).replace("<_io.BytesIO object at ", "file ").split(" file 0x")[0]
+        raise OSError(f"{path}: not a readable image ({reason})") from error
 
 
 def load_image(path: Path) -> Image.Image:
@@ -39,8 +51,19 @@ def load_image(path: Path) -> Image.Image:
     return _open(path).convert("RGB")
 
 
-def load_mask(path: Path) -> NDArray[np.bool_]:
-    """Load a ground truth mask: every value above zero is defect.
+def examine_image(path: Path) -> ImageFacts:
+    """Read a file once, decode it whole and keep only facts.
+
+    Raises:
+        OSError: the file is missing, truncated or no image; names the file.
+    """
+    content = path.read_bytes()
+    width, height = _open(path, content).size
+    return ImageFacts(width, height, hashlib.sha256(content).hexdigest())
+
+
+def load_mask(path: Path, above: int = 0) -> NDArray[np.bool_]:
+    """Load a ground truth mask: every value above a threshold, zero for all datasets, is defect.
 
     Masks come with 0/255, with 0/1 (KolektorSDD), with class ids 1 to 9 that look black (VisA)
     and with three equal channels (BTAD), so that the comparison must come before any resize and
@@ -48,6 +71,7 @@ def load_mask(path: Path) -> NDArray[np.bool_]:
 
     Args:
         path: mask file.
+        above: threshold; raise it for masks of your own that were saved as JPEG.
 
     Returns:
         Boolean array (H, W).
@@ -59,5 +83,5 @@ def load_mask(path: Path) -> NDArray[np.bool_]:
     values = np.asarray(image)  # (H, W) or (H, W, C); a palette image gives its indices
     if image.mode in {"RGBA", "LA"}:
         values = values[..., :-1]  # alpha is not a class id
-    positive: NDArray[np.bool_] = values > 0
+    positive: NDArray[np.bool_] = values > above
     return np.any(positive, axis=-1) if positive.ndim == 3 else positive  # (H, W)

@@ -4,13 +4,14 @@ Pairing by sorted position, as most conversion scripts in the field do it, goes 
 first missing mask; here every mask names its image.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from fuzzyclip.datasets.images import IMAGE_SUFFIXES
-from fuzzyclip.datasets.spec import GOOD, IndexRow, Listing
+from fuzzyclip.datasets.spec import GOOD, IndexRow, Listing, ListRows, Problem
 
 SPLITS = ("train", "test")
+IGNORED = frozenset({"__MACOSX"})  # resource forks that look like a second copy of the tree
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -27,15 +28,19 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """Visible sub-folders of a folder, sorted; a missing folder has none."""
+    """Visible sub-folders, sorted, without resource forks; a missing folder has none."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and path.name not in IGNORED and not path.name.startswith(".")
+    )
 
 
 def pair_masks(
     images: Iterable[Path], masks: Iterable[Path], suffix: str
-) -> tuple[dict[Path, Path], list[str]]:
+) -> tuple[dict[Path, Path], list[Problem]]:
     """Pair each mask with the image that has the same stem, whatever the extensions are.
 
     Args:
@@ -44,21 +49,23 @@ def pair_masks(
         suffix: what a mask's stem may carry behind the image's, "_mask" for example.
 
     Returns:
-        image -> mask, and a sentence for every mask without image, second mask and second image.
+        image -> mask, and a problem for every mask without image, second mask and second image.
     """
     by_stem: dict[str, Path] = {}
     problems = []
     for image in images:
         if image.stem in by_stem:
-            problems.append(f"{image}: second image of this stem beside {by_stem[image.stem].name}")
+            reason = f"second image of this stem beside {by_stem[image.stem].name}"
+            problems.append(Problem(str(image), reason))
         by_stem[image.stem] = image
     pairs: dict[Path, Path] = {}
     for mask in masks:
         owner = by_stem.get(mask.stem) or by_stem.get(mask.stem.removesuffix(suffix))
         if owner is None:
-            problems.append(f"{mask}: mask without an image of this stem")
+            problems.append(Problem(str(mask), "mask without an image of this stem"))
         elif owner in pairs:
-            problems.append(f"{mask}: second mask of {owner.name} beside {pairs[owner].name}")
+            reason = f"second mask of {owner.name} beside {pairs[owner].name}"
+            problems.append(Problem(str(mask), reason))
         else:
             pairs[owner] = mask
     return pairs, problems
@@ -79,7 +86,10 @@ def make_row(
 
 
 def list_mvtec_tree(
-    root: Path, categories: Sequence[str], good: str = GOOD, mask_suffix: str = "_mask"
+    root: Path,
+    categories: Sequence[str],
+    good: Collection[str] = (GOOD,),
+    mask_suffix: str = "_mask",
 ) -> Listing:
     """List a tree in MVTec AD's layout, the one most datasets of the field share.
 
@@ -90,7 +100,7 @@ def list_mvtec_tree(
     Args:
         root: dataset root.
         categories: folders to list.
-        good: name of the folders with normal images.
+        good: names of the folders with normal images.
         mask_suffix: what a mask's stem carries behind the image's.
 
     Returns:
@@ -98,29 +108,52 @@ def list_mvtec_tree(
     """
     listing = Listing([], [])
     for category in categories:
-        for folder in list_folders(root / category / "ground_truth"):
-            if not (root / category / "test" / folder.name).is_dir():
-                listing.problems.append(f"{folder}: masks without a folder of images in test/")
-        for split in SPLITS:
-            for folder in list_folders(root / category / split):
-                images = list_images(folder)
-                masks = list_images(root / category / "ground_truth" / folder.name)
-                defect = GOOD if folder.name == good else folder.name
-                pairs: dict[Path, Path] = {}
-                if split == "test":
-                    pairs, problems = pair_masks(images, masks, mask_suffix)
-                    listing.problems.extend(problems)
-                listing.rows.extend(
-                    make_row(root, image, pairs.get(image), category, split, defect)
-                    for image in images
-                )
+        found = list_category(root, root / category, category, good, mask_suffix)
+        listing.rows.extend(found.rows)
+        listing.problems.extend(found.problems)
     return listing
 
 
-def mvtec_lister(good: str = GOOD) -> Callable[[Path, str, Sequence[str]], Listing]:
-    """`DatasetSpec.make_index` for a dataset in MVTec AD's layout with a single protocol."""
+def list_category(
+    root: Path, top: Path, category: str, good: Collection[str], mask_suffix: str
+) -> Listing:
+    """List one category whose train, test and ground_truth folders lie in `top`."""
+    listing = Listing([], [])
+    for folder in list_folders(top / "ground_truth"):
+        if not (top / "test" / folder.name).is_dir():
+            reason = "masks without a folder of images in test/"
+            listing.problems.append(Problem(str(folder), reason))
+    for split in SPLITS:
+        for folder in list_folders(top / split):
+            truth = top / "ground_truth" / folder.name if split == "test" else None
+            found = list_defect(root, folder, truth, category, split, good, mask_suffix)
+            listing.rows.extend(found.rows)
+            listing.problems.extend(found.problems)
+    return listing
 
-    def list_rows(root: Path, protocol: str, categories: Sequence[str]) -> Listing:
-        return list_mvtec_tree(root, categories, good)
+
+def list_defect(
+    root: Path,
+    folder: Path,
+    truth: Path | None,
+    category: str,
+    split: str,
+    good: Collection[str],
+    mask_suffix: str,
+) -> Listing:
+    """List one folder of images and, where there may be one, its folder of masks."""
+    images = list_images(folder)
+    defect = GOOD if folder.name in good else folder.name
+    masks = list_images(truth) if truth is not None else []
+    pairs, problems = pair_masks(images, masks, mask_suffix)
+    rows = [make_row(root, image, pairs.get(image), category, split, defect) for image in images]
+    return Listing(rows, problems)
+
+
+def mvtec_lister(good: str = GOOD) -> ListRows:
+    """`Protocol.list_rows` for a dataset in MVTec AD's layout."""
+
+    def list_rows(root: Path, categories: Sequence[str]) -> Listing:
+        return list_mvtec_tree(root, categories, (good,))
 
     return list_rows

@@ -6,7 +6,7 @@ partial downloads that lack whole categories are common.
 """
 
 from fuzzyclip.datasets.layouts import mvtec_lister
-from fuzzyclip.datasets.spec import Archive, DatasetSpec, SplitCounts
+from fuzzyclip.datasets.spec import Archive, DatasetSpec, Protocol, SplitCounts
 
 # The sizes of the training halves are not published in a form that could be checked.
 COUNTS = {
@@ -25,9 +25,13 @@ MPDD = DatasetSpec(
     licence="CC BY-NC-SA 4.0",
     archives=(Archive("MPDD.zip"),),
     categories={name: name.replace("_", " ") for name in COUNTS},
-    protocols=("official",),
-    counts={"official": COUNTS},
-    make_index=mvtec_lister(),
+    protocols={
+        "official": Protocol(
+            "the test folders as released (458 images); used by everybody",
+            mvtec_lister(),
+            COUNTS,
+        )
+    },
     instructions="Open the OneDrive folder linked on https://github.com/stepanje/MPDD and "
     "download the whole folder MPDD as one zip file.",
 )

@@ -6,7 +6,7 @@ at 000 in every defect's folder.
 """
 
 from fuzzyclip.datasets.layouts import mvtec_lister
-from fuzzyclip.datasets.spec import Archive, DatasetSpec, SplitCounts
+from fuzzyclip.datasets.spec import Archive, DatasetSpec, Protocol, SplitCounts
 
 COUNTS = {
     "bottle": SplitCounts(209, 20, 63),
@@ -42,9 +42,13 @@ MVTEC = DatasetSpec(
         ),
     ),
     categories={name: name.replace("_", " ") for name in COUNTS},
-    protocols=("official",),
-    counts={"official": COUNTS},
-    make_index=mvtec_lister(),
+    protocols={
+        "official": Protocol(
+            "the test folders as released (1725 images); used by everybody",
+            mvtec_lister(),
+            COUNTS,
+        )
+    },
     instructions="Follow the download link of https://www.mvtec.com/company/research/datasets/"
     "mvtec-ad/downloads (the direct address changes from time to time).",
 )

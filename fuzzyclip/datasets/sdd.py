@@ -6,11 +6,13 @@ Licence: CC BY-NC-SA 4.0. The field tests on thirds of the tall pictures, cut at
 
 Protocol `dra` (the conversion script of DRA and AdaCLIP): a quarter of the good thirds, drawn with
 seed 42, and every defective one are tested: 286 good, 54 bad. The original lists the folder
-unsorted, so that its draw depends on the file system; here the list is sorted by name. The other
-test set in circulation (181/74) exists only as a private copy.
+unsorted, so that its draw depends on the file system; here the list is sorted by name, and pictures
+that the dataset holds twice stay on one side. Protocol `anomalyclip` is the other test set in
+circulation (181/74); results on the two differ by more than ten points.
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +20,27 @@ from pathlib import Path
 from PIL import Image
 
 from fuzzyclip.datasets.images import load_image, load_mask
-from fuzzyclip.datasets.layouts import list_folders, list_images, make_row, pair_masks
-from fuzzyclip.datasets.spec import GOOD, Archive, DatasetError, DatasetSpec, Listing, SplitCounts
+from fuzzyclip.datasets.layouts import (
+    list_category,
+    list_folders,
+    list_images,
+    make_row,
+    pair_masks,
+)
+from fuzzyclip.datasets.spec import (
+    GOOD,
+    Archive,
+    DatasetError,
+    DatasetSpec,
+    Listing,
+    Problem,
+    Protocol,
+    SplitCounts,
+)
+from fuzzyclip.files import compute_sha256
 
 CATEGORY = "electrical commutators"
+UNDERSCORED = "electrical_commutators"
 DEFECT = "defect"
 
 
@@ -35,18 +54,18 @@ def cut_thirds(root: Path) -> None:
         DatasetError: a picture has no label or a label no picture.
     """
     items = [folder for folder in list_folders(root) if folder.name.startswith("kos")]
-    problems: list[str] = []
+    problems: list[Problem] = []
     for item in items:
         files = list_images(item)
         labels = [path for path in files if path.stem.endswith("_label")]
         images = [path for path in files if path not in labels]
         pairs, unpaired = pair_masks(images, labels, "_label")
         problems += unpaired
-        problems += [f"{image}: no label file" for image in images if image not in pairs]
+        problems += [Problem(str(p), "no label file") for p in images if p not in pairs]
         for image, label in pairs.items():
             write_thirds(root / CATEGORY, f"{item.name}_{image.stem}", image, label)
     if problems:
-        raise DatasetError("\n".join(problems))
+        raise DatasetError("\n".join(map(str, problems)))
     for item in items:
         shutil.rmtree(item)  # PNG keeps every decoded pixel, so that nothing is lost
 
@@ -72,8 +91,8 @@ def write_thirds(folder: Path, stem: str, image_path: Path, label_path: Path) ->
             Image.fromarray(part).save(truth)
 
 
-def list_rows(root: Path, protocol: str, categories: Sequence[str]) -> Listing:
-    """Rows of the cut tree; the protocol `dra` draws the good test thirds."""
+def list_thirds(root: Path, categories: Sequence[str]) -> Listing:
+    """Rows of the cut tree; the good test thirds are drawn."""
     from sklearn.model_selection import train_test_split  # a second to import, for one call
 
     listing = Listing([], [])
@@ -84,13 +103,44 @@ def list_rows(root: Path, protocol: str, categories: Sequence[str]) -> Listing:
         pairs, problems = pair_masks(bad, masks, "_mask")
         listing.problems.extend(problems)
         if len(good) < 2:
-            listing.problems.append(f"{folder / GOOD}: {len(good)} good images cannot be split")
+            reason = f"{len(good)} good images cannot be split"
+            listing.problems.append(Problem(str(folder / GOOD), reason, fatal=True))
             continue
-        train, test = train_test_split(good, test_size=0.25, random_state=42)
+        drawn = train_test_split(good, test_size=0.25, random_state=42)
+        train, test = keep_copies_together(*drawn)
         for split, images in (("train", train), ("test", test)):
             listing.rows.extend(make_row(root, p, None, category, split, GOOD) for p in images)
         listing.rows.extend(make_row(root, p, pairs.get(p), category, "test", DEFECT) for p in bad)
     return listing
+
+
+def keep_copies_together(train: list[Path], test: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Move identical pictures to one side of a draw, without changing the sizes of the sides.
+
+    Tested members of a group of copies that the draw has split go to training; the first pictures
+    of the training side, in drawn order, that are nobody's copy take their places. A group that
+    nothing can take the place of stays as it was drawn, and the index reports it.
+    """
+    digests = {path: compute_sha256(path) for path in (*train, *test)}
+    times = Counter(digests.values())
+    sides = dict.fromkeys(train, "train") | dict.fromkeys(test, "test")
+    singles = [path for path in train if times[digests[path]] == 1]
+    for digest in sorted({digests[path] for path in test} & {digests[path] for path in train}):
+        moved = [path for path in test if digests[path] == digest]
+        if len(moved) <= len(singles):
+            sides |= dict.fromkeys(moved, "train") | dict.fromkeys(singles[: len(moved)], "test")
+            singles = singles[len(moved) :]
+    return (
+        [path for path, side in sides.items() if side == "train"],
+        [path for path, side in sides.items() if side == "test"],
+    )
+
+
+def list_copy(root: Path, categories: Sequence[str]) -> Listing:
+    """Rows of AnomalyCLIP's copy, whose only category is written with a space or an underscore."""
+    names = (CATEGORY, UNDERSCORED)
+    top = next((root / name for name in names if (root / name).is_dir()), root / CATEGORY)
+    return list_category(root, top, CATEGORY, (GOOD,), "_mask")
 
 
 SDD = DatasetSpec(
@@ -109,9 +159,24 @@ SDD = DatasetSpec(
         ),
     ),
     categories={CATEGORY: CATEGORY},
-    protocols=("dra",),
-    counts={"dra": {CATEGORY: SplitCounts(857, 286, 54)}},
-    make_index=list_rows,
-    prepare=cut_thirds,
-    markers=("kos[0-9][0-9]",),
+    protocols={
+        "dra": Protocol(
+            "thirds, 286 good and 54 bad: the script of DRA and AdaCLIP on the sorted list, copies "
+            "of a picture kept on one side",
+            list_thirds,
+            {CATEGORY: SplitCounts(857, 286, 54)},
+            prepare=cut_thirds,
+            markers=("kos[0-9][0-9]",),
+        ),
+        "anomalyclip": Protocol(
+            "thirds, 181 good and 74 bad: AnomalyCLIP's own copy, in MVTec AD's layout",
+            list_copy,
+            {CATEGORY: SplitCounts(None, 181, 74, None)},
+            archives=(Archive("SDD.zip"),),
+            markers=(CATEGORY, UNDERSCORED),
+        ),
+    },
+    instructions="The 181/74 copy has no public archive: AnomalyCLIP's README "
+    "(https://github.com/zqhang/AnomalyCLIP) links its authors' Google Drive.",
+    aliases={UNDERSCORED: CATEGORY, "SDD": CATEGORY},
 )

@@ -1,4 +1,4 @@
-"""What a dataset is: its archives, its categories, its published counts, its index rows.
+"""What a dataset is: its archives, its categories, its protocols, the published counts.
 
 One module per dataset fills in a `DatasetSpec`; fetching, extraction and indexing read nothing
 else, so that a new dataset touches no other code.
@@ -20,6 +20,7 @@ INDEX_COLUMNS = (
     "height",
 )
 GOOD = "good"
+SUFFIXES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
 
 
 class DatasetError(ValueError):
@@ -43,12 +44,14 @@ class Archive:
     category: str | None = None
 
     @property
+    def format(self) -> str:
+        """Packing by the file name: zip, tar, tar.xz, ...; the content decides when it is read."""
+        return next((s for s in SUFFIXES if self.filename.endswith(s)), "").removeprefix(".")
+
+    @property
     def stem(self) -> str:
-        """File name without its archive suffixes: the name of an extracted folder."""
-        name = self.filename
-        for suffix in (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip"):
-            name = name.removesuffix(suffix)
-        return name
+        """File name without its archive suffix: the name of an extracted folder."""
+        return self.filename.removesuffix(f".{self.format}")
 
 
 class SplitCounts(NamedTuple):
@@ -71,14 +74,58 @@ class IndexRow(NamedTuple):
     defect: str
 
 
+class Problem(NamedTuple):
+    """One thing that is wrong with a dataset.
+
+    Attributes:
+        path: file or folder, as the user can open it.
+        reason: what is wrong with it.
+        image: `image_path` of the row that must go if problems are dropped; "" if the file just
+            has no place in the index (a mask without an image).
+        fatal: nothing can be dropped to mend this (a missing category, a wrong count).
+    """
+
+    path: str
+    reason: str
+    image: str = ""
+    fatal: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
 class Listing(NamedTuple):
-    """Rows found in a dataset tree, and what is wrong with the tree, one sentence each."""
+    """Rows found in a dataset tree, and what is wrong with the tree."""
 
     rows: list[IndexRow]
-    problems: list[str]
+    problems: list[Problem]
 
 
-ListRows = Callable[[Path, str, Sequence[str]], Listing]
+#: (dataset root, categories) -> rows and problems; opens no image.
+ListRows = Callable[[Path, Sequence[str]], Listing]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to test on a dataset. Results of two protocols must never be compared.
+
+    Attributes:
+        summary: what is tested, and who does it so.
+        list_rows: which images belong where.
+        counts: category -> published number of images; empty if none is published.
+        total: published number of images over all categories, where only the sum is known.
+        archives: where the protocol has archives of its own.
+        prepare: changes the extracted tree once, in place, before it gets its final name.
+        markers: patterns of the folders that lie at the dataset root; default: the categories.
+    """
+
+    summary: str
+    list_rows: ListRows
+    counts: Mapping[str, SplitCounts] = field(default_factory=dict)
+    total: SplitCounts | None = None
+    archives: tuple[Archive, ...] = ()
+    prepare: Callable[[Path], None] | None = None
+    markers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,15 +138,13 @@ class DatasetSpec:
         page: official page.
         licence: licence of the data, as the authors state it.
         archives: official archives.
-        categories: raw category name -> readable name for prompts, in the published order.
-        protocols: names of the test protocols; the first is the default.
-        counts: protocol -> category -> published number of images.
-        make_index: (root, protocol, categories) -> rows and problems; opens no image.
-        totals: protocol -> published number of images over all categories, where only the sum
-            is known.
+        categories: raw category name -> readable name for prompts, in the published order; empty
+            if the data say which categories there are.
+        protocols: by name; the first is the default.
         instructions: what to download from where, for archives without an address.
-        prepare: changes the extracted tree once, in place, before it gets its final name.
-        markers: patterns of the folders that lie at the dataset root; default: the categories.
+        masks: "required": an anomalous image without a mask is a fault; "optional": a category
+            may have no masks at all, and then has no pixel metrics.
+        aliases: category names that converted copies use -> raw name.
     """
 
     name: str
@@ -108,15 +153,17 @@ class DatasetSpec:
     licence: str
     archives: tuple[Archive, ...]
     categories: Mapping[str, str]
-    protocols: tuple[str, ...]
-    counts: Mapping[str, Mapping[str, SplitCounts]]
-    make_index: ListRows
-    totals: Mapping[str, SplitCounts] = field(default_factory=dict)
+    protocols: Mapping[str, Protocol]
     instructions: str = ""
-    prepare: Callable[[Path], None] | None = None
-    markers: tuple[str, ...] = ()
+    masks: str = "required"
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def root_patterns(self) -> tuple[str, ...]:
-        """Patterns of folder names by which the dataset root is recognised."""
-        return self.markers or tuple(self.categories)
+    def default_protocol(self) -> str:
+        """Name of the protocol that comes first."""
+        return next(iter(self.protocols))
+
+    def list_archives(self, protocol: str) -> tuple[Archive, ...]:
+        """Archives that a protocol needs."""
+        chosen = self.protocols.get(protocol)
+        return chosen.archives if chosen and chosen.archives else self.archives

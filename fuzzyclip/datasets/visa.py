@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from fuzzyclip.datasets.spec import GOOD, Archive, DatasetSpec, IndexRow, Listing, SplitCounts
+from fuzzyclip.datasets.spec import (
+    GOOD,
+    Archive,
+    DatasetSpec,
+    IndexRow,
+    Listing,
+    Problem,
+    Protocol,
+    SplitCounts,
+)
 
 SPLIT_FILE = "split_csv/1cls.csv"
 CSV_COLUMNS = ["object", "split", "label", "image", "mask"]
@@ -31,22 +40,26 @@ COUNTS = {
 }
 
 
-def list_rows(root: Path, protocol: str, categories: Sequence[str]) -> Listing:
+def list_rows(root: Path, categories: Sequence[str]) -> Listing:
     """Rows of the split file; a mask must have the stem of its image."""
     path = root / SPLIT_FILE
     if not path.is_file():
-        return Listing([], [f"{path}: the split file is missing; it is part of the archive"])
+        reason = "the split file is missing; it is part of the archive"
+        return Listing([], [Problem(str(path), reason, fatal=True)])
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if list(table.columns) != CSV_COLUMNS:
-        return Listing([], [f"{path}: columns {list(table.columns)} instead of {CSV_COLUMNS}"])
+        reason = f"columns {list(table.columns)} instead of {CSV_COLUMNS}"
+        return Listing([], [Problem(str(path), reason, fatal=True)])
     listing = Listing([], [])
     for record in table[table["object"].isin(categories)].itertuples(index=False):
         category, split, label, image, mask = map(str, record)
         if label not in {"normal", "anomaly"} or split not in {"train", "test"}:
-            listing.problems.append(f"{path}: {image}: label {label!r}, split {split!r} unknown")
+            reason = f"{image}: label {label!r}, split {split!r} unknown"
+            listing.problems.append(Problem(str(path), reason))
             continue
         if mask and Path(mask).stem != Path(image).stem:
-            listing.problems.append(f"{path}: {image} is paired with another image's mask, {mask}")
+            reason = f"{image} is paired with another image's mask, {mask}"
+            listing.problems.append(Problem(str(path), reason, image))
         defect = "bad" if label == "anomaly" else GOOD
         listing.rows.append(IndexRow(image, mask, category, split, int(defect != GOOD), defect))
     return listing
@@ -78,8 +91,12 @@ VISA = DatasetSpec(
         "pcb4": "printed circuit board",
         "pipe_fryum": "pipe fryum",
     },
-    protocols=("1cls",),
-    counts={"1cls": COUNTS},
-    make_index=list_rows,
-    markers=("split_csv", *COUNTS),
+    protocols={
+        "1cls": Protocol(
+            "split_csv/1cls.csv: normal images alone in training (2162 tested); used by everybody",
+            list_rows,
+            COUNTS,
+            markers=("split_csv", *COUNTS),
+        )
+    },
 )

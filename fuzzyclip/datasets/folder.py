@@ -1,0 +1,107 @@
+"""Images of your own: a folder in MVTec AD's layout, plain folders of good and bad, or meta.json.
+
+`mvtec`: `<category>/{train/good,test/good,test/<defect>}`, masks in
+`<category>/ground_truth/<defect>/NNN_mask.png`. `good_bad`: `<category>/{good,<defect>,...}`, all
+tested, masks in `<category>/ground_truth/<defect>/`. In both the category's folder may be left out:
+the dataset is then one category, named by the parameter, else by the dataset. `auto` takes what it
+finds. Masks are optional, category by category.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from fuzzyclip.datasets.layouts import SPLITS, list_category, list_defect, list_folders
+from fuzzyclip.datasets.meta import FILENAME, read_meta
+from fuzzyclip.datasets.spec import DatasetSpec, Listing, Problem, Protocol
+
+GOOD_NAMES = ("good", "ok", "normal")
+TRUTH_NAMES = ("ground_truth", "masks")
+MAX_WRAPPERS = 3
+EXPECTED = (
+    "no images in a layout that is known: <category>/test/<good|defect>/, <category>/<good|defect>/"
+    f", the same without <category>/, or {FILENAME} (good may be called {', '.join(GOOD_NAMES)})"
+)
+
+
+def list_rows(root: Path, categories: Sequence[str], *, layout: str) -> Listing:
+    """Rows of a folder, its layout given or found."""
+    if layout == "auto" and (root / FILENAME).is_file():
+        return read_meta(root, categories, aliases={})
+    layouts = ("mvtec", "good_bad") if layout == "auto" else (layout,)
+    top = root
+    for _ in range(MAX_WRAPPERS):
+        for name in layouts:
+            if found := find_categories(top, root.name, categories, name):
+                return list_categories(root, found, name)
+        inside = list_folders(top)
+        if len(inside) != 1:
+            break
+        top = inside[0]  # folders that an archive has wrapped around the data
+    return Listing([], [Problem(str(root), EXPECTED, fatal=True)])
+
+
+def find_categories(
+    top: Path, dataset: str, categories: Sequence[str], layout: str
+) -> dict[str, Path]:
+    """Category -> its folder; empty if `top` is not laid out so."""
+    if has_layout(top, layout):
+        return {categories[0] if len(categories) == 1 else dataset: top}
+    folders = [path for path in list_folders(top) if path.name not in SPLITS]
+    found = {path.name: path for path in folders if has_layout(path, layout)}
+    return {name: path for name, path in found.items() if not categories or name in categories}
+
+
+def has_layout(folder: Path, layout: str) -> bool:
+    """Whether a folder is one category in a layout."""
+    names = {path.name for path in list_folders(folder)}
+    return "test" in names if layout == "mvtec" else bool(names & set(GOOD_NAMES))
+
+
+def list_categories(root: Path, found: dict[str, Path], layout: str) -> Listing:
+    """Rows of every category."""
+    listing = Listing([], [])
+    for category, top in found.items():
+        if layout == "mvtec":
+            rows, problems = list_category(root, top, category, GOOD_NAMES, "_mask")
+        else:
+            rows, problems = list_good_bad(root, top, category)
+        listing.rows.extend(rows)
+        listing.problems.extend(problems)
+    return listing
+
+
+def list_good_bad(root: Path, top: Path, category: str) -> Listing:
+    """Rows of plain folders: one of good images, the others named by their defect; all tested."""
+    listing = Listing([], [])
+    truths = [top / name for name in TRUTH_NAMES if (top / name).is_dir()]
+    for folder in list_folders(top):
+        if folder in truths:
+            continue
+        truth = truths[0] / folder.name if truths else None
+        rows, problems = list_defect(root, folder, truth, category, "test", GOOD_NAMES, "_mask")
+        listing.rows.extend(rows)
+        listing.problems.extend(problems)
+    return listing
+
+
+SUMMARIES = {
+    "auto": "all images of the folder, in the layout that is found",
+    "mvtec": "the test folders, in MVTec AD's layout",
+    "good_bad": "all images, in one folder of good ones and others named by their defect",
+}
+
+FOLDER = DatasetSpec(
+    name="folder",
+    title="own images",
+    page="",
+    licence="your own",
+    archives=(),
+    categories={},
+    protocols={
+        name: Protocol(summary, partial(list_rows, layout=name))
+        for name, summary in SUMMARIES.items()
+    },
+    instructions="Give the folder, or an archive of it, as the dataset's path.",
+    masks="optional",
+)

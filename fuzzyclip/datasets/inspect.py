@@ -1,0 +1,128 @@
+"""Opening every image and mask of a dataset once.
+
+Peers find a broken mask as a KeyError in the evaluation; here each file is named, all in one
+message, before anything is computed.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from fuzzyclip.datasets.images import ImageFacts, examine_image, load_mask
+from fuzzyclip.datasets.spec import IndexRow, Problem
+
+UNREADABLE = ImageFacts(0, 0, "")
+
+
+class Inspected(NamedTuple):
+    """One row's picture, and what is wrong with it or with its mask."""
+
+    facts: ImageFacts
+    problems: list[Problem]
+
+
+def inspect_rows(
+    root: Path,
+    rows: Sequence[IndexRow],
+    *,
+    unmasked: Collection[str] = (),
+    mask_above: int = 0,
+    workers: int | None = None,
+    title: str = "",
+) -> list[Inspected]:
+    """Open the image and the mask of every row, several at a time.
+
+    Args:
+        root: dataset root.
+        rows: what to open.
+        unmasked: categories whose anomalous images may be without masks.
+        mask_above: mask values above this are defect.
+        workers: threads; decoding leaves Python's lock, so that threads do.
+        title: shown beside the progress bar.
+    """
+    resolved = root.resolve()
+
+    def inspect(row: IndexRow) -> Inspected:
+        return inspect_row(root, resolved, row, row.category not in unmasked, mask_above)
+
+    count = workers or min(32, os.cpu_count() or 1)
+    with ThreadPoolExecutor(count) as pool:
+        results = pool.map(inspect, rows)
+        return list(tqdm(results, title, len(rows), unit="image", disable=None, leave=False))
+
+
+def inspect_row(
+    root: Path, resolved: Path, row: IndexRow, needs_mask: bool, mask_above: int
+) -> Inspected:
+    """Open one image and its mask.
+
+    Args:
+        root: dataset root, as it is named in messages.
+        resolved: the same without links.
+        row: what to open.
+        needs_mask: whether an anomalous image without a mask is a fault.
+        mask_above: mask values above this are defect.
+    """
+    problems = []
+
+    def report(name: str, reason: str) -> None:
+        problems.append(Problem(str(root / name), reason, row.image_path))
+
+    facts = UNREADABLE
+    try:
+        facts = examine_image(_inside(root, resolved, row.image_path))
+    except OSError as error:
+        report(row.image_path, _explain(root / row.image_path, error))
+    if not row.mask_path:
+        if row.label and needs_mask:
+            report(row.image_path, "anomalous image has no mask")
+        return Inspected(facts, problems)
+    try:
+        mask = load_mask(_inside(root, resolved, row.mask_path), mask_above)  # (H, W)
+    except OSError as error:
+        report(row.mask_path, _explain(root / row.mask_path, error))
+        return Inspected(facts, problems)
+    if facts.width and mask.shape != (facts.height, facts.width):
+        size = f"{mask.shape[1]}x{mask.shape[0]}"
+        report(row.mask_path, f"mask is {size}, its image {facts.width}x{facts.height}")
+    if bool(mask.any()) != bool(row.label):
+        kind = "anomalous image has an empty mask" if row.label else "normal image has a mask"
+        report(row.mask_path, kind)
+    return Inspected(facts, problems)
+
+
+def _inside(root: Path, resolved: Path, name: str) -> Path:
+    """Path below the root; split files are data from outside and may point anywhere."""
+    path = root / name
+    if not path.resolve().is_relative_to(resolved):
+        raise OSError("lies outside of the dataset folder")
+    return path
+
+
+def _explain(path: Path, error: OSError) -> str:
+    """Why a file cannot be read, without its name."""
+    if isinstance(error, FileNotFoundError):
+        return "missing"
+    return str(error).removeprefix(f"{path}: ")
+
+
+def find_duplicates(rows: Sequence[IndexRow], facts: Sequence[ImageFacts]) -> list[list[str]]:
+    """Groups of identical files that lie in both splits, or that are labelled both ways.
+
+    Returns:
+        `image_path` of each group's members, sorted.
+    """
+    groups: dict[str, list[IndexRow]] = defaultdict(list)
+    for row, one in zip(rows, facts, strict=True):
+        if one.sha256:
+            groups[one.sha256].append(row)
+    return sorted(
+        sorted(row.image_path for row in group)
+        for group in groups.values()
+        if len({row.split for row in group}) > 1 or len({row.label for row in group}) > 1
+    )

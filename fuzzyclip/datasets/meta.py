@@ -1,0 +1,116 @@
+"""meta.json: the interchange format of APRIL-GAN, AnomalyCLIP, AdaCLIP and their family.
+
+`{"train": {category: [item, ...]}, "test": {...}}` at the dataset root, an item being
+`{"img_path", "mask_path", "cls_name", "specie_name", "anomaly"}` with POSIX paths relative to the
+root. What we write has a further key "info", which the family's loaders pass over.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fuzzyclip.datasets.spec import GOOD, DatasetSpec, IndexRow, Listing, Problem, Protocol
+from fuzzyclip.files import write_text
+
+#: Name of the protocol that takes the split from the file, for any dataset.
+META = "meta"
+FILENAME = "meta.json"
+SPLITS = ("train", "test")
+ITEM = {"img_path": str, "mask_path": str, "cls_name": str, "specie_name": str, "anomaly": int}
+
+
+def choose_protocol(spec: DatasetSpec, name: str) -> Protocol | None:
+    """A protocol by name: the dataset's own, or `meta`, which every dataset has; None for others.
+
+    No count is published for a `meta.json`: the index compares with every protocol of the dataset.
+    """
+    if name == META:
+        lister = partial(read_meta, aliases=dict(spec.aliases))
+        return Protocol("the split of the data's own meta.json", lister, markers=(FILENAME,))
+    return spec.protocols.get(name)
+
+
+def read_meta(root: Path, categories: Sequence[str], aliases: Mapping[str, str]) -> Listing:
+    """Rows of `<root>/meta.json`.
+
+    Args:
+        root: dataset root.
+        categories: those to take, none for all.
+        aliases: other names of categories -> raw name.
+    """
+    path = root / FILENAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Listing([], [Problem(str(path), "missing, but the protocol reads it", fatal=True)])
+    except (OSError, ValueError) as error:
+        return Listing([], [Problem(str(path), f"not readable as JSON ({error})", fatal=True)])
+    listing = Listing([], [])
+    seen: set[str] = set()
+    for split in SPLITS:
+        groups = data.get(split, {}) if isinstance(data, dict) else None
+        if not isinstance(groups, dict) or not all(isinstance(g, list) for g in groups.values()):
+            reason = f'"{split}" is no object of lists'
+            return Listing([], [Problem(str(path), reason, fatal=True)])
+        for group, items in groups.items():
+            category = aliases.get(group, group)
+            if categories and category not in categories:
+                continue
+            for item in items:
+                row = read_item(item, category, group, split)
+                if isinstance(row, str):
+                    listing.problems.append(Problem(str(path), row))
+                elif row.image_path in seen:
+                    reason = f"{row.image_path} is listed twice"
+                    listing.problems.append(Problem(str(path), reason))
+                else:
+                    seen.add(row.image_path)
+                    listing.rows.append(row)
+    return listing
+
+
+def read_item(item: Any, category: str, group: str, split: str) -> IndexRow | str:
+    """An index row, or what is wrong with the item."""
+    if not isinstance(item, dict) or not all(
+        isinstance(item.get(key), kind) for key, kind in ITEM.items()
+    ):
+        return f"{split}/{group}: an item lacks one of {', '.join(ITEM)}: {item!r:.200}"
+    image, label = item["img_path"], int(item["anomaly"])
+    if item["cls_name"] != group or label not in (0, 1):
+        return f"{image}: cls_name {item['cls_name']!r} in {group!r}, anomaly {item['anomaly']!r}"
+    if not category or set(category) & set("/\\\0") or category in (".", ".."):
+        return f"{image}: the category {category!r} is no file name"
+    defect = (item["specie_name"] or "bad") if label else GOOD
+    return IndexRow(image, item["mask_path"], category, split, label, defect)
+
+
+def write_meta(frame: pd.DataFrame, info: Mapping[str, Any], path: Path) -> None:
+    """Write an index as meta.json.
+
+    Args:
+        frame: table with the columns `INDEX_COLUMNS`.
+        info: what else is known of the data: protocol, counts, licence.
+        path: file to write; the family's loaders look for `<dataset root>/meta.json`.
+    """
+    data: dict[str, Any] = {}
+    for split in SPLITS:
+        chosen = frame[frame["split"] == split]
+        data[split] = {
+            str(category): [
+                {
+                    "img_path": row["image_path"],
+                    "mask_path": row["mask_path"],
+                    "cls_name": row["category"],
+                    "specie_name": row["defect"],
+                    "anomaly": row["label"],
+                }
+                for row in rows.to_dict("records")
+            ]
+            for category, rows in chosen.groupby("category", sort=True)
+        }
+    data["info"] = dict(info)
+    write_text(path, json.dumps(data, indent=4, ensure_ascii=False) + "\n")

@@ -1,0 +1,262 @@
+"""The index under faults: dropping, duplicates, hostile and odd trees."""
+
+import string
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from trees import MASK, picture, write_images, write_picture
+
+from fuzzyclip.datasets import get_dataset
+from fuzzyclip.datasets.index import build_index
+from fuzzyclip.datasets.index_file import Index
+from fuzzyclip.datasets.layouts import mvtec_lister
+from fuzzyclip.datasets.sdd import keep_copies_together
+from fuzzyclip.datasets.spec import DatasetError, DatasetSpec, Protocol, SplitCounts
+
+TOY = DatasetSpec(
+    name="toy",
+    title="Toy",
+    page="https://example.org",
+    licence="CC0",
+    archives=(),
+    categories={"nut": "hex nut"},
+    protocols={"official": Protocol("all", mvtec_lister(), {"nut": SplitCounts(2, 2, 3)})},
+)
+
+
+def make_nut(root: Path) -> Path:
+    """Two training images, two good, three with a hole."""
+    nut = root / "nut"
+    write_images(nut / "train/good", ["0.png", "1.png"])
+    write_images(nut / "test/good", ["0.png", "1.png"], 10)
+    write_images(nut / "test/hole", ["0.png", "1.png", "2.png"], 20)
+    for number in range(3):
+        write_picture(nut / f"ground_truth/hole/{number}_mask.png", MASK)
+    return nut
+
+
+def index(root: Path, **options: Any) -> Index:
+    return build_index(TOY, root, protocol="official", **options)
+
+
+def test_info_says_what_was_indexed(tmp_path: Path) -> None:
+    make_nut(tmp_path)
+    assert index(tmp_path).info == {
+        "dataset": "toy",
+        "title": "Toy",
+        "page": "https://example.org",
+        "licence": "CC0",
+        "protocol": "official",
+        "summary": "all",
+        "masks": "> 0",
+        "categories": {"nut": "hex nut"},
+        "counts": {"nut": {"train_good": 2, "test_good": 2, "test_bad": 3, "train_bad": 0}},
+        "dropped": [],
+        "duplicates": [],
+    }
+
+
+def spoil(nut: Path) -> set[str]:
+    """Break one image, one mask and one pairing; says which images cannot be used."""
+    broken = nut / "test/hole/0.png"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    write_picture(nut / "ground_truth/hole/1_mask.png", MASK.T)
+    write_picture(nut / "ground_truth/hole/9_mask.png", MASK)  # of no image: nothing is lost
+    return {"nut/test/hole/0.png", "nut/test/hole/1.png"}
+
+
+def test_drop_leaves_out_and_records_and_still_counts_what_is_there(tmp_path: Path) -> None:
+    nut = make_nut(tmp_path)
+    whole = set(index(tmp_path).frame["image_path"])
+    bad = spoil(nut)
+    with pytest.raises(DatasetError, match=r"3 problem\(s\)"):
+        index(tmp_path)
+    kept = index(tmp_path, on_error="drop")
+    assert set(kept.frame["image_path"]) == whole - bad
+    dropped = dict(kept.info["dropped"])
+    assert set(dropped) == {
+        "nut/test/hole/0.png",
+        "nut/ground_truth/hole/1_mask.png",
+        "nut/ground_truth/hole/9_mask.png",
+    }
+    assert "6x8" in dropped["nut/ground_truth/hole/1_mask.png"]
+    assert kept.info["counts"]["nut"]["test_bad"] == 1
+
+
+def test_drop_mends_no_missing_images(tmp_path: Path) -> None:
+    nut = make_nut(tmp_path)
+    (nut / "test/good/1.png").unlink()
+    with pytest.raises(DatasetError, match=r"test_good 1.*published.*test_good 2"):
+        index(tmp_path, on_error="drop")
+    (nut / "test/good/0.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match="no normal or no anomalous test image"):
+        index(tmp_path, on_error="drop", expect_counts=False)
+
+
+def test_duplicates_across_splits_and_labels_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nut = make_nut(tmp_path)
+    (nut / "test/good/1.png").write_bytes((nut / "train/good/0.png").read_bytes())
+    (nut / "test/hole/1.png").write_bytes((nut / "test/good/0.png").read_bytes())
+    (nut / "test/hole/2.png").write_bytes((nut / "test/hole/0.png").read_bytes())  # harmless
+    assert index(tmp_path).info["duplicates"] == [
+        ["nut/test/good/0.png", "nut/test/hole/1.png"],
+        ["nut/test/good/1.png", "nut/train/good/0.png"],
+    ]
+    assert "nut/train/good/0.png" in caplog.text
+
+
+def test_masks_above_a_threshold(tmp_path: Path) -> None:
+    nut = make_nut(tmp_path)
+    for number in range(3):  # as JPEG leaves them: not quite black
+        write_picture(nut / f"ground_truth/hole/{number}_mask.png", np.maximum(MASK, 9))
+    (nut / "ground_truth/good").mkdir()
+    write_picture(nut / "ground_truth/good/0_mask.png", np.full((6, 8), 9, np.uint8))
+    with pytest.raises(DatasetError, match="normal image has a mask"):
+        index(tmp_path)
+    assert index(tmp_path, mask_above=127).info["masks"] == "> 127"
+    with pytest.raises(DatasetError, match="empty mask"):
+        index(tmp_path, mask_above=255)
+
+
+@pytest.mark.parametrize("workers", [1, 7])
+def test_threads_change_nothing(tmp_path: Path, workers: int) -> None:
+    make_nut(tmp_path)
+    assert index(tmp_path, workers=workers).frame.equals(index(tmp_path).frame)
+
+
+@given(groups=st.lists(st.integers(1, 4), min_size=4, max_size=30), seed=st.integers(0, 2**16))
+@settings(max_examples=40, deadline=None)
+def test_copies_stay_on_one_side(
+    tmp_path_factory: pytest.TempPathFactory, groups: list[int], seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("copies")
+    contents = [f"{group}" for group, size in enumerate(groups) for _ in range(size)]
+    paths = [folder / f"{number:03d}.png" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_text(content)
+    order = np.random.default_rng(seed).permutation(len(paths))
+    cut = len(paths) // 4
+    drawn = [paths[i] for i in order[cut:]], [paths[i] for i in order[:cut]]
+    train, test = keep_copies_together(*drawn)
+    assert (len(train), len(test)) == (len(drawn[0]), len(drawn[1]))
+    assert sorted(train + test) == paths
+    on_both = {path.read_text() for path in train} & {path.read_text() for path in test}
+    singles = [path for path in train if groups[int(path.read_text())] == 1]
+    for content in on_both:  # only where nothing is left to take their places
+        assert len(singles) < sum(path.read_text() == content for path in test)
+    if not on_both and not {p.read_text() for p in drawn[0]} & {p.read_text() for p in drawn[1]}:
+        assert (train, test) == drawn  # a draw without split copies stays as it is
+
+
+#: Names as people and cameras give them; no separators, not hidden.
+NAMES = st.text(
+    st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="/\\\0"),
+    min_size=1,
+    max_size=12,
+).filter(lambda name: not name.startswith(".") and name.strip() and not name.endswith("_mask"))
+SUFFIXES = st.sampled_from([".png", ".PNG", ".Png", ".bmp", ".BMP", ".tiff"])
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> dict[str, list[tuple[str, str, str, bool]]]:
+    """Folder -> (stem, suffix, mask suffix, mask is there), stems distinct on any file system."""
+    tree = {}
+    for folder in ("good", "hole", "Riß 2"):
+        stems = draw(
+            st.lists(
+                NAMES,
+                min_size=1,
+                max_size=4,
+                unique_by=lambda n: unicodedata.normalize("NFKC", n).casefold(),
+            )
+        )
+        tree[folder] = [
+            (stem, draw(SUFFIXES), draw(SUFFIXES), draw(st.booleans()) or folder == "good")
+            for stem in stems
+        ]
+    return tree
+
+
+@settings(max_examples=40, deadline=None)
+@given(tree=trees(), junk=st.sampled_from(["Thumbs.db", ".DS_Store", ".hidden.png", "notes.txt"]))
+def test_any_tree_gives_its_rows_or_names_its_faults(
+    tmp_path_factory: pytest.TempPathFactory,
+    tree: dict[str, list[tuple[str, str, str, bool]]],
+    junk: str,
+) -> None:
+    root = tmp_path_factory.mktemp("tree")
+    expected, missing, number = {}, [], 0
+    for folder, images in tree.items():
+        for stem, suffix, mask_suffix, masked in images:
+            name = f"nut/test/{folder}/{stem}{suffix}"
+            write_picture(root / name, picture(number := number + 1))
+            mask = ""
+            if folder != "good" and masked:
+                mask = f"nut/ground_truth/{folder}/{stem}_mask{mask_suffix}"
+                write_picture(root / mask, MASK)
+            elif folder != "good":
+                missing.append(name)
+            expected[name] = mask
+        (root / f"nut/test/{folder}/{junk}").write_bytes(b"junk")
+        truth = root / f"nut/ground_truth/{folder}"
+        if truth.is_dir():
+            (truth / junk).write_bytes(b"junk")
+    if missing:
+        with pytest.raises(DatasetError) as error:
+            index(root, expect_counts=False)
+        for name in missing:
+            assert f"{root / name}: anomalous image has no mask" in str(error.value)
+        return
+    frame = index(root, expect_counts=False).frame
+    assert dict(zip(frame["image_path"], frame["mask_path"], strict=True)) == expected
+    assert all(row.label == (row.defect != "good") for row in frame.itertuples())
+
+
+@settings(max_examples=30, deadline=None)
+@given(cut=st.integers(0, 120), letters=st.text(string.printable, max_size=40), where=st.booleans())
+def test_damaged_bytes_are_named_never_used(
+    tmp_path_factory: pytest.TempPathFactory, cut: int, letters: str, where: bool
+) -> None:
+    root = tmp_path_factory.mktemp("damaged")
+    nut = make_nut(root)
+    victim = nut / ("test/hole/1.png" if where else "ground_truth/hole/1_mask.png")
+    data = victim.read_bytes()
+    damaged = data[: min(cut, 40)] + letters.encode()  # before the end of any picture data
+    victim.write_bytes(damaged)
+    with pytest.raises(DatasetError) as error:
+        index(root)
+    assert f"{victim}: " in str(error.value)
+    assert "0x" not in str(error.value)  # no memory address instead of a name
+    assert "nut/test/hole/1.png" not in set(index(root, on_error="drop").frame["image_path"])
+
+
+def test_odd_pictures(tmp_path: Path) -> None:
+    nut = make_nut(tmp_path)
+    Image.fromarray(picture(1)).convert("CMYK").save(nut / "test/good/0.png.jpg")
+    Image.fromarray(np.arange(48, dtype=np.uint16).reshape(6, 8) * 1000).save(
+        nut / "test/good/deep.png"
+    )
+    Image.fromarray(picture(2)).convert("P").save(nut / "test/good/palette.png")
+    frame = index(tmp_path, expect_counts=False).frame
+    assert len(frame) == 10
+    assert set(frame["width"]) == {8}
+
+
+def test_a_link_out_of_the_dataset_is_refused(tmp_path: Path) -> None:
+    nut = make_nut(tmp_path / "data")
+    write_images(tmp_path, ["outside.png"], 99)
+    (nut / "test/good/link.png").symlink_to(tmp_path / "outside.png")
+    with pytest.raises(DatasetError, match="lies outside of the dataset folder"):
+        index(tmp_path / "data", expect_counts=False)
+
+
+def test_the_registry_holds_the_folder_too() -> None:
+    assert get_dataset("folder").masks == "optional"

@@ -1,0 +1,123 @@
+"""meta.json: written as the field reads it, read as the field writes it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_index import TOY, make_nut
+from trees import MASK, write_images, write_picture
+
+from fuzzyclip.datasets import get_dataset
+from fuzzyclip.datasets.counts import count_images
+from fuzzyclip.datasets.fetch import fetch_dataset
+from fuzzyclip.datasets.index import build_index
+from fuzzyclip.datasets.meta import write_meta
+from fuzzyclip.datasets.spec import DatasetError, SplitCounts
+
+
+def item(path: str, category: str, specie: str, mask: str = "", **changes: Any) -> dict[str, Any]:
+    return {
+        "img_path": path,
+        "mask_path": mask,
+        "cls_name": category,
+        "specie_name": specie,
+        "anomaly": int(bool(mask)),
+        **changes,
+    }
+
+
+def test_written_form(tmp_path: Path) -> None:
+    make_nut(tmp_path)
+    index = build_index(TOY, tmp_path, protocol="official")
+    write_meta(index.frame, index.info, tmp_path / "meta.json")
+    text = (tmp_path / "meta.json").read_text()
+    data = json.loads(text)
+    assert text == json.dumps(data, indent=4, ensure_ascii=False) + "\n"
+    assert list(data) == ["train", "test", "info"]
+    assert data["train"]["nut"] == [
+        item("nut/train/good/0.png", "nut", "good"), item("nut/train/good/1.png", "nut", "good")
+    ]  # fmt: skip
+    hole = item("nut/test/hole/0.png", "nut", "hole", "nut/ground_truth/hole/0_mask.png")
+    assert hole in data["test"]["nut"]
+    assert list(data["test"]["nut"][0]) == list(hole)  # the field's order of keys
+    assert data["info"]["protocol"] == "official"
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    make_nut(tmp_path)
+    index = build_index(TOY, tmp_path, protocol="official")
+    write_meta(index.frame, index.info, tmp_path / "meta.json")
+    again = build_index(TOY, tmp_path, protocol="meta")
+    assert again.frame.equals(index.frame)
+    assert again.info["protocol"] == "meta"
+
+
+def make_prepared(root: Path, category: str, good: int, bad: int) -> Path:
+    """A dataset as AnomalyCLIP's script leaves it: any tree, and a meta.json that says all."""
+    top = root / category
+    write_images(top / "pictures", [f"{i}.png" for i in range(good + bad)])
+    items = []
+    for i in range(good + bad):
+        mask = ""
+        if i >= good:
+            mask = f"{category}/other/{i}.png"
+            write_picture(root / mask, MASK)
+        items.append(item(f"{category}/pictures/{i}.png", category, "", mask))
+    (root / "meta.json").write_text(json.dumps({"train": {}, "test": {category: items}}))
+    return root
+
+
+@pytest.mark.parametrize("name", ["SDD", "electrical_commutators", "electrical commutators"])
+def test_data_prepared_for_others_works_here(name: str, tmp_path: Path) -> None:
+    sdd = get_dataset("sdd")
+    make_prepared(tmp_path / "archives/sdd", name, good=3, bad=2)
+    fetch_dataset(sdd, tmp_path / "raw/x", protocol="meta", archives_dir=tmp_path / "archives")
+    index = build_index(sdd, tmp_path / "raw/x", protocol="meta", expect_counts=False)
+    assert count_images(index.frame) == {"electrical commutators": SplitCounts(0, 3, 2)}
+    assert set(index.frame["defect"]) == {"good", "bad"}  # VisA's form: no name of the defect
+    with pytest.raises(DatasetError, match=r"published: .*286.*\n.*published: .*181"):
+        build_index(sdd, tmp_path / "raw/x", protocol="meta")
+
+
+def test_counts_of_any_protocol_will_do(tmp_path: Path) -> None:
+    make_nut(tmp_path)
+    write_meta(build_index(TOY, tmp_path, protocol="official").frame, {}, tmp_path / "meta.json")
+    (tmp_path / "nut/train/good/1.png").unlink()
+    data = json.loads((tmp_path / "meta.json").read_text())
+    data["train"]["nut"].pop()
+    (tmp_path / "meta.json").write_text(json.dumps(data))
+    with pytest.raises(DatasetError, match=r"train_good 1.*published: train_good 2"):
+        build_index(TOY, tmp_path, protocol="meta")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "missing, but the protocol reads it"),
+        ("{", "not readable as JSON"),
+        ("[]", '"train" is no object of lists'),
+        ('{"test": {"nut": {}}}', '"test" is no object of lists'),
+        ({"test": {"nut": [{"img_path": "x.png"}]}}, "lacks one of img_path"),
+        ({"test": {"nut": [item("nut/x.png", "bolt", "good")]}}, "cls_name 'bolt' in 'nut'"),
+        ({"test": {"nut": [item("nut/x.png", "nut", "good", anomaly=2)]}}, "anomaly 2"),
+        ({"test": {"nut": [item("nut/x.png", "nut", "good")] * 2}}, "listed twice"),
+        ({"test": {"nut": [item("../../x.png", "nut", "good")]}}, "outside of the dataset"),
+        ({"test": {"nut": [item("nut/gone.png", "nut", "good")]}}, "missing"),
+    ],
+    ids=["none", "cut", "list", "object", "keys", "class", "label", "twice", "outside", "gone"],
+)
+def test_faults_are_named(content: Any, message: str, tmp_path: Path) -> None:
+    (tmp_path / "nut").mkdir()
+    if content is not None:
+        text = content if isinstance(content, str) else json.dumps(content)
+        (tmp_path / "meta.json").write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        build_index(TOY, tmp_path, protocol="meta", expect_counts=False)
+
+
+def test_a_category_is_never_a_path(tmp_path: Path) -> None:
+    data = {"test": {"../x": [item("a.png", "../x", "good")]}}
+    (tmp_path / "meta.json").write_text(json.dumps(data))
+    with pytest.raises(DatasetError, match="is no file name"):
+        build_index(get_dataset("folder"), tmp_path, protocol="meta", expect_counts=False)
