@@ -41,7 +41,15 @@ from stages.params import load_params
 from stages.run import run_stage
 from stages.texts import SharedTexts
 
-PARAMS = (*CLIP_PARAMS, "text", "efa.test", "evaluation", "datasets.${key}", "pairs.${key}")
+PARAMS = (
+    *CLIP_PARAMS,
+    "text",
+    "efa.test",
+    "evaluation",
+    "datasets.${key}.mask_above",
+    "datasets.${key}.names",
+    "pairs.${key}",
+)
 
 log = logging.getLogger(__name__)
 

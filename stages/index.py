@@ -27,12 +27,14 @@ def main(key: str) -> None:
     params = load_params(PARAMS, key=key)
     dataset = params.datasets[key]
     record = json.loads(paths.record(key).read_text())
+    # The sample is a subset by nature.
+    published = dataset.counts == "published" and record["source"] != "sample"
     index = build_index(
         get_dataset(dataset.kind),
         paths.raw(key),
         protocol=dataset.protocol,
         categories=record["categories"],
-        expect_counts=dataset.counts == "published" and record["source"] != "sample",
+        expect_counts=published,
         on_error=params.data.on_error,
         mask_above=dataset.mask_above,
         workers=params.machine.workers,
@@ -40,6 +42,7 @@ def main(key: str) -> None:
     for name, counts in index.info["counts"].items():
         log.info("%s/%s: %s", key, name, counts)
     index.info["source"] = record["source"]
+    index.info["complete"] = published and record["categories"] is None
     index.info["verified"] = all(entry["verified"] for entry in record["archives"])
     write_index(index, paths.index(key), paths.index_info(key))
     write_meta(index.frame, index.info, paths.index_meta(key))

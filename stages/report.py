@@ -1,6 +1,7 @@
 """report: the paper's tables, per-category tables and pictures from the results."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -38,7 +39,6 @@ PARAMS = (
     "backbone",
     "backbones.${backbone}",
     "data.source",
-    "datasets",
     "pairs",
     "evaluation.rows",
 )
@@ -83,15 +83,11 @@ def read_categories(dataset: str) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"category": str, "prompt": str}, keep_default_na=True)
 
 
-def is_paper_setting(params: Params) -> bool:
+def is_paper_setting(params: Params, tested: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether the run may stand beside the paper's numbers: its data, backbone and pairs."""
     clip = params.backbones[params.backbone]
     pairs = {dataset: name for dataset, name in params.pairs.items() if dataset in PAIRS}
     papers_pairs = all(PAIRS[dataset] == name for dataset, name in pairs.items())
-    whole = all(
-        params.datasets[name].categories is None and params.datasets[name].counts == "published"
-        for name in pairs
-    )
     return (
         params.data.source == "official"
         and clip.model in ("ViT-L-14-336", "ViT-L-14-336-quickgelu")
@@ -99,7 +95,7 @@ def is_paper_setting(params: Params) -> bool:
         and clip.image_size == 518
         and clip.blocks == [6, 12, 18, 24]
         and papers_pairs
-        and whole
+        and all(tested[name]["complete"] for name in pairs)
     )
 
 
@@ -110,7 +106,7 @@ def write_tables(
     tested: dict[str, dict[str, Any]],
 ) -> None:
     """Tables 2 and 3 in the paper's layout, all means, and per-category tables; .md and .csv."""
-    paper = is_paper_setting(params)
+    paper = is_paper_setting(params, tested)
     titles = {name: name_dataset(name, info) for name, info in tested.items()}
     notes = [FORM_NOTE, *([PRINTED_NOTE] if paper else [])]
     notes += [SAMPLE_DATA_NOTE] if params.data.source == "sample" else []

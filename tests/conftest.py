@@ -63,3 +63,17 @@ def tiny(load_tiny):
 def pixels():
     """A batch of three inputs for `tiny`, (3, 3, 32, 32)."""
     return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory):
+    """A repository in which the small pipeline has run and is committed, and what DVC printed.
+
+    Tests may change its work tree, not its commits; `clone_repository` gives one's own.
+    """
+    from pipelines import commit, make_repository, run, shrink
+
+    folder = make_repository(tmp_path_factory.mktemp("pipeline"), shrink)
+    output = run(folder, "dvc", "repro")
+    commit(folder, "results")
+    return folder, output

@@ -114,8 +114,11 @@ def test_the_papers_setting_in_the_readme_is_valid_and_is_the_papers():
         for parent in parents:
             target = target[parent]
         target[last] = yaml.safe_load(value)
-    assert is_paper_setting(Params.model_validate(params))
-    assert not is_paper_setting(read_params(ROOT / "params.yaml"))
+    valid = Params.model_validate(params)
+    tested = {name: {"complete": True} for name in valid.datasets}
+    assert is_paper_setting(valid, tested)
+    assert not is_paper_setting(valid, tested | {"sdd": {"complete": False}})
+    assert not is_paper_setting(read_params(ROOT / "params.yaml"), tested)
 
 
 def test_no_file_is_too_long():

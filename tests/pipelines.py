@@ -1,0 +1,94 @@
+"""Temporary git and DVC repositories in which the pipeline runs as a user runs it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from imports import ROOT
+from mlflow.tracking import MlflowClient
+
+
+def make_repository(folder, change):
+    """A git and DVC repository with the committed files and changed parameters."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    for name in tracked:
+        if name.startswith(("metrics/", "docs/", "tests/")) or name == "dvc.lock":
+            continue
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    change_params(folder, change)
+    run(folder, "git", "init", "-q")
+    commit(folder, "start")
+    return folder
+
+
+def run(folder, *command, fails=False):
+    """Run a command as a user would, away from any configuration of this machine."""
+    empty = folder / ".git" / "empty"
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_GLOBAL_CONFIG_DIR": str(empty),
+        "DVC_SYSTEM_CONFIG_DIR": str(empty),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a",
+        "GIT_COMMITTER_EMAIL": "a@b",
+    }  # fmt: skip
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    output = done.stdout + done.stderr
+    assert (done.returncode != 0) == fails, output
+    return output
+
+
+def ran(output):
+    """Stages that DVC really ran."""
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+def list_runs(folder):
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("fuzzyclip")
+    return client.search_runs([experiment.experiment_id], order_by=["start_time ASC"])
+
+
+def shrink(params):
+    """VisA to KolektorSDD with a few images, three VisA categories, short training."""
+    params["datasets"] = {name: params["datasets"][name] for name in ("visa", "sdd")}
+    params["datasets"]["visa"]["categories"] = ["capsules", "pcb1", "pcb2"]
+    params["auxiliary"] = {"visa": ["visa"]}
+    params["pairs"] = {"sdd": "visa"}
+    params["sample"] |= {"train_good": 1, "test_good": 4, "test_bad": 4}
+    params["efa"]["train"]["mosaic"]["visa"] = 0.3
+    params["evaluation"]["overlays"] = 1
+
+
+def clone_repository(source, folder, *, cache=True):
+    """A clone of the committed state; with `cache`, its data are those of the source's cache."""
+    run(source, "git", "clone", "-q", ".", str(folder))
+    if cache:
+        run(folder, "dvc", "cache", "dir", "--local", str(source / ".dvc/cache"))
+        run(folder, "dvc", "checkout")
+    return folder
+
+
+def change_params(folder, change):
+    """Edit params.yaml as a person would."""
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    change(params)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def commit(folder, message):
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", message)

@@ -1,0 +1,274 @@
+"""Data as a team uses them: shared caches, older versions, own images, new datasets."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from loopback import Loopback
+from pipelines import change_params, clone_repository, commit, list_runs, ran, run
+from trees import MASK, write_images, write_picture
+
+from fuzzyclip.datasets.placed import compute_tree_sha256
+from fuzzyclip.sample.archives import write_sample_archives
+
+pytestmark = pytest.mark.slow
+FEW = {"seed": 3, "train_good": 1, "test_good": 3, "test_bad": 3}
+OWN = {
+    "kind": "folder",
+    "path": "mine",
+    "urls": None,
+    "sha256": None,
+    "protocol": "auto",
+    "categories": None,
+    "counts": "any",
+    "mask_above": 0,
+    "names": "raw",
+}
+
+
+def tree(folder: Path) -> str:
+    return compute_tree_sha256(folder)[0]
+
+
+def test_a_team_shares_all_but_the_raw_images(pipeline, tmp_path: Path) -> None:
+    here = clone_repository(pipeline[0], tmp_path / "here")
+    remote = tmp_path / "remote"
+    run(here, "dvc", "remote", "add", "-d", "team", str(remote))
+    commit(here, "remote")
+    run(here, "dvc", "push")
+    locked = yaml.safe_load((here / "dvc.lock").read_text())["stages"]["download@sdd"]["outs"]
+    digests = {out["path"]: out["md5"] for out in locked}
+    stored = {path.parent.name + path.name for path in remote.rglob("*") if path.is_file()}
+    assert digests["data/records/sdd.json"] in stored
+    assert digests["data/raw/sdd"] not in stored  # licences: raw images stay where they are
+    there = clone_repository(here, tmp_path / "there", cache=False)
+    run(there, "dvc", "pull", "--allow-missing")
+    assert ran(run(there, "dvc", "repro", "--allow-missing")) == []
+    assert not [path for path in (there / "data/raw").rglob("*") if path.is_file()]
+    assert tree(there / "features/sdd") == tree(here / "features/sdd")
+    # who has no licence to mind says so in one line, and plain pull and repro are enough
+    text = (here / "dvc.yaml").read_text()
+    assert text.count("push: false") == 1
+    (here / "dvc.yaml").write_text(text.replace("push: false", "push: true"))
+    commit(here, "our own images may be pushed")
+    run(here, "dvc", "push")
+    other = clone_repository(here, tmp_path / "other", cache=False)
+    run(other, "dvc", "pull")
+    assert ran(run(other, "dvc", "repro")) == []
+    assert tree(other / "data/raw/sdd") == tree(here / "data/raw/sdd")
+
+
+def make_own_images(folder: Path) -> None:
+    """Two categories, one with masks and one without."""
+    for number, name in enumerate(("bracket black", "hinge")):
+        write_images(folder / name / "good", ["0.png", "1.JPG", "2.bmp"], 10 * number)
+        write_images(folder / name / "scratch", ["0.png", "1.png"], 10 * number + 5)
+    for number in range(2):
+        write_picture(folder / f"hinge/ground_truth/scratch/{number}_mask.png", MASK)
+
+
+def test_own_images_by_one_params_block(pipeline, tmp_path: Path) -> None:
+    folder = clone_repository(pipeline[0], tmp_path / "own")
+    make_own_images(folder / "mine")
+
+    def add(params):
+        params["datasets"]["parts"] = OWN | {"names": {"bracket black": "black metal bracket"}}
+        params["pairs"]["parts"] = "visa"
+
+    change_params(folder, add)
+    (folder / ".gitignore").write_text((folder / ".gitignore").read_text() + "/mine/\n")
+    output = ran(run(folder, "dvc", "repro"))
+    expected = {f"{stage}@parts" for stage in ("download", "index", "features", "evaluate")}
+    assert expected <= set(output)
+    assert set(output) - expected == {"auxiliary@visa", "report", "track"}
+    lines = pd.read_csv(folder / "metrics/categories/parts.csv").query("row == 'fuzzyclip'")
+    lines = lines.set_index("category")
+    assert lines["prompt"].str.contains("black metal bracket")["bracket black"]
+    assert lines.loc["bracket black"].filter(like="pixel").isna().all()  # absent, never zero
+    assert lines.filter(like="image").notna().all(axis=None)
+    assert lines.loc["hinge", "pixel_auroc"] > 0
+    recorded = list_runs(folder)[-1]
+    assert recorded.data.tags["protocol.parts"] == "auto"
+    assert recorded.data.tags["images.parts"] == "6 normal, 4 anomalous"
+    assert "own" in (folder / "results/parts/dataset.json").read_text()
+    assert (
+        "| parts | own images | auto | 2 | 6 | 4 |"
+        in (folder / "metrics/tables/summary.md").read_text()
+    )
+    commit(folder, "own images")
+    first = tree(folder / "data/raw/parts")
+
+    # without any mask, a dataset has no pixel metric at all
+    shutil.rmtree(folder / "mine/hinge/ground_truth")
+    write_images(folder / "mine/hinge/good", ["3.png"], 77)
+    run(folder, "dvc", "repro", "-s", "-f", "download@parts")
+    assert {"index@parts", "evaluate@parts"} <= set(ran(run(folder, "dvc", "repro")))
+    metrics = json.loads((folder / "metrics/datasets/parts.json").read_text())
+    assert set(metrics) == {"image_auroc", "image_ap", "image_f1_max"}
+    commit(folder, "another image")
+    second = tree(folder / "data/raw/parts")
+    assert first != second
+
+    # an older commit's data come back, and the newer again
+    run(folder, "git", "checkout", "-q", "HEAD~1")
+    run(folder, "dvc", "checkout")
+    assert tree(folder / "data/raw/parts") == first
+    assert ran(run(folder, "dvc", "repro")) == []
+    run(folder, "git", "checkout", "-q", "-")
+    run(folder, "dvc", "checkout")
+    assert tree(folder / "data/raw/parts") == second
+
+    # a tree put in place by hand is accepted without running the download
+    shutil.rmtree(folder / "data/raw/parts")
+    make_own_images(folder / "data/raw/parts")
+    run(folder, "dvc", "commit", "-f", "download@parts")
+    output = ran(run(folder, "dvc", "repro"))
+    assert "download@parts" not in output
+    assert "index@parts" in output
+
+
+def test_own_images_without_masks_cannot_train_the_layers(pipeline, tmp_path: Path) -> None:
+    folder = clone_repository(pipeline[0], tmp_path / "train")
+    make_own_images(folder / "mine")
+
+    def add(params):
+        params["datasets"]["parts"] = OWN
+        params["auxiliary"]["parts"] = ["parts"]
+
+    change_params(folder, add)
+    output = run(folder, "dvc", "repro", "efa@parts", fails=True)
+    assert "auxiliary.parts: parts/bracket black has anomalous images without masks" in output
+    assert "hinge" not in output.split("auxiliary.parts: ")[1].split(" has ")[0]
+
+
+NEW_DATASET = '''
+"""Bolts, a dataset that no other file knows."""
+
+from fuzzyclip.datasets.layouts import mvtec_lister
+from fuzzyclip.datasets.spec import Archive, DatasetSpec, Protocol, SplitCounts
+
+BOLTS = DatasetSpec(
+    name="bolts",
+    title="Bolts",
+    page="https://example.org/bolts",
+    licence="CC0",
+    archives=(Archive("bolts.zip", sha256="{sha256}"),),
+    categories={{"hex_bolt": "hex bolt"}},
+    protocols={{
+        "official": Protocol("all", mvtec_lister(), {{"hex_bolt": SplitCounts(0, 3, 3)}})
+    }},
+)
+'''
+
+
+@pytest.fixture
+def official(pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A repository whose KolektorSDD comes from a server and whose VisA lies in a folder."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server = Loopback()
+    visa = write_sample_archives("visa", tmp_path / "archives", **FEW)
+    sdd = write_sample_archives("sdd", tmp_path / "served", **FEW)
+    server.pages["sdd.zip"] = (tmp_path / "served/KolektorSDD.zip").read_bytes()
+    folder = clone_repository(pipeline[0], tmp_path / "official")
+
+    def change(params):
+        params["data"]["source"] = "official"
+        params["rpl"]["epochs"]["official"] = 2
+        datasets = params["datasets"]
+        for name in ("visa", "sdd"):
+            datasets[name]["counts"] = "any"
+        datasets["visa"] |= {"path": str(tmp_path / "archives"), "sha256": visa}
+        datasets["sdd"] |= {
+            "sha256": sdd, "urls": {"KolektorSDD.zip": [f"{server.url}/good/sdd.zip"]}
+        }  # fmt: skip
+
+    change_params(folder, change)
+    run(folder, "dvc", "repro")
+    yield folder, server, tmp_path
+    server.stop()
+
+
+def test_one_datasets_change_reruns_that_dataset_only(official) -> None:
+    folder, server, tmp_path = official
+    record = json.loads((folder / "data/records/sdd.json").read_text())
+    assert record["archives"][0]["source"] == f"{server.url}/good/sdd.zip"
+    assert record["archives"][0]["verified"] is True
+    assert not list((folder / "scratch").glob("download*/*.zip"))
+    commit(folder, "official")
+
+    # another address, the same bytes: looked at and listed again, nothing is computed
+    def move(params):
+        params["datasets"]["sdd"]["urls"] = {"KolektorSDD.zip": [f"{server.url}/moved/sdd.zip"]}
+
+    change_params(folder, move)
+    output = ran(run(folder, "dvc", "repro"))
+    assert set(output) == {"download@sdd", "index@sdd", "auxiliary@visa", "track"}
+
+    # a new dataset: one module, one line in the registry, one block of parameters
+    sizes = FEW | {"train_good": 0}
+    (sha256,) = write_sample_archives("mpdd", tmp_path / "drawn", **sizes).values()
+    shutil.move(tmp_path / "drawn/MPDD.zip", tmp_path / "archives/bolts.zip")
+    rename_category(tmp_path / "archives/bolts.zip", "MPDD/bracket_black/", "bolts/hex_bolt/")
+    sha256 = run(folder, "sha256sum", str(tmp_path / "archives/bolts.zip")).split()[0]
+    module = folder / "fuzzyclip/datasets/bolts.py"
+    module.write_text(NEW_DATASET.format(sha256=sha256).lstrip())
+    registry = folder / "fuzzyclip/datasets/__init__.py"
+    text = registry.read_text()
+    line = "from fuzzyclip.datasets.bolts import BOLTS\nfrom fuzzyclip.datasets.btad"
+    text = text.replace("from fuzzyclip.datasets.btad", line).replace("(MVTEC,", "(BOLTS, MVTEC,")
+    registry.write_text(text)
+
+    def add(params):
+        params["data"]["archives"] = None
+        block = dict(params["datasets"]["visa"])
+        block |= {"kind": "bolts", "protocol": "official", "categories": None, "sha256": None}
+        block |= {"path": str(tmp_path / "archives/bolts.zip"), "counts": "published"}
+        params["datasets"]["bolts"] = block
+        params["pairs"]["bolts"] = "visa"
+
+    change_params(folder, add)
+    output = ran(run(folder, "dvc", "repro"))
+    own = {f"{stage}@bolts" for stage in ("download", "index", "features", "evaluate")}
+    assert set(output) == own | {"auxiliary@visa", "report", "track"}
+    info = json.loads((folder / "results/bolts/dataset.json").read_text())
+    assert info["counts"] == {
+        "hex_bolt": {"train_good": 0, "test_good": 3, "test_bad": 3, "train_bad": 0}
+    }
+    assert info["verified"] is True
+    assert "Bolts" in (folder / "metrics/tables/summary.md").read_text()
+    tags = list_runs(folder)[-1].data.tags
+    assert [tags["licence.bolts"], tags["protocol.bolts"]] == ["CC0", "official"]
+
+
+def rename_category(path: Path, old: str, new: str) -> None:
+    """Keep one category of an archive, under another name."""
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        kept = {n: archive.read(n) for n in archive.namelist() if n.startswith(old)}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in kept.items():
+            archive.writestr(new + name.removeprefix(old), content)
+
+
+def test_a_broken_image_stops_the_pipeline_or_is_dropped(official) -> None:
+    folder, _, _ = official
+    commit(folder, "official")
+    victim = next((folder / "data/raw/sdd").rglob("good/*.png"))
+    data = victim.read_bytes()
+    victim.unlink()
+    victim.write_bytes(data[: len(data) // 2])
+    run(folder, "dvc", "commit", "-f", "download@sdd")
+    output = run(folder, "dvc", "repro", fails=True)
+    assert f"{victim.name}: not a readable image" in output
+    output = run(folder, "dvc", "exp", "run", "-S", "data.on_error=drop")
+    assert "download@sdd" not in ran(output)
+    info = json.loads((folder / "data/index/sdd.json").read_text())
+    (dropped,) = info["dropped"]
+    assert dropped[0].endswith(victim.name)
+    assert dropped[1].startswith("not a readable image")
+    datasets = pd.read_csv(folder / "metrics/tables/datasets.csv").set_index("dataset")
+    assert datasets.loc["sdd", "left out"] == 1
