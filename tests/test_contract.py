@@ -15,6 +15,7 @@ from stages.schema import Params
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 README = (ROOT / "README.md").read_text()
+DATA_PAGE = (ROOT / "docs/datasets.md").read_text()
 #: Modules of the datasets, one each.
 KINDS = {f"fuzzyclip/datasets/{name}.py" for name in DATASETS}
 #: Packages that only this stage may import.
@@ -133,3 +134,26 @@ def test_committed_parameters_are_valid():
     assert set(read_params(ROOT / "params.yaml").pairs) == {
         "mvtec", "visa", "btad", "mpdd", "dagm", "sdd", "dtd"
     }  # fmt: skip
+
+
+def test_the_data_page_says_what_the_code_holds():
+    for name, spec in DATASETS.items():
+        if spec.archives:
+            assert f"| `{name}` |" in DATA_PAGE
+            assert spec.archives[0].filename in DATA_PAGE
+            for protocol in spec.protocols:
+                assert f"`{protocol}`" in DATA_PAGE, (name, protocol)
+    for path in re.findall(r"\]\(((?!http)[^)#]+)\)", DATA_PAGE):
+        assert (ROOT / "docs" / path).exists(), f"docs/datasets.md links to {path}"
+
+
+def test_the_block_for_own_images_is_valid():
+    """The block on the data page, put into params.yaml as it stands there."""
+    (block,) = re.findall(r"```yaml\n(.*?)```", DATA_PAGE, flags=re.S)
+    added = yaml.safe_load(block)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section in ("datasets", "pairs"):
+        params[section] |= added[section]
+    valid = Params.model_validate(params)
+    assert set(added["datasets"]["parts"]) == set(params["datasets"]["mvtec"])
+    assert valid.pairs["parts"] == "visa"

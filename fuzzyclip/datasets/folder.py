@@ -1,6 +1,6 @@
 """Images of your own: a folder in MVTec AD's layout, plain folders of good and bad, or meta.json.
 
-`mvtec`: `<category>/{train/good,test/good,test/<defect>}`, masks in
+`mvtec_like`: `<category>/{train/good,test/good,test/<defect>}`, masks in
 `<category>/ground_truth/<defect>/NNN_mask.png`. `good_bad`: `<category>/{good,<defect>,...}`, all
 tested, masks in `<category>/ground_truth/<defect>/`. In both the category's folder may be left out:
 the dataset is then one category, named by the parameter, else by the dataset. `auto` takes what it
@@ -28,7 +28,7 @@ def list_rows(root: Path, categories: Sequence[str], *, layout: str) -> Listing:
     """Rows of a folder, its layout given or found."""
     if layout == "auto" and (root / FILENAME).is_file():
         return read_meta(root, categories, aliases={})
-    layouts = ("mvtec", "good_bad") if layout == "auto" else (layout,)
+    layouts = ("mvtec_like", "good_bad") if layout == "auto" else (layout,)
     top = root
     for _ in range(MAX_WRAPPERS):
         for name in layouts:
@@ -55,14 +55,14 @@ def find_categories(
 def has_layout(folder: Path, layout: str) -> bool:
     """Whether a folder is one category in a layout."""
     names = {path.name for path in list_folders(folder)}
-    return "test" in names if layout == "mvtec" else bool(names & set(GOOD_NAMES))
+    return "test" in names if layout == "mvtec_like" else bool(names & set(GOOD_NAMES))
 
 
 def list_categories(root: Path, found: dict[str, Path], layout: str) -> Listing:
     """Rows of every category."""
     listing = Listing([], [])
     for category, top in found.items():
-        if layout == "mvtec":
+        if layout == "mvtec_like":
             rows, problems = list_category(root, top, category, GOOD_NAMES, "_mask")
         else:
             rows, problems = list_good_bad(root, top, category)
@@ -87,7 +87,7 @@ def list_good_bad(root: Path, top: Path, category: str) -> Listing:
 
 SUMMARIES = {
     "auto": "all images of the folder, in the layout that is found",
-    "mvtec": "the test folders, in MVTec AD's layout",
+    "mvtec_like": "the test folders, in MVTec AD's layout",
     "good_bad": "all images, in one folder of good ones and others named by their defect",
 }
 

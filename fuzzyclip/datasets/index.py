@@ -22,7 +22,7 @@ from fuzzyclip.datasets.spec import (
 )
 
 LOGGER = logging.getLogger(__name__)
-MAX_SHOWN = 50  # problems in one message
+MAX_SHOWN = 1000  # problems in one message
 OnError = Literal["fail", "drop"]
 
 
