@@ -17,6 +17,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 data = typer.Typer(no_args_is_help=True, help="Datasets: what there is, getting and checking them.")
 app.add_typer(data, name="data")
 
+tables_help = "The paper's tables and figures, each by one command; run in a checkout."
 Name = Annotated[str, typer.Argument(help="Dataset id, as `fuzzyclip data list` shows it.")]
 Protocol = Annotated[
     str | None,
@@ -34,6 +35,24 @@ MaskAbove = Annotated[int, typer.Option(help="Mask values above this are defect.
 def main() -> None:
     """FuzzyCLIP: zero-shot industrial anomaly detection. The pipeline itself is run by DVC."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+
+@app.command(
+    "tables",
+    help=tables_help,
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def tables(context: typer.Context) -> None:
+    """Hand over to the checkout's own pipeline: the library knows no stage."""
+    import subprocess
+    import sys
+
+    if not Path("stages/experiments").is_dir():
+        typer.echo("`fuzzyclip tables` needs the pipeline: change into a checkout", err=True)
+        raise typer.Exit(2)
+    done = subprocess.run([sys.executable, "-m", "stages.experiments", *context.args], check=False)
+    raise typer.Exit(done.returncode)
 
 
 @data.command("list")

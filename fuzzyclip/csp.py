@@ -7,7 +7,7 @@ names of a cluster, side by side, are its stacked prompt (eq. 3).
 Shapes: N categories, D width of what is clustered.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,6 +160,14 @@ def partition_as_paper(categories: Sequence[str]) -> Clusters:
     return tuple(sorted(groups, key=lambda group: list(categories).index(group[0])))
 
 
-def find_cluster(clusters: Clusters) -> Mapping[str, int]:
-    """Cluster number of each category."""
-    return {name: number for number, group in enumerate(clusters) for name in group}
+def project_points(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """What is clustered, (N, D), on its two main axes, (N, 2), for a picture (Figure 4).
+
+    The axes' signs are chosen so that the same points give the same picture on every machine.
+    """
+    centred = points.astype(np.float64) - points.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    flat: NDArray[np.float64] = np.zeros((len(points), 2))
+    for column, axis in enumerate(axes[:2]):
+        flat[:, column] = centred @ axis * np.sign(axis[np.abs(axis).argmax()])
+    return flat

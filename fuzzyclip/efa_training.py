@@ -3,7 +3,7 @@
 Shapes: B rows, L blocks, P patches, W vision width, D embedding width, S image size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from fuzzyclip.features import CategoryFeatures
 from fuzzyclip.losses import compute_dice, compute_focal
 from fuzzyclip.masks import load_masks
 from fuzzyclip.mosaic import MosaicPlan, build_mosaic, build_mosaic_mask
+from fuzzyclip.mosaic_cache import MosaicCache
 from fuzzyclip.pixels import load_pixels
 from fuzzyclip.training import CurveRow, train
 
@@ -35,6 +36,7 @@ class TrainingImages:
         places: position of each row within its category's features.
         backbone: the frozen CLIP, for mosaics and for stores without patch tokens.
         mosaics: rows that a mosaic replaces, by epoch.
+        cache: where tokens of mosaics are kept; None encodes them anew each time.
         workers: threads that decode images.
     """
 
@@ -44,6 +46,7 @@ class TrainingImages:
     places: Sequence[int]
     backbone: Backbone
     mosaics: MosaicPlan = field(default_factory=dict)
+    cache: MosaicCache | None = None
     workers: int = 1
 
     def __len__(self) -> int:
@@ -68,14 +71,23 @@ class TrainingImages:
         return list(encode_images(self.backbone, pixels)[1].cpu())
 
     def _encode_mosaics(self, rows: Sequence[int], epoch: int) -> list[Tensor]:
-        if not rows:
-            return []
-        pixels = []
-        for row in rows:
-            images = [load_image(self._image_path(part)) for part in self.mosaics[epoch, row]]
-            mosaic = build_mosaic(images, self.backbone.image_size)
-            pixels.append(preprocess(mosaic, self.backbone))
-        return list(encode_images(self.backbone, torch.stack(pixels))[1].cpu())
+        """Tokens of the mosaics that replace rows: kept ones, or encoded in one pass."""
+        plans = [[self._image_path(part) for part in self.mosaics[epoch, row]] for row in rows]
+        places = [self.cache.locate(plan) if self.cache else None for plan in plans]
+        found = [self.cache.read(p) if self.cache and p else None for p in places]
+        missing = [number for number, tokens in enumerate(found) if tokens is None]
+        if missing:
+            pixels = [self._build_pixels(plans[number]) for number in missing]
+            encoded = encode_images(self.backbone, torch.stack(pixels))[1].cpu()
+            for number, tokens in zip(missing, encoded, strict=True):
+                place = places[number]
+                found[number] = self.cache.write(place, tokens) if self.cache and place else tokens
+        return [tokens for tokens in found if tokens is not None]
+
+    def _build_pixels(self, plan: Sequence[Path]) -> Tensor:
+        """A mosaic as model input, (3, S, S)."""
+        mosaic = build_mosaic([load_image(path) for path in plan], self.backbone.image_size)
+        return preprocess(mosaic, self.backbone)
 
     def _load_masks(self, rows: Sequence[int]) -> list[np.ndarray]:
         chosen = self.rows.iloc[list(rows)]
@@ -112,7 +124,7 @@ def compute_alignment_losses(
         heads: one cluster's layers.
         patch_tokens: (B, L, P, W).
         masks: (B, S, S) in {0, 1}.
-        text_embed: (D, 2), the cluster's stacked prompt.
+        text_embed: (D, 2), the cluster's prompt, or (B, D, 2), each image's own.
         grid: patches down and across.
     """
     size = (masks.shape[-2], masks.shape[-1])
@@ -131,9 +143,16 @@ def train_heads(
     learning_rate: float,
     seed: int,
     checkpoint: Path | None = None,
+    after_epoch: Callable[[int, Heads], None] | None = None,
     description: str = "EFA",
 ) -> tuple[Heads, list[CurveRow]]:
-    """Train one cluster's layers; see `fuzzyclip.training.train` for the arguments.
+    """Train one cluster's layers; see `fuzzyclip.training.train` for the other arguments.
+
+    Args:
+        images: what is trained on, N rows.
+        text_embed: (D, 2), one prompt for all (a stack, "object"), or (N, D, 2), one for each row
+            (the precise prompts of Table 4).
+        after_epoch: called with the epoch and the layers as they are then.
 
     Returns:
         The trained layers, and the curve with `loss`, `focal` and `dice` of each step.
@@ -146,7 +165,8 @@ def train_heads(
 
     def compute_losses(rows: Sequence[int], epoch: int) -> dict[str, Tensor]:
         tokens, masks = images.read_batch(rows, epoch)
-        return compute_alignment_losses(heads, tokens, masks, text, backbone.grid)
+        prompt = text if text.dim() == 2 else text[list(rows)]  # (D, 2) or (B, D, 2)
+        return compute_alignment_losses(heads, tokens, masks, prompt, backbone.grid)
 
     curve = train(
         heads,
@@ -157,6 +177,7 @@ def train_heads(
         learning_rate=learning_rate,
         seed=seed,
         checkpoint=checkpoint,
+        after_epoch=None if after_epoch is None else lambda epoch: after_epoch(epoch, heads),
         description=description,
     )
     return heads, curve

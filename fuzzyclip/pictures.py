@@ -44,7 +44,11 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def draw_heatmaps(
-    examples: Sequence[Example], levels: int, title: str, columns: int = 10
+    examples: Sequence[Example],
+    levels: int,
+    title: str,
+    columns: int = 10,
+    truth_last: bool = False,
 ) -> Figure:
     """Image, ground truth and map under one another, all maps on one fixed colour scale.
 
@@ -57,6 +61,7 @@ def draw_heatmaps(
         levels: blocks whose maps are summed.
         title: of the figure.
         columns: pictures a band.
+        truth_last: the ground truth under the map, as in the paper's strips, not above it.
     """
     bands = [examples[i : i + columns] for i in range(0, len(examples), columns)]
     width = CELL * min(columns, len(examples)) + 0.9
@@ -68,7 +73,8 @@ def draw_heatmaps(
     shown = None
     for band, chosen in enumerate(bands):
         for column, example in enumerate(chosen):
-            shown = _draw_example(axes[3 * band : 3 * band + 3, column], example, levels)
+            panels = axes[3 * band : 3 * band + 3, column]
+            shown = _draw_example(panels[[0, 2, 1]] if truth_last else panels, example, levels)
     if shown is not None:
         bar = figure.colorbar(shown, ax=axes, shrink=0.6, aspect=30)
         bar.set_label(f"sum of {levels} abnormal probabilities", fontsize=8)

@@ -33,6 +33,7 @@ TEST_PROMPTS = {
     "cluster": ("", True, ""),
     "test+cluster": ("{test}", True, ""),
     "test+cluster+test": ("{test}", True, "{test}"),
+    "object": ("object", False, ""),  # Table 4's abstract prompt
 }
 
 

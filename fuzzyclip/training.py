@@ -42,6 +42,7 @@ def train(
     learning_rate: float,
     seed: int,
     checkpoint: Path | None = None,
+    after_epoch: Callable[[int], None] | None = None,
     description: str = "training",
 ) -> list[CurveRow]:
     """Train `module` in place with Adam and return its curve.
@@ -57,6 +58,7 @@ def train(
         checkpoint: written about once a minute and read first, so that a killed run goes on where
             it was, with the same result. Its name must change with everything that changes the
             result. The caller removes it.
+        after_epoch: called with the number of each epoch, from 1, when it has ended.
         description: of the progress bar.
     """
     optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, betas=BETAS)
@@ -74,6 +76,8 @@ def train(
         optimizer.step()
         values = {name: float(loss.detach()) for name, loss in losses.items()}
         curve.append({"epoch": epoch, "step": step} | values)
+        if after_epoch is not None and (step == len(steps) or steps[step][0] != epoch):
+            after_epoch(epoch)
         if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
             _save(checkpoint, module, optimizer, curve)
             saved = time.monotonic()

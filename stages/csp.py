@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fuzzyclip.backbone import Backbone
-from fuzzyclip.csp import Scored, choose_partition, score_partitions
+from fuzzyclip.csp import Scored, choose_partition, project_points, score_partitions
 from fuzzyclip.encoding import encode_text, normalise
 from fuzzyclip.files import write_json
 from fuzzyclip.text import stack_names
@@ -53,7 +53,11 @@ def main(key: str) -> None:
             "clusters": clusters,
         },
     )
-    write_json(paths.csp_scores(key), describe_scores(scored, chosen))
+    places = {
+        name: [round(float(value), 4) + 0.0 for value in place]  # no -0.0
+        for name, place in zip(names, project_points(points.numpy()), strict=True)
+    }
+    write_json(paths.csp_scores(key), describe_scores(scored, chosen) | {"points": places})
 
 
 def compute_points(backbone: Backbone, params: Params, key: str, names: list[str]) -> Tensor:
@@ -76,6 +80,7 @@ def describe_scores(scored: list[Scored], chosen: Scored) -> dict[str, object]:
     """Every k with its score and clusters, for people and for the tracker."""
     return {
         "k": chosen.k,
+        "clusters": [list(group) for group in chosen.clusters],
         "candidates": [
             {
                 "k": one.k,

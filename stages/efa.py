@@ -2,14 +2,20 @@
 
 import json
 import logging
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from fuzzyclip.backbone import Backbone
+from fuzzyclip.efa import Heads
 from fuzzyclip.efa_training import TrainingImages, train_heads
-from fuzzyclip.mosaic import plan_mosaics
+from fuzzyclip.mosaic import MosaicPlan, plan_mosaics
+from fuzzyclip.mosaic_cache import MosaicCache
 from fuzzyclip.tensor_files import write_tensors
+from fuzzyclip.training import CurveRow
 from stages import paths
 from stages.clip import CLIP_PARAMS, encode_names, load_clip
 from stages.members import AuxiliarySet, open_auxiliary
@@ -18,9 +24,22 @@ from stages.run import run_stage
 from stages.schema import Params
 from stages.training_files import checkpoint_path, write_curve
 
-PARAMS = (*CLIP_PARAMS, "seed", "text", "efa.train")
+PARAMS = (*CLIP_PARAMS, "seed", "text", "features.dtype", "efa.train")
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The parameters of one auxiliary set's training, chosen from the tables in params.yaml."""
+
+    prompt: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    mosaic: float
+    seed: int
+    keep: str
 
 
 def main(key: str) -> None:
@@ -29,50 +48,102 @@ def main(key: str) -> None:
     partition = json.loads(paths.partition(key).read_text())
     backbone = load_clip(params)
     auxiliary = open_auxiliary(key, backbone)
-    if unmasked := auxiliary.find_unmasked():
-        raise ValueError(
-            f"auxiliary.{key}: {', '.join(unmasked)} has anomalous images without masks; EFA "
-            "learns from masks, so it can be tested on but not trained on"
-        )
-    training = params.efa.train
-    learning_rate = choose(training.learning_rate, key, "efa.train.learning_rate")
-    mosaic = choose(params.efa.train.mosaic, key, "efa.train.mosaic")
+    check_masks(key, auxiliary)
+    recipe = choose_recipe(params, key)
     header = {
         "kind": "efa",
         "auxiliary": key,
         "datasets": partition["datasets"],
         "clusters": partition["clusters"],
         "backbone": backbone.fingerprint,
-        "settings": {
-            "epochs": training.epochs,
-            "batch_size": training.batch_size,
-            "learning_rate": learning_rate,
-            "mosaic": mosaic,
-            "seed": params.seed,
-        },
+        "settings": asdict(recipe),
     }
+    plan = plan_mosaics(
+        auxiliary.rows["member"].tolist(), recipe.epochs, recipe.mosaic, recipe.seed
+    )
     tensors: dict[str, Tensor] = {}
     curves = []
     checkpoints = [checkpoint_path(key, header, i) for i in range(len(partition["clusters"]))]
     for number, cluster in enumerate(partition["clusters"]):
-        images = gather_images(params, backbone, auxiliary, cluster["names"], mosaic)
+        images = gather_images(params, backbone, auxiliary, cluster["names"], plan)
         log.info("cluster %d: %d images, prompt %r", number, len(images), cluster["stack"])
-        layers, curve = train_heads(
-            images,
-            encode_names(backbone, params, cluster["names"]),
-            epochs=training.epochs,
-            batch_size=training.batch_size,
-            learning_rate=learning_rate,
-            seed=params.seed,
-            checkpoint=checkpoints[number],
-            description=f"EFA {key}/{number}",
-        )
-        tensors |= {f"cluster{number}.{name}": value for name, value in layers.state_dict().items()}
+        text = encode_prompts(params, backbone, recipe.prompt, cluster["names"], images)
+        layers, curve = train_cluster(images, text, recipe, checkpoints[number], f"{key}/{number}")
+        tensors |= {name.format(f"cluster{number}"): value for name, value in layers.items()}
         curves += [{"cluster": number} | row for row in curve]
     write_tensors(paths.heads(key), tensors, header)
     write_curve(paths.curve("efa", key), curves)
     for checkpoint in checkpoints:
-        checkpoint.unlink(missing_ok=True)
+        for path in checkpoint.parent.glob(f"{checkpoint.stem}*"):
+            path.unlink()
+
+
+def check_masks(key: str, auxiliary: AuxiliarySet) -> None:
+    """Refuse an auxiliary set that cannot teach where a defect is."""
+    if unmasked := auxiliary.find_unmasked():
+        raise ValueError(
+            f"auxiliary.{key}: {', '.join(unmasked)} has anomalous images without masks; EFA "
+            "learns from masks, so it can be tested on but not trained on"
+        )
+
+
+def choose_recipe(params: Params, key: str) -> Recipe:
+    """The entries for one auxiliary set."""
+    train = params.efa.train
+    return Recipe(
+        prompt=train.prompt,
+        epochs=choose(train.epochs, key, "efa.train.epochs"),
+        batch_size=train.batch_size,
+        learning_rate=choose(train.learning_rate, key, "efa.train.learning_rate"),
+        mosaic=choose(train.mosaic, key, "efa.train.mosaic"),
+        seed=params.seed,
+        keep=train.keep,
+    )
+
+
+def encode_prompts(
+    params: Params, backbone: Backbone, prompt: str, names: list[str], images: TrainingImages
+) -> Tensor:
+    """What the layers are trained against: one feature (D, 2), or one for each row (N, D, 2)."""
+    if prompt == "precise":
+        own = {name: encode_names(backbone, params, [name]) for name in names}
+        return torch.stack([own[name] for name in images.rows["name"]])
+    return encode_names(backbone, params, ["object"] if prompt == "object" else names)
+
+
+def train_cluster(
+    images: TrainingImages, text: Tensor, recipe: Recipe, checkpoint: Path, label: str
+) -> tuple[dict[str, Tensor], list[CurveRow]]:
+    """One cluster's tensors, names with a place for the cluster, and its curve.
+
+    With `keep: all` the layers as they were after each earlier epoch come along. They are written
+    beside the checkpoint at once: a training that goes on after a kill has passed some already.
+    """
+
+    def locate(epoch: int) -> Path:
+        return checkpoint.with_name(f"{checkpoint.stem}-epoch{epoch}.safetensors")
+
+    def keep(epoch: int, heads: Heads) -> None:
+        if recipe.keep == "all" and epoch < recipe.epochs:
+            write_tensors(locate(epoch), dict(heads.state_dict()), {})
+
+    layers, curve = train_heads(
+        images,
+        text,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        seed=recipe.seed,
+        checkpoint=checkpoint,
+        after_epoch=keep,
+        description=f"EFA {label}",
+    )
+    tensors = {f"{{}}.{name}": value for name, value in layers.state_dict().items()}
+    earlier = range(1, recipe.epochs) if recipe.keep == "all" else ()
+    for epoch in earlier:
+        kept = load_file(locate(epoch))
+        tensors |= {f"epoch{epoch}.{{}}.{name}": value for name, value in kept.items()}
+    return tensors, curve
 
 
 def gather_images(
@@ -80,17 +151,25 @@ def gather_images(
     backbone: Backbone,
     auxiliary: AuxiliarySet,
     names: list[str],
-    mosaic: float,
+    plan: MosaicPlan,
 ) -> TrainingImages:
-    """The images of one cluster, with the plan of its mosaics."""
-    rows = auxiliary.rows[auxiliary.rows["name"].isin(names)].reset_index(drop=True)
+    """The images of one cluster, with its part of the plan of mosaics."""
+    chosen = auxiliary.rows[auxiliary.rows["name"].isin(names)]
+    place = {row: number for number, row in enumerate(chosen.index)}
+    rows = chosen.reset_index(drop=True)
+    mosaics = {
+        (epoch, place[row]): (place[a], place[b], place[c], place[d])
+        for (epoch, row), (a, b, c, d) in plan.items()
+        if row in place
+    }
     return TrainingImages(
         rows=rows,
         root=Path(),
         features=[auxiliary.features[member] for member in rows["member"]],
         places=rows["place"].tolist(),
         backbone=backbone,
-        mosaics=plan_mosaics(rows["member"].tolist(), params.efa.train.epochs, mosaic, params.seed),
+        mosaics=mosaics,
+        cache=MosaicCache(paths.MOSAICS, backbone, params.features.dtype),
         workers=params.machine.workers,
     )
 

@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import yaml
 from pydantic import ValidationError
 
 from stages import paths
-from stages.schema import Params
-
-T = TypeVar("T")
+from stages.schema import TAGS, Params
 
 #: Parameters that decide how work is done or what is permitted, never what comes out: every stage
 #: may read them, none depends on them.
@@ -21,17 +19,18 @@ class ParamsError(ValueError):
     """params.yaml does not say what the pipeline understands."""
 
 
-def choose(table: Mapping[str, T], name: str, key: str) -> T:
-    """The entry for an auxiliary set, or the table's `default`.
+def choose(table: Any, name: str, key: str, default: str = "default") -> Any:
+    """The entry for an auxiliary set, or the table's default; a single value is for all.
 
     Raises:
         ParamsError: neither is there.
     """
-    if name in table:
-        return table[name]
-    if "default" in table:
-        return table["default"]
-    raise ParamsError(f"params.yaml: {key} has no entry for {name!r} and no default")
+    if not isinstance(table, Mapping):
+        return table
+    for entry in (name, default):
+        if entry in table:
+            return table[entry]
+    raise ParamsError(f"params.yaml: {key} has no entry for {name!r} and no {default!r}")
 
 
 class _Declared:
@@ -72,10 +71,14 @@ def read_params(path: Path = paths.PARAMS) -> Params:
         return Params.model_validate(data)
     except ValidationError as error:
         faults = [
-            f"  {'.'.join(map(str, fault['loc'])) or '(whole file)'}: {fault['msg']}"
-            for fault in error.errors()
+            f"  {_name(fault['loc']) or '(whole file)'}: {fault['msg']}" for fault in error.errors()
         ]
         raise ParamsError(f"{path} is not valid:\n" + "\n".join(faults)) from error
+
+
+def _name(place: Sequence[int | str]) -> str:
+    """A fault's key as it stands in the file."""
+    return ".".join(str(part) for part in place if part not in TAGS)
 
 
 def load_params(declared: Sequence[str], **keys: str) -> Params:

@@ -13,8 +13,12 @@ CURVES = METRICS / "curves"
 TABLES = METRICS / "tables"
 RESULTS = Path("results")
 REPORT = Path("report")
+#: Kept results of the experiments that were run.
+EXPERIMENTS = Path("experiments")
 #: Unfinished work that a killed stage goes on from; safe to delete.
 SCRATCH = Path("scratch")
+#: Encoded mosaics; safe to delete.
+MOSAICS = SCRATCH / "mosaics"
 #: Seconds and memory of each stage; differs from run to run, so no stage depends on it.
 TIMING = Path("timing")
 

@@ -11,7 +11,7 @@ from fuzzyclip.text import stack_names
 from stages import paths
 from stages.clip import CLIP_PARAMS, encode_names, load_clip
 from stages.members import open_auxiliary, read_manifest
-from stages.params import load_params
+from stages.params import choose, load_params
 from stages.run import run_stage
 from stages.training_files import checkpoint_path, write_curve
 
@@ -39,7 +39,8 @@ def main(key: str) -> None:
         attachment=rpl.attachment,
         deep_per_side=rpl.deep_per_side,
     )
-    epochs = rpl.epochs[params.data.source]
+    epochs = choose(rpl.epochs, key, "rpl.epochs", default=params.data.source)
+    learning_rate = choose(rpl.learning_rate, key, "rpl.learning_rate")
     weight = float(backbone.embed_dim) if rpl.text_weight == "scaled" else rpl.text_weight
     header = {
         "kind": "rpl",
@@ -47,7 +48,8 @@ def main(key: str) -> None:
         "datasets": [member["dataset"] for member in read_manifest(key)["members"]],
         "stack": stack,
         "backbone": backbone.fingerprint,
-        "settings": json.loads(rpl.model_dump_json()) | {"epochs": epochs, "seed": params.seed},
+        "settings": json.loads(rpl.model_dump_json())
+        | {"epochs": epochs, "learning_rate": learning_rate, "seed": params.seed},
     }
     checkpoint = checkpoint_path(key, header, 0)
     learner, learned, curve = train_prompts(
@@ -61,7 +63,7 @@ def main(key: str) -> None:
         text_weight=weight,
         epochs=epochs,
         batch_size=rpl.batch_size,
-        learning_rate=rpl.learning_rate,
+        learning_rate=learning_rate,
         seed=params.seed,
         checkpoint=checkpoint,
         description=f"RPL {key}",

@@ -4,9 +4,17 @@ Numbers written as `1e-3` (a string to PyYAML, a number to DVC) are understood, 
 taken for 0.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 
 def _refuse_bool(value: Any) -> Any:
@@ -21,6 +29,21 @@ Seed = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)]
 Share = Annotated[float, BeforeValidator(_refuse_bool), Field(ge=0, le=1)]
 Positive = Annotated[float, BeforeValidator(_refuse_bool), Field(gt=0)]
 NonNegative = Annotated[float, BeforeValidator(_refuse_bool), Field(ge=0)]
+
+
+V = TypeVar("V")
+#: Marks of the two forms below, left out of messages.
+TAGS = ("one value", "by auxiliary set")
+
+
+def _tell_form(value: Any) -> str:
+    return TAGS[isinstance(value, dict)]
+
+
+#: One value for all auxiliary sets, or one by the set's name with a `default`.
+ByAuxiliary = Annotated[
+    Annotated[V, Tag(TAGS[0])] | Annotated[dict[str, V], Tag(TAGS[1])], Discriminator(_tell_form)
+]
 
 
 class Section(BaseModel):
@@ -113,17 +136,19 @@ class Csp(Section):
 class EfaTrain(Section):
     """Training of the layers; maps go by auxiliary set, with `default` for the others."""
 
-    epochs: Count
+    prompt: Literal["stacked", "precise", "object"]
+    epochs: ByAuxiliary[Count]
     batch_size: Count
-    learning_rate: dict[str, Positive]
-    mosaic: dict[str, Share]
+    learning_rate: ByAuxiliary[Positive]
+    mosaic: ByAuxiliary[Share]
+    keep: Literal["last", "all"]
 
 
 class EfaTest(Section):
     """The test side of EFA; changing it trains nothing."""
 
-    prompt: Literal["test", "cluster", "test+cluster", "test+cluster+test"]
-    weights: Literal["eq11", "train_cluster", "center", "uniform"]
+    prompt: Literal["test", "cluster", "test+cluster", "test+cluster+test", "object"]
+    weights: Literal["eq11", "train_cluster", "center", "uniform"] | Count
     temperature: Positive
     sigma: NonNegative
 
@@ -146,9 +171,9 @@ class Rpl(Section):
     deep_per_side: bool
     temperature: Positive
     text_weight: Literal["scaled"] | NonNegative
-    epochs: dict[Literal["sample", "official"], Count]
+    epochs: dict[str, Count]
     batch_size: Count
-    learning_rate: Positive
+    learning_rate: ByAuxiliary[Positive]
 
 
 class Evaluation(Section):

@@ -1,5 +1,6 @@
 """The text side of an evaluation: a scorer for each row of the tables."""
 
+import re
 from typing import Any
 
 import torch
@@ -8,10 +9,16 @@ from torch import Tensor
 from fuzzyclip.backbone import Backbone
 from fuzzyclip.efa import Heads
 from fuzzyclip.encoding import normalise
+from fuzzyclip.rows import TRAINED
 from fuzzyclip.scoring import Scorer, build_trained, build_untrained, describe_test_prompt
 from fuzzyclip.text import stack_names
 from stages.clip import encode_names
 from stages.schema import Params
+
+
+def name_epoch(epoch: int) -> str:
+    """Row of the layers as they were after an epoch."""
+    return f"{TRAINED}_epoch_{epoch}"
 
 
 class SharedTexts:
@@ -41,7 +48,10 @@ class SharedTexts:
             for name, names in stacks.items()
             if name in self.rows
         }
-        self.heads = [self._load_heads(number) for number in range(len(self.clusters))]
+        self.chosen = self._choose_clusters(params.efa.test.weights)
+        found = {int(one[1]) for name in model["efa"] if (one := re.match(r"epoch(\d+)\.", name))}
+        self.heads = self._load_all_heads("")
+        self.earlier = {epoch: self._load_all_heads(f"epoch{epoch}.") for epoch in sorted(found)}
         self.anchors = self._encode_anchors(params.efa.test.weights)
 
     def build_scorers(self, category: str) -> dict[str, Scorer]:
@@ -53,15 +63,17 @@ class SharedTexts:
             elif name in self.shared:
                 scorers[name] = build_untrained(self.backbone, *self.shared[name])
             else:
-                scorers[name] = self._build_trained(category)
+                for epoch, heads in self.earlier.items():
+                    scorers[name_epoch(epoch)] = self._build_trained(category, heads)
+                scorers[name] = self._build_trained(category, self.heads)
         return scorers
 
-    def _build_trained(self, category: str) -> Scorer:
+    def _build_trained(self, category: str, heads: list[Heads]) -> Scorer:
         test = self.params.efa.test
         prefix, with_cluster, suffix = describe_test_prompt(test.prompt, category)
         embeds, said = [], []
-        for cluster in self.clusters:
-            names = cluster if with_cluster else [prefix]
+        for number in self.chosen:
+            names = self.clusters[number] if with_cluster else [prefix]
             before, after = (prefix, suffix) if with_cluster else ("", "")
             embeds.append(self._encode(names, before, after))
             said.append(" ".join(part for part in (before, self._stack(names), after) if part))
@@ -69,14 +81,14 @@ class SharedTexts:
         return build_trained(
             self.backbone,
             " | ".join(said),
-            self.heads,
+            heads,
             tests,
             tests[:, :, 0] if test.weights == "eq11" else self.anchors,
             test.temperature,
             self.model["rpl"]["text_embed"],
         )
 
-    def _encode_anchors(self, kind: str) -> Tensor | None:
+    def _encode_anchors(self, kind: str | int) -> Tensor | None:
         """What weighs the clusters, (K, D), where it does not depend on the tested category."""
         if kind == "train_cluster":
             return torch.stack([self._encode(names)[:, 0] for names in self.clusters])
@@ -88,8 +100,25 @@ class SharedTexts:
             return normalise(torch.stack(means))
         return None
 
-    def _load_heads(self, number: int) -> Heads:
-        backbone, prefix = self.backbone, f"cluster{number}."
+    def _choose_clusters(self, weights: str | int) -> list[int]:
+        """Which clusters take part, from 0: all, or the one that is named from 1 (Table 5).
+
+        Raises:
+            ValueError: there is no such cluster.
+        """
+        if isinstance(weights, str):
+            return list(range(len(self.clusters)))
+        if weights > len(self.clusters):
+            raise ValueError(
+                f"efa.test.weights: {weights} names a cluster, but there are {len(self.clusters)}"
+            )
+        return [weights - 1]
+
+    def _load_all_heads(self, prefix: str) -> list[Heads]:
+        return [self._load_heads(f"{prefix}cluster{number}.") for number in self.chosen]
+
+    def _load_heads(self, prefix: str) -> Heads:
+        backbone = self.backbone
         heads = Heads(len(backbone.blocks), backbone.vision_width, backbone.embed_dim)
         tensors = self.model["efa"].items()
         heads.load_state_dict(

@@ -30,6 +30,8 @@ from stages.tracker import describe_ui, find_run, open_experiment
 
 PARAMS = ("params.yaml",)
 BATCH = 100
+#: Stages with a training curve of each auxiliary set.
+TRAINED_BY = ("efa", "rpl")
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,9 @@ def collect_tags() -> dict[str, str]:
     """Where this result comes from: DVC's experiment, its lock and the commit."""
     locked = json.dumps(read_lock(), sort_keys=True)
     return {
+        # which row of which of the paper's tables this run was made for, if for one
+        "paper.experiment": os.environ.get("FUZZYCLIP_EXPERIMENT", ""),
+        "paper.row": os.environ.get("FUZZYCLIP_ROW", ""),
         "dvc.lock_sha256": hashlib.sha256(locked.encode()).hexdigest(),
         "dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""),
         "dvc.baseline_rev": os.environ.get("DVC_EXP_BASELINE_REV", ""),
@@ -120,15 +125,17 @@ def list_results() -> list[Metric]:
         for row, value in zip(averages["row"], averages[metric], strict=True):
             name = "mean" if row == TRAINED else f"mean_{row}"
             found.append((f"{metric}/{name}", value))
-    for path in sorted(paths.CSP_METRICS.glob("*.json")):
-        found.append((f"csp_k/{path.stem}", json.loads(path.read_text())["k"]))
+    for auxiliary in read_params().auxiliary:
+        scores = json.loads(paths.csp_scores(auxiliary).read_text())
+        found.append((f"csp_k/{auxiliary}", scores["k"]))
     return [Metric(name, float(value), 0, 0) for name, value in found if pd.notna(value)]
 
 
 def list_curves() -> list[Metric]:
     """Training curves, `efa_visa/cluster0_loss` by step."""
     found = []
-    for path in sorted(paths.CURVES.glob("*.csv")):
+    curves = [paths.curve(stage, name) for name in read_params().auxiliary for stage in TRAINED_BY]
+    for path in curves:
         for line in pd.read_csv(path).to_dict("records"):
             step, cluster = int(line.pop("step")), line.pop("cluster", None)
             line.pop("epoch")

@@ -1,0 +1,62 @@
+"""Patch tokens of mosaics on disk: a mosaic is encoded once, however many trainings use it.
+
+The plan of mosaics depends on the seed and the auxiliary set alone, so that trainings with another
+partition, prompt or learning rate meet the same ones. A file is named by all that decides its
+content; the folder may be deleted at any time.
+
+Shapes: L taken blocks, P patches, W vision width.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fuzzyclip.backbone import Backbone
+from fuzzyclip.files import compute_sha256
+from fuzzyclip.tensor_files import write_tensors
+
+#: Raise when the same images no longer give the same mosaic.
+FORMAT = 1
+
+
+class MosaicCache:
+    """A folder of patch tokens (L, P, W), one file a mosaic."""
+
+    def __init__(self, folder: Path, backbone: Backbone, dtype: str) -> None:
+        """Open a folder.
+
+        Args:
+            folder: made when it is first written to.
+            backbone: the frozen CLIP that encodes.
+            dtype: type in which tokens are kept, as in the feature store: what comes back is
+                rounded the same, whether it was on disk or not.
+        """
+        self.folder, self.backbone, self.dtype = folder, backbone, dtype
+        self._digests: dict[Path, str] = {}
+
+    def locate(self, images: Sequence[Path]) -> Path:
+        """The file of a mosaic of these images, in this order."""
+        for image in images:
+            if image not in self._digests:
+                self._digests[image] = compute_sha256(image)
+        parts = [str(FORMAT), self.backbone.fingerprint, self.dtype]
+        parts += [self._digests[image] for image in images]
+        return self.folder / f"{hashlib.sha256('/'.join(parts).encode()).hexdigest()}.safetensors"
+
+    def read(self, path: Path) -> Tensor | None:
+        """Tokens (L, P, W), float32, or None where there are none; a broken file counts as none."""
+        try:
+            kept: Tensor = load_file(path)["patch_tokens"]
+        except Exception:
+            return None
+        return kept.float()
+
+    def write(self, path: Path, patch_tokens: Tensor) -> Tensor:
+        """Keep tokens (L, P, W), and give them back as they will be read."""
+        kept = patch_tokens.cpu().to(getattr(torch, self.dtype))
+        write_tensors(path, {"patch_tokens": kept}, {"format": FORMAT})
+        return kept.float()

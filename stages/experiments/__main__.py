@@ -1,0 +1,127 @@
+"""`python -m stages.experiments list|run|show`, also reached as `fuzzyclip tables ...`."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from fuzzyclip.files import write_text
+from fuzzyclip.pictures import draw_table, save_figure
+from fuzzyclip.tables import to_markdown
+from stages import paths
+from stages.experiments.archive import is_done, read_tested
+from stages.experiments.catalog import Catalog, read_catalog
+from stages.experiments.cost import estimate
+from stages.experiments.execute import execute
+from stages.experiments.figures import draw
+from stages.experiments.plan import Run, plan_runs, read_base
+from stages.experiments.show import collect_values, layout, list_notes
+from stages.report import is_paper_setting, name_dataset
+from stages.schema import Params
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="The paper's tables and figures: what there is, running them, showing them.",
+)
+Name = Annotated[str, typer.Argument(help="As `list` shows it, table-1 for example.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Runs of each row, seeds one after another.")]
+
+
+@app.command("list")
+def list_experiments() -> None:
+    """Every experiment, and what it costs from scratch with params.yaml as it stands."""
+    catalog, base = read_catalog(), read_base()
+    lines = []
+    for name, experiment in catalog.experiments.items():
+        cost = estimate(catalog, plan_runs(catalog, name, base, code=""))
+        done = sum(is_done(run) for run in plan_runs(catalog, name, base))
+        rows = len(experiment.measured)
+        lines.append(
+            {
+                "name": name,
+                "runs": f"{cost.runs}",
+                "done": f"{done}/{rows}",
+                "encode": f"{cost.images + cost.mosaics}",
+                "EFA heads": f"{cost.heads}",
+                "RPL": f"{cost.prompts}",
+                "GB": f"{cost.disk / 1e9:.1f}",
+                "title": experiment.title,
+            }
+        )
+    frame = pd.DataFrame(lines)
+    typer.echo(frame.to_string(index=False, justify="left"))
+    typer.echo(
+        "\nencode: images and mosaics to encode once, shared by all experiments; EFA heads: sets "
+        "of layers\nto train (at least, where CSP chooses their number); GB: patch tokens of the "
+        "datasets in use."
+    )
+
+
+@app.command("run")
+def run_experiment(name: Name, seeds: Seeds = 1) -> None:
+    """Run what is not done yet, through `dvc exp run`; the work tree is put back afterwards."""
+    catalog = read_catalog()
+    execute(plan_runs(catalog, name, read_base(), seeds))
+    show_experiment(name, seeds)
+
+
+@app.command("show")
+def show_experiment(
+    name: Name,
+    seeds: Seeds = 1,
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = paths.EXPERIMENTS,
+) -> None:
+    """Build the table or figure from what has been run: on the screen, and as files."""
+    catalog = read_catalog()
+    runs = plan_runs(catalog, name, read_base(), seeds)
+    if catalog.get(name).kind == "table":
+        show_table(catalog, name, runs, out)
+    else:
+        figure, numbers = draw(catalog.get(name), runs)
+        save_figure(figure, out / f"{name}.png")
+        write_text(out / f"{name}.csv", numbers.to_csv(index=False, float_format="%.4f"))
+        typer.echo(numbers.to_string(index=False))
+        typer.echo(f"{out / name}.png and .csv written")
+
+
+def show_table(catalog: Catalog, name: str, runs: list[Run], out: Path) -> None:
+    """One table: .md, .csv (long form) and .png."""
+    experiment = catalog.get(name)
+    done = [run for run in runs if is_done(run)]
+    tested = {key: read_tested(run, key) for run in done for key in run.row.tests}
+    comparable = bool(done) and all(is_comparable(run) for run in done)
+    values = collect_values(experiment, runs, comparable)
+    titles = {key: name_dataset(key, info) for key, info in tested.items()}
+    frame = layout(values, titles)
+    base = runs[0].params
+    source = f"data.source={base['data']['source']}, backbone={base['backbone']}"
+    missing = len({run.key for run in runs}) - len({run.key for run in done})
+    notes = list_notes(catalog, experiment, comparable, source)
+    notes += [f"{missing} run(s) are not done: fuzzyclip tables run {name}"] if missing else []
+    title = f"{name}: {experiment.title}"
+    lines = [f"# {title}", "", to_markdown(frame), *(f"- {note}" for note in notes), ""]
+    write_text(out / f"{name}.md", "\n".join(lines))
+    write_text(out / f"{name}.csv", values.to_csv(index=False, float_format="%.4f"))
+    save_figure(draw_table(frame, title), out / f"{name}.png")
+    typer.echo("\n".join(lines))
+    typer.echo(f"{out / name}.md, .csv (long form) and .png written")
+
+
+def is_comparable(run: Run) -> bool:
+    """Whether a run's data and backbone are the paper's, so that differences mean something."""
+    tested = {key: read_tested(run, key) for key in run.row.tests}
+    return is_paper_setting(Params.model_validate(run.params), tested, any_pairs=True)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except (ValueError, OSError, RuntimeError) as error:
+        logging.error("%s", error)
+        raise SystemExit(1) from error

@@ -1,0 +1,107 @@
+"""The experiments as data: `paper.yaml`, validated."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fuzzyclip.metrics import METRICS
+from fuzzyclip.rows import ROWS, TRAINED
+
+FILE = Path(__file__).with_name("paper.yaml")
+
+
+class CatalogError(ValueError):
+    """The file of experiments, or a name asked for, is not right."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Row(_Part):
+    """One line of a table; see the head of `paper.yaml`."""
+
+    label: str
+    tests: dict[str, str] = Field(default_factory=dict)
+    row: str = TRAINED
+    set: dict[str, Any] = Field(default_factory=dict)
+    printed: dict[str, list[float | None]] = Field(default_factory=dict)
+
+
+class Experiment(_Part):
+    """A table or a figure."""
+
+    title: str
+    kind: Literal["table", "curves", "clusters", "sweep", "heatmaps"] = "table"
+    metrics: list[str] | None = None
+    notes: list[str] = Field(default_factory=list)
+    category: str | None = None
+    rows: list[Row]
+
+    @property
+    def measured(self) -> list[Row]:
+        """Rows that are ours to run; the others are printed values of other methods."""
+        return [row for row in self.rows if row.tests]
+
+
+class Catalog(_Part):
+    """All of `paper.yaml`."""
+
+    auxiliary: dict[str, list[str]]
+    notes: dict[str, str]
+    experiments: dict[str, Experiment]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Catalog":
+        """Names that point at other keys must be there, and tuples as long as their metrics."""
+        for name, experiment in self.experiments.items():
+            metrics = experiment.metrics or []
+            unknown = [note for note in experiment.notes if note not in self.notes]
+            unknown += [metric for metric in metrics if metric not in METRICS]
+            for row in experiment.rows:
+                unknown += [aux for aux in row.tests.values() if aux not in self.auxiliary]
+                unknown += [row.row] if row.row not in ROWS else []
+                wrong = [key for key, values in row.printed.items() if len(values) != len(metrics)]
+                if wrong or unknown or (row.tests and set(row.printed) - set(row.tests)):
+                    raise ValueError(f"{name}, {row.label}: {unknown or wrong or 'printed'}")
+            labels = [row.label for row in experiment.rows]
+            if len(set(labels)) < len(labels):
+                raise ValueError(f"{name}: two rows have one label")
+        return self
+
+    def get(self, name: str) -> Experiment:
+        """An experiment by name.
+
+        Raises:
+            CatalogError: there is none; lists those there are.
+        """
+        if name not in self.experiments:
+            raise CatalogError(f"no experiment {name!r}; there are {', '.join(self.experiments)}")
+        return self.experiments[name]
+
+
+def read_catalog(path: Path = FILE) -> Catalog:
+    """The experiments.
+
+    Raises:
+        CatalogError: the file is not what `Catalog` describes.
+    """
+    try:
+        return Catalog.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, ValidationError) as error:
+        raise CatalogError(f"{path}: {error}") from error
+
+
+def collect_printed(catalog: Catalog, label: str = "FuzzyCLIP") -> dict[str, dict[str, float]]:
+    """What Tables 2 and 3 print for a method: dataset -> metric -> percent."""
+    found: dict[str, dict[str, float]] = {}
+    for name in ("table-2", "table-3"):
+        experiment = catalog.get(name)
+        for row in experiment.rows:
+            if row.label == label:
+                for dataset, values in row.printed.items():
+                    named = zip(experiment.metrics or [], values, strict=True)
+                    found[dataset] = {metric: v for metric, v in named if v is not None}
+    return found

@@ -1,0 +1,105 @@
+"""Running experiments through `dvc exp run`, one by one, and leaving the work tree as it was.
+
+What is done already is skipped, and a killed run goes on: DVC keeps finished stages, and a killed
+stage goes on from its scratch files.
+"""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from stages import paths
+from stages.experiments.archive import collect, is_done
+from stages.experiments.plan import Run
+
+log = logging.getLogger(__name__)
+#: What a run changes in the work tree and git tracks, kept here until the runs are over.
+BEFORE = paths.SCRATCH / "before-experiments"
+
+
+class ExperimentError(RuntimeError):
+    """A run of the pipeline failed."""
+
+
+def execute(runs: Sequence[Run]) -> None:
+    """Run what is not done yet.
+
+    Raises:
+        ExperimentError: a run failed; what was done before is kept.
+    """
+    todo = {run.key: run for run in runs if not is_done(run)}  # rows may share a run
+    log.info("%d of %d runs are done already", len(runs) - len(todo), len(runs))
+    if not todo:
+        return
+    with restored_work_tree():
+        for number, run in enumerate(todo.values(), 1):
+            log.info("run %d of %d: %s", number, len(todo), run.name)
+            start = time.monotonic()
+            text = yaml.safe_dump(run.params, sort_keys=False, allow_unicode=True)
+            paths.PARAMS.write_text(text, encoding="utf-8")
+            call_dvc("exp", "remove", run.name, quiet=True)  # of an attempt that was cut off
+            if call_dvc("exp", "run", "-n", run.name, run=run) != 0:
+                raise ExperimentError(f"{run.name} failed; the same command goes on from there")
+            collect(run, time.monotonic() - start)
+
+
+def call_dvc(*arguments: str, quiet: bool = False, run: Run | None = None) -> int:
+    """DVC's exit code."""
+    folder = str(Path(sys.executable).parent)  # DVC starts `python`: this environment's
+    environment = os.environ | {"PATH": folder + os.pathsep + os.environ.get("PATH", "")}
+    if run is not None:
+        environment |= {"FUZZYCLIP_EXPERIMENT": run.experiment, "FUZZYCLIP_ROW": run.row.label}
+    sink = subprocess.DEVNULL if quiet else None
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(
+        command, env=environment, stdout=sink, stderr=sink, check=False
+    ).returncode
+
+
+@contextmanager
+def restored_work_tree() -> Iterator[None]:
+    """Put params.yaml, dvc.lock, metrics and the data behind them back when the block ends."""
+    if BEFORE.exists():
+        log.info("an earlier call was cut off: putting its work tree back first")
+        put_back()
+    keep()
+    try:
+        yield
+    finally:
+        put_back()
+
+
+def keep() -> None:
+    """Copy what the runs will change."""
+    temporary = BEFORE.with_name(f".{BEFORE.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for path in (paths.PARAMS, paths.LOCK):
+        if path.exists():
+            shutil.copy(path, temporary / path.name)
+    if paths.METRICS.exists():
+        shutil.copytree(paths.METRICS, temporary / paths.METRICS)
+    temporary.rename(BEFORE)
+
+
+def put_back() -> None:
+    """Undo what the runs changed."""
+    for path in (paths.PARAMS, paths.LOCK):
+        path.unlink(missing_ok=True)
+        if (BEFORE / path.name).exists():
+            shutil.copy(BEFORE / path.name, path)
+    shutil.rmtree(paths.METRICS, ignore_errors=True)
+    if (BEFORE / paths.METRICS).exists():
+        shutil.copytree(BEFORE / paths.METRICS, paths.METRICS)
+    shutil.rmtree(BEFORE)
+    if paths.LOCK.exists():
+        # What was not there before the runs cannot be checked out; that is no failure of theirs.
+        call_dvc("checkout", "--force", "--allow-missing", quiet=True)
