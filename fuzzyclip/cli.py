@@ -37,22 +37,31 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 
-@app.command(
-    "tables",
-    help=tables_help,
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
+CHECKOUT = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command("tables", help=tables_help, add_help_option=False, context_settings=CHECKOUT)
 def tables(context: typer.Context) -> None:
     """Hand over to the checkout's own pipeline: the library knows no stage."""
+    _call_checkout(context.args)
+
+
+@app.command("verify")
+def verify() -> None:
+    """Compare finished runs in the paper's setting with what is known of OpenAI's weights."""
+    _call_checkout(["verify"])
+
+
+def _call_checkout(arguments: list[str]) -> None:
+    """Run the experiments' own command in this checkout, and end with its exit code."""
     import subprocess
     import sys
 
     if not Path("stages/experiments").is_dir():
-        typer.echo("`fuzzyclip tables` needs the pipeline: change into a checkout", err=True)
+        typer.echo("this needs the pipeline: change into a checkout of it", err=True)
         raise typer.Exit(2)
-    done = subprocess.run([sys.executable, "-m", "stages.experiments", *context.args], check=False)
-    raise typer.Exit(done.returncode)
+    command = [sys.executable, "-m", "stages.experiments", *arguments]
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 
 @data.command("list")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fuzzyclip.metrics import METRICS
-from fuzzyclip.paper import IMAGE_TUPLE, PIXEL_TUPLE, PRINTED
+from fuzzyclip.paper import IMAGE_TUPLE, PIXEL_TUPLE
 
 #: Metric names as people write them.
 LABELS = {
@@ -97,7 +97,7 @@ def build_table(
     datasets: Sequence[str],
     rows: Mapping[str, str],
     titles: Mapping[str, str],
-    with_paper: bool,
+    printed: Mapping[str, Mapping[str, float]] | None = None,
 ) -> pd.DataFrame:
     """One of the paper's tables: level and dataset down, our rows across, tuples in the cells.
 
@@ -106,7 +106,7 @@ def build_table(
         datasets: those of the table; absent ones are left out.
         rows: row name to its title.
         titles: dataset name to its title.
-        with_paper: add the column of values that the paper prints for FuzzyCLIP.
+        printed: dataset -> metric -> what the paper prints for FuzzyCLIP; adds a column.
     """
     lines = []
     for level, metrics in LEVELS.items():
@@ -120,8 +120,8 @@ def build_table(
             for row, title in rows.items():
                 if row in cells:
                     line[title] = format_tuple(cells[row], metrics)
-            if with_paper:
-                line["paper, FuzzyCLIP"] = format_tuple(PRINTED[dataset], metrics)
+            if printed is not None:
+                line["paper, FuzzyCLIP"] = format_tuple(printed[dataset], metrics)
             lines.append(line)
     return pd.DataFrame(lines)
 

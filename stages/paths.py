@@ -17,6 +17,8 @@ REPORT = Path("report")
 EXPERIMENTS = Path("experiments")
 #: Unfinished work that a killed stage goes on from; safe to delete.
 SCRATCH = Path("scratch")
+#: What experiments change in the work tree, as it was before; there only while they run.
+BEFORE_EXPERIMENTS = SCRATCH / "before-experiments"
 #: Encoded mosaics; safe to delete.
 MOSAICS = SCRATCH / "mosaics"
 #: Seconds and memory of each stage; differs from run to run, so no stage depends on it.

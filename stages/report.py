@@ -31,6 +31,7 @@ from fuzzyclip.tables import (
 )
 from fuzzyclip.tensor_files import read_header
 from stages import paths
+from stages.experiments.catalog import collect_printed, read_catalog
 from stages.params import load_params
 from stages.run import run_stage
 from stages.schema import Params
@@ -116,6 +117,7 @@ def write_tables(
     """Tables 2 and 3 in the paper's layout, all means, and per-category tables; .md and .csv."""
     paper = is_paper_setting(params, tested)
     titles = {name: name_dataset(name, info) for name, info in tested.items()}
+    printed = collect_printed(read_catalog()) if paper else None
     notes = [FORM_NOTE, *([PRINTED_NOTE] if paper else [])]
     notes += [SAMPLE_DATA_NOTE] if params.data.source == "sample" else []
     notes += [SAMPLE_CLIP_NOTE] if params.backbone == "sample" else []
@@ -123,7 +125,7 @@ def write_tables(
     shown: list[str] = list(params.evaluation.rows)
     rows = {name: title for name, title in ROWS.items() if name in shown}
     for table, datasets in TABLES.items():
-        frame = build_table(means, datasets, rows, titles, paper)
+        frame = build_table(means, datasets, rows, titles, printed)
         if frame.empty:
             continue
         title = f"Table {table[-1]} of the paper, same layout"

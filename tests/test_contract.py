@@ -27,7 +27,8 @@ def body(name):
 
 
 def code_dependencies(name):
-    return {dep for dep in body(name).get("deps", []) if dep.startswith(("fuzzyclip", "stages"))}
+    deps = body(name).get("deps", [])
+    return {dep for dep in deps if dep.startswith(("fuzzyclip", "stages")) and dep.endswith(".py")}
 
 
 @pytest.mark.parametrize("name", STAGES)

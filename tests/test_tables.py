@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from fuzzyclip.metrics import METRICS
-from fuzzyclip.paper import IMAGE_TUPLE, PIXEL_TUPLE, PRINTED, TABLES
+from fuzzyclip.paper import IMAGE_TUPLE, PAIRS, PIXEL_TUPLE, TABLES
 from fuzzyclip.tables import (
     LABELS,
     MEAN,
@@ -16,6 +16,9 @@ from fuzzyclip.tables import (
     format_tuple,
     to_markdown,
 )
+from stages.experiments.catalog import collect_printed, read_catalog
+
+PRINTED = collect_printed(read_catalog())
 
 
 def make_categories(values, row="fuzzyclip"):
@@ -78,9 +81,7 @@ def test_tuples_have_one_decimal_and_a_dash_for_what_is_absent():
 def test_a_table_has_the_papers_layout(results):
     rows = {"precise": "precise prompt", "fuzzyclip": "ours"}
     titles = {"mvtec": "MVTec", "btad": "BTAD", "visa": "VisA"}
-    table = build_table(
-        collect_means(results), ["visa", "mvtec", "btad"], rows, titles, with_paper=True
-    )
+    table = build_table(collect_means(results), ["visa", "mvtec", "btad"], rows, titles, PRINTED)
     assert list(table.columns) == [
         "level", "dataset", "precise prompt", "ours", "paper, FuzzyCLIP",
     ]  # fmt: skip
@@ -92,7 +93,7 @@ def test_a_table_has_the_papers_layout(results):
     assert table.loc[0, "ours"] == "({:.1f}, {:.1f}, {:.1f})".format(*cells)
     assert table.loc[0, "paper, FuzzyCLIP"] == "(86.4, 46.0, 47.6)"
     assert table.loc[3, "paper, FuzzyCLIP"] == "(83.2, 83.5, -)"  # Table 3 prints no F1-max
-    without = build_table(collect_means(results), ["mvtec"], rows, titles, with_paper=False)
+    without = build_table(collect_means(results), ["mvtec"], rows, titles)
     assert "paper, FuzzyCLIP" not in without.columns
 
 
@@ -112,7 +113,7 @@ def test_markdown_escapes_bars_and_shows_numbers_shortly():
 def test_a_cell_that_a_row_lacks_is_a_dash(results):
     rows = {"precise": "precise prompt", "fuzzyclip": "ours"}
     titles = {"mvtec": "MVTec", "btad": "BTAD"}
-    table = build_table(collect_means(results), ["mvtec", "btad"], rows, titles, with_paper=False)
+    table = build_table(collect_means(results), ["mvtec", "btad"], rows, titles)
     line = next(line for line in to_markdown(table).splitlines() if "BTAD" in line)
     assert "| - |" in line
 
@@ -120,6 +121,6 @@ def test_a_cell_that_a_row_lacks_is_a_dash(results):
 def test_every_metric_has_a_label_and_every_dataset_printed_values():
     assert set(LABELS) == set(METRICS)
     shown = [dataset for table in TABLES.values() for dataset in table]
-    assert sorted(shown) == sorted(PRINTED)
+    assert sorted(shown) == sorted(PRINTED) == sorted(PAIRS)
     assert PRINTED["visa"]["pixel_aupro"] == 89.8
     assert "image_f1_max" not in PRINTED["sdd"]

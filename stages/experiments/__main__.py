@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -13,12 +14,13 @@ from fuzzyclip.pictures import draw_table, save_figure
 from fuzzyclip.tables import to_markdown
 from stages import paths
 from stages.experiments.archive import is_done, read_tested
-from stages.experiments.catalog import Catalog, read_catalog
+from stages.experiments.catalog import FILE, Catalog, CatalogError, read_catalog
 from stages.experiments.cost import estimate
 from stages.experiments.execute import execute
 from stages.experiments.figures import draw
 from stages.experiments.plan import Run, plan_runs, read_base
 from stages.experiments.show import collect_values, layout, list_notes
+from stages.experiments.verify import read_expected, verify
 from stages.report import is_paper_setting, name_dataset
 from stages.schema import Params
 
@@ -29,13 +31,14 @@ app = typer.Typer(
     help="The paper's tables and figures: what there is, running them, showing them.",
 )
 Name = Annotated[str, typer.Argument(help="As `list` shows it, table-1 for example.")]
+File = Annotated[Path, typer.Option("--catalog", help="Experiments of your own, as paper.yaml.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Runs of each row, seeds one after another.")]
 
 
 @app.command("list")
-def list_experiments() -> None:
+def list_experiments(file: File = FILE) -> None:
     """Every experiment, and what it costs from scratch with params.yaml as it stands."""
-    catalog, base = read_catalog(), read_base()
+    catalog, base = read_catalog(file), read_base()
     lines = []
     for name, experiment in catalog.experiments.items():
         cost = estimate(catalog, plan_runs(catalog, name, base, code=""))
@@ -63,11 +66,10 @@ def list_experiments() -> None:
 
 
 @app.command("run")
-def run_experiment(name: Name, seeds: Seeds = 1) -> None:
+def run_experiment(name: Name, seeds: Seeds = 1, file: File = FILE) -> None:
     """Run what is not done yet, through `dvc exp run`; the work tree is put back afterwards."""
-    catalog = read_catalog()
-    execute(plan_runs(catalog, name, read_base(), seeds))
-    show_experiment(name, seeds)
+    execute(plan_runs(read_catalog(file), name, read_base(), seeds))
+    show_experiment(name, seeds, file=file)
 
 
 @app.command("show")
@@ -75,9 +77,10 @@ def show_experiment(
     name: Name,
     seeds: Seeds = 1,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = paths.EXPERIMENTS,
+    file: File = FILE,
 ) -> None:
     """Build the table or figure from what has been run: on the screen, and as files."""
-    catalog = read_catalog()
+    catalog = read_catalog(file)
     runs = plan_runs(catalog, name, read_base(), seeds)
     if catalog.get(name).kind == "table":
         show_table(catalog, name, runs, out)
@@ -87,6 +90,28 @@ def show_experiment(
         write_text(out / f"{name}.csv", numbers.to_csv(index=False, float_format="%.4f"))
         typer.echo(numbers.to_string(index=False))
         typer.echo(f"{out / name}.png and .csv written")
+
+
+@app.command("verify")
+def verify_runs() -> None:
+    """Compare finished runs in the paper's setting with what is known of OpenAI's weights."""
+    catalog, expected, base = read_catalog(), read_expected(), read_base()
+    runs = [run for name in expected.experiments for run in plan_runs(catalog, name, base)]
+    done = [run for run in runs if is_done(run)]
+    if not all(is_comparable(run) for run in done):
+        raise CatalogError(
+            "these runs are not in the paper's setting (official data, ViT-L/14@336 with its "
+            "weights at 518 px): nothing is known of what they must give"
+        )
+    verdicts = list(verify(expected, runs))
+    for one in verdicts:
+        if one.holds is False:
+            typer.echo(f"OUTSIDE  {one.what}: {one.found}, expected {one.expected} ({one.source})")
+    counts = Counter(one.holds for one in verdicts)
+    typer.echo(f"{counts[True]} within tolerance, {counts[False]} outside, {counts[None]} not run")
+    if counts[None]:
+        typer.echo(f"run: {', '.join(f'fuzzyclip tables run {n}' for n in expected.experiments)}")
+    raise typer.Exit(1 if counts[False] else 0)
 
 
 def show_table(catalog: Catalog, name: str, runs: list[Run], out: Path) -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
 from stages import paths
 from stages.experiments.archive import collect, is_done
@@ -22,7 +23,8 @@ from stages.experiments.plan import Run
 
 log = logging.getLogger(__name__)
 #: What a run changes in the work tree and git tracks, kept here until the runs are over.
-BEFORE = paths.SCRATCH / "before-experiments"
+BEFORE = paths.BEFORE_EXPERIMENTS
+LOCK = BEFORE.with_suffix(".lock")
 
 
 class ExperimentError(RuntimeError):
@@ -39,7 +41,7 @@ def execute(runs: Sequence[Run]) -> None:
     log.info("%d of %d runs are done already", len(runs) - len(todo), len(runs))
     if not todo:
         return
-    with restored_work_tree():
+    with alone(), restored_work_tree():
         for number, run in enumerate(todo.values(), 1):
             log.info("run %d of %d: %s", number, len(todo), run.name)
             start = time.monotonic()
@@ -62,6 +64,21 @@ def call_dvc(*arguments: str, quiet: bool = False, run: Run | None = None) -> in
     return subprocess.run(
         command, env=environment, stdout=sink, stderr=sink, check=False
     ).returncode
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Hold the work tree, which only one call at a time may change.
+
+    Raises:
+        ExperimentError: another call holds it.
+    """
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(LOCK, timeout=0):
+            yield
+    except Timeout as error:
+        raise ExperimentError("another call runs experiments in this checkout") from error
 
 
 @contextmanager

@@ -115,6 +115,8 @@ def compute_code_digest(patterns: Sequence[str] = CODE, root: Path = Path()) -> 
 
 
 def read_base() -> dict[str, Any]:
-    """params.yaml as plain data."""
-    data: dict[str, Any] = yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8"))
+    """params.yaml as plain data; while runs change it, or after one was killed, as it was."""
+    kept = paths.BEFORE_EXPERIMENTS / paths.PARAMS
+    path = kept if kept.is_file() else paths.PARAMS
+    data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return data

@@ -1,0 +1,280 @@
+"""The paper's experiments: transcription, plans, costs, tables, verification."""
+
+import copy
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from imports import ROOT
+from typer.testing import CliRunner
+
+from fuzzyclip.metrics import METRICS
+from stages import paths
+from stages.experiments import __main__ as command
+from stages.experiments import archive
+from stages.experiments.catalog import Catalog, CatalogError, read_catalog
+from stages.experiments.cost import estimate
+from stages.experiments.figures import draw
+from stages.experiments.plan import build_params, compute_key, plan_runs
+from stages.experiments.show import AVERAGE, collect_values, layout
+from stages.experiments.verify import read_expected, verify
+from stages.schema import Params
+
+BASE = yaml.safe_load((ROOT / "params.yaml").read_text())
+CATALOG = read_catalog()
+EXPECTED = read_expected()
+NAMES = [*(f"table-{n}" for n in range(1, 10)), "figure-1", "figure-4", "figure-5",
+         *(f"figure-{n}" for n in range(6, 14))]  # fmt: skip
+PAPER = copy.deepcopy(BASE) | {"backbone": "vit_l_14_336"}
+PAPER["data"]["source"] = "official"
+
+
+def printed(name, label):
+    return next(row for row in CATALOG.get(name).rows if row.label == label).printed
+
+
+def test_every_table_and_figure_is_there():
+    assert list(CATALOG.experiments) == NAMES
+    with pytest.raises(CatalogError, match="no experiment 'table-10'; there are table-1"):
+        CATALOG.get("table-10")
+
+
+def test_table_6_gives_the_averages_that_the_paper_prints():
+    """Its last column, which is not in the file: thirty checks of the transcription."""
+    averages = {
+        "VisA, k=1": (85.6, 40.9, 45.6), "VisA, k=2": (85.0, 43.4, 47.8),
+        "MVTec_MPDD, k=1": (86.0, 44.3, 48.1), "MVTec_MPDD, k=2": (86.1, 45.5, 49.4),
+        "MVTec_DTD, k=1": (82.0, 35.3, 41.3), "MVTec_DTD, k=2": (84.3, 33.7, 40.0),
+        "MVTec_DTD, k=3": (84.7, 35.6, 41.5), "MVTec_DAGM, k=1": (89.2, 41.8, 47.4),
+        "MVTec_DAGM, k=2": (90.1, 41.5, 47.5), "MVTec_DAGM, k=3": (90.5, 43.3, 48.2),
+    }  # fmt: skip
+    for label, expected in averages.items():
+        values = np.array(list(printed("table-6", label).values()), float)
+        assert values.mean(axis=0) == pytest.approx(expected, abs=0.0501)
+
+
+def test_tables_that_print_the_same_run_agree():
+    ours = printed("table-2", "FuzzyCLIP")
+    assert ours["mvtec"][:3] == printed("table-6", "VisA, k=2")["mvtec"]
+    assert ours["visa"][:3] == printed("table-8", "Test_obj+cluster")["visa"]
+    assert ours["visa"][3:] == printed("table-7", "w RPL")["visa"]
+    april = printed("table-2", "APRIL-GAN")
+    assert april["mvtec"][:3] == printed("table-4", "Precise Prompt")["mvtec"]
+    assert april["mvtec"][3:] == printed("table-1", "Precise Prompt")["mvtec"]
+    assert printed("table-4", "Stacked Fuzzy Prompt") == {
+        "mvtec": printed("table-6", "VisA, k=1")["mvtec"]
+    }
+
+
+@pytest.mark.parametrize("base", [BASE, PAPER], ids=["sample", "paper"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_row_is_a_valid_run_of_what_it_needs(name, base):
+    for run in plan_runs(CATALOG, name, base, seeds=2, code="x"):
+        params = Params.model_validate(run.params)
+        assert params.pairs == run.row.tests
+        trained = {member for members in params.auxiliary.values() for member in members}
+        assert set(params.datasets) == trained | set(params.pairs)
+        assert run.row.row in params.evaluation.rows
+        for dotted, value in run.row.set.items():
+            place = run.params
+            for part in dotted.split("."):
+                place = place[part]
+            assert place == value
+        assert run.name.isascii()
+        assert len(run.name) < 100
+
+
+def test_what_decides_a_runs_identity():
+    (row,) = CATALOG.get("figure-6").rows
+    key = compute_key(build_params(CATALOG, row, BASE), "code")
+    changed = copy.deepcopy(BASE)
+    changed["machine"]["workers"] = 7
+    assert compute_key(build_params(CATALOG, row, changed), "code") == key
+    assert compute_key(build_params(CATALOG, row, BASE), "other code") != key
+    changed["csp"]["penalty"] = 0.3
+    assert compute_key(build_params(CATALOG, row, changed), "code") != key
+    runs = [plan_runs(CATALOG, name, BASE, code="")[0].key for name in ("figure-6", "figure-13")]
+    assert runs[0] == runs[1]  # one run gives all heatmap strips
+    seeds = plan_runs(CATALOG, "figure-6", BASE, seeds=3, code="")
+    assert len({run.key for run in seeds}) == 3
+    assert [run.params["seed"] for run in seeds] == [111, 112, 113]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tests": {"mvtec": "coco"}}, "coco"),
+        ({"row": "precize"}, "precize"),
+        ({"printed": {"mvtec": [1.0]}}, "mvtec"),
+        ({"printed": {"visa": [1, 2, 3]}}, "printed"),
+        ({"lable": "x"}, "lable"),
+    ],
+)
+def test_a_wrong_catalog_is_refused(change, message):
+    data = yaml.safe_load((ROOT / "stages/experiments/paper.yaml").read_text())
+    data["experiments"]["table-1"]["rows"][0] |= change
+    with pytest.raises(ValueError, match=message):
+        Catalog.model_validate(data)
+
+
+def test_a_missing_dataset_or_key_is_named():
+    small = copy.deepcopy(BASE)
+    del small["datasets"]["visa"]
+    with pytest.raises(CatalogError, match="no datasets visa"):
+        plan_runs(CATALOG, "table-1", small, code="")
+    small = copy.deepcopy(BASE)
+    del small["rpl"]["template"]
+    with pytest.raises(CatalogError, match=r"no key rpl\.template"):
+        plan_runs(CATALOG, "table-9", small, code="")
+
+
+def test_costs_in_the_papers_setting(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no index here: published numbers count
+    paper = copy.deepcopy(PAPER)
+    paper["csp"]["partition"] = "paper"
+    cost = estimate(CATALOG, plan_runs(CATALOG, "table-2", paper, code=""))
+    assert cost.images == 1725 + 2162
+    token_bytes = 4 * 37 * 37 * 1024 * 2
+    assert cost.disk == cost.images * (token_bytes + 4 * 768)
+    assert cost.mosaics == round(0.2 * 2 * 1725)  # of MVTec-AD alone
+    assert (cost.runs, cost.heads, cost.prompts) == (1, 4, 2)
+    table = estimate(CATALOG, plan_runs(CATALOG, "table-9", PAPER, code=""))
+    assert (table.runs, table.prompts, table.heads) == (10, 10, 1)
+
+
+def keep_fake_run(run, value, extra_rows=()):
+    """Results as a finished run leaves them: every metric `value`, plus one for each category."""
+    for dataset in run.row.tests:
+        lines = [
+            {"row": row, "category": f"{dataset}{i}", "good": 3, "bad": 4, "prompt": "x"}
+            | dict.fromkeys(METRICS, value + i + shift)
+            for shift, row in enumerate(
+                ("precise", "stacked", "stacked_auxiliary", "fuzzyclip", *extra_rows)
+            )
+            for i in range(3)
+        ]
+        path = run.folder / paths.category_metrics(dataset)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(lines).to_csv(path, index=False)
+        tested = {"title": dataset.upper(), "source": "official", "complete": True}
+        path = run.folder / paths.tested(dataset)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(tested))
+    (run.folder / archive.RECORD).write_text("{}")
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(PAPER))
+    return tmp_path
+
+
+def test_values_are_means_over_categories_and_seeds(workplace):
+    runs = plan_runs(CATALOG, "table-1", PAPER, seeds=3)
+    for run, value in zip(runs[:3], (80.0, 82.0, 87.0), strict=True):
+        keep_fake_run(run, value)
+    values = collect_values(CATALOG.get("table-1"), runs).set_index(["label", "metric"])
+    line = values.loc["Precise Prompt", "image_auroc"]
+    assert line["ours"] == pytest.approx((80 + 82 + 87) / 3 + 1)
+    assert line["spread"] == pytest.approx(np.std([80, 82, 87], ddof=1))
+    assert line["seeds"] == 3
+    assert line["difference"] == pytest.approx(line["ours"] - 86.1)
+    assert values.loc["Fuzzy Prompt", "image_auroc"]["ours"] == pytest.approx(line["ours"] + 1)
+    text = layout(values.reset_index(), {"mvtec": "MVTec"})
+    assert text.loc[0, "Image (AUROC, AP, F1-max): ours"].startswith("(84.0 ± 3.6, ")
+    assert text.loc[2, "paper "] == "-"
+
+
+def test_several_datasets_are_averaged_where_all_have_values(workplace):
+    runs = plan_runs(CATALOG, "table-6", PAPER)
+    keep_fake_run(runs[0], 50.0)
+    values = collect_values(CATALOG.get("table-6"), runs).set_index(["label", "dataset", "metric"])
+    assert values.loc[("VisA, k=1", AVERAGE, "pixel_ap")]["ours"] == pytest.approx(54.0)
+    assert values.loc[("VisA, k=1", AVERAGE, "pixel_ap")]["paper"] == pytest.approx(40.9, abs=0.05)
+    assert np.isnan(values.loc[("VisA, k=2", AVERAGE, "pixel_ap")]["ours"])
+
+
+def call(*arguments, code=0):
+    result = CliRunner().invoke(command.app, list(arguments))
+    assert result.exit_code == code, result.output + str(result.exception)
+    return result.output
+
+
+def test_show_says_what_is_missing_and_what_is_contradicted(workplace):
+    output = call("show", "table-8")
+    assert "4 run(s) are not done: fuzzyclip tables run table-8" in output
+    assert "C7: Table 8 is headed AUROC" in output
+    assert "(89.8, 28.0, 34.2)" in output
+    for suffix in ("md", "csv", "png"):
+        assert (workplace / f"experiments/table-8.{suffix}").stat().st_size > 0
+    assert "table-9" in call("list")
+
+
+def test_differences_are_formed_only_in_the_papers_setting(workplace):
+    for run in plan_runs(CATALOG, "table-8", PAPER):
+        keep_fake_run(run, 86.0)
+    assert "(+0.2, +63.5, +57.0)" in call("show", "table-8")
+    sample = copy.deepcopy(BASE)
+    (workplace / "params.yaml").write_text(yaml.safe_dump(sample))
+    for run in plan_runs(CATALOG, "table-8", sample):
+        keep_fake_run(run, 86.0)
+    output = call("show", "table-8")
+    assert "+0.2" not in output
+    assert "no number compares with a printed one" in output
+
+
+def test_verify_names_what_is_outside(workplace):
+    assert "238 not run" in call("verify")
+    for name in EXPECTED.experiments[:1]:
+        for run in plan_runs(CATALOG, name, PAPER):
+            keep_fake_run(run, 85.0)  # means 86.0 precise, 87.0 stacked
+    output = call("verify", code=1)
+    assert "table-1, Precise Prompt,  on mvtec: image_auroc" not in output  # 86.0 for 86.1
+    assert "image_ap: 86.0, expected 93.5 ± 0.3" in output
+    assert "1 within tolerance, 5 outside" in output
+
+
+def test_verify_refuses_runs_of_another_setting(workplace):
+    (workplace / "params.yaml").write_text(yaml.safe_dump(BASE))
+    for run in plan_runs(CATALOG, "table-1", BASE):
+        keep_fake_run(run, 85.0)
+    result = CliRunner().invoke(command.app, ["verify"])
+    assert isinstance(result.exception, CatalogError)
+
+
+@pytest.mark.parametrize(
+    ("visa", "holds"),
+    [
+        ([["pcb1", "pcb2", "pcb3", "pcb4"], list("abcdefgh")], True),
+        ([["pcb1", "pcb2", "pcb3", "a"], ["pcb4", *"bcdefgh"]], False),
+        ([[*"abcdefgh", "pcb1", "pcb2", "pcb3", "pcb4"]], False),
+    ],
+)
+def test_verify_knows_the_papers_clusters(workplace, visa, holds):
+    (run,) = plan_runs(CATALOG, "figure-4", PAPER)
+    keep_fake_run(run, 1.0)
+    for name, clusters in (("visa", visa), ("mvtec", [[f"c{i}" for i in range(15)]])):
+        path = run.folder / paths.csp_scores(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"clusters": clusters}))
+    found = {one.what: one.holds for one in verify(EXPECTED, [run]) if "clusters" in one.what}
+    assert found == {
+        "figure-4, clusters of mvtec": True, "figure-4, clusters of visa": holds
+    }  # fmt: skip
+
+
+def test_training_curves_follow_the_epochs(workplace):
+    runs = plan_runs(CATALOG, "figure-1", PAPER)
+    for run in runs:
+        keep_fake_run(run, 10.0, [f"fuzzyclip_epoch_{epoch}" for epoch in range(1, 15)])
+    figure, numbers = draw(CATALOG.get("figure-1"), runs)
+    assert len(figure.axes) == 3
+    stacked = numbers[numbers["label"] == "stacked"]
+    assert stacked["epoch"].tolist() == list(range(1, 16))
+    # rows were faked in the order fuzzyclip, epoch 1, 2, ...: each one point more
+    assert stacked["pixel_ap"].tolist() == [*range(15, 29), 14]
+    with pytest.raises(CatalogError, match="nothing of this figure"):
+        draw(CATALOG.get("figure-5"), plan_runs(CATALOG, "figure-5", PAPER))

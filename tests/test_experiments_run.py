@@ -1,0 +1,131 @@
+"""Experiments run through DVC in a small pipeline: resumed, recorded, the work tree as before."""
+
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+from pipelines import clone_repository, list_runs, run
+
+pytestmark = pytest.mark.slow
+
+CATALOG = {
+    "auxiliary": {"visa": ["visa"]},
+    "notes": {"N": "a note"},
+    "experiments": {
+        "prompts": {
+            "title": "Kinds of prompts",
+            "metrics": ["pixel_ap", "image_auroc"],
+            "notes": ["N"],
+            "rows": [
+                {"label": "other", "printed": {"sdd": [1.0, None]}},
+                {
+                    "label": "precise, by epoch",
+                    "tests": {"sdd": "visa"},
+                    "set": {
+                        "csp.partition": 1,
+                        "efa.train.prompt": "precise",
+                        "efa.train.keep": "all",
+                        "efa.test.prompt": "test",
+                    },
+                    "printed": {"sdd": [50.0, None]},
+                },
+                {
+                    "label": "cluster 2 alone",
+                    "tests": {"sdd": "visa"},
+                    "set": {"csp.partition": 2, "efa.test.weights": 2},
+                },
+            ],
+        },
+        "broken": {
+            "title": "A cluster that is not there",
+            "metrics": ["pixel_ap"],
+            "rows": [
+                {
+                    "label": "cluster 9",
+                    "tests": {"sdd": "visa"},
+                    "set": {"efa.test.weights": 9},
+                }
+            ],
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def checkout(pipeline, tmp_path_factory):
+    folder = clone_repository(pipeline[0], tmp_path_factory.mktemp("experiments") / "checkout")
+    (folder / "mine.yaml").write_text(yaml.safe_dump(CATALOG))
+    with (folder / ".git/info/exclude").open("a") as file:
+        file.write("mine.yaml\n")
+    return folder
+
+
+def tables(folder, *arguments, fails=False):
+    command = (sys.executable, "-m", "stages.experiments", *arguments, "--catalog", "mine.yaml")
+    return run(folder, *command, fails=fails)
+
+
+def test_an_experiment_runs_once_and_leaves_the_work_tree_as_it_was(checkout):
+    params = (checkout / "params.yaml").read_text()
+    assert "prompts" in tables(checkout, "list")
+    output = tables(checkout, "run", "prompts")
+    assert "0 of 2 runs are done already" in output
+    assert "| precise, by epoch | KolektorSDD |" in output
+    assert "| (50.0) |" in output
+    assert "N: a note" in output
+    assert (checkout / "params.yaml").read_text() == params
+    assert run(checkout, "git", "status", "--porcelain") == ""
+    assert run(checkout, "dvc", "status").strip() == "Data and pipelines are up to date."
+    names = {one.data.tags["paper.row"] for one in list_runs(checkout)}
+    assert names == {"precise, by epoch", "cluster 2 alone"}
+    again = tables(checkout, "run", "prompts")
+    assert "2 of 2 runs are done already" in again
+    assert "Running stage" not in again
+
+
+def test_its_results_are_those_of_its_settings(checkout):
+    values = pd.read_csv(checkout / "experiments/prompts.csv").set_index(["label", "metric"])
+    assert values.loc["precise, by epoch", "pixel_ap"]["paper"] == 50.0
+    assert pd.isna(values.loc["precise, by epoch", "pixel_ap"]["difference"])  # not the paper's
+    kept = {}
+    for record in (checkout / "experiments").glob("*/run.json"):
+        label = yaml.safe_load(record.read_text())["label"]
+        kept[label] = pd.read_csv(record.parent / "metrics/categories/sdd.csv")
+    precise, alone = kept["precise, by epoch"], kept["cluster 2 alone"]
+    assert "fuzzyclip_epoch_1" in set(precise["row"])  # two epochs; the second is fuzzyclip
+    assert "fuzzyclip_epoch_2" not in set(precise["row"])
+    ours = precise.set_index("row")["pixel_ap"]
+    assert ours["fuzzyclip"] != ours["fuzzyclip_epoch_1"]
+    assert values.loc["precise, by epoch", "pixel_ap"]["ours"] == pytest.approx(ours["fuzzyclip"])
+    prompts = alone.set_index("row")["prompt"]
+    assert "|" not in prompts["fuzzyclip"]  # one cluster, one prompt
+
+
+def test_a_failed_run_loses_nothing_and_says_why(checkout):
+    params = (checkout / "params.yaml").read_text()
+    output = tables(checkout, "run", "broken", fails=True)
+    assert "efa.test.weights: 9 names a cluster" in output
+    assert "the same command goes on from there" in output
+    assert "Traceback" not in output
+    assert (checkout / "params.yaml").read_text() == params
+    assert run(checkout, "git", "status", "--porcelain") == ""
+
+
+def test_the_work_tree_of_a_killed_call_is_put_back(checkout):
+    params = (checkout / "params.yaml").read_text()
+    before = checkout / "scratch/before-experiments"
+    before.mkdir(parents=True)
+    shutil.copy(checkout / "params.yaml", before)
+    shutil.copy(checkout / "dvc.lock", before)
+    shutil.copytree(checkout / "metrics", before / "metrics")
+    (checkout / "params.yaml").write_text(params.replace("penalty: 0.1", "penalty: 0.7"))
+    record = next((checkout / "experiments").glob("*/run.json"))
+    record.unlink()  # as if the call had been killed before this run was kept
+    output = tables(checkout, "run", "prompts")
+    assert "1 of 2 runs are done already" in output
+    assert "putting its work tree back first" in output
+    assert (checkout / "params.yaml").read_text() == params
+    assert run(checkout, "git", "status", "--porcelain") == ""
+    assert not before.exists()
