@@ -32,6 +32,7 @@ from fuzzyclip.scoring import (
     Scores,
     score_category,
 )
+from fuzzyclip.summaries import summarise_pixels, write_summaries
 from fuzzyclip.tensor_files import read_header, write_tensors
 from stages import paths
 from stages.clip import CLIP_PARAMS, load_clip
@@ -79,6 +80,7 @@ def main(key: str) -> None:
             listing[name] = result.image_scores
             if name == TRAINED:
                 overlays.keep(rows, masks, result)
+                write_category_summary(key, category, rows, result, masks)
                 weights = result.weights
                 assert weights is not None  # the trained scorer weighs its clusters
                 for cluster, column in enumerate(weights.T):
@@ -164,6 +166,15 @@ def describe(
     }
     line |= {metric: 100 * values[metric] for metric in METRICS if metric in values}
     return line | {"prompt": scorer.prompt}
+
+
+def write_category_summary(
+    key: str, category: str, rows: pd.DataFrame, result: Scores, masks: np.ndarray | None
+) -> None:
+    """What a bootstrap over images needs of the maps; nothing where there are no masks."""
+    if masks is not None:
+        path = paths.results(key) / "summaries" / f"{category}.safetensors"
+        write_summaries(path, summarise_pixels(result.maps, masks, rows["image_path"].tolist()))
 
 
 class Overlays:

@@ -103,6 +103,27 @@ def test_its_results_are_those_of_its_settings(checkout):
     assert "|" not in prompts["fuzzyclip"]  # one cluster, one prompt
 
 
+def test_rows_are_compared_on_the_images_that_both_saw(checkout):
+    output = tables(checkout, "compare", "prompts", "--to", "cluster 2 alone")
+    lines = [line for line in output.splitlines() if "precise, by epoch" in line]
+    assert len(lines) == 2
+    assert "pixel AP" in lines[0]
+    assert "image AUROC" in lines[1]
+    shown = float(lines[1].split("AUROC")[1].split()[0])
+    values = pd.read_csv(checkout / "experiments/prompts.csv").set_index(["label", "metric"])
+    ours = [
+        values.loc[label, "image_auroc"]["ours"]
+        for label in ("precise, by epoch", "cluster 2 alone")
+    ]
+    assert shown == pytest.approx(ours[0] - ours[1], abs=0.006)
+    assert "has not been run" in tables(
+        checkout, "compare", "prompts", "--in", "broken", fails=True
+    )
+    assert "no row 'nothing'" in tables(
+        checkout, "compare", "prompts", "--to", "nothing", fails=True
+    )
+
+
 def test_a_failed_run_loses_nothing_and_says_why(checkout):
     params = (checkout / "params.yaml").read_text()
     output = tables(checkout, "run", "broken", fails=True)

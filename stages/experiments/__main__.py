@@ -15,6 +15,7 @@ from fuzzyclip.tables import to_markdown
 from stages import paths
 from stages.experiments.archive import is_done, read_tested
 from stages.experiments.catalog import FILE, Catalog, CatalogError, read_catalog
+from stages.experiments.compare import compare, find_run
 from stages.experiments.cost import estimate
 from stages.experiments.execute import execute
 from stages.experiments.figures import draw
@@ -90,6 +91,30 @@ def show_experiment(
         write_text(out / f"{name}.csv", numbers.to_csv(index=False, float_format="%.4f"))
         typer.echo(numbers.to_string(index=False))
         typer.echo(f"{out / name}.png and .csv written")
+
+
+@app.command("compare")
+def compare_rows(
+    name: Name,
+    to: Annotated[str | None, typer.Option(help="Label of a row. [default: the first]")] = None,
+    other: Annotated[str | None, typer.Option("--in", help="Experiment of that row.")] = None,
+    file: File = FILE,
+) -> None:
+    """Differences of a table's rows from one row, by a paired bootstrap over images."""
+    catalog, base = read_catalog(file), read_base()
+    runs = plan_runs(catalog, name, base)
+    others = plan_runs(catalog, other or name, base)
+    reference = find_run(others, to or others[0].row.label)
+    compared = [run for run in runs if is_done(run) and run.row != reference.row]
+    metrics = catalog.get(name).metrics or []
+    lines = [line for run in compared for line in compare(run, reference, metrics)]
+    if not lines:
+        raise CatalogError(f"nothing to compare: fuzzyclip tables run {name}")
+    typer.echo(pd.DataFrame(lines).to_string(index=False))
+    typer.echo(
+        "\nPoints; images drawn with replacement within each category and label, the same for both "
+        "rows.\nWhat another seed of the training would change is not in the interval: run several."
+    )
 
 
 @app.command("verify")
