@@ -1,8 +1,8 @@
 """The frozen CLIP: built by open_clip, filled with verified weights, frozen.
 
-Any open_clip CLIP with a plain ViT image tower and a causal text tower works; nothing differs
-between the sample model and ViT-L/14@336 but the arguments of `load_backbone`.
-`fuzzyclip.encoding` runs its towers.
+Any open_clip model with a plain ViT image tower, its own or timm's, and open_clip's own text tower
+works; nothing differs between the sample model, ViT-L/14@336 and SigLIP2 but the arguments of
+`load_backbone`. `fuzzyclip.towers` says what is plain, `fuzzyclip.encoding` runs the towers.
 """
 
 import difflib
@@ -15,8 +15,19 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip import pretrained
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from fuzzyclip.towers import (
+    ImageTower,
+    TextTower,
+    build_tokenizer,
+    check_towers,
+    hash_vocabulary,
+    read_image_tower,
+    read_text_tower,
+)
 from fuzzyclip.weights import (
     RANDOM,
     WeightsError,
@@ -27,6 +38,8 @@ from fuzzyclip.weights import (
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+#: Keys of a configuration that decide which logit parameters its weights hold.
+LOGIT_KEYS = ("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale")
 
 
 @dataclass(frozen=True)
@@ -61,18 +74,25 @@ class Backbone:
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
 
     @property
+    def image_tower(self) -> ImageTower:
+        return read_image_tower(self.model.visual)
+
+    @property
+    def text_tower(self) -> TextTower:
+        return read_text_tower(self.model)
+
+    @property
     def vision_width(self) -> int:
-        return int(self.model.visual.transformer.width)  # type: ignore[union-attr,arg-type]
+        return self.image_tower.width
 
     @property
     def embed_dim(self) -> int:
-        return int(self.model.visual.output_dim)  # type: ignore[union-attr,arg-type]
+        return self.image_tower.embed_dim
 
     @property
     def grid(self) -> tuple[int, int]:
         """Patches down and across."""
-        rows, columns = self.model.visual.grid_size  # type: ignore[union-attr,misc]
-        return int(rows), int(columns)
+        return self.image_tower.grid
 
     @property
     def context_length(self) -> int:
@@ -112,44 +132,64 @@ def read_channels(model: str, weights: str) -> tuple[tuple[float, ...], tuple[fl
     """Input mean and standard deviation that belong to a model's weights; OpenAI's if none do.
 
     Read from open_clip's entry of a pretrained tag, or from a configuration file's
-    `preprocess_cfg`.
+    `preprocess_cfg`. A weights file of a named model gets what all tags of that model agree on:
+    all of SigLIP's say 0.5, say.
     """
     if model.endswith(".json"):
-        known = json.loads(Path(model).expanduser().read_text()).get("preprocess_cfg", {})
+        entries = [json.loads(Path(model).expanduser().read_text()).get("preprocess_cfg", {})]
     else:
-        known = open_clip.pretrained.get_pretrained_cfg(model, weights)
-    return tuple(known.get("mean", OPENAI_MEAN)), tuple(known.get("std", OPENAI_STD))
+        chosen = pretrained.get_pretrained_cfg(model, weights)
+        tags = pretrained.list_pretrained_tags_by_model(model)
+        entries = [chosen] if chosen else [pretrained.get_pretrained_cfg(model, t) for t in tags]
+    known = {
+        (tuple(entry.get("mean", OPENAI_MEAN)), tuple(entry.get("std", OPENAI_STD)))
+        for entry in entries
+    }
+    return known.pop() if len(known) == 1 else (OPENAI_MEAN, OPENAI_STD)
 
 
 def build_model(config: dict[str, Any], image_size: int, activation: str) -> nn.Module:
     """An open_clip CLIP with its own initialisation, for `image_size` and `activation`.
 
     Args:
-        config: see `read_model_config`.
+        config: see `read_model_config`; one that `check_towers` accepts.
         image_size: S; must be a multiple of the patch size.
         activation: `model` (what the configuration says), `gelu` or `quickgelu`.
 
     Raises:
-        ValueError: the towers are not of a kind this package can read, or S does not fit.
+        ValueError: S or the activation does not fit the image tower.
     """
     vision = {**config["vision_cfg"], "image_size": image_size}
-    text = config["text_cfg"]
-    if vision.get("timm_model_name") or text.get("hf_model_name"):
-        raise ValueError("only open_clip's own ViT and text towers are supported, not timm or HF")
-    patch = vision.get("patch_size")
-    if not isinstance(patch, int) or image_size % patch:
-        raise ValueError(f"image_size {image_size} is not a multiple of the patch size {patch}")
+    is_timm = bool(vision.get("timm_model_name"))
+    if is_timm:
+        vision["timm_model_pretrained"] = False  # the whole model's weights follow
+    else:
+        _check_size(image_size, vision.get("patch_size", 16))
     quick = {"model": config.get("quick_gelu", False), "gelu": False, "quickgelu": True}
     if activation not in quick:
         raise ValueError(f"activation must be one of {', '.join(quick)}, not {activation!r}")
+    if is_timm and activation == "quickgelu":
+        raise ValueError("activation quickgelu: timm's image towers can not be built with it")
     build = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
     model: nn.Module = build(
         embed_dim=config["embed_dim"],
         vision_cfg=vision,
-        text_cfg=dict(text),
+        text_cfg=dict(config["text_cfg"]),
         quick_gelu=quick[activation],
+        **{name: config[name] for name in LOGIT_KEYS if name in config},
     )
+    if is_timm:
+        visual: Any = model.visual
+        patches = visual.trunk.patch_embed
+        _check_size(image_size, patches.feat_ratio())
+        if tuple(patches.img_size) != (image_size, image_size):
+            visual.set_input_size(image_size)
     return model
+
+
+def _check_size(image_size: int, patch: Any) -> None:
+    if not isinstance(patch, int) or image_size % patch:
+        raise ValueError(f"image_size {image_size} is not a multiple of the patch size {patch}")
 
 
 def load_backbone(
@@ -188,12 +228,14 @@ def load_backbone(
 
     Raises:
         WeightsError: weights are missing, unverified or of another model.
-        ValueError: see `read_model_config` and `build_model`.
+        ValueError: see `read_model_config`, `check_towers`, `build_model` and `build_tokenizer`.
     """
     config = read_model_config(model)
+    check_towers(model, config)
+    tokenizer = build_tokenizer(config["text_cfg"])
     torch.manual_seed(seed)
     clip = build_model(config, image_size, activation)
-    depth = len(clip.visual.transformer.resblocks)  # type: ignore[union-attr,arg-type]
+    depth = read_image_tower(clip.visual).depth
     if not blocks or not all(1 <= block <= depth for block in blocks):
         raise ValueError(f"blocks {list(blocks)}: the image tower has blocks 1 to {depth}")
     digest = f"{RANDOM}-{seed}"
@@ -216,10 +258,11 @@ def load_backbone(
         "std": list(channels[1]),
         "precision": precision,
     }
-    context = config["text_cfg"].get("context_length", 77)
+    if config["text_cfg"].get("hf_tokenizer_name"):  # a name or a folder says little of its content
+        identity["vocabulary_sha256"] = hash_vocabulary(tokenizer)
     return Backbone(
         model=clip,
-        tokenizer=open_clip.SimpleTokenizer(context_length=context),
+        tokenizer=tokenizer,
         image_size=image_size,
         blocks=tuple(blocks),
         mean=channels[0],
@@ -232,8 +275,19 @@ def load_backbone(
 
 def _fill(clip: nn.Module, state: dict[str, Tensor], interpolation: str, path: Path) -> None:
     """Load a state dict, its position embeddings resized to the model's grid."""
-    open_clip.model.resize_pos_embed(state, clip, interpolation=interpolation)
+    positions = state.get("visual.trunk.pos_embed")
+    trunk: Any = getattr(clip.visual, "trunk", None)
     try:
+        if not hasattr(clip, "positional_embedding"):  # older files of models with a text part
+            state = open_clip.model.convert_to_custom_text_state_dict(state)
+        open_clip.model.resize_pos_embed(state, clip, interpolation=interpolation)
+        if positions is not None and trunk is not None:
+            state["visual.trunk.pos_embed"] = resample_abs_pos_embed(
+                positions,
+                new_size=trunk.patch_embed.grid_size,
+                num_prefix_tokens=0 if trunk.no_embed_class else trunk.num_prefix_tokens,
+                interpolation=interpolation,
+            )
         clip.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise WeightsError(f"weights {path} are not of this model: {error}") from error
@@ -241,4 +295,4 @@ def _fill(clip: nn.Module, state: dict[str, Tensor], interpolation: str, path: P
 
 def get_text_tower(model: nn.Module) -> Any:
     """The module that holds the text transformer: the CLIP itself, or its `text` part."""
-    return model if hasattr(model, "token_embedding") else model.text
+    return read_text_tower(model).module

@@ -5,15 +5,15 @@ n prompts, T tokens, V text width.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import open_clip
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from fuzzyclip.backbone import Backbone, get_text_tower
+from fuzzyclip.backbone import Backbone
 from fuzzyclip.text import PromptTooLongError
 
 
@@ -35,47 +35,47 @@ def encode_images(backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
         pixels: (B, 3, S, S), from `preprocess`.
 
     Returns:
-        image_embed (B, D) after ln_post and projection, not normalised; patch_tokens
-        (B, L, P, W) after each taken block, before ln_post and projection, without the class
-        token. Both float32, on the backbone's device.
+        image_embed (B, D) as the model's own `encode_image` gives it, not normalised; patch_tokens
+        (B, L, P, W) after each taken block, before the final norm and projection, row by row of
+        the grid, without class or register tokens. Both float32, on the backbone's device.
     """
-    visual: Any = backbone.model.visual
     with _autocast(backbone):
-        taken = visual.forward_intermediates(
-            pixels.to(backbone.device, non_blocking=True),
-            indices=[block - 1 for block in backbone.blocks],
-            normalize_intermediates=False,
-            output_fmt="NLC",
+        image_embed, tokens = backbone.image_tower.encode(
+            pixels.to(backbone.device, non_blocking=True), backbone.blocks
         )
-    tokens = torch.stack(taken["image_intermediates"], dim=1)  # (B, L, P, W)
-    return taken["image_features"].float(), tokens.float()
+    return image_embed.float(), tokens.float()
 
 
 @torch.no_grad()
 def project_tokens(backbone: Backbone, patch_tokens: Tensor) -> Tensor:
-    """Patch tokens in CLIP's joint space by the tower's own ln_post and projection, (..., P, D).
+    """Patch tokens in CLIP's joint space by the tower's own last layers, (..., P, D).
 
-    What the untrained rows of a table compare with text; EFA replaces it by trained layers.
+    What the untrained rows of a table compare with text; EFA replaces it by trained layers. See
+    `fuzzyclip.towers.ImageTower` for towers that pool by attention.
     """
-    visual: Any = backbone.model.visual
-    projected: Tensor = visual.ln_post(patch_tokens)
-    if visual.proj is not None:
-        projected = projected @ visual.proj  # (..., P, D)
-    return projected
+    return backbone.image_tower.project(patch_tokens)
 
 
 def count_tokens(backbone: Backbone, prompt: str) -> int:
     """Tokens of a prompt, start and end included."""
-    return len(backbone.tokenizer.encode(prompt)) + 2
+    tokenizer = backbone.tokenizer
+    if isinstance(tokenizer, open_clip.SimpleTokenizer):
+        return len(tokenizer.encode(prompt)) + 2
+    words = tokenizer.clean_fn(prompt)
+    if tokenizer.tokenizer_mode == "clips":  # open_clip adds start, end and class tokens itself
+        return len(tokenizer.tokenizer(words, add_special_tokens=False)["input_ids"]) + 3
+    return len(tokenizer.tokenizer(words)["input_ids"])
 
 
 def tokenize(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
-    """Token ids (n, T), cut after the longest prompt's end.
+    """Token ids (n, T); cut after the longest prompt's end where that is exact.
 
-    Cutting is exact: attention is causal, so what follows a prompt's end never reaches it.
+    It is where attention is causal and the feature is read at the end: what follows a prompt's
+    end then never reaches it. Other towers see the padding, as they did in training.
 
     Raises:
         PromptTooLongError: a prompt exceeds the context; open_clip would truncate it silently.
+        ValueError: the tokenizer is of another model.
     """
     for prompt in prompts:
         if (length := count_tokens(backbone, prompt)) > backbone.context_length:
@@ -83,13 +83,35 @@ def tokenize(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
                 f"prompt of {length} tokens does not fit {backbone.context_length}: {prompt!r}"
             )
     ids: Tensor = backbone.tokenizer(list(prompts)).to(backbone.device)
-    kept: Tensor = ids[:, : int(ids.argmax(dim=1).max()) + 1]  # (n, T)
-    return kept
+    tower = backbone.text_tower
+    words = tower.module.token_embedding.num_embeddings
+    if (largest := int(ids.max())) >= words:
+        raise ValueError(f"the tokenizer writes token {largest}, the text tower knows {words}")
+    ends = tower.find_ends(ids)
+    if tower.causal and tower.reads_end:
+        return ids[:, : int(ends.max()) + 1]  # (n, T)
+    return ids
+
+
+def find_ends(backbone: Backbone, ids: Tensor) -> Tensor:
+    """Position in `ids` (n, T) whose output becomes the text feature of each prompt, (n,)."""
+    return backbone.text_tower.find_ends(ids)
 
 
 def embed_tokens(backbone: Backbone, ids: Tensor) -> Tensor:
-    """Word embeddings without positions, (n, T, V)."""
-    embedded: Tensor = get_text_tower(backbone.model).token_embedding(ids)
+    """Word embeddings without positions, (n, T, V), to be learned from.
+
+    Raises:
+        ValueError: the text feature is not read at the prompt's end, so that padding, which is no
+            word, would be learned and overwritten.
+    """
+    tower = backbone.text_tower
+    if not tower.reads_end:
+        raise ValueError(
+            f"prompts can not be learned with this model: its text tower reads the {tower.pool} "
+            "token of the padded prompt, not the prompt's end. Rows without RPL work"
+        )
+    embedded: Tensor = tower.module.token_embedding(ids)
     return embedded
 
 
@@ -104,22 +126,22 @@ def run_text_tower(
     Args:
         backbone: the frozen CLIP.
         embedded: (n, T, V) word embeddings without positions.
-        end: (n,) position of each prompt's end token in the last block's sequence.
+        end: (n,) position in the last block's sequence whose output becomes the feature.
         before_block: `(block counted from 0, x) -> x`, called before each block; may lengthen
             the sequence.
 
     Returns:
         (n, D) text features, not normalised.
     """
-    tower = get_text_tower(backbone.model)
+    causal, tower = backbone.text_tower.causal, backbone.text_tower.module
     x = embedded + tower.positional_embedding[: embedded.shape[1]]  # (n, T, V)
-    causal = _mask_future(x)
+    mask = _mask_future(x) if causal else None
     for index, block in enumerate(tower.transformer.resblocks):
         if before_block is not None:
             x = before_block(index, x)
-        if len(causal) != x.shape[1]:
-            causal = _mask_future(x)
-        x = block(x, attn_mask=causal)
+        if mask is not None and len(mask) != x.shape[1]:
+            mask = _mask_future(x)
+        x = block(x, attn_mask=mask)
     x = tower.ln_final(x)
     out: Tensor = x[torch.arange(len(x), device=x.device), end]  # (n, V)
     projection = tower.text_projection
@@ -143,7 +165,8 @@ def encode_text(backbone: Backbone, prompts: Sequence[str], batch_size: int = 25
     for start in range(0, len(prompts), batch_size):
         ids = tokenize(backbone, prompts[start : start + batch_size])
         with _autocast(backbone):
-            piece = run_text_tower(backbone, embed_tokens(backbone, ids), ids.argmax(dim=1))
+            embedded = backbone.text_tower.module.token_embedding(ids)
+            piece = run_text_tower(backbone, embedded, find_ends(backbone, ids))
         pieces.append(piece.float())
     return torch.cat(pieces)
 

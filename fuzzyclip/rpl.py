@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fuzzyclip.backbone import Backbone, get_text_tower
-from fuzzyclip.encoding import count_tokens, embed_tokens, run_text_tower, tokenize
+from fuzzyclip.encoding import count_tokens, embed_tokens, find_ends, run_text_tower, tokenize
 
 #: Sentence pairs of Table 9, (normal, abnormal); {} is [cluster], the stacked names. `o` rows of
 #: the table are the same sentences with "object" for the names.
@@ -108,7 +108,7 @@ class PromptLearner(nn.Module):
         ids = tokenize(backbone, sentences)
         with torch.no_grad():
             embedded = embed_tokens(backbone, ids).float()  # (2, T, V)
-        end = ids.argmax(dim=1)  # (2,)
+        end = find_ends(backbone, ids)  # (2,)
         counts = count_words(backbone, shape, end)
         width = embedded.shape[-1]
         words = [embedded[side, 1 : 1 + count].clone() for side, count in enumerate(counts)]

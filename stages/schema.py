@@ -7,6 +7,7 @@ taken for 0.
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -21,6 +22,13 @@ def _refuse_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("a number is needed, not a yes/no value")
     return value
+
+
+def _check_ascending(blocks: list[int]) -> list[int]:
+    """The towers give blocks in their own order, each once."""
+    if blocks != sorted(set(blocks)):
+        raise ValueError("blocks must be ascending and distinct")
+    return blocks
 
 
 Number = Annotated[float, BeforeValidator(_refuse_bool)]
@@ -99,7 +107,7 @@ class Backbone(Section):
     weights: str
     sha256: str | None
     image_size: Count
-    blocks: list[Count]
+    blocks: Annotated[list[Count], AfterValidator(_check_ascending)]
     activation: Literal["model", "gelu", "quickgelu"]
     position_embedding: Literal["bicubic", "bilinear"]
     mean: list[Number] | None

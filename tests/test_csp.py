@@ -145,3 +145,16 @@ def test_the_papers_own_partitions():
     rest = "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pipe_fryum"
     assert chosen.clusters == (tuple(rest.split()), ("pcb1", "pcb2", "pcb3", "pcb4"))
     assert csp.partition_as_paper(mvtec) == (tuple(mvtec),)
+
+
+def test_the_picture_keeps_distances_along_the_two_main_axes():
+    points = draw_points(3, 12)
+    flat = csp.project_points(points)
+    assert flat.shape == (12, 2)
+    centred = points - points.mean(axis=0)
+    values = np.sort(np.linalg.eigvalsh(centred.T @ centred))[::-1]
+    assert (flat**2).sum(axis=0) == pytest.approx(values[:2])  # all the variance two axes can hold
+    assert flat.mean(axis=0) == pytest.approx([0, 0], abs=1e-9)
+    turned = csp.project_points(-points)  # signs are fixed by the axes, not by the solver's whim
+    assert np.abs(turned) == pytest.approx(np.abs(flat))
+    assert csp.project_points(points[:1]) == pytest.approx(np.zeros((1, 2)))

@@ -1,5 +1,7 @@
 """Training EFA's layers on a few drawn images: batches, mosaics, losses, and resuming."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +16,7 @@ from fuzzyclip.encoding import encode_images, preprocess
 from fuzzyclip.features import compute_identity, open_category, write_category
 from fuzzyclip.losses import compute_dice, compute_focal
 from fuzzyclip.mosaic import build_mosaic, build_mosaic_mask, plan_mosaics, split_in_four
+from fuzzyclip.mosaic_cache import MosaicCache
 
 SETTINGS = {"epochs": 2, "batch_size": 4, "learning_rate": 0.01, "seed": 5}
 
@@ -196,3 +199,77 @@ def test_the_seed_decides_the_layers(gather, text_embed):
     )
     assert torch.equal(one.layers[0].weight, two.layers[0].weight)
     assert not torch.equal(one.layers[0].weight, other.layers[0].weight)
+
+
+def test_each_image_may_have_a_prompt_of_its_own(gather, tiny, monkeypatch):
+    """Table 4's precise prompts: the loss of a batch takes the features of its own rows."""
+    own = F.normalize(torch.randn(10, 32, 2, generator=torch.Generator().manual_seed(4)), dim=1)
+    seen = []
+
+    def spy(heads, tokens, masks, text, grid):
+        seen.append(text.clone())
+        return compute_alignment_losses(heads, tokens, masks, text, grid)
+
+    monkeypatch.setattr(efa_training, "compute_alignment_losses", spy)
+    train_heads(gather(), own, **SETTINGS | {"epochs": 1})
+    plan = training.plan_batches(10, 1, SETTINGS["batch_size"], SETTINGS["seed"])[0]
+    assert len(seen) == len(plan)
+    for text, rows in zip(seen, plan, strict=True):
+        assert torch.equal(text, own[rows])
+    heads, masks = Heads(3, 64, 32), (torch.rand(2, 32, 32) > 0.8).float()
+    tokens = torch.randn(2, 3, 16, 64)
+    both = compute_alignment_losses(heads, tokens, masks, own[:2], tiny.grid)["dice"]
+    alone = [
+        compute_alignment_losses(heads, tokens[i, None], masks[i, None], own[i], tiny.grid)["dice"]
+        for i in range(2)
+    ]
+    assert both.item() == pytest.approx(sum(alone).item() / 2, rel=1e-5)
+
+
+def test_a_mosaic_is_encoded_once_for_every_training(gather, folder, tiny, tmp_path, monkeypatch):
+    images = gather(mosaics={(1, 3): (1, 0, 5, 2), (2, 4): (1, 0, 5, 2), (2, 3): (0, 1, 5, 2)})
+    fresh = images.read_batch([3], epoch=1)[0]
+    cached = replace(images, cache=MosaicCache(tmp_path, tiny, "float32"))
+    passes = []
+
+    def count(backbone, pixels):
+        passes.append(len(pixels))
+        return encode_images(backbone, pixels)
+
+    monkeypatch.setattr(efa_training, "encode_images", count)
+    assert torch.equal(cached.read_batch([3], epoch=1)[0], fresh)
+    assert passes == [1]
+    again = replace(images, cache=MosaicCache(tmp_path, tiny, "float32"))
+    assert torch.equal(again.read_batch([3], epoch=1)[0], fresh)
+    assert torch.equal(again.read_batch([4], epoch=2)[0], fresh)  # another row, the same images
+    assert passes == [1]
+    again.read_batch([3], epoch=2)  # another order of the images is another mosaic
+    assert passes == [1, 1]
+    assert len(list(tmp_path.iterdir())) == 2
+    next(tmp_path.iterdir()).write_bytes(b"broken")
+    both = [again.read_batch([3], epoch=epoch)[0] for epoch in (1, 2)]
+    assert torch.equal(both[0], fresh)
+    assert passes == [1, 1, 1]
+
+
+def test_kept_mosaics_are_rounded_as_they_will_be_read(gather, tiny, tmp_path):
+    images = gather(mosaics={(1, 3): (1, 0, 5, 2)})
+    half = replace(images, cache=MosaicCache(tmp_path, tiny, "float16"))
+    first, second = (half.read_batch([3], epoch=1)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(first, images.read_batch([3], epoch=1)[0].half().float())
+
+
+def test_layers_can_be_kept_after_every_epoch(gather, text_embed):
+    kept = {}
+
+    def keep(epoch, heads):
+        kept[epoch] = {name: value.clone() for name, value in heads.state_dict().items()}
+
+    final, _ = train_heads(gather(), text_embed, **SETTINGS | {"epochs": 3}, after_epoch=keep)
+    assert list(kept) == [1, 2, 3]
+    for epochs in (1, 2, 3):  # a shorter training ends where a longer one was then
+        short, _ = train_heads(gather(), text_embed, **SETTINGS | {"epochs": epochs})
+        for name, value in short.state_dict().items():
+            assert torch.equal(value, kept[epochs][name]), epochs
+    assert torch.equal(final.layers[0].weight, kept[3]["layers.0.weight"])

@@ -140,6 +140,10 @@ def test_costs_in_the_papers_setting(tmp_path, monkeypatch):
     assert cost.disk == cost.images * (token_bytes + 4 * 768)
     assert cost.mosaics == round(0.2 * 2 * 1725)  # of MVTec-AD alone
     assert (cost.runs, cost.heads, cost.prompts) == (1, 4, 2)
+    siglip = copy.deepcopy(paper)  # a tower of timm's: 32 x 32 patches of 768
+    siglip["backbones"]["vit_l_14_336"] |= {"model": "ViT-B-16-SigLIP2-512", "image_size": 512}
+    image = estimate(CATALOG, plan_runs(CATALOG, "table-2", siglip, code="")).disk / cost.images
+    assert image == 4 * 32 * 32 * 768 * 2 + 4 * 768
     table = estimate(CATALOG, plan_runs(CATALOG, "table-9", PAPER, code=""))
     assert (table.runs, table.prompts, table.heads) == (10, 10, 1)
 

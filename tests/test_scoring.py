@@ -137,10 +137,11 @@ def test_scores_carry_no_gradient_into_the_layers(tiny, batches):
         ("cluster", ("", True, "")),
         ("test+cluster", ("pill", True, "")),
         ("test+cluster+test", ("pill", True, "pill")),
+        ("object", ("object", False, "")),
     ],
 )
-def test_the_four_test_prompts_of_table_8(kind, expected):
-    assert len(TEST_PROMPTS) == 4
+def test_the_four_test_prompts_of_table_8_and_the_abstract_one_of_table_4(kind, expected):
+    assert len(TEST_PROMPTS) == 5
     assert describe_test_prompt(kind, "pill") == expected
 
 

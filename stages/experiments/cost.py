@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import timm
+import torch
+
 from fuzzyclip.backbone import read_model_config
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.index_file import read_info
@@ -96,8 +99,14 @@ def measure_image(params: Mapping[str, Any]) -> int:
     config = read_model_config(settings["model"])
     vision = config["vision_cfg"]
     embed = 4 * int(config["embed_dim"])
-    if params["features"]["tokens"] == "none" or not vision.get("patch_size"):
+    if params["features"]["tokens"] == "none":
         return embed
-    patches = (settings["image_size"] // vision["patch_size"]) ** 2
-    width = BYTES[params["features"]["dtype"]] * int(vision["width"])
-    return int(embed + len(settings["blocks"]) * patches * width)
+    if name := vision.get("timm_model_name"):
+        with torch.device("meta"):  # built without memory for its weights
+            trunk = timm.create_model(name)
+        patch, width = trunk.patch_embed.patch_size[0], trunk.embed_dim
+    else:
+        patch, width = vision["patch_size"], vision["width"]
+    patches = (settings["image_size"] // patch) ** 2
+    tokens = patches * width * BYTES[params["features"]["dtype"]]
+    return int(embed + len(settings["blocks"]) * tokens)

@@ -1,0 +1,526 @@
+"""Every family of open_clip's ViTs, built with random weights, against open_clip's own functions.
+
+Named models where they are small; otherwise the same keys with fewer layers or less width.
+"""
+
+import copy
+import json
+import re
+import sys
+from types import SimpleNamespace
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fuzzyclip.backbone import OPENAI_MEAN, OPENAI_STD, build_model, load_backbone, read_channels
+from fuzzyclip.efa import Heads, compute_ensemble_map
+from fuzzyclip.encoding import (
+    count_tokens,
+    encode_images,
+    encode_text,
+    project_tokens,
+    tokenize,
+)
+from fuzzyclip.files import compute_sha256
+from fuzzyclip.rpl import PromptLearner, PromptShape, write_sentences
+from fuzzyclip.scoring import build_untrained, score_category
+from fuzzyclip.text import PromptTooLongError, encode_name
+from fuzzyclip.towers import SUPPORTED, check_towers, read_image_tower
+from fuzzyclip.weights import WeightsError
+
+PROMPTS = ["a photo of a damaged bottle.", "pcb1 without flaw", "object"]
+WORDS = 100
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+HF_TEXT = TEXT | {"vocab_size": WORDS, "hf_tokenizer_name": "some/tokenizer"}
+SIGLIP_TEXT = HF_TEXT | {
+    "context_length": 24,
+    "tokenizer_kwargs": {"clean": "canonicalize"},
+    "no_causal_mask": True,
+    "proj_bias": True,
+    "pool_type": "last",
+    "norm_kwargs": {"eps": 1e-6},
+    "act_kwargs": {"approximate": "tanh"},
+}
+BOTH_WAYS = TEXT | {"no_causal_mask": True}
+VIT = {"image_size": 32, "layers": 3, "width": 64, "head_width": 16, "patch_size": 8}
+
+
+def timm(name, size, pool, proj=None, text=TEXT, embed_dim=32):
+    vision = {"timm_model_name": name, "image_size": size, "timm_pool": pool, "timm_proj": proj}
+    config = {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text, "custom_text": True}
+    return config | ({"init_logit_bias": -10} if text is SIGLIP_TEXT else {})
+
+
+def native(vision=None, text=None, **more):
+    config = {"embed_dim": 32, "vision_cfg": VIT | (vision or {}), "text_cfg": TEXT | (text or {})}
+    return config | more
+
+
+#: Configuration or open_clip's name, own image size, another, tokens before the patches.
+FAMILIES = {
+    "OpenAI": (native(), 32, 48, 1),
+    "MetaCLIP": (native(quick_gelu=True), 32, 48, 1),
+    "worldwide": (native(text=HF_TEXT | {"pool_type": "eos", "eos_id": 2}), 32, 24, 1),
+    "CLIPA": (
+        native(
+            {"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True},
+            HF_TEXT | {"pool_type": "last", "no_causal_mask": True},
+        ),
+        32,
+        40,
+        1,
+    ),
+    "average pool": (native({"pool_type": "avg", "pos_embed_type": "sin_cos_2d"}), 32, 48, 1),
+    "attentional pool": (native({"attentional_pool": True, "output_tokens": True}), 32, 48, 1),
+    "custom blocks": (
+        native({"qk_norm": True, "scale_attn": True}, BOTH_WAYS | {"pool_type": "first"}),
+        32,
+        48,
+        1,
+    ),
+    "small ViT": ("ViT-S-32-alt", 224, 96, 1),
+    "SigLIP2": (
+        timm("vit_base_patch32_siglip_256", 256, "map", "none", SIGLIP_TEXT, embed_dim=768),
+        256,
+        160,
+        0,
+    ),
+    "PE-Core": ("PE-Core-T-16-384", 384, 128, 1),
+    "EVA02": (timm("eva02_base_patch16_clip_224", 224, "token"), 224, 96, 1),
+    "MobileCLIP-B": (timm("vit_base_mci_224", 224, "token"), 224, 96, 1),
+    "ViTamin": (timm("vitamin_small_224", 224, "", "linear"), 224, 96, 0),
+    "timm, average": (timm("vit_medium_patch16_gap_256", 256, "", "linear"), 256, 96, 0),
+    "timm, relative": (
+        timm("vit_relpos_medium_patch16_cls_224", 224, "", "linear"),
+        224,
+        96,
+        1,
+    ),
+    "timm, class token": (timm("test_vit", 160, "token", text=BOTH_WAYS), 160, 96, 1),
+    "timm, register, map": (timm("test_vit3", 160, "map"), 160, 96, 1),
+    "timm, register, mlp": (timm("test_vit2", 160, "avg", "mlp"), 160, 96, 1),
+}
+
+
+class Words:
+    """A stand-in for a tokenizer of `transformers`: one id a word, an end token, padding."""
+
+    end, pad = 2, 0
+
+    def __call__(self, texts, max_length=None, add_special_tokens=True, **settings):
+        rows = [texts] if isinstance(texts, str) else texts
+        ids = [[3 + sum(map(ord, word)) % (WORDS - 3) for word in row.split()] for row in rows]
+        if add_special_tokens:
+            ids = [[*row, self.end] for row in ids]
+        if settings.get("truncation"):
+            ids = [row[: max_length - 1] + row[max_length - 1 :][-1:] for row in ids]
+        if settings.get("padding"):
+            ids = torch.tensor([row + [self.pad] * (max_length - len(row)) for row in ids])
+        return Encoding(input_ids=ids[0] if isinstance(texts, str) else ids)
+
+    def get_vocab(self):
+        return {f"word {number}": number for number in range(WORDS)}
+
+
+class Encoding(dict):
+    """As in `transformers`, `input_ids` is an item and an attribute."""
+
+    @property
+    def input_ids(self):
+        return self["input_ids"]
+
+
+def give_tokenizer(monkeypatch, get):
+    """Let open_clip's HFTokenizer get what `get(name)` returns."""
+    auto = SimpleNamespace(from_pretrained=lambda name, **settings: get(name))
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(AutoTokenizer=auto))
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    """`load_backbone` of a configuration or a name, with `Words` for a Hugging Face tokenizer."""
+
+    def build(model, size, blocks=(1, 2, 3), weights="random", **settings):
+        if not isinstance(model, str):
+            path = tmp_path_factory.mktemp("family") / "model.json"
+            path.write_text(json.dumps(model))
+            model = str(path)
+        with pytest.MonkeyPatch.context() as patch:
+            give_tokenizer(patch, lambda name: Words())
+            return load_backbone(
+                model, str(weights), image_size=size, blocks=blocks, device="cpu", **settings
+            )
+
+    return build
+
+
+def shake(backbone):
+    """Move every parameter, so that none is the zero or one that initialisation left."""
+    generator = torch.Generator().manual_seed(1)
+    for one in backbone.model.parameters():
+        one.add_(torch.randn(one.shape, generator=generator), alpha=0.02)
+    return backbone
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, load):
+    """A backbone of each family in turn, its tokens before the patches, and its name."""
+    model, size, _, prefix = FAMILIES[request.param]
+    return shake(load(model, size)), prefix, request.param
+
+
+def draw(backbone, count=2):
+    size = backbone.image_size
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def encode_by_open_clip(backbone, pixels):
+    """The model's own image feature, and what the vision blocks give as forward hooks see it."""
+    visual, outputs = backbone.model.visual, []
+    blocks = visual.trunk.blocks if hasattr(visual, "trunk") else visual.transformer.resblocks
+    hooks = [one.register_forward_hook(lambda *call: outputs.append(call[2])) for one in blocks]
+    embed = backbone.model.encode_image(pixels)
+    for hook in hooks:
+        hook.remove()
+    return embed[0] if isinstance(embed, tuple) else embed, outputs
+
+
+def check_images(backbone, prefix):
+    pixels = draw(backbone)
+    image_embed, patch_tokens = encode_images(backbone, pixels)
+    expected, outputs = encode_by_open_clip(backbone, pixels)
+    rows, columns = backbone.grid
+    shape = (2, 3, rows * columns, backbone.vision_width)
+    assert image_embed.shape == (2, backbone.embed_dim)
+    assert patch_tokens.shape == shape
+    assert image_embed.std() > 1e-3
+    assert torch.allclose(image_embed, expected, atol=1e-5)
+    for place, block in enumerate(backbone.blocks):
+        assert outputs[block - 1].shape[1] == prefix + rows * columns
+        assert torch.equal(patch_tokens[:, place], outputs[block - 1][:, prefix:])
+
+
+def test_images_give_the_models_feature_and_the_blocks_own_patches(family):
+    check_images(*family[:2])
+
+
+def test_tokens_stand_row_by_row(family):
+    """Of all tokens, that of the patch whose pixels change must change most."""
+    backbone = family[0]
+    rows, columns = backbone.grid
+    size = backbone.image_size // rows
+    places = [(0, columns - 1), (rows - 1, 0), (1, 2)]
+    pixels = draw(backbone, 1).repeat(1 + len(places), 1, 1, 1)
+    for number, (row, column) in enumerate(places, start=1):
+        down, across = row * size, column * size
+        pixels[number, :, down : down + size, across : across + size] *= -1
+    tokens = encode_images(backbone, pixels)[1][:, 0]  # after the first block
+    moved = (tokens[1:] - tokens[0]).norm(dim=-1).argmax(dim=1)
+    assert moved.tolist() == [row * columns + column for row, column in places]
+
+
+def test_prompts_give_the_models_text_feature(family):
+    backbone = family[0]
+    padded = backbone.tokenizer(PROMPTS)
+    expected = backbone.model.encode_text(padded)
+    assert not torch.allclose(expected[0], expected[1], atol=1e-3)
+    for size in (256, 1):
+        actual = encode_text(backbone, PROMPTS, batch_size=size)
+        assert torch.allclose(actual, expected, atol=1e-5)
+    cut = tokenize(backbone, PROMPTS).shape[1] < padded.shape[1]
+    assert cut == (family[2] not in ("SigLIP2", "CLIPA", "custom blocks", "timm, class token"))
+
+
+def test_projected_tokens_are_the_towers_own_reading_of_one_token(family):
+    backbone = family[0]
+    tokens = encode_images(backbone, draw(backbone))[1][:, :, :5]  # (2, 3, 5, W)
+    projected = project_tokens(backbone, tokens)
+    visual = backbone.model.visual
+    for place in ((0, 0, 0), (1, 2, 4)):
+        alone = tokens[place].view(1, 1, -1)
+        if not hasattr(visual, "trunk"):
+            twice = alone.expand(1, 2, -1)  # an average over patches leaves the first token out
+            expected = visual._pool(twice)[0] @ visual.proj
+        else:
+            trunk = visual.trunk
+            prefixed = trunk.norm(alone).repeat(1, 1 + (trunk.global_pool == "avg"), 1)
+            expected = visual.head(trunk.forward_head(prefixed))
+        assert torch.allclose(projected[place], expected[0], atol=1e-5)
+
+
+def test_maps_have_the_images_size(family):
+    backbone = family[0]
+    text = encode_name("bottle", lambda prompts: encode_text(backbone, prompts), "single")
+    image_embed, patch_tokens = encode_images(backbone, draw(backbone))
+    scorer = build_untrained(backbone, "bottle", text)
+    scores = score_category(scorer, [(patch_tokens, image_embed)], backbone)
+    size = (backbone.image_size, backbone.image_size)
+    assert scores.maps.shape == (2, *size)
+    assert scores.maps.std() > 1e-4
+    heads = Heads(3, backbone.vision_width, backbone.embed_dim)
+    ensemble = compute_ensemble_map(
+        [heads], patch_tokens, text[None], torch.ones(2, 1), backbone.grid, size
+    )
+    assert ensemble.shape == (2, *size)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_another_image_size(name, load):
+    model, own, other, prefix = FAMILIES[name]
+    backbone = shake(load(model, other))
+    config = open_clip.get_model_config(model) if isinstance(model, str) else model
+    patch = config["vision_cfg"].get("patch_size", 32 if name == "SigLIP2" else 16)
+    assert backbone.grid == (other // patch, other // patch)
+    assert other != own
+    check_images(backbone, prefix)
+
+
+@pytest.mark.parametrize(
+    "name", ["timm, class token", "timm, register, map", "timm, register, mlp"]
+)
+def test_weights_of_another_size_get_their_positions_resized(name, load, tmp_path):
+    model, own, other, _ = FAMILIES[name]
+    backbone, path = shake(load(model, own)), tmp_path / "weights.safetensors"
+    save_file({key: one.contiguous() for key, one in backbone.model.state_dict().items()}, path)
+    settings = {"weights": path, "sha256": compute_sha256(path), "seed": 5}
+    expected = encode_images(backbone, draw(backbone))
+    for one, two in zip(
+        encode_images(load(model, own, **settings), draw(backbone)), expected, strict=True
+    ):
+        assert torch.equal(one, two)
+    resized = [
+        load(model, other, position_embedding=mode, **settings) for mode in ("bicubic", "bilinear")
+    ]
+    backbone.model.visual.set_input_size(other)  # timm's own way, bicubic
+    assert torch.equal(
+        resized[0].model.visual.trunk.pos_embed, backbone.model.visual.trunk.pos_embed
+    )
+    pixels = draw(resized[0])
+    features = [encode_images(one, pixels)[0] for one in (*resized, backbone)]
+    assert torch.equal(features[0], features[2])
+    assert not torch.allclose(features[0], features[1], atol=1e-5)
+
+
+def test_weights_of_another_family_are_refused(load, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    register, token = (FAMILIES[f"timm, {name}"] for name in ("register, map", "class token"))
+    state = load(register[0], 160).model.state_dict()
+    save_file({key: one.contiguous() for key, one in state.items()}, path)
+    for size in (160, 96):
+        with pytest.raises(WeightsError, match="are not of this model"):
+            load(token[0], size, weights=path, allow_unverified=True)
+
+
+def test_older_weights_of_models_with_a_text_part(load, tmp_path):
+    """open_clip once kept every text tower's layers in the model itself."""
+    model, path = native(custom_text=True), tmp_path / "old.safetensors"
+    backbone = shake(load(model, 32))
+    state = backbone.model.state_dict().items()
+    save_file({key.removeprefix("text."): one.contiguous() for key, one in state}, path)
+    loaded = load(model, 32, weights=path, allow_unverified=True, seed=5)
+    assert torch.equal(encode_text(loaded, PROMPTS), encode_text(backbone, PROMPTS))
+
+
+def change(section, **entries):
+    config = copy.deepcopy(FAMILIES["OpenAI"][0])
+    config[section] |= entries
+    return config
+
+
+REFUSED = {
+    "ResNet": ("RN50", "RN50.*a ResNet, which has no patch tokens"),
+    "ConvNeXt": ("convnext_tiny", "convnext_tiny.*convolutional or hierarchical"),
+    "Swin": ("swin_base_patch4_window7_224", "convolutional or hierarchical"),
+    "FastViT": ("MobileCLIP-S1", "MobileCLIP-S1.*fastvit_mci1, is convolutional or hierarchical"),
+    "CoCa": ("coca_ViT-B-32", "coca_ViT-B-32.*caption decoder"),
+    "RoBERTa": ("roberta-ViT-B-32", "its text tower is Hugging Face's roberta-base"),
+    "unknown": (timm("vit_of_nobody", 224, "token"), "vit_of_nobody, does not exist"),
+    "hub": (timm("hf-hub:some/model", 224, "token"), "does not exist"),
+    "pooled map": (timm("test_vit", 160, "rot_attn", ""), "pools a feature map"),
+    "no pool": (timm("test_vit", 160, "", "none"), "does not pool its tokens"),
+    "no pool of its own": (change("vision_cfg", pool_type="none"), "does not pool its tokens"),
+    "cascade": (change("vision_cfg", attentional_pool="cascade"), "does not pool its tokens"),
+    "text class token": (change("text_cfg", embed_cls=True), "appends a class token"),
+    "text without pool": (change("text_cfg", pool_type="none"), "its text tower does not pool"),
+    "text start": (change("text_cfg", pool_type="first"), "sees none of the prompt"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_other_towers_are_refused_before_they_are_built(name, load):
+    model, message = REFUSED[name]
+    with pytest.raises(ValueError, match=rf"^model .*{message}.*\. {re.escape(SUPPORTED)}$"):
+        load(model, 224)
+
+
+def test_of_open_clips_models_all_plain_vits_are_accepted():
+    refused = set()
+    for model in open_clip.list_models():
+        try:
+            check_towers(model, open_clip.get_model_config(model))
+        except ValueError:
+            refused.add(model)
+    kinds = ("RN", "coca", "convnext", "swin", "MobileCLIP-S", "MobileCLIP2-S")
+    hugging_face = ("roberta", "xlm-roberta", "mt5", "nllb")
+    expected = {one for one in open_clip.list_models() if one.startswith((*kinds, *hugging_face))}
+    assert refused == expected
+    assert len(open_clip.list_models()) - len(refused) > 90
+
+
+@pytest.mark.parametrize(
+    "model", ["ViT-SO400M-14-SigLIP2-378", "PE-Core-bigG-14-448", "EVA02-E-14", "ViT-H-14-CLIPA"]
+)
+def test_large_models_are_read_without_their_weights(model):
+    """On the meta device, which allocates nothing."""
+    config = open_clip.get_model_config(model)
+    check_towers(model, config)
+    size = config["vision_cfg"]["image_size"]
+    with torch.device("meta"):
+        tower = read_image_tower(build_model(config, size, "model").visual)
+        tokens = tower.project(torch.empty(1, 4, 5, tower.width))
+    assert tower.grid == (size // 14, size // 14)
+    assert tower.embed_dim == config["embed_dim"]
+    assert tokens.shape == (1, 4, 5, tower.embed_dim)
+
+
+def test_settings_that_do_not_fit_a_timm_tower_are_refused(load):
+    model = FAMILIES["timm, class token"][0]
+    with pytest.raises(ValueError, match="100 is not a multiple of the patch size 16"):
+        load(model, 100)
+    with pytest.raises(ValueError, match="timm's image towers can not be built with it"):
+        load(model, 96, activation="quickgelu")
+    with pytest.raises(ValueError, match="blocks 1 to 6"):
+        load(model, 96, blocks=(7,))
+    same = [load(model, 96, activation=name) for name in ("model", "gelu")]
+    pixels = draw(same[0])
+    assert torch.equal(*(encode_images(one, pixels)[0] for one in same))
+
+
+def test_input_statistics_of_a_named_models_own_file():
+    half = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    for model in ("ViT-B-16-SigLIP2", "PE-Core-T-16-384"):
+        assert (
+            read_channels(model, "some/file.safetensors") == read_channels(model, "random") == half
+        )
+    assert read_channels("ViT-L-14", "some/file.pt") == (OPENAI_MEAN, OPENAI_STD)  # tags disagree
+
+
+def test_prompts_that_do_not_fit_hugging_faces_tokenizer(load):
+    backbone = load(FAMILIES["worldwide"][0], 32)
+    assert count_tokens(backbone, "a bottle with flaw") == 5
+    assert tokenize(backbone, ["a " * 76]).shape == (1, 77)
+    with pytest.raises(PromptTooLongError, match="78 tokens does not fit 77"):
+        tokenize(backbone, ["a " * 77])
+
+
+def test_a_tokenizer_with_a_class_token_at_the_end(load):
+    """open_clip's mode `clips` adds start, end and class token itself."""
+    backbone = load(native(text=HF_TEXT | {"tokenizer_mode": "clips"}), 32)
+    for name, number in (("bos", 1), ("eos", 2), ("pad", 0), ("cls", 50)):
+        setattr(backbone.tokenizer.tokenizer, f"{name}_token_id", number)
+    assert count_tokens(backbone, "a bottle") == (backbone.tokenizer(["a bottle"]) != 0).sum() == 5
+    assert count_tokens(backbone, "a " * 74) == 77
+    with pytest.raises(PromptTooLongError, match="78 tokens"):
+        tokenize(backbone, ["a " * 75])
+
+
+def test_a_tokenizer_of_another_model_is_noticed(load):
+    model = FAMILIES["worldwide"][0]
+    few = load({**model, "text_cfg": model["text_cfg"] | {"vocab_size": 50}}, 32)
+    with pytest.raises(ValueError, match=r"writes token \d+, the text tower knows 50"):
+        tokenize(few, ["a photo of the damaged bottle"])
+    endless = load({**model, "text_cfg": model["text_cfg"] | {"eos_id": 1}}, 32)
+    with pytest.raises(ValueError, match="writes no end token 1"):
+        tokenize(endless, PROMPTS)
+
+
+def test_the_vocabulary_is_part_of_the_fingerprint(load, monkeypatch):
+    model = FAMILIES["worldwide"][0]
+    first, again = load(model, 32), load(model, 32)
+    monkeypatch.setattr(Words, "get_vocab", lambda self: {"other": 0})
+    assert first.fingerprint == again.fingerprint != load(model, 32).fingerprint
+    assert "vocabulary_sha256" not in load(FAMILIES["OpenAI"][0], 32).identity
+
+
+def test_a_tokenizer_that_can_not_be_had(tmp_path, monkeypatch):
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(FAMILIES["worldwide"][0]))
+    settings = {"weights": "random", "image_size": 32, "blocks": (1,)}
+
+    def fail(name):
+        raise OSError(f"no connection for {name}")
+
+    give_tokenizer(monkeypatch, fail)
+    with pytest.raises(
+        ValueError, match=r"no connection for some/tokenizer.*tokenizer\.json.*folder"
+    ):
+        load_backbone(str(path), **settings)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ValueError, match=r"some/tokenizer.*pip install transformers"):
+        load_backbone(str(path), **settings)
+
+
+def test_a_tokenizer_from_a_folder(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    words = [
+        "<pad>",
+        "<s>",
+        "</s>",
+        "<unk>",
+        "a",
+        "photo",
+        "of",
+        "the",
+        "damaged",
+        "bottle",
+        "object",
+    ]
+    inner = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    inner.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **special)
+    fast.save_pretrained(tmp_path / "tokenizer")
+    text = HF_TEXT | {"hf_tokenizer_name": str(tmp_path / "tokenizer"), "pool_type": "eos"}
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(native(text=text | {"eos_id": 2})))
+    backbone = load_backbone(str(path), "random", image_size=32, blocks=(1,), device="cpu")
+    assert tokenize(backbone, ["a bottle", "object"]).tolist() == [[1, 4, 9, 2], [1, 10, 2, 0]]
+    expected = backbone.model.encode_text(backbone.tokenizer(PROMPTS))
+    assert torch.allclose(encode_text(backbone, PROMPTS), expected, atol=1e-5)
+    with pytest.raises(PromptTooLongError, match="78 tokens"):
+        tokenize(backbone, ["a " * 76])
+
+
+@pytest.mark.parametrize("name", ["OpenAI", "PE-Core", "worldwide", "timm, class token"])
+def test_learned_prompts_start_as_the_sentences_and_get_gradients(name, load):
+    model, size, *_ = FAMILIES[name]
+    backbone = shake(load(model, size))
+    shape = PromptShape(depth=1)  # words only
+    learner = PromptLearner(backbone, "bottle", shape)
+    features = learner(backbone)
+    expected = encode_text(backbone, write_sentences("bottle", shape))
+    assert torch.allclose(features, expected, atol=1e-5)
+    for attachment in ("overwrite", "insert"):
+        learner = PromptLearner(backbone, "bottle", PromptShape(attachment=attachment))
+        learned = learner(backbone)
+        assert learned.shape == (2, backbone.embed_dim)
+        assert not torch.allclose(learned, expected, atol=1e-3)
+        learned.sum().backward()
+        assert all(one.grad.abs().sum() > 0 for one in learner.parameters())
+
+
+@pytest.mark.parametrize("name", ["SigLIP2", "CLIPA"])
+def test_prompts_are_not_learned_where_padding_is_read(name, load):
+    vision = {**timm("test_vit3", 160, "map")["vision_cfg"]}
+    config = {**FAMILIES[name][0], "vision_cfg": vision, "embed_dim": 32}
+    backbone = load(config, 160)
+    with pytest.raises(ValueError, match=r"reads the last token of the padded prompt.*without RPL"):
+        PromptLearner(backbone, "bottle", PromptShape())
