@@ -157,7 +157,8 @@ def show_table(catalog: Catalog, name: str, runs: list[Run], out: Path) -> None:
     lines = [f"# {title}", "", to_markdown(frame), *(f"- {note}" for note in notes), ""]
     write_text(out / f"{name}.md", "\n".join(lines))
     write_text(out / f"{name}.csv", values.to_csv(index=False, float_format="%.4f"))
-    save_figure(draw_table(frame, title), out / f"{name}.png")
+    warning = [] if comparable else [f"Ours: {source}; not comparable with the printed values."]
+    save_figure(draw_table(frame, title, warning), out / f"{name}.png")
     typer.echo("\n".join(lines))
     typer.echo(f"{out / name}.md, .csv (long form) and .png written")
 

@@ -38,6 +38,7 @@ class Experiment(_Part):
     metrics: list[str] | None = None
     notes: list[str] = Field(default_factory=list)
     category: str | None = None
+    average: bool = False
     rows: list[Row]
 
     @property

@@ -110,6 +110,7 @@ def draw_clusters(run: Run) -> tuple[Figure, pd.DataFrame]:
         axes[1, column].plot(scores["k"], scores["spread"], "--", label="squared distances")
         axes[1, column].plot(scores["k"], scores["penalty"], ":", label="penalty")
         axes[1, column].set_xlabel("clusters k", fontsize=8)
+        axes[1, column].set_yscale("log")  # the penalty grows with e^k
         axes[1, column].legend(fontsize=6)
     for axis in axes.flat:
         axis.tick_params(labelsize=7)

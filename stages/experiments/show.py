@@ -38,7 +38,7 @@ def collect_values(
             for metric, paper in zip(experiment.metrics or [], printed, strict=True):
                 values = found[dataset].get(metric, [])
                 lines.append(_line(row.label, dataset, metric, values, paper, comparable))
-        if len(tested) > 1:
+        if experiment.average:
             lines += _average(lines, row.label)
     return pd.DataFrame(lines)
 
