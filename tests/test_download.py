@@ -100,6 +100,15 @@ def test_the_next_run_takes_up_what_a_failed_one_left(server: Loopback, tmp_path
     assert files_below(downloads) == {}  # extracted: the archive is not kept twice
 
 
+def test_a_poor_line_that_brings_something_is_not_given_up(
+    server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "CHUNK", 500)
+    server.piece = 600  # breaks off nine times, twice the tries
+    assert get(tmp_path, f"{server.url}/break/big.zip") == BIG
+    assert len(server.asked) == 9
+
+
 def test_pieces_that_do_not_fit_are_thrown_away(server: Loopback, tmp_path: Path) -> None:
     (tmp_path / ".big.zip.part").write_bytes(b"?" * 300)
     assert get(tmp_path, f"{server.url}/good/big.zip") == BIG

@@ -23,7 +23,7 @@ from fuzzyclip.files import compute_sha256, write_json
 LOGGER = logging.getLogger(__name__)
 CHUNK = 2**20
 TIMEOUT = (20.0, 60.0)  # seconds to connect, seconds without a byte
-TRIES = 4  # of one address
+TRIES = 4  # of one address, in a row and without a chunk of progress
 PAUSE = 1.0  # seconds before the second try; doubles
 MAX_BYTES = 24 * 2**30  # the largest archive, MVTec AD's, has 5 GB
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -75,23 +75,30 @@ def _try_address(url: str, partial: Path, expected: str | None) -> None:
     Raises:
         OSError, ValueError: the address does not give the file.
     """
-    for attempt in range(1, TRIES + 1):
-        resumed = partial.is_file() and partial.stat().st_size > 0
+    failed = 0
+    while True:
+        before = _measure(partial)
         try:
             _continue(url, partial, known=expected is not None)
             digest = compute_sha256(partial)
             if expected is None or digest == expected:
                 return
             _discard(partial)
-            if not resumed:
+            if not before:
                 raise ValueError(f"sha256 is {digest}, expected {expected}")
             LOGGER.info("%s: what was there before does not belong to this file; again", url)
         except (_TransientError, requests.ConnectionError, requests.Timeout) as error:
-            if attempt == TRIES:
+            # A large file over a poor line breaks off often: only tries that bring nothing count.
+            failed = 1 if _measure(partial) - before >= CHUNK else failed + 1
+            if failed == TRIES:
                 raise OSError(f"{error} (tried {TRIES} times)") from error
             LOGGER.info("%s: %s; trying again", url, error)
-            time.sleep(PAUSE * 2 ** (attempt - 1))
-    raise ValueError("gives other bytes every time")
+            time.sleep(PAUSE * 2 ** (failed - 1))
+
+
+def _measure(partial: Path) -> int:
+    """Bytes that are there."""
+    return partial.stat().st_size if partial.is_file() else 0
 
 
 def _continue(url: str, partial: Path, *, known: bool) -> None:
@@ -154,7 +161,7 @@ def _write(answer: requests.Response, partial: Path, start: int, total: int | No
 
 def _resumable(url: str, partial: Path, known: bool, headers: dict[str, str]) -> int:
     """Bytes that count, and the headers that ask for the rest."""
-    have = partial.stat().st_size if partial.is_file() else 0
+    have = _measure(partial)
     try:
         state = json.loads(_state_path(partial).read_text())
     except (OSError, ValueError):

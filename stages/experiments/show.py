@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from fuzzyclip.bootstrap import Spread, summarise_runs
 from fuzzyclip.metrics import METRICS
 from fuzzyclip.tables import ABSENT, LABELS, MEAN, add_means
 from stages.experiments.archive import is_done, read_categories
@@ -36,43 +37,41 @@ def collect_values(
         for dataset in tested:
             printed = row.printed.get(dataset, [None] * len(experiment.metrics or []))
             for metric, paper in zip(experiment.metrics or [], printed, strict=True):
-                values = found[dataset].get(metric, [])
-                lines.append(_line(row.label, dataset, metric, values, paper, comparable))
+                spread = found[dataset].get(metric)
+                lines.append(_line(row.label, dataset, metric, spread, paper, comparable))
         if experiment.average:
             lines += _average(lines, row.label)
     return pd.DataFrame(lines)
 
 
-def _measure(row: Row, dataset: str, runs: Sequence[Run]) -> dict[str, list[float]]:
-    """Mean over categories of each metric, one value a finished seed."""
-    found: dict[str, list[float]] = {}
+def _measure(row: Row, dataset: str, runs: Sequence[Run]) -> dict[str, Spread]:
+    """Mean over categories of each metric, and its spread over the finished seeds."""
+    values = []
     for run in runs:
         if run.row.label == row.label and is_done(run):
             frame = add_means(read_categories(run, dataset))
             line = frame[(frame["row"] == row.row) & (frame["category"] == MEAN)].iloc[0]
-            for metric in METRICS:
-                if not np.isnan(line[metric]):
-                    found.setdefault(metric, []).append(float(line[metric]))
-    return found
+            values.append({metric: float(line[metric]) for metric in METRICS})
+    return summarise_runs(values)
 
 
 def _line(
     label: str,
     dataset: str,
     metric: str,
-    values: Sequence[float],
+    found: Spread | None,
     paper: float | None,
     comparable: bool,
 ) -> dict[str, object]:
-    ours = float(np.mean(values)) if values else np.nan
+    ours = found.mean if found else np.nan
     printed = np.nan if paper is None else paper
     return {
         "label": label,
         "dataset": dataset,
         "metric": metric,
         "ours": ours,
-        "spread": float(np.std(values, ddof=1)) if len(values) > 1 else np.nan,
-        "seeds": len(values),
+        "spread": found.deviation if found and found.deviation is not None else np.nan,
+        "seeds": found.runs if found else 0,
         "paper": printed,
         "difference": ours - printed if comparable else np.nan,
     }
