@@ -228,7 +228,8 @@ def write_results(
     write_json(paths.dataset_metrics(key), means)
     folder = paths.results(key)
     folder.mkdir(parents=True, exist_ok=True)
-    listed = scores.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    # Nine digits bring a float32 back exactly: rounded scores would tie where they did not.
+    listed = scores.to_csv(index=False, float_format="%.9g", lineterminator="\n")
     write_text(folder / "scores.csv", listed)
     overlays.write(folder / "overlays.safetensors")
 
