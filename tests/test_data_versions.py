@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from pipelines import change_params, clone_repository, commit, list_runs, ran, r
 from trees import MASK, write_images, write_picture
 
 from fuzzyclip.datasets.placed import compute_tree_sha256
+from fuzzyclip.files import compute_sha256
 from fuzzyclip.sample.archives import write_sample_archives
 
 pytestmark = pytest.mark.slow
@@ -209,10 +211,10 @@ def test_one_datasets_change_reruns_that_dataset_only(official) -> None:
 
     # a new dataset: one module, one line in the registry, one block of parameters
     sizes = FEW | {"train_good": 0}
-    (sha256,) = write_sample_archives("mpdd", tmp_path / "drawn", **sizes).values()
+    write_sample_archives("mpdd", tmp_path / "drawn", **sizes)
     shutil.move(tmp_path / "drawn/MPDD.zip", tmp_path / "archives/bolts.zip")
     rename_category(tmp_path / "archives/bolts.zip", "MPDD/bracket_black/", "bolts/hex_bolt/")
-    sha256 = run(folder, "sha256sum", str(tmp_path / "archives/bolts.zip")).split()[0]
+    sha256 = compute_sha256(tmp_path / "archives/bolts.zip")
     module = folder / "fuzzyclip/datasets/bolts.py"
     module.write_text(NEW_DATASET.format(sha256=sha256).lstrip())
     registry = folder / "fuzzyclip/datasets/__init__.py"
@@ -245,8 +247,6 @@ def test_one_datasets_change_reruns_that_dataset_only(official) -> None:
 
 def rename_category(path: Path, old: str, new: str) -> None:
     """Keep one category of an archive, under another name."""
-    import zipfile
-
     with zipfile.ZipFile(path) as archive:
         kept = {n: archive.read(n) for n in archive.namelist() if n.startswith(old)}
     with zipfile.ZipFile(path, "w") as archive:

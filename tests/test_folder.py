@@ -38,10 +38,14 @@ def test_plain_folders_of_one_category(tmp_path: Path, good: str) -> None:
     }
 
 
-def test_plain_folders_of_several_categories(tmp_path: Path) -> None:
+def test_plain_folders_of_several_categories(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in ("bolts", "nuts", "not laid out"):
         make_good_bad(tmp_path / name) if name != "not laid out" else (tmp_path / name).mkdir()
-    assert set(count_images(index(tmp_path).frame)) == {"bolts", "nuts"}
+    with caplog.at_level("INFO"):
+        assert set(count_images(index(tmp_path).frame)) == {"bolts", "nuts"}
+    assert "is laid out as good_bad: bolts, nuts" in caplog.text
     assert set(count_images(index(tmp_path, categories=["nuts"]).frame)) == {"nuts"}
     with pytest.raises(DatasetError, match="washers: category folder is missing"):
         index(tmp_path, categories=["nuts", "washers"])

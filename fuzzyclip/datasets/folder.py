@@ -7,6 +7,7 @@ the dataset is then one category, named by the parameter, else by the dataset. `
 finds. Masks are optional, category by category.
 """
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from fuzzyclip.datasets.layouts import SPLITS, list_category, list_defect, list_
 from fuzzyclip.datasets.meta import FILENAME, read_meta
 from fuzzyclip.datasets.spec import DatasetSpec, Listing, Problem, Protocol
 
+LOGGER = logging.getLogger(__name__)
 GOOD_NAMES = ("good", "ok", "normal")
 TRUTH_NAMES = ("ground_truth", "masks")
 MAX_WRAPPERS = 3
@@ -27,12 +29,14 @@ EXPECTED = (
 def list_rows(root: Path, categories: Sequence[str], *, layout: str) -> Listing:
     """Rows of a folder, its layout given or found."""
     if layout == "auto" and (root / FILENAME).is_file():
+        LOGGER.info("%s has a %s, which says what belongs where", root, FILENAME)
         return read_meta(root, categories, aliases={})
     layouts = ("mvtec_like", "good_bad") if layout == "auto" else (layout,)
     top = root
     for _ in range(MAX_WRAPPERS):
         for name in layouts:
             if found := find_categories(top, root.name, categories, name):
+                LOGGER.info("%s is laid out as %s: %s", top, name, ", ".join(found))
                 return list_categories(root, found, name)
         inside = list_folders(top)
         if len(inside) != 1:
