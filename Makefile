@@ -1,5 +1,6 @@
 # make repro   install into .venv, run the whole pipeline, print the table and where to look
 # make test    install into .venv, lint, types, tests
+# make bench   a line a measurement: name, ratio, goal
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -8,7 +9,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro test lint types setup clean
+.PHONY: repro test bench lint types setup clean
 
 # The committed dvc.lock counts `track` as done, but a fresh clone has no MLflow store yet. What is
 # recorded already is not recorded again.
@@ -25,6 +26,10 @@ repro: $(READY)
 
 test: lint types
 	pytest
+
+bench: $(READY)
+	python benchmarks/pixel_metrics.py
+	python benchmarks/index_images.py
 
 lint: $(READY)
 	ruff check .

@@ -1,8 +1,9 @@
 """The field's seven metrics, exact, from one sort of the scores.
 
 Every curve of a binary ranking changes its height only at the scores of positives, which are few
-among the pixels: sort the negatives alone, sort the positives with their region weights, and look
-one up in the other. AUROC, AP, F1-max and both forms of AUPRO follow, ties included.
+among the pixels: sort all scores, sort the positives with their region weights, and look the latter
+up in the former; what is not a positive is a negative. AUROC, AP, F1-max and both forms of AUPRO
+follow, ties included.
 
 All values are fractions in [0, 1]; a metric that the labels do not define (one class only) is
 absent from the result, never 0 or 0.5.
@@ -33,7 +34,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Ranking:
-    """Positives against sorted negatives, at each distinct positive score, from high to low.
+    """Positives against negatives, at each distinct positive score, from high to low.
 
     Attributes:
         thresholds: distinct scores of positives, descending.
@@ -42,7 +43,8 @@ class Ranking:
         fp_above: negatives with a score > threshold; differs from `fp` by ties.
         coverage: region weight of the positives with a score >= threshold.
         positives: number of positives.
-        negatives: sorted scores of the negatives.
+        negatives: number of negatives.
+        scores: all scores, sorted.
     """
 
     thresholds: Floats
@@ -51,7 +53,8 @@ class Ranking:
     fp_above: Floats
     coverage: Floats
     positives: int
-    negatives: NDArray[np.floating]
+    negatives: int
+    scores: NDArray[np.floating]
 
 
 def rank(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> Ranking | None:
@@ -69,34 +72,36 @@ def rank(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None)
     positive = np.asarray(labels, dtype=bool)
     if score.shape != positive.shape:
         raise ValueError(f"scores {score.shape} and labels {positive.shape} differ in shape")
-    if not np.isfinite(score).all():
+    hits, ordered = score[positive], np.sort(score, axis=None)
+    if score.size and not np.isfinite(ordered[[0, -1]]).all():  # what is not finite sorts to an end
         raise ValueError("scores hold values that are not finite")
-    hits, negatives = score[positive], np.sort(score[~positive])
-    if not len(hits) or not len(negatives):
+    negatives = score.size - len(hits)
+    if not len(hits) or not negatives:
         return None
     weight = np.full(len(hits), 1 / len(hits)) if weights is None else np.asarray(weights)
     order = np.argsort(-hits, kind="stable")
     hits, covered = hits[order], np.cumsum(weight[order])
     last = np.append(np.flatnonzero(np.diff(hits)), len(hits) - 1)  # last of each run of equals
-    thresholds = hits[last]
-    below = np.searchsorted(negatives, thresholds, side="left")
-    upto = np.searchsorted(negatives, thresholds, side="right")
+    thresholds, tp = hits[last], last + 1
+    reached = score.size - np.searchsorted(ordered, thresholds, side="left")  # of either class
+    exceeded = score.size - np.searchsorted(ordered, thresholds, side="right")
     return Ranking(
         thresholds=thresholds.astype(np.float64),
-        tp=(last + 1).astype(np.float64),
-        fp=(len(negatives) - below).astype(np.float64),
-        fp_above=(len(negatives) - upto).astype(np.float64),
+        tp=tp.astype(np.float64),
+        fp=(reached - tp).astype(np.float64),
+        fp_above=(exceeded - np.append(0, tp[:-1])).astype(np.float64),
         coverage=covered[last],
         positives=len(hits),
         negatives=negatives,
+        scores=ordered,
     )
 
 
 def compute_auroc(ranking: Ranking) -> float:
     """Area under the ROC curve: the chance that a positive outranks a negative, ties half."""
     new = np.diff(ranking.tp, prepend=0.0)  # positives at each threshold
-    beaten = len(ranking.negatives) - (ranking.fp + ranking.fp_above) / 2
-    return float((new * beaten).sum() / (ranking.positives * len(ranking.negatives)))
+    beaten = ranking.negatives - (ranking.fp + ranking.fp_above) / 2
+    return float((new * beaten).sum() / (ranking.positives * ranking.negatives))
 
 
 def compute_average_precision(ranking: Ranking) -> float:
@@ -115,7 +120,7 @@ def compute_aupro_std(ranking: Ranking, limit: float = FPR_LIMIT) -> float:
 
     The curve runs flat where only negatives fall and slants where both fall together.
     """
-    total = len(ranking.negatives)
+    total = ranking.negatives
     before = np.concatenate(([0.0], ranking.coverage[:-1]))
     fpr = np.stack((ranking.fp_above, ranking.fp), axis=1).ravel() / total
     pro = np.stack((before, ranking.coverage), axis=1).ravel()
@@ -138,12 +143,11 @@ def compute_aupro_steps(
     therefore not area / limit, and it changes under a monotone map of the scores. None when fewer
     than two thresholds fall below the limit.
     """
-    low = min(float(ranking.negatives[0]), float(ranking.thresholds[-1]))
-    high = max(float(ranking.negatives[-1]), float(ranking.thresholds[0]))
+    low, high = float(ranking.scores[0]), float(ranking.scores[-1])
     cuts = low + (high - low) / steps * np.arange(steps)
-    total = len(ranking.negatives)
-    fpr = (total - np.searchsorted(ranking.negatives, cuts, side="right")) / total
     above = np.searchsorted(-ranking.thresholds, -cuts, side="left")  # thresholds > cut
+    exceeded = count_above(ranking.scores, cuts)
+    fpr = (exceeded - np.append(0.0, ranking.tp)[above]) / ranking.negatives
     pro = np.concatenate(([0.0], ranking.coverage))[above]
     kept = fpr < limit
     fpr, pro = fpr[kept], pro[kept]
@@ -151,6 +155,19 @@ def compute_aupro_steps(
         return None
     x = (fpr - fpr.min()) / (fpr.max() - fpr.min())
     return float(abs(np.trapezoid(pro, x)))
+
+
+def count_above(ordered: NDArray[np.floating], cuts: NDArray[np.floating]) -> NDArray[np.int64]:
+    """How many sorted scores exceed each cut, exactly, without a copy of them in the cuts' type.
+
+    A cut that rounds up to a score's type has no score between itself and the rounded one, so that
+    what exceeds it starts there; one that rounds down has none either, so that it starts above.
+    """
+    near = cuts.astype(ordered.dtype)
+    first = np.searchsorted(ordered, near, side="left")
+    beyond = np.searchsorted(ordered, near, side="right")
+    counts: NDArray[np.int64] = len(ordered) - np.where(near > cuts, first, beyond)
+    return counts
 
 
 def weigh_regions(masks: ArrayLike) -> Floats:

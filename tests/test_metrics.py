@@ -148,3 +148,14 @@ def test_bad_scores_are_refused():
 def test_mean_is_unweighted_and_skips_what_is_absent():
     rows = {"a": {"image_auroc": 1.0, "pixel_ap": 0.2}, "b": {"image_auroc": 0.5}}
     assert metrics.average_categories(rows) == {"image_auroc": 0.75, "pixel_ap": 0.2}
+
+
+@given(
+    scores=st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=60),
+    cuts=st.lists(st.floats(-4, 4), min_size=1, max_size=20),
+)
+def test_scores_above_a_cut_of_a_finer_type_are_counted_exactly(scores, cuts):
+    ordered = np.sort(np.array(scores, np.float32))
+    near = np.array([*cuts, *np.nextafter(ordered.astype(float), 9), *ordered.astype(float)])
+    expected = [(ordered.astype(float) > cut).sum() for cut in near]
+    assert metrics.count_above(ordered, near).tolist() == expected

@@ -1,0 +1,98 @@
+"""Pixel metrics of one category against the field's way: `python benchmarks/pixel_metrics.py`.
+
+100 maps of 518 x 518. The field's way is scikit-learn's AUROC, average precision and
+precision-recall curve over all pixels, and a loop over 200 thresholds that looks at every region of
+every mask. Both ways are exact; their values are compared. Prints a line: name, ratio, goal.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from fuzzyclip.metrics import AUPRO_STEPS, FPR_LIMIT, compute_pixel_metrics  # noqa: E402
+
+IMAGES, SIDE = 100, 518
+
+
+def make_maps():
+    """Smooth maps and masks of one to three blobs; every third image is normal."""
+    rng = np.random.default_rng(0)
+    masks = np.zeros((IMAGES, SIDE, SIDE), dtype=bool)
+    maps = np.empty((IMAGES, SIDE, SIDE), dtype=np.float32)
+    for number in range(IMAGES):
+        for _ in range(rng.integers(1, 4) if number % 3 else 0):
+            y, x = rng.integers(0, SIDE - 80, 2)
+            masks[number, y : y + rng.integers(5, 80), x : x + rng.integers(5, 80)] = True
+        noise = ndimage.zoom(rng.normal(size=(37, 37)), SIDE / 37, order=1)
+        maps[number] = noise + 1.5 * ndimage.gaussian_filter(masks[number].astype(float), 6)
+    return maps, masks
+
+
+def measure_as_the_field(maps, masks):
+    """AUROC, AP, F1-max and the 200-threshold AUPRO."""
+    labels, scores = masks.ravel(), maps.ravel()
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    regions = [ndimage.label(mask, structure=np.ones((3, 3))) for mask in masks]
+    low, high = float(maps.min()), float(maps.max())
+    points = []
+    for step in range(AUPRO_STEPS):
+        hot = maps > low + (high - low) / AUPRO_STEPS * step
+        covered = [
+            above[labelled == index].mean()
+            for above, (labelled, found) in zip(hot, regions, strict=True)
+            for index in range(1, found + 1)
+        ]
+        points.append((np.mean(covered), hot[~masks].mean()))
+    pros, fprs = np.array([point for point in points if point[1] < FPR_LIMIT]).T
+    fprs = (fprs - fprs.min()) / (fprs.max() - fprs.min())
+    return {
+        "pixel_auroc": roc_auc_score(labels, scores),
+        "pixel_ap": average_precision_score(labels, scores),
+        "pixel_f1_max": f1.max(),
+        "pixel_aupro": abs(np.trapezoid(pros, fprs)),
+    }
+
+
+def run(way):
+    """Values, seconds and memory above the maps, in a process of its own."""
+    command = [sys.executable, __file__, "--measure", way]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(f"  {way:5}: {found['seconds']:7.2f} s, {found['memory']:5.1f} times the maps more")
+    return found
+
+
+def measure(way):
+    maps, masks = make_maps()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    values = (
+        compute_pixel_metrics(maps, masks) if way == "ours" else measure_as_the_field(maps, masks)
+    )
+    seconds = time.perf_counter() - start
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / maps.nbytes
+    values = {name: float(value) for name, value in values.items()}
+    return {"seconds": seconds, "memory": more, "values": values}
+
+
+def main():
+    ours, field = run("ours"), run("field")
+    for name, value in field["values"].items():
+        assert abs(ours["values"][name] - value) < 1e-6, (name, value, ours["values"][name])
+    print(f"pixel-metrics   {field['seconds'] / ours['seconds']:.0f}  goal 60 (times faster)")
+    print(f"pixel-memory    {ours['memory']:.2f}  goal at most 2 (times the maps' memory)")
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[2]))) if "--measure" in sys.argv else main()
