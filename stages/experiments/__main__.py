@@ -19,7 +19,7 @@ from stages.experiments.compare import compare, find_run
 from stages.experiments.cost import estimate
 from stages.experiments.execute import execute
 from stages.experiments.figures import draw
-from stages.experiments.plan import Run, plan_runs, read_base
+from stages.experiments.plan import Run, compute_code_digest, plan_runs, read_base
 from stages.experiments.show import collect_values, layout, list_notes
 from stages.experiments.verify import read_expected, verify
 from stages.report import is_paper_setting, name_dataset
@@ -39,11 +39,11 @@ Seeds = Annotated[int, typer.Option(min=1, help="Runs of each row, seeds one aft
 @app.command("list")
 def list_experiments(file: File = FILE) -> None:
     """Every experiment, and what it costs from scratch with params.yaml as it stands."""
-    catalog, base = read_catalog(file), read_base()
+    catalog, base, code = read_catalog(file), read_base(), compute_code_digest()
     lines = []
     for name, experiment in catalog.experiments.items():
-        cost = estimate(catalog, plan_runs(catalog, name, base, code=""))
-        done = sum(is_done(run) for run in plan_runs(catalog, name, base))
+        runs = plan_runs(catalog, name, base, code=code)
+        cost, done = estimate(catalog, runs), sum(is_done(run) for run in runs)
         rows = len(experiment.measured)
         lines.append(
             {

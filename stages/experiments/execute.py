@@ -116,7 +116,10 @@ def put_back() -> None:
     shutil.rmtree(paths.METRICS, ignore_errors=True)
     if (BEFORE / paths.METRICS).exists():
         shutil.copytree(BEFORE / paths.METRICS, paths.METRICS)
-    shutil.rmtree(BEFORE)
+    gone = BEFORE.with_name(f".{BEFORE.name}-gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    BEFORE.rename(gone)  # at once: a kill must not leave half of it to be put back later
+    shutil.rmtree(gone)
     if paths.LOCK.exists():
         # What was not there before the runs cannot be checked out; that is no failure of theirs.
         call_dvc("checkout", "--force", "--allow-missing", quiet=True)
