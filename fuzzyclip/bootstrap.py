@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fuzzyclip.bounded_curves import Curves
 from fuzzyclip.metrics import METRICS, Floats
-from fuzzyclip.summaries import Curves, PixelSummaries, weigh_pixel_metrics
+from fuzzyclip.summaries import PixelSummaries, weigh_pixel_metrics
 
 #: Differences are rounded here: equal metrics that were summed in another order are equal.
 DECIMALS = 12

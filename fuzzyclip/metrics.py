@@ -11,7 +11,7 @@ absent from the result, never 0 or 0.5.
 Shapes: N images, H x W pixels, p positives.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,19 +72,37 @@ def rank(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None)
     positive = np.asarray(labels, dtype=bool)
     if score.shape != positive.shape:
         raise ValueError(f"scores {score.shape} and labels {positive.shape} differ in shape")
-    hits, ordered = score[positive], np.sort(score, axis=None)
-    if score.size and not np.isfinite(ordered[[0, -1]]).all():  # what is not finite sorts to an end
+    hits = score[positive]
+    if weights is None:
+        weights = np.full(len(hits), 1 / max(len(hits), 1))
+    return rank_in_place(score.flatten(), hits, np.asarray(weights))
+
+
+def rank_in_place(
+    scores: NDArray[np.floating], hits: NDArray[np.floating], weights: Floats
+) -> Ranking | None:
+    """As `rank`, but of scores apart from their labels, and without a copy of the scores.
+
+    Args:
+        scores: (n,), of both classes in any order; sorted here, and kept by the ranking.
+        hits: (p,), those of positives.
+        weights: (p,), region weight of each hit.
+
+    Raises:
+        ValueError: a score is not finite.
+    """
+    scores.sort()
+    if scores.size and not np.isfinite(scores[[0, -1]]).all():  # what is not finite sorts to an end
         raise ValueError("scores hold values that are not finite")
-    negatives = score.size - len(hits)
+    negatives = scores.size - len(hits)
     if not len(hits) or not negatives:
         return None
-    weight = np.full(len(hits), 1 / len(hits)) if weights is None else np.asarray(weights)
     order = np.argsort(-hits, kind="stable")
-    hits, covered = hits[order], np.cumsum(weight[order])
+    hits, covered = hits[order], np.cumsum(weights[order])
     last = np.append(np.flatnonzero(np.diff(hits)), len(hits) - 1)  # last of each run of equals
     thresholds, tp = hits[last], last + 1
-    reached = score.size - np.searchsorted(ordered, thresholds, side="left")  # of either class
-    exceeded = score.size - np.searchsorted(ordered, thresholds, side="right")
+    reached = scores.size - np.searchsorted(scores, thresholds, side="left")  # of either class
+    exceeded = scores.size - np.searchsorted(scores, thresholds, side="right")
     return Ranking(
         thresholds=thresholds.astype(np.float64),
         tp=tp.astype(np.float64),
@@ -93,7 +111,7 @@ def rank(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None)
         coverage=covered[last],
         positives=len(hits),
         negatives=negatives,
-        scores=ordered,
+        scores=scores,
     )
 
 
@@ -182,10 +200,23 @@ def weigh_regions(masks: ArrayLike) -> Floats:
     """
     pieces, count = [], 0
     for mask in np.asarray(masks, dtype=bool):
-        regions, found = ndimage.label(mask, structure=EIGHT_CONNECTED)
+        piece, found = weigh_mask(mask)
+        pieces.append(piece)
         count += found
-        pieces.append(1.0 / np.bincount(regions.ravel())[regions[mask]])
-    return np.concatenate(pieces) / max(count, 1) if pieces else np.empty(0)
+    return join_weights(pieces, count)
+
+
+def weigh_mask(mask: NDArray[np.bool_]) -> tuple[Floats, int]:
+    """Of one mask (H, W): 1 / region's area of each anomalous pixel (p,), and how many regions."""
+    if not mask.any():
+        return np.empty(0), 0
+    regions, found = ndimage.label(mask, structure=EIGHT_CONNECTED)
+    return 1.0 / np.bincount(regions.ravel())[regions[mask]], int(found)
+
+
+def join_weights(pieces: Sequence[Floats], regions: int) -> Floats:
+    """What `weigh_mask` found in each image, as weights (p,) that sum to 1."""
+    return np.concatenate(pieces) / max(regions, 1) if pieces else np.empty(0)
 
 
 def compute_image_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
@@ -203,7 +234,11 @@ def compute_image_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, flo
 def compute_pixel_metrics(maps: ArrayLike, masks: ArrayLike) -> dict[str, float]:
     """AUROC, AP, F1-max and both AUPRO of anomaly maps (N, H, W) against masks (N, H, W)."""
     masks = np.asarray(masks, dtype=bool)
-    ranking = rank(maps, masks, weigh_regions(masks))
+    return compute_ranking_metrics(rank(maps, masks, weigh_regions(masks)))
+
+
+def compute_ranking_metrics(ranking: Ranking | None) -> dict[str, float]:
+    """The pixel metrics of a ranking of pixels; none without one."""
     if ranking is None:
         return {}
     values = {

@@ -10,7 +10,7 @@ scores is exact; where positives are few, each gets such a bin, and then all met
 Shapes: N images, H x W pixels, G thresholds, R weightings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,26 +20,27 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import safe_open
 from scipy import ndimage
 
+from fuzzyclip.bounded_curves import MIDDLE, Curves, place_curve
+from fuzzyclip.map_file import as_float32
 from fuzzyclip.metrics import (
     AUPRO_STEPS,
     EIGHT_CONNECTED,
     FPR_LIMIT,
     PIXEL_METRICS,
     Floats,
+    weigh_mask,
     weigh_regions,
 )
 from fuzzyclip.tensor_files import read_header, write_tensors
+from fuzzyclip.thresholds import Scores, choose_map_thresholds, raise_score
 
-#: Quantiles that become thresholds, of each of: positives by pixel, positives by region, negatives.
-LEVELS = 400
 #: Arrays of a file.
 TENSORS = ("thresholds", "negatives_above", "positives_above", "coverage_above", "regions")
 #: Weightings computed together, few enough for the processor's cache.
 CHUNK = 64
-#: Where in a bin the curve is taken to run: a certain lower bound, the estimate, an upper bound.
-LOW, MIDDLE, HIGH = 0.0, 0.5, 1.0
 
-Scores = NDArray[np.floating]
+#: Negatives, positives and coverage above each threshold, (G,) each, of one image.
+Counts = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -92,129 +93,78 @@ def summarise_pixels(maps: ArrayLike, masks: ArrayLike, images: Sequence[str]) -
         raise ValueError("maps hold values that are not finite")
     weights = weigh_regions(truth)  # (p,)
     regions = np.array([ndimage.label(mask, EIGHT_CONNECTED)[1] for mask in truth], dtype=np.int32)
-    thresholds = _choose_thresholds(scores, truth, weights)
-    shape = (len(scores), len(thresholds))
-    negatives, positives = np.empty(shape, dtype=np.int32), np.empty(shape, dtype=np.int32)
-    coverage = np.empty(shape, dtype=np.float32)
+    thresholds = choose_map_thresholds(scores, truth, weights)
     areas = np.split(weights * regions.sum(), np.cumsum(truth.sum(axis=(1, 2)))[:-1])
-    for row, (score, mask, area) in enumerate(zip(scores, truth, areas, strict=True)):
-        normal, order = np.sort(score[~mask]), np.argsort(score[mask])
-        hits = score[mask][order]
-        covered = np.append(np.cumsum(area[order][::-1])[::-1], 0.0)  # by this hit and all above
-        first = np.searchsorted(hits, thresholds)  # lowest hit >= threshold
-        negatives[row] = len(normal) - np.searchsorted(normal, thresholds)
-        positives[row] = len(hits) - first
-        coverage[row] = covered[first]
-    return PixelSummaries(tuple(images), thresholds, negatives, positives, coverage, regions)
-
-
-def _choose_thresholds(maps: Scores, masks: NDArray[np.bool_], weights: Floats) -> Scores:
-    """Thresholds (G,) from maps and masks (N, H, W) and region weights (p,), as they are kept.
-
-    A bin of unequal scores then holds less than 2 / LEVELS of the positives and of the regions'
-    weight, so with equal weights the bounds of AUROC and of AUPRO-std lie closer than that.
-    Negatives are cut finest near the top, where AP, F1 and AUPRO are decided.
-    """
-    even = np.arange(LEVELS) / LEVELS
-    order = np.argsort(maps[masks])
-    hits, mass = maps[masks][order], np.cumsum(weights[order])
-    normal = np.sort(maps[~masks])
-    picked = [
-        _pick(hits, even * len(hits)),
-        _pick(hits, np.searchsorted(mass, even, side="right")),
-        _pick(normal, np.ceil(len(normal) * (1 - even**2)) - 1),
+    rows = [
+        _count_image(score, mask, area, thresholds)
+        for score, mask, area in zip(scores, truth, areas, strict=True)
     ]
-    ends = np.array([maps.min(), maps.max()])
-    curve = np.unique(np.concatenate([*picked, ends, _raise(ends[1:])]))[::-1]
-    low, high = map(float, ends)
-    cuts = low + (high - low) / AUPRO_STEPS * np.arange(AUPRO_STEPS)
-    steps = cuts.astype(maps.dtype)
-    steps = np.where(steps <= cuts, _raise(steps), steps)  # > cut becomes >= the next number
-    return np.concatenate([curve, steps])  # (G,)
+    return _join_rows(images, thresholds, rows, regions)
 
 
-def _pick(ordered: Scores, places: NDArray[np.generic]) -> Scores:
-    """Scores at some places; one met twice fills a bin of its own, closed by the next number."""
-    if not len(ordered):
-        return ordered
-    values, times = np.unique(ordered[places.astype(np.int64)], return_counts=True)
-    return np.concatenate([values, _raise(values[times > 1])])
+def summarise_stream(
+    pairs: Iterable[tuple[ArrayLike, ArrayLike]], images: Sequence[str], thresholds: Scores
+) -> PixelSummaries:
+    """Summarise one category an image at a time.
 
+    Args:
+        pairs: map (H, W) of float32 and mask (H, W) of each image.
+        images: N names.
+        thresholds: (G,), those of `fuzzyclip.thresholds.choose_thresholds` for the same images.
 
-def _raise(values: Scores) -> Scores:
-    """The next larger number of the same type."""
-    return np.nextafter(values, values.dtype.type(np.inf))
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Counts at T descending thresholds, none above the first, all above the last.
-
-    Attributes:
-        tp: (R, T) weight of the positives above each threshold.
-        fp: (R, T) weight of the negatives above each threshold.
-        exact: (T - 1,) whether all scores between two thresholds are equal.
+    Raises:
+        ValueError: shapes differ, there is no pixel or not one map for each name, a score is not
+            finite, or the thresholds are those of other maps.
     """
-
-    tp: Floats
-    fp: Floats
-    exact: NDArray[np.bool_]
-
-    def compute_auroc(self, place: float = MIDDLE) -> Floats:
-        """Area under the ROC curve, (R,)."""
-        area = _measure_area(self.fp, self.tp, self.exact, place)
-        return self._define(area / (self.tp[:, -1] * self.fp[:, -1]))
-
-    def compute_average_precision(self, place: float = MIDDLE) -> Floats:
-        """Average precision, (R,): positives times the precision in their bin."""
-        tp, fp = self._enter_bins(place)
-        precision = np.divide(tp, tp + fp, out=np.zeros_like(tp), where=tp + fp > 0)
-        return self._define(np.einsum("rt,rt->r", np.diff(self.tp), precision) / self.tp[:, -1])
-
-    def compute_f1_max(self, place: float = MIDDLE) -> Floats:
-        """Largest F1, (R,): that of the best threshold, which is its lower bound as well."""
-        total = self.tp[:, -1:]
-        best = (2 * self.tp / (self.tp + self.fp + total)).max(axis=1)
-        if place == HIGH:
-            tp, fp = self._enter_bins(HIGH)
-            best = np.maximum(best, (2 * tp / (tp + fp + total)).max(axis=1))
-        return self._define(best)
-
-    def compute_aupro_std(self, pro: Floats, place: float = MIDDLE) -> Floats:
-        """Area under the per-region overlap `pro` (R, T) up to FPR_LIMIT, over it, (R,)."""
-        limit = FPR_LIMIT * self.fp[:, -1:]  # as a number of negatives
-        beyond = (self.fp <= limit).sum(axis=1).clip(max=self.fp.shape[1] - 1)
-        rows = np.arange(len(pro))
-        x0, x1 = self.fp[rows, beyond - 1], self.fp[rows, beyond]
-        y0, y1 = pro[rows, beyond - 1], pro[rows, beyond]
-        at_limit = y0 + (y1 - y0) * (limit[:, 0] - x0) / (x1 - x0)
-        cut = pro.copy()
-        cut[rows, beyond] = np.where(self.exact[beyond - 1] | (place == MIDDLE), at_limit, y1)
-        area = _measure_area(np.minimum(self.fp, limit), cut, self.exact, place)
-        return self._define(area / limit[:, 0])
-
-    def _enter_bins(self, place: float) -> tuple[Floats, Floats]:
-        """One point of each bin, (R, T - 1): its end where exact, else by `place`."""
-        tp, fp = _place(self.tp, place), _place(self.fp, 1 - place)
-        ends = np.flatnonzero(self.exact)
-        tp[:, ends], fp[:, ends] = self.tp[:, ends + 1], self.fp[:, ends + 1]
-        return tp, fp
-
-    def _define(self, values: Floats) -> Floats:
-        """Leave values only where both classes are present."""
-        return np.where((self.tp[:, -1] > 0) & (self.fp[:, -1] > 0), values, np.nan)
+    rows, regions = [], []
+    for number, (score, mask) in enumerate(pairs):
+        scores, truth = as_float32(score), np.asarray(mask, dtype=bool)
+        if scores.ndim != 2 or scores.shape != truth.shape or not scores.size:
+            raise ValueError(f"map {number} {scores.shape}, mask {truth.shape} differ or are empty")
+        if not thresholds[-AUPRO_STEPS - 1] <= scores.min() <= scores.max() < thresholds[0]:
+            raise ValueError(f"map {number} has scores beyond the thresholds")
+        areas, found = weigh_mask(truth)
+        rows.append(_count_image(scores, truth, areas, thresholds))
+        regions.append(found)
+    if not rows or len(rows) != len(images):
+        raise ValueError(f"{len(images)} images, but {len(rows)} maps")
+    return _join_rows(images, thresholds, rows, np.array(regions, dtype=np.int32))
 
 
-def _place(counts: Floats, place: float) -> Floats:
-    """Counts (R, T) to one value a bin, (R, T - 1), from its upper (0) to its lower threshold."""
-    return (1 - place) * counts[:, :-1] + place * counts[:, 1:]
+def _count_image(
+    scores: Scores, mask: NDArray[np.bool_], areas: Floats, thresholds: Scores
+) -> Counts:
+    """What one image (H, W) counts at each threshold, (G,): negatives, positives and coverage.
+
+    Args:
+        scores: its map.
+        mask: true where anomalous.
+        areas: 1 / area of the region of each anomalous pixel.
+        thresholds: (G,).
+    """
+    normal, order = np.sort(scores[~mask]), np.argsort(scores[mask])
+    hits = scores[mask][order]
+    covered = np.append(np.cumsum(areas[order][::-1])[::-1], 0.0)  # by this hit and all above
+    first = np.searchsorted(hits, thresholds)  # lowest hit >= threshold
+    return (
+        (len(normal) - np.searchsorted(normal, thresholds)).astype(np.int32),
+        (len(hits) - first).astype(np.int32),
+        covered[first].astype(np.float32),
+    )
 
 
-def _measure_area(x: Floats, y: Floats, exact: NDArray[np.bool_], place: float) -> Floats:
-    """Area under rising curves (R, T): ties slant, bounds run along a bin's lower or upper edge."""
-    middle = _place(y, MIDDLE)
-    height = middle if place == MIDDLE else np.where(exact, middle, _place(y, place))
-    return np.asarray(np.einsum("rt,rt->r", np.diff(x), height))
+def _join_rows(
+    images: Sequence[str], thresholds: Scores, rows: Sequence[Counts], regions: NDArray[np.int32]
+) -> PixelSummaries:
+    negatives, positives, coverage = zip(*rows, strict=True)
+    return PixelSummaries(
+        images=tuple(images),
+        thresholds=thresholds,
+        negatives_above=np.stack(negatives),
+        positives_above=np.stack(positives),
+        coverage_above=np.stack(coverage),
+        regions=regions,
+    )
 
 
 def weigh_pixel_metrics(
@@ -256,7 +206,7 @@ def _weigh_chunk(summaries: PixelSummaries, weights: Floats, place: float) -> di
     with np.errstate(divide="ignore", invalid="ignore"):  # no positives: nan
         pro = covered / (weights @ summaries.regions)[:, None]
         cuts = summaries.thresholds[curve]
-        curves = Curves(tp, fp[:, curve], exact=_raise(cuts[1:]) == cuts[:-1])
+        curves = Curves(tp, fp[:, curve], exact=raise_score(cuts[1:]) == cuts[:-1])
         return {
             "pixel_auroc": curves.compute_auroc(place),
             "pixel_ap": curves.compute_average_precision(place),
@@ -271,7 +221,7 @@ def _compute_aupro_steps(fpr: Floats, pro: Floats) -> Floats:
     kept = fpr < FPR_LIMIT  # a tail of each row
     highest = np.where(kept, fpr, fpr[:, -1:]).max(axis=1)
     width = np.where(kept[:, :-1], -np.diff(fpr), 0.0)
-    area = np.einsum("rt,rt->r", width, _place(pro, MIDDLE))
+    area = np.einsum("rt,rt->r", width, place_curve(pro, MIDDLE))
     return np.asarray(area / (highest - fpr[:, -1]))  # nan: fewer than two rates
 
 

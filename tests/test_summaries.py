@@ -9,8 +9,10 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fuzzyclip import metrics, summaries
-from fuzzyclip.summaries import HIGH, LOW, estimate_pixel_metrics, summarise_pixels
+from fuzzyclip.bounded_curves import HIGH, LOW
+from fuzzyclip.summaries import estimate_pixel_metrics, summarise_pixels
 from fuzzyclip.tensor_files import write_tensors
+from fuzzyclip.thresholds import LEVELS
 
 #: The four metrics whose thresholds are all scores; the fifth has the field's 200 steps.
 CURVE_METRICS = [name for name in metrics.PIXEL_METRICS if name != "pixel_aupro"]
@@ -73,13 +75,13 @@ def test_weights_are_repetition_within_certain_bounds(seed, levels, times):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_error_is_small_beyond_doubt_on_many_pixels(seed):
     maps, masks = draw_maps(seed, images=10, side=96, blob=40)
-    assert masks.sum() > 8 * summaries.LEVELS  # few pixels get a bin of their own
+    assert masks.sum() > 8 * LEVELS  # few pixels get a bin of their own
     kept = summarise(maps, masks)
     low, high = estimate_pixel_metrics(kept, place=LOW), estimate_pixel_metrics(kept, place=HIGH)
     middle, exact = estimate_pixel_metrics(kept), metrics.compute_pixel_metrics(maps, masks)
     # The curve rises by less than 2 / LEVELS a bin, and the bins' widths add up to 1.
     for name in ("pixel_auroc", "pixel_aupro_std"):
-        assert high[name] - low[name] < 2 / summaries.LEVELS
+        assert high[name] - low[name] < 2 / LEVELS
     for name in CURVE_METRICS:
         assert high[name] - low[name] < 0.015
         assert middle[name] == pytest.approx(exact[name], abs=0.001), name
@@ -89,7 +91,7 @@ def test_the_error_is_small_beyond_doubt_on_many_pixels(seed):
 @given(st.integers(0, 10_000), st.lists(st.integers(0, 3), min_size=6, max_size=6))
 def test_few_positives_make_every_metric_exact(seed, times):
     maps, masks = draw_maps(seed, blob=4, levels=200)
-    assert masks.sum() <= summaries.LEVELS / 2
+    assert masks.sum() <= LEVELS / 2
     kept = summarise(maps, masks)
     low, high = estimate_pixel_metrics(kept, times, LOW), estimate_pixel_metrics(kept, times, HIGH)
     exact = repeat(maps, masks, times)
