@@ -5,20 +5,20 @@ works; nothing differs between the sample model, ViT-L/14@336 and SigLIP2 but th
 `load_backbone`. `fuzzyclip.towers` says what is plain, `fuzzyclip.encoding` runs the towers.
 """
 
-import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from open_clip import pretrained
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from fuzzyclip.model_configs import read_channels, read_model_config
 from fuzzyclip.towers import (
     ImageTower,
     TextTower,
@@ -36,8 +36,6 @@ from fuzzyclip.weights import (
     verify_weights,
 )
 
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 #: Keys of a configuration that decide which logit parameters its weights hold.
 LOGIT_KEYS = ("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale")
 
@@ -56,6 +54,8 @@ class Backbone:
         device: where the towers live.
         precision: type in which the frozen towers compute.
         identity: everything above as plain data, with the weights' SHA-256; goes into headers.
+        compiled: whether `torch.compile` runs the image tower. It needs a C++ compiler (Triton on
+            a GPU) and a while at the first batch, and changes numbers in the last digits.
     """
 
     model: nn.Module
@@ -67,6 +67,7 @@ class Backbone:
     device: torch.device
     precision: torch.dtype
     identity: dict[str, Any]
+    compiled: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -76,6 +77,12 @@ class Backbone:
     @property
     def image_tower(self) -> ImageTower:
         return read_image_tower(self.model.visual)
+
+    @cached_property
+    def run_image_tower(self) -> Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]:
+        """`ImageTower.encode`, compiled where that was asked for."""
+        encode = self.image_tower.encode
+        return torch.compile(encode, dynamic=False) if self.compiled else encode
 
     @property
     def text_tower(self) -> TextTower:
@@ -106,46 +113,6 @@ def choose_device(name: str = "auto") -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def read_model_config(model: str) -> dict[str, Any]:
-    """open_clip's configuration of a model: by name, or from a JSON file of one's own.
-
-    Raises:
-        ValueError: no such name or file; close names are listed.
-    """
-    if model.endswith(".json"):
-        path = Path(model).expanduser()
-        if not path.is_file():
-            raise ValueError(f"model configuration {path}: no such file")
-        content: dict[str, Any] = json.loads(path.read_text())
-        config: dict[str, Any] = content.get("model_cfg", content)
-        return config
-    named = open_clip.get_model_config(model)
-    if named is None:
-        close = difflib.get_close_matches(model, open_clip.list_models(), n=5)
-        raise ValueError(f"open_clip has no model {model!r}; close names: {', '.join(close)}")
-    return dict(named)
-
-
-def read_channels(model: str, weights: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Input mean and standard deviation that belong to a model's weights; OpenAI's if none do.
-
-    Read from open_clip's entry of a pretrained tag, or from a configuration file's
-    `preprocess_cfg`. A weights file of a named model gets what all tags of that model agree on:
-    all of SigLIP's say 0.5, say.
-    """
-    if model.endswith(".json"):
-        entries = [json.loads(Path(model).expanduser().read_text()).get("preprocess_cfg", {})]
-    else:
-        chosen = pretrained.get_pretrained_cfg(model, weights)
-        tags = pretrained.list_pretrained_tags_by_model(model)
-        entries = [chosen] if chosen else [pretrained.get_pretrained_cfg(model, t) for t in tags]
-    known = {
-        (tuple(entry.get("mean", OPENAI_MEAN)), tuple(entry.get("std", OPENAI_STD)))
-        for entry in entries
-    }
-    return known.pop() if len(known) == 1 else (OPENAI_MEAN, OPENAI_STD)
 
 
 def build_model(config: dict[str, Any], image_size: int, activation: str) -> nn.Module:
@@ -206,6 +173,7 @@ def load_backbone(
     allow_unverified: bool = False,
     device: str = "auto",
     precision: str = "float32",
+    compiled: bool = False,
     seed: int = 0,
 ) -> Backbone:
     """Build CLIP, load and verify its weights, and freeze it.
@@ -224,6 +192,7 @@ def load_backbone(
         allow_unverified: accept a weights file without an expected digest.
         device: see `choose_device`.
         precision: `float32`, or `bfloat16`/`float16` autocast for the towers.
+        compiled: see `Backbone`.
         seed: of `random` weights.
 
     Raises:
@@ -270,6 +239,7 @@ def load_backbone(
         device=where,
         precision=getattr(torch, precision),
         identity=identity,
+        compiled=compiled,
     )
 
 

@@ -12,17 +12,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from fuzzyclip.alignment import compute_alignment_losses
 from fuzzyclip.backbone import Backbone
 from fuzzyclip.datasets.images import load_image, load_mask
-from fuzzyclip.efa import Heads, compute_maps
+from fuzzyclip.efa import Heads
 from fuzzyclip.encoding import encode_images, preprocess
 from fuzzyclip.features import CategoryFeatures
-from fuzzyclip.losses import compute_dice, compute_focal
 from fuzzyclip.masks import load_masks
 from fuzzyclip.mosaic import MosaicPlan, build_mosaic, build_mosaic_mask
 from fuzzyclip.mosaic_cache import MosaicCache
 from fuzzyclip.pixels import load_pixels
 from fuzzyclip.training import CurveRow, train
+from fuzzyclip.transfers import send
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,23 @@ class TrainingImages:
         return len(self.rows)
 
     def read_batch(self, rows: Sequence[int], epoch: int) -> tuple[Tensor, Tensor]:
-        """Patch tokens (B, L, P, W) and masks (B, S, S) in {0, 1} of one step."""
+        """Patch tokens (B, L, P, W) and masks (B, S, S) in {0, 1} of one step, on the device."""
         plain = [row for row in rows if (epoch, row) not in self.mosaics]
         mixed = [row for row in rows if (epoch, row) in self.mosaics]
         tokens = [*self._read_plain(plain), *self._encode_mosaics(mixed, epoch)]
         masks = [*self._load_masks(plain), *self._build_masks(mixed, epoch)]
-        stacked = torch.stack(tokens).to(self.backbone.device)
-        return stacked, torch.from_numpy(np.stack(masks)).float().to(self.backbone.device)
+        device = self.backbone.device
+        return torch.stack(tokens), send(torch.from_numpy(np.stack(masks)), device).float()
 
     def _read_plain(self, rows: Sequence[int]) -> list[Tensor]:
         if not rows:
             return []
         if all(self.features[row].has_tokens for row in rows):
-            return [self.features[row].read_tokens([self.places[row]])[0] for row in rows]
+            device = self.backbone.device
+            return [self.features[row].read_tokens([self.places[row]], device)[0] for row in rows]
         paths = [self._image_path(row) for row in rows]
         pixels = load_pixels(paths, self.backbone, self.workers)
-        return list(encode_images(self.backbone, pixels)[1].cpu())
+        return list(encode_images(self.backbone, pixels)[1])
 
     def _encode_mosaics(self, rows: Sequence[int], epoch: int) -> list[Tensor]:
         """Tokens of the mosaics that replace rows: kept ones, or encoded in one pass."""
@@ -78,11 +80,11 @@ class TrainingImages:
         missing = [number for number, tokens in enumerate(found) if tokens is None]
         if missing:
             pixels = [self._build_pixels(plans[number]) for number in missing]
-            encoded = encode_images(self.backbone, torch.stack(pixels))[1].cpu()
+            encoded = encode_images(self.backbone, torch.stack(pixels))[1]
             for number, tokens in zip(missing, encoded, strict=True):
                 place = places[number]
                 found[number] = self.cache.write(place, tokens) if self.cache and place else tokens
-        return [tokens for tokens in found if tokens is not None]
+        return [tokens.to(self.backbone.device) for tokens in found if tokens is not None]
 
     def _build_pixels(self, plan: Sequence[Path]) -> Tensor:
         """A mosaic as model input, (3, S, S)."""
@@ -109,29 +111,6 @@ class TrainingImages:
         if not chosen["mask_path"]:
             return np.zeros((2, 2), dtype=bool)
         return load_mask(self.root / str(chosen["mask_path"]), int(chosen["mask_above"]))
-
-
-def compute_alignment_losses(
-    heads: Heads,
-    patch_tokens: Tensor,
-    masks: Tensor,
-    text_embed: Tensor,
-    grid: tuple[int, int],
-) -> dict[str, Tensor]:
-    """Focal plus dice, summed over the blocks without weights (eqs. 7 and 8).
-
-    Args:
-        heads: one cluster's layers.
-        patch_tokens: (B, L, P, W).
-        masks: (B, S, S) in {0, 1}.
-        text_embed: (D, 2), the cluster's prompt, or (B, D, 2), each image's own.
-        grid: patches down and across.
-    """
-    size = (masks.shape[-2], masks.shape[-1])
-    maps = compute_maps(heads(patch_tokens), text_embed, grid, size)  # (B, L, 2, S, S)
-    focal = torch.stack([compute_focal(maps[:, i], masks) for i in range(maps.shape[1])]).sum()
-    dice = torch.stack([compute_dice(maps[:, i, 1], masks) for i in range(maps.shape[1])]).sum()
-    return {"loss": focal + dice, "focal": focal, "dice": dice}
 
 
 def train_heads(
@@ -163,13 +142,17 @@ def train_heads(
     heads.to(backbone.device)
     text = text_embed.to(backbone.device)
 
-    def compute_losses(rows: Sequence[int], epoch: int) -> dict[str, Tensor]:
-        tokens, masks = images.read_batch(rows, epoch)
+    def load(rows: Sequence[int], epoch: int) -> tuple[Tensor, Tensor, Tensor]:
         prompt = text if text.dim() == 2 else text[list(rows)]  # (D, 2) or (B, D, 2)
+        return *images.read_batch(rows, epoch), prompt
+
+    def compute_losses(batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+        tokens, masks, prompt = batch
         return compute_alignment_losses(heads, tokens, masks, prompt, backbone.grid)
 
     curve = train(
         heads,
+        load,
         compute_losses,
         count=len(images),
         epochs=epochs,

@@ -4,7 +4,7 @@ Shapes: B images, S image size, L taken blocks, P patches, W vision width, D emb
 n prompts, T tokens, V text width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import open_clip
 import torch
@@ -15,6 +15,13 @@ from torchvision.transforms import v2
 
 from fuzzyclip.backbone import Backbone
 from fuzzyclip.text import PromptTooLongError
+from fuzzyclip.transfers import send
+
+#: Prompts in a pass of the text tower, and the step in which passes grow, in tokens. Small steps
+#: pad little but leave more passes partly filled; these two cost no more than padding all prompts
+#: of a name to the longest.
+PASS_ROWS = 16
+PASS_STEP = 4
 
 
 def preprocess(image: Image.Image, backbone: Backbone) -> Tensor:
@@ -40,8 +47,8 @@ def encode_images(backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
         the grid, without class or register tokens. Both float32, on the backbone's device.
     """
     with _autocast(backbone):
-        image_embed, tokens = backbone.image_tower.encode(
-            pixels.to(backbone.device, non_blocking=True), backbone.blocks
+        image_embed, tokens = backbone.run_image_tower(
+            send(pixels, backbone.device), backbone.blocks
         )
     return image_embed.float(), tokens.float()
 
@@ -74,6 +81,17 @@ def tokenize(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
     end then never reaches it. Other towers see the padding, as they did in training.
 
     Raises:
+        PromptTooLongError: see `_tokenize_whole`.
+        ValueError: likewise.
+    """
+    ids = _tokenize_whole(backbone, prompts)
+    return ids[:, : int(_measure_prompts(backbone, ids).max())]  # (n, T)
+
+
+def _tokenize_whole(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
+    """Token ids padded to the whole context, (n, context).
+
+    Raises:
         PromptTooLongError: a prompt exceeds the context; open_clip would truncate it silently.
         ValueError: the tokenizer is of another model.
     """
@@ -83,14 +101,19 @@ def tokenize(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
                 f"prompt of {length} tokens does not fit {backbone.context_length}: {prompt!r}"
             )
     ids: Tensor = backbone.tokenizer(list(prompts)).to(backbone.device)
-    tower = backbone.text_tower
-    words = tower.module.token_embedding.num_embeddings
+    words = backbone.text_tower.module.token_embedding.num_embeddings
     if (largest := int(ids.max())) >= words:
         raise ValueError(f"the tokenizer writes token {largest}, the text tower knows {words}")
+    return ids
+
+
+def _measure_prompts(backbone: Backbone, ids: Tensor) -> Tensor:
+    """Tokens of each prompt that can reach its feature, (n,), from ids (n, context)."""
+    tower = backbone.text_tower
     ends = tower.find_ends(ids)
     if tower.causal and tower.reads_end:
-        return ids[:, : int(ends.max()) + 1]  # (n, T)
-    return ids
+        return ends + 1
+    return torch.full_like(ends, ids.shape[1])
 
 
 def find_ends(backbone: Backbone, ids: Tensor) -> Tensor:
@@ -135,15 +158,20 @@ def run_text_tower(
     """
     causal, tower = backbone.text_tower.causal, backbone.text_tower.module
     x = embedded + tower.positional_embedding[: embedded.shape[1]]  # (n, T, V)
-    mask = _mask_future(x) if causal else None
+    mask = mask_future(x) if causal else None
     for index, block in enumerate(tower.transformer.resblocks):
         if before_block is not None:
             x = before_block(index, x)
         if mask is not None and len(mask) != x.shape[1]:
-            mask = _mask_future(x)
+            mask = mask_future(x)
         x = block(x, attn_mask=mask)
-    x = tower.ln_final(x)
-    out: Tensor = x[torch.arange(len(x), device=x.device), end]  # (n, V)
+    return project_ends(backbone, x[torch.arange(len(x), device=x.device), end])
+
+
+def project_ends(backbone: Backbone, out: Tensor) -> Tensor:
+    """The last block's output at the prompts' ends, (n, V), as text features, (n, D)."""
+    tower = backbone.text_tower.module
+    out = tower.ln_final(out)
     projection = tower.text_projection
     if isinstance(projection, nn.Linear):
         out = projection(out)
@@ -152,23 +180,54 @@ def run_text_tower(
     return out  # (n, D)
 
 
-def _mask_future(x: Tensor) -> Tensor:
-    """Additive attention mask (T, T): a token sees itself and what stands before it."""
+def mask_future(x: Tensor) -> Tensor:
+    """Additive attention mask (T, T) for x (n, T, V): a token sees itself and those before it."""
     length = x.shape[1]
     return torch.full((length, length), float("-inf"), device=x.device).triu(1)
 
 
 @torch.no_grad()
-def encode_text(backbone: Backbone, prompts: Sequence[str], batch_size: int = 256) -> Tensor:
-    """Text features of prompts, (n, D), not normalised, float32."""
-    pieces = []
-    for start in range(0, len(prompts), batch_size):
-        ids = tokenize(backbone, prompts[start : start + batch_size])
-        with _autocast(backbone):
-            embedded = backbone.text_tower.module.token_embedding(ids)
-            piece = run_text_tower(backbone, embedded, find_ends(backbone, ids))
-        pieces.append(piece.float())
-    return torch.cat(pieces)
+def encode_text(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
+    """Text features of prompts, (n, D), not normalised, float32, on the backbone's device.
+
+    A prompt's feature is the same to the last bit whatever it is encoded with, so that a cache of
+    features changes no result. Matrix products round differently in another shape; here the shape
+    of a pass follows from the prompt's own length: always `PASS_ROWS` prompts, padded to the next
+    multiple of `PASS_STEP` tokens. Holes in a pass are filled with its first prompt.
+
+    Raises:
+        PromptTooLongError: see `tokenize`.
+        ValueError: likewise.
+    """
+    if not prompts:
+        return torch.empty(0, backbone.embed_dim, device=backbone.device)
+    ids = _tokenize_whole(backbone, prompts)
+    lengths = _measure_prompts(backbone, ids).tolist()
+    order, pieces = [], []
+    for width, rows in _plan_passes(lengths, ids.shape[1]):
+        filled = rows + rows[:1] * (PASS_ROWS - len(rows))
+        pieces.append(_encode_ids(backbone, ids[filled, :width])[: len(rows)])
+        order += rows
+    places = torch.tensor(order, device=backbone.device).argsort()
+    return torch.cat(pieces)[places]  # (n, D)
+
+
+def _plan_passes(lengths: Sequence[int], context: int) -> Iterator[tuple[int, list[int]]]:
+    """Width in tokens and row numbers of each pass; every row stands in one."""
+    groups: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        width = min(-(-length // PASS_STEP) * PASS_STEP, context)
+        groups.setdefault(width, []).append(row)
+    for width, rows in groups.items():
+        for start in range(0, len(rows), PASS_ROWS):
+            yield width, rows[start : start + PASS_ROWS]
+
+
+def _encode_ids(backbone: Backbone, ids: Tensor) -> Tensor:
+    """Text features (n, D), float32, of token ids (n, T), in one pass."""
+    with _autocast(backbone):
+        embedded = backbone.text_tower.module.token_embedding(ids)
+        return run_text_tower(backbone, embedded, find_ends(backbone, ids)).float()
 
 
 def normalise(embeds: Tensor) -> Tensor:

@@ -1,15 +1,15 @@
 """The feature store: what the frozen image tower gives, computed once and kept on disk.
 
-One folder a category, shards of consecutive test images in it. Each shard's header binds it to
-the images, the weights and every setting that decides its content; a store that does not fit is
-refused, never used.
+One folder a category: shards of consecutive test images, and `rows.csv`, which says where each
+image lies. Each shard's header binds it to the images' content, the weights, every setting that
+decides its numbers and the version of the code; what does not fit is refused, never used.
 
 Shapes: N images of a category, D embedding width, L taken blocks, P patches, W vision width.
 """
 
-import hashlib
-import logging
-from collections.abc import Iterator, Sequence
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,22 @@ import pandas as pd
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from tqdm import tqdm
 
 from fuzzyclip.backbone import Backbone
-from fuzzyclip.encoding import encode_images
-from fuzzyclip.pixels import load_pixels
-from fuzzyclip.tensor_files import read_header, write_tensors
+from fuzzyclip.files import write_text
+from fuzzyclip.shards import (
+    EMBEDS,
+    Shard,
+    compute_identity,
+    count_image_bytes,
+    read_rows,
+    read_shard_header,
+)
 
-log = logging.getLogger(__name__)
-
-#: Raise when the same identity no longer gives the same bytes.
-FORMAT = 1
+#: The index of rows of a category.
+ROWS = "rows.csv"
+#: Space that is left free on the disk.
+SPARE_BYTES = 256 * 2**20
 
 
 class FeatureMismatchError(ValueError):
@@ -36,7 +41,7 @@ class FeatureMismatchError(ValueError):
 
 
 @dataclass(frozen=True)
-class Shard:
+class StoredShard:
     """One file: images `first` to `first + count` of the category."""
 
     path: Path
@@ -55,19 +60,18 @@ class CategoryFeatures:
     """
 
     image_embed: Tensor
-    shards: tuple[Shard, ...]
+    shards: tuple[StoredShard, ...]
     has_tokens: bool
 
-    def read_tokens(self, rows: Sequence[int]) -> Tensor:
+    def read_tokens(self, rows: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """Patch tokens of some images, (len(rows), L, P, W), float32; touches only those rows."""
-        pieces = []
-        for shard, first, count in self._find_runs(rows):
-            with safe_open(str(shard.path), framework="pt") as file:
-                stored = file.get_slice("patch_tokens")
-                pieces.append(stored[first : first + count].float())
+        pieces = [
+            read_rows(shard.path, first, count, device)
+            for shard, first, count in self._find_runs(rows)
+        ]
         return torch.cat(pieces)  # (rows, L, P, W)
 
-    def _find_runs(self, rows: Sequence[int]) -> Iterator[tuple[Shard, int, int]]:
+    def _find_runs(self, rows: Sequence[int]) -> Iterator[tuple[StoredShard, int, int]]:
         """Shard, first row in it and length of each run of consecutive rows, in the given order."""
         start = 0
         while start < len(rows):
@@ -81,78 +85,101 @@ class CategoryFeatures:
             start = stop
 
 
-def compute_identity(backbone: Backbone, images: Sequence[str]) -> dict[str, Any]:
-    """What a category's features depend on, as plain data for headers."""
-    return {
-        "format": FORMAT,
-        "backbone": backbone.fingerprint,
-        "images": hashlib.sha256("\n".join(images).encode()).hexdigest(),
-        "total": len(images),
-    }
-
-
-def write_category(
+def plan_category(
     folder: Path,
     rows: pd.DataFrame,
     root: Path,
     backbone: Backbone,
     *,
-    tokens: bool = True,
-    dtype: str = "float16",
+    dtype: str | None = "float16",
     shard_size: int = 64,
-    batch_size: int = 16,
-    workers: int = 1,
-) -> None:
-    """Encode a category's images into `folder`, skipping shards that are already there.
+) -> list[Shard]:
+    """The shards that a category's folder is to hold.
 
     Args:
         folder: the category's folder in the store.
         rows: its index rows, in order.
         root: the dataset's root, which `image_path` is relative to.
         backbone: the frozen CLIP.
-        tokens: keep patch tokens beside the class features.
-        dtype: type in which patch tokens are kept: `float32`, `float16` or `bfloat16`.
+        dtype: type in which patch tokens are kept, see `fuzzyclip.packing`; None keeps class
+            features alone.
         shard_size: images a file.
-        batch_size: images a pass.
-        workers: threads that decode images.
     """
-    images = list(rows["image_path"])
-    kept = dtype if tokens else None
-    identity = compute_identity(backbone, images) | {"tokens": kept}
-    starts = range(0, len(images), shard_size)
-    for number, first in enumerate(tqdm(starts, desc=folder.name, unit="shard", disable=None)):
-        chosen = images[first : first + shard_size]
-        header = identity | {"first": first, "count": len(chosen)}
-        path = folder / f"{number:05d}.safetensors"
-        if path.is_file() and _read_shard_header(path) == header:
-            continue
-        paths = [root / image for image in chosen]
-        tensors = _encode(paths, backbone, tokens, dtype, batch_size, workers)
-        write_tensors(path, tensors, header)
-    for surplus in sorted(folder.glob("*.safetensors"))[len(starts) :]:
-        surplus.unlink()  # of an earlier attempt with smaller shards
+    shards = []
+    for number, first in enumerate(range(0, len(rows), shard_size)):
+        chosen = rows.iloc[first : first + shard_size]
+        digests = tuple(chosen["sha256"])
+        shards.append(
+            Shard(
+                path=folder / f"{number:05d}.safetensors",
+                images=tuple(root / image for image in chosen["image_path"]),
+                digests=digests,
+                header=compute_identity(backbone, digests) | {"tokens": dtype},
+            )
+        )
+    return shards
 
 
-def _encode(
-    paths: Sequence[Path],
-    backbone: Backbone,
-    tokens: bool,
-    dtype: str,
-    batch_size: int,
-    workers: int,
-) -> dict[str, Tensor]:
-    """One shard's tensors."""
-    embeds, kept = [], []
-    for start in range(0, len(paths), batch_size):
-        pixels = load_pixels(paths[start : start + batch_size], backbone, workers)
-        image_embed, patch_tokens = encode_images(backbone, pixels)
-        embeds.append(image_embed.cpu())
-        if tokens:
-            kept.append(patch_tokens.to(getattr(torch, dtype)).cpu())
-    return {"image_embed": torch.cat(embeds)} | ({"patch_tokens": torch.cat(kept)} if kept else {})
+def check_space(shards: Sequence[Shard], folder: Path, backbone: Backbone) -> str:
+    """Refuse to begin what the disk has no room for; the answer says what is needed.
+
+    Args:
+        shards: those that are to be written.
+        folder: where to; its nearest folder that is there tells the disk.
+        backbone: the frozen CLIP.
+
+    Raises:
+        OSError: not enough room.
+    """
+    needed = sum(
+        len(shard.images) * count_image_bytes(backbone, shard.header["tokens"]) for shard in shards
+    )
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    images = sum(len(shard.images) for shard in shards)
+    said = f"{images} images to encode, {_to_gb(needed)} of {_to_gb(free)} free"
+    if needed > free - SPARE_BYTES:
+        raise OSError(
+            f"{said}: not enough room for features in {folder}. Make room, keep fewer patch tokens "
+            "(features.tokens: auxiliary or none) or smaller ones (features.dtype: int8)"
+        )
+    return said
 
 
-def open_category(folder: Path, expected: dict[str, Any]) -> CategoryFeatures:
+def _to_gb(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"
+
+
+def adopt_shards(shards: Sequence[Shard], earlier: Sequence[Path]) -> None:
+    """Copy files of an earlier store that fit; those of images that stayed where they were."""
+    known = {_to_key(read_shard_header(path)): path for path in earlier}
+    for shard in shards:
+        path = known.get(_to_key(shard.header))
+        if path is not None:
+            shard.path.parent.mkdir(parents=True, exist_ok=True)
+            partial = shard.path.with_suffix(".partial")
+            shutil.copyfile(path, partial)
+            partial.replace(shard.path)
+
+
+def _to_key(header: Mapping[str, Any]) -> str:
+    return json.dumps(header, sort_keys=True)
+
+
+def finish_category(folder: Path, rows: pd.DataFrame, shards: Sequence[Shard]) -> None:
+    """Write the index of rows, and remove what is not of these shards."""
+    table = rows[["image_path", "sha256"]].copy()
+    table["shard"] = [shard.path.name for shard in shards for _ in shard.images]
+    table["row"] = [row for shard in shards for row in range(len(shard.images))]
+    write_text(folder / ROWS, table.to_csv(index=False, lineterminator="\n"))
+    kept = {ROWS, *(shard.path.name for shard in shards)}
+    for path in folder.iterdir():
+        if path.name not in kept:
+            path.unlink()  # of an earlier attempt with smaller shards, or of a kill
+
+
+def open_category(folder: Path, expected: Mapping[str, Any]) -> CategoryFeatures:
     """The stored features of a category.
 
     Args:
@@ -167,31 +194,34 @@ def open_category(folder: Path, expected: dict[str, Any]) -> CategoryFeatures:
         raise FeatureMismatchError(f"{folder}: no features; run the features stage")
     shards, embeds, position, has_tokens = [], [], 0, True
     for path in paths:
-        header = _read_shard_header(path)
-        stored = {key: header.get(key) for key in expected}
-        if stored != expected or header.get("first") != position:
-            changed = [key for key in expected if stored[key] != expected[key]]
+        header = read_shard_header(path)
+        if not header:
+            raise FeatureMismatchError(f"{path} can not be read; run the features stage again")
+        count = len(header.get("images", ()))
+        awaited = {**expected, "images": expected["images"][position : position + count]}
+        if changed := _find_changes(header, awaited):
             raise FeatureMismatchError(
-                f"{path} was made with another {' and '.join(changed) or 'set of shards'}; "
+                f"{path} was made with another {' and '.join(changed)}; "
                 "run the features stage again"
             )
-        shards.append(Shard(path, position, header["count"]))
+        shards.append(StoredShard(path, position, count))
         has_tokens &= header["tokens"] is not None
         with safe_open(str(path), framework="pt") as file:
-            embeds.append(file.get_tensor("image_embed"))
-        position += header["count"]
-    if position != expected["total"]:
+            embeds.append(file.get_tensor(EMBEDS))
+        position += count
+    if position != len(expected["images"]):
         raise FeatureMismatchError(
-            f"{folder} holds {position} of {expected['total']} images; run the features stage again"
+            f"{folder} holds {position} of {len(expected['images'])} images; "
+            "run the features stage again"
         )
     return CategoryFeatures(torch.cat(embeds), tuple(shards), has_tokens)
 
 
-def _read_shard_header(path: Path) -> dict[str, Any]:
-    """A shard's header; empty when the file can not be read, so that it is written again."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return read_header(file.metadata())
-    except Exception as error:
-        log.warning("%s can not be read (%s)", path, error)
-        return {}
+def _find_changes(header: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """In what a header differs; parts of the backbone are named."""
+    changed = [name for name in expected if header.get(name) != expected[name]]
+    if "backbone" in changed and header.get("backbone"):
+        stored, wanted = header["backbone"], expected["backbone"]
+        parts = [name for name in wanted if stored.get(name) != wanted[name]]
+        changed[changed.index("backbone")] = f"backbone ({', '.join(parts) or 'setting'})"
+    return changed

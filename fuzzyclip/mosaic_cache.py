@@ -11,12 +11,13 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from fuzzyclip.backbone import Backbone
 from fuzzyclip.files import compute_sha256
+from fuzzyclip.packing import pack, unpack
+from fuzzyclip.shards import CODE
 from fuzzyclip.tensor_files import write_tensors
 
 #: Raise when the same images no longer give the same mosaic.
@@ -43,20 +44,19 @@ class MosaicCache:
         for image in images:
             if image not in self._digests:
                 self._digests[image] = compute_sha256(image)
-        parts = [str(FORMAT), self.backbone.fingerprint, self.dtype]
+        parts = [str(FORMAT), str(CODE), self.backbone.fingerprint, self.dtype]
         parts += [self._digests[image] for image in images]
         return self.folder / f"{hashlib.sha256('/'.join(parts).encode()).hexdigest()}.safetensors"
 
     def read(self, path: Path) -> Tensor | None:
         """Tokens (L, P, W), float32, or None where there are none; a broken file counts as none."""
         try:
-            kept: Tensor = load_file(path)["patch_tokens"]
+            return unpack(load_file(path))
         except Exception:
             return None
-        return kept.float()
 
     def write(self, path: Path, patch_tokens: Tensor) -> Tensor:
         """Keep tokens (L, P, W), and give them back as they will be read."""
-        kept = patch_tokens.cpu().to(getattr(torch, self.dtype))
-        write_tensors(path, {"patch_tokens": kept}, {"format": FORMAT})
-        return kept.float()
+        kept = pack(patch_tokens, self.dtype)
+        write_tensors(path, kept, {"format": FORMAT})
+        return unpack(kept)

@@ -1,7 +1,10 @@
-"""Image files to a batch as the backbone wants it."""
+"""Image files to batches as the backbone wants them.
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+Shapes: B images, S image size.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -10,15 +13,39 @@ from torch import Tensor
 from fuzzyclip.backbone import Backbone
 from fuzzyclip.datasets.images import load_image
 from fuzzyclip.encoding import preprocess
+from fuzzyclip.prefetch import prefetch
 
 
 def load_pixels(paths: Sequence[Path], backbone: Backbone, workers: int = 1) -> Tensor:
-    """Images as a batch, (B, 3, S, S). Decoding and resizing release the interpreter's lock."""
+    """Images as one batch, (B, 3, S, S)."""
+    return next(iterate_pixels([paths], backbone, workers=workers))
 
-    def load(path: Path) -> Tensor:
-        return preprocess(load_image(path), backbone)
 
-    if workers <= 1:
-        return torch.stack([load(path) for path in paths])
-    with ThreadPoolExecutor(workers) as pool:
-        return torch.stack(list(pool.map(load, paths)))
+def iterate_pixels(
+    batches: Sequence[Sequence[Path]],
+    backbone: Backbone,
+    *,
+    digests: Sequence[Sequence[str]] | None = None,
+    workers: int = 1,
+) -> Iterator[Tensor]:
+    """Batches (B, 3, S, S); the images of the next one are decoded while one is used.
+
+    Args:
+        batches: files of each batch.
+        backbone: the frozen CLIP.
+        digests: SHA-256 that each file must have; None does not look.
+        workers: threads. Decoding and resizing release the interpreter's lock.
+
+    Raises:
+        OSError: a file is missing, no image, or another one than `digests` says.
+    """
+    files = [path for batch in batches for path in batch]
+    expected = [digest for batch in digests for digest in batch] if digests else [None] * len(files)
+
+    def load(item: tuple[Path, str | None]) -> Tensor:
+        return preprocess(load_image(*item), backbone)
+
+    largest = max(map(len, batches), default=0)
+    loaded = prefetch(load, zip(files, expected, strict=True), ahead=largest, workers=workers)
+    for batch in batches:
+        yield torch.stack(list(islice(loaded, len(batch))))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fuzzyclip.backbone import Backbone, get_text_tower
 from fuzzyclip.encoding import count_tokens, embed_tokens, find_ends, run_text_tower, tokenize
+from fuzzyclip.prompt_tower import can_skip, run_prompts, run_start
 
 #: Sentence pairs of Table 9, (normal, abnormal); {} is [cluster], the stacked names. `o` rows of
 #: the table are the same sentences with "object" for the names.
@@ -88,6 +89,7 @@ class PromptLearner(nn.Module):
 
     sentence: Tensor
     end: Tensor
+    start: Tensor | None
 
     def __init__(self, backbone: Backbone, stack: str, shape: PromptShape, seed: int = 0) -> None:
         """Tokenise the two sentences and initialise the learnable tokens.
@@ -123,17 +125,31 @@ class PromptLearner(nn.Module):
         self.deep = nn.Parameter(deep.to(backbone.device))  # (M-1, 1 or 2, L, V)
         self.register_buffer("sentence", embedded, persistent=False)
         self.register_buffer("end", end, persistent=False)
+        start = run_start(backbone, embedded[0, 0]) if can_skip(backbone) else None
+        self.register_buffer("start", start, persistent=False)  # (N, V)
 
     def forward(self, backbone: Backbone) -> Tensor:
         """Text features of the two prompts, (2, D): normal, abnormal; not normalised."""
+        if self.start is None:
+            return self.forward_plainly(backbone)
+        x, end = self._fill_words()
+        deep = self.deep.expand(-1, 2, -1, -1)
+        inserted = self.shape.attachment == "insert"
+        return run_prompts(backbone, x, end, self.start, deep, inserted)
+
+    def forward_plainly(self, backbone: Backbone) -> Tensor:
+        """The same through every position of every block, for towers of another make."""
+        x, end = self._fill_words()
+        return run_text_tower(backbone, x, end, self._attach)
+
+    def _fill_words(self) -> tuple[Tensor, Tensor]:
+        """Embedded prompts (2, T, V), and where they will end in the last block, (2,)."""
         rows = [
             torch.cat((row[:1], ctx, row[1 + len(ctx) :]))
             for row, ctx in zip(self.sentence, self.ctx, strict=True)
         ]
-        x = torch.stack(rows)  # (2, T, V)
         inserted = self.shape.attachment == "insert" and len(self.deep) > 0
-        end = self.end + self.deep_tokens if inserted else self.end
-        return run_text_tower(backbone, x, end, self._attach)
+        return torch.stack(rows), self.end + self.deep_tokens if inserted else self.end
 
     def _attach(self, block: int, x: Tensor) -> Tensor:
         """Put the deep tokens of this block, counted from 0, in place; none in the first."""

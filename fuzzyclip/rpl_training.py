@@ -61,16 +61,19 @@ def train_prompts(
     images, labels = normalise(image_embed).to(device), label.to(device)
     target = stacked_embed.T.detach().to(device)  # (2, D)
 
-    def compute_losses(rows: Sequence[int], epoch: int) -> dict[str, Tensor]:
+    def load(rows: Sequence[int], epoch: int) -> list[int]:
         del epoch  # no augmentation: the class feature of an image never changes
+        return list(rows)
+
+    def compute_losses(batch: list[int]) -> dict[str, Tensor]:
         text_embed = normalise(learner(backbone))  # (2, D)
-        batch = list(rows)
         cls = compute_classification(images[batch], text_embed, labels[batch], temperature)
         text = compute_text_regularisation(text_embed, target)
         return {"loss": cls + text_weight * text, "cls": cls, "text": text}
 
     curve = train(
         learner,
+        load,
         compute_losses,
         count=len(images),
         epochs=epochs,

@@ -6,7 +6,7 @@ layers stand between tokens and text.
 Shapes: B images of a batch, N of a category, K clusters, D embedding width, S image size.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,23 +56,49 @@ class Scorer:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a scorer gives for a category: maps (N, S, S), image scores (N,), weights (N, K)."""
+    """What a scorer gives for N images: maps (N, S, S), image scores (N,), weights (N, K)."""
 
     maps: NDArray[np.float32]
     image_scores: NDArray[np.float32]
     weights: NDArray[np.float32] | None
 
 
-def build_untrained(backbone: Backbone, prompt: str, text_embed: Tensor) -> Scorer:
-    """A row without training: CLIP's own projection of the tokens against a text feature (D, 2)."""
+def share_projection(backbone: Backbone) -> Callable[[Tensor], Tensor]:
+    """`project_tokens` for several untrained rows: a batch that all of them see is projected once.
+
+    It remembers the last batch, by identity.
+    """
+    last: list[Tensor] = []
+
+    def project(patch_tokens: Tensor) -> Tensor:
+        if not last or last[0] is not patch_tokens:
+            last[:] = [patch_tokens, project_tokens(backbone, patch_tokens)]
+        return last[1]
+
+    return project
+
+
+def build_untrained(
+    backbone: Backbone,
+    prompt: str,
+    text_embed: Tensor,
+    project: Callable[[Tensor], Tensor] | None = None,
+) -> Scorer:
+    """A row without training: CLIP's own projection of the tokens against a text feature (D, 2).
+
+    Args:
+        backbone: the frozen CLIP.
+        prompt: for the record.
+        text_embed: (D, 2).
+        project: from `share_projection`; None projects for this row alone.
+    """
     size = (backbone.image_size, backbone.image_size)
     text = text_embed.to(backbone.device)
+    projection = project or share_projection(backbone)
 
     def compute_map(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
         del image_embed
-        return sum_maps(
-            compute_maps(project_tokens(backbone, patch_tokens), text, backbone.grid, size)
-        )
+        return sum_maps(compute_maps(projection(patch_tokens), text, backbone.grid, size))
 
     return Scorer(
         prompt=prompt,
@@ -123,31 +149,34 @@ def build_trained(
 
 
 @torch.no_grad()
-def score_category(
-    scorer: Scorer,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    backbone: Backbone,
-    sigma: float = 0.0,
+def score_batch(
+    scorer: Scorer, patch_tokens: Tensor, image_embed: Tensor, backbone: Backbone, sigma: float = 0
 ) -> Scores:
-    """Run one scorer over a category.
+    """Run one scorer over a batch.
 
     Args:
         scorer: the row.
-        batches: patch tokens (B, L, P, W) and class features (B, D), in index order.
+        patch_tokens: (B, L, P, W), on the backbone's device.
+        image_embed: (B, D), not normalised.
         backbone: the frozen CLIP.
         sigma: Gaussian smoothing of the maps in pixels.
     """
-    maps, scores, weights = [], [], []
-    for tokens, embeds in batches:
-        image_embed = normalise(embeds.to(backbone.device))
-        patch_maps = scorer.compute_map(tokens.to(backbone.device), image_embed)
-        maps.append(smooth(patch_maps.cpu().numpy(), sigma))
-        scores.append(scorer.compute_score(image_embed).cpu().numpy())
-        if scorer.compute_weights is not None:
-            weights.append(scorer.compute_weights(image_embed).cpu().numpy())
+    embeds = normalise(image_embed.to(backbone.device))
+    maps = scorer.compute_map(patch_tokens, embeds)
+    weigh = scorer.compute_weights
     return Scores(
-        maps=np.concatenate(maps),
-        image_scores=np.concatenate(scores),
+        maps=smooth(maps.cpu().numpy(), sigma),
+        image_scores=scorer.compute_score(embeds).cpu().numpy(),
+        weights=None if weigh is None else weigh(embeds).cpu().numpy(),
+    )
+
+
+def join_scores(batches: Sequence[Scores]) -> Scores:
+    """Scores of batches as those of all images."""
+    weights = [one.weights for one in batches if one.weights is not None]
+    return Scores(
+        maps=np.concatenate([one.maps for one in batches]),
+        image_scores=np.concatenate([one.image_scores for one in batches]),
         weights=np.concatenate(weights) if weights else None,
     )
 

@@ -3,16 +3,20 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from fuzzyclip.files import replace_file
+from fuzzyclip.prefetch import prefetch
 
-#: `compute_losses(rows, epoch)` gives named losses of one batch; "loss" is what is minimised.
-ComputeLosses = Callable[[Sequence[int], int], dict[str, Tensor]]
+Batch = TypeVar("Batch")
+#: `load(rows, epoch)` gives one batch; it is called in a thread, while the step before it runs.
+Load = Callable[[Sequence[int], int], Batch]
+#: `compute_losses(batch)` gives named losses; "loss" is what is minimised.
+ComputeLosses = Callable[[Batch], dict[str, Tensor]]
 #: One step of a training curve: epoch and step from 1, and the losses.
 CurveRow = dict[str, float]
 
@@ -34,7 +38,8 @@ def plan_batches(count: int, epochs: int, batch_size: int, seed: int) -> list[li
 
 def train(
     module: nn.Module,
-    compute_losses: ComputeLosses,
+    load: Load[Batch],
+    compute_losses: ComputeLosses[Batch],
     *,
     count: int,
     epochs: int,
@@ -49,6 +54,7 @@ def train(
 
     Args:
         module: its parameters that require a gradient are trained.
+        load: see `Load`. Two batches are in memory: the step's own and the next one.
         compute_losses: see `ComputeLosses`.
         count: number of training rows.
         epochs: passes over them; the last state is kept, none is chosen on test data.
@@ -68,9 +74,11 @@ def train(
     plan = plan_batches(count, epochs, batch_size, seed)
     steps = [(epoch, rows) for epoch, batches in enumerate(plan, 1) for rows in batches]
     saved = time.monotonic()
-    progress = tqdm(steps[len(curve) :], desc=description, unit="step", disable=None)
-    for step, (epoch, rows) in enumerate(progress, len(curve) + 1):
-        losses = compute_losses(rows, epoch)
+    left = steps[len(curve) :]
+    batches = prefetch(lambda step: load(step[1], step[0]), left, ahead=1)
+    progress = tqdm(left, desc=description, unit="step", disable=None)
+    for step, ((epoch, _), batch) in enumerate(zip(progress, batches, strict=True), len(curve) + 1):
+        losses = compute_losses(batch)
         optimizer.zero_grad()
         losses["loss"].backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -1,12 +1,16 @@
 """The run's frozen CLIP, built from the parameters that the stages share."""
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
 from fuzzyclip.backbone import Backbone, load_backbone
-from fuzzyclip.encoding import count_tokens, encode_text
+from fuzzyclip.encoding import count_tokens
 from fuzzyclip.text import encode_stack
+from fuzzyclip.text_cache import TextCache
+from stages import paths
 from stages.schema import Params
 
 #: What a stage that loads the backbone declares.
@@ -15,10 +19,16 @@ CLIP_PARAMS = ("backbone", "backbones.${backbone}")
 
 def load_clip(params: Params) -> Backbone:
     """The backbone named by `backbone`."""
+    return prepare_clip(params)()
+
+
+def prepare_clip(params: Params) -> Callable[[], Backbone]:
+    """`load_clip` without its parameters, to be called in another process, in any folder."""
     chosen = params.backbones[params.backbone]
-    return load_backbone(
-        chosen.model,
-        chosen.weights,
+    return partial(
+        load_backbone,
+        _make_absolute(chosen.model),
+        _make_absolute(chosen.weights),
         image_size=chosen.image_size,
         blocks=chosen.blocks,
         activation=chosen.activation,
@@ -29,7 +39,18 @@ def load_clip(params: Params) -> Backbone:
         allow_unverified=params.allow_unverified,
         device=params.machine.device,
         precision=chosen.precision,
+        compiled=params.machine.compile,
     )
+
+
+def _make_absolute(name: str) -> str:
+    """A file's path from the root; open_clip's names stay."""
+    return str(Path(name).absolute()) if Path(name).is_file() else name
+
+
+def open_texts(backbone: Backbone) -> TextCache:
+    """Text features of single strings, which all stages share."""
+    return TextCache(paths.TEXTS, backbone)
 
 
 def encode_names(
@@ -38,7 +59,7 @@ def encode_names(
     """T(prefix + stacked names + suffix) under the `text` parameters, (D, 2)."""
     return encode_stack(
         names,
-        partial(encode_text, backbone),
+        open_texts(backbone).encode,
         partial(count_tokens, backbone),
         context_length=backbone.context_length,
         separator=params.text.separator,

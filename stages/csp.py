@@ -5,11 +5,11 @@ from torch import Tensor
 
 from fuzzyclip.backbone import Backbone
 from fuzzyclip.csp import Scored, choose_partition, project_points, score_partitions
-from fuzzyclip.encoding import encode_text, normalise
+from fuzzyclip.encoding import normalise
 from fuzzyclip.files import write_json
 from fuzzyclip.text import stack_names
 from stages import paths
-from stages.clip import CLIP_PARAMS, encode_names, load_clip
+from stages.clip import CLIP_PARAMS, encode_names, load_clip, open_texts
 from stages.members import open_auxiliary, read_manifest
 from stages.params import load_params
 from stages.run import run_stage
@@ -64,7 +64,8 @@ def compute_points(backbone: Backbone, params: Params, key: str, names: list[str
     """One unit vector a category, (N, D) or (N, 2D) for `both`; see `csp.points`."""
     kind = params.csp.points
     if kind == "bare":
-        return normalise(encode_text(backbone, [f"a photo of a {name}." for name in names])).cpu()
+        sentences = [f"a photo of a {name}." for name in names]
+        return normalise(open_texts(backbone).encode(sentences)).cpu()
     if kind == "image":
         auxiliary = open_auxiliary(key, backbone)
         embeds, owners = normalise(auxiliary.image_embed), auxiliary.rows["name"].to_numpy()

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fuzzyclip.backbone import Backbone
 from fuzzyclip.datasets.index_file import read_index
-from fuzzyclip.features import CategoryFeatures, compute_identity, open_category
+from fuzzyclip.features import CategoryFeatures, open_category
+from fuzzyclip.shards import compute_identity
 from stages import paths
 
 
@@ -56,7 +57,7 @@ def open_dataset(
     """
     frame = read_index(paths.index(dataset))
     rows = frame[(frame["split"] == "test") & (frame["category"] == category)].copy()
-    identity = compute_identity(backbone, list(rows["image_path"]))
+    identity = compute_identity(backbone, list(rows["sha256"]))
     features = open_category(paths.features(dataset) / category, identity)
     root = paths.raw(dataset).as_posix()
     rows["image_path"] = [f"{root}/{path}" for path in rows["image_path"]]

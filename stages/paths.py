@@ -21,6 +21,8 @@ SCRATCH = Path("scratch")
 BEFORE_EXPERIMENTS = SCRATCH / "before-experiments"
 #: Encoded mosaics; safe to delete.
 MOSAICS = SCRATCH / "mosaics"
+#: Encoded prompts; safe to delete.
+TEXTS = SCRATCH / "texts.sqlite"
 #: Seconds and memory of each stage; differs from run to run, so no stage depends on it.
 TIMING = Path("timing")
 
@@ -103,6 +105,11 @@ def category_metrics(dataset: str) -> Path:
 def results(dataset: str) -> Path:
     """Folder of image scores and selected anomaly maps of a dataset."""
     return RESULTS / dataset
+
+
+def bounds(dataset: str) -> Path:
+    """Bounds of pixel metrics that are estimates; there only with streaming metrics."""
+    return results(dataset) / "bounds.csv"
 
 
 def timing(stage: str) -> Path:

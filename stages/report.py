@@ -119,6 +119,7 @@ def write_tables(
     titles = {name: name_dataset(name, info) for name, info in tested.items()}
     printed = collect_printed(read_catalog()) if paper else None
     notes = [FORM_NOTE, *([PRINTED_NOTE] if paper else [])]
+    notes += describe_estimates(tested)
     notes += [SAMPLE_DATA_NOTE] if params.data.source == "sample" else []
     notes += [SAMPLE_CLIP_NOTE] if params.backbone == "sample" else []
     summary = ["# Results", "", *(f"> {note}" for note in notes), ""]
@@ -147,6 +148,19 @@ def write_tables(
         pretty = frame[columns].rename(columns={"good": "normal", "bad": "anomalous"})
         text = f"{titles[dataset]}, by category\n\n{to_markdown(pretty)}"
         write_text(paths.TABLES / "categories" / f"{dataset}.md", text)
+
+
+def describe_estimates(tested: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What is to be said of pixel metrics that are not exact."""
+    streamed = [name for name, info in tested.items() if info["pixel_metrics"] == "streaming"]
+    if not streamed:
+        return []
+    widths = []
+    for name in streamed:
+        bounds = pd.read_csv(paths.bounds(name)) if paths.bounds(name).is_file() else pd.DataFrame()
+        widths += [] if bounds.empty else [(bounds["high"] - bounds["low"]).max()]
+    error = max(widths, default=0.0)
+    return [f"Pixel metrics are estimates; the exact values are within {error:.4f} of them."]
 
 
 def name_dataset(key: str, info: dict[str, Any]) -> str:

@@ -60,12 +60,29 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Ray(Section):
+    """Where the engine `ray` runs; see `fuzzyclip.ray_engine`."""
+
+    address: str | None
+    actors: Count | None
+
+
 class Machine(Section):
     """How the work is done, never what comes out; no stage depends on it."""
 
     device: str
     batch_size: Count
     workers: Count
+    compile: bool
+    engine: Literal["local", "ray"]
+    ray: Ray
+
+    @model_validator(mode="after")
+    def _check_device(self) -> "Machine":
+        """Ray chooses the GPU; an actor sees that one alone."""
+        if self.engine == "ray" and self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"device {self.device!r}: with the engine ray it is auto, cpu or cuda")
+        return self
 
 
 class Data(Section):
@@ -119,7 +136,7 @@ class Features(Section):
     """What the feature store keeps."""
 
     tokens: Literal["all", "auxiliary", "none"]
-    dtype: Literal["float32", "float16", "bfloat16"]
+    dtype: Literal["float32", "float16", "bfloat16", "int8"]
     shard_size: Count
 
 
@@ -185,9 +202,10 @@ class Rpl(Section):
 
 
 class Evaluation(Section):
-    """What is evaluated beside the metrics."""
+    """What is evaluated, and how."""
 
     rows: list[Literal["precise", "object", "stacked", "stacked_auxiliary", "fuzzyclip"]]
+    pixel_metrics: Literal["exact", "streaming"]
     overlays: Seed
 
 

@@ -10,7 +10,13 @@ from fuzzyclip.backbone import Backbone
 from fuzzyclip.efa import Heads
 from fuzzyclip.encoding import normalise
 from fuzzyclip.rows import TRAINED
-from fuzzyclip.scoring import Scorer, build_trained, build_untrained, describe_test_prompt
+from fuzzyclip.scoring import (
+    Scorer,
+    build_trained,
+    build_untrained,
+    describe_test_prompt,
+    share_projection,
+)
 from fuzzyclip.text import stack_names
 from stages.clip import encode_names
 from stages.schema import Params
@@ -57,11 +63,13 @@ class SharedTexts:
     def build_scorers(self, category: str) -> dict[str, Scorer]:
         """A scorer for each row of the tables, for one category by its prompt name."""
         scorers: dict[str, Scorer] = {}
+        project = share_projection(self.backbone)
         for name in self.rows:
             if name == "precise":
-                scorers[name] = build_untrained(self.backbone, category, self._encode([category]))
+                own = self._encode([category])
+                scorers[name] = build_untrained(self.backbone, category, own, project)
             elif name in self.shared:
-                scorers[name] = build_untrained(self.backbone, *self.shared[name])
+                scorers[name] = build_untrained(self.backbone, *self.shared[name], project)
             else:
                 for epoch, heads in self.earlier.items():
                     scorers[name_epoch(epoch)] = self._build_trained(category, heads)

@@ -5,10 +5,15 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Arguments, paths, logging, safe writing: edits change no result, so no stage depends on them.
+#: Arguments, paths, logging, safe writing, threads, copies: edits change no result, so no stage
+#: depends on them.
 PLUMBING = {
     "fuzzyclip/files.py",
+    "fuzzyclip/prefetch.py",
+    "fuzzyclip/ray_engine.py",
+    "fuzzyclip/transfers.py",
     "stages/__init__.py",
+    "stages/earlier.py",
     "stages/params.py",
     "stages/paths.py",
     "stages/run.py",

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fuzzyclip.backbone import OPENAI_MEAN, OPENAI_STD, build_model, load_backbone, read_channels
+from fuzzyclip.backbone import build_model, load_backbone
 from fuzzyclip.efa import Heads, compute_ensemble_map
 from fuzzyclip.encoding import (
     count_tokens,
@@ -24,8 +24,9 @@ from fuzzyclip.encoding import (
     tokenize,
 )
 from fuzzyclip.files import compute_sha256
+from fuzzyclip.model_configs import OPENAI_MEAN, OPENAI_STD, read_channels
 from fuzzyclip.rpl import PromptLearner, PromptShape, write_sentences
-from fuzzyclip.scoring import build_untrained, score_category
+from fuzzyclip.scoring import build_untrained, score_batch
 from fuzzyclip.text import PromptTooLongError, encode_name
 from fuzzyclip.towers import SUPPORTED, check_towers, read_image_tower
 from fuzzyclip.weights import WeightsError
@@ -226,9 +227,10 @@ def test_prompts_give_the_models_text_feature(family):
     padded = backbone.tokenizer(PROMPTS)
     expected = backbone.model.encode_text(padded)
     assert not torch.allclose(expected[0], expected[1], atol=1e-3)
-    for size in (256, 1):
-        actual = encode_text(backbone, PROMPTS, batch_size=size)
-        assert torch.allclose(actual, expected, atol=1e-5)
+    actual = encode_text(backbone, PROMPTS)
+    assert torch.allclose(actual, expected, atol=1e-5)
+    for row, prompt in enumerate(PROMPTS):
+        assert torch.equal(encode_text(backbone, [prompt])[0], actual[row])
     cut = tokenize(backbone, PROMPTS).shape[1] < padded.shape[1]
     assert cut == (family[2] not in ("SigLIP2", "CLIPA", "custom blocks", "timm, class token"))
 
@@ -255,7 +257,7 @@ def test_maps_have_the_images_size(family):
     text = encode_name("bottle", lambda prompts: encode_text(backbone, prompts), "single")
     image_embed, patch_tokens = encode_images(backbone, draw(backbone))
     scorer = build_untrained(backbone, "bottle", text)
-    scores = score_category(scorer, [(patch_tokens, image_embed)], backbone)
+    scores = score_batch(scorer, patch_tokens, image_embed, backbone)
     size = (backbone.image_size, backbone.image_size)
     assert scores.maps.shape == (2, *size)
     assert scores.maps.std() > 1e-4

@@ -1,9 +1,11 @@
 """The pipeline as DVC runs it, in a temporary repository with two small datasets."""
 
+import io
 import json
 import os
 import sys
 
+import pandas as pd
 import pytest
 import yaml
 from pipelines import list_runs, make_repository, ran, run, shrink
@@ -76,6 +78,39 @@ def test_penalty_reruns_only_what_its_partition_changes(pipeline):
     recorded = list_runs(folder)
     assert [one.data.params["csp.penalty"] for one in recorded] == ["0.1", "0.2"]
     assert recorded[1].data.tags["dvc.exp_name"] == "penalty"
+
+
+def test_streaming_metrics_bound_the_exact_ones(pipeline):
+    folder, _ = pipeline
+    exact = pd.read_csv(io.StringIO(run(folder, "git", "show", "HEAD:metrics/categories/sdd.csv")))
+    arguments = ("-S", "evaluation.pixel_metrics=streaming")
+    output = run(folder, "dvc", "exp", "run", "-n", "streaming", *arguments)
+    assert set(ran(output)) == {"evaluate@sdd", "report", "track"}
+    bounds = pd.read_csv(folder / "results/sdd/bounds.csv")
+    assert len(bounds) == 5 * len(exact)
+    for line in bounds.itertuples():
+        value = exact.loc[exact["row"] == line.row, line.metric].item()
+        assert line.low - 1e-4 <= value <= line.high + 1e-4
+        assert line.high - line.low < 1
+    estimates = pd.read_csv(folder / "metrics/categories/sdd.csv")
+    assert estimates["image_auroc"].tolist() == exact["image_auroc"].tolist()
+    assert "Pixel metrics are estimates" in (folder / "metrics/tables/summary.md").read_text()
+    assert not list((folder / "scratch").glob("maps-*"))
+    run(folder, "git", "checkout", "-q", ".")
+    run(folder, "dvc", "checkout")
+
+
+def test_a_stage_that_runs_again_takes_over_what_is_still_right(pipeline):
+    folder, _ = pipeline
+    before = read_store(folder)
+    output = run(folder, "dvc", "repro", "--force", "--single-item", "features@sdd")
+    assert "features@sdd" in ran(output)
+    assert "0 images to encode" in output
+    assert read_store(folder) == before
+
+
+def read_store(folder):
+    return {path.name: path.read_bytes() for path in (folder / "features/sdd").rglob("*.*")}
 
 
 def test_forced_partition_retrains_layers_but_not_prompts(pipeline):

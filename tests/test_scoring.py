@@ -10,7 +10,8 @@ from fuzzyclip.scoring import (
     build_trained,
     build_untrained,
     describe_test_prompt,
-    score_category,
+    join_scores,
+    score_batch,
 )
 
 
@@ -45,6 +46,11 @@ def map_by_hand(mapped, text_embed, size=32):
 def score_by_hand(embed, text_embed):
     unit = embed / embed.norm()
     return torch.sigmoid(100 * (unit @ text_embed[:, 1] - unit @ text_embed[:, 0]))
+
+
+def score_category(scorer, batches, backbone, sigma=0.0):
+    """All batches of a category."""
+    return join_scores([score_batch(scorer, *batch, backbone, sigma) for batch in batches])
 
 
 def test_a_row_without_training_is_clips_own_projection(tiny, batches, text_embed):

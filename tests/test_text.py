@@ -1,6 +1,7 @@
 """CPE and stacked prompts: counts, lengths, and features against a loop over open_clip's own."""
 
 from functools import partial
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -8,8 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fuzzyclip import sample
+from fuzzyclip.backbone import load_backbone
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.encoding import count_tokens, encode_text, tokenize
+from fuzzyclip.files import compute_sha256
 from fuzzyclip.text import (
     ABNORMAL_STATES,
     NORMAL_STATES,
@@ -71,6 +75,38 @@ def test_the_ensemble_has_245_and_175_prompts():
     assert build_prompts("pill", ABNORMAL_STATES, "single") == [
         f"a photo of a {state.format('pill')}." for state in ABNORMAL_STATES
     ]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=40), st.randoms())
+def test_a_prompts_feature_is_the_same_bits_in_any_company(tiny, prompts, random):
+    together = encode_text(tiny, prompts)
+    order = random.sample(range(len(prompts)), len(prompts))
+    assert torch.equal(encode_text(tiny, [prompts[row] for row in order]), together[order])
+    row = order[0]
+    assert torch.equal(encode_text(tiny, [prompts[row]])[0], together[row])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_no_place_in_a_pass_of_the_sample_model_changes_a_bit(threads):
+    folder = Path(sample.__file__).parent / "weights"
+    model, weights = str(folder / "model.json"), folder / "model.safetensors"
+    small = load_backbone(
+        model,
+        str(weights),
+        image_size=144,
+        blocks=(8,),
+        sha256=compute_sha256(weights),
+        device="cpu",
+    )
+    torch.set_num_threads(threads)
+    prompts = build_prompts("metal_nut", NORMAL_STATES)  # passes of several lengths
+    first = encode_text(small, prompts)
+    for shift in range(1, 17):  # every place of a pass, and one beyond
+        moved = encode_text(small, prompts[shift:] + prompts[:shift])
+        assert torch.equal(moved.roll(shift, dims=0), first)
+    for row in range(0, len(prompts), 16):
+        assert torch.equal(encode_text(small, [prompts[row]])[0], first[row])
 
 
 @pytest.mark.parametrize("name", ["bottle", "candle capsules pipe_fryum"])

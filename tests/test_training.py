@@ -1,5 +1,7 @@
 """The shared training loop: its plan, Adam by hand, and resuming to the bit."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -25,7 +27,8 @@ def make_losses(module, seen=None, kill_after=None):
     """Squared error of a batch; keeps the rows it saw, and may die before a step."""
     seen = [] if seen is None else seen
 
-    def compute_losses(rows, epoch):
+    def compute_losses(batch):
+        rows, epoch = batch
         if len(seen) == kill_after:
             raise Killed
         seen.append((epoch, list(rows)))
@@ -33,6 +36,11 @@ def make_losses(module, seen=None, kill_after=None):
         return {"loss": squared, "half": squared / 2}
 
     return compute_losses
+
+
+def load(rows, epoch):
+    """A batch of the tests is its plan."""
+    return rows, epoch
 
 
 def test_every_epoch_sees_every_row_once():
@@ -47,7 +55,7 @@ def test_every_epoch_sees_every_row_once():
 
 def test_the_loss_falls_and_every_step_is_in_the_curve():
     module, seen = start_module(), []
-    curve = training.train(module, make_losses(module, seen), **SETTINGS | {"epochs": 40})
+    curve = training.train(module, load, make_losses(module, seen), **SETTINGS | {"epochs": 40})
     assert [row["step"] for row in curve] == list(range(1, 121))
     assert [row["epoch"] for row in curve] == [epoch for epoch, _ in seen]
     assert curve[-1]["loss"] < 0.05 * curve[0]["loss"]
@@ -57,7 +65,7 @@ def test_the_loss_falls_and_every_step_is_in_the_curve():
 
 def test_steps_are_adams_with_the_inherited_momenta():
     module = start_module()
-    training.train(module, make_losses(module), **SETTINGS | {"epochs": 1})
+    training.train(module, load, make_losses(module), **SETTINGS | {"epochs": 1})
     weight, bias = (one.detach().double() for one in start_module().parameters())
     value = torch.cat((weight.flatten(), bias))
     mean, square = torch.zeros(4).double(), torch.zeros(4).double()
@@ -76,16 +84,18 @@ def test_steps_are_adams_with_the_inherited_momenta():
 def test_a_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch, kill_after):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)  # one after every step
     whole = start_module()
-    expected = training.train(whole, make_losses(whole), **SETTINGS)
+    expected = training.train(whole, load, make_losses(whole), **SETTINGS)
 
     checkpoint, killed = tmp_path / "run" / "efa.pt", start_module()
     losses = make_losses(killed, kill_after=kill_after)
     with pytest.raises(Killed):
-        training.train(killed, losses, **SETTINGS, checkpoint=checkpoint)
+        training.train(killed, load, losses, **SETTINGS, checkpoint=checkpoint)
     resumed, seen = nn.Linear(3, 1), []  # another start: the checkpoint must win over it
     if kill_after == 0:
         resumed = start_module()
-    curve = training.train(resumed, make_losses(resumed, seen), **SETTINGS, checkpoint=checkpoint)
+    curve = training.train(
+        resumed, load, make_losses(resumed, seen), **SETTINGS, checkpoint=checkpoint
+    )
     assert len(seen) == 9 - kill_after
     assert curve == expected
     assert torch.equal(resumed.weight, whole.weight)
@@ -96,9 +106,11 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch, kill_after)
 def test_a_finished_checkpoint_trains_no_further(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
     module, seen = start_module(), []
-    first = training.train(module, make_losses(module), **SETTINGS, checkpoint=tmp_path / "c.pt")
+    first = training.train(
+        module, load, make_losses(module), **SETTINGS, checkpoint=tmp_path / "c.pt"
+    )
     again = training.train(
-        module, make_losses(module, seen), **SETTINGS, checkpoint=tmp_path / "c.pt"
+        module, load, make_losses(module, seen), **SETTINGS, checkpoint=tmp_path / "c.pt"
     )
     assert again == first
     assert not seen
@@ -106,5 +118,34 @@ def test_a_finished_checkpoint_trains_no_further(tmp_path, monkeypatch):
 
 def test_no_checkpoint_before_its_time(tmp_path):
     module = start_module()
-    training.train(module, make_losses(module), **SETTINGS, checkpoint=tmp_path / "c.pt")
+    training.train(module, load, make_losses(module), **SETTINGS, checkpoint=tmp_path / "c.pt")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_next_batch_is_loaded_while_a_step_runs():
+    module, events, second = start_module(), [], threading.Event()
+
+    def note(rows, epoch):
+        events.append("load")
+        if len(events) == 2:
+            second.set()
+        return rows, epoch
+
+    losses = make_losses(module)
+
+    def compute_losses(batch):
+        assert second.wait(5)  # it comes although this step is not done
+        return losses(batch)
+
+    training.train(module, note, compute_losses, **SETTINGS | {"epochs": 1})
+    assert events == ["load"] * 3
+
+
+def test_a_batch_that_cannot_be_loaded_ends_the_training():
+    module = start_module()
+
+    def broken(rows, epoch):
+        raise OSError("a.png: not a readable image")
+
+    with pytest.raises(OSError, match="not a readable"):
+        training.train(module, broken, make_losses(module), **SETTINGS)

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from fuzzyclip.alignment import compute_alignment_losses
 from fuzzyclip.backbone import load_backbone
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.efa import Heads
-from fuzzyclip.efa_training import compute_alignment_losses
 from fuzzyclip.encoding import count_tokens, encode_images, encode_text, normalise, preprocess
 from fuzzyclip.rpl import PromptLearner, PromptShape
-from fuzzyclip.scoring import build_trained, build_untrained, score_category
+from fuzzyclip.scoring import build_trained, build_untrained, score_batch
 from fuzzyclip.text import encode_name, encode_stack, stack_names
 
 pytestmark = pytest.mark.slow
@@ -76,7 +76,7 @@ def test_one_pass_from_image_to_map_and_score(large, features, text_embeds):
     trained = build_trained(large, "x", heads, text_embeds, text_embeds[:, :, 0], 100.0, learned)
     untrained = build_untrained(large, "x", text_embeds[0])
     for scorer in (trained, untrained):
-        scores = score_category(scorer, [(features[1], features[0])], large)
+        scores = score_batch(scorer, features[1], features[0], large)
         assert scores.maps.shape == (1, 518, 518)
         assert 0 <= scores.maps.min() <= scores.maps.max() <= 4  # four softmax maps are summed
         assert scores.image_scores.shape == (1,)

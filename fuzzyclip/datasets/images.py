@@ -23,7 +23,7 @@ class ImageFacts(NamedTuple):
     sha256: str
 
 
-def _open(path: Path, content: bytes | None = None) -> Image.Image:
+def _open(path: Path | str, content: bytes | None = None) -> Image.Image:
     """Decode a whole image file; every failure becomes an OSError that names the file."""
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as image:
@@ -36,19 +36,38 @@ def _open(path: Path, content: bytes | None = None) -> Image.Image:
         raise OSError(f"{path}: not a readable image ({reason})") from error
 
 
-def load_image(path: Path) -> Image.Image:
+def load_image(path: Path, sha256: str | None = None) -> Image.Image:
     """Load an image as RGB; gray images (MVTec's grid, screw, zipper; DAGM) get three channels.
 
     Args:
         path: image file.
+        sha256: digest that the file must have, as the index keeps it; None does not look.
 
     Returns:
         PIL image of mode RGB, size (W, H).
 
     Raises:
-        OSError: the file is missing, truncated or no image; names the file.
+        OSError: the file is missing, truncated, no image or another one; names the file.
     """
-    return _open(path).convert("RGB")
+    if sha256 is None:
+        return _open(path).convert("RGB")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise OSError(f"{path}: not the file that was indexed; build the index again")
+    return _open(path, content).convert("RGB")
+
+
+def decode_image(content: bytes, name: str) -> Image.Image:
+    """An image as `load_image` gives it, from the bytes of its file.
+
+    Args:
+        content: the whole file.
+        name: of the file, for errors.
+
+    Raises:
+        OSError: truncated or no image; names the file.
+    """
+    return _open(name, content).convert("RGB")
 
 
 def examine_image(path: Path) -> ImageFacts:

@@ -179,7 +179,7 @@ def _drop(
 
 def _make_frame(rows: Sequence[IndexRow], facts: Sequence[ImageFacts]) -> pd.DataFrame:
     """Sorted index table."""
-    records = [(*row, one.width, one.height) for row, one in zip(rows, facts, strict=True)]
+    records = [(*row, *one) for row, one in zip(rows, facts, strict=True)]
     frame = pd.DataFrame(records, columns=list(INDEX_COLUMNS)).astype(COLUMN_TYPES)
     return frame.sort_values(["category", "split", "image_path"], ignore_index=True)
 

@@ -18,6 +18,7 @@ INDEX_COLUMNS = (
     "defect",  # "good" for normal images, else the dataset's own name of the defect
     "width",
     "height",
+    "sha256",  # of the image file; the feature store is bound to it
 )
 GOOD = "good"
 SUFFIXES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")

@@ -6,17 +6,16 @@ from typing import Any, NamedTuple
 import timm
 import torch
 
-from fuzzyclip.backbone import read_model_config
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.index_file import read_info
+from fuzzyclip.model_configs import read_model_config
+from fuzzyclip.packing import count_bytes
 from fuzzyclip.sample.archives import sample_categories
 from stages import paths
 from stages.experiments.archive import is_done
 from stages.experiments.catalog import Catalog
 from stages.experiments.plan import Run
 from stages.params import choose
-
-BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 class Cost(NamedTuple):
@@ -107,6 +106,5 @@ def measure_image(params: Mapping[str, Any]) -> int:
         patch, width = trunk.patch_embed.patch_size[0], trunk.embed_dim
     else:
         patch, width = vision["patch_size"], vision["width"]
-    patches = (settings["image_size"] // patch) ** 2
-    tokens = patches * width * BYTES[params["features"]["dtype"]]
-    return int(embed + len(settings["blocks"]) * tokens)
+    tokens = len(settings["blocks"]) * (settings["image_size"] // patch) ** 2
+    return embed + count_bytes(tokens, width, params["features"]["dtype"])

@@ -1,0 +1,81 @@
+"""Seconds of the commands that are typed most: `python benchmarks/commands.py`, in a checkout.
+
+The median of five runs each, after one that warms up. `dvc repro` is timed where it has nothing to
+do; anything else is refused. Prints a line: name, seconds, goal. What takes longest to import is
+named where an import misses its goal.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+FOLDER = Path(sys.executable).parent
+#: Name, command, seconds that it may take.
+COMMANDS = (
+    ("import", (sys.executable, "-c", "import fuzzyclip"), 0.2),
+    ("help", (str(FOLDER / "fuzzyclip"), "--help"), 0.3),
+    ("repro", (str(FOLDER / "dvc"), "repro"), 2.0),
+)
+#: What Python imports for the commands that have to start fast.
+IMPORTS = {"import": "fuzzyclip", "help": "fuzzyclip.cli"}
+ROUNDS, SHOWN = 5, 5
+
+
+def run(command):
+    """What a command prints; stages find the environment's own Python."""
+    path = os.pathsep.join((str(FOLDER), os.environ["PATH"]))
+    environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return done.stdout
+
+
+def check_pipeline():
+    """End here unless `dvc repro` has nothing to do."""
+    if not Path("dvc.yaml").is_file():
+        sys.exit("no dvc.yaml here: change into a checkout")
+    planned = run([*COMMANDS[-1][1], "--dry"])
+    waiting = [line for line in planned.splitlines() if line.startswith("Running stage")]
+    if waiting:
+        sys.exit(
+            f"the pipeline is not up to date ({len(waiting)} stages would run, the first: "
+            f"{waiting[0]}): run dvc repro first"
+        )
+
+
+def measure(command):
+    """Seconds of five runs, after one that warms up."""
+    run(command)
+    found = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        run(command)
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def list_imports(module):
+    """The modules that take longest by themselves: milliseconds and name."""
+    command = [sys.executable, "-X", "importtime", "-c", f"import {module}"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
+    fields = [line.removeprefix("import time:").split("|") for line in lines[1:]]
+    return sorted(((int(one[0]) / 1000, one[2].strip()) for one in fields), reverse=True)
+
+
+def main():
+    check_pipeline()
+    for name, command, goal in COMMANDS:
+        found = measure(command)
+        print(f"  {name}: {', '.join(f'{one:.2f}' for one in found)} s")
+        print(f"command-{name:8} {median(found):.2f}  goal at most {goal} (seconds)", flush=True)
+        if median(found) > goal and name in IMPORTS:
+            slowest = list_imports(IMPORTS[name])[:SHOWN]
+            print("  longest imports: " + ", ".join(f"{what} {ms:.0f} ms" for ms, what in slowest))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""EFA training on stored tokens against training that runs the tower: `... efa_training.py`.
+
+The peer's way (APRIL-GAN's description): every epoch sends every image through the frozen tower,
+then the layers, softmax maps of two channels, focal and dice by plain autograd. Ours reads tokens.
+ViT-L/14@336 with random weights at 518 px; both ways in one process. That both train the same
+layers is tested (tests/test_efa_training.py, tests/test_alignment.py). Prints lines: name, ratio,
+goal.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from encoding import draw_images
+from PIL import Image
+from torch.nn import functional as F
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from references import compute_dice, compute_focal  # noqa: E402
+
+from fuzzyclip.backbone import load_backbone  # noqa: E402
+from fuzzyclip.caching import write_category  # noqa: E402
+from fuzzyclip.efa import Heads, compute_maps  # noqa: E402
+from fuzzyclip.efa_training import TrainingImages, train_heads  # noqa: E402
+from fuzzyclip.encoding import encode_images  # noqa: E402
+from fuzzyclip.features import open_category  # noqa: E402
+from fuzzyclip.masks import load_masks  # noqa: E402
+from fuzzyclip.pixels import load_pixels  # noqa: E402
+from fuzzyclip.shards import compute_identity  # noqa: E402
+
+IMAGES, BATCH, EPOCHS = 8, 4, 6
+
+
+def draw_masks(folder, rows):
+    """A square defect in every image."""
+    for name in rows["image_path"]:
+        mask = np.zeros((1024, 1024), dtype=np.uint8)
+        mask[200:500, 300:700] = 255
+        Image.fromarray(mask).save(folder / f"mask_{name}")
+    return rows.assign(mask_path=[f"mask_{name}" for name in rows["image_path"]], mask_above=0)
+
+
+def train_as_the_peer(images, text):
+    """Seconds of one epoch through the tower."""
+    backbone = images.backbone
+    size = (backbone.image_size, backbone.image_size)
+    heads = Heads(len(backbone.blocks), backbone.vision_width, backbone.embed_dim)
+    heads.to(backbone.device)
+    optimizer = torch.optim.Adam(heads.parameters(), lr=1e-3, betas=(0.5, 0.999))
+    start = time.perf_counter()
+    for first in range(0, len(images), BATCH):
+        chosen = list(range(first, min(first + BATCH, len(images))))
+        paths = [images.root / str(images.rows["image_path"].iloc[row]) for row in chosen]
+        tokens = encode_images(backbone, load_pixels(paths, backbone, 2))[1]
+        masks = load_masks(images.rows.iloc[chosen], images.root, backbone.image_size)
+        masks = torch.from_numpy(masks).float()
+        maps = compute_maps(heads(tokens), text, backbone.grid, size)
+        loss = sum(
+            compute_focal(maps[:, i], masks) + compute_dice(maps[:, i, 1], masks)
+            for i in range(maps.shape[1])
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - start
+
+
+def main():
+    backbone = load_backbone("ViT-L-14-336", "random", image_size=518, blocks=[6, 12, 18, 24])
+    text = F.normalize(torch.randn(768, 2), dim=0)
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        rows = draw_masks(root, draw_images(root, IMAGES))
+        write_category(root / "store", rows, root, backbone, batch_size=BATCH, workers=2)
+        identity = compute_identity(backbone, list(rows["sha256"]))
+        stored = open_category(root / "store", identity)
+        images = TrainingImages(rows, root, [stored] * IMAGES, range(IMAGES), backbone, workers=2)
+        peer = train_as_the_peer(images, text)
+        start = time.perf_counter()
+        train_heads(images, text, epochs=EPOCHS, batch_size=BATCH, learning_rate=1e-3, seed=0)
+        ours = (time.perf_counter() - start) / EPOCHS
+        start = time.perf_counter()
+        for first in range(0, IMAGES, BATCH):
+            images.read_batch(range(first, first + BATCH), epoch=1)
+        reading = time.perf_counter() - start
+    print(f"  an epoch of {IMAGES} images: peer {peer:.2f} s, ours {ours:.2f} s")
+    print(f"efa-training    {peer / ours:.0f}  goal 30 (times faster per epoch)")
+    print(f"efa-reading     {reading / ours:.2f}  goal below 1 (of a step, and beside it)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Filling the feature store: images through the frozen tower, into shards.
+
+Three things go on at a time: threads decode the next images, the device computes, and a thread
+writes what it computed. Held in memory are two batches of images and two of tokens, never a shard.
+
+Shapes: B images of a batch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor
+from tqdm import tqdm
+
+from fuzzyclip.backbone import Backbone
+from fuzzyclip.encoding import encode_images
+from fuzzyclip.features import check_space, finish_category, plan_category
+from fuzzyclip.packing import pack
+from fuzzyclip.pixels import iterate_pixels
+from fuzzyclip.shards import EMBEDS, Shard, write_shard
+from fuzzyclip.tensor_files import RowWriter
+from fuzzyclip.transfers import Fetcher
+
+
+def write_category(
+    folder: Path,
+    rows: pd.DataFrame,
+    root: Path,
+    backbone: Backbone,
+    *,
+    dtype: str | None = "float16",
+    shard_size: int = 64,
+    batch_size: int = 16,
+    workers: int = 1,
+) -> None:
+    """Encode a category's images into `folder`, skipping shards that are already there.
+
+    Args:
+        folder: see `fuzzyclip.features.plan_category`, as the four arguments below.
+        rows: with the columns `image_path` and `sha256`.
+        root: see there.
+        backbone: see there.
+        dtype: see there.
+        shard_size: see there.
+        batch_size: images a pass.
+        workers: threads that decode images.
+
+    Raises:
+        OSError: no room on the disk, or an image can not be read.
+    """
+    shards = plan_category(folder, rows, root, backbone, dtype=dtype, shard_size=shard_size)
+    missing = [shard for shard in shards if not shard.is_written()]
+    check_space(missing, folder, backbone)
+    encode_shards(missing, backbone, batch_size=batch_size, workers=workers, title=folder.name)
+    finish_category(folder, rows, shards)
+
+
+def encode_shards(
+    shards: Sequence[Shard],
+    backbone: Backbone,
+    *,
+    batch_size: int,
+    workers: int = 1,
+    title: str = "",
+) -> None:
+    """Encode and write shards, one after the other.
+
+    Args:
+        shards: what to write.
+        backbone: the frozen CLIP.
+        batch_size: images a pass. A pass never crosses shards, so that a shard's bytes do not
+            depend on what was encoded before it.
+        workers: threads that decode images.
+        title: shown beside the progress bar.
+
+    Raises:
+        OSError: an image can not be read, or is not the one that was indexed.
+    """
+    plan = [(shard, first) for shard in shards for first in range(0, len(shard.images), batch_size)]
+    batches = iterate_pixels(
+        [shard.images[first : first + batch_size] for shard, first in plan],
+        backbone,
+        digests=[shard.digests[first : first + batch_size] for shard, first in plan],
+        workers=workers,
+    )
+    total = sum(len(shard.images) for shard in shards)
+    fetcher = Fetcher(backbone.device)
+    with tqdm(total=total, desc=title, unit="image", disable=None, leave=False) as progress:
+        for shard in shards:
+            _encode_shard(shard, backbone, batches, batch_size, fetcher)
+            progress.update(len(shard.images))
+
+
+def _encode_shard(
+    shard: Shard,
+    backbone: Backbone,
+    batches: Iterator[Tensor],
+    batch_size: int,
+    fetcher: Fetcher,
+) -> None:
+    """One shard; a batch is written while the next one is computed."""
+    with write_shard(shard, backbone) as writer, ThreadPoolExecutor(1) as writing:
+        pending: Future[None] | None = None
+        for first in range(0, len(shard.images), batch_size):
+            encoded = _encode_batch(next(batches), backbone, shard.header["tokens"])
+            fetched = {name: fetcher.fetch(tensor) for name, tensor in encoded.items()}
+            if pending is not None:
+                pending.result()
+            pending = writing.submit(_write, writer, first, fetched)
+        if pending is not None:
+            pending.result()
+
+
+def _encode_batch(pixels: Tensor, backbone: Backbone, dtype: str | None) -> dict[str, Tensor]:
+    """What is kept of a batch (B, 3, S, S), on the device."""
+    image_embed, patch_tokens = encode_images(backbone, pixels)
+    kept = {} if dtype is None else pack(patch_tokens, dtype)
+    return {EMBEDS: image_embed} | kept
+
+
+def _write(writer: RowWriter, first: int, fetched: Mapping[str, Callable[[], Tensor]]) -> None:
+    writer.write(first, {name: wait() for name, wait in fetched.items()})

@@ -1,0 +1,104 @@
+"""One file of the feature store: what it is bound to, how it is written and read.
+
+Shapes: n images of a shard, D embedding width, L taken blocks, P patches, W vision width.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from fuzzyclip.backbone import Backbone
+from fuzzyclip.packing import DTYPES, SCALES, TOKENS, count_bytes, unpack
+from fuzzyclip.tensor_files import RowWriter, read_header, write_rows
+
+log = logging.getLogger(__name__)
+
+#: Layout of the files.
+FORMAT = 2
+#: Version of the code that makes the content. Raise it when the same image, weights and settings
+#: no longer give the same numbers; tests/test_features.py compares with kept numbers and says so.
+CODE = 1
+#: Class features, (n, D) float32, not normalised.
+EMBEDS = "image_embed"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file to be: consecutive images of one category, and all that decides its content.
+
+    Attributes:
+        path: of the file.
+        images: files of the images.
+        digests: SHA-256 of each.
+        header: what the file is bound to; a file with another header is never used.
+    """
+
+    path: Path
+    images: tuple[Path, ...]
+    digests: tuple[str, ...]
+    header: Mapping[str, Any]
+
+    def is_written(self) -> bool:
+        """Whether the file is there, whole, and made of the same."""
+        return self.path.is_file() and read_shard_header(self.path) == self.header
+
+
+def compute_identity(backbone: Backbone, digests: Sequence[str]) -> dict[str, Any]:
+    """What stored features of images depend on, as plain data: backbone, code, content."""
+    return {
+        "format": FORMAT,
+        "code": CODE,
+        "backbone": backbone.identity,
+        "images": list(digests),
+    }
+
+
+def read_shard_header(path: Path) -> dict[str, Any]:
+    """A shard's header; empty when the file can not be read, so that it is written again."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return read_header(file.metadata())
+    except Exception as error:
+        log.warning("%s can not be read (%s)", path, error)
+        return {}
+
+
+@contextmanager
+def write_shard(shard: Shard, backbone: Backbone) -> Iterator[RowWriter]:
+    """A writer of the shard's rows; the file is there when the block ends without an error."""
+    embeds: tuple[torch.dtype, Sequence[int]] = (torch.float32, (backbone.embed_dim,))
+    layout = {EMBEDS: embeds}
+    if dtype := shard.header["tokens"]:
+        blocks, patches = len(backbone.blocks), backbone.grid[0] * backbone.grid[1]
+        if dtype == "int8":
+            layout[SCALES] = (torch.float32, (blocks, patches))
+        layout[TOKENS] = (DTYPES[dtype], (blocks, patches, backbone.vision_width))
+    with write_rows(shard.path, layout, len(shard.images), shard.header) as writer:
+        yield writer
+
+
+def count_image_bytes(backbone: Backbone, dtype: str | None) -> int:
+    """Bytes that one image takes in the store; `dtype` is None where tokens are not kept."""
+    embed = backbone.embed_dim * torch.float32.itemsize
+    if dtype is None:
+        return embed
+    tokens = len(backbone.blocks) * backbone.grid[0] * backbone.grid[1]
+    return embed + count_bytes(tokens, backbone.vision_width, dtype)
+
+
+def read_rows(path: Path, first: int, count: int, device: torch.device | str) -> Tensor:
+    """Patch tokens of some rows of a shard, (count, L, P, W) float32 on a device.
+
+    They travel as they are stored, which is less than float32.
+    """
+    with safe_open(str(path), framework="pt") as file:
+        names = [name for name in (TOKENS, SCALES) if name in set(file.keys())]
+        rows = {name: file.get_slice(name)[first : first + count] for name in names}
+    return unpack({name: tensor.to(device) for name, tensor in rows.items()})

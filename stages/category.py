@@ -1,0 +1,220 @@
+"""One category of an evaluation: one pass over its tokens, all rows of the tables at once.
+
+Nothing that is held grows with the number of images but scores, and with exact pixel metrics the
+pixels of one row while they are sorted.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fuzzyclip.backbone import Backbone
+from fuzzyclip.encoding import encode_images
+from fuzzyclip.features import CategoryFeatures
+from fuzzyclip.map_file import MapFile
+from fuzzyclip.masks import load_masks
+from fuzzyclip.metrics import METRICS, compute_image_metrics
+from fuzzyclip.pixel_meters import ExactMeter, PixelMeter, PixelResult, StreamingMeter
+from fuzzyclip.pixels import load_pixels
+from fuzzyclip.prefetch import prefetch
+from fuzzyclip.rows import TRAINED
+from fuzzyclip.scoring import Scorer, Scores, join_scores, score_batch
+from fuzzyclip.summaries import PixelSummaries, summarise_pixels, summarise_stream
+from fuzzyclip.thresholds import choose_thresholds
+from stages import paths
+from stages.overlays import Overlays
+
+#: Images whose maps are made at once. Not a parameter: it decides memory, and hardly the time.
+BATCH = 8
+
+Masks = NDArray[np.bool_]
+
+
+class Batch(NamedTuple):
+    """Consecutive images: place of the first, tokens (B, L, P, W), embeds (B, D), masks (B, S, S).
+
+    Masks are None where the category has none.
+    """
+
+    first: int
+    patch_tokens: Tensor
+    image_embed: Tensor
+    masks: Masks | None
+
+
+@dataclass(frozen=True)
+class Category:
+    """A category of a dataset: its index rows, their stored features, and the frozen CLIP."""
+
+    dataset: str
+    name: str
+    rows: pd.DataFrame
+    features: CategoryFeatures
+    backbone: Backbone
+    workers: int = 1
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every anomalous image has a mask; without, pixel metrics are absent, never 0."""
+        return not ((self.rows["label"] == 1) & (self.rows["mask_path"] == "")).any()
+
+    def load_masks(self, first: int = 0, stop: int | None = None) -> Masks:
+        """Masks of some images, (B, S, S)."""
+        return load_masks(self.rows.iloc[first:stop], Path(), self.backbone.image_size)
+
+    def iterate(self) -> Iterator[Batch]:
+        """All images in order; the next batch is read, or encoded, while one is used."""
+        return prefetch(self._read, range(0, len(self.rows), BATCH), ahead=1)
+
+    def _read(self, first: int) -> Batch:
+        stop = min(first + BATCH, len(self.rows))
+        if self.features.has_tokens:
+            tokens = self.features.read_tokens(range(first, stop), self.backbone.device)
+        else:
+            images = [Path(path) for path in self.rows["image_path"].iloc[first:stop]]
+            pixels = load_pixels(images, self.backbone, self.workers)
+            tokens = encode_images(self.backbone, pixels)[1]
+        masks = self.load_masks(first, stop) if self.has_masks else None
+        return Batch(first, tokens, self.features.image_embed[first:stop], masks)
+
+
+@dataclass(frozen=True)
+class CategoryResult:
+    """What is kept of a category.
+
+    Attributes:
+        table: a line for each row of the tables: metrics in percent.
+        listing: a line for each image: its scores by every row, and its cluster weights.
+        bounds: a line for each row and pixel metric that is an estimate.
+        summaries: of FuzzyCLIP's maps, for a bootstrap over images; None without masks.
+    """
+
+    table: list[dict[str, Any]]
+    listing: pd.DataFrame
+    bounds: list[dict[str, Any]]
+    summaries: PixelSummaries | None
+
+
+def evaluate_category(
+    category: Category,
+    scorers: Mapping[str, Scorer],
+    overlays: Overlays,
+    *,
+    exact: bool,
+    sigma: float,
+) -> CategoryResult:
+    """Every row of the tables on one category.
+
+    Args:
+        category: what is evaluated.
+        scorers: by row, `TRAINED` among them.
+        overlays: takes what pictures are made of.
+        exact: whether pixel metrics are exact; else they stream, see `fuzzyclip.pixel_meters`.
+        sigma: Gaussian smoothing of maps in pixels.
+    """
+    with ExitStack() as stack:
+        pixels = PixelSide(stack, category, scorers, exact) if category.has_masks else None
+        kept: dict[str, list[Scores]] = {name: [] for name in scorers}
+        overlays.start(category.rows)
+        for batch in category.iterate():
+            for name, scorer in scorers.items():
+                scores = score_batch(
+                    scorer, batch.patch_tokens, batch.image_embed, category.backbone, sigma
+                )
+                if pixels is not None and batch.masks is not None:
+                    pixels.add(name, scores.maps, batch.masks)
+                if name == TRAINED:
+                    overlays.take(batch.first, scores.maps, batch.masks)
+                kept[name].append(replace(scores, maps=scores.maps[:0]))
+        joined = {name: join_scores(batches) for name, batches in kept.items()}
+        found = {name: pixels.compute(name) if pixels else PixelResult() for name in scorers}
+        summaries = pixels.summarise() if pixels else None
+    table = [
+        describe(name, category, scorers[name], joined[name], found[name].values)
+        for name in scorers
+    ]
+    bounds = [
+        {"row": name, "category": category.name, "metric": metric}
+        | {"low": 100 * result.low[metric], "high": 100 * result.high[metric]}
+        for name, result in found.items()
+        for metric in result.low
+        if not exact
+    ]
+    return CategoryResult(table, list_images(category.rows, joined), bounds, summaries)
+
+
+class PixelSide:
+    """Maps on their way to pixel metrics: a meter for each row, FuzzyCLIP's maps on disk."""
+
+    def __init__(
+        self, stack: ExitStack, category: Category, scorers: Mapping[str, Scorer], exact: bool
+    ) -> None:
+        """Open what is needed; the stack closes it."""
+        self.category = category
+        paths.SCRATCH.mkdir(parents=True, exist_ok=True)
+
+        def open_file(name: str) -> MapFile:
+            path = paths.SCRATCH / f"maps-{category.dataset}-{category.name}-{name}"
+            return stack.enter_context(MapFile(path, category.backbone.image_size))
+
+        self.trained = open_file(TRAINED)
+        self.meters: dict[str, PixelMeter] = {
+            name: ExactMeter(self.trained if name == TRAINED else open_file(name))
+            if exact
+            else StreamingMeter()
+            for name in scorers
+        }
+
+    def add(self, name: str, maps: NDArray[np.float32], masks: Masks) -> None:
+        """Maps (B, S, S) of a row."""
+        meter = self.meters[name]
+        meter.add(maps, masks)
+        if name == TRAINED and isinstance(meter, StreamingMeter):
+            self.trained.append(maps)
+
+    def compute(self, name: str) -> PixelResult:
+        """Pixel metrics of a row."""
+        return self.meters[name].compute()
+
+    def summarise(self) -> PixelSummaries:
+        """What a bootstrap needs of FuzzyCLIP's maps, read back from the disk."""
+        images, meter = self.category.rows["image_path"].tolist(), self.meters[TRAINED]
+        if not isinstance(meter, StreamingMeter):
+            return summarise_pixels(self.trained.view_all(), self.category.load_masks(), images)
+        masks = (self.category.load_masks(row, row + 1)[0] for row in range(len(images)))
+        pairs = zip(self.trained, masks, strict=True)
+        return summarise_stream(pairs, images, choose_thresholds(meter.histogram))
+
+
+def describe(
+    name: str, category: Category, scorer: Scorer, scores: Scores, pixels: Mapping[str, float]
+) -> dict[str, Any]:
+    """One line of the category table: metrics in percent, absent where undefined."""
+    labels = category.rows["label"].to_numpy()
+    values = compute_image_metrics(scores.image_scores, labels) | dict(pixels)
+    line: dict[str, Any] = {
+        "row": name,
+        "category": category.name,
+        "good": int((labels == 0).sum()),
+        "bad": int((labels == 1).sum()),
+    }
+    line |= {metric: 100 * values[metric] for metric in METRICS if metric in values}
+    return line | {"prompt": scorer.prompt}
+
+
+def list_images(rows: pd.DataFrame, scores: Mapping[str, Scores]) -> pd.DataFrame:
+    """Image scores of every row of the tables, and cluster weights."""
+    listing = rows[["image_path", "category", "label", "defect"]].copy()
+    for name, one in scores.items():
+        listing[name] = one.image_scores
+        if name == TRAINED and one.weights is not None:
+            for cluster, column in enumerate(one.weights.T):
+                listing[f"weight_{cluster}"] = column
+    return listing

@@ -1,0 +1,247 @@
+"""Work on Ray: the same bytes as without, and nothing lost with a machine that is killed."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from imports import ROOT
+from PIL import Image
+from ray_jobs import Cluster, build_detector, build_held, wait_for
+
+from fuzzyclip.backbone import load_backbone
+from fuzzyclip.caching import encode_shards
+from fuzzyclip.datasets.index_file import COLUMN_TYPES
+from fuzzyclip.datasets.spec import INDEX_COLUMNS
+from fuzzyclip.features import plan_category
+from fuzzyclip.inference import detect_files
+from fuzzyclip.ray_engine import Pool, encode_shards_on_ray, size_pool
+from fuzzyclip.ray_inference import detect_on_ray
+from stages.schema import Machine
+
+IMAGES, SHARD, BATCH = 48, 3, 2
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    running = Cluster()
+    try:
+        running.ensure_second()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def both(cluster):
+    """The cluster with both of its machines."""
+    cluster.ensure_second()
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Noise images in two folders."""
+    root, rng = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
+    for number in range(IMAGES):
+        path = root / "ab"[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)).save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def build(tiny_config):
+    """What an actor builds its backbone with."""
+    return partial(
+        load_backbone, str(tiny_config), "random", image_size=32, blocks=(1, 2, 4), device="cpu"
+    )
+
+
+def plan(target, root, backbone):
+    """Shards of all images."""
+    paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+    digests = [hashlib.sha256((root / path).read_bytes()).hexdigest() for path in paths]
+    rows = pd.DataFrame({"image_path": paths, "sha256": digests})
+    return plan_category(target, rows, root, backbone, shard_size=SHARD)
+
+
+def read_bytes(target):
+    return {path.name: path.read_bytes() for path in target.glob("*.safetensors")}
+
+
+def kill_half_way(cluster, gate, is_half_way):
+    """Kill the second machine when both have worked, then let the held actors go on."""
+    wait_for(lambda: len(list_machines(gate)) == 2 and is_half_way(), "both machines at work")
+    cluster.kill_second()
+    (gate / "open").touch()
+
+
+def list_machines(gate):
+    return {path.name.split(".")[0] for path in gate.iterdir() if path.name != "open"}
+
+
+@pytest.mark.slow
+def test_a_machine_is_killed_while_features_are_cached_and_nothing_is_lost(
+    both, folder, build, tiny, tmp_path
+):
+    encode_shards(plan(tmp_path / "local", folder, tiny), tiny, batch_size=BATCH)
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    job = both.start_job(
+        "encode",
+        shards=plan(tmp_path / "ray", folder, tiny),
+        build=partial(build_held, build, gate, calls=5),
+        batch_size=BATCH,
+        actors=2,
+        threads=3,
+    )
+    kill_half_way(both, gate, lambda: len(read_bytes(tmp_path / "ray")) >= 2)
+    output = job.communicate(timeout=90)[0]
+    assert job.returncode == 0, output
+    assert "image/s" not in output  # no bars off a terminal
+    assert len(read_bytes(tmp_path / "local")) == IMAGES // SHARD
+    assert read_bytes(tmp_path / "ray") == read_bytes(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_a_machine_is_killed_in_batch_inference_and_nothing_is_lost(both, folder, build, tmp_path):
+    broken = folder / "a" / "99.jpg"
+    broken.write_bytes(b"no image")
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    detector = partial(build_detector, build)
+    try:
+        job = both.start_job(
+            "detect",
+            source=folder.as_uri(),
+            build=partial(build_held, detector, gate, calls=5),
+            out=(tmp_path / "out").as_uri(),
+            batch_size=BATCH,
+            actors=2,
+            batches_per_part=2,
+        )
+        kill_half_way(both, gate, lambda: any((tmp_path / "out").glob("*.parquet")))
+        output = job.communicate(timeout=90)[0]
+        paths = sorted(path for path in folder.rglob("*.*") if path.is_file())
+        expected = list(detect_files(paths, detector(), batch_size=BATCH))
+    finally:
+        broken.unlink()
+    assert job.returncode == 0, output
+    assert f"images={IMAGES + 1}, unreadable=1" in output
+    found = pd.concat(map(pd.read_parquet, sorted((tmp_path / "out").glob("*.parquet"))))
+    assert len(found) == len(expected) == IMAGES + 1
+    for row, one in zip(found.itertuples(), expected, strict=True):
+        assert row.path == f"file://{one.path}"
+        assert row.error.replace("file://", "") == one.error
+        if one.error:
+            assert one.path == str(broken)
+            assert pd.isna(row.image_score)
+            assert row.map is None
+            continue
+        assert np.float32(row.image_score) == np.float32(one.score)
+        assert row.map == one.map.astype(np.float16).tobytes()
+        assert one.map.shape == (row.side, row.side)
+
+
+@pytest.mark.slow
+def test_a_broken_image_stops_the_work_in_the_same_words(cluster, folder, build, tiny, tmp_path):
+    """On a Ray that is started for the work and stopped again."""
+    shards = plan(tmp_path / "ray", folder, tiny)
+    digests = ("0" * 64, *shards[-1].digests[1:])
+    header = shards[-1].header | {"images": list(digests)}
+    shards[-1] = type(shards[-1])(shards[-1].path, shards[-1].images, digests, header)
+    with pytest.raises(OSError, match="not the file that was indexed") as local:
+        encode_shards(shards[-1:], tiny, batch_size=BATCH)
+    job = cluster.start_job(
+        "encode", shards=shards, build=build, batch_size=BATCH, actors=1, address=None
+    )
+    output = job.communicate(timeout=90)[0]
+    assert output.splitlines()[-1] == f"OSError: {local.value}"
+    assert len(read_bytes(tmp_path / "ray")) == len(shards) - 1  # what was done stays
+
+
+@pytest.mark.slow
+def test_the_stage_makes_the_same_files_with_either_engine(cluster, folder, tmp_path):
+    """Relative paths of params.yaml and of the stage mean the same to actors elsewhere."""
+    shutil.copytree(folder, tmp_path / "data/raw/visa")
+    shutil.copytree(ROOT / "fuzzyclip/sample/weights", tmp_path / "weights")
+    write_small_index(tmp_path / "data/index/visa.csv", folder)
+    stored = []
+    for engine in ("local", "ray"):
+        write_params(tmp_path / "params.yaml", engine, cluster.address)
+        done = subprocess.run(
+            [sys.executable, "-m", "stages.features", "visa"],
+            cwd=tmp_path, env=cluster.environment | {"PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        made = tmp_path / "features/visa"
+        stored.append({path.name: path.read_bytes() for path in made.glob("*/*")})
+        shutil.rmtree(made)
+    assert stored[0] == stored[1]
+    assert len(stored[0]) == 3  # two shards and their index
+
+
+def write_small_index(path, folder):
+    """An index of the first four images."""
+    images = [image.relative_to(folder).as_posix() for image in sorted(folder.rglob("*.png"))[:4]]
+    digests = [hashlib.sha256((folder / image).read_bytes()).hexdigest() for image in images]
+    known = {"image_path": images, "sha256": digests, "category": "noise", "split": "test"}
+    rest = dict.fromkeys(INDEX_COLUMNS, "") | dict.fromkeys(COLUMN_TYPES, 0)
+    path.parent.mkdir(parents=True)
+    pd.DataFrame(rest | known)[list(INDEX_COLUMNS)].to_csv(path, index=False)
+
+
+def write_params(path, engine, address):
+    """The committed parameters with weights beside them, small shards and an engine."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["machine"] |= {"engine": engine, "ray": {"address": address, "actors": 1}}
+    params["features"]["shard_size"] = 2
+    for part, name in (("model", "model.json"), ("weights", "model.safetensors")):
+        params["backbones"]["sample"][part] = f"weights/{name}"
+    path.write_text(yaml.safe_dump(params))
+
+
+def test_without_ray_the_extra_is_named(folder, build, tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[ray\]'"):
+        encode_shards_on_ray(plan(tmp_path, folder, tiny), build, batch_size=BATCH)
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[ray\]'"):
+        detect_on_ray(folder, partial(build_detector, build), tmp_path, batch_size=BATCH)
+
+
+def test_a_device_that_ray_can_not_choose_is_refused():
+    machine = yaml.safe_load((ROOT / "params.yaml").read_text())["machine"] | {"device": "cuda:1"}
+    assert Machine.model_validate(machine).device == "cuda:1"
+    with pytest.raises(ValueError, match="'cuda:1': with the engine ray"):
+        Machine.model_validate(machine | {"engine": "ray"})
+
+
+@pytest.mark.parametrize(
+    ("resources", "actors", "use_gpus", "expected"),
+    [
+        ({"CPU": 64.0, "GPU": 8.0}, None, True, Pool(8, 1, 0.5)),
+        ({"CPU": 64.0, "GPU": 8.0}, 3, True, Pool(3, 1, 0.5)),
+        ({"CPU": 64.0, "GPU": 8.0}, None, False, Pool(32, 0, 0.5)),
+        ({"CPU": 1.0}, None, True, Pool(1, 0, 0.5)),
+        ({"CPU": 2.0}, 4, True, Pool(4, 0, 0.25)),
+    ],
+)
+def test_an_actor_for_each_gpu_or_every_two_cpus(resources, actors, use_gpus, expected):
+    assert size_pool(resources, actors, use_gpus) == expected
+    if not expected.gpus:  # actors that book every CPU hang
+        assert expected.actors * expected.cpus <= resources["CPU"] / 2
+
+
+def test_results_of_another_run_are_not_mixed_with(folder, build, tmp_path):
+    (tmp_path / "000000.parquet").touch()
+    with pytest.raises(ValueError, match="already holds Parquet files"):
+        detect_on_ray(folder, partial(build_detector, build), tmp_path, batch_size=BATCH)
+    with pytest.raises(ValueError, match="no images in"):
+        detect_on_ray([], partial(build_detector, build), tmp_path / "new", batch_size=BATCH)
