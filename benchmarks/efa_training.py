@@ -21,11 +21,11 @@ from torch.nn import functional as F
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from references import compute_dice, compute_focal  # noqa: E402
+from references import compute_dice, compute_focal, compute_maps  # noqa: E402
 
 from fuzzyclip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.caching import write_category  # noqa: E402
-from fuzzyclip.efa import Heads, compute_maps  # noqa: E402
+from fuzzyclip.efa import Heads  # noqa: E402
 from fuzzyclip.efa_training import TrainingImages, train_heads  # noqa: E402
 from fuzzyclip.encoding import encode_images  # noqa: E402
 from fuzzyclip.features import open_category  # noqa: E402

@@ -62,7 +62,7 @@ def measure_towers():
 
 
 def check_towers():
-    """Times of the larger towers as another's speed predicts them, the processor's; the clock's in brackets."""
+    """Towers' times as another's speed predicts them: the processor's; the clock's in brackets."""
     found = measure_towers()
     flops = [costs.count_image_flops(shape) for _, shape, _, _ in TOWERS]
     for (name, *_), count, (_, wall) in zip(TOWERS, flops, found, strict=True):

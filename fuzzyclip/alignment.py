@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from fuzzyclip.efa import LOGIT_SCALE, Heads
+from fuzzyclip.efa import Heads, compute_margins, upsample
 
 #: Focusing exponent of the focal loss (eq. 7).
 GAMMA = 2
@@ -23,8 +22,6 @@ GAMMA = 2
 FOCAL_SMOOTH = 1e-5
 #: Added to numerator and denominator of dice (eq. 8).
 DICE_SMOOTH = 1.0
-#: Smallest length that is divided by, as in `torch.nn.functional.normalize`.
-LEAST_LENGTH = 1e-12
 
 
 def compute_alignment_losses(
@@ -55,27 +52,10 @@ def compute_alignment_losses(
         compute_margins(layer(patch_tokens[:, block]), text_embed)
         for block, layer in enumerate(heads.layers)
     ]
-    planes = F.interpolate(
-        torch.stack(margins, dim=1).view(*patch_tokens.shape[:2], *grid),
-        size=masks.shape[-2:],
-        mode="bilinear",
-        align_corners=True,
-    )  # (B, L, S, S)
+    size = (masks.shape[-2], masks.shape[-1])
+    planes = upsample(torch.stack(margins, dim=1), grid, size)  # (B, L, S, S)
     loss, focal, dice = _FocalDice.apply(planes, masks)
     return {"loss": loss, "focal": focal, "dice": dice}
-
-
-def compute_margins(mapped: Tensor, text_embed: Tensor) -> Tensor:
-    """Abnormal minus normal logit of each token, (B, P).
-
-    Args:
-        mapped: (B, P, D), any length.
-        text_embed: (D, 2) or (B, D, 2), unit columns.
-    """
-    direction = text_embed[..., 1] - text_embed[..., 0]  # (D,) or (B, D)
-    along: Tensor = (mapped @ direction[..., None]).squeeze(-1)  # (B, P)
-    lengths: Tensor = torch.linalg.vector_norm(mapped, dim=-1).clamp_min(LEAST_LENGTH)
-    return LOGIT_SCALE * along / lengths
 
 
 class _FocalDice(torch.autograd.Function):

@@ -18,6 +18,7 @@ import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from fuzzyclip.attention import fuse_attention
 from fuzzyclip.model_configs import read_channels, read_model_config
 from fuzzyclip.towers import (
     ImageTower,
@@ -212,6 +213,7 @@ def load_backbone(
         path = find_weights(model, weights)
         digest = verify_weights(path, sha256, allow_unverified)
         _fill(clip, read_state_dict(path), position_embedding, path)
+    fuse_attention(clip)
     where = choose_device(device)
     clip.eval().requires_grad_(False).to(where)
     own = read_channels(model, weights)

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 #: Factor on cosines before a softmax. Eqs. 2 and 6 omit it; the code they build on has it.
 LOGIT_SCALE = 100.0
+#: Smallest length that is divided by, as in `torch.nn.functional.normalize`.
+LEAST_LENGTH = 1e-12
 
 
 class Heads(nn.Module):
@@ -35,54 +37,55 @@ class Heads(nn.Module):
         return torch.stack(mapped, dim=1)
 
 
-def compute_logits(mapped: Tensor, text_embed: Tensor) -> Tensor:
-    """Scaled cosines of mapped tokens with the normal and the abnormal text feature.
-
-    Args:
-        mapped: (B, L, P, D), any length.
-        text_embed: (D, 2) or (B, D, 2), unit columns.
-
-    Returns:
-        (B, L, P, 2).
-    """
-    if text_embed.dim() == 3:
-        text_embed = text_embed.unsqueeze(1)  # (B, 1, D, 2)
-    return LOGIT_SCALE * (F.normalize(mapped, dim=-1) @ text_embed)
-
-
 def compute_margins(mapped: Tensor, text_embed: Tensor) -> Tensor:
-    """Abnormal minus normal logit, (..., P): all that a softmax over the two depends on.
+    """Abnormal minus normal logit of each token, (..., P): what a softmax over the two depends on.
 
     Args:
         mapped: (..., P, D), any length.
-        text_embed: (D, 2), unit columns.
+        text_embed: (D, 2), or (B, D, 2) where `mapped` is (B, P, D); unit columns.
     """
-    along: Tensor = mapped @ (text_embed[:, 1] - text_embed[:, 0])
-    lengths: Tensor = torch.linalg.vector_norm(mapped, dim=-1).clamp_min(1e-12)  # as in F.normalize
+    direction = text_embed[..., 1] - text_embed[..., 0]  # (D,) or (B, D)
+    along: Tensor = (mapped @ direction[..., None]).squeeze(-1)
+    lengths: Tensor = torch.linalg.vector_norm(mapped, dim=-1).clamp_min(LEAST_LENGTH)
     return LOGIT_SCALE * along / lengths
 
 
-def upsample(logits: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Patch logits to pixels, (B, L, P, 2) to (B, L, 2, H, W_px), bilinear, corners aligned.
+def upsample(margins: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Margins of patches to pixels, (B, L, P) to (B, L, H, W_px), bilinear, corners aligned.
 
-    Logits are upsampled and the softmax follows, as in the code the paper builds on.
+    Logits are upsampled and the softmax follows, as in the code the paper builds on. Upsampling is
+    linear, so that the difference of two logits' planes is the plane of their difference.
     """
-    batch, levels = logits.shape[:2]
-    planes = logits.permute(0, 1, 3, 2).reshape(batch * levels, 2, *grid)  # (B*L, 2, h, w)
-    pixels = F.interpolate(planes, size=size, mode="bilinear", align_corners=True)
-    return pixels.view(batch, levels, 2, *size)
+    planes = margins.view(*margins.shape[:2], *grid)
+    return F.interpolate(planes, size=size, mode="bilinear", align_corners=True)
 
 
-def compute_maps(
-    mapped: Tensor, text_embed: Tensor, grid: tuple[int, int], size: tuple[int, int]
-) -> Tensor:
-    """Softmax maps of every block (eq. 6), (B, L, 2, H, W_px); channel 1 is abnormal."""
-    return upsample(compute_logits(mapped, text_embed), grid, size).softmax(dim=2)
+def add_map(
+    total: Tensor,
+    mapped: Tensor,
+    text_embed: Tensor,
+    weights: Tensor | float,
+    grid: tuple[int, int],
+) -> None:
+    """Add a block's map (eq. 6) to a sum (B, 1, H, W_px), in place.
 
+    The abnormal of two softmax channels is a sigmoid of the margin. One plane at a time stays in
+    the processor's cache, however many blocks and clusters there are.
 
-def sum_maps(maps: Tensor) -> Tensor:
-    """Anomaly map of one cluster: the abnormal channel summed over blocks, (B, H, W_px)."""
-    return maps[:, :, 1].sum(dim=1)
+    Args:
+        total: what is added to.
+        mapped: (B, P, D), the block's tokens in the text's space.
+        text_embed: (D, 2), unit columns.
+        weights: of each image, (B,), or of all.
+        grid: patches down and across.
+    """
+    margins = compute_margins(mapped, text_embed)[:, None]  # (B, 1, P)
+    plane = upsample(margins, grid, (total.shape[-2], total.shape[-1])).sigmoid_()
+    if isinstance(weights, Tensor):
+        plane *= weights.view(-1, 1, 1, 1)
+    else:
+        plane *= weights
+    total += plane
 
 
 def compute_weights(image_embed: Tensor, anchors: Tensor, temperature: float = 100.0) -> Tensor:
@@ -117,10 +120,6 @@ def compute_ensemble_map(
 ) -> Tensor:
     """The weighted anomaly map of all clusters (eq. 11, right), (B, H, W_px).
 
-    Equals the weighted sum of each cluster's `sum_maps(compute_maps(...))` up to rounding. It is
-    cheaper because of two softmax channels only the abnormal one is asked for: a sigmoid of the
-    logits' difference, and the difference of upsampled planes is the upsampled difference.
-
     Args:
         heads: K trained sets of layers.
         patch_tokens: (B, L, P, W).
@@ -133,12 +132,8 @@ def compute_ensemble_map(
     for block in range(patch_tokens.shape[1]):
         tokens = patch_tokens[:, block].contiguous()  # (B, P, W)
         for cluster, head in enumerate(heads):
-            margins = compute_margins(head.layers[block](tokens), text_embeds[cluster])
-            # One plane at a time stays in the processor's cache, however many clusters there are.
-            plane = F.interpolate(
-                margins.view(-1, 1, *grid), size=size, mode="bilinear", align_corners=True
-            )
-            total.addcmul_(plane.sigmoid_(), weights[:, cluster].view(-1, 1, 1, 1))
+            mapped = head.layers[block](tokens)
+            add_map(total, mapped, text_embeds[cluster], weights[:, cluster], grid)
     return total[:, 0]
 
 

@@ -158,12 +158,12 @@ def run_text_tower(
     """
     causal, tower = backbone.text_tower.causal, backbone.text_tower.module
     x = embedded + tower.positional_embedding[: embedded.shape[1]]  # (n, T, V)
-    mask = mask_future(x) if causal else None
+    mask = mask_future(x.shape[1], x.device) if causal else None
     for index, block in enumerate(tower.transformer.resblocks):
         if before_block is not None:
             x = before_block(index, x)
         if mask is not None and len(mask) != x.shape[1]:
-            mask = mask_future(x)
+            mask = mask_future(x.shape[1], x.device)
         x = block(x, attn_mask=mask)
     return project_ends(backbone, x[torch.arange(len(x), device=x.device), end])
 
@@ -180,10 +180,9 @@ def project_ends(backbone: Backbone, out: Tensor) -> Tensor:
     return out  # (n, D)
 
 
-def mask_future(x: Tensor) -> Tensor:
-    """Additive attention mask (T, T) for x (n, T, V): a token sees itself and those before it."""
-    length = x.shape[1]
-    return torch.full((length, length), float("-inf"), device=x.device).triu(1)
+def mask_future(length: int, device: torch.device) -> Tensor:
+    """Additive attention mask (T, T): a token sees itself and what stands before it."""
+    return torch.full((length, length), float("-inf"), device=device).triu(1)
 
 
 @torch.no_grad()

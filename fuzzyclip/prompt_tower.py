@@ -76,6 +76,7 @@ def run_prompts(
     tower = backbone.text_tower.module
     blocks, length = tower.transformer.resblocks, deep.shape[2]
     rest = embedded[:, 1:] + tower.positional_embedding[1 : embedded.shape[1]]  # (n, T - 1, V)
+    mask = mask_future(embedded.shape[1] + length, embedded.device)  # room for inserted tokens
     for number, block in enumerate(blocks):
         parts = [start[number].expand(len(rest), 1, -1)]
         if 1 <= number <= len(deep):
@@ -84,18 +85,14 @@ def run_prompts(
         if number == len(blocks) - 1:
             break
         overwrites = number < len(deep) and not (inserted and number == 0)
-        rest = _run_tail(block, x, 1 + length if overwrites else 1)
-    return project_ends(backbone, _run_ends(blocks[-1], x, end))
+        first, count = 1 + length if overwrites else 1, x.shape[1]
+        rest = _run_block(block, x, x[:, first:], mask[first:count, :count])
+    return project_ends(backbone, _run_ends(blocks[-1], x, end, mask))
 
 
-def _run_tail(block: Any, x: Tensor, first: int) -> Tensor:
-    """A block's output from position `first` on, (n, T - first, V), given all of x (n, T, V)."""
-    return _run_block(block, x, x[:, first:], mask_future(x)[first:])
-
-
-def _run_ends(block: Any, x: Tensor, end: Tensor) -> Tensor:
+def _run_ends(block: Any, x: Tensor, end: Tensor, mask: Tensor) -> Tensor:
     """A block's output at the prompts' ends, (n, V), given all of x (n, T, V)."""
-    seen = mask_future(x)[end]  # (n, T)
+    seen = mask[end, : x.shape[1]]  # (n, T)
     seen = seen.repeat_interleave(block.attn.num_heads, dim=0)[:, None]  # (n * heads, 1, T)
     chosen = x[torch.arange(len(x), device=x.device), end][:, None]  # (n, 1, V)
     return _run_block(block, x, chosen, seen)[:, 0]

@@ -18,11 +18,10 @@ from fuzzyclip.backbone import Backbone
 from fuzzyclip.efa import (
     LOGIT_SCALE,
     Heads,
+    add_map,
     compute_ensemble_map,
-    compute_maps,
     compute_weights,
     smooth,
-    sum_maps,
 )
 from fuzzyclip.encoding import normalise, project_tokens
 from fuzzyclip.rpl import compute_image_score
@@ -98,7 +97,10 @@ def build_untrained(
 
     def compute_map(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
         del image_embed
-        return sum_maps(compute_maps(projection(patch_tokens), text, backbone.grid, size))
+        total = patch_tokens.new_zeros(len(patch_tokens), 1, *size)
+        for mapped in projection(patch_tokens).unbind(dim=1):  # (B, P, D) of each block
+            add_map(total, mapped, text, 1.0, backbone.grid)
+        return total[:, 0]
 
     return Scorer(
         prompt=prompt,

@@ -1,10 +1,13 @@
-"""Focal and dice as their formulas stand, in plain operations.
+"""Maps and losses as their formulas stand: two softmax channels, plain operations.
 
-Shapes: B images, H x W pixels.
+Shapes: B images, L blocks, P = h * w patches, D embedding width, H x W pixels.
 """
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from fuzzyclip.efa import LOGIT_SCALE
 
 #: Label smoothing and logarithm guard of the focal loss.
 FOCAL_SMOOTH = 1e-5
@@ -39,3 +42,41 @@ def compute_dice(prob: Tensor, mask: Tensor, epsilon: float = 1.0) -> Tensor:
     overlap = (prob * mask).flatten(1).sum(dim=1)  # (B,)
     total = prob.flatten(1).sum(dim=1) + mask.flatten(1).sum(dim=1)  # (B,)
     return (1 - (2 * overlap + epsilon) / (total + epsilon)).mean()
+
+
+def compute_logits(mapped: Tensor, text_embed: Tensor) -> Tensor:
+    """Scaled cosines of mapped tokens with the normal and the abnormal text feature.
+
+    Args:
+        mapped: (B, L, P, D), any length.
+        text_embed: (D, 2) or (B, D, 2), unit columns.
+
+    Returns:
+        (B, L, P, 2).
+    """
+    if text_embed.dim() == 3:
+        text_embed = text_embed.unsqueeze(1)  # (B, 1, D, 2)
+    return LOGIT_SCALE * (F.normalize(mapped, dim=-1) @ text_embed)
+
+
+def upsample_logits(logits: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Patch logits to pixels, (B, L, P, 2) to (B, L, 2, H, W_px), bilinear, corners aligned.
+
+    Logits are upsampled and the softmax follows, as in the code the paper builds on.
+    """
+    batch, levels = logits.shape[:2]
+    planes = logits.permute(0, 1, 3, 2).reshape(batch * levels, 2, *grid)  # (B*L, 2, h, w)
+    pixels = F.interpolate(planes, size=size, mode="bilinear", align_corners=True)
+    return pixels.view(batch, levels, 2, *size)
+
+
+def compute_maps(
+    mapped: Tensor, text_embed: Tensor, grid: tuple[int, int], size: tuple[int, int]
+) -> Tensor:
+    """Softmax maps of every block (eq. 6), (B, L, 2, H, W_px); channel 1 is abnormal."""
+    return upsample_logits(compute_logits(mapped, text_embed), grid, size).softmax(dim=2)
+
+
+def sum_maps(maps: Tensor) -> Tensor:
+    """Anomaly map of one cluster: the abnormal channel summed over blocks, (B, H, W_px)."""
+    return maps[:, :, 1].sum(dim=1)

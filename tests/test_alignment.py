@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from references import compute_dice, compute_focal
+from references import compute_dice, compute_focal, compute_logits, compute_maps
 from torch.nn import functional as F
 
-from fuzzyclip.alignment import compute_alignment_losses, compute_margins
-from fuzzyclip.efa import Heads, compute_logits, compute_maps
+from fuzzyclip.alignment import compute_alignment_losses
+from fuzzyclip.efa import Heads, compute_margins
 
 GRID, SIZE = (3, 5), (17, 23)
 

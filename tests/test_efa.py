@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import references
 import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
@@ -75,28 +76,28 @@ def test_parameter_count_at_the_papers_shapes():
 
 def test_logits_are_scaled_cosines(tokens):
     text_embed = draw_unit(6, 2, dim=0)
-    logits = efa.compute_logits(tokens, text_embed)
+    logits = references.compute_logits(tokens, text_embed)
     side = torch.cosine_similarity(tokens, text_embed[:, 1].expand_as(tokens), dim=-1)
     assert logits.shape == (3, 2, 12, 2)
     assert torch.allclose(logits[..., 1], 100 * side, atol=1e-4)
-    assert torch.allclose(efa.compute_logits(7 * tokens, text_embed), logits, atol=1e-4)
+    assert torch.allclose(references.compute_logits(7 * tokens, text_embed), logits, atol=1e-4)
 
 
 def test_a_text_feature_of_each_image(tokens):
     text_embeds = torch.stack([draw_unit(6, 2, seed=seed, dim=0) for seed in range(3)])
-    logits = efa.compute_logits(tokens, text_embeds)
+    logits = references.compute_logits(tokens, text_embeds)
     for image in range(3):
-        alone = efa.compute_logits(tokens[image : image + 1], text_embeds[image])
+        alone = references.compute_logits(tokens[image : image + 1], text_embeds[image])
         assert torch.allclose(logits[image : image + 1], alone, atol=1e-4)
 
 
 def test_logits_are_upsampled_before_the_softmax(heads, tokens):
     text_embed = draw_unit(5, 2, dim=0)
     mapped = heads[0](tokens)
-    maps = efa.compute_maps(mapped, text_embed, GRID, SIZE)
+    maps = references.compute_maps(mapped, text_embed, GRID, SIZE)
     assert maps.shape == (3, 2, 2, *SIZE)
     assert torch.allclose(maps.sum(dim=2), torch.ones(3, 2, *SIZE), atol=1e-6)
-    logits = efa.compute_logits(mapped, text_embed)
+    logits = references.compute_logits(mapped, text_embed)
     for image in range(3):
         for block in range(2):
             planes = logits[image, block].T.reshape(1, 2, *GRID)
@@ -108,7 +109,7 @@ def test_logits_are_upsampled_before_the_softmax(heads, tokens):
 
 def test_upsampling_keeps_the_corners_and_the_order_of_patches():
     logits = torch.arange(24, dtype=torch.float32).reshape(1, 1, 12, 2)
-    pixels = efa.upsample(logits, GRID, SIZE)[0, 0]
+    pixels = references.upsample_logits(logits, GRID, SIZE)[0, 0]
     for side in range(2):
         plane = logits[0, 0, :, side].reshape(GRID)
         corners = pixels[side][:: SIZE[0] - 1, :: SIZE[1] - 1]
@@ -118,7 +119,7 @@ def test_upsampling_keeps_the_corners_and_the_order_of_patches():
 
 def test_a_clusters_map_is_the_sum_over_blocks():
     maps = torch.rand(2, 4, 2, 3, 3)
-    assert torch.allclose(efa.sum_maps(maps), sum(maps[:, block, 1] for block in range(4)))
+    assert torch.allclose(references.sum_maps(maps), sum(maps[:, block, 1] for block in range(4)))
 
 
 def test_the_ensemble_map_equals_the_slow_one(heads, tokens):
@@ -134,7 +135,7 @@ def test_the_ensemble_map_equals_the_slow_one(heads, tokens):
 
 def test_margins_are_the_difference_of_the_logits(tokens):
     text_embed = draw_unit(6, 2, dim=0)
-    logits = efa.compute_logits(tokens, text_embed)
+    logits = references.compute_logits(tokens, text_embed)
     margins = efa.compute_margins(tokens, text_embed)
     assert torch.allclose(margins, logits[..., 1] - logits[..., 0], atol=1e-4)
     nothing = efa.compute_margins(torch.zeros_like(tokens), text_embed)
@@ -146,8 +147,8 @@ def test_the_ensemble_map_equals_the_one_of_two_channels(heads, tokens):
     weights = torch.tensor([[0.5, 0.5], [1.0, 0.0], [0.2, 0.8]])
     expected = torch.zeros(3, *SIZE)
     for k, head in enumerate(heads):
-        maps = efa.compute_maps(head(tokens), text_embeds[k], GRID, SIZE)
-        expected += weights[:, k, None, None] * efa.sum_maps(maps)
+        maps = references.compute_maps(head(tokens), text_embeds[k], GRID, SIZE)
+        expected += weights[:, k, None, None] * references.sum_maps(maps)
     found = efa.compute_ensemble_map(heads, tokens, text_embeds, weights, GRID, SIZE)
     assert torch.allclose(found, expected, atol=1e-5)
 
@@ -174,7 +175,7 @@ def test_one_cluster_weighs_one_and_its_map_is_the_ensembles(heads, tokens):
     assert torch.equal(weights, torch.ones(3, 1))
     text_embed = draw_unit(5, 2, dim=0)
     ensemble = efa.compute_ensemble_map(heads[:1], tokens, text_embed[None], weights, GRID, SIZE)
-    alone = efa.sum_maps(efa.compute_maps(heads[0](tokens), text_embed, GRID, SIZE))
+    alone = references.sum_maps(references.compute_maps(heads[0](tokens), text_embed, GRID, SIZE))
     assert torch.allclose(ensemble, alone, atol=5e-6)
     assert not ensemble.requires_grad  # nothing is learned at test time
 

@@ -100,7 +100,7 @@ def test_no_place_in_a_pass_of_the_sample_model_changes_a_bit(threads):
         device="cpu",
     )
     torch.set_num_threads(threads)
-    prompts = build_prompts("metal_nut", NORMAL_STATES)  # passes of several lengths
+    prompts = build_prompts("metal_nut", NORMAL_STATES)[::4]  # of several lengths
     first = encode_text(small, prompts)
     for shift in range(1, 17):  # every place of a pass, and one beyond
         moved = encode_text(small, prompts[shift:] + prompts[:shift])
