@@ -1,6 +1,6 @@
 # make repro   install into .venv, run the whole pipeline, print the table and where to look
 # make test    install into .venv, lint, types, tests
-# make bench   a line a measurement: name, ratio, goal
+# make bench   a line a measurement: name, ratio, goal; half an hour on two cores
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -30,6 +30,13 @@ test: lint types
 bench: $(READY)
 	python benchmarks/pixel_metrics.py
 	python benchmarks/index_images.py
+	python benchmarks/encoding.py
+	python benchmarks/efa_training.py
+	python benchmarks/rpl_training.py
+	python benchmarks/inference.py
+	python benchmarks/memory.py
+	python benchmarks/scale.py
+	python benchmarks/commands.py
 
 lint: $(READY)
 	ruff check .

@@ -22,9 +22,9 @@ from scipy import ndimage
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fuzzyclip.backbone import load_backbone  # noqa: E402
-from fuzzyclip.caching import write_category  # noqa: E402
+from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.files import compute_sha256  # noqa: E402
+from fuzzyclip.store.caching import write_category  # noqa: E402
 
 #: Side of the images on disk, as MVTec-AD's largest.
 SIDE = 1024

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fuzzyclip.backbone import load_backbone  # noqa: E402
+from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
+from fuzzyclip.clip.encoding import encode_images, normalise  # noqa: E402
 from fuzzyclip.efa import Heads  # noqa: E402
-from fuzzyclip.encoding import encode_images, normalise  # noqa: E402
 from fuzzyclip.scoring import build_trained  # noqa: E402
 
 MODEL, SIZE, BLOCKS = "ViT-L-14-336", 518, (6, 12, 18, 24)

@@ -18,9 +18,9 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fuzzyclip.backbone import load_backbone  # noqa: E402
+from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
+from fuzzyclip.clip.encoding import encode_images, normalise  # noqa: E402
 from fuzzyclip.datasets import get_dataset  # noqa: E402
-from fuzzyclip.encoding import encode_images, normalise  # noqa: E402
 from fuzzyclip.files import compute_sha256  # noqa: E402
 from fuzzyclip.losses import (  # noqa: E402
     compute_classification,

@@ -23,10 +23,10 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.scale_page import LARGE, PAGE, build_page  # noqa: E402
 from fuzzyclip import costs  # noqa: E402
-from fuzzyclip.backbone import load_backbone  # noqa: E402
-from fuzzyclip.caching import write_category  # noqa: E402
-from fuzzyclip.encoding import preprocess  # noqa: E402
-from fuzzyclip.metrics import compute_pixel_metrics  # noqa: E402
+from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
+from fuzzyclip.clip.encoding import preprocess  # noqa: E402
+from fuzzyclip.metrics.exact import compute_pixel_metrics  # noqa: E402
+from fuzzyclip.store.caching import write_category  # noqa: E402
 
 BASE = costs.VisionShape(image_size=224, patch_size=16, width=768, depth=12, embed_dim=512)
 MIDDLE = costs.VisionShape(image_size=336, patch_size=14, width=1024, depth=24, embed_dim=768)

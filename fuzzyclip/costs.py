@@ -12,7 +12,7 @@ K clusters, T tokens of a prompt, V text width.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fuzzyclip.packing import count_bytes
+from fuzzyclip.store.packing import count_bytes
 
 #: Operations on one pixel of one cluster's and block's plane, an estimate that hardly matters:
 #: bilinear 8, sigmoid 4, weighted sum 2.
@@ -140,8 +140,7 @@ def count_feature_bytes(vision: VisionShape, blocks: int, dtype: str | None) -> 
     Args:
         vision: the image tower.
         blocks: L.
-        dtype: of the patch tokens, see `fuzzyclip.packing`; None keeps the class feature (float32)
-            alone.
+        dtype: of the patch tokens, see `store.packing`; None keeps class features alone.
     """
     embed = 4 * vision.embed_dim
     if dtype is None:

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from fuzzyclip.alignment import compute_alignment_losses
-from fuzzyclip.backbone import Backbone
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import encode_images, preprocess
+from fuzzyclip.clip.pixels import load_pixels
+from fuzzyclip.clip.transfers import send
 from fuzzyclip.datasets.images import load_image, load_mask
 from fuzzyclip.efa import Heads
-from fuzzyclip.encoding import encode_images, preprocess
-from fuzzyclip.features import CategoryFeatures
-from fuzzyclip.masks import load_masks
+from fuzzyclip.metrics.masks import load_masks
 from fuzzyclip.mosaic import MosaicPlan, build_mosaic, build_mosaic_mask
-from fuzzyclip.mosaic_cache import MosaicCache
-from fuzzyclip.pixels import load_pixels
+from fuzzyclip.store.features import CategoryFeatures
+from fuzzyclip.store.mosaic_cache import MosaicCache
 from fuzzyclip.training import CurveRow, train
-from fuzzyclip.transfers import send
 
 
 @dataclass(frozen=True)

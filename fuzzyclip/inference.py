@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import encode_images, preprocess
 from fuzzyclip.datasets.images import decode_image
-from fuzzyclip.encoding import encode_images, preprocess
 from fuzzyclip.prefetch import prefetch
 from fuzzyclip.scoring import Scorer, score_batch
 

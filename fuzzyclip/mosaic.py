@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fuzzyclip.masks import resize_mask
+from fuzzyclip.metrics.masks import resize_mask
 
 #: (epoch from 1, row) -> the four rows whose images take that row's place.
 MosaicPlan = Mapping[tuple[int, int], tuple[int, int, int, int]]

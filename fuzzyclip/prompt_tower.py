@@ -1,6 +1,6 @@
 """Two learned prompts through the frozen text tower, without what no learned token can change.
 
-The same features and gradients as `fuzzyclip.encoding.run_text_tower` with deep tokens put in place
+The same features and gradients as `clip.encoding.run_text_tower` with deep tokens put in place
 before each block, for less work. Attention is causal and a feature is read at the prompt's end, so
 
 - the start token sees only itself: its states are computed once for a whole training;
@@ -17,8 +17,8 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
-from fuzzyclip.backbone import Backbone
-from fuzzyclip.encoding import mask_future, project_ends
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import mask_future, project_ends
 
 
 def can_skip(backbone: Backbone) -> bool:

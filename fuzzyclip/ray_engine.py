@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from fuzzyclip.backbone import Backbone
-from fuzzyclip.caching import encode_shards
-from fuzzyclip.shards import Shard
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.store.caching import encode_shards
+from fuzzyclip.store.shards import Shard
 
 #: CPUs, and so threads of torch, for an actor without a GPU.
 CPUS_PER_ACTOR = 2
@@ -70,7 +70,7 @@ def encode_shards_on_ray(
     threads: int | None = None,
     title: str = "",
 ) -> None:
-    """`fuzzyclip.caching.encode_shards` by actors: the same files, byte for byte.
+    """`fuzzyclip.store.caching.encode_shards` by actors: the same files, byte for byte.
 
     Args:
         shards: what to write. Paths are made absolute; all machines must share them.

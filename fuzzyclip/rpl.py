@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fuzzyclip.backbone import Backbone, get_text_tower
-from fuzzyclip.encoding import count_tokens, embed_tokens, find_ends, run_text_tower, tokenize
+from fuzzyclip.clip.backbone import Backbone, get_text_tower
+from fuzzyclip.clip.encoding import count_tokens, embed_tokens, find_ends, run_text_tower, tokenize
 from fuzzyclip.prompt_tower import can_skip, run_prompts, run_start
 
 #: Sentence pairs of Table 9, (normal, abnormal); {} is [cluster], the stacked names. `o` rows of

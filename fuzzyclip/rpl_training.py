@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone
-from fuzzyclip.encoding import normalise
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.losses import compute_classification, compute_text_regularisation
 from fuzzyclip.rpl import PromptLearner, PromptShape
 from fuzzyclip.training import CurveRow, train

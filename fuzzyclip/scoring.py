@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import normalise, project_tokens
 from fuzzyclip.efa import (
     LOGIT_SCALE,
     Heads,
@@ -23,7 +24,6 @@ from fuzzyclip.efa import (
     compute_weights,
     smooth,
 )
-from fuzzyclip.encoding import normalise, project_tokens
 from fuzzyclip.rpl import compute_image_score
 
 #: Variants of Table 8: what stands in the class part of the test prompt.

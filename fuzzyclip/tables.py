@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fuzzyclip.metrics import METRICS
+from fuzzyclip.metrics.exact import METRICS
 from fuzzyclip.paper import IMAGE_TUPLE, PIXEL_TUPLE
 
 #: Metric names as people write them.

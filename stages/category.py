@@ -15,19 +15,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone
-from fuzzyclip.encoding import encode_images
-from fuzzyclip.features import CategoryFeatures
-from fuzzyclip.map_file import MapFile
-from fuzzyclip.masks import load_masks
-from fuzzyclip.metrics import METRICS, compute_image_metrics
-from fuzzyclip.pixel_meters import ExactMeter, PixelMeter, PixelResult, StreamingMeter
-from fuzzyclip.pixels import load_pixels
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import encode_images
+from fuzzyclip.clip.pixels import load_pixels
+from fuzzyclip.metrics.exact import METRICS, compute_image_metrics
+from fuzzyclip.metrics.map_file import MapFile
+from fuzzyclip.metrics.masks import load_masks
+from fuzzyclip.metrics.pixel_meters import ExactMeter, PixelMeter, PixelResult, StreamingMeter
+from fuzzyclip.metrics.summaries import PixelSummaries, summarise_pixels, summarise_stream
+from fuzzyclip.metrics.thresholds import choose_thresholds
 from fuzzyclip.prefetch import prefetch
 from fuzzyclip.rows import TRAINED
 from fuzzyclip.scoring import Scorer, Scores, join_scores, score_batch
-from fuzzyclip.summaries import PixelSummaries, summarise_pixels, summarise_stream
-from fuzzyclip.thresholds import choose_thresholds
+from fuzzyclip.store.features import CategoryFeatures
 from stages import paths
 from stages.overlays import Overlays
 
@@ -116,7 +116,7 @@ def evaluate_category(
         category: what is evaluated.
         scorers: by row, `TRAINED` among them.
         overlays: takes what pictures are made of.
-        exact: whether pixel metrics are exact; else they stream, see `fuzzyclip.pixel_meters`.
+        exact: whether pixel metrics are exact; else they stream, see `metrics.pixel_meters`.
         sigma: Gaussian smoothing of maps in pixels.
     """
     with ExitStack() as stack:

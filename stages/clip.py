@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone, load_backbone
-from fuzzyclip.encoding import count_tokens
+from fuzzyclip.clip.backbone import Backbone, load_backbone
+from fuzzyclip.clip.encoding import count_tokens
+from fuzzyclip.clip.text_cache import TextCache
 from fuzzyclip.text import encode_stack
-from fuzzyclip.text_cache import TextCache
 from stages import paths
 from stages.schema import Params
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.csp import Scored, choose_partition, project_points, score_partitions
-from fuzzyclip.encoding import normalise
 from fuzzyclip.files import write_json
 from fuzzyclip.text import stack_names
 from stages import paths

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone
+from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.efa import Heads
 from fuzzyclip.efa_training import TrainingImages, train_heads
 from fuzzyclip.mosaic import MosaicPlan, plan_mosaics
-from fuzzyclip.mosaic_cache import MosaicCache
+from fuzzyclip.store.mosaic_cache import MosaicCache
 from fuzzyclip.tensor_files import write_tensors
 from fuzzyclip.training import CurveRow
 from stages import paths

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 from safetensors import safe_open
 
-from fuzzyclip.backbone import Backbone
+from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.datasets.index_file import read_info
 from fuzzyclip.files import write_json, write_text
-from fuzzyclip.metrics import METRICS, average_categories
+from fuzzyclip.metrics.exact import METRICS, average_categories
+from fuzzyclip.metrics.summaries import write_summaries
 from fuzzyclip.rows import TRAINED
-from fuzzyclip.summaries import write_summaries
 from fuzzyclip.tensor_files import read_header
 from stages import paths
 from stages.category import Category, CategoryResult, evaluate_category

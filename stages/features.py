@@ -4,12 +4,12 @@ import logging
 import shutil
 from pathlib import Path
 
-from fuzzyclip.backbone import Backbone
-from fuzzyclip.caching import encode_shards
+from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.datasets.index_file import read_index
-from fuzzyclip.features import adopt_shards, check_space, finish_category, plan_category
 from fuzzyclip.ray_engine import encode_shards_on_ray
-from fuzzyclip.shards import Shard
+from fuzzyclip.store.caching import encode_shards
+from fuzzyclip.store.features import adopt_shards, check_space, finish_category, plan_category
+from fuzzyclip.store.shards import Shard
 from stages import paths
 from stages.clip import CLIP_PARAMS, load_clip, prepare_clip
 from stages.earlier import list_earlier

@@ -8,10 +8,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone
+from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.datasets.index_file import read_index
-from fuzzyclip.features import CategoryFeatures, open_category
-from fuzzyclip.shards import compute_identity
+from fuzzyclip.store.features import CategoryFeatures, open_category
+from fuzzyclip.store.shards import compute_identity
 from stages import paths
 
 

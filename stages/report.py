@@ -10,7 +10,7 @@ import pandas as pd
 from safetensors import safe_open
 
 from fuzzyclip.files import write_text
-from fuzzyclip.metrics import METRICS
+from fuzzyclip.metrics.exact import METRICS
 from fuzzyclip.paper import PAIRS, TABLES
 from fuzzyclip.pictures import (
     Example,

@@ -118,7 +118,7 @@ class Dataset(Section):
 
 
 class Backbone(Section):
-    """One CLIP; see `fuzzyclip.backbone.load_backbone`."""
+    """One CLIP; see `fuzzyclip.clip.backbone.load_backbone`."""
 
     model: str
     weights: str

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.efa import Heads
-from fuzzyclip.encoding import normalise
 from fuzzyclip.rows import TRAINED
 from fuzzyclip.scoring import (
     Scorer,

@@ -21,7 +21,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from fuzzyclip.metrics import METRICS
+from fuzzyclip.metrics.exact import METRICS
 from fuzzyclip.rows import TRAINED
 from stages import paths
 from stages.params import read_params

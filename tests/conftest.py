@@ -6,7 +6,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from fuzzyclip.backbone import load_backbone
+from fuzzyclip.clip.backbone import load_backbone
 
 TINY = {
     "embed_dim": 32,

@@ -11,7 +11,7 @@ PLUMBING = {
     "fuzzyclip/files.py",
     "fuzzyclip/prefetch.py",
     "fuzzyclip/ray_engine.py",
-    "fuzzyclip/transfers.py",
+    "fuzzyclip/clip/transfers.py",
     "stages/__init__.py",
     "stages/earlier.py",
     "stages/params.py",

@@ -105,7 +105,8 @@ def build_held(build, gate, calls=2):
     """
     import ray
 
-    from fuzzyclip import caching, inference
+    from fuzzyclip import inference
+    from fuzzyclip.store import caching
 
     node = ray.get_runtime_context().get_node_id()
     encode = caching.encode_images

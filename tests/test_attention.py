@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fuzzyclip.attention import FusedAttention, fuse_attention
+from fuzzyclip.clip.attention import FusedAttention, fuse_attention
 
 
 def make(bias=True):

@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from torchvision import transforms
 
-from fuzzyclip.backbone import choose_device
-from fuzzyclip.encoding import encode_images, encode_text, preprocess, project_tokens, tokenize
+from fuzzyclip.clip.backbone import choose_device
+from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess, project_tokens, tokenize
+from fuzzyclip.clip.model_configs import OPENAI_MEAN, OPENAI_STD
+from fuzzyclip.clip.transfers import Fetcher, send
+from fuzzyclip.clip.weights import WeightsError, find_weights
 from fuzzyclip.files import compute_sha256
-from fuzzyclip.model_configs import OPENAI_MEAN, OPENAI_STD
 from fuzzyclip.text import PromptTooLongError
-from fuzzyclip.transfers import Fetcher, send
-from fuzzyclip.weights import WeightsError, find_weights
 
 PROMPTS = ["a photo of a damaged bottle.", "pcb1 without flaw", "object"]
 
@@ -253,7 +253,7 @@ def test_device_names():
 
 
 def test_input_statistics_come_from_the_weights(tiny_config, tmp_path):
-    from fuzzyclip.model_configs import read_channels
+    from fuzzyclip.clip.model_configs import read_channels
 
     assert read_channels("ViT-L-14-336", "openai") == (OPENAI_MEAN, OPENAI_STD)
     half = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -9,8 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from fuzzyclip import metrics
-from fuzzyclip.bootstrap import (
+from fuzzyclip.metrics import exact as metrics
+from fuzzyclip.metrics.bootstrap import (
     CategoryResult,
     Spread,
     compare_experiments,
@@ -18,7 +18,7 @@ from fuzzyclip.bootstrap import (
     summarise_runs,
     weigh_image_metrics,
 )
-from fuzzyclip.summaries import summarise_pixels
+from fuzzyclip.metrics.summaries import summarise_pixels
 
 
 def name_images(count):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fuzzyclip.bounded_curves import Span, bound_aupro_steps
-from fuzzyclip.metrics import FPR_LIMIT
+from fuzzyclip.metrics.bounded_curves import Span, bound_aupro_steps
+from fuzzyclip.metrics.exact import FPR_LIMIT
 
 
 def slow_aupro(fpr: np.ndarray, pro: np.ndarray) -> float | None:

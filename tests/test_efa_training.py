@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from fuzzyclip import efa_training, training
 from fuzzyclip.alignment import compute_alignment_losses
-from fuzzyclip.caching import write_category
+from fuzzyclip.clip.encoding import encode_images, preprocess
 from fuzzyclip.efa_training import TrainingImages, train_heads
-from fuzzyclip.encoding import encode_images, preprocess
-from fuzzyclip.features import open_category
 from fuzzyclip.files import compute_sha256
 from fuzzyclip.mosaic import build_mosaic, build_mosaic_mask, plan_mosaics, split_in_four
-from fuzzyclip.mosaic_cache import MosaicCache
-from fuzzyclip.shards import compute_identity
+from fuzzyclip.store.caching import write_category
+from fuzzyclip.store.features import open_category
+from fuzzyclip.store.mosaic_cache import MosaicCache
+from fuzzyclip.store.shards import compute_identity
 
 SETTINGS = {"epochs": 2, "batch_size": 4, "learning_rate": 0.01, "seed": 5}
 

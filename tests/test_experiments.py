@@ -10,7 +10,7 @@ import yaml
 from imports import ROOT
 from typer.testing import CliRunner
 
-from fuzzyclip.metrics import METRICS
+from fuzzyclip.metrics.exact import METRICS
 from stages import paths
 from stages.experiments import __main__ as command
 from stages.experiments import archive

@@ -14,22 +14,22 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fuzzyclip.backbone import build_model, load_backbone
-from fuzzyclip.efa import Heads, compute_ensemble_map
-from fuzzyclip.encoding import (
+from fuzzyclip.clip.backbone import build_model, load_backbone
+from fuzzyclip.clip.encoding import (
     count_tokens,
     encode_images,
     encode_text,
     project_tokens,
     tokenize,
 )
+from fuzzyclip.clip.model_configs import OPENAI_MEAN, OPENAI_STD, read_channels
+from fuzzyclip.clip.towers import SUPPORTED, check_towers, read_image_tower
+from fuzzyclip.clip.weights import WeightsError
+from fuzzyclip.efa import Heads, compute_ensemble_map
 from fuzzyclip.files import compute_sha256
-from fuzzyclip.model_configs import OPENAI_MEAN, OPENAI_STD, read_channels
 from fuzzyclip.rpl import PromptLearner, PromptShape, write_sentences
 from fuzzyclip.scoring import build_untrained, score_batch
 from fuzzyclip.text import PromptTooLongError, encode_name
-from fuzzyclip.towers import SUPPORTED, check_towers, read_image_tower
-from fuzzyclip.weights import WeightsError
 
 PROMPTS = ["a photo of a damaged bottle.", "pcb1 without flaw", "object"]
 WORDS = 100

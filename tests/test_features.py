@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fuzzyclip import caching, features
-from fuzzyclip.backbone import load_backbone
-from fuzzyclip.caching import encode_shards, write_category
-from fuzzyclip.encoding import encode_images, preprocess
-from fuzzyclip.features import (
+from fuzzyclip.clip.backbone import load_backbone
+from fuzzyclip.clip.encoding import encode_images, preprocess
+from fuzzyclip.store import caching, features
+from fuzzyclip.store.caching import encode_shards, write_category
+from fuzzyclip.store.features import (
     ROWS,
     FeatureMismatchError,
     adopt_shards,
@@ -21,8 +21,8 @@ from fuzzyclip.features import (
     open_category,
     plan_category,
 )
-from fuzzyclip.packing import LEVELS
-from fuzzyclip.shards import CODE, compute_identity, count_image_bytes
+from fuzzyclip.store.packing import LEVELS
+from fuzzyclip.store.shards import CODE, compute_identity, count_image_bytes
 
 COUNT, SHARD = 8, 3
 #: What version 1 of the code gives, see the last test.

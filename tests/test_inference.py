@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 from ray_jobs import build_detector
 
+from fuzzyclip.clip.encoding import encode_images, normalise
+from fuzzyclip.clip.pixels import load_pixels
 from fuzzyclip.datasets.images import decode_image, load_image
-from fuzzyclip.encoding import encode_images, normalise
 from fuzzyclip.inference import detect_files
-from fuzzyclip.pixels import load_pixels
 from fuzzyclip.ray_inference import list_images
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzzyclip.map_file import MapFile, as_float32
+from fuzzyclip.metrics.map_file import MapFile, as_float32
 
 
 @given(batches=st.lists(st.integers(0, 3), max_size=5), size=st.integers(1, 4))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from fuzzyclip.packing import DTYPES, LEVELS, SCALES, TOKENS, count_bytes, pack, unpack
+from fuzzyclip.store.packing import DTYPES, LEVELS, SCALES, TOKENS, count_bytes, pack, unpack
 from fuzzyclip.tensor_files import read_header, write_rows
 
 

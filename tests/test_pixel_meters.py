@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pixel_cases import MASKS, SCORES, Case, draw_case
 
-from fuzzyclip.map_file import MapFile
-from fuzzyclip.metrics import PIXEL_METRICS, compute_pixel_metrics
-from fuzzyclip.pixel_meters import (
+from fuzzyclip.metrics.exact import PIXEL_METRICS, compute_pixel_metrics
+from fuzzyclip.metrics.map_file import MapFile
+from fuzzyclip.metrics.pixel_meters import (
     ROUNDING,
     ExactMeter,
     PixelMeter,
     PixelResult,
     StreamingMeter,
 )
-from fuzzyclip.score_histogram import OPEN_BITS, find_keys, find_scores
+from fuzzyclip.metrics.score_histogram import OPEN_BITS, find_keys, find_scores
 
 cases = st.builds(Case, st.sampled_from(SCORES), st.sampled_from(MASKS), st.integers(0, 10_000))
 splits = st.lists(st.integers(0, 3), max_size=3)

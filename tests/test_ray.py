@@ -14,14 +14,14 @@ from imports import ROOT
 from PIL import Image
 from ray_jobs import Cluster, build_detector, build_held, wait_for
 
-from fuzzyclip.backbone import load_backbone
-from fuzzyclip.caching import encode_shards
+from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.datasets.index_file import COLUMN_TYPES
 from fuzzyclip.datasets.spec import INDEX_COLUMNS
-from fuzzyclip.features import plan_category
 from fuzzyclip.inference import detect_files
 from fuzzyclip.ray_engine import Pool, encode_shards_on_ray, size_pool
 from fuzzyclip.ray_inference import detect_on_ray
+from fuzzyclip.store.caching import encode_shards
+from fuzzyclip.store.features import plan_category
 from stages.schema import Machine
 
 IMAGES, SHARD, BATCH = 48, 3, 2

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from fuzzyclip import training
-from fuzzyclip.encoding import encode_text, tokenize
+from fuzzyclip.clip.encoding import encode_text, tokenize
 from fuzzyclip.rpl import (
     ATTACHMENTS,
     LAYOUTS,

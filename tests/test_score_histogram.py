@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pixel_cases import MASKS, SCORES, Case, draw_case
 
-from fuzzyclip.metrics import weigh_mask
-from fuzzyclip.score_histogram import OPEN_BITS, ScoreHistogram, find_keys, find_scores
-from fuzzyclip.thresholds import raise_score
+from fuzzyclip.metrics.exact import weigh_mask
+from fuzzyclip.metrics.score_histogram import OPEN_BITS, ScoreHistogram, find_keys, find_scores
+from fuzzyclip.metrics.thresholds import raise_score
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 cases = st.builds(Case, st.sampled_from(SCORES), st.sampled_from(MASKS), st.integers(0, 10_000))

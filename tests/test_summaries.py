@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from fuzzyclip import metrics, summaries
-from fuzzyclip.bounded_curves import HIGH, LOW
-from fuzzyclip.summaries import estimate_pixel_metrics, summarise_pixels
+from fuzzyclip.metrics import exact as metrics
+from fuzzyclip.metrics import summaries
+from fuzzyclip.metrics.bounded_curves import HIGH, LOW
+from fuzzyclip.metrics.summaries import estimate_pixel_metrics, summarise_pixels
+from fuzzyclip.metrics.thresholds import LEVELS
 from fuzzyclip.tensor_files import write_tensors
-from fuzzyclip.thresholds import LEVELS
 
 #: The four metrics whose thresholds are all scores; the fifth has the field's 200 steps.
 CURVE_METRICS = [name for name in metrics.PIXEL_METRICS if name != "pixel_aupro"]

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from pixel_cases import MASKS, SCORES, Case, draw_case
 from test_summaries import CURVE_METRICS, draw_maps, name_images, repeat, summarise
 
-from fuzzyclip.bounded_curves import HIGH, LOW
-from fuzzyclip.metrics import compute_pixel_metrics
-from fuzzyclip.pixel_meters import StreamingMeter
-from fuzzyclip.summaries import (
+from fuzzyclip.metrics.bounded_curves import HIGH, LOW
+from fuzzyclip.metrics.exact import compute_pixel_metrics
+from fuzzyclip.metrics.pixel_meters import StreamingMeter
+from fuzzyclip.metrics.summaries import (
     TENSORS,
     PixelSummaries,
     estimate_pixel_metrics,
     summarise_stream,
 )
-from fuzzyclip.thresholds import LEVELS, choose_thresholds
+from fuzzyclip.metrics.thresholds import LEVELS, choose_thresholds
 
 Pair = tuple[np.ndarray, np.ndarray]
 

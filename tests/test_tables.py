@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fuzzyclip.metrics import METRICS
+from fuzzyclip.metrics.exact import METRICS
 from fuzzyclip.paper import IMAGE_TUPLE, PAIRS, PIXEL_TUPLE, TABLES
 from fuzzyclip.tables import (
     LABELS,

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuzzyclip import sample
-from fuzzyclip.backbone import load_backbone
+from fuzzyclip.clip.backbone import load_backbone
+from fuzzyclip.clip.encoding import count_tokens, encode_text, tokenize
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.encoding import count_tokens, encode_text, tokenize
 from fuzzyclip.files import compute_sha256
 from fuzzyclip.text import (
     ABNORMAL_STATES,

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from imports import ROOT
 from safetensors.torch import save_file
 
-from fuzzyclip import text_cache
+from fuzzyclip.clip import text_cache
+from fuzzyclip.clip.encoding import encode_text
+from fuzzyclip.clip.text_cache import TextCache
 from fuzzyclip.efa import Heads
-from fuzzyclip.encoding import encode_text
 from fuzzyclip.files import compute_sha256
 from fuzzyclip.text import PromptTooLongError
-from fuzzyclip.text_cache import TextCache
 from stages import efa
 from stages.clip import encode_names
 from stages.csp import compute_points

@@ -9,10 +9,10 @@ from PIL import Image
 from torch.nn import functional as F
 
 from fuzzyclip.alignment import compute_alignment_losses
-from fuzzyclip.backbone import load_backbone
+from fuzzyclip.clip.backbone import load_backbone
+from fuzzyclip.clip.encoding import count_tokens, encode_images, encode_text, normalise, preprocess
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.efa import Heads
-from fuzzyclip.encoding import count_tokens, encode_images, encode_text, normalise, preprocess
 from fuzzyclip.rpl import PromptLearner, PromptShape
 from fuzzyclip.scoring import build_trained, build_untrained, score_batch
 from fuzzyclip.text import encode_name, encode_stack, stack_names

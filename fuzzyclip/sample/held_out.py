@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fuzzyclip.metrics import compute_image_metrics
+from fuzzyclip.metrics.exact import compute_image_metrics
 from fuzzyclip.sample.objectives import patch_targets
 from fuzzyclip.sample.pictures import Picture, count_cells
 from fuzzyclip.sample.towers import GRID, DenseHeads, encode_captions, encode_images

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fuzzyclip.metrics import METRICS
+from fuzzyclip.metrics.exact import METRICS
 from fuzzyclip.rows import ROWS, TRAINED
 
 FILE = Path(__file__).with_name("paper.yaml")

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from fuzzyclip.bootstrap import CategoryResult, compare_experiments
+from fuzzyclip.metrics.bootstrap import CategoryResult, compare_experiments
+from fuzzyclip.metrics.summaries import read_summaries
 from fuzzyclip.rows import TRAINED
-from fuzzyclip.summaries import read_summaries
 from fuzzyclip.tables import LABELS
 from stages import paths
 from stages.experiments.archive import is_done

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from fuzzyclip.bootstrap import Spread, summarise_runs
-from fuzzyclip.metrics import METRICS
+from fuzzyclip.metrics.bootstrap import Spread, summarise_runs
+from fuzzyclip.metrics.exact import METRICS
 from fuzzyclip.tables import ABSENT, LABELS, MEAN, add_means
 from stages.experiments.archive import is_done, read_categories
 from stages.experiments.catalog import Catalog, Experiment, Row

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone
-from fuzzyclip.encoding import PASS_ROWS, PASS_STEP, encode_text
-from fuzzyclip.weights import RANDOM
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import PASS_ROWS, PASS_STEP, encode_text
+from fuzzyclip.clip.weights import RANDOM
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class TextCache:
         strings more.
 
         Raises:
-            PromptTooLongError: see `fuzzyclip.encoding.encode_text`.
+            PromptTooLongError: see `fuzzyclip.clip.encoding.encode_text`.
             ValueError: likewise.
         """
         places: dict[str, list[int]] = {}

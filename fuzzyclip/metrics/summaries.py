@@ -20,9 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import safe_open
 from scipy import ndimage
 
-from fuzzyclip.bounded_curves import MIDDLE, Curves, place_curve
-from fuzzyclip.map_file import as_float32
-from fuzzyclip.metrics import (
+from fuzzyclip.metrics.bounded_curves import MIDDLE, Curves, place_curve
+from fuzzyclip.metrics.exact import (
     AUPRO_STEPS,
     EIGHT_CONNECTED,
     FPR_LIMIT,
@@ -31,8 +30,9 @@ from fuzzyclip.metrics import (
     weigh_mask,
     weigh_regions,
 )
+from fuzzyclip.metrics.map_file import as_float32
+from fuzzyclip.metrics.thresholds import Scores, choose_map_thresholds, raise_score
 from fuzzyclip.tensor_files import read_header, write_tensors
-from fuzzyclip.thresholds import Scores, choose_map_thresholds, raise_score
 
 #: Arrays of a file.
 TENSORS = ("thresholds", "negatives_above", "positives_above", "coverage_above", "regions")
@@ -110,7 +110,7 @@ def summarise_stream(
     Args:
         pairs: map (H, W) of float32 and mask (H, W) of each image.
         images: N names.
-        thresholds: (G,), those of `fuzzyclip.thresholds.choose_thresholds` for the same images.
+        thresholds: (G,), those of `metrics.thresholds.choose_thresholds` for the same images.
 
     Raises:
         ValueError: shapes differ, there is no pixel or not one map for each name, a score is not
@@ -217,7 +217,7 @@ def _weigh_chunk(summaries: PixelSummaries, weights: Floats, place: float) -> di
 
 
 def _compute_aupro_steps(fpr: Floats, pro: Floats) -> Floats:
-    """`fuzzyclip.metrics.compute_aupro_steps` of falling rates (R, AUPRO_STEPS), (R,)."""
+    """`fuzzyclip.metrics.exact.compute_aupro_steps` of falling rates (R, AUPRO_STEPS), (R,)."""
     kept = fpr < FPR_LIMIT  # a tail of each row
     highest = np.where(kept, fpr, fpr[:, -1:]).max(axis=1)
     width = np.where(kept[:, :-1], -np.diff(fpr), 0.0)

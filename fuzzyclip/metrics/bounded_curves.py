@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fuzzyclip.metrics import FPR_LIMIT, Floats
+from fuzzyclip.metrics.exact import FPR_LIMIT, Floats
 
 #: Where in a bin the curve is taken to run: a certain lower bound, the estimate, an upper bound.
 LOW, MIDDLE, HIGH = 0.0, 0.5, 1.0
@@ -95,7 +95,7 @@ class Span(NamedTuple):
 
 
 def bound_aupro_steps(fpr: Span, pro: Span) -> tuple[float, float, float] | None:
-    """Bounds of `fuzzyclip.metrics.compute_aupro_steps` from bounds of the rates at its steps.
+    """Bounds of `metrics.exact.compute_aupro_steps` from bounds of the rates at its steps.
 
     Write x for the false positive rate and y for the overlap at each step, both falling, m for the
     first step with x < FPR_LIMIT and e for the last. The metric is A = N / D with

@@ -14,14 +14,14 @@ import pandas as pd
 from torch import Tensor
 from tqdm import tqdm
 
-from fuzzyclip.backbone import Backbone
-from fuzzyclip.encoding import encode_images
-from fuzzyclip.features import check_space, finish_category, plan_category
-from fuzzyclip.packing import pack
-from fuzzyclip.pixels import iterate_pixels
-from fuzzyclip.shards import EMBEDS, Shard, write_shard
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import encode_images
+from fuzzyclip.clip.pixels import iterate_pixels
+from fuzzyclip.clip.transfers import Fetcher
+from fuzzyclip.store.features import check_space, finish_category, plan_category
+from fuzzyclip.store.packing import pack
+from fuzzyclip.store.shards import EMBEDS, Shard, write_shard
 from fuzzyclip.tensor_files import RowWriter
-from fuzzyclip.transfers import Fetcher
 
 
 def write_category(
@@ -38,7 +38,7 @@ def write_category(
     """Encode a category's images into `folder`, skipping shards that are already there.
 
     Args:
-        folder: see `fuzzyclip.features.plan_category`, as the four arguments below.
+        folder: see `fuzzyclip.store.features.plan_category`, as the four arguments below.
         rows: with the columns `image_path` and `sha256`.
         root: see there.
         backbone: see there.

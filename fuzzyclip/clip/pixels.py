@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import preprocess
 from fuzzyclip.datasets.images import load_image
-from fuzzyclip.encoding import preprocess
 from fuzzyclip.prefetch import prefetch
 
 

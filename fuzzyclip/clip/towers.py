@@ -1,7 +1,7 @@
 """Reading open_clip's towers: one view on ViTs and text transformers that are built differently.
 
 `check_towers` refuses a configuration that has no such view before anything is built.
-`fuzzyclip.backbone` builds and fills the model, `fuzzyclip.encoding` runs it through these views.
+`clip.backbone` builds and fills the model, `clip.encoding` runs it through these views.
 
 Shapes: B images, S image size, L taken blocks, P patches, W vision width, D embedding width,
 n prompts, T tokens.

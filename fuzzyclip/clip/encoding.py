@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from fuzzyclip.backbone import Backbone
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.transfers import send
 from fuzzyclip.text import PromptTooLongError
-from fuzzyclip.transfers import send
 
 #: Prompts in a pass of the text tower, and the step in which passes grow, in tokens. Small steps
 #: pad little but leave more passes partly filled; these two cost no more than padding all prompts
@@ -58,7 +58,7 @@ def project_tokens(backbone: Backbone, patch_tokens: Tensor) -> Tensor:
     """Patch tokens in CLIP's joint space by the tower's own last layers, (..., P, D).
 
     What the untrained rows of a table compare with text; EFA replaces it by trained layers. See
-    `fuzzyclip.towers.ImageTower` for towers that pool by attention.
+    `fuzzyclip.clip.towers.ImageTower` for towers that pool by attention.
     """
     return backbone.image_tower.project(patch_tokens)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fuzzyclip.metrics import Floats
+from fuzzyclip.metrics.exact import Floats
 
 #: Lower bits of a key that a bin leaves open.
 OPEN_BITS = 9

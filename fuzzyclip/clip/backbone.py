@@ -2,7 +2,7 @@
 
 Any open_clip model with a plain ViT image tower, its own or timm's, and open_clip's own text tower
 works; nothing differs between the sample model, ViT-L/14@336 and SigLIP2 but the arguments of
-`load_backbone`. `fuzzyclip.towers` says what is plain, `fuzzyclip.encoding` runs the towers.
+`load_backbone`. `clip.towers` says what is plain, `clip.encoding` runs the towers.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from fuzzyclip.attention import fuse_attention
-from fuzzyclip.model_configs import read_channels, read_model_config
-from fuzzyclip.towers import (
+from fuzzyclip.clip.attention import fuse_attention
+from fuzzyclip.clip.model_configs import read_channels, read_model_config
+from fuzzyclip.clip.towers import (
     ImageTower,
     TextTower,
     build_tokenizer,
@@ -29,7 +29,7 @@ from fuzzyclip.towers import (
     read_image_tower,
     read_text_tower,
 )
-from fuzzyclip.weights import (
+from fuzzyclip.clip.weights import (
     RANDOM,
     WeightsError,
     find_weights,
@@ -181,7 +181,7 @@ def load_backbone(
 
     Args:
         model: open_clip's model name, or the path of a JSON configuration.
-        weights: a file, an open_clip tag, or `random` (see `fuzzyclip.weights`).
+        weights: a file, an open_clip tag, or `random` (see `fuzzyclip.clip.weights`).
         image_size: side of the square input in pixels; images are squashed to it.
         blocks: vision blocks to take patch tokens from, counted from 1.
         activation: see `build_model`. Weights trained with QuickGELU also run with GELU, and

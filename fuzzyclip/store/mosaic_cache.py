@@ -14,10 +14,10 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone
+from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.files import compute_sha256
-from fuzzyclip.packing import pack, unpack
-from fuzzyclip.shards import CODE
+from fuzzyclip.store.packing import pack, unpack
+from fuzzyclip.store.shards import CODE
 from fuzzyclip.tensor_files import write_tensors
 
 #: Raise when the same images no longer give the same mosaic.

@@ -14,8 +14,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone
-from fuzzyclip.packing import DTYPES, SCALES, TOKENS, count_bytes, unpack
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.store.packing import DTYPES, SCALES, TOKENS, count_bytes, unpack
 from fuzzyclip.tensor_files import RowWriter, read_header, write_rows
 
 log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from fuzzyclip.backbone import Backbone
+from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.files import write_text
-from fuzzyclip.shards import (
+from fuzzyclip.store.shards import (
     EMBEDS,
     Shard,
     compute_identity,
@@ -101,7 +101,7 @@ def plan_category(
         rows: its index rows, in order.
         root: the dataset's root, which `image_path` is relative to.
         backbone: the frozen CLIP.
-        dtype: type in which patch tokens are kept, see `fuzzyclip.packing`; None keeps class
+        dtype: type in which patch tokens are kept, see `fuzzyclip.store.packing`; None keeps class
             features alone.
         shard_size: images a file.
     """

@@ -17,17 +17,17 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fuzzyclip.bounded_curves import HIGH, LOW, MIDDLE, Curves, Span, bound_aupro_steps
-from fuzzyclip.map_file import MapFile, Maps, as_float32
-from fuzzyclip.metrics import (
+from fuzzyclip.metrics.bounded_curves import HIGH, LOW, MIDDLE, Curves, Span, bound_aupro_steps
+from fuzzyclip.metrics.exact import (
     Floats,
     compute_ranking_metrics,
     join_weights,
     rank_in_place,
     weigh_mask,
 )
-from fuzzyclip.score_histogram import Cells, ScoreHistogram, find_keys
-from fuzzyclip.thresholds import place_steps
+from fuzzyclip.metrics.map_file import MapFile, Maps, as_float32
+from fuzzyclip.metrics.score_histogram import Cells, ScoreHistogram, find_keys
+from fuzzyclip.metrics.thresholds import place_steps
 
 #: Bounds are widened by this much, for the rounding of sums over many pixels, here and in the exact
 #: metric.
@@ -139,7 +139,7 @@ class ExactMeter:
 class StreamingMeter:
     """Metrics between certain bounds, in memory that does not grow with the number of images.
 
-    Scores are known by their bin of `fuzzyclip.score_histogram`. The estimates of AUROC, F1-max and
+    Scores are known by their bin of `metrics.score_histogram`. The estimates of AUROC, F1-max and
     AUPRO-std are the exact metrics of maps whose scores moved within their bin to a common one, by
     less than 2**-14 of themselves; the order of scores of different bins stays. The bounds hold for
     every order within the bins: those of AUROC differ by the share of pairs of a positive and a

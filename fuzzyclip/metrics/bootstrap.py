@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fuzzyclip.bounded_curves import Curves
-from fuzzyclip.metrics import METRICS, Floats
-from fuzzyclip.summaries import PixelSummaries, weigh_pixel_metrics
+from fuzzyclip.metrics.bounded_curves import Curves
+from fuzzyclip.metrics.exact import METRICS, Floats
+from fuzzyclip.metrics.summaries import PixelSummaries, weigh_pixel_metrics
 
 #: Differences are rounded here: equal metrics that were summed in another order are equal.
 DECIMALS = 12
@@ -192,8 +192,8 @@ def weigh_image_metrics(
         weights: (R, N), how often each image counts.
 
     Returns:
-        (R,) fractions in [0, 1] for each of `fuzzyclip.metrics.IMAGE_METRICS`; nan where a class
-        has no weight.
+        (R,) fractions in [0, 1] for each of `metrics.exact.IMAGE_METRICS`; nan where a class has no
+        weight.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     ordered, positive = np.asarray(scores)[order], np.asarray(labels, dtype=bool)[order]

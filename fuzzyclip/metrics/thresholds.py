@@ -6,8 +6,8 @@ Shapes: N images, H x W pixels, p of them anomalous in all; G thresholds; C cell
 import numpy as np
 from numpy.typing import NDArray
 
-from fuzzyclip.metrics import AUPRO_STEPS, Floats
-from fuzzyclip.score_histogram import Cells, ScoreHistogram, find_scores
+from fuzzyclip.metrics.exact import AUPRO_STEPS, Floats
+from fuzzyclip.metrics.score_histogram import Cells, ScoreHistogram, find_scores
 
 #: Quantiles that become thresholds, of each of: positives by pixel, positives by region, negatives.
 LEVELS = 400

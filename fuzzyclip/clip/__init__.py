@@ -1,0 +1,1 @@
+"""The frozen CLIP: built, filled, frozen, and run."""

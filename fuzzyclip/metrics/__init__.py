@@ -1,0 +1,1 @@
+"""Metrics of anomaly maps and image scores: exact, streaming, and under a bootstrap."""

@@ -1,0 +1,1 @@
+"""The feature store: what the frozen image tower gives, kept on disk."""
