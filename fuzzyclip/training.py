@@ -82,8 +82,8 @@ def train(
         optimizer.zero_grad()
         losses["loss"].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
-        curve.append({"epoch": epoch, "step": step} | values)
+        values = torch.stack([loss.detach() for loss in losses.values()]).tolist()  # waits once
+        curve.append({"epoch": epoch, "step": step} | dict(zip(losses, values, strict=True)))
         if after_epoch is not None and (step == len(steps) or steps[step][0] != epoch):
             after_epoch(epoch)
         if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:

@@ -132,7 +132,8 @@ def evaluate_category(
                     pixels.add(name, scores.maps, batch.masks)
                 if name == TRAINED:
                     overlays.take(batch.first, scores.maps, batch.masks)
-                kept[name].append(replace(scores, maps=scores.maps[:0]))
+                # a copy: an empty view would keep the maps alive
+                kept[name].append(replace(scores, maps=scores.maps[:0].copy()))
         joined = {name: join_scores(batches) for name, batches in kept.items()}
         found = {name: pixels.compute(name) if pixels else PixelResult() for name in scorers}
         summaries = pixels.summarise() if pixels else None

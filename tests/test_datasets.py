@@ -305,7 +305,8 @@ def test_kolektor_protocol_tests_286_and_54(tmp_path: Path) -> None:
 
 def test_index_file_round_trip(tmp_path: Path) -> None:
     frame = pd.DataFrame(
-        [("01/ok/NA.png", "", "01", "test", 0, "good", 3, 4)], columns=list(INDEX_COLUMNS)
+        [("01/ok/NA.png", "", "01", "test", 0, "good", 3, 4, "0e" * 32)],
+        columns=list(INDEX_COLUMNS),
     )
     info = {"title": "ünï"}
     write_index(Index(frame, info), tmp_path / "deep/index.csv", tmp_path / "deep/index.json")
