@@ -18,6 +18,7 @@ from torch import Tensor
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_images
 from fuzzyclip.clip.pixels import load_pixels
+from fuzzyclip.memory import release_memory
 from fuzzyclip.metrics.exact import METRICS, compute_image_metrics
 from fuzzyclip.metrics.map_file import MapFile
 from fuzzyclip.metrics.masks import load_masks
@@ -134,6 +135,7 @@ def evaluate_category(
                     overlays.take(batch.first, scores.maps, batch.masks)
                 # a copy: an empty view would keep the maps alive
                 kept[name].append(replace(scores, maps=scores.maps[:0].copy()))
+            release_memory()
         joined = {name: join_scores(batches) for name, batches in kept.items()}
         found = {name: pixels.compute(name) if pixels else PixelResult() for name in scorers}
         summaries = pixels.summarise() if pixels else None

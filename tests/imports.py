@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: depends on them.
 PLUMBING = {
     "fuzzyclip/files.py",
+    "fuzzyclip/memory.py",
     "fuzzyclip/prefetch.py",
     "fuzzyclip/ray_engine.py",
     "fuzzyclip/clip/transfers.py",
