@@ -26,7 +26,8 @@ from fuzzyclip.efa import Heads  # noqa: E402
 from fuzzyclip.scoring import build_trained  # noqa: E402
 
 MODEL, SIZE, BLOCKS = "ViT-L-14-336", 518, (6, 12, 18, 24)
-BATCH, CLUSTERS, ROUNDS = 2, 3, 5
+#: Two clusters: the paper's partition of VisA, whose model meets six of the seven datasets.
+BATCH, CLUSTERS, ROUNDS = 2, 2, 5
 DUAL_FROM, TEMPERATURE = 6, 1 / 0.07  # the rival's first dual block, counted from 1, and its scale
 
 
