@@ -47,7 +47,8 @@ def test_values_and_gradients_are_those_of_the_formulas(seed, share, spread, own
     ours = torch.autograd.grad(3 * losses["loss"], parameters)
     plain = torch.autograd.grad(3 * (focal + dice), parameters)
     for one, other in zip(ours, plain, strict=True):
-        assert torch.allclose(one, other, rtol=1e-7, atol=1e-9 * float(other.abs().max()) + 1e-12)
+        # where everything is right already, both round 1 - p_true, which is next to nothing
+        assert torch.allclose(one, other, rtol=1e-7, atol=1e-9 * max(1.0, float(other.abs().max())))
 
 
 def test_single_precision_is_as_good_as_the_plain_way():
