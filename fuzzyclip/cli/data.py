@@ -1,23 +1,18 @@
-"""The command `fuzzyclip`: what one does with data outside of the pipeline.
+"""`fuzzyclip data`: datasets, outside of the pipeline."""
 
-Heavy modules are imported inside the commands, so that `--help` answers at once.
-"""
-
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fuzzyclip.cli.refusal import Refusal
+
 if TYPE_CHECKING:
     from fuzzyclip.datasets.index_file import Index
     from fuzzyclip.datasets.spec import DatasetSpec
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data = typer.Typer(no_args_is_help=True, help="Datasets: what there is, getting and checking them.")
-app.add_typer(data, name="data")
 
-tables_help = "The paper's tables and figures, each by one command; run in a checkout."
 Name = Annotated[str, typer.Argument(help="Dataset id, as `fuzzyclip data list` shows it.")]
 Protocol = Annotated[
     str | None,
@@ -29,39 +24,6 @@ Categories = Annotated[
 Subset = Annotated[bool, typer.Option("--subset", help="Do not compare the numbers of images.")]
 Drop = Annotated[bool, typer.Option("--drop", help="Leave out what cannot be used; say what.")]
 MaskAbove = Annotated[int, typer.Option(help="Mask values above this are defect.")]
-
-
-@app.callback()
-def main() -> None:
-    """FuzzyCLIP: zero-shot industrial anomaly detection. The pipeline itself is run by DVC."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-
-
-CHECKOUT = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-
-@app.command("tables", help=tables_help, add_help_option=False, context_settings=CHECKOUT)
-def tables(context: typer.Context) -> None:
-    """Hand over to the checkout's own pipeline: the library knows no stage."""
-    _call_checkout(context.args)
-
-
-@app.command("verify")
-def verify() -> None:
-    """Compare finished runs in the paper's setting with what is known of OpenAI's weights."""
-    _call_checkout(["verify"])
-
-
-def _call_checkout(arguments: list[str]) -> None:
-    """Run the experiments' own command in this checkout, and end with its exit code."""
-    import subprocess
-    import sys
-
-    if not Path("stages/experiments").is_dir():
-        typer.echo("this needs the pipeline: change into a checkout of it", err=True)
-        raise typer.Exit(2)
-    command = [sys.executable, "-m", "stages.experiments", *arguments]
-    raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 
 @data.command("list")
@@ -119,7 +81,7 @@ def prepare(
 
     spec = _find(name)
     chosen = protocol or spec.default_protocol
-    with _Refusal():
+    with Refusal():
         record = fetch_dataset(
             spec,
             out,
@@ -150,30 +112,17 @@ def check(
 ) -> None:
     """Open every image and mask of a folder where it lies and say all that is wrong with it."""
     spec = _find(name)
-    with _Refusal():
+    with Refusal():
         chosen = protocol or spec.default_protocol
         index = _index(spec, folder, chosen, category, subset, drop, mask_above)
         if write:
             _write_index(folder, index)
 
 
-class _Refusal:
-    """Ends the command with the message alone, where the message says it all."""
-
-    def __enter__(self) -> None:
-        """Nothing to open."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Turn an error that a person can mend into a message and exit code 1."""
-        if isinstance(error, ValueError | OSError):
-            typer.echo(str(error), err=True)
-            raise typer.Exit(1) from error
-
-
 def _find(name: str) -> "DatasetSpec":
     from fuzzyclip.datasets import get_dataset
 
-    with _Refusal():
+    with Refusal():
         return get_dataset(name)
 
 
