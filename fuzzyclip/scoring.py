@@ -24,6 +24,7 @@ from fuzzyclip.efa import (
     compute_weights,
     smooth,
 )
+from fuzzyclip.few_shot import NormalMemory
 from fuzzyclip.rpl import compute_image_score
 
 #: Variants of Table 8: what stands in the class part of the test prompt.
@@ -45,12 +46,14 @@ class Scorer:
         compute_map: (B, L, P, W) patch tokens and (B, D) unit class features to (B, S, S).
         compute_score: (B, D) unit class features to (B,).
         compute_weights: (B, D) unit class features to cluster weights (B, K), where there are any.
+        memory: tokens of good parts, where there are any; see `score_batch`.
     """
 
     prompt: str
     compute_map: Callable[[Tensor, Tensor], Tensor]
     compute_score: Callable[[Tensor], Tensor]
     compute_weights: Callable[[Tensor], Tensor] | None = None
+    memory: NormalMemory | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,11 @@ def score_batch(
 ) -> Scores:
     """Run one scorer over a batch.
 
+    With a memory the map is the mean of the text's and the memory's. The image score is the mean of
+    the text's and the largest value of the memory's map, as a share of the most it can be; the
+    published few-shot forms stretch that value over the whole test set, here an image is scored
+    alone.
+
     Args:
         scorer: the row.
         patch_tokens: (B, L, P, W), on the backbone's device.
@@ -165,10 +173,15 @@ def score_batch(
     """
     embeds = normalise(image_embed.to(backbone.device))
     maps = scorer.compute_map(patch_tokens, embeds)
+    image_scores = scorer.compute_score(embeds)
+    if scorer.memory is not None:
+        far = scorer.memory.compute_map(patch_tokens)  # (B, S, S)
+        maps = (maps + far) / 2
+        image_scores = (image_scores + far.amax(dim=(1, 2)) / patch_tokens.shape[1]) / 2
     weigh = scorer.compute_weights
     return Scores(
         maps=smooth(maps.cpu().numpy(), sigma),
-        image_scores=scorer.compute_score(embeds).cpu().numpy(),
+        image_scores=image_scores.cpu().numpy(),
         weights=None if weigh is None else weigh(embeds).cpu().numpy(),
     )
 
