@@ -7,9 +7,8 @@ from pathlib import Path
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone, load_backbone
-from fuzzyclip.clip.encoding import count_tokens
+from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.text_cache import TextCache
-from fuzzyclip.text import encode_stack
 from stages import paths
 from stages.schema import Params
 
@@ -53,18 +52,18 @@ def open_texts(backbone: Backbone) -> TextCache:
     return TextCache(paths.TEXTS, backbone)
 
 
-def encode_names(
-    backbone: Backbone, params: Params, names: list[str], prefix: str = "", suffix: str = ""
-) -> Tensor:
-    """T(prefix + stacked names + suffix) under the `text` parameters, (D, 2)."""
-    return encode_stack(
-        names,
+def make_encoder(backbone: Backbone, params: Params) -> NameEncoder:
+    """Names to text features under the `text` parameters."""
+    text = params.text
+    return NameEncoder(
+        backbone,
         open_texts(backbone).encode,
-        partial(count_tokens, backbone),
-        context_length=backbone.context_length,
-        separator=params.text.separator,
-        underscore=params.text.underscore,
-        ensemble=params.text.ensemble,
-        prefix=prefix,
-        suffix=suffix,
+        ensemble=text.ensemble,
+        separator=text.separator,
+        underscore=text.underscore,
     )
+
+
+def encode_names(backbone: Backbone, params: Params, names: list[str]) -> Tensor:
+    """T(stacked names), (D, 2)."""
+    return make_encoder(backbone, params)(names)

@@ -1,0 +1,51 @@
+"""Category names to text features, with the text settings of a run bound in.
+
+Shapes: n prompts, D embedding width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import count_tokens
+from fuzzyclip.text import EncodeText, encode_stack, stack_names
+
+
+@dataclass(frozen=True)
+class NameEncoder:
+    """Names to text features, see `fuzzyclip.text.encode_stack`.
+
+    Attributes:
+        backbone: the frozen CLIP.
+        encode: prompts to features, (n, D); `encode_text` of the backbone or a cache of it.
+        ensemble: see `build_prompts`.
+        separator: see `stack_names`.
+        underscore: likewise.
+    """
+
+    backbone: Backbone
+    encode: EncodeText
+    ensemble: str = "full"
+    separator: str = " "
+    underscore: str = "keep"
+
+    def __call__(self, names: Sequence[str], prefix: str = "", suffix: str = "") -> Tensor:
+        """T(prefix + stacked names + suffix), (D, 2)."""
+        return encode_stack(
+            names,
+            self.encode,
+            partial(count_tokens, self.backbone),
+            context_length=self.backbone.context_length,
+            separator=self.separator,
+            underscore=self.underscore,
+            ensemble=self.ensemble,
+            prefix=prefix,
+            suffix=suffix,
+        )
+
+    def stack(self, names: Sequence[str]) -> str:
+        """The names as they stand in a prompt."""
+        return stack_names(names, self.separator, self.underscore)
