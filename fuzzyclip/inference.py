@@ -1,16 +1,18 @@
-"""From image files to anomaly maps and scores, with a model that is ready.
+"""From images to anomaly maps and scores, with a model that is ready.
 
 Shapes: B images of a batch, S image size.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
@@ -18,6 +20,8 @@ from fuzzyclip.clip.encoding import encode_images, preprocess
 from fuzzyclip.datasets.images import decode_image
 from fuzzyclip.prefetch import prefetch
 from fuzzyclip.scoring import Scorer, score_batch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,20 +46,26 @@ class Detector:
 
 
 @dataclass(frozen=True)
-class Detection:
+class Found(Generic[T]):
     """What was found in one image.
 
     Attributes:
-        path: of the image, as it was given.
-        score: of the whole image; None where it can not be read.
+        item: the image as it was given.
+        size: width and height in pixels; None where it can not be read.
+        score: of the whole image; None likewise.
         map: (S, S); None likewise.
         error: why the image can not be read; empty where it can.
     """
 
-    path: str
-    score: float | None
-    map: NDArray[np.float32] | None
+    item: T
+    size: tuple[int, int] | None = None
+    score: float | None = None
+    map: NDArray[np.float32] | None = None
     error: str = ""
+
+
+#: What was found in a file, by its path as it was given.
+Detection = Found[str]
 
 
 def read_file(path: str) -> bytes:
@@ -71,35 +81,60 @@ def detect_files(
     workers: int = 1,
     read: Callable[[str], bytes] = read_file,
 ) -> Iterator[Detection]:
-    """Detections in the order of `paths`; the next batch is decoded while one is computed.
-
-    An image that can not be read is told by its detection, and the others go on. A blank one takes
-    its place in the batch, so that the others' numbers do not depend on it.
+    """`detect_images` over image files.
 
     Args:
         paths: image files.
         detector: the model.
-        batch_size: images a pass. The same images in the same batches give the same bytes; other
-            batches may change the last digits.
-        workers: threads that read and decode.
+        batch_size: see `detect_images`.
+        workers: likewise.
         read: path to content, called in threads; raises OSError.
     """
     names = [str(path) for path in paths]
+    return detect_images(
+        names,
+        lambda name: decode_image(read(name), name),
+        detector,
+        batch_size=batch_size,
+        workers=workers,
+    )
+
+
+def detect_images(
+    items: Iterable[T],
+    open_image: Callable[[T], Image.Image],
+    detector: Detector,
+    *,
+    batch_size: int,
+    workers: int = 1,
+) -> Iterator[Found[T]]:
+    """What is found in images, in their order; the next batch is decoded while one is computed.
+
+    An image that can not be read is told by what is found, and the others go on. A blank one takes
+    its place in the batch, so that the others' numbers do not depend on it.
+
+    Args:
+        items: what `open_image` opens.
+        open_image: item to RGB image, called in threads; raises OSError.
+        detector: the model.
+        batch_size: images a pass. The same images in the same batches give the same bytes; other
+            batches may change the last digits.
+        workers: threads that read and decode.
+    """
     size = detector.backbone.image_size
 
-    def load(name: str) -> tuple[Tensor, str]:
+    def load(item: T) -> tuple[Tensor, Found[T]]:
         try:
-            return preprocess(decode_image(read(name), name), detector.backbone), ""
+            image = open_image(item)
         except OSError as error:
-            return torch.zeros(3, size, size), str(error)
+            return torch.zeros(3, size, size), Found(item, error=str(error))
+        return preprocess(image, detector.backbone), Found(item, image.size)
 
-    loaded = prefetch(load, names, ahead=batch_size, workers=workers)
-    for first in range(0, len(names), batch_size):
-        batch = list(islice(loaded, batch_size))
+    loaded = prefetch(load, items, ahead=batch_size, workers=workers)
+    while batch := list(islice(loaded, batch_size)):
         maps, scores = detector(torch.stack([pixels for pixels, _ in batch]))
-        for row, (_, error) in enumerate(batch):
-            name = names[first + row]
-            if error:
-                yield Detection(name, None, None, error)
+        for (_, found), anomaly_map, score in zip(batch, maps, scores, strict=True):
+            if found.error:
+                yield found
             else:
-                yield Detection(name, float(scores[row]), maps[row])
+                yield Found(found.item, found.size, float(score), anomaly_map)

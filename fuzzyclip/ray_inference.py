@@ -205,7 +205,7 @@ def to_row(one: Detection, keep_map: bool) -> dict[str, Any]:
     """A detection as a row of Parquet."""
     half = one.map.astype(np.float16) if keep_map and one.map is not None else None
     return {
-        "path": one.path,
+        "path": one.item,
         "image_score": one.score,
         "map": None if half is None else half.tobytes(),
         "side": None if half is None else len(half),

@@ -39,7 +39,7 @@ def test_maps_and_scores_are_the_scorers_own(files, tiny):
     unit = normalise(image_embed)
     maps, scores = sharp.scorer.compute_map(tokens, unit), sharp.scorer.compute_score(unit)
     found = detect(files, sharp)
-    assert [one.path for one in found] == [str(path) for path in files]
+    assert [one.item for one in found] == [str(path) for path in files]
     assert np.allclose([one.map for one in found], maps, atol=1e-5)
     assert np.allclose([one.score for one in found], scores, atol=1e-6)
     assert maps.std() > 1e-3  # there is something to compare

@@ -137,10 +137,10 @@ def test_a_machine_is_killed_in_batch_inference_and_nothing_is_lost(both, folder
     found = pd.concat(map(pd.read_parquet, sorted((tmp_path / "out").glob("*.parquet"))))
     assert len(found) == len(expected) == IMAGES + 1
     for row, one in zip(found.itertuples(), expected, strict=True):
-        assert row.path == f"file://{one.path}"
+        assert row.path == f"file://{one.item}"
         assert row.error.replace("file://", "") == one.error
         if one.error:
-            assert one.path == str(broken)
+            assert one.item == str(broken)
             assert pd.isna(row.image_score)
             assert row.map is None
             continue

@@ -1,0 +1,1 @@
+"""A trained FuzzyCLIP as one directory, and what it says of images."""

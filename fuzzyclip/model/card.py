@@ -1,0 +1,165 @@
+"""model.json: all that a model is besides its tensors, as a schema.
+
+A model's directory holds
+- `model.json`, this card;
+- `efa.safetensors` and `rpl.safetensors`, the trained layers and prompts;
+- `backbone.json`, open_clip's configuration of the frozen CLIP, and its weights, or else the card
+  says which weights belong to it;
+- `memory-*.safetensors`, tokens of good parts, where some were remembered.
+
+Nothing in it is code: JSON and safetensors alone.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from fuzzyclip.model.threshold import Threshold
+
+FILENAME = "model.json"
+#: Raised with every change that older code could not read.
+FORMAT = 1
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _check_plain(name: str) -> str:
+    """A card may come from anywhere; its names must not lead out of the directory."""
+    if not PLAIN_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a plain file name")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_check_plain)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Part(BaseModel):
+    """A part of the card: no unknown keys, no change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BackboneCard(Part):
+    """The frozen CLIP; see `fuzzyclip.clip.backbone.load_backbone`.
+
+    Attributes:
+        model: open_clip's name of it, or the configuration's file name; for finding weights.
+        weights: name of a file, or open_clip's tag.
+        place: whether that file lies in the directory or elsewhere.
+        sha256: of the weights' file.
+        fingerprint: of the backbone that the parts were trained with.
+    """
+
+    model: str
+    weights: str
+    place: Literal["inside", "elsewhere", "tag"]
+    sha256: str
+    image_size: int
+    blocks: list[int]
+    activation: str
+    position_embedding: str
+    mean: list[float]
+    std: list[float]
+    precision: Literal["float32", "bfloat16", "float16"]
+    fingerprint: Digest
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> "BackboneCard":
+        if self.place == "inside":
+            _check_plain(self.weights)
+        return self
+
+
+class TextCard(Part):
+    """How names become prompts; see `fuzzyclip.clip.name_encoder`."""
+
+    ensemble: Literal["full", "single"]
+    separator: str
+    underscore: Literal["keep", "space"]
+
+
+class EfaTestCard(Part):
+    """How the trained parts are used; see `fuzzyclip.trained.TestSide`."""
+
+    prompt: str
+    weights: str | int
+    temperature: float
+    sigma: float
+
+
+class TrainingCard(Part):
+    """What the parts were trained on, and with which settings."""
+
+    auxiliary: str
+    datasets: list[str]
+    licences: dict[str, str]
+    sources: dict[str, str]
+    efa: dict[str, Any]
+    rpl: dict[str, Any]
+
+
+class Tiling(Part):
+    """Overlapping tiles in place of the whole squashed image; see `fuzzyclip.model.tiles`.
+
+    Attributes:
+        side: of a tile in pixels of the image.
+        overlap: pixels that neighbours share at least.
+    """
+
+    side: Annotated[int, Field(ge=1)]
+    overlap: Annotated[int, Field(ge=0)]
+
+
+class Calibration(Part):
+    """Thresholds of one category, and under which way of looking they hold.
+
+    Attributes:
+        image: of image scores.
+        pixel: of map pixels.
+        tiling: how images were looked at.
+        memory: digest of the normal memory that took part, if one did.
+    """
+
+    image: Threshold
+    pixel: Threshold
+    tiling: Tiling | None = None
+    memory: Digest | None = None
+
+
+class MemoryCard(Part):
+    """Remembered good parts of one category.
+
+    Attributes:
+        file: in the directory.
+        sha256: of that file.
+        images: names of the images.
+    """
+
+    file: FileName
+    sha256: Digest
+    images: list[str]
+
+
+class Card(Part):
+    """A model; see the module's head.
+
+    Attributes:
+        versions: of what made it.
+        clusters: CSP's names of each cluster.
+        files: SHA-256 of each file in the directory that belongs to it.
+        calibrations: by category, as it stands in the prompt.
+        memories: likewise.
+    """
+
+    format: Literal[1] = 1
+    name: str
+    versions: dict[str, str]
+    training: TrainingCard
+    backbone: BackboneCard
+    text: TextCard
+    test: EfaTestCard
+    clusters: list[list[str]]
+    files: dict[FileName, Digest]
+    calibrations: dict[str, Calibration] = {}
+    memories: dict[str, MemoryCard] = {}

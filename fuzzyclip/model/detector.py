@@ -1,0 +1,284 @@
+"""FuzzyCLIP for use: images in, anomaly maps, scores and decisions out.
+
+    detector = FuzzyCLIP.load("models/visa/fuzzyclip")
+    found = detector("part.png", category="metal bracket")
+    found.label, found.image_score, found.anomaly_map
+
+Shapes: H rows, W columns of an image as it was given, B images of a batch, S model's image size.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Self, cast, overload
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.text_cache import TextCache
+from fuzzyclip.few_shot import NormalMemory, remember
+from fuzzyclip.inference import Detector, Found, detect_images
+from fuzzyclip.model.addresses import find_folder
+from fuzzyclip.model.card import Calibration, Card, Tiling
+from fuzzyclip.model.directory import EFA, RPL, load_own_backbone, read_card, read_parts
+from fuzzyclip.model.memories import digest_memory, read_memories
+from fuzzyclip.model.opening import ImageLike, Opener, name_image
+from fuzzyclip.model.prediction import Prediction, Unreadable, resize_map
+from fuzzyclip.model.threshold import NATURAL, Threshold
+from fuzzyclip.model.tiled import detect_tiled
+from fuzzyclip.trained import TrainedParts
+
+#: Stands for the category where none is given, as in the paper's Table 4.
+ANY_CATEGORY = "object"
+#: Categories whose text features are kept; a server may be asked for any number of them.
+KEPT_CATEGORIES = 64
+
+
+class FuzzyCLIP:
+    """A loaded model. It does not change: what alters it gives a new one."""
+
+    def __init__(
+        self,
+        card: Card,
+        backbone: Backbone,
+        parts: TrainedParts,
+        tensors: dict[str, torch.Tensor],
+        memories: dict[str, NormalMemory],
+    ) -> None:
+        """Put together what `load` reads.
+
+        Args:
+            card: see `fuzzyclip.model.card`.
+            backbone: the frozen CLIP.
+            parts: the trained parts.
+            tensors: of EFA's file.
+            memories: tokens of good parts by category.
+        """
+        self.card, self.backbone, self.memories = card, backbone, memories
+        self._parts, self._tensors = parts, tensors
+        self._heads = parts.load_heads(tensors)
+        self.build_detector = lru_cache(maxsize=KEPT_CATEGORIES)(self._build_detector)
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        device: str = "auto",
+        weights: Path | None = None,
+        text_cache: Path | None = None,
+    ) -> Self:
+        """Load a model.
+
+        Args:
+            source: its directory, or an address of MLflow (`models:/...`, `runs:/...`).
+            device: `auto` (CUDA, then MPS, then CPU), or torch's own name.
+            weights: file of the frozen CLIP's weights, where the model does not hold them.
+            text_cache: file that keeps text features from one process to the next; None for none.
+
+        Raises:
+            ModelError: the directory is missing, broken, or of another version.
+            WeightsError: the weights are missing or others.
+        """
+        folder = find_folder(source)
+        card = read_card(folder)
+        tensors = read_parts(folder, card)
+        backbone = load_own_backbone(folder, card, weights=weights, device=device)
+        encode = (
+            TextCache(text_cache, backbone).encode
+            if text_cache
+            else lambda prompts: encode_text(backbone, prompts)
+        )
+        text = card.text
+        names = NameEncoder(backbone, encode, text.ensemble, text.separator, text.underscore)
+        parts = TrainedParts(names, card.clusters, tensors[RPL]["text_embed"], card.test)
+        memories = read_memories(folder, card, backbone)
+        return cls(card, backbone, parts, tensors[EFA], memories)
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a string is a sequence of strings
+        self, images: ImageLike, category: str = ..., *, batch_size: int = ...,
+        tiling: Tiling | None = ..., threshold: float | None = ...,
+    ) -> Prediction: ...  # fmt: skip
+    @overload
+    def __call__(
+        self, images: Sequence[ImageLike], category: str = ..., *, batch_size: int = ...,
+        tiling: Tiling | None = ..., threshold: float | None = ...,
+    ) -> list[Prediction]: ...  # fmt: skip
+    def __call__(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        category: str = ANY_CATEGORY,
+        *,
+        batch_size: int = 8,
+        tiling: Tiling | None = None,
+        threshold: float | None = None,
+    ) -> Prediction | list[Prediction]:
+        """What the model says of one image, or of several.
+
+        Args:
+            images: one image or several, see `ImageLike`.
+            category: what they show, in words, as it stands in the prompts.
+            batch_size: images in a pass of the frozen CLIP.
+            tiling: look at overlapping tiles instead of the whole image squashed to a square.
+            threshold: of image scores, in place of the calibrated one.
+
+        Raises:
+            OSError: an image can not be read; names it. `detect` tells it and goes on.
+            ValueError: see `detect`.
+        """
+        single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray)
+        given = cast(Sequence[ImageLike], [images] if single else images)
+        found = []
+        for one in self.detect(
+            given, category, batch_size=batch_size, tiling=tiling, threshold=threshold
+        ):
+            if isinstance(one, Unreadable):
+                raise OSError(one.error)
+            found.append(one)
+        return found[0] if single else found
+
+    def detect(
+        self,
+        images: Iterable[ImageLike],
+        category: str = ANY_CATEGORY,
+        *,
+        batch_size: int = 8,
+        workers: int = 1,
+        tiling: Tiling | None = None,
+        threshold: float | None = None,
+        opener: Opener | None = None,
+    ) -> Iterator[Prediction | Unreadable]:
+        """What the model says of images, one after the other, however many there are.
+
+        Args:
+            images: see `ImageLike`.
+            category: see `__call__`, as the arguments below.
+            batch_size: of tiles with `tiling`.
+            workers: threads that read and decode.
+            tiling: see `__call__`.
+            threshold: likewise.
+            opener: limits of what is opened.
+
+        Raises:
+            ValueError: no category, a name that does not fit a prompt, or a threshold that was
+                calibrated under another way of looking.
+        """
+        thresholds = self.choose_thresholds(category, tiling, threshold)
+        detector = self.build_detector(category)
+        open_image = opener or Opener()
+        if tiling is None:
+            stream = detect_images(
+                images, open_image, detector, batch_size=batch_size, workers=workers
+            )
+        else:
+            stream = (detect_tiled(one, open_image, detector, tiling, batch_size) for one in images)
+        for found in stream:
+            yield self._predict(found, category, detector, thresholds)
+
+    def _predict(
+        self,
+        found: Found[ImageLike],
+        category: str,
+        detector: Detector,
+        thresholds: tuple[Threshold, Threshold],
+    ) -> Prediction | Unreadable:
+        name = name_image(found.item)
+        if found.map is None or found.size is None or found.score is None:
+            return Unreadable(name, found.error)
+        share = found.map / np.float32(len(self.backbone.blocks))
+        return Prediction(
+            name=name,
+            category=category,
+            prompt=detector.scorer.prompt,
+            anomaly_map=resize_map(share, found.size),
+            image_score=found.score,
+            threshold=thresholds[0],
+            pixel_threshold=thresholds[1],
+        )
+
+    def choose_thresholds(
+        self, category: str, tiling: Tiling | None = None, threshold: float | None = None
+    ) -> tuple[Threshold, Threshold]:
+        """Thresholds of image scores and of map pixels.
+
+        Args:
+            category: as it stands in the prompts.
+            tiling: how images are looked at.
+            threshold: of image scores, in place of the calibrated one.
+
+        Raises:
+            ValueError: those of the category were chosen under another way of looking.
+        """
+        own = self.card.calibrations.get(category)
+        if threshold is not None:
+            return Threshold(value=threshold, method="given"), own.pixel if own else NATURAL
+        if own is None:
+            return NATURAL, NATURAL
+        self._check_calibration(category, own, tiling)
+        return own.image, own.pixel
+
+    def _check_calibration(self, category: str, own: Calibration, tiling: Tiling | None) -> None:
+        """Scores of another way of looking have another distribution.
+
+        Raises:
+            ValueError: says what differs.
+        """
+        memory = self.memories.get(category)
+        if own.tiling != tiling:
+            said = [
+                "the whole image"
+                if one is None
+                else f"tiles of {one.side} px, overlap {one.overlap}"
+                for one in (own.tiling, tiling)
+            ]
+            raise ValueError(
+                f"{category!r} was calibrated on {said[0]}, not on {said[1]}: calibrate again that "
+                "way, or give a threshold"
+            )
+        if own.memory != (digest_memory(memory) if memory else None):
+            raise ValueError(
+                f"{category!r} was calibrated with other reference images: calibrate again with "
+                "these, or give a threshold"
+            )
+
+    def remember(self, images: Sequence[ImageLike], category: str) -> "FuzzyCLIP":
+        """This model with some good parts of a category in mind; no longer zero-shot there.
+
+        Args:
+            images: of parts without any defect.
+            category: as it stands in the prompts.
+
+        Raises:
+            OSError: an image can not be read.
+            ValueError: no images.
+        """
+        pixels = [preprocess(Opener()(image), self.backbone) for image in images]
+        tokens = [encode_images(self.backbone, one[None])[1] for one in pixels]
+        stacked = torch.cat(tokens) if tokens else torch.empty(0)
+        memory = remember(stacked, self.backbone.grid, self.backbone.image_size)
+        return FuzzyCLIP(
+            self.card, self.backbone, self._parts, self._tensors, self.memories | {category: memory}
+        )
+
+    def list_references(self, category: str) -> list[str]:
+        """Names of the stored reference images of a category."""
+        entry = self.card.memories.get(category)
+        return entry.images if entry else []
+
+    def _build_detector(self, category: str) -> Detector:
+        """The detector of a category; kept for the next call.
+
+        Raises:
+            ValueError: no category, or a name that does not fit a prompt.
+        """
+        if not category.strip():
+            raise ValueError(f"category: say what the image shows, or {ANY_CATEGORY!r}")
+        scorer = self._parts.build_scorer(category, self._heads)
+        remembered = self.memories.get(category)
+        return Detector(self.backbone, replace(scorer, memory=remembered), self.card.test.sigma)

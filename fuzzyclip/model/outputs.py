@@ -1,0 +1,179 @@
+"""A folder of predictions: pictures, maps, masks and tables, made image by image.
+
+A run that was killed goes on from the last whole line.
+
+- `scores.jsonl`: a line an image, written as soon as it is done; `scores.csv`: the same as a table,
+  at the end;
+- `<image>.overlay.png` and others beside it, in the folders that the images have among themselves;
+- `settings.json`: what made it. A run with other settings is refused.
+"""
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fuzzyclip.datasets.images import MAX_PIXELS
+from fuzzyclip.files import compute_sha256, replace_file, write_json, write_text
+from fuzzyclip.heatmaps import Scale, draw_overlay, encode_mask_png, write_map_png
+from fuzzyclip.model.opening import Opener
+from fuzzyclip.model.prediction import Prediction, Unreadable
+
+#: Columns of scores.csv.
+COLUMNS = (
+    "image", "category", "image_score", "label", "decision", "threshold", "threshold_method",
+    "map_max", "defect_share", "width", "height", "sha256", "error",
+)  # fmt: skip
+LINES, TABLE, SETTINGS = "scores.jsonl", "scores.csv", "settings.json"
+
+
+class OutputsError(ValueError):
+    """The folder can not take these predictions."""
+
+
+class PredictionFolder:
+    """Where the predictions of some images go."""
+
+    def __init__(
+        self,
+        out: Path,
+        images: Sequence[Path],
+        settings: Mapping[str, Any],
+        *,
+        kinds: Sequence[str] = ("overlay", "map", "mask"),
+        scale: Scale = "fixed",
+        opener: Opener | None = None,
+    ) -> None:
+        """Make the folder, or go on with one that a run with the same settings left.
+
+        Args:
+            out: the folder.
+            images: all that is predicted, distinct.
+            settings: what decides the results, as JSON data.
+            kinds: which files each image gets: the overlay (PNG), the map as 16-bit PNG (`map`) and
+                as float32 (`npy`), the mask.
+            scale: of the overlays, see `fuzzyclip.heatmaps`.
+            opener: opens an image once more, for its overlay.
+
+        Raises:
+            OutputsError: it holds results of other settings, or other files.
+        """
+        self.out, self.kinds, self.scale = out, kinds, scale
+        self.opener = opener or Opener(max_pixels=MAX_PIXELS)
+        self._places = _name_outputs(images)
+        wanted = json.loads(json.dumps({**settings, "kinds": sorted(kinds), "scale": scale}))
+        path = out / SETTINGS
+        if path.is_file():
+            if json.loads(path.read_text()) != wanted:
+                raise OutputsError(
+                    f"{out} holds predictions of other settings (its {SETTINGS} has them): give "
+                    "another folder, or remove it"
+                )
+        elif out.exists() and any(out.iterdir()):
+            raise OutputsError(f"{out} is not empty and holds no predictions: give another folder")
+        else:
+            write_json(path, wanted)
+        self.rows = self._read_lines()
+
+    def is_done(self, image: Path) -> bool:
+        """Whether a readable image of this content is done; unreadable ones are tried again."""
+        row = self.rows.get(str(image))
+        return row is not None and not row["error"] and row.get("sha256") == _hash(image)
+
+    def add(self, image: Path, found: Prediction | Unreadable) -> dict[str, Any]:
+        """Write an image's files, then its line.
+
+        Args:
+            image: its path.
+            found: what the model says of it.
+
+        Returns:
+            The line.
+        """
+        row = found.to_row() | {"sha256": _hash(image)}
+        if isinstance(found, Prediction):
+            self._write_files(image, found)
+        with (self.out / LINES).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self.rows[str(image)] = row
+        return row
+
+    def finish(self, images: Sequence[Path]) -> None:
+        """scores.csv, a row an image in the given order; scores.jsonl the same."""
+        rows = [self.rows[str(image)] for image in images]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.out / TABLE, text.getvalue())
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_text(self.out / LINES, lines)
+
+    def _write_files(self, image: Path, found: Prediction) -> None:
+        base = self.out / self._places[image]
+        base.parent.mkdir(parents=True, exist_ok=True)
+        if "overlay" in self.kinds:
+            drawn = draw_overlay(
+                np.asarray(self.opener(image)),
+                found.anomaly_map,
+                threshold=found.pixel_threshold.value,
+                scale=self.scale,
+            )
+            with replace_file(_extend(base, f".overlay{drawn.suffix}.png")) as temporary:
+                drawn.picture.save(temporary, format="PNG")
+        if "map" in self.kinds:
+            write_map_png(_extend(base, ".map.png"), found.anomaly_map)
+        if "npy" in self.kinds:
+            with replace_file(_extend(base, ".map.npy")) as temporary, temporary.open("wb") as file:
+                np.save(file, found.anomaly_map)
+        if "mask" in self.kinds:
+            with replace_file(_extend(base, ".mask.png")) as temporary:
+                temporary.write_bytes(encode_mask_png(found.mask))
+
+    def _read_lines(self) -> dict[str, dict[str, Any]]:
+        """The last line of each image; what a kill left of a line is cut off."""
+        path = self.out / LINES
+        if not path.is_file():
+            return {}
+        whole = path.read_bytes()
+        kept = whole[: whole.rfind(b"\n") + 1]
+        if kept != whole:
+            write_text(path, kept.decode())
+        rows = [json.loads(line) for line in kept.decode().splitlines()]
+        return {row["image"]: row for row in rows}
+
+
+def _name_outputs(images: Sequence[Path]) -> dict[Path, Path]:
+    """Where each image's files go, below the folder and without endings.
+
+    Images keep the folders they have among themselves. Two that differ in their suffix alone keep
+    it, so that none takes the other's place.
+    """
+    if not images:
+        return {}
+    absolute = {image: Path(os.path.abspath(image)) for image in images}  # noqa: PTH100 - no links
+    root = Path(os.path.commonpath([path.parent for path in absolute.values()]))
+    inside = {image: path.relative_to(root) for image, path in absolute.items()}
+    seen = Counter(path.with_suffix("") for path in inside.values())
+    return {
+        image: path if seen[path.with_suffix("")] > 1 else path.with_suffix("")
+        for image, path in inside.items()
+    }
+
+
+def _extend(base: Path, ending: str) -> Path:
+    return base.with_name(base.name + ending)
+
+
+def _hash(image: Path) -> str:
+    """SHA-256 of a file; empty where it can not be read."""
+    try:
+        return compute_sha256(image)
+    except OSError:
+        return ""

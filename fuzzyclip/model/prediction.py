@@ -1,0 +1,110 @@
+"""What a model says of one image.
+
+Shapes: H rows, W columns of the image as it was given; S side of the model's own maps.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from fuzzyclip.model.threshold import Threshold
+
+#: Names of the labels 0 and 1.
+DECISIONS = ("good", "bad")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Score, decision and map of one image.
+
+    Attributes:
+        name: of the image, as far as it has one.
+        category: what it was taken for.
+        prompt: what the text tower read, one a cluster, without states and templates.
+        anomaly_map: (H, W), in [0, 1], higher is more anomalous: the mean over the taken blocks of
+            a pixel's probability to be abnormal.
+        image_score: in [0, 1].
+        threshold: of image scores, and how it was chosen.
+        pixel_threshold: of the map, likewise.
+    """
+
+    name: str
+    category: str
+    prompt: str
+    anomaly_map: NDArray[np.float32]
+    image_score: float
+    threshold: Threshold
+    pixel_threshold: Threshold
+
+    @property
+    def label(self) -> int:
+        """1 for anomalous: the score reaches the threshold."""
+        return int(self.image_score >= self.threshold.value)
+
+    @property
+    def decision(self) -> str:
+        """`good` or `bad`."""
+        return DECISIONS[self.label]
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """(H, W), where the map reaches the pixel threshold."""
+        reached: NDArray[np.bool_] = self.anomaly_map >= self.pixel_threshold.value
+        return reached
+
+    def to_row(self) -> dict[str, Any]:
+        """All but the map, flat, for a table or a line of JSON."""
+        return {
+            "image": self.name,
+            "category": self.category,
+            "image_score": self.image_score,
+            "label": self.label,
+            "decision": self.decision,
+            "threshold": self.threshold.value,
+            "threshold_method": self.threshold.method,
+            "map_max": float(self.anomaly_map.max()),
+            "defect_share": float(self.mask.mean()),
+            "width": self.anomaly_map.shape[1],
+            "height": self.anomaly_map.shape[0],
+            "error": "",
+        }
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image of which nothing can be said.
+
+    Attributes:
+        name: of the image.
+        error: why, in words.
+    """
+
+    name: str
+    error: str
+
+    def to_row(self) -> dict[str, Any]:
+        """As `Prediction.to_row`, with what is known."""
+        return {"image": self.name, "error": self.error}
+
+
+def resize_map(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """A map (S, S) at an image's own size, (H, W); bilinear, and averaged where it shrinks.
+
+    Args:
+        anomaly_map: the map.
+        size: width and height of the image in pixels.
+    """
+    width, height = size
+    if anomaly_map.shape == (height, width):
+        return anomaly_map
+    plane = torch.from_numpy(np.ascontiguousarray(anomaly_map))[None, None]  # (1, 1, S, S)
+    whole = F.interpolate(
+        plane, size=(height, width), mode="bilinear", align_corners=False, antialias=True
+    )
+    resized: NDArray[np.float32] = whole[0, 0].numpy()  # (H, W)
+    return resized

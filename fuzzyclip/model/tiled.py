@@ -1,0 +1,51 @@
+"""Looking at an image tile by tile.
+
+Shapes: B tiles of a batch, S model's image size, H rows, W columns of the image.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from PIL import Image
+
+from fuzzyclip.clip.encoding import preprocess
+from fuzzyclip.inference import Detector, Found
+from fuzzyclip.model.card import Tiling
+from fuzzyclip.model.prediction import resize_map
+from fuzzyclip.model.tiles import MapBlender, combine_scores, plan_tiles
+
+T = TypeVar("T")
+
+
+def detect_tiled(
+    item: T,
+    open_image: Callable[[T], Image.Image],
+    detector: Detector,
+    tiling: Tiling,
+    batch_size: int,
+) -> Found[T]:
+    """What is found in one image by tiles; its map has the image's own size, (H, W).
+
+    Args:
+        item: what `open_image` opens.
+        open_image: item to RGB image; raises OSError.
+        detector: the model.
+        tiling: side and overlap of the tiles.
+        batch_size: tiles a pass.
+    """
+    try:
+        image = open_image(item)
+    except OSError as error:
+        return Found(item, error=str(error))
+    boxes = plan_tiles(*image.size, tiling.side, tiling.overlap)
+    whole, scores = MapBlender(*image.size), []
+    for first in range(0, len(boxes), batch_size):
+        batch = boxes[first : first + batch_size]
+        tiles = [preprocess(image.crop(box), detector.backbone) for box in batch]
+        maps, found = detector(torch.stack(tiles))
+        scores += found.tolist()
+        for box, anomaly_map in zip(batch, maps, strict=True):
+            size = (box.right - box.left, box.bottom - box.top)
+            whole.add(box, resize_map(anomaly_map, size))
+    return Found(item, image.size, combine_scores(scores), whole.finish())

@@ -1,0 +1,298 @@
+"""Thresholds against scikit-learn, closed forms and simulation."""
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from pixel_cases import MASKS, Case, draw_case
+from pydantic import ValidationError
+from scipy import stats
+from sklearn.metrics import f1_score, precision_recall_curve, precision_score, recall_score
+
+from fuzzyclip.model.calibration import (
+    PixelCalibrator,
+    choose_by_f1,
+    choose_by_quantile,
+    choose_pixel_by_quantile,
+)
+from fuzzyclip.model.threshold import NATURAL, Threshold
+
+labelled = st.lists(
+    st.tuples(st.integers(0, 12).map(lambda step: step / 12), st.integers(0, 1)),
+    min_size=2,
+    max_size=40,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(labelled)
+def test_f1_is_the_largest_and_the_threshold_the_highest_that_gives_it(
+    pairs: list[tuple[float, int]],
+) -> None:
+    scores = np.array([score for score, _ in pairs], dtype=np.float32)
+    labels = np.array([label for _, label in pairs])
+    assume(0 < labels.sum() < len(labels))
+    found = choose_by_f1(scores, labels)
+    precision, recall, cuts = precision_recall_curve(labels, scores)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-30)
+    flagged = scores >= found.value
+    assert found.f1 == pytest.approx(f1.max())
+    assert found.f1 == pytest.approx(f1_score(labels, flagged))
+    assert found.precision == pytest.approx(precision_score(labels, flagged))
+    assert found.recall == pytest.approx(recall_score(labels, flagged))
+    best = cuts[np.flatnonzero(f1[:-1] >= f1.max() - 1e-12)[-1]]
+    below = scores[scores < best].max(initial=0)
+    assert found.value == pytest.approx((best + below) / 2)
+    assert found.value not in scores.tolist() or best == 0
+    assert found.false_alarm_rate == pytest.approx(flagged[labels == 0].mean())
+    assert found.miss_rate == pytest.approx(1 - flagged[labels == 1].mean())
+    assert (found.good, found.bad) == ((labels == 0).sum(), (labels == 1).sum())
+    assert found.method == "f1_max"
+
+
+def test_intervals_are_clopper_and_pearsons() -> None:
+    """Quantiles of the beta distribution; 0 and 1 are ends, not estimates."""
+    scores = np.concatenate([np.full(19, 0.1), [0.9], np.full(10, 0.9)])
+    found = choose_by_f1(scores, [0] * 20 + [1] * 10)
+    assert found.value == pytest.approx(0.5)
+    assert found.false_alarm_rate == 1 / 20
+    low, high = stats.beta.ppf(0.025, 1, 20), stats.beta.ppf(0.975, 2, 19)
+    assert found.false_alarm_interval == pytest.approx((low, high))
+    assert found.miss_rate == 0
+    assert found.miss_interval == pytest.approx((0, 1 - 0.025 ** (1 / 10)))
+    assert (found.precision, found.recall) == (10 / 11, 1)
+
+
+def test_neighbouring_floats_are_told_apart_in_either_precision() -> None:
+    low = np.float32(0.3)
+    high = np.nextafter(low, np.float32(1))
+    for below, above in ((low, high), (high, np.nextafter(high, np.float32(1)))):
+        value = choose_by_f1([below, above], [0, 1]).value
+        assert float(below) < value <= float(above)
+        assert not np.array([below]) >= value  # compared as float32
+        assert np.array([above]) >= value
+        above_all = choose_by_quantile([below], 0.5).value
+        assert above_all > float(below)
+        assert not np.array([below]) >= above_all
+        assert np.array([above]) >= above_all
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "reason"),
+    [
+        ([], [], "at least one"),
+        ([[0.1]], [[1]], "must be a list"),
+        ([0.1, 0.2], [0, 0], "of 2 images, 0 are anomalous"),
+        ([0.1, 0.2], [1, 1], "of 2 images, 2 are anomalous"),
+        ([0.1, 0.2], [0, 1, 1], "do not belong together"),
+        ([0.1, 0.2], [0, 2], "labels are 0"),
+        ([0.1, 0.2], [-1, 1], "labels are 0"),
+        ([0.1, float("nan")], [0, 1], r"in \[0, 1\]"),
+        ([0.1, 93.0], [0, 1], r"in \[0, 1\]"),
+        ([-0.1, 0.3], [0, 1], r"in \[0, 1\]"),
+    ],
+)
+def test_images_without_an_f1_are_refused(scores: list, labels: list, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        choose_by_f1(scores, labels)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(1, 300), st.integers(1, 999), st.integers(0, 100))
+def test_the_quantile_is_the_lowest_threshold_within_the_rate(
+    count: int, thousandths: int, seed: int
+) -> None:
+    rate = thousandths / 1000
+    scores = np.random.default_rng(seed).random(count, dtype=np.float32)
+    assume(len(np.unique(scores)) == count)
+    found = choose_by_quantile(scores, rate)
+    reached = int((scores >= found.value).sum())
+    alarms = reached + 1  # a new image is one of count + 1 alike
+    assert found.false_alarm_rate == alarms / (count + 1)
+    if alarms * 1000 > thousandths * (count + 1):  # integers: no rounding
+        assert reached == 0
+        assert "can not be had" in found.note
+    else:
+        assert (alarms + 1) * 1000 > thousandths * (count + 1)
+        assert found.note == ""
+    assert found.value in np.nextafter(scores, np.float32(2)).tolist()
+    assert found.false_alarm_interval == pytest.approx(
+        stats.beta.ppf([0.025, 0.975], alarms, count + 1 - alarms)
+    )
+
+
+def test_99_images_are_what_one_percent_needs() -> None:
+    scores = np.linspace(0, 0.5, 99)
+    enough, short = choose_by_quantile(scores, 0.01), choose_by_quantile(scores[:98], 0.01)
+    assert enough.note == ""
+    assert enough.false_alarm_rate == 0.01
+    assert "from 98 good images, 99 would do" in short.note
+    assert short.false_alarm_rate == 1 / 99
+    assert short.value == np.nextafter(np.float32(scores[97]), np.float32(1))
+    low, high = short.false_alarm_interval or (0, 0)
+    assert low == pytest.approx(1 - 0.975 ** (1 / 98))  # Beta(1, n): 1 - (1 - p) ** (1 / n)
+    assert high == pytest.approx(1 - 0.025 ** (1 / 98))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda rng, shape: rng.random(shape),
+        lambda rng, shape: 1 / (1 + np.exp(3 + 2 * rng.normal(size=shape))),
+        lambda rng, shape: rng.beta(0.3, 5, shape),
+    ],
+)
+def test_true_rates_follow_the_beta_distribution(
+    draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray],
+) -> None:
+    """Of 1,000 calibrations, the rate on many new images has the mean and lies in the interval."""
+    rng = np.random.default_rng(7)
+    new = np.sort(draw(rng, (200_000,)).astype(np.float32))
+    rates, inside = [], 0
+    for scores in draw(rng, (1000, 59)):
+        found = choose_by_quantile(scores, 0.05)
+        assert found.false_alarm_rate == 0.05
+        rates.append(1 - np.searchsorted(new, np.float32(found.value)) / len(new))
+        low, high = found.false_alarm_interval or (1, 0)
+        inside += low <= rates[-1] <= high
+    assert 0.93 < inside / 1000 < 0.97
+    assert np.mean(rates) == pytest.approx(0.05, abs=0.003)
+
+
+@pytest.mark.parametrize("part", [2, 3, 7, 10, 49, 100, 1000, 12345])
+def test_rates_are_meant_as_written(part: int) -> None:
+    """One in `part` needs `part` - 1 images, although its float may lie on either side."""
+    scores = np.linspace(0, 0.9, part - 1)
+    assert choose_by_quantile(scores, 1 / part).note == ""
+    if part > 2:
+        assert f", {part - 1} would do" in choose_by_quantile(scores[1:], 1 / part).note
+
+
+def test_equal_scores_are_told() -> None:
+    same = choose_by_quantile([0.25] * 30, 0.1)
+    assert same.value > 0.25
+    assert "the rate may be lower" in same.note
+    full = choose_by_quantile([0.2, 1.0], 1 / 3)
+    assert full.value > 1
+    assert full.note.startswith("a good image has the highest score")
+    assert "nothing reaches" in full.note
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.1, 5, float("nan")])
+def test_rates_that_are_no_shares_are_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match="false alarm rate"):
+        choose_by_quantile([0.1, 0.2], rate)
+
+
+def test_no_scores_give_no_threshold() -> None:
+    for scores in ([], [0.1, float("nan")], [0.1, float("inf")]):
+        with pytest.raises(ValueError, match="scores"):
+            choose_by_quantile(scores, 0.1)
+
+
+def test_pixels_of_good_images_count_by_their_highest() -> None:
+    rng = np.random.default_rng(0)
+    maps = [rng.random(shape, dtype=np.float32) ** 4 for shape in [(5, 9)] * 20 + [(8, 3)] * 20]
+    found = choose_pixel_by_quantile(iter(maps), 0.1)
+    assert sum(bool((one >= found.value).any()) for one in maps) == 3  # with a new one, 4 of 41
+    assert found == choose_by_quantile([one.max() for one in maps], 0.1)
+    with pytest.raises(ValueError, match="empty"):
+        choose_pixel_by_quantile([np.zeros((0, 3), np.float32)], 0.1)
+    with pytest.raises(ValueError, match="not finite"):
+        choose_pixel_by_quantile([np.full((1, 3), np.nan, np.float32)], 0.1)
+    with pytest.raises(ValueError, match="at least one"):
+        choose_pixel_by_quantile([], 0.1)
+
+
+cases = st.builds(
+    Case, st.sampled_from(["unit", "tied", "binary", "clumps"]), st.sampled_from(MASKS),
+    st.integers(0, 10_000),
+)  # fmt: skip
+
+
+def draw_unit(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Maps in [0, 1] and masks."""
+    maps, masks = draw_case(case._replace(scores="smooth") if case.scores == "unit" else case)
+    if case.scores == "unit":
+        maps = 1 / (1 + np.exp(-2 * maps))
+    return maps.astype(np.float32), masks
+
+
+@settings(deadline=None, max_examples=150)
+@given(cases)
+def test_pixels_have_the_f1_of_all_at_once(case: Case) -> None:
+    maps, masks = draw_unit(case)
+    assume(masks.any() and not masks.all())
+    forward, backward = PixelCalibrator(), PixelCalibrator()
+    for one, mask in zip(maps, masks, strict=True):
+        forward.add(one, mask)
+    for one, mask in zip(maps[::-1], masks[::-1], strict=True):
+        backward.add(one, mask)
+    found = forward.choose()
+    assert found == backward.choose()
+    flagged, truth = maps.ravel() >= found.value, masks.ravel()
+    assert found.f1 == pytest.approx(f1_score(truth, flagged))
+    assert found.precision == pytest.approx(precision_score(truth, flagged))
+    assert found.recall == pytest.approx(recall_score(truth, flagged))
+    assert found.false_alarm_rate == pytest.approx(flagged[~truth].mean())
+    assert found.miss_rate == pytest.approx(1 - flagged[truth].mean())
+    assert (found.good, found.bad) == (3 - masks.any((1, 2)).sum(), masks.any((1, 2)).sum())
+    assert (found.counted, found.false_alarm_interval, found.miss_interval) == (
+        "pixels",
+        None,
+        None,
+    )
+    exact = choose_by_f1(maps.ravel(), truth)
+    if case.scores != "clumps":  # whose scores share bins
+        assert found.f1 == pytest.approx(exact.f1)
+        assert found.value == pytest.approx(exact.value, rel=1e-4)
+    assert (found.f1 or 0) <= (exact.f1 or 0) + 1e-12
+
+
+def test_pixels_of_one_kind_are_refused() -> None:
+    calibrator = PixelCalibrator()
+    unit = np.full((2, 2), 0.5, dtype=np.float32)
+    with pytest.raises(ValueError, match="there are 0 and 0"):
+        calibrator.choose()
+    for heat, mask, reason in (
+        (unit, np.zeros((2, 3), bool), "alike"),
+        (unit[0], np.zeros(2, bool), "alike"),
+        (unit * 3, np.zeros((2, 2), bool), r"in \[0, 1\]"),
+        (unit * np.nan, np.zeros((2, 2), bool), "not finite"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            calibrator.add(heat, mask)
+    calibrator.add(unit, np.zeros((2, 2), bool))
+    with pytest.raises(ValueError, match="there are 4 and 0"):
+        calibrator.choose()
+
+
+def test_thresholds_come_back_from_json() -> None:
+    rng = np.random.default_rng(1)
+    scores, labels = rng.random(50, dtype=np.float32), rng.integers(0, 2, 50)
+    calibrator = PixelCalibrator()
+    calibrator.add(scores[None], labels[None] == 1)
+    for one in (
+        NATURAL,
+        Threshold(value=0.3, method="given"),
+        choose_by_f1(scores, labels),
+        choose_by_quantile(scores, 0.001),
+        calibrator.choose(),
+    ):
+        assert Threshold.model_validate_json(one.model_dump_json()) == one
+        assert Threshold.model_validate(json.loads(json.dumps(one.model_dump(mode="json")))) == one
+    assert (NATURAL.value, NATURAL.method) == (0.5, "natural")
+
+
+@pytest.mark.parametrize("change", [
+    {"value": float("nan")}, {"value": "high"}, {"method": "otsu"}, {"good": -1}, {"f1": 1.2},
+    {"miss_interval": [0.1]}, {"miss_interval": [-0.1, 0.5]}, {"colour": "red"},
+])  # fmt: skip
+def test_other_json_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        Threshold.model_validate({"value": 0.5, "method": "given"} | change)
+    with pytest.raises(ValidationError, match="frozen"):
+        NATURAL.value = 0.4

@@ -1,0 +1,330 @@
+"""A model's directory and what is loaded from it: whole, equal, refused where it is not itself."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import CLUSTERS, make_model, write_parts
+
+from fuzzyclip import FuzzyCLIP
+from fuzzyclip.clip.backbone import load_backbone
+from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.weights import WeightsError
+from fuzzyclip.efa import compute_ensemble_map, compute_weights
+from fuzzyclip.model.card import Calibration, EfaTestCard, TextCard, Tiling
+from fuzzyclip.model.directory import ModelError, WeightsSource, read_card, write_model
+from fuzzyclip.model.memories import digest_memory
+from fuzzyclip.model.prediction import resize_map
+from fuzzyclip.model.storing import store
+from fuzzyclip.model.threshold import NATURAL, Threshold
+from fuzzyclip.trained import TrainedParts
+
+SIZES = [(40, 30), (32, 32), (90, 200), (33, 8)]
+
+
+def draw_image(size, seed=0):
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tiny_config):
+    return make_model(tmp_path_factory.mktemp("made"), tiny_config)
+
+
+@pytest.fixture(scope="module")
+def detector(made):
+    return FuzzyCLIP.load(made[0], device="cpu")
+
+
+@pytest.fixture
+def copied(tmp_path, tiny_config):
+    """A model's directory that a test may break."""
+    return make_model(tmp_path, tiny_config)[0]
+
+
+@pytest.fixture(scope="module")
+def images():
+    return [draw_image(size, seed) for seed, size in enumerate(SIZES)]
+
+
+def compute_by_hand(made, image, category):
+    """Eq. 9 to 11 and RPL's score from the parts' files, without the model's own code."""
+    folder, backbone = made
+    encode = NameEncoder(backbone, lambda prompts: encode_text(backbone, prompts), "single")
+    tensors = {}
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / "efa.safetensors")
+    parts = TrainedParts(encode, CLUSTERS, torch.zeros(2, 32), read_card(folder).test)
+    image_embed, tokens = encode_images(backbone, preprocess(image, backbone)[None])
+    unit = torch.nn.functional.normalize(image_embed, dim=-1)
+    texts = torch.stack([encode(names, category) for names in CLUSTERS])  # (K, D, 2)
+    weights = compute_weights(unit, texts[:, :, 0])
+    heads = parts.load_heads(tensors)
+    anomaly_map = compute_ensemble_map(heads, tokens, texts, weights, backbone.grid, (32, 32))
+    learned = load_file(folder / "rpl.safetensors")["text_embed"]
+    score = (100 * unit @ learned.T).softmax(dim=-1)[0, 1]
+    return anomaly_map[0].numpy() / 3, float(score)
+
+
+def test_an_image_gets_the_papers_map_and_score_at_its_own_size(made, detector, images):
+    for image, size in zip(images, SIZES, strict=True):
+        found = detector(image, category="gear")
+        anomaly_map, score = compute_by_hand(made, image, "gear")
+        assert found.anomaly_map.shape == (size[1], size[0])
+        assert found.anomaly_map.dtype == np.float32
+        assert found.image_score == pytest.approx(score, abs=1e-6)
+        assert np.allclose(found.anomaly_map, resize_map(anomaly_map, size), atol=1e-5)
+        assert 0 <= found.anomaly_map.min() <= found.anomaly_map.max() <= 1
+    assert found.prompt == "gear nut bolt | gear cable"
+
+
+def test_category_decides_and_object_stands_for_none(detector, images):
+    gear, other = (detector(images[0], category=name) for name in ("gear", "brush"))
+    assert not np.allclose(gear.anomaly_map, other.anomaly_map, atol=1e-4)
+    assert np.array_equal(
+        detector(images[0]).anomaly_map, detector(images[0], "object").anomaly_map
+    )
+
+
+def test_all_ways_to_give_an_image_are_one(detector, images, tmp_path):
+    path = tmp_path / "part.png"
+    images[0].save(path)
+    array = np.asarray(images[0])
+    ways = [images[0], path, str(path), path.read_bytes(), array]
+    first, *others = (detector(way, "gear") for way in ways)
+    for other in others:
+        assert other.image_score == first.image_score
+        assert np.array_equal(other.anomaly_map, first.anomaly_map)
+    gray = Image.fromarray(array[..., 0])
+    assert detector(gray, "gear").image_score == detector(array[..., 0], "gear").image_score
+
+
+def test_several_images_come_back_in_order_whatever_the_batch(detector, images):
+    alone = [detector(image, "gear") for image in images]
+    for batch_size in (1, 3, 8):
+        found = detector(images, "gear", batch_size=batch_size)
+        for one, other in zip(found, alone, strict=True):
+            assert one.image_score == pytest.approx(other.image_score, abs=1e-5)
+            assert np.allclose(one.anomaly_map, other.anomaly_map, atol=1e-5)
+    assert detector([], "gear") == []
+
+
+def test_what_is_no_image_is_refused(detector, tmp_path):
+    with pytest.raises(OSError, match=r"absent\.png"):
+        detector(tmp_path / "absent.png")
+    with pytest.raises(OSError, match="bytes"):
+        detector(b"no image")
+    for array in (np.zeros((40, 40, 3)), np.zeros((40, 40, 4), np.uint8), np.zeros(9, np.uint8)):
+        with pytest.raises(ValueError, match="is no image"):
+            detector(array)
+    with pytest.raises(OSError, match="1 x 1"):
+        detector(draw_image((1, 1)))
+    for name in ("", "  "):
+        with pytest.raises(ValueError, match="category"):
+            detector(draw_image((40, 40)), category=name)
+
+
+def test_threads_get_what_one_gets(detector, images):
+    names = [f"part {number}" for number in range(6)]
+    alone = {name: detector(images[0], name).image_score for name in names}
+    maps = {name: detector(images[0], name).anomaly_map for name in names}
+    failed = []
+
+    def work(name):
+        found = detector(images[0], name)
+        if found.image_score != alone[name] or not np.array_equal(found.anomaly_map, maps[name]):
+            failed.append(name)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in names * 3]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert failed == []
+
+
+def test_labels_follow_the_threshold(detector, images):
+    found = detector(images[0], "gear")
+    assert (found.threshold, found.pixel_threshold) == (NATURAL, NATURAL)
+    exact = detector(images[0], "gear", threshold=found.image_score)
+    above = detector(images[0], "gear", threshold=found.image_score + 1e-6)
+    assert (exact.label, exact.decision) == (1, "bad")
+    assert (above.label, above.decision) == (0, "good")
+    assert exact.threshold.method == "given"
+    assert np.array_equal(found.mask, found.anomaly_map >= 0.5)
+
+
+def calibrate(tiling=None, memory=None):
+    threshold = Threshold(value=0.25, method="f1_max", good=3, bad=4, f1=0.5)
+    return Calibration(image=threshold, pixel=threshold, tiling=tiling, memory=memory)
+
+
+def test_thresholds_stay_with_their_category_and_way_of_looking(copied, images):
+    tiling = Tiling(side=32, overlap=8)
+    before = read_card(copied)
+    store(copied, "gear", calibrate())
+    store(copied, "rope", calibrate(tiling))
+    loaded = FuzzyCLIP.load(copied, device="cpu")
+    assert loaded(images[0], "gear").threshold.value == 0.25
+    assert loaded(images[0], "nut").threshold == NATURAL
+    assert loaded(images[0], "rope", tiling=tiling).threshold.method == "f1_max"
+    with pytest.raises(ValueError, match=r"'rope' was calibrated on tiles of 32 px"):
+        loaded(images[0], "rope")
+    with pytest.raises(ValueError, match=r"'gear' was calibrated on the whole image"):
+        loaded(images[0], "gear", tiling=tiling)
+    assert loaded(images[0], "rope", threshold=0.9).threshold.value == 0.9
+    after = read_card(copied)
+    assert after.model_copy(update={"calibrations": {}}) == before
+
+
+def test_a_copy_leaves_the_model_alone(copied, tmp_path):
+    before = (copied / "model.json").read_bytes()
+    store(copied, "gear", calibrate(), out=tmp_path / "copy")
+    assert (copied / "model.json").read_bytes() == before
+    assert "gear" in read_card(tmp_path / "copy").calibrations
+    with pytest.raises(ModelError, match="exists already"):
+        store(copied, "gear", calibrate(), out=tmp_path / "copy")
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_good_parts_are_remembered_stored_and_replaced(copied, images):
+    plain = FuzzyCLIP.load(copied, device="cpu")
+    shown = plain.remember(images[:2], "gear")
+    assert shown(images[3], "rope").image_score == plain(images[3], "rope").image_score
+    found = shown(images[0], "gear")
+    assert found.image_score < plain(images[0], "gear").image_score
+    memory = shown.memories["gear"]
+    store(copied, "gear", calibrate(memory=digest_memory(memory)), memory=memory, references=["a"])
+    loaded = FuzzyCLIP.load(copied, device="cpu")
+    again = loaded(images[0], "gear")
+    assert again.image_score == found.image_score
+    assert np.array_equal(again.anomaly_map, found.anomaly_map)
+    assert (again.threshold.value, loaded.list_references("gear")) == (0.25, ["a"])
+    with pytest.raises(ValueError, match="other reference images"):
+        loaded.remember(images[2:], "gear")(images[0], "gear")
+    store(copied, "gear", calibrate())
+    assert list(copied.glob("memory-*")) == []
+    assert FuzzyCLIP.load(copied, device="cpu").memories == {}
+    with pytest.raises(ValueError, match="at least one image"):
+        plain.remember([], "gear")
+
+
+def test_a_directory_says_what_it_is(made):
+    folder, backbone = made
+    card = json.loads((folder / "model.json").read_text())
+    assert card["clusters"] == [list(names) for names in CLUSTERS]
+    assert card["backbone"]["fingerprint"] == backbone.fingerprint
+    assert card["backbone"]["sha256"] == backbone.identity["weights_sha256"]
+    assert card["training"]["datasets"] == ["drawn"]
+    assert {path.name for path in folder.iterdir()} == {*card["files"], "model.json"}
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
+    assert "torch" in card["versions"]
+
+
+def test_a_moved_model_is_the_same_model(copied, tmp_path, images):
+    before = FuzzyCLIP.load(copied, device="cpu")(images[0], "gear")
+    moved = copied.rename(tmp_path / "elsewhere")
+    after = FuzzyCLIP.load(str(moved), device="cpu")(images[0], "gear")
+    assert np.array_equal(before.anomaly_map, after.anomaly_map)
+
+
+def test_weights_that_are_not_inside_are_asked_for(tmp_path, tiny_config, images):
+    folder, _ = make_model(tmp_path, tiny_config, copy=False)
+    weights = tmp_path / "weights.safetensors"
+    assert not list(folder.glob("backbone.safetensors"))
+    with pytest.raises(ModelError, match=r"weights\.safetensors \(sha256"):
+        FuzzyCLIP.load(folder)
+    loaded = FuzzyCLIP.load(folder, weights=weights, device="cpu")
+    assert loaded(images[0], "gear").image_score >= 0
+    other = tmp_path / "other.safetensors"
+    write_parts(tmp_path, loaded.backbone)
+    (tmp_path / "efa.safetensors").rename(other)
+    with pytest.raises(WeightsError, match="sha256 is"):
+        FuzzyCLIP.load(folder, weights=other)
+    with pytest.raises(ModelError, match="no such weights file"):
+        FuzzyCLIP.load(folder, weights=tmp_path / "absent")
+
+
+def change_card(folder, change):
+    path = folder / "model.json"
+    card = json.loads(path.read_text())
+    change(card)
+    path.write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda card: card.update(format=2), "format"),
+        (lambda card: card.update(extra=1), "extra"),
+        (lambda card: card.pop("text"), "text"),
+        (lambda card: card["files"].update({"../efa.safetensors": "0" * 64}), "plain file name"),
+        (lambda card: card["files"].update({"efa.safetensors": "0" * 64}), "is not the file"),
+        (lambda card: card["backbone"].update(sha256="0" * 64), "sha256"),
+        (lambda card: card["backbone"].update(image_size=40), "another backbone"),
+        (lambda card: card["backbone"].update(weights="../../x.safetensors"), "plain file name"),
+        (lambda card: card["clusters"].append(["wheel"]), r"layers cluster2\.\*"),
+        (lambda card: card["test"].update(weights=9), "names a cluster"),
+    ],
+)
+def test_a_card_that_does_not_fit_is_refused(copied, change, message):
+    change_card(copied, change)
+    with pytest.raises(ValueError, match=message):
+        FuzzyCLIP.load(copied, device="cpu")
+
+
+def test_missing_and_broken_files_are_named(copied, tmp_path):
+    with pytest.raises(ModelError, match="no model here"):
+        FuzzyCLIP.load(tmp_path / "absent")
+    whole = (copied / "efa.safetensors").read_bytes()
+    (copied / "efa.safetensors").write_bytes(whole[:100])
+    with pytest.raises(ModelError, match=r"efa\.safetensors is not the file"):
+        FuzzyCLIP.load(copied)
+    (copied / "efa.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"efa\.safetensors is missing"):
+        FuzzyCLIP.load(copied)
+    (copied / "model.json").write_text("{")
+    with pytest.raises(ModelError, match=r"model\.json"):
+        FuzzyCLIP.load(copied)
+
+
+def test_parts_of_another_backbone_are_not_packed(tmp_path, tiny_config, tiny):
+    write_parts(tmp_path, tiny, trained_with="0" * 64)
+    with pytest.raises(ModelError, match="another backbone"):
+        write_model(
+            tmp_path / "model", name="x", backbone=tiny,
+            source=WeightsSource(str(tiny_config), "random", copy=False),
+            efa=tmp_path / "efa.safetensors", rpl=tmp_path / "rpl.safetensors",
+            text=TextCard(ensemble="full", separator=" ", underscore="keep"),
+            test=EfaTestCard(prompt="test", weights="eq11", temperature=1.0, sigma=0.0),
+            licences={}, sources={},
+        )  # fmt: skip
+    assert not (tmp_path / "model").exists()
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_text_features_are_kept_from_one_process_to_the_next(made, tmp_path, images, monkeypatch):
+    cache = tmp_path / "texts.sqlite"
+    first = FuzzyCLIP.load(made[0], device="cpu", text_cache=cache)(images[0], "gear")
+
+    def refuse(*arguments):
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr("fuzzyclip.clip.text_cache.encode_text", refuse)
+    again = FuzzyCLIP.load(made[0], device="cpu", text_cache=cache)(images[0], "gear")
+    assert np.array_equal(first.anomaly_map, again.anomaly_map)
+
+
+def test_the_backbone_is_that_of_load_backbone(made, tiny_config):
+    folder, backbone = made
+    loaded = FuzzyCLIP.load(folder, device="cpu").backbone
+    assert loaded.fingerprint == backbone.fingerprint
+    other = load_backbone(
+        str(tiny_config), str(folder / "backbone.safetensors"), image_size=32, blocks=(1, 2, 4),
+        allow_unverified=True, device="cpu",
+    )  # fmt: skip
+    assert other.fingerprint == backbone.fingerprint

@@ -1,0 +1,65 @@
+"""A packaged model of a tiny CLIP with random layers, as the stage `package` would make one."""
+
+import torch
+from safetensors.torch import save_file
+
+from fuzzyclip.clip.backbone import load_backbone
+from fuzzyclip.efa import Heads
+from fuzzyclip.model.card import EfaTestCard, TextCard
+from fuzzyclip.model.directory import WeightsSource, write_model
+from fuzzyclip.tensor_files import write_tensors
+
+CLUSTERS = (["nut", "bolt"], ["cable"])
+
+
+def save_weights(path, config):
+    """Random weights of a configuration as a file, and the arguments that load them."""
+    settings = {"image_size": 32, "blocks": (1, 2, 4), "device": "cpu"}
+    random = load_backbone(str(config), "random", **settings)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in random.model.state_dict().items()}, path
+    )
+    return settings | {"allow_unverified": True}
+
+
+def write_parts(folder, backbone, clusters=CLUSTERS, trained_with=None):
+    """Files of EFA and RPL with random layers."""
+    torch.manual_seed(0)
+    tensors = {}
+    for number in range(len(clusters)):
+        heads = Heads(len(backbone.blocks), backbone.vision_width, backbone.embed_dim)
+        tensors |= {f"cluster{number}.{name}": t for name, t in heads.state_dict().items()}
+    learned = torch.nn.functional.normalize(torch.randn(2, backbone.embed_dim), dim=-1)
+    header = {
+        "auxiliary": "drawn",
+        "datasets": ["drawn"],
+        "backbone": trained_with or backbone.fingerprint,
+        "settings": {"epochs": 0},
+    }
+    groups = [{"names": list(names), "stack": " ".join(names)} for names in clusters]
+    write_tensors(folder / "efa.safetensors", tensors, header | {"kind": "efa", "clusters": groups})
+    write_tensors(
+        folder / "rpl.safetensors", {"text_embed": learned}, header | {"kind": "rpl", "stack": "x"}
+    )
+
+
+def make_model(folder, config, *, copy=True, test=None, clusters=CLUSTERS):
+    """A model's directory `folder / "model"`, and the backbone it was made with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "weights.safetensors"
+    backbone = load_backbone(str(config), str(weights), **save_weights(weights, config))
+    write_parts(folder, backbone, clusters)
+    settings = {"prompt": "test+cluster", "weights": "eq11", "temperature": 100.0, "sigma": 0.0}
+    write_model(
+        folder / "model",
+        name="drawn",
+        backbone=backbone,
+        source=WeightsSource(str(config), str(weights), copy),
+        efa=folder / "efa.safetensors",
+        rpl=folder / "rpl.safetensors",
+        text=TextCard(ensemble="single", separator=" ", underscore="keep"),
+        test=EfaTestCard(**settings | (test or {})),
+        licences={"drawn": "none"},
+        sources={"drawn": "sample"},
+    )
+    return folder / "model", backbone
