@@ -29,11 +29,13 @@ def main(key: str) -> None:
 
 
 def describe(dataset: str, settings: Dataset) -> dict[str, Any]:
-    """One member: its categories in dataset order with prompt names, and digests of its inputs."""
+    """One member: origin, categories in dataset order with prompt names, digests of its inputs."""
     info = read_info(paths.index_info(dataset))
     shards = sorted(paths.features(dataset).glob("*/*.safetensors"))
     return {
         "dataset": dataset,
+        "source": info["source"],
+        "licence": info["licence"],
         "mask_above": settings.mask_above,
         "categories": [
             {"category": name, "prompt": prompt}

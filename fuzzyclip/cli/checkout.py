@@ -12,6 +12,11 @@ def tables(context: typer.Context) -> None:
     _call_checkout(context.args)
 
 
+def compare(context: typer.Context) -> None:
+    """Two results side by side as an HTML page: A [B] [--out FILE], revisions or experiments."""
+    _call_checkout(["report", *context.args])
+
+
 def verify() -> None:
     """Compare finished runs in the paper's setting with what is known of OpenAI's weights."""
     _call_checkout(["verify"])

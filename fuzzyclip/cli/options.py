@@ -1,0 +1,88 @@
+"""Options that several commands share."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fuzzyclip.model.card import Tiling
+    from fuzzyclip.model.detector import FuzzyCLIP
+
+Model = Annotated[
+    str,
+    typer.Option(
+        envvar="FUZZYCLIP_MODEL",
+        help="A model's directory (a finished pipeline has models/visa/fuzzyclip), or MLflow's "
+        "address of one (models:/..., runs:/...).",
+    ),
+]
+Category = Annotated[
+    str,
+    typer.Option(help="What the images show, in words: metal bracket. It goes into the prompts."),
+]
+Device = Annotated[str, typer.Option(help="auto (CUDA, then MPS, then CPU), cpu, cuda:1, ...")]
+Weights = Annotated[
+    Path | None, typer.Option(help="The frozen CLIP's weights, where the model does not hold them.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images in a pass of the frozen CLIP.")]
+Workers = Annotated[int, typer.Option(min=1, help="Threads that read and decode images.")]
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        min=32,
+        help="Look at overlapping tiles of this side in pixels, not at the whole image squashed.",
+    ),
+]
+Overlap = Annotated[
+    int | None,
+    typer.Option(min=0, help="Pixels that neighbouring tiles share. [default: a quarter]"),
+]
+Reference = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Images of good parts to compare with (file, folder, pattern; may be repeated). Few "
+        "will do: 1, 2, 4."
+    ),
+]
+MaxPixels = Annotated[
+    int | None, typer.Option(min=1, help="Refuse larger images. [default: 178956970]")
+]
+White = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Value shown as white in images of more than 8 bits: 4095 for 12 bits stored in 16. "
+        "[default: the largest of their type]",
+    ),
+]
+
+
+def choose_tiling(tile: int | None, overlap: int | None) -> "Tiling | None":
+    """The tiling that `--tile` and `--overlap` ask for."""
+    from fuzzyclip.model.card import Tiling
+
+    if tile is None:
+        if overlap is not None:
+            raise typer.BadParameter("--overlap needs --tile")
+        return None
+    return Tiling(side=tile, overlap=tile // 4 if overlap is None else overlap)
+
+
+def find_text_cache() -> Path:
+    """Where commands keep text features from one run to the next; safe to delete."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "fuzzyclip" / "texts.sqlite"
+
+
+def load_model(
+    model: str, category: str, device: str, weights: Path | None, reference: list[str] | None
+) -> "tuple[FuzzyCLIP, list[Path]]":
+    """The model, with reference images in mind, and those images."""
+    from fuzzyclip.datasets.image_lists import list_images
+    from fuzzyclip.model.detector import FuzzyCLIP
+
+    detector = FuzzyCLIP.load(model, device=device, weights=weights, text_cache=find_text_cache())
+    references = list_images(reference) if reference else []
+    return (detector.remember(references, category) if references else detector), references

@@ -1,0 +1,192 @@
+"""`fuzzyclip predict`: images in, decisions, scores and pictures out."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fuzzyclip.cli.options import (
+    BatchSize,
+    Category,
+    Device,
+    MaxPixels,
+    Model,
+    Overlap,
+    Reference,
+    Tile,
+    Weights,
+    White,
+    Workers,
+    choose_tiling,
+    load_model,
+)
+from fuzzyclip.cli.refusal import Refusal
+
+if TYPE_CHECKING:
+    from fuzzyclip.model.card import Tiling
+    from fuzzyclip.model.detector import FuzzyCLIP
+    from fuzzyclip.model.opening import Opener
+    from fuzzyclip.model.outputs import PredictionFolder
+
+#: Exit code where some images could not be read; the others are done.
+SOME_UNREADABLE = 3
+
+Images = Annotated[
+    list[str], typer.Argument(help="Image files, folders, or patterns in quotes ('parts/*.png').")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder for overlays, maps, masks, scores.csv and scores.jsonl."),
+]
+
+
+class Kind(StrEnum):
+    """Files of an image; see `fuzzyclip.model.outputs`."""
+
+    OVERLAY = "overlay"
+    MAP = "map"
+    NPY = "npy"
+    MASK = "mask"
+
+
+Save = Annotated[
+    list[Kind] | None,
+    typer.Option(
+        help="What to write an image (may be repeated): overlay, map (16-bit PNG), npy (float32), "
+        "mask. [default: overlay, map, mask]"
+    ),
+]
+ScaleOption = Annotated[
+    Literal["fixed", "image"],
+    typer.Option(help="Colours: one fixed scale, or each image's own (even a good one looks hot)."),
+]
+Given = Annotated[
+    float | None, typer.Option(help="Image scores from here on are bad; else as calibrated.")
+]
+
+
+def predict(
+    images: Images,
+    model: Model,
+    category: Category = "object",
+    out: Out = None,
+    threshold: Given = None,
+    tile: Tile = None,
+    overlap: Overlap = None,
+    reference: Reference = None,
+    save: Save = None,
+    scale: ScaleOption = "fixed",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON an image.")] = False,
+    device: Device = "auto",
+    weights: Weights = None,
+    batch_size: BatchSize = 8,
+    workers: Workers = 2,
+    max_pixels: MaxPixels = None,
+    white: White = None,
+) -> None:
+    """Good or bad, a score and a heatmap for each image.
+
+    An image that can not be read is listed, the others are done, and the exit code is 3. A run that
+    was killed goes on where it stopped when the same command is given again.
+    """
+    from fuzzyclip.datasets.image_lists import list_images
+    from fuzzyclip.datasets.images import MAX_PIXELS
+    from fuzzyclip.model.opening import Opener
+
+    with Refusal():
+        tiling, files = choose_tiling(tile, overlap), list_images(images)
+        opener = Opener(max_pixels or MAX_PIXELS, white)
+        detector, references = load_model(model, category, device, weights, reference)
+        folder = None
+        if out is not None:
+            settings = _describe(detector, category, tiling, threshold, references, opener)
+            folder = _open_folder(out, files, settings, save, scale, opener)
+        todo = [path for path in files if folder is None or not folder.is_done(path)]
+        found = detector.detect(
+            todo, category, batch_size=batch_size, workers=workers,
+            tiling=tiling, threshold=threshold, opener=opener,
+        )  # fmt: skip
+        rows, unreadable, bad = zip(todo, _show_progress(found, len(todo)), strict=True), [], 0
+        for path, one in rows:
+            row = one.to_row() if folder is None else folder.add(path, one)
+            unreadable += [row["error"]] if row["error"] else []
+            bad += row.get("decision") == "bad"
+            _print_row(row, as_json)
+        if folder is not None:
+            folder.finish(files)
+    _conclude(files, todo, bad, unreadable, out)
+
+
+def _describe(
+    detector: "FuzzyCLIP",
+    category: str,
+    tiling: "Tiling | None",
+    threshold: float | None,
+    references: list[Path],
+    opener: "Opener",
+) -> dict[str, Any]:
+    """What decides the results of a run."""
+    from fuzzyclip.files import compute_sha256
+
+    image, pixel = detector.choose_thresholds(category, tiling, threshold)
+    return {
+        "model": detector.card.name,
+        "model_files": dict(detector.card.files),
+        "backbone": detector.backbone.fingerprint,
+        "category": category,
+        "prompt": detector.build_detector(category).scorer.prompt,
+        "threshold": image.model_dump(),
+        "pixel_threshold": pixel.model_dump(),
+        "tiling": tiling.model_dump() if tiling else None,
+        "references": {str(path): compute_sha256(path) for path in references},
+        "max_pixels": opener.max_pixels,
+        "white": opener.white,
+    }
+
+
+def _open_folder(
+    out: Path,
+    files: list[Path],
+    settings: dict[str, Any],
+    save: list[Kind] | None,
+    scale: Literal["fixed", "image"],
+    opener: "Opener",
+) -> "PredictionFolder":
+    from fuzzyclip.model.outputs import PredictionFolder
+
+    kinds = [one.value for one in save or (Kind.OVERLAY, Kind.MAP, Kind.MASK)]
+    return PredictionFolder(out, files, settings, kinds=kinds, scale=scale, opener=opener)
+
+
+def _show_progress(found: Iterable[Any], total: int) -> Iterator[Any]:
+    """A bar on the terminal, nothing elsewhere."""
+    from tqdm import tqdm
+
+    yield from tqdm(found, total=total, unit="image", disable=not sys.stderr.isatty() or total < 2)
+
+
+def _print_row(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(row, ensure_ascii=False))
+    elif row["error"]:
+        typer.echo(f"not read  {row['error']}", err=True)
+    else:
+        typer.echo(f"{row['decision']:4}  {row['image_score']:.4f}  {row['image']}")
+
+
+def _conclude(
+    files: list[Path], todo: list[Path], bad: int, unreadable: list[str], out: Path | None
+) -> None:
+    """A line on what was done, and the exit code."""
+    already = f", {len(files) - len(todo)} done before" if len(todo) < len(files) else ""
+    where = f" -> {out}" if out else ""
+    good = len(todo) - bad - len(unreadable)
+    typer.echo(
+        f"{good} good, {bad} bad, {len(unreadable)} could not be read{already}{where}", err=True
+    )
+    if unreadable:
+        raise typer.Exit(SOME_UNREADABLE)
