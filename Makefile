@@ -21,6 +21,7 @@ repro: $(READY)
 	@echo
 	@echo "Tables:       metrics/tables"
 	@echo "Pictures:     report"
+	@echo "Page:         page/index.html"
 	@echo "Experiments:  source $(VENV)/bin/activate"
 	@echo "              MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db"
 

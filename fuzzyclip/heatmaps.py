@@ -20,10 +20,10 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from scipy import ndimage
 
+from fuzzyclip.colours import CONTOUR, FAINTEST, HEAT
 from fuzzyclip.files import replace_file
 from fuzzyclip.metrics.exact import EIGHT_CONNECTED
 from fuzzyclip.metrics.map_file import Maps, as_float32
-from fuzzyclip.pictures import CONTOUR, FAINTEST, HEAT
 
 Picture = NDArray[np.uint8]
 Scale = Literal["fixed", "image"]

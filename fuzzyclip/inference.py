@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_images, preprocess
-from fuzzyclip.datasets.images import decode_image
+from fuzzyclip.datasets.images import decode_image, read_image_file
 from fuzzyclip.prefetch import prefetch
 from fuzzyclip.scoring import Scorer, score_batch
 
@@ -69,8 +69,12 @@ Detection = Found[str]
 
 
 def read_file(path: str) -> bytes:
-    """Content of a local file."""
-    return Path(path).read_bytes()
+    """Content of a local image file.
+
+    Raises:
+        OSError: it is missing, unreadable or no regular file.
+    """
+    return read_image_file(Path(path))
 
 
 def detect_files(

@@ -16,13 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
+from fuzzyclip.colours import CONTOUR, FAINTEST, HEAT
 from fuzzyclip.files import replace_file
 
-#: From normal to anomalous; readable in gray and without red-green vision.
-HEAT = "inferno"
-CONTOUR = "#00e5ff"
-#: What is drawn black, as a share of the most an anomaly map can be.
-FAINTEST = 1e-5
 CELL = 1.35  # inches of one picture
 DPI = 110
 

@@ -4,7 +4,7 @@ Nothing that is held grows with the number of images but scores, and with exact 
 pixels of one row while they are sorted.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,14 +74,17 @@ class Category:
         """All images in order; the next batch is read, or encoded, while one is used."""
         return prefetch(self._read, range(0, len(self.rows), BATCH), ahead=1)
 
+    def read_tokens(self, places: Sequence[int]) -> Tensor:
+        """Patch tokens of some images, (B, L, P, W): the stored ones, or encoded again."""
+        if self.features.has_tokens:
+            return self.features.read_tokens(places, self.backbone.device)
+        images = [Path(path) for path in self.rows["image_path"].iloc[list(places)]]
+        pixels = load_pixels(images, self.backbone, self.workers)
+        return encode_images(self.backbone, pixels)[1]
+
     def _read(self, first: int) -> Batch:
         stop = min(first + BATCH, len(self.rows))
-        if self.features.has_tokens:
-            tokens = self.features.read_tokens(range(first, stop), self.backbone.device)
-        else:
-            images = [Path(path) for path in self.rows["image_path"].iloc[first:stop]]
-            pixels = load_pixels(images, self.backbone, self.workers)
-            tokens = encode_images(self.backbone, pixels)[1]
+        tokens = self.read_tokens(range(first, stop))
         masks = self.load_masks(first, stop) if self.has_masks else None
         return Batch(first, tokens, self.features.image_embed[first:stop], masks)
 

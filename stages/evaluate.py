@@ -18,15 +18,18 @@ from fuzzyclip.tensor_files import read_header
 from stages import paths
 from stages.category import Category, CategoryResult, evaluate_category
 from stages.clip import CLIP_PARAMS, load_clip
+from stages.gallery import Gallery
 from stages.members import open_dataset
 from stages.names import list_prompt_names
 from stages.overlays import Overlays
 from stages.params import load_params
 from stages.run import run_stage
+from stages.shots import Shots
 from stages.texts import SharedTexts
 
 PARAMS = (
     *CLIP_PARAMS,
+    "seed",
     "text",
     "efa.test",
     "evaluation",
@@ -47,22 +50,24 @@ def main(key: str) -> None:
     info, dataset = read_info(paths.index_info(key)), params.datasets[key]
     prompts = list_prompt_names(info, dataset)
     texts = SharedTexts(backbone, params, model, list(dict.fromkeys(prompts.values())))
-    results, overlays = [], Overlays(params.evaluation.overlays)
+    sigma = params.efa.test.sigma
+    overlays = Overlays(params.evaluation.overlays)
+    gallery = Gallery(params.evaluation.gallery, sigma)
+    shots = Shots(key, params.evaluation.shots, params.seed, backbone)
+    results = []
     for name, prompt in prompts.items():
         rows, features = open_dataset(key, name, backbone, dataset.mask_above)
-        result = evaluate_category(
-            Category(key, name, rows, features, backbone, params.machine.workers),
-            texts.build_scorers(prompt),
-            overlays,
-            exact=params.evaluation.pixel_metrics == "exact",
-            sigma=params.efa.test.sigma,
-        )
+        category = Category(key, name, rows, features, backbone, params.machine.workers)
+        scorers = texts.build_scorers(prompt, shots.remember(name))
+        exact = params.evaluation.pixel_metrics == "exact"
+        result = evaluate_category(category, scorers, overlays, exact=exact, sigma=sigma)
+        gallery.add(category, scorers[TRAINED], result.listing[TRAINED])
         if result.summaries is not None:
-            path = paths.results(key) / "summaries" / f"{name}.safetensors"
-            write_summaries(path, result.summaries)
+            write_summaries(paths.summaries(key, name), result.summaries)
         results.append(result)
         log.info("%s/%s: %s", key, name, result.table[-1])
     write_results(key, results, overlays)
+    gallery.write(paths.gallery(key))
     tested = {"prompts": prompts, "pixel_metrics": params.evaluation.pixel_metrics}
     write_json(paths.tested(key), info | tested)
 

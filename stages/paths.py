@@ -13,6 +13,7 @@ CURVES = METRICS / "curves"
 TABLES = METRICS / "tables"
 RESULTS = Path("results")
 REPORT = Path("report")
+PAGE = Path("page/index.html")
 #: Kept results of the experiments that were run.
 EXPERIMENTS = Path("experiments")
 #: Unfinished work that a killed stage goes on from; safe to delete.
@@ -87,6 +88,11 @@ def prompts(name: str) -> Path:
     return Path("models") / name / "rpl.safetensors"
 
 
+def package(name: str) -> Path:
+    """The trained model as one directory that needs no pipeline."""
+    return Path("models") / name / "fuzzyclip"
+
+
 def curve(stage: str, name: str) -> Path:
     """Training curve of a stage for an auxiliary set."""
     return CURVES / f"{stage}_{name}.csv"
@@ -110,6 +116,16 @@ def results(dataset: str) -> Path:
 def bounds(dataset: str) -> Path:
     """Bounds of pixel metrics that are estimates; there only with streaming metrics."""
     return results(dataset) / "bounds.csv"
+
+
+def gallery(dataset: str) -> Path:
+    """Images of a dataset that the page shows, with masks and maps."""
+    return results(dataset) / "gallery.safetensors"
+
+
+def summaries(dataset: str, category: str) -> Path:
+    """Counts of a category's pixels at thresholds, from FuzzyCLIP's maps; there only with masks."""
+    return results(dataset) / "summaries" / f"{category}.safetensors"
 
 
 def timing(stage: str) -> Path:

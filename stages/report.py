@@ -20,7 +20,7 @@ from fuzzyclip.pictures import (
     draw_table,
     save_figure,
 )
-from fuzzyclip.rows import ROWS
+from fuzzyclip.rows import list_rows
 from fuzzyclip.tables import (
     add_means,
     average_datasets,
@@ -42,6 +42,7 @@ PARAMS = (
     "data.source",
     "pairs",
     "evaluation.rows",
+    "evaluation.shots",
 )
 
 SAMPLE_DATA_NOTE = (
@@ -58,6 +59,10 @@ FORM_NOTE = (
     "All rows but FuzzyCLIP are without training. "
     "AUPRO is the 200-threshold form that the field prints; the exact one is `pixel_aupro_std` in "
     "the CSV files. Percent; unweighted mean over categories; one seed."
+)
+SHOTS_NOTE = (
+    "Rows with good images have seen normal training images of the tested category: they are not "
+    "zero-shot."
 )
 #: Examples of each dataset in the overview.
 OVERVIEW = 2
@@ -120,11 +125,11 @@ def write_tables(
     printed = collect_printed(read_catalog()) if paper else None
     notes = [FORM_NOTE, *([PRINTED_NOTE] if paper else [])]
     notes += describe_estimates(tested)
+    notes += [SHOTS_NOTE] if params.evaluation.shots else []
     notes += [SAMPLE_DATA_NOTE] if params.data.source == "sample" else []
     notes += [SAMPLE_CLIP_NOTE] if params.backbone == "sample" else []
     summary = ["# Results", "", *(f"> {note}" for note in notes), ""]
-    shown: list[str] = list(params.evaluation.rows)
-    rows = {name: title for name, title in ROWS.items() if name in shown}
+    rows = list_rows(params.evaluation.rows, params.evaluation.shots)
     for table, datasets in TABLES.items():
         frame = build_table(means, datasets, rows, titles, printed)
         if frame.empty:
@@ -176,9 +181,8 @@ def _to_csv(frame: pd.DataFrame) -> str:
 
 def draw_pictures(params: Params, means: pd.DataFrame, tested: dict[str, dict[str, Any]]) -> None:
     """Heatmaps of each dataset and an overview, metrics by dataset, and training curves."""
-    shown: list[str] = list(params.evaluation.rows)
     save_figure(
-        draw_bars(means, [name for name in ROWS if name in shown], PANELS),
+        draw_bars(means, list(list_rows(params.evaluation.rows, params.evaluation.shots)), PANELS),
         paths.REPORT / "rows.png",
     )
     levels = len(params.backbones[params.backbone].blocks)

@@ -24,11 +24,11 @@ def _refuse_bool(value: Any) -> Any:
     return value
 
 
-def _check_ascending(blocks: list[int]) -> list[int]:
-    """The towers give blocks in their own order, each once."""
-    if blocks != sorted(set(blocks)):
-        raise ValueError("blocks must be ascending and distinct")
-    return blocks
+def _check_ascending(numbers: list[int]) -> list[int]:
+    """Blocks come from the towers in their own order; rows are named by their number."""
+    if numbers != sorted(set(numbers)):
+        raise ValueError("numbers must be ascending and distinct")
+    return numbers
 
 
 Number = Annotated[float, BeforeValidator(_refuse_bool)]
@@ -205,14 +205,23 @@ class Evaluation(Section):
     """What is evaluated, and how."""
 
     rows: list[Literal["precise", "object", "stacked", "stacked_auxiliary", "fuzzyclip"]]
+    shots: Annotated[list[Count], AfterValidator(_check_ascending)]
     pixel_metrics: Literal["exact", "streaming"]
     overlays: Seed
+    gallery: Seed
+
+
+class Package(Section):
+    """What a packaged model holds."""
+
+    weights: Literal["auto", "copy", "refer"]
 
 
 class Tracking(Section):
-    """Where MLflow puts the runs."""
+    """Where MLflow puts the runs, and what they hold."""
 
     experiment: str
+    models: bool
 
 
 class Params(Section):
@@ -234,6 +243,7 @@ class Params(Section):
     efa: Efa
     rpl: Rpl
     evaluation: Evaluation
+    package: Package
     tracking: Tracking
 
     @model_validator(mode="after")

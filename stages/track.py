@@ -24,6 +24,7 @@ from mlflow.tracking import MlflowClient
 from fuzzyclip.metrics.exact import METRICS
 from fuzzyclip.rows import TRAINED
 from stages import paths
+from stages.model_log import log_models
 from stages.params import read_params
 from stages.run import run_stage
 from stages.tracker import describe_ui, find_run, open_experiment
@@ -52,6 +53,7 @@ def main() -> None:
             log_numbers(client, run.info.run_id, tags)
             log_files()
             log_datasets(list(params.pairs))
+            log_models(params.auxiliary if params.tracking.models else ())
         log.info("recorded as MLflow run %s (%s)", name, run.info.run_id)
     log.info("compare the runs:\n  %s", describe_ui(experiment))
 
@@ -159,6 +161,7 @@ def log_files() -> None:
     for folder in (paths.TABLES, paths.CATEGORY_METRICS, paths.CSP_METRICS, paths.CURVES):
         mlflow.log_artifacts(str(folder), folder.as_posix())
     mlflow.log_artifacts(str(paths.REPORT), "report")
+    mlflow.log_artifacts(str(paths.PAGE.parent), "page")
     for path in (paths.PARAMS, paths.LOCK):
         mlflow.log_artifact(str(path))
     means = pd.read_csv(paths.TABLES / "means.csv")

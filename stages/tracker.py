@@ -1,4 +1,4 @@
-"""Opening MLflow's store: the only module that imports mlflow, with `track`.
+"""Opening MLflow's store. Of the stages, only `track` and what it is made of import mlflow.
 
 The default store is a SQLite file in the main checkout, also for `dvc exp run --temp` and
 `--queue`, which work in copies that are deleted afterwards: its path is absolute and built on

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageColor
 
+from fuzzyclip.colours import CONTOUR, FAINTEST, HEAT
 from fuzzyclip.datasets.images import load_mask
 from fuzzyclip.heatmaps import (
     STEPS,
@@ -22,7 +23,6 @@ from fuzzyclip.heatmaps import (
     write_map_png,
     write_mask_png,
 )
-from fuzzyclip.pictures import CONTOUR, FAINTEST, HEAT
 
 GRAY = np.full((600, 700, 3), 90, dtype=np.uint8)
 

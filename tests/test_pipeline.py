@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import re
 import sys
 
 import pandas as pd
 import pytest
 import yaml
+from mlflow.tracking import MlflowClient
 from pipelines import list_runs, make_repository, ran, run, shrink
 
 pytestmark = pytest.mark.slow
@@ -19,7 +21,7 @@ def test_every_stage_runs_and_a_second_repro_does_nothing(pipeline):
     assert ran(output) == [
         "download@visa", "index@visa", "features@visa", "download@sdd", "index@sdd",
         "features@sdd", "auxiliary@visa", "csp@visa", "efa@visa", "rpl@visa", "evaluate@sdd",
-        "report", "track",
+        "report", "page", "track",
     ] or set(ran(output)) >= {"track", "report", "evaluate@sdd", "efa@visa"}  # fmt: skip
     assert ran(run(folder, "dvc", "repro")) == []
     assert run(folder, "git", "status", "--porcelain") == ""
@@ -38,6 +40,33 @@ def test_results_have_every_metric_and_row(pipeline):
     assert "not comparable" in summary  # the sample says what it is
     for picture in ("table_3", "rows", "curves", "heatmaps_sdd"):
         assert (folder / f"report/{picture}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_shows_the_results_and_is_attached_to_the_run(pipeline):
+    folder, _ = pipeline
+    page = (folder / "page/index.html").read_text()
+    assert "not comparable with any published number" in page
+    metrics = json.loads((folder / "metrics/datasets/sdd.json").read_text())
+    for metric in ("pixel_aupro", "image_auroc"):
+        assert f"<td>{metrics[metric]:.1f}</td>" in page
+    shown = set(re.findall(r'data-category="(sdd/[^"]+)" data-kind="', page))
+    assert shown == {"sdd/electrical commutators"}
+    (recorded,) = list_runs(folder)[:1]
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    (kept,) = client.list_artifacts(recorded.info.run_id, "page")
+    assert kept.path == "page/index.html"
+    assert kept.file_size == (folder / "page/index.html").stat().st_size
+
+
+def test_two_results_are_compared_in_one_page(pipeline):
+    folder, _ = pipeline
+    command = (sys.executable, "-m", "stages.experiments", "report")
+    output = run(folder, *command, "HEAD", "--out", "scratch/compare.html")
+    assert "scratch/compare.html written" in output
+    assert "No parameter differs" in (folder / "scratch/compare.html").read_text()
+    output = run(folder, *command, "elsewhere", fails=True)
+    assert "no revision and no experiment 'elsewhere'" in output
+    assert "Traceback" not in output
 
 
 def test_one_run_holds_metrics_tables_data_and_versions(pipeline):
@@ -85,7 +114,7 @@ def test_streaming_metrics_bound_the_exact_ones(pipeline):
     exact = pd.read_csv(io.StringIO(run(folder, "git", "show", "HEAD:metrics/categories/sdd.csv")))
     arguments = ("-S", "evaluation.pixel_metrics=streaming")
     output = run(folder, "dvc", "exp", "run", "-n", "streaming", *arguments)
-    assert set(ran(output)) == {"evaluate@sdd", "report", "track"}
+    assert set(ran(output)) == {"evaluate@sdd", "report", "page", "track"}
     bounds = pd.read_csv(folder / "results/sdd/bounds.csv")
     assert len(bounds) == 5 * len(exact)
     for line in bounds.itertuples():

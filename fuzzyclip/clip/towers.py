@@ -174,7 +174,9 @@ def _project_by_timm(visual: Any, tokens: Tensor) -> Tensor:
 def _pool_alone(pool: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
     """Pool sequences of one token, each token by itself: (..., W) to (..., pooled width)."""
     alone = tokens.reshape(-1, 1, tokens.shape[-1])
-    pooled = torch.cat([pool(chunk) for chunk in torch.split(alone, POOL_CHUNK)])
+    # A graph to be exported knows no number of images, hence none of chunks.
+    chunks = (alone,) if torch.compiler.is_exporting() else torch.split(alone, POOL_CHUNK)
+    pooled = torch.cat([pool(chunk) for chunk in chunks])
     return pooled.view(*tokens.shape[:-1], -1)
 
 

@@ -1,6 +1,6 @@
 """Where a model is: a directory, or an address of MLflow.
 
-The one place of the library that knows MLflow, and only where an address asks for it.
+MLflow is imported only where an address asks for it.
 """
 
 import re

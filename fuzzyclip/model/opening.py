@@ -17,6 +17,9 @@ from fuzzyclip.datasets.images import MAX_PIXELS, check_inspectable, decode_imag
 #: A file, the bytes of one, a PIL image, or an array (H, W, 3) or (H, W) of uint8.
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
+#: What a PNG holds with its transparency; TIFF holds the others.
+PNG_MODES = ("1", "L", "LA", "P", "RGBA")
+
 
 @dataclass(frozen=True)
 class Opener:
@@ -64,7 +67,7 @@ def _from_array(image: NDArray[np.uint8]) -> Image.Image:
 def _encode(image: Image.Image) -> bytes:
     """A PIL image as a file, so that all kinds of pixels are read in one way."""
     buffer = io.BytesIO()
-    image.save(buffer, format="TIFF")
+    image.save(buffer, format="PNG" if image.mode in PNG_MODES else "TIFF")
     return buffer.getvalue()
 
 

@@ -11,6 +11,7 @@ import typer
 
 from fuzzyclip.files import write_text
 from fuzzyclip.pictures import draw_table, save_figure
+from fuzzyclip.report.comparison import render_comparison
 from fuzzyclip.tables import to_markdown
 from stages import paths
 from stages.experiments.archive import is_done, read_tested
@@ -20,6 +21,7 @@ from stages.experiments.cost import estimate
 from stages.experiments.execute import execute
 from stages.experiments.figures import draw
 from stages.experiments.plan import Run, compute_code_digest, plan_runs, read_base
+from stages.experiments.revisions import WORKSPACE, read_side
 from stages.experiments.show import collect_values, layout, list_notes
 from stages.experiments.verify import read_expected, verify
 from stages.report import is_paper_setting, name_dataset
@@ -115,6 +117,17 @@ def compare_rows(
         "\nPoints; images drawn with replacement within each category and label, the same for both "
         "rows.\nWhat another seed of the training would change is not in the interval: run several."
     )
+
+
+@app.command("report")
+def report_difference(
+    first: Annotated[str, typer.Argument(help="A git revision, or a DVC experiment by name.")],
+    second: Annotated[str, typer.Argument(help="The same.")] = WORKSPACE,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("compare.html"),
+) -> None:
+    """Compare any two results as one HTML page: parameters, datasets, categories."""
+    write_text(out, render_comparison(read_side(first), read_side(second)))
+    typer.echo(f"{out} written")
 
 
 @app.command("verify")

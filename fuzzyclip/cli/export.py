@@ -1,0 +1,112 @@
+"""`fuzzyclip export`: a model for other runtimes, compared with itself before it is written."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fuzzyclip.cli.options import Category, Model, Reference, Weights, load_model
+from fuzzyclip.cli.refusal import Refusal
+
+if TYPE_CHECKING:
+    from fuzzyclip.deploy.parity import Difference
+    from fuzzyclip.model.detector import FuzzyCLIP
+
+
+class Format(StrEnum):
+    """What can be made of a model."""
+
+    ONNX = "onnx"
+    ONNX_INT8 = "onnx-int8"
+    OPENVINO = "openvino"
+    OPENVINO_INT8 = "openvino-int8"
+    MLFLOW = "mlflow"
+
+
+FormatOption = Annotated[
+    Format,
+    typer.Option(
+        "--format",
+        help="onnx and openvino hold one category, with its text features inside; mlflow is a "
+        "folder for `mlflow models serve` and holds them all.",
+    ),
+]
+Out = Annotated[
+    Path, typer.Option(help="FILE.onnx, FILE.xml for OpenVINO, or a folder for MLflow.")
+]
+Check = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Images that the file is compared on (file, folder, pattern; may be repeated): at "
+        "least one, several tell more. Not for mlflow."
+    ),
+]
+
+
+def export(
+    model: Model,
+    out: Out,
+    format_: FormatOption = Format.ONNX,
+    category: Category = "object",
+    check: Check = None,
+    reference: Reference = None,
+    weights: Weights = None,
+) -> None:
+    """Write a model for another runtime: image in, map and score out.
+
+    The file is run on the given images and compared with PyTorch first. Where it differs by more
+    than rounding nothing is written.
+    """
+    from fuzzyclip.model.addresses import find_folder
+
+    with Refusal():
+        if out.exists():
+            raise ValueError(f"{out} exists already; name another place or remove it")
+        if format_ is Format.MLFLOW:
+            from fuzzyclip.deploy.mlflow_model import save_served
+
+            save_served(find_folder(model), out)
+        else:
+            if not check:
+                raise typer.BadParameter(
+                    "name images that the file is compared on", param_hint="--check"
+                )
+            detector, _ = load_model(model, category, "cpu", weights, reference)
+            found = _export(detector, category, out, format_, check)
+            typer.echo(
+                f"differs from PyTorch by at most {found.score:.2g} in scores and "
+                f"{found.map_max:.2g} in maps ({found.map_mean:.2g} in an image's mean)"
+            )
+    typer.echo(f"{out} written")
+
+
+def _export(
+    detector: "FuzzyCLIP", category: str, out: Path, format_: Format, check: list[str]
+) -> "Difference":
+    """ONNX, or OpenVINO by way of ONNX."""
+    from tempfile import TemporaryDirectory
+
+    from fuzzyclip.datasets.image_lists import list_images
+    from fuzzyclip.deploy.facts import Origin
+    from fuzzyclip.deploy.onnx_export import export_onnx
+    from fuzzyclip.deploy.openvino_export import export_openvino
+
+    kind = "int8" if format_ in (Format.ONNX_INT8, Format.OPENVINO_INT8) else "float32"
+    own = detector.card.calibrations.get(category)
+    if own and own.tiling:
+        typer.echo(
+            "the thresholds hold for tiles: cut the image as the model's card says", err=True
+        )
+    thresholds = {"image_score": own.image.value, "anomaly_map": own.pixel.value} if own else {}
+    origin = Origin(
+        category, thresholds=thresholds, model_sha256=detector.card.files["efa.safetensors"]
+    )
+    images, built = list_images(check), detector.build_detector(category)
+    if format_ in (Format.ONNX, Format.ONNX_INT8):
+        return export_onnx(built, out, images, origin, weights=kind)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent) as temporary:
+        between = Path(temporary) / "model.onnx"
+        export_onnx(built, between, images, origin, weights=kind)
+        return export_openvino(built, between, out, images)

@@ -1,0 +1,143 @@
+"""How a packaged model becomes one of MLflow's: signature, example, packages and code.
+
+with describe_model(Path("models/visa/fuzzyclip")) as described:
+    mlflow.pyfunc.log_model(name="fuzzyclip-visa", **described)
+"""
+
+import base64
+import io
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from PIL import Image, ImageDraw
+
+from fuzzyclip.model.card import FILENAME, Card
+
+#: The packaged model among the logged one's artifacts.
+ARTIFACT = "model"
+PACKAGE = Path(__file__).resolve().parent.parent
+ENTRY = PACKAGE / "deploy" / "pyfunc.py"
+#: What of the package a model does not take along: the sample's CLIP, which it brings if it needs.
+LEFT_OUT = ("__pycache__", "*.safetensors")
+#: All that is imported on the way from a request to its answer.
+PACKAGES = (
+    "matplotlib", "mlflow", "numpy", "open_clip_torch", "pandas", "pillow", "pydantic",
+    "safetensors", "scikit-learn", "scipy", "timm", "torch", "torchvision",
+)  # fmt: skip
+
+#: Columns of a request, each of them optional; see `fuzzyclip.deploy.request`.
+INPUTS = Schema(
+    [ColSpec(DataType.string, name, required=False) for name in ("image", "path", "category")]
+)
+#: Columns of the answer; see `fuzzyclip.deploy.serving.OUTPUTS`. All but one are null where a row
+#: could not be answered, and that one where it could.
+OUTPUTS = Schema(
+    [
+        ColSpec(kind, name, required=False)
+        for name, kind in {
+            "category": DataType.string,
+            "image_score": DataType.double,
+            "label": DataType.long,
+            "decision": DataType.string,
+            "threshold": DataType.double,
+            "threshold_method": DataType.string,
+            "map_max": DataType.double,
+            "defect_share": DataType.double,
+            "width": DataType.long,
+            "height": DataType.long,
+            "map": DataType.string,
+            "mask": DataType.string,
+            "error": DataType.string,
+        }.items()
+    ]
+)
+#: What comes with a request; see `fuzzyclip.deploy.request.Options`.
+PARAMS = ParamSchema(
+    [
+        ParamSpec("map", DataType.string, "png16"),
+        ParamSpec("mask", DataType.boolean, False),
+        ParamSpec("threshold", DataType.double, None),
+        ParamSpec("tile", DataType.long, None),
+        ParamSpec("overlap", DataType.long, None),
+        ParamSpec("white", DataType.long, None),
+    ]
+)
+
+
+@contextmanager
+def describe_model(folder: Path) -> Iterator[dict[str, Any]]:
+    """Arguments of MLflow's `log_model` and `save_model`, good until the block ends.
+
+    The model brings this package along as it stands, so that a server needs pip's packages alone.
+
+    Args:
+        folder: the packaged model's directory.
+
+    Raises:
+        OSError: there is no model.
+        ValueError: it is one that this version does not understand.
+    """
+    card = Card.model_validate_json((folder / FILENAME).read_bytes())
+    with TemporaryDirectory() as temporary:
+        code = Path(temporary) / PACKAGE.name
+        shutil.copytree(PACKAGE, code, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        yield {
+            "python_model": str(ENTRY),
+            "artifacts": {ARTIFACT: str(folder.resolve())},
+            "code_paths": [str(code)],
+            "pip_requirements": [f"{name}=={_read_version(name)}" for name in PACKAGES],
+            "signature": ModelSignature(INPUTS, OUTPUTS, PARAMS),
+            "input_example": pd.DataFrame({"image": [draw_example()], "category": ["metal plate"]}),
+            "metadata": {
+                "fuzzyclip": card.versions["fuzzyclip"],
+                "model": card.name,
+                "datasets": ", ".join(card.training.datasets),
+                "backbone": card.backbone.model,
+                "backbone_fingerprint": card.backbone.fingerprint,
+            },
+        }
+
+
+def save_served(folder: Path, out: Path) -> None:
+    """Write a packaged model as a directory that `mlflow models serve -m` takes.
+
+    Args:
+        folder: the packaged model's directory.
+        out: the new one.
+
+    Raises:
+        OSError: see `describe_model`.
+        ValueError: likewise.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with describe_model(folder) as described:
+        mlflow.pyfunc.save_model(path=str(out), **described)
+
+
+def draw_example() -> str:
+    """A small drawing of a plate with a scratch, as base64 of a PNG file."""
+    image = Image.new("RGB", (64, 64), (90, 90, 96))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((8, 8, 55, 55), (168, 170, 174))
+    draw.line((22, 40, 42, 24), (40, 38, 36), width=2)
+    with io.BytesIO() as file:
+        image.save(file, "PNG")
+        return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _read_version(package: str) -> str:
+    """As the index has it: builds of PyTorch for one kind of machine add `+cpu` to it."""
+    return version(package).partition("+")[0]

@@ -1,0 +1,54 @@
+"""A packaged model as MLflow serves it; `fuzzyclip.deploy.mlflow_model` says how it is logged.
+
+MLflow runs this file by itself, next to a copy of this package: nothing is unpickled.
+"""
+
+import logging
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+
+from fuzzyclip.deploy.mlflow_model import ARTIFACT
+from fuzzyclip.deploy.request import Options, RequestError
+from fuzzyclip.deploy.serving import OUTPUTS, Responder
+
+log = logging.getLogger(__name__)
+
+
+class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow has no types here
+    """FuzzyCLIP behind MLflow's `predict`."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the model from its artifacts, as the environment says (see `Responder.start`)."""
+        self.responder = Responder.start(context.artifacts[ARTIFACT])
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Answers, a row an image, with the columns `fuzzyclip.deploy.serving.OUTPUTS`.
+
+        Args:
+            context: MLflow's; not needed.
+            model_input: columns `image` (base64), `path` and `category`, each of them optional.
+            params: see `fuzzyclip.deploy.request.Options`.
+
+        Raises:
+            MlflowException: HTTP 400 where the request is at fault. Whatever else happens is 500,
+                and the server's log alone says what it was.
+        """
+        try:
+            options = Options.read(params or {})
+            rows = model_input.astype(object).where(model_input.notna(), None)
+            answers = self.responder.answer(rows.to_dict("records"), options)
+        except RequestError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        except Exception as error:
+            log.exception("a request failed")
+            raise MlflowException("the server failed; its log says why") from error
+        # objects: None stays None, where numbers would make NaN of it, which is no JSON
+        return pd.DataFrame(answers, columns=list(OUTPUTS), dtype=object)
+
+
+mlflow.models.set_model(ServedModel())

@@ -1,0 +1,150 @@
+"""Answers to requests: images in; scores, decisions and maps out.
+
+Knows no server; `fuzzyclip.deploy.pyfunc` puts one around it. Every row of a request stands for
+itself: one that can not be answered says why, and no row's numbers depend on the others.
+
+Shapes: H rows, W columns of an image as it was sent.
+"""
+
+import base64
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from PIL import Image
+
+from fuzzyclip.deploy.request import (
+    INPUTS,
+    PREFIX,
+    ROOT,
+    Limits,
+    Options,
+    RequestError,
+    Row,
+    read_category,
+    read_content,
+)
+from fuzzyclip.heatmaps import encode_map_png, encode_mask_png
+from fuzzyclip.model.detector import ANY_CATEGORY, FuzzyCLIP
+from fuzzyclip.model.opening import Opener
+from fuzzyclip.model.prediction import Prediction
+from fuzzyclip.model.tiles import plan_tiles
+
+#: What a row of the answer says.
+OUTPUTS = (
+    "category", "image_score", "label", "decision", "threshold", "threshold_method", "map_max",
+    "defect_share", "width", "height", "map", "mask", "error",
+)  # fmt: skip
+
+
+class Responder:
+    """A model that answers requests; one may be shared by threads.
+
+    One image is worked on at a time, whoever asks: memory is that of the largest image and of the
+    answers, and the cores are busy all the same.
+    """
+
+    def __init__(
+        self, detector: FuzzyCLIP, limits: Limits | None = None, image_root: Path | None = None
+    ) -> None:
+        """Put a model to work.
+
+        Args:
+            detector: the model.
+            limits: what is taken at most.
+            image_root: folder of images that may be asked for by path; None allows no path.
+
+        Raises:
+            OSError: the folder is missing.
+        """
+        self.detector, self.limits = detector, limits or Limits()
+        self.image_root = image_root.resolve(strict=True) if image_root else None
+        self._turn = threading.Lock()
+
+    @classmethod
+    def start(cls, source: str | Path, environment: Mapping[str, str] = os.environ) -> Self:
+        """Load a model as the environment says.
+
+        Besides the limits: FUZZYCLIP_IMAGE_ROOT, FUZZYCLIP_DEVICE (`auto`) and FUZZYCLIP_WEIGHTS,
+        the frozen CLIP's weights where the model does not hold them.
+
+        Args:
+            source: see `FuzzyCLIP.load`.
+            environment: variables.
+        """
+        limits = Limits.read(environment)
+        root, weights = environment.get(ROOT), environment.get(f"{PREFIX}WEIGHTS")
+        device = environment.get(f"{PREFIX}DEVICE") or "auto"
+        detector = FuzzyCLIP.load(source, device=device, weights=Path(weights) if weights else None)
+        return cls(detector, limits, Path(root) if root else None)
+
+    def answer(self, rows: Sequence[Row], options: Options) -> list[dict[str, Any]]:
+        """An answer to each row, with the keys `OUTPUTS`; what is not known is None.
+
+        Args:
+            rows: each with `image`, the base64 of an image's file, or `path`; and `category`, what
+                it shows.
+            options: see `Options`.
+
+        Raises:
+            RequestError: no rows, or too many.
+        """
+        if not rows:
+            raise RequestError(f"no images: send rows with {', '.join(INPUTS)}")
+        if len(rows) > self.limits.images:
+            raise RequestError(
+                f"{len(rows)} images, the limit of a request is {self.limits.images}"
+            )
+        answers, pixels = [], 0
+        for row in rows:
+            answer: dict[str, Any] = dict.fromkeys(OUTPUTS)
+            try:
+                category = read_category(row, ANY_CATEGORY)
+                content = read_content(row, self.limits.bytes, self.image_root)
+                if pixels >= self.limits.request_pixels:
+                    raise ValueError(
+                        f"the images before this one reach the {self.limits.request_pixels:,} "
+                        "pixels of a request; send the others apart"
+                    )
+                with self._turn:
+                    answer |= self._detect(content, category, options)
+                pixels += answer["width"] * answer["height"]
+            except (ValueError, OSError) as error:
+                answer["error"] = str(error)
+            answers.append(answer)
+        return answers
+
+    def _detect(self, content: bytes, category: str, options: Options) -> dict[str, Any]:
+        """The answer to one row.
+
+        Raises:
+            ValueError: the image, the category or the way of looking is refused.
+        """
+        image = self._open(content, options.white)
+        tiling = options.choose_tiling(self.detector.card.calibrations.get(category))
+        if tiling is not None:
+            count = len(plan_tiles(*image.size, tiling.side, tiling.overlap))
+            if count > self.limits.tiles:
+                raise ValueError(f"tile: {count} of them, the limit is {self.limits.tiles}")
+        found = self.detector(image, category, tiling=tiling, threshold=options.threshold)
+        row = {key: value for key, value in found.to_row().items() if key in OUTPUTS}
+        return row | {"error": None} | _encode_pictures(found, options)
+
+    def _open(self, content: bytes, white: int | None) -> Image.Image:
+        """RGB image (H, W) of a file's content."""
+        try:
+            return Opener(self.limits.pixels, white)(content)
+        except OSError as error:
+            raise ValueError(str(error).removeprefix("bytes: ")) from error
+
+
+def _encode_pictures(found: Prediction, options: Options) -> dict[str, str]:
+    """Map and mask (H, W) as base64 of PNG files, as far as they are asked for."""
+    pictures = {}
+    if options.map == "png16":
+        pictures["map"] = encode_map_png(found.anomaly_map)
+    if options.mask:
+        pictures["mask"] = encode_mask_png(found.mask)
+    return {name: base64.b64encode(content).decode("ascii") for name, content in pictures.items()}

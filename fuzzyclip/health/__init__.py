@@ -1,0 +1,1 @@
+"""What works in this installation and what to do about what does not; never downloads."""

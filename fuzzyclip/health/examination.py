@@ -1,0 +1,45 @@
+"""All checks in their order."""
+
+from pathlib import Path
+
+from fuzzyclip.health.check import Check, run_check
+from fuzzyclip.health.data import check_data
+from fuzzyclip.health.machine import check_device, check_disk, check_folder, check_pipeline
+from fuzzyclip.health.models import (
+    check_cached_weights,
+    check_model,
+    check_sample_weights,
+    run_sample,
+)
+from fuzzyclip.health.packages import check_packages
+
+#: Where the pipeline puts datasets.
+RAW = Path("data/raw")
+
+
+def examine(model: Path | None = None, data: Path | None = None) -> list[Check]:
+    """Look at everything; needs neither network nor checkout, and raises nothing.
+
+    Args:
+        model: a trained model's directory; None looks at none.
+        data: folder of datasets, each in one named by its id; None takes the pipeline's, if there.
+    """
+    here = Path.cwd()
+    checks = run_check("packages", check_packages)
+    checks += run_check("device", check_device)
+    checks += run_check("sample CLIP", check_sample_weights)
+    checks += run_check("test run", run_sample)
+    checks += run_check("weights", check_cached_weights)
+    if model is not None:
+        checks += run_check("model", lambda: check_model(model))
+    place = data or (RAW if RAW.is_dir() else None)
+    checks += run_check("data", lambda: _check_data_and_disk(place, here))
+    checks += run_check("folder", lambda: check_folder(here))
+    checks += run_check("pipeline", lambda: check_pipeline(here))
+    return checks
+
+
+def _check_data_and_disk(data: Path | None, here: Path) -> list[Check]:
+    """Datasets, and whether there is room for their features."""
+    checks, images = check_data(data) if data else ([], 0)
+    return [*checks, *check_disk(here, images)]

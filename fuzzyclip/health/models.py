@@ -1,0 +1,116 @@
+"""The sample CLIP with one image through it, OpenAI's weights in the cache, and trained models."""
+
+import time
+from pathlib import Path
+
+from fuzzyclip.files import compute_sha256
+from fuzzyclip.health.check import Check
+from fuzzyclip.health.data import is_non_commercial
+
+#: SHA-256 of the sample CLIP's weights as they come with the package.
+SAMPLE_SHA256 = "8f4fdb7636ff979a1e5e5fe1210bc9ef8ac0460940336c8a27f21600fa5ead8f"
+SAMPLE_SIZE, SAMPLE_BLOCKS = 144, (2, 4, 6, 8)
+REINSTALL = "install FuzzyCLIP again (in a checkout: git checkout fuzzyclip/sample/weights)"
+#: The paper's CLIP, by open_clip's names.
+PAPER_MODEL, PAPER_TAG = "ViT-L-14-336", "openai"
+
+
+def check_sample_weights() -> list[Check]:
+    """The sample CLIP's files are there and are the ones that were published."""
+    from fuzzyclip.sample.clip import SAMPLE_CONFIG, SAMPLE_WEIGHTS
+
+    for path in (SAMPLE_CONFIG, SAMPLE_WEIGHTS):
+        if not path.is_file():
+            return [Check("sample CLIP", "fail", f"{path} is missing", REINSTALL)]
+    digest = compute_sha256(SAMPLE_WEIGHTS)
+    if digest != SAMPLE_SHA256:
+        found = f"{SAMPLE_WEIGHTS} has SHA-256 {digest}, not {SAMPLE_SHA256}"
+        return [Check("sample CLIP", "fail", found, REINSTALL)]
+    return [Check("sample CLIP", "ok", f"weights are there, SHA-256 {digest[:12]}...")]
+
+
+def check_cached_weights() -> list[Check]:
+    """Whether the paper's CLIP could be loaded without a network."""
+    from huggingface_hub import try_to_load_from_cache
+    from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+    from open_clip.pretrained import get_pretrained_cfg
+
+    entry = get_pretrained_cfg(PAPER_MODEL, PAPER_TAG)
+    repository = entry["hf_hub"].rstrip("/")
+    name = f"weights {PAPER_MODEL}"
+    for filename in (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
+        path = try_to_load_from_cache(repository, filename)
+        if isinstance(path, str) and Path(path).is_file():
+            return [Check(name, "ok", f"{path}, {Path(path).stat().st_size / 1e9:.2f} GB")]
+    found = "OpenAI's weights are not in the cache; they are fetched when they are first used"
+    older = Path("~/.cache/clip").expanduser() / Path(entry["url"]).name
+    if older.is_file():
+        found += f"; {older} is TorchScript, which holds code and is not read"
+    advice = (
+        f"offline: get {HF_SAFE_WEIGHTS_NAME} of huggingface.co/{repository} elsewhere and give "
+    )
+    return [Check(name, "warn", found, f"{advice}its path as `weights`")]
+
+
+def check_model(folder: Path) -> list[Check]:
+    """A trained model's directory: card, files, weights, and licences of its training data."""
+    from fuzzyclip.model.directory import read_card, read_parts
+
+    name = f"model {folder.name}"
+    try:
+        card = read_card(folder)
+        read_parts(folder, card)
+    except (ValueError, OSError) as error:
+        return [Check(name, "fail", str(error), "package the model again, or copy it whole")]
+    checks = [
+        Check(name, "ok", f"{card.name}: files are whole, trained on {card.training.auxiliary}")
+    ]
+    own = card.backbone
+    if own.place == "elsewhere":
+        found = f"the weights of its CLIP are not inside: {own.weights}, SHA-256 {own.sha256}"
+        checks.append(Check(name, "warn", found, "give their path as `weights` where it is used"))
+    elif own.place == "inside" and compute_sha256(folder / own.weights) != own.sha256:
+        found = f"{folder / own.weights} is not the file of SHA-256 {own.sha256}"
+        checks.append(Check(name, "fail", found, "copy the model's directory again"))
+    training = card.training
+    bound = {
+        f"{dataset} ({licence})"
+        for dataset, licence in training.licences.items()
+        if is_non_commercial(licence) and training.sources.get(dataset) != "sample"
+    }
+    if bound:
+        found = f"trained on {', '.join(sorted(bound))}: not for commercial use"
+        checks.append(Check(name, "warn", found, "train on data of your own for that"))
+    return checks
+
+
+def run_sample() -> list[Check]:
+    """One drawn image through the sample CLIP on the device that `auto` takes."""
+    import numpy as np
+    from PIL import Image
+
+    from fuzzyclip.clip.backbone import load_backbone
+    from fuzzyclip.clip.encoding import encode_images, preprocess
+    from fuzzyclip.sample.clip import SAMPLE_CONFIG, SAMPLE_WEIGHTS
+    from fuzzyclip.sample.draw import EVALUATION_RECIPES, draw_part
+
+    start = time.perf_counter()
+    backbone = load_backbone(
+        str(SAMPLE_CONFIG),
+        str(SAMPLE_WEIGHTS),
+        image_size=SAMPLE_SIZE,
+        blocks=SAMPLE_BLOCKS,
+        sha256=SAMPLE_SHA256,
+    )
+    loaded = time.perf_counter()
+    pixels, _ = draw_part(EVALUATION_RECIPES[0], np.random.default_rng(0))  # (H, W, 3)
+    batch = preprocess(Image.fromarray(pixels), backbone)[None]  # (1, 3, S, S)
+    image_embed, patch_tokens = encode_images(backbone, batch)
+    taken = time.perf_counter() - loaded
+    if not (image_embed.isfinite().all() and patch_tokens.isfinite().all()):
+        found = f"the sample CLIP gives numbers that are none, on {backbone.device}"
+        return [
+            Check("test run", "fail", found, "use the device cpu; update PyTorch or the driver")
+        ]
+    found = f"one drawn image through the sample CLIP in {taken:.2f} s on {backbone.device}, "
+    return [Check("test run", "ok", f"{found}after {loaded - start:.1f} s of loading")]

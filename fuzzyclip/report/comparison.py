@@ -1,0 +1,176 @@
+"""The comparison of two experiments: what they set, and what came out differently.
+
+A difference is always the second minus the first, in points of a percentage.
+"""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from fuzzyclip.metrics.exact import METRICS
+from fuzzyclip.report.bars import name_metric, name_row
+from fuzzyclip.report.parts import Table, format_cell
+from fuzzyclip.report.render import render
+from fuzzyclip.rows import TRAINED
+from fuzzyclip.tables import ABSENT
+
+#: Points from which on a difference is one: results keep four decimals.
+SMALLEST = 5e-5
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two experiments.
+
+    Attributes:
+        name: as it was asked for.
+        params: dotted name -> value, as text.
+        categories: dataset -> per-category results, columns `row`, `category` and the metrics.
+    """
+
+    name: str
+    params: Mapping[str, str]
+    categories: Mapping[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A metric in both experiments.
+
+    Attributes:
+        dataset: key.
+        category: name; empty for the mean over the categories that both have.
+        row: of the results.
+        metric: its name.
+        first: percent, as text.
+        second: percent, as text.
+        difference: points, as text.
+        size: points.
+        sign: better, worse or equal.
+        start: begin of its bar, 0 to 100, where 50 is no difference.
+        length: of its bar.
+    """
+
+    dataset: str
+    category: str
+    row: str
+    metric: str
+    first: str
+    second: str
+    difference: str
+    size: float
+    sign: str
+    start: float
+    length: float
+
+
+def render_comparison(first: Side, second: Side) -> str:
+    """The page of a comparison.
+
+    Raises:
+        ValueError: the two were tested on no common dataset.
+    """
+    table = join_results(first, second)
+    if table.empty:
+        raise ValueError(f"{first.name} and {second.name} have no tested dataset in common")
+    rows = list_changed_rows(table)
+    table = table[table["row"].isin(rows)]
+    means = table.groupby(["dataset", "row", "metric"], sort=False)[["first", "second"]].mean()
+    return render(
+        "comparison.html",
+        title="FuzzyCLIP: comparison of two experiments",
+        first=first.name,
+        second=second.name,
+        params=compare_params(first, second),
+        notes=[*list_gaps(first, second)],
+        means=list_changes(means.reset_index().assign(category="")),
+        changes=list_changes(table),
+        datasets=list(dict.fromkeys(table["dataset"])),
+        rows={row: name_row(row) for row in rows},
+        metrics={
+            metric: name_metric(metric) for metric in METRICS if metric in set(table["metric"])
+        },
+    )
+
+
+def compare_params(first: Side, second: Side) -> Table:
+    """Parameters that differ."""
+    names = [*first.params, *(name for name in second.params if name not in first.params)]
+    lines = [
+        [name, first.params.get(name, ABSENT), second.params.get(name, ABSENT)]
+        for name in names
+        if first.params.get(name) != second.params.get(name)
+    ]
+    return Table("Parameters that differ", ["parameter", first.name, second.name], lines, False)
+
+
+def join_results(first: Side, second: Side) -> pd.DataFrame:
+    """What both have: `dataset`, `row`, `category`, `metric`, `first`, `second`, in percent."""
+    keys = ["row", "category", "metric"]
+    frames = [pd.DataFrame(columns=["dataset", *keys, "first", "second"])]
+    for dataset, ours in first.categories.items():
+        if dataset not in second.categories:
+            continue
+        long = [
+            side.melt(["row", "category"], [m for m in METRICS if m in side], "metric").dropna()
+            for side in (ours, second.categories[dataset])
+        ]
+        joined = long[0].merge(long[1], on=keys, suffixes=("_first", "_second"))
+        joined = joined.rename(columns={"value_first": "first", "value_second": "second"})
+        frames.append(joined.assign(dataset=dataset))
+    return pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
+
+
+def list_changed_rows(table: pd.DataFrame) -> list[str]:
+    """FuzzyCLIP, and the other rows of the results in which anything changed."""
+    changed = table[(table["second"] - table["first"]).abs() >= SMALLEST]
+    others = [row for row in dict.fromkeys(changed["row"]) if row != TRAINED]
+    return ([TRAINED] if (table["row"] == TRAINED).any() else []) + others
+
+
+def list_changes(table: pd.DataFrame) -> list[Change]:
+    """Lines of a table, the largest difference first; bars on one scale for each metric."""
+    sized = table.assign(size=table["second"] - table["first"])
+    sized["most"] = sized.groupby("metric")["size"].transform(lambda sizes: sizes.abs().max())
+    sized["order"] = -sized["size"].abs()
+    sized = sized.sort_values("order", kind="stable")
+    return [_make_change(line) for line in sized.to_dict("records")]
+
+
+def _make_change(line: Mapping[Hashable, Any]) -> Change:
+    size, most = line["size"], line["most"]
+    equal = abs(size) < SMALLEST
+    length = 0.0 if equal else round(50 * abs(size) / most, 2)
+    return Change(
+        dataset=line["dataset"],
+        category=line["category"],
+        row=line["row"],
+        metric=line["metric"],
+        first=format_cell(line["first"], 2),
+        second=format_cell(line["second"], 2),
+        difference="0" if equal else f"{size:+.2f}".replace("-", "−"),
+        size=size,
+        sign="equal" if equal else ("better" if size > 0 else "worse"),
+        start=round(50 - length, 2) if size < 0 else 50.0,
+        length=length,
+    )
+
+
+def list_gaps(first: Side, second: Side) -> Iterator[str]:
+    """What only one of the two was tested on, and is left out."""
+    for one, other in ((first, second), (second, first)):
+        missing = [name for name in one.categories if name not in other.categories]
+        if missing:
+            yield f"Only {one.name} has {', '.join(missing)}."
+        for dataset in one.categories:
+            if dataset in other.categories:
+                extra = _list_extra(one.categories[dataset], other.categories[dataset])
+                if extra:
+                    yield f"Of {dataset} only {one.name} has {', '.join(extra)}."
+
+
+def _list_extra(ours: pd.DataFrame, theirs: pd.DataFrame) -> Sequence[str]:
+    there = set(theirs["category"])
+    return [str(name) for name in dict.fromkeys(ours["category"]) if name not in there]

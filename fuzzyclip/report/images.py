@@ -1,0 +1,92 @@
+"""Pictures inside a page: photographs, anomaly maps on the one colour scale, outlines.
+
+Shapes: T side of a picture.
+"""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from contourpy import contour_generator
+from numpy.typing import NDArray
+from PIL import Image
+
+from fuzzyclip.colours import FAINTEST, HEAT
+
+#: Colours of a map: steps that the eye does not see, and half the bytes of 256.
+COLOURS = 128
+QUALITY = 80
+
+
+@dataclass(frozen=True)
+class ColourBar:
+    """The scale of all maps: (share, colour) along it, and (share, number) of its ticks."""
+
+    stops: list[tuple[float, str]]
+    ticks: list[tuple[float, str]]
+
+
+def list_colours() -> NDArray[np.uint8]:
+    """The scale's colours from normal to anomalous, (COLOURS, 3)."""
+    shares = np.linspace(0, 1, COLOURS)
+    return np.asarray(np.round(mpl.colormaps[HEAT](shares)[:, :3] * 255), dtype=np.uint8)
+
+
+def grade_map(anomaly_map: NDArray[np.floating], levels: int) -> NDArray[np.uint8]:
+    """Number of each pixel's colour, (T, T), on `fuzzyclip.pictures.draw_heatmaps`' scale.
+
+    It is logarithmic and ends at `levels`, the most a map can be, for every image of every run.
+    """
+    faintest = levels * FAINTEST
+    share = np.log(np.maximum(anomaly_map.astype(np.float64), faintest) / faintest)
+    share /= -np.log(FAINTEST)
+    return np.asarray(np.round(share.clip(0, 1) * (COLOURS - 1)), dtype=np.uint8)
+
+
+def encode_map(anomaly_map: NDArray[np.floating], levels: int) -> str:
+    """A map (T, T) as a data address; without loss, so that colours can be read off the bar."""
+    picture = Image.fromarray(grade_map(anomaly_map, levels), mode="P")
+    picture.putpalette(list_colours().tobytes())
+    return _encode(picture, "PNG", optimize=True)
+
+
+def encode_photo(image: NDArray[np.uint8]) -> str:
+    """An image (T, T, 3) as a data address."""
+    return _encode(Image.fromarray(image), "WEBP", quality=QUALITY, method=6)
+
+
+def _encode(picture: Image.Image, kind: str, **options: bool | int) -> str:
+    file = io.BytesIO()
+    picture.save(file, format=kind, **options)
+    text = base64.b64encode(file.getvalue()).decode("ascii")
+    return f"data:image/{kind.lower()};base64,{text}"
+
+
+def trace_outline(mask: NDArray[np.bool_]) -> str:
+    """SVG's path around what a mask (T, T) covers, in pixels; empty where it covers nothing."""
+    padded = np.pad(mask.astype(np.float64), 1)  # so that regions at the border close
+    lines = contour_generator(z=padded).lines(0.5)
+    pieces = []
+    for line in lines:
+        points = np.asarray(line)[:-1] - 0.5  # (n, 2): of the closed line, without the pad
+        back, ahead = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
+        corner = np.abs(back[:, 0] * ahead[:, 1] - back[:, 1] * ahead[:, 0]) > 1e-9
+        pieces.append("M" + "L".join(f"{x:g} {y:g}" for x, y in points[corner]) + "Z")
+    return "".join(pieces)
+
+
+def describe_scale(stops: int = 17) -> ColourBar:
+    """The colour bar that belongs to every map, as mean over the summed blocks: it ends at 1."""
+    shares, colours = np.linspace(0, 1, stops), list_colours()
+    places = np.round(shares * (COLOURS - 1)).astype(int)
+    ends = round(-np.log10(FAINTEST))
+    ticks = [(1 - power / ends, f"{10.0**-power:.{power}f}") for power in range(ends, -1, -1)]
+    return ColourBar(
+        [
+            (round(float(share), 4), "#" + bytes(colours[place].tolist()).hex())
+            for share, place in zip(shares, places, strict=True)
+        ],
+        ticks,
+    )

@@ -1,0 +1,136 @@
+"""page: the experiment as one HTML file that needs no network."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors import safe_open
+
+from fuzzyclip.files import write_text
+from fuzzyclip.metrics.summaries import read_summaries
+from fuzzyclip.paper import TABLES
+from fuzzyclip.report.curves import Curve, trace_pixels
+from fuzzyclip.report.gallery import Example
+from fuzzyclip.report.page import DatasetResult, Experiment, render_page
+from fuzzyclip.tensor_files import read_header
+from stages import paths
+from stages.params import load_params
+from stages.run import run_stage
+from stages.schema import Params, Section
+
+#: Sections of params.yaml that are shown; what decides a dataset stands in its own table.
+SHOWN = (
+    "seed",
+    "backbone",
+    "data.source",
+    "sample",
+    "auxiliary",
+    "pairs",
+    "features",
+    "text",
+    "csp",
+    "efa",
+    "rpl",
+    "evaluation",
+)
+PARAMS = (*SHOWN, "backbones.${backbone}")
+
+
+def main() -> None:
+    """Make page/index.html."""
+    params = load_params(PARAMS)
+    tested = {name: json.loads(paths.tested(name).read_text()) for name in params.pairs}
+    used = sorted(set(params.pairs.values()))
+    experiment = Experiment(
+        notes=read_notes(),
+        params=list_params(params),
+        tables=read_tables(),
+        tested=read_text_table(paths.TABLES / "datasets.csv"),
+        datasets={name: read_dataset(name, info, params) for name, info in tested.items()},
+        curves={
+            f"{stage.upper()} on {name}": pd.read_csv(paths.curve(stage, name))
+            for name in used
+            for stage in ("efa", "rpl")
+        },
+        partitions={name: json.loads(paths.csp_scores(name).read_text()) for name in used},
+        levels=len(params.backbones[params.backbone].blocks),
+    )
+    write_text(paths.PAGE, render_page(experiment))
+
+
+def read_notes() -> list[str]:
+    """What the report says of its tables."""
+    text = (paths.TABLES / "summary.md").read_text(encoding="utf-8")
+    notes = [line.removeprefix("> ") for line in text.splitlines() if line.startswith("> ")]
+    return [note.replace("`", "") for note in notes]  # Markdown's
+
+
+def read_tables() -> dict[str, pd.DataFrame]:
+    """The paper's tables as the report has them, with the paper's values where they compare."""
+    return {
+        f"Table {table[-1]} of the paper, same layout": read_text_table(path)
+        for table in TABLES
+        if (path := paths.TABLES / f"{table}.csv").is_file()
+    }
+
+
+def read_text_table(path: Any) -> pd.DataFrame:
+    """A CSV file as it stands."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def list_params(params: Params) -> dict[str, str]:
+    """What is shown of params.yaml, as dotted keys; of the backbones the one in use."""
+    shown: dict[str, Any] = {}
+    for name in SHOWN:
+        value: Any = params
+        for part in name.split("."):
+            value = getattr(value, part)
+        shown[name] = value
+    shown[f"backbones.{params.backbone}"] = params.backbones[params.backbone]
+    return dict(flatten("", shown))
+
+
+def flatten(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """A tree of parameters as dotted keys and text."""
+    tree = value.model_dump() if isinstance(value, Section) else value
+    if isinstance(tree, dict) and tree:
+        for name, inner in tree.items():
+            yield from flatten(f"{key}.{name}".removeprefix("."), inner)
+    else:
+        yield key, tree if isinstance(tree, str) else json.dumps(tree, ensure_ascii=False)
+
+
+def read_dataset(name: str, info: dict[str, Any], params: Params) -> DatasetResult:
+    """What the evaluation left of a dataset."""
+    categories = pd.read_csv(paths.category_metrics(name), dtype={"category": str, "prompt": str})
+    scores = pd.read_csv(paths.results(name) / "scores.csv", dtype={"category": str})
+    pixels: dict[str, Curve] = {}
+    for category in dict.fromkeys(scores["category"]):
+        path = paths.summaries(name, str(category))
+        curve = trace_pixels(read_summaries(path)) if path.is_file() else None
+        if curve is not None:
+            pixels[str(category)] = curve
+    return DatasetResult(
+        title=name if info["source"] == "own" else info["title"],
+        auxiliary=params.pairs[name],
+        categories=categories,
+        scores=scores,
+        pixels=pixels,
+        examples=list(read_examples(name)),
+    )
+
+
+def read_examples(name: str) -> Iterator[Example]:
+    """The gallery's images, one after another."""
+    with safe_open(str(paths.gallery(name)), framework="np") as file:
+        items = read_header(file.metadata())["items"]
+        images, masks, maps = (file.get_tensor(key) for key in ("images", "masks", "maps"))
+    for item, image, mask, anomaly_map in zip(items, images, masks, maps, strict=True):
+        yield Example(**item, image=image, mask=mask, anomaly_map=anomaly_map.astype(np.float32))
+
+
+if __name__ == "__main__":
+    run_stage("page", main, keyed=False)

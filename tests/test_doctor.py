@@ -1,0 +1,464 @@
+"""`fuzzyclip doctor`: each thing that can be wrong is told, with advice; the rest goes on."""
+
+import importlib.util
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import huggingface_hub
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+from trees import write_images
+from typer.testing import CliRunner
+
+import fuzzyclip.sample.clip
+from fuzzyclip.cli import app
+from fuzzyclip.costs import VisionShape, count_store_bytes
+from fuzzyclip.datasets import REGISTRY
+from fuzzyclip.files import compute_sha256
+from fuzzyclip.health.check import Check, judge, run_check
+from fuzzyclip.health.data import check_data, is_non_commercial
+from fuzzyclip.health.machine import check_device, check_disk, check_folder, check_pipeline
+from fuzzyclip.health.models import (
+    SAMPLE_SHA256,
+    check_cached_weights,
+    check_model,
+    check_sample_weights,
+    run_sample,
+)
+from fuzzyclip.health.packages import check_packages
+from fuzzyclip.model.card import BackboneCard, Card, TextCard, TrainingCard
+from fuzzyclip.model.directory import EFA, RPL, write_card
+from fuzzyclip.sample.clip import SAMPLE_WEIGHTS
+
+GB = 10**9
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def only(checks: list[Check]) -> Check:
+    (check,) = checks
+    return check
+
+
+@pytest.fixture
+def requirements(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets what the installed FuzzyCLIP says it needs, and which packages there are."""
+
+    def install(needed: list[str], there: Mapping[str, str], *, python: str = ">=3.11") -> None:
+        own = metadata.metadata("fuzzyclip")
+        for key in ("Requires-Python", "Provides-Extra"):
+            del own[key]
+        own["Requires-Python"] = python
+        for extra in ("ray", "dev"):
+            own["Provides-Extra"] = extra
+        wanted = {"fuzzyclip": needed, "ray": ['pyarrow>=9; extra == "data"', "click"]}
+
+        def find_version(name: str) -> str:
+            if name not in there:
+                raise metadata.PackageNotFoundError(name)
+            return there[name]
+
+        monkeypatch.setattr(metadata, "metadata", lambda name: own)
+        monkeypatch.setattr(metadata, "requires", lambda name: wanted.get(name))
+        monkeypatch.setattr(metadata, "version", find_version)
+
+    return install
+
+
+# --- the command
+
+
+def call(*arguments: str | Path) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["doctor", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.exit_code, result.stdout
+
+
+def test_outside_of_a_checkout_all_that_is_needed_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a network too: the tests have none."""
+    monkeypatch.chdir(tmp_path)
+    code, output = call("--json")
+    report = json.loads(output)
+    assert (code, report["status"]) == (0, judge([Check(**one) for one in report["checks"]]))
+    by_name = {one["name"]: one for one in report["checks"]}
+    for name in ("python", "packages", "device", "sample CLIP", "test run", "disk", "folder"):
+        assert by_name[name]["status"] == "ok", by_name[name]
+    assert "not in a checkout" in by_name["pipeline"]["found"]
+    assert not any(name.startswith("data") for name in by_name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_says_the_same_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = [
+        Check("one", "ok", "is there"),
+        Check("longer name", "warn", "is old", "renew it"),
+    ]
+    monkeypatch.setattr("fuzzyclip.health.examination.examine", lambda model, data: checks)
+    assert call() == (
+        0,
+        "ok    one          is there\n"
+        "warn  longer name  is old\n"
+        "                   -> renew it\n"
+        "1 ok, 1 warn, 0 fail\n",
+    )
+    checks.append(Check("last", "fail", "is gone", "get it"))
+    code, output = call()
+    assert code == 1
+    assert output.endswith("-> get it\n1 ok, 1 warn, 1 fail\n")
+    code, output = call("--json")
+    assert code == 1
+    assert json.loads(output) == {
+        "status": "fail",
+        "checks": [
+            {"name": "one", "status": "ok", "found": "is there", "advice": ""},
+            {"name": "longer name", "status": "warn", "found": "is old", "advice": "renew it"},
+            {"name": "last", "status": "fail", "found": "is gone", "advice": "get it"},
+        ],
+    }
+
+
+def test_a_fault_is_told_and_everything_else_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fuzzyclip.sample.clip, "SAMPLE_WEIGHTS", tmp_path / "absent.safetensors")
+    code, output = call("--json", "--data", tmp_path / "nothing", "--model", tmp_path / "no_model")
+    by_name = {one["name"]: one for one in json.loads(output)["checks"]}
+    assert code == 1
+    failed = {name for name, one in by_name.items() if one["status"] == "fail"}
+    assert failed == {"sample CLIP", "test run", "model no_model"}
+    assert by_name["data"]["status"] == "warn"
+    assert all(one["advice"] for one in by_name.values() if one["status"] != "ok")
+
+
+def test_a_check_that_breaks_is_an_answer() -> None:
+    def broken() -> list[Check]:
+        raise ImportError("libcudart.so.12: cannot open shared object file\nand more")
+
+    check = only(run_check("device", broken))
+    assert (check.name, check.status) == ("device", "fail")
+    assert check.found == "ImportError: libcudart.so.12: cannot open shared object file"
+
+
+# --- packages
+
+
+def test_packages_are_compared_with_their_bounds(requirements: Callable[..., None]) -> None:
+    needed = [
+        "torch>=2.9",
+        'scipy<2,>=1.16; python_version > "3"',
+        'old>=1; python_version < "3"',
+        'ray>=2; extra == "ray"',
+    ]
+    there = {"torch": "2.10.0+cpu", "scipy": "1.16.0"}
+    requirements(needed, there | {"ray": "2.0"})
+    assert [check.status for check in check_packages()] == ["ok", "ok", "ok"]
+    assert "2 packages within bounds: torch 2.10.0+cpu" in check_packages()[1].found
+    assert check_packages()[2].found == "ray 2.0"
+    requirements(needed, {"scipy": "2.1"})
+    _, torch_missing, scipy_new, ray = check_packages()
+    assert (torch_missing.status, torch_missing.found) == ("fail", "torch is not installed")
+    assert torch_missing.advice == "pip install 'torch>=2.9'"
+    assert scipy_new.status == "fail"
+    assert scipy_new.found == "scipy is 2.1, needed is <2,>=1.16"
+    assert (ray.status, ray.advice) == ("warn", "pip install 'fuzzyclip[ray]'")
+    assert "several GPUs and machines" in ray.found
+
+
+def test_an_extra_of_an_extra_counts(requirements: Callable[..., None]) -> None:
+    requirements(['ray[data]>=2; extra == "ray"'], {"ray": "2.1"})
+    ray = check_packages()[-1]
+    assert (ray.status, ray.found) == (
+        "warn",
+        "pyarrow is not installed (features and inference on several GPUs and machines)",
+    )
+    requirements(['ray[data]>=2; extra == "ray"'], {"ray": "2.1", "pyarrow": "10"})
+    assert check_packages()[-1].found == "ray 2.1"
+
+
+def test_an_old_python_fails(requirements: Callable[..., None]) -> None:
+    requirements([], {}, python=">=4")
+    check = check_packages()[0]
+    assert (check.name, check.status) == ("python", "fail")
+    assert ">=4" in check.advice
+
+
+def test_without_installation_the_advice_is_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> None:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "metadata", refuse)
+    check = only(check_packages())
+    assert check.status == "fail"
+    assert "pip install -e ." in check.advice
+
+
+# --- weights
+
+
+def test_the_digest_of_the_sample_clip_is_the_recorded_one() -> None:
+    params = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text())
+    assert (
+        params["backbones"]["sample"]["sha256"] == SAMPLE_SHA256 == compute_sha256(SAMPLE_WEIGHTS)
+    )
+    assert only(check_sample_weights()).status == "ok"
+
+
+@pytest.mark.parametrize("name", ["SAMPLE_CONFIG", "SAMPLE_WEIGHTS"])
+def test_missing_files_of_the_sample_clip_fail(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fuzzyclip.sample.clip, name, tmp_path / "gone")
+    check = only(check_sample_weights())
+    assert (check.status, check.found) == ("fail", f"{tmp_path / 'gone'} is missing")
+    assert "install FuzzyCLIP again" in check.advice
+
+
+def test_one_changed_byte_of_the_weights_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytearray(SAMPLE_WEIGHTS.read_bytes())
+    content[-1] ^= 1
+    (changed := tmp_path / "model.safetensors").write_bytes(content)
+    monkeypatch.setattr(fuzzyclip.sample.clip, "SAMPLE_WEIGHTS", changed)
+    check = only(check_sample_weights())
+    assert check.status == "fail"
+    assert compute_sha256(changed) in check.found
+    assert only(run_check("test run", run_sample)).status == "fail"
+
+
+def test_the_sample_clip_sees_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert only(run_sample()).status == "ok"
+
+    def encode(*_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(1, 4), torch.full((1, 2, 3, 4), torch.nan)
+
+    monkeypatch.setattr("fuzzyclip.clip.encoding.encode_images", encode)
+    assert only(run_sample()).status == "fail"
+
+
+def test_cached_weights_are_found_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    check = only(check_cached_weights())
+    assert check.status == "warn"
+    assert (
+        "open_clip_model.safetensors of huggingface.co/timm/vit_large_patch14_clip_336.openai"
+        in (check.advice)
+    )
+    (older := tmp_path / ".cache/clip/ViT-L-14-336px.pt").parent.mkdir(parents=True)
+    older.touch()
+    assert f"{older} is TorchScript" in only(check_cached_weights()).found
+    (tmp_path / "cached").write_bytes(bytes(20_000_000))
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda *_: str(tmp_path / "cached")
+    )
+    check = only(check_cached_weights())
+    assert (check.status, check.found) == ("ok", f"{tmp_path / 'cached'}, 0.02 GB")
+
+
+# --- a model's directory
+
+
+def make_model(folder: Path, **changes: Any) -> Card:
+    """A directory whose card fits its files; the tensors are of no use."""
+    folder.mkdir()
+    for name in (EFA, RPL):
+        save_file({"x": torch.zeros(2)}, folder / name)
+    (folder / "backbone.safetensors").write_bytes(b"weights")
+    own = {"weights": "backbone.safetensors", "place": "inside"}
+    own["sha256"] = compute_sha256(folder / "backbone.safetensors")
+    card = Card(
+        name="parts",
+        versions={},
+        training=TrainingCard(
+            auxiliary="mvtec",
+            datasets=["mvtec", "visa"],
+            licences={"mvtec": "CC BY-NC-SA 4.0", "visa": "CC BY 4.0"},
+            sources={"mvtec": changes.pop("source", "official"), "visa": "official"},
+            efa={},
+            rpl={},
+        ),
+        backbone=BackboneCard.model_validate(
+            {
+                "model": "ViT-L-14-336", "image_size": 518, "blocks": [6], "activation": "gelu",
+                "position_embedding": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3,
+                "precision": "float32", "fingerprint": "0" * 64, **own, **changes,
+            }
+        ),
+        text=TextCard(ensemble="full", separator=" ", underscore="keep"),
+        test={"prompt": "test", "weights": "eq11", "temperature": 100.0, "sigma": 0.0},
+        clusters=[["bottle"]],
+        files={name: compute_sha256(folder / name) for name in (EFA, RPL)},
+    )  # fmt: skip
+    write_card(folder, card)
+    return card
+
+
+def test_a_whole_model_is_whole_and_its_licence_is_told(tmp_path: Path) -> None:
+    make_model(tmp_path / "parts")
+    whole, licence = check_model(tmp_path / "parts")
+    assert (whole.name, whole.status) == ("model parts", "ok")
+    assert licence.status == "warn"
+    assert "mvtec (CC BY-NC-SA 4.0): not for commercial use" in licence.found
+    assert "visa" not in licence.found
+    make_model(tmp_path / "drawn", source="sample")
+    assert only(check_model(tmp_path / "drawn")).status == "ok"
+
+
+def test_a_damaged_model_fails_with_the_files_name(tmp_path: Path) -> None:
+    make_model(tmp_path / "m", source="sample")
+    (tmp_path / "m/backbone.safetensors").write_bytes(b"others")
+    whole, weights = check_model(tmp_path / "m")
+    assert (whole.status, weights.status) == ("ok", "fail")
+    assert "backbone.safetensors is not the file" in weights.found
+    save_file({"x": torch.ones(2)}, tmp_path / "m" / EFA)
+    check = only(check_model(tmp_path / "m"))
+    assert check.status == "fail"
+    assert EFA in check.found
+    (tmp_path / "m" / "model.json").unlink()
+    assert "no model here" in only(check_model(tmp_path / "m")).found
+
+
+def test_weights_that_lie_elsewhere_are_asked_for(tmp_path: Path) -> None:
+    make_model(tmp_path / "m", source="sample", place="elsewhere", weights="vit.safetensors")
+    _, weights = check_model(tmp_path / "m")
+    assert weights.status == "warn"
+    assert "vit.safetensors" in weights.found
+
+
+# --- data
+
+
+def make_mvtec(raw: Path) -> None:
+    """Two of MVTec's categories: one normal and two anomalous test images each."""
+    for number, category in enumerate(("bottle", "wood")):
+        names = ["train/good/0.png", "test/good/0.png", "test/hole/0.png", "test/hole/1.png"]
+        write_images(raw / "mvtec" / category, names, first=9 * number)
+
+
+def test_datasets_are_found_with_their_licences(tmp_path: Path) -> None:
+    raw = tmp_path / "data/raw"
+    make_mvtec(raw)
+    (raw / "btad").mkdir()
+    checks, images = check_data(raw)
+    mvtec, btad, rest = checks
+    assert images == 6
+    assert (mvtec.name, mvtec.status) == ("data mvtec", "warn")
+    assert "6 test images of 2 of 15 categories (official)" in mvtec.found
+    assert "CC BY-NC-SA 4.0: not for commercial use" in mvtec.found
+    assert (btad.name, btad.status) == ("data btad", "fail")
+    assert f"fuzzyclip data check btad {raw / 'btad'}" in btad.advice
+    assert rest.found.endswith("visa, mpdd, dagm, sdd, dtd")
+
+
+def test_the_drawn_sample_has_no_foreign_licence(tmp_path: Path) -> None:
+    raw, records = tmp_path / "data/raw", tmp_path / "data/records"
+    make_mvtec(raw)
+    records.mkdir()
+    (records / "mvtec.json").write_text('{"source": "sample"}')
+    assert check_data(raw)[0][0].status == "ok"
+    for other in ('{"source": "official"}', "[]", "{}", "no json"):
+        (records / "mvtec.json").write_text(other)
+        assert check_data(raw)[0][0].status == "warn"
+
+
+def test_no_data_is_no_failure(tmp_path: Path) -> None:
+    checks, images = check_data(tmp_path)
+    assert (only(checks).status, images) == ("warn", 0)
+    assert "fuzzyclip data prepare" in only(checks).advice
+
+
+def test_licences_are_read_by_their_marks() -> None:
+    bound = {name for name, spec in REGISTRY.items() if is_non_commercial(spec.licence)}
+    assert bound == {"mvtec", "mpdd", "sdd"}
+    assert not is_non_commercial("CC BY-ND, ENCODED")
+
+
+# --- the machine
+
+
+def test_free_space_is_compared_with_what_features_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vit_l, small = VisionShape(518, 14, 1024, 24, 768), VisionShape(144, 12, 128, 8, 128)
+    most, least = (
+        count_store_bytes(shape, 4, "float16", "all", 1000, 0) for shape in (vit_l, small)
+    )
+    spare = 256 * 2**20
+    for free, status in (
+        (most + spare, "ok"),
+        (most + spare - 1, "warn"),
+        (least + spare, "warn"),
+        (least + spare - 1, "fail"),
+        (0, "fail"),
+    ):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: Usage(free, 0, free))
+        check = only(check_disk(tmp_path, 1000))
+        assert check.status == status
+        assert f"{free / GB:.1f} GB free" in check.found
+        assert bool(check.advice) == (status != "ok")
+
+
+def test_a_full_disk_fails_without_any_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(GB, GB, 0))
+    monkeypatch.chdir(tmp_path)
+    code, output = call("--json")
+    disk = next(one for one in json.loads(output)["checks"] if one["name"] == "disk")
+    assert (code, disk["status"], disk["found"]) == (1, "fail", "0.0 GB free")
+
+
+def test_a_folder_that_takes_no_file_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert only(check_folder(tmp_path)).status == "ok"
+    assert list(tmp_path.iterdir()) == []
+    assert only(check_folder(tmp_path / "absent")).status == "fail"
+
+    def refuse(**_: object) -> None:
+        raise PermissionError(30, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert "Read-only file system" in only(check_folder(tmp_path)).found
+
+
+def test_missing_tools_of_the_pipeline_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "dvc.yaml").touch()
+    assert only(check_pipeline(tmp_path)).found == "git, dvc, mlflow; in a checkout"
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "fuzzyclip.health.machine.find_spec", lambda name: None if name == "dvc" else find(name)
+    )
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    check = only(check_pipeline(tmp_path))
+    assert (check.status, check.advice) == ("warn", "install dvc and git")
+
+
+def test_a_gpu_that_pytorch_does_not_see_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fuzzyclip.clip.backbone.choose_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert only(check_device()).status == "ok"
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    for cuda, reason in ((None, "built without CUDA"), ("12.8", "does not find the driver")):
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        check = only(check_device())
+        assert check.status == "warn"
+        assert reason in check.found

@@ -1,0 +1,194 @@
+"""Which images the gallery chooses, and that what it keeps is what the evaluation saw."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors import safe_open
+from sklearn.metrics import f1_score
+
+import stages.gallery
+from fuzzyclip.clip.encoding import encode_images, normalise, preprocess
+from fuzzyclip.report.choice import KINDS, choose_examples, find_threshold
+from fuzzyclip.scoring import build_untrained, score_batch
+from fuzzyclip.store.caching import write_category
+from fuzzyclip.store.features import open_category
+from fuzzyclip.store.shards import compute_identity
+from fuzzyclip.tensor_files import read_header
+from stages.category import Category
+from stages.gallery import Gallery
+
+COUNT, SIZE = 10, 32
+#: Few distinct values, so that ties are common.
+SCORED = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]), st.booleans()), max_size=30
+)
+
+
+@given(SCORED)
+@settings(deadline=None)
+def test_the_threshold_has_the_largest_f1_there_is(pairs):
+    scores = np.array([score for score, _ in pairs])
+    labels = np.array([label for _, label in pairs], dtype=int)
+    threshold = find_threshold(scores, labels)
+    if len(set(labels.tolist())) < 2:
+        assert threshold is None
+        return
+    reached = {cut: f1_score(labels, scores >= cut) for cut in set(scores.tolist())}
+    best = max(reached.values())
+    assert threshold == max(cut for cut, f1 in reached.items() if f1 >= best - 1e-12)
+
+
+@given(SCORED, st.integers(0, 3))
+@settings(deadline=None)
+def test_choices_are_those_of_a_plain_sort(pairs, count):
+    scores = [score for score, _ in pairs]
+    labels = [int(label) for _, label in pairs]
+    threshold = find_threshold(scores, labels)
+    expected = {}
+    for label in (0, 1):
+        sign = 1 if label == 0 else -1  # how wrong a high score is
+        rows = [row for row in range(len(pairs)) if labels[row] == label]
+        wrong = [
+            row for row in rows if threshold is not None and (scores[row] >= threshold) != label
+        ]
+        right = [row for row in rows if row not in wrong]
+        worst = sorted(wrong if threshold is not None else rows, key=lambda r: -sign * scores[r])
+        near = [] if threshold is None else sorted(rows, key=lambda r: abs(scores[r] - threshold))
+        best = sorted(right, key=lambda r: sign * scores[r])
+        for kind, chosen in (("best", best), ("worst", worst), ("borderline", near)):
+            for row in chosen[:count]:
+                expected.setdefault(row, set()).add(kind)
+    found = choose_examples(scores, labels, count)
+    assert {row: set(kinds) for row, kinds in found.items()} == expected
+    assert list(found) == sorted(found)
+    assert all(list(kinds) == [kind for kind in KINDS if kind in kinds] for kinds in found.values())
+
+
+def test_a_category_without_mistakes_has_no_worst_image():
+    found = choose_examples([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1], 1)
+    assert found == {0: ("best",), 1: ("borderline",), 2: ("borderline",), 3: ("best",)}
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match="not finite"):
+        choose_examples([0.1, float("nan")], [0, 1], 1)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """Ten noise images; the odd ones have a defect of one row of pixels and one of an area."""
+    root, rng, lines = tmp_path_factory.mktemp("images"), np.random.default_rng(3), []
+    for number in range(COUNT):
+        image, mask = root / f"{number}.png", root / f"{number}_mask.png"
+        noise = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(image)
+        if number % 2:
+            truth = np.zeros((SIZE, SIZE), dtype=np.uint8)
+            truth[number, 3:9], truth[20:28, 20:28] = 255, 255
+            Image.fromarray(truth).save(mask)
+        lines.append(
+            {
+                "image_path": str(image),
+                "mask_path": str(mask) if number % 2 else "",
+                "category": "01",
+                "label": number % 2,
+                "defect": "line" if number % 2 else "good",
+                "mask_above": 0,
+                "sha256": hashlib.sha256(image.read_bytes()).hexdigest(),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+@pytest.fixture(scope="module", params=["float32", None], ids=["stored", "encoded again"])
+def category(request, rows, tiny, tmp_path_factory):
+    """The images as a category, with stored patch tokens and without."""
+    folder = tmp_path_factory.mktemp("store")
+    write_category(folder, rows, Path(), tiny, dtype=request.param, shard_size=4, batch_size=4)
+    features = open_category(folder, compute_identity(tiny, list(rows["sha256"])))
+    return Category("parts", "01", rows, features, tiny)
+
+
+@pytest.fixture(scope="module")
+def scored(rows, tiny):
+    """A scorer, and the maps and scores that it gives for all images in one batch."""
+    text = normalise(torch.randn(32, 2, generator=torch.Generator().manual_seed(5)).T).T
+    scorer = build_untrained(tiny, "object", text)
+    opened = [Image.open(path).convert("RGB") for path in rows["image_path"]]
+    embeds, tokens = encode_images(tiny, torch.stack([preprocess(one, tiny) for one in opened]))
+    return scorer, score_batch(scorer, tokens, embeds, tiny)
+
+
+def read(path):
+    with safe_open(str(path), framework="np") as file:
+        tensors = {name: file.get_tensor(name) for name in ("images", "masks", "maps")}
+        return read_header(file.metadata())["items"], tensors
+
+
+def test_kept_pictures_are_those_of_the_chosen_images(category, scored, rows, tmp_path):
+    scorer, scores = scored
+    gallery = Gallery(2, sigma=0.0)
+    gallery.add(category, scorer, scores.image_scores)
+    gallery.write(tmp_path / "gallery.safetensors")
+    items, tensors = read(tmp_path / "gallery.safetensors")
+    chosen = choose_examples(scores.image_scores, rows["label"], 2)
+    assert [item["path"] for item in items] == [rows["image_path"][place] for place in chosen]
+    assert [tuple(item["kinds"]) for item in items] == [*chosen.values()]
+    assert {item["threshold"] for item in items} == {
+        find_threshold(scores.image_scores, rows["label"])
+    }
+    assert all(item["has_mask"] and item["category"] == "01" for item in items)
+    for number, place in enumerate(chosen):
+        line = rows.iloc[place]
+        assert items[number]["score"] == scores.image_scores[place]
+        assert (tensors["images"][number] == np.asarray(Image.open(line["image_path"]))).all()
+        truth = np.asarray(Image.open(line["mask_path"])) > 0 if line["mask_path"] else 0
+        assert (tensors["masks"][number] == truth).all()
+        np.testing.assert_allclose(tensors["maps"][number], scores.maps[place], atol=2e-3)
+
+
+def test_smaller_pictures_lose_no_defect(category, scored, rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages.gallery, "SIDE", 8)
+    scorer, scores = scored
+    gallery = Gallery(5, sigma=0.0)
+    gallery.add(category, scorer, scores.image_scores)
+    gallery.write(tmp_path / "gallery.safetensors")
+    items, tensors = read(tmp_path / "gallery.safetensors")
+    assert tensors["images"].shape == (len(items), 8, 8, 3)
+    for item, mask, small in zip(items, tensors["masks"], tensors["maps"], strict=True):
+        place = rows.index[rows["image_path"] == item["path"]][0]
+        truth = np.zeros((SIZE, SIZE), dtype=bool)
+        if rows["mask_path"][place]:
+            truth = np.asarray(Image.open(rows["mask_path"][place])) > 0
+        blocks = truth.reshape(8, 4, 8, 4)
+        assert (mask == blocks.any(axis=(1, 3))).all()
+        mean = scores.maps[place].reshape(8, 4, 8, 4).mean(axis=(1, 3))
+        np.testing.assert_allclose(small, mean, atol=2e-3)
+
+
+def test_images_without_masks_are_kept_without(rows, category, scored, tmp_path):
+    bare = Category("parts", "01", rows.assign(mask_path=""), category.features, category.backbone)
+    scorer, scores = scored
+    gallery = Gallery(1, sigma=0.0)
+    gallery.add(bare, scorer, scores.image_scores)
+    gallery.write(tmp_path / "gallery.safetensors")
+    items, tensors = read(tmp_path / "gallery.safetensors")
+    assert items
+    assert not any(item["has_mask"] for item in items)
+    assert not tensors["masks"].any()
+
+
+def test_an_empty_gallery_is_a_file_too(category, scored, tmp_path):
+    scorer, scores = scored
+    gallery = Gallery(0, sigma=0.0)
+    gallery.add(category, scorer, scores.image_scores)
+    gallery.write(tmp_path / "gallery.safetensors")
+    items, _ = read(tmp_path / "gallery.safetensors")
+    assert items == []

@@ -1,0 +1,289 @@
+"""`fuzzyclip predict` and `calibrate` as typed: files, exit codes, broken images, kills."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import make_model
+from typer.testing import CliRunner
+
+from fuzzyclip import FuzzyCLIP
+from fuzzyclip.cli import app
+from fuzzyclip.heatmaps import read_map_png
+from fuzzyclip.model.card import Tiling
+
+COLUMNS = "image,category,image_score,label,decision,threshold,threshold_method"
+
+
+def draw(path, seed, size=(40, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, tiny_config):
+    return make_model(tmp_path_factory.mktemp("made"), tiny_config)[0]
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Six images in two folders, one of which has a name that differs in its suffix alone."""
+    names = ["a/1.png", "a/2.png", "b/1.png", "b/1.jpg", "b/<b>&'.png", "3.bmp"]
+    return [draw(tmp_path / "parts" / name, seed) for seed, name in enumerate(names)]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def predict(model, *arguments):
+    return run("predict", "--model", model, "--device", "cpu", *arguments)
+
+
+def read_table(out):
+    with (out / "scores.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_lines(out):
+    return [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+
+
+def test_files_hold_what_the_model_says(model, parts, tmp_path):
+    folder, out = tmp_path / "parts", tmp_path / "out"
+    done = predict(model, folder, "--category", "gear", "--out", out, "--save", "overlay",
+                   "--save", "map", "--save", "npy", "--save", "mask")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    detector, rows = FuzzyCLIP.load(model, device="cpu"), read_table(out)
+    assert (out / "scores.csv").read_text().startswith(COLUMNS)
+    assert sorted(row["image"] for row in rows) == sorted(map(str, parts))
+    for row, line in zip(rows, read_lines(out), strict=True):
+        path = next(path for path in parts if str(path) == row["image"])
+        found = detector(path, "gear")
+        assert float(row["image_score"]) == pytest.approx(found.image_score, abs=1e-5)
+        assert (row["decision"], int(row["label"])) == (found.decision, found.label)
+        assert float(row["map_max"]) == pytest.approx(found.anomaly_map.max(), abs=1e-5)
+        assert {name: str(line[name]) for name in row} == dict(row)
+        inside = path.relative_to(folder)
+        base = out / (
+            inside if path.stem == "1" and path.parent.name == "b" else inside.with_suffix("")
+        )
+        whole = np.load(f"{base}.map.npy")
+        assert np.allclose(whole, found.anomaly_map, atol=1e-5)
+        assert np.abs(read_map_png(base.with_name(base.name + ".map.png")) - whole).max() < 1e-5
+        mask = np.asarray(Image.open(f"{base}.mask.png"))
+        assert np.array_equal(mask == 255, whole >= 0.5)
+        assert Image.open(f"{base}.overlay.png").width >= 40
+    assert len(list(out.rglob("*.overlay.png"))) == len(parts)
+
+
+def test_without_a_folder_lines_are_printed(model, parts):
+    plain = predict(model, parts[0], parts[1])
+    assert plain.exit_code == 0
+    assert re.fullmatch(r"((good|bad )  0\.\d{4}  .*\.png\n){2}", plain.stdout)
+    assert "0 could not be read" in plain.stderr
+    as_json = predict(model, parts[0], "--json")
+    row = json.loads(as_json.stdout)
+    assert (row["image"], row["category"], row["threshold_method"]) == (
+        str(parts[0]), "object", "natural",
+    )  # fmt: skip
+
+
+def test_one_broken_file_among_a_thousand_is_listed_and_the_rest_is_done(model, tmp_path):
+    folder, out = tmp_path / "parts", tmp_path / "out"
+    folder.mkdir()
+    content = draw(folder / "0000.png", 0, (12, 12)).read_bytes()
+    for number in range(1, 1000):
+        (folder / f"{number:04}.png").write_bytes(content)
+    (folder / "0500.png").write_bytes(content[:60])
+    done = predict(model, folder, "--out", out, "--save", "mask", "--batch-size", 64)
+    assert done.exit_code == 3
+    assert "1 could not be read" in done.stderr
+    assert "0500.png" in done.stderr
+    rows = read_table(out)
+    assert [bool(row["error"]) for row in rows] == [number == 500 for number in range(1000)]
+    assert len({row["image_score"] for row in rows if not row["error"]}) == 1
+    assert len(list(out.glob("*.mask.png"))) == 999
+    (folder / "0500.png").write_bytes(content)
+    again = predict(model, folder, "--out", out, "--save", "mask", "--batch-size", 64)
+    assert again.exit_code == 0
+    assert "999 done before" in again.stderr
+    assert not any(row["error"] for row in read_table(out))
+
+
+def test_a_killed_run_goes_on_where_it_stopped(model, parts, tmp_path, monkeypatch):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert predict(model, *parts, "--out", whole, "--batch-size", 1).exit_code == 0
+    detect = FuzzyCLIP.detect
+
+    def stop(self, images, *arguments, **settings):
+        for number, found in enumerate(detect(self, images, *arguments, **settings)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield found
+
+    monkeypatch.setattr(FuzzyCLIP, "detect", stop)
+    assert predict(model, *parts, "--out", out, "--batch-size", 1).exit_code != 0
+    monkeypatch.setattr(FuzzyCLIP, "detect", detect)
+    assert len(read_lines(out)) == 3
+    with (out / "scores.jsonl").open("a") as file:
+        file.write('{"image": "half a li')
+    done = predict(model, *parts, "--out", out, "--batch-size", 1)
+    assert "3 done before" in done.stderr
+    for name in ("scores.csv", "scores.jsonl", "settings.json"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    assert sorted(path.name for path in out.rglob("*")) == sorted(
+        path.name for path in whole.rglob("*")
+    )
+
+
+def test_an_image_that_changed_is_done_again(model, parts, tmp_path):
+    out = tmp_path / "out"
+    predict(model, *parts, "--out", out)
+    before = read_table(out)
+    draw(parts[0], 99)
+    done = predict(model, *parts, "--out", out)
+    assert "5 done before" in done.stderr
+    after = read_table(out)
+    assert before[0]["sha256"] != after[0]["sha256"]
+    assert before[1:] == after[1:]
+
+
+def test_results_of_other_settings_are_not_mixed(model, parts, tmp_path):
+    out = tmp_path / "out"
+    predict(model, parts[0], "--out", out)
+    for change in (
+        ("--category", "gear"),
+        ("--threshold", "0.3"),
+        ("--scale", "image"),
+        ("--tile", 32),
+    ):
+        refused = predict(model, parts[0], "--out", out, *change)
+        assert refused.exit_code == 1
+        assert "other settings" in refused.stderr
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    refused = predict(model, parts[0], "--out", tmp_path / "mine")
+    assert refused.exit_code == 1
+    assert "holds no predictions" in refused.stderr
+
+
+def test_colours_of_an_images_own_say_so_in_the_name(model, parts, tmp_path):
+    predict(model, parts[0], "--out", tmp_path / "out", "--scale", "image")
+    names = [path.name for path in (tmp_path / "out").glob("*.png")]
+    assert "1.overlay_scaled_to_image.png" in names
+
+
+def test_mistakes_in_the_command_are_said_in_words(model, parts, tmp_path):
+    for arguments, code, said in (
+        ((parts[0], "--model", tmp_path), 1, "no model here"),
+        ((tmp_path / "absent", "--model", model), 1, "absent"),
+        ((parts[0], "--model", model, "--overlap", 3), 2, "--tile"),
+        ((parts[0], "--model", model, "--tile", 5), 2, "tile"),
+        ((parts[0], "--model", model, "--category", " "), 1, "category"),
+        ((parts[0], "--model", model, "--category", "very " * 90), 1, "does not fit"),
+        ((parts[0], "--model", model, "--save", "everything"), 2, "everything"),
+    ):
+        done = run("predict", *arguments)
+        assert done.exit_code == code, done.output
+        assert said in done.stderr
+        assert "Traceback" not in done.output
+
+
+def test_calibrated_thresholds_decide_from_then_on(model, parts, tmp_path):
+    new = tmp_path / "new"
+    done = run("calibrate", "--model", model, "--category", "gear", "--good", tmp_path / "parts/a",
+               "--bad", tmp_path / "parts/b", "--out", new)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert re.search(r"gear, images: [\d.]+ by f1_max; from 2 good, 3 bad; F1", done.stdout)
+    row = json.loads(predict(new, parts[0], "--category", "gear", "--json").stdout)
+    assert row["threshold_method"] == "f1_max"
+    scores = [one.image_score for one in FuzzyCLIP.load(new, device="cpu")(parts[:5], "gear")]
+    found = [score >= row["threshold"] for score in scores]
+    hits, alarms = sum(found[2:]), sum(found[:2])
+    best = max(
+        2 * sum(score >= cut for score in scores[2:])
+        / (3 + sum(score >= cut for score in scores))
+        for cut in scores
+    )  # fmt: skip
+    assert 2 * hits / (3 + hits + alarms) == pytest.approx(best)
+
+
+def test_good_images_alone_give_a_quantile_and_say_what_they_cannot(model, parts, tmp_path):
+    done = run("calibrate", "--model", model, "--good", tmp_path / "parts", "--out",
+               tmp_path / "new", "--false-alarms", 0.01, "--json")  # fmt: skip
+    chosen = json.loads(done.stdout)
+    scores = [one.image_score for one in FuzzyCLIP.load(model, device="cpu")(parts)]
+    assert chosen["image"]["value"] == pytest.approx(max(scores), abs=1e-5)
+    assert chosen["image"]["value"] > max(scores) - 1e-6
+    assert "99 would do" in chosen["image"]["note"]
+    assert chosen["image"]["false_alarm_rate"] == pytest.approx(1 / 7)
+
+
+def test_masks_decide_the_threshold_of_pixels(model, parts, tmp_path):
+    truth = np.zeros((30, 40), np.uint8)
+    truth[5:15, 5:15] = 255
+    for name in ("1_mask.png", "2.png"):
+        Image.fromarray(truth).save(tmp_path / name)
+    arguments = ("calibrate", "--model", model, "--good", tmp_path / "parts/b", "--bad",
+                 tmp_path / "parts/a", "--masks", tmp_path / "*.png", "--json")  # fmt: skip
+    done = run(*arguments, "--out", tmp_path / "new")
+    assert done.exit_code == 0, done.output
+    pixel = json.loads(done.stdout)["pixel"]
+    assert (pixel["method"], pixel["counted"], pixel["bad"]) == ("f1_max", "pixels", 2)
+    Image.fromarray(truth[:20]).save(tmp_path / "2.png")
+    wrong = run(*arguments, "--out", tmp_path / "other")
+    assert wrong.exit_code == 1
+    assert "40 x 20 pixels, but the image" in wrong.stderr
+    (tmp_path / "2.png").unlink()
+    missing = run(*arguments, "--out", tmp_path / "other")
+    assert "0 masks are called 2 or 2_mask" in missing.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_reference_images_are_stored_and_must_not_calibrate(model, parts, tmp_path):
+    common = ("calibrate", "--model", model, "--category", "gear", "--reference", parts[0])
+    refused = run(*common, "--good", tmp_path / "parts/a", "--out", tmp_path / "new")
+    assert refused.exit_code == 1
+    assert "must not calibrate" in refused.stderr
+    done = run(*common, "--good", tmp_path / "parts/b", "--out", tmp_path / "new")
+    assert done.exit_code == 0, done.output
+    stored = FuzzyCLIP.load(tmp_path / "new", device="cpu")
+    assert stored.list_references("gear") == [str(parts[0])]
+    fresh = FuzzyCLIP.load(model, device="cpu").remember([parts[0]], "gear")
+    found = stored(parts[1], "gear", threshold=0.5).image_score
+    assert found == fresh(parts[1], "gear", threshold=0.5).image_score
+
+
+def test_a_broken_image_does_not_calibrate_and_is_told(model, parts, tmp_path):
+    parts[0].write_bytes(b"")
+    done = run(
+        "calibrate", "--model", model, "--good", tmp_path / "parts", "--out", tmp_path / "new"
+    )
+    assert done.exit_code == 3
+    assert "empty" in done.stderr
+    assert "from 5 good" in done.stdout
+
+
+def test_tiles_give_the_map_of_each_part_of_the_image(model, tmp_path):
+    """A tile in the corner, seen by it alone, has the map that the tile has as an image."""
+    path = draw(tmp_path / "large.png", 5, (200, 90))
+    detector, tiling = FuzzyCLIP.load(model, device="cpu"), Tiling(side=64, overlap=16)
+    found = detector(path, "gear", tiling=tiling, batch_size=3)
+    assert found.anomaly_map.shape == (90, 200)
+    image = Image.open(path)
+    corner = detector(image.crop((0, 0, 64, 64)), "gear")
+    assert np.allclose(found.anomaly_map[:26, :40], corner.anomaly_map[:26, :40], atol=1e-5)
+    assert found.image_score >= corner.image_score - 1e-6
+    small = detector(image.crop((0, 0, 64, 64)), "gear", tiling=tiling)
+    assert np.allclose(small.anomaly_map, corner.anomaly_map, atol=1e-5)

@@ -1,0 +1,155 @@
+"""Two results on one page: what is compared, where it comes from, and what is refused."""
+
+import subprocess
+
+import pandas as pd
+import pytest
+from imports import ROOT
+from reports import CATEGORIES, HOSTILE, Reader, make_categories
+from typer.testing import CliRunner
+
+from fuzzyclip.cli import app
+from fuzzyclip.metrics.exact import METRICS
+from fuzzyclip.report.comparison import (
+    Side,
+    compare_params,
+    join_results,
+    list_changed_rows,
+    list_changes,
+    list_gaps,
+    render_comparison,
+)
+from stages.experiments.catalog import CatalogError
+from stages.experiments.revisions import read_side
+
+
+def make_side(name="A", seed=0, **params):
+    tables = {key: make_categories(names, seed) for key, names in CATEGORIES.items()}
+    return Side(name, {"seed": "1", "csp.penalty": "0.1"} | params, tables)
+
+
+def test_a_comparison_is_the_second_minus_the_first():
+    first, second = make_side(), make_side("B", seed=5, seed_="x")
+    table = join_results(first, second)
+    changes = list_changes(table)
+    own = {
+        side.name: pd.concat(
+            [one.assign(dataset=key) for key, one in side.categories.items()]
+        ).set_index(["dataset", "row", "category"])
+        for side in (first, second)
+    }
+    assert len(changes) == own["A"][[*METRICS]].notna().to_numpy().sum()
+    for one in changes:
+        place = (one.dataset, one.row, one.category)
+        expected = own["B"].loc[place, one.metric] - own["A"].loc[place, one.metric]
+        assert one.size == pytest.approx(expected)
+        assert one.sign == ("better" if expected > 0 else "worse")
+        assert one.start + one.length == pytest.approx(50) if expected < 0 else one.start == 50
+    for metric in METRICS:
+        sizes = [abs(one.size) for one in changes if one.metric == metric]
+        assert sizes == sorted(sizes, reverse=True)
+        assert max(one.length for one in changes if one.metric == metric) == 50
+
+
+def test_rows_that_are_the_same_are_left_out():
+    first, second = make_side(), make_side("B")
+    assert list_changed_rows(join_results(first, second)) == ["fuzzyclip"]
+    second.categories["own"].loc[0, "image_ap"] += 1
+    assert list_changed_rows(join_results(first, second)) == ["fuzzyclip", "precise"]
+    assert {one.sign for one in list_changes(join_results(first, make_side("C")))} == {"equal"}
+
+
+def test_what_only_one_side_has_is_named():
+    first, second = make_side(), make_side("B", **{"csp.penalty": "0.2", "new": HOSTILE})
+    del second.categories["mvtec"]
+    own = second.categories["own"]
+    second.categories["own"] = own[own["category"] != "lid"]
+    assert [*list_gaps(first, second)] == ["Only A has mvtec.", "Of own only A has lid."]
+    assert compare_params(first, second).lines == [
+        ["csp.penalty", "0.1", "0.2"], ["new", "-", HOSTILE],
+    ]  # fmt: skip
+    read = Reader(render_comparison(first, second))
+    assert HOSTILE in read.text
+    assert [attrs for tag, attrs in read.elements if tag == "script"] == [{}]
+    del second.categories["own"]
+    with pytest.raises(ValueError, match="A and B have no tested dataset in common"):
+        render_comparison(first, second)
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """Two commits with results, an experiment of DVC's, and a changed work tree."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    git("init", "-q", "-b", "main")
+    git("commit", "-q", "--allow-empty", "-m", "nothing yet")
+    folder = tmp_path / "metrics/categories"
+    folder.mkdir(parents=True)
+    for penalty in ("0.1", "0.2", "0.3"):
+        (tmp_path / "params.yaml").write_text(
+            f"seed: 1\nmachine: {{workers: 3}}\nbackbone: a\ncsp: {{penalty: {penalty}, l: [1]}}\n"
+            "backbones: {a: {size: null}, b: {size: 2}}\n"
+        )
+        frame = make_categories(["01", "é"]).assign(image_ap=100 * float(penalty))
+        frame.to_csv(folder / "own.csv", index=False)
+        if penalty != "0.3":
+            git("add", "-A")
+            git("commit", "-q", "-m", penalty)
+    git("update-ref", "refs/exps/ab/cdef0123/smoky-bass", "HEAD~1")
+    return tmp_path
+
+
+def git(*arguments):
+    settings = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+    done = subprocess.run(
+        ["git", *settings, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.usefixtures("repository")
+def test_revisions_experiments_and_the_work_tree_are_read():
+    expected = {"HEAD": 20, "main": 20, "smoky-bass": 10, "workspace": 30, None: 30}
+    for name, value in expected.items():
+        side = read_side(name)
+        assert set(side.categories["own"]["image_ap"]) == {value}
+        assert set(side.categories["own"]["category"]) == {"01", "é"}
+        assert side.params == {
+            "seed": "1", "backbone": "a", "csp.penalty": f"{value / 100}", "csp.l": "[1]",
+            "backbones.a.size": "null",
+        }  # fmt: skip
+    assert read_side("smoky-bass").name == f"smoky-bass ({git('rev-parse', 'HEAD~1')[:7]})"
+
+
+@pytest.mark.usefixtures("repository")
+def test_revisions_that_are_none_are_refused():
+    with pytest.raises(CatalogError, match=r"no revision.*'nothing'.*there are: smoky-bass"):
+        read_side("nothing")
+    with pytest.raises(CatalogError, match="no revision"):
+        read_side("--output=stolen")
+    with pytest.raises(CatalogError, match="HEAD~2 holds no results"):
+        read_side("HEAD~2")
+    git("update-ref", "refs/exps/99/cdef0123/smoky-bass", "HEAD")
+    with pytest.raises(CatalogError, match=f"several.*{git('rev-parse', 'HEAD')}"):
+        read_side("smoky-bass")
+
+
+def test_outside_of_a_repository_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(CatalogError, match="no git repository"):
+        read_side("HEAD")
+    with pytest.raises(CatalogError, match="workspace holds no results"):
+        read_side(None)
+
+
+def test_the_command_hands_over_to_the_checkout(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    outside = CliRunner().invoke(app, ["compare", "HEAD"])
+    assert (outside.exit_code, "change into a checkout" in outside.output) == (2, True)
+    monkeypatch.chdir(ROOT)
+    refused = CliRunner().invoke(app, ["compare", "no-such-name", "--out", f"{tmp_path}/c.html"])
+    assert refused.exit_code == 1
+    assert "no revision and no experiment 'no-such-name'" in capfd.readouterr().err
+    assert not (tmp_path / "c.html").exists()

@@ -1,0 +1,766 @@
+"""`mlflow models serve`, really started: good, bad, huge and hostile requests.
+
+One server answers all of them. After whatever was sent it must answer a good request as before.
+"""
+
+import base64
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+import torch
+from imports import ROOT, list_external
+from mlflow.exceptions import MlflowException
+from PIL import Image
+from threadpoolctl import threadpool_limits
+from tiny_models import make_model
+
+from fuzzyclip import FuzzyCLIP
+from fuzzyclip.deploy import serving
+from fuzzyclip.deploy.mlflow_model import INPUTS, OUTPUTS, PACKAGES, PARAMS, describe_model
+from fuzzyclip.deploy.request import Limits, Options, RequestError, read_content
+from fuzzyclip.deploy.serving import Responder
+from fuzzyclip.heatmaps import encode_map_png, encode_mask_png
+from fuzzyclip.model.card import Calibration, Tiling
+from fuzzyclip.model.storing import store
+from fuzzyclip.model.threshold import Threshold
+
+pytestmark = pytest.mark.slow
+
+#: Small, so that what is too much need not be large.
+LIMITS = {"IMAGES": 8, "BYTES": 200_000, "PIXELS": 60_000, "REQUEST_PIXELS": 150_000, "TILES": 30}
+PATIENCE = 120
+TILED = Tiling(side=32, overlap=8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_also_here():
+    """The tiny model here and the one in the server would wait for each other's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
+
+
+def encode(image, kind="PNG"):
+    with io.BytesIO() as file:
+        image.save(file, kind)
+        return file.getvalue()
+
+
+def text(content):
+    return base64.b64encode(content).decode()
+
+
+def draw(width=48, height=40, seed=0):
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def make_bomb(width, height):
+    """A PNG of a few kB whose header promises any number of pixels."""
+
+    def chunk(kind, body):
+        check = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + check
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(1_000_000), 9)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+GOOD = text(encode(draw()))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_config):
+    """The tiny model, with one category calibrated on whole images and one on tiles."""
+    made = make_model(tmp_path_factory.mktemp("packaged"), tiny_config)[0]
+    for category, tiling, value in (("gear", None, 0.25), ("strip", TILED, 0.75)):
+        threshold = Threshold(value=value, method="quantile")
+        store(made, category, Calibration(image=threshold, pixel=threshold, tiling=tiling))
+    return made
+
+
+@pytest.fixture(scope="module")
+def detector(folder):
+    return FuzzyCLIP.load(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Folder of images that may be asked for, with links inside, to the outside and in circles."""
+    outer = tmp_path_factory.mktemp("outer")
+    root = outer / "images"
+    (root / "line 1").mkdir(parents=True)
+    (root / "line 1/part.png").write_bytes(encode(draw(seed=1)))
+    (root / "text.png").write_text("no image")
+    (root / "large.png").write_bytes(bytes(LIMITS["BYTES"] + 1))
+    (outer / "secret.png").write_bytes(encode(draw(seed=2)))
+    (root / "linked.png").symlink_to(root / "line 1/part.png")
+    (root / "out.png").symlink_to(outer / "secret.png")
+    (root / "outside").symlink_to(outer)
+    (root / "circle.png").symlink_to(root / "circle.png")
+    os.mkfifo(root / "pipe.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(folder, tmp_path_factory):
+    """The logged model's directory."""
+    out = tmp_path_factory.mktemp("logged") / "model"
+    with describe_model(folder) as described:
+        mlflow.pyfunc.save_model(str(out), **described)
+    return out
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, process, address, log):
+        self.process, self.address, self.log = process, address, log
+
+    def post(self, body, kind="application/json"):
+        if not isinstance(body, str | bytes):
+            body = json.dumps(body)
+        return requests.post(
+            f"{self.address}/invocations",
+            data=body,
+            headers={"Content-Type": kind},
+            timeout=PATIENCE,
+        )
+
+    def ask(self, *rows, **params):
+        """Answers to rows."""
+        body = {"dataframe_records": list(rows)} | ({"params": params} if params else {})
+        answer = self.post(body)
+        assert answer.status_code == 200, (answer.text, self.log.read_text())
+        return answer.json()["predictions"]
+
+    def is_ready(self):
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.get(f"{self.address}/ping", timeout=5).status_code == 200
+        return False
+
+
+@pytest.fixture(scope="module")
+def started(model, images, tmp_path_factory):
+    """A server in a process group of its own, away from the checkout; it is gone afterwards."""
+    place = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {f"FUZZYCLIP_MAX_{name}": str(n) for name, n in LIMITS.items()}
+    environment |= {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "FUZZYCLIP_IMAGE_ROOT": str(images),
+        "FUZZYCLIP_DEVICE": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }
+    command = [
+        "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local",
+        "-h", "127.0.0.1", "-p", str(port),
+    ]  # fmt: skip
+    log = place / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=place, env=environment, stdout=output, stderr=output,
+            start_new_session=True,
+        )  # fmt: skip
+    server = Server(process, f"http://127.0.0.1:{port}", log)
+    try:
+        end = time.monotonic() + PATIENCE
+        while not server.is_ready():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        yield server
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def first_answer(started):
+    return started.ask({"image": GOOD})
+
+
+@pytest.fixture
+def server(started, first_answer):
+    """The server, which still answers a good request when the test is over."""
+    yield started
+    assert started.process.poll() is None, started.log.read_text()
+    assert started.ask({"image": GOOD}) == first_answer
+
+
+def expect(found, pictures=("map",)):
+    """The answer that FuzzyCLIP itself gives."""
+    own = found.to_row()
+    own.pop("image")
+    encoded = {"map": encode_map_png(found.anomaly_map), "mask": encode_mask_png(found.mask)}
+    return (
+        own
+        | {name: text(encoded[name]) if name in pictures else None for name in encoded}
+        | {"error": None}
+    )
+
+
+def refused(answer):
+    """A row's error, where all else is null."""
+    assert list(answer) == list(serving.OUTPUTS)
+    assert [key for key, value in answer.items() if value is not None] == ["error"]
+    return answer["error"]
+
+
+# Good requests
+
+
+def test_answers_are_the_models_own_in_every_form(server, detector):
+    parts = [draw(60, 33, seed=3), draw(32, 90, seed=4)]
+    sent = [text(encode(part)) for part in parts]
+    expected = [expect(detector(part, "gear")) for part in parts]
+    records = [{"image": one, "category": "gear"} for one in sent]
+    bodies = [
+        {"dataframe_records": records},
+        {
+            "dataframe_split": {
+                "columns": ["category", "image"],
+                "data": [["gear", s] for s in sent],
+            }
+        },
+        {"inputs": records},
+        {"inputs": {"image": sent, "category": ["gear", "gear"]}},
+        {"instances": records},
+    ]
+    for body in bodies:
+        answer = server.post(body)
+        assert answer.status_code == 200, answer.text
+        assert answer.json() == {"predictions": expected}, list(body)
+    table = pd.DataFrame(records)
+    for kind, body in (
+        ("text/csv", table.to_csv(index=False)),
+        ("application/vnd.apache.parquet", table.to_parquet()),
+    ):
+        assert server.post(body, kind).json() == {"predictions": expected}, kind
+    assert expected[0]["label"] in (0, 1)
+    assert expected[0]["threshold"] == 0.25
+
+
+def test_base64_a_data_address_and_a_path_give_the_same(server, detector, images):
+    content = (images / "line 1/part.png").read_bytes()
+    expected = expect(detector(content))
+    rows = [
+        {"image": text(content)},
+        {"image": f"data:image/png;base64,{text(content)}"},
+        {"path": "line 1/part.png"},
+        {"path": "./line 1//part.png"},
+        {"path": str(images / "line 1/part.png")},
+        {"path": "linked.png"},
+    ]
+    assert server.ask(*rows) == [expected] * len(rows)
+
+
+def test_kinds_of_files_that_the_library_reads_are_read(server, detector):
+    for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF"):
+        content = encode(draw().quantize() if kind == "GIF" else draw(), kind)
+        assert server.ask({"image": text(content)}) == [expect(detector(content))], kind
+
+
+def test_parameters_ask_for_masks_thresholds_and_no_map(server, detector):
+    image = draw(70, 50)
+    row = {"image": text(encode(image)), "category": "nut"}
+    (bare,) = server.ask(row, map="none")
+    assert bare == expect(detector(image, "nut"), ())
+    (masked,) = server.ask(row, mask=True)
+    assert masked == expect(detector(image, "nut"), ("map", "mask"))
+    for threshold in (0, 0.5, 1.01):
+        (found,) = server.ask(row, threshold=threshold)
+        assert found == expect(detector(image, "nut", threshold=threshold))
+        assert found["threshold_method"] == "given"
+    assert server.ask(row, threshold=0)[0]["label"] == 1
+    assert server.ask(row, threshold=1.01)[0]["decision"] == "good"
+
+
+def test_a_map_is_decoded_to_what_the_model_found(server, detector):
+    (answer,) = server.ask({"image": GOOD})
+    with Image.open(io.BytesIO(base64.b64decode(answer["map"]))) as picture:
+        steps = np.asarray(picture)
+    assert steps.dtype == np.uint16
+    assert steps.shape == (answer["height"], answer["width"]) == (40, 48)
+    own = detector(draw()).anomaly_map
+    assert np.abs(steps / 65535 - own).max() <= 0.51 / 65535
+
+
+def test_tiles_are_those_of_the_calibration_or_of_the_request(server, detector):
+    image = draw(100, 40)
+    row = {"image": text(encode(image))}
+    (strip,) = server.ask(row | {"category": "strip"})
+    assert strip == expect(detector(image, "strip", tiling=TILED))
+    assert strip["threshold"] == 0.75
+    (asked,) = server.ask(row, tile=40, overlap=16)
+    assert asked == expect(detector(image, tiling=Tiling(side=40, overlap=16)))
+    (quarter,) = server.ask(row, tile=40)
+    assert quarter == expect(detector(image, tiling=Tiling(side=40, overlap=10)))
+    (whole,) = server.ask(row | {"category": "strip"}, tile=0)
+    assert "was calibrated on tiles" in refused(whole)
+    (given,) = server.ask(row | {"category": "strip"}, tile=0, threshold=0.5)
+    assert given == expect(detector(image, "strip", threshold=0.5))
+
+
+def test_more_bits_have_a_white(server, detector):
+    from fuzzyclip.model.opening import Opener
+
+    values = np.random.default_rng(0).integers(0, 4096, (40, 40), dtype=np.uint16)
+    content = encode(Image.fromarray(values))
+    (own,) = detector.detect([content], opener=Opener(white=4095))
+    assert server.ask({"image": text(content)}, white=4095) == [expect(own)]
+    assert server.ask({"image": text(content)}) != [expect(own)]
+
+
+def test_a_bad_row_does_not_change_the_others(server, first_answer):
+    bad = {"image": text(b"no image")}
+    found = server.ask(bad, {"image": GOOD}, bad, {"path": "missing.png"}, {"image": GOOD})
+    assert found[1] == found[4] == first_answer[0]
+    for place in (0, 2, 3):
+        refused(found[place])
+
+
+def test_mlflow_makes_text_of_nulls_in_inputs_and_no_answer_is_made_of_it(server):
+    answer = server.post({"inputs": [{"image": GOOD, "path": None}]})
+    (row,) = answer.json()["predictions"]
+    assert "both image and path" in refused(row)
+
+
+def test_concurrent_requests_give_the_same_answers(server, first_answer):
+    rows = [{"image": text(encode(draw(seed=seed))), "category": f"c{seed}"} for seed in range(6)]
+    alone = [server.ask(row) for row in rows]
+    with ThreadPoolExecutor(12) as pool:
+        again = list(pool.map(server.ask, rows * 4))
+    assert again == alone * 4
+    assert len({json.dumps(one) for one in alone}) == 6
+
+
+# Bad requests
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"category": "nut"}, "neither image and path"),
+        ({"image": GOOD, "path": "text.png"}, "both image and path"),
+        ({"image": ""}, "the file is empty"),
+        ({"image": "?" + GOOD}, "no base64"),
+        ({"image": GOOD + "="}, "no base64"),
+        ({"image": GOOD[:40] + "\n" + GOOD[40:]}, "no base64"),
+        ({"image": "ä" + GOOD}, "no base64"),
+        ({"image": "part.png"}, "no base64"),
+        ({"image": text(b"just a text, no image")}, "not a readable image"),
+        ({"image": text(base64.b64decode(GOOD)[:2000])}, "truncated"),
+        ({"image": text(encode(draw(4, 40)))}, "at least 8 a side"),
+        ({"image": f"data:text/html;base64,{GOOD}"}, "data address"),
+        ({"image": f"data:image/png,{GOOD}"}, "data address"),
+        ({"image": 5}, "must be text, not int"),
+        ({"image": True}, "must be text, not bool"),
+        ({"image": [GOOD]}, "must be text, not list"),
+        ({"image": {"image": GOOD}}, "must be text, not dict"),
+        ({"image": GOOD, "category": 7}, "must be text, not int"),
+        ({"image": GOOD, "category": " "}, "say what the image shows"),
+        ({"path": "text.png"}, "not a readable image"),
+        ({"path": "missing.png"}, "no such file"),
+        ({"path": "line 1"}, "no such file"),
+        ({"path": ""}, "no such file"),
+        ({"path": "pipe.png"}, "no such file"),
+    ],
+)
+def test_a_bad_row_says_what_is_wrong(server, images, row, said):
+    (answer,) = server.ask(row)
+    error = refused(answer)
+    assert said in error
+    assert str(images.parent) not in error
+    assert "bytes:" not in error
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"dataframe_records": []}, 400, "no images"),
+        ({"dataframe_records": [{}]}, 400, "no images"),
+        ({"dataframe_records": [{"imgae": GOOD}]}, 400, "rows with image, path, category"),
+        ({"dataframe_records": {"image": GOOD}}, 400, "list of records"),
+        ({"dataframe_split": {"columns": ["image"]}}, 400, "must have 'data'"),
+        ({"dataframe_split": {"columns": ["image"], "data": [[GOOD, 1]]}}, 400, "split"),
+        ({"dataframe_split": {"columns": ["image"] * 2, "data": [[GOOD, GOOD]]}}, 400, "image"),
+        ({"inputs": []}, 400, "no images"),
+        ({"inputs": None}, 400, "no images"),
+        ({"inputs": 5}, 400, "no images"),
+        ({"inputs": GOOD}, 400, "no images"),
+        ({"messages": [{"role": "user", "content": GOOD}]}, 400, "no images"),
+        ({}, 400, "exactly one of the input fields"),
+        ([{"image": GOOD}], 400, "Received a list"),
+        ("", 400, "JSON"),
+        ("{", 400, "JSON"),
+        (b"\xff\xfe\x00", 400, "JSON"),
+        ("[" * 100_000, 500, "Internal Server Error"),  # MLflow's own parser gives up
+        ('{"dataframe_records": ' + "[" * 100_000 + "]" * 100_000 + "}", 500, "Internal"),
+    ],
+)
+def test_a_request_that_is_none_is_refused_as_a_whole(server, body, status, said):
+    answer = server.post(body)
+    assert (answer.status_code, said in answer.text) == (status, True), answer.text
+    assert "Traceback" not in answer.text
+    assert str(ROOT) not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"map": "jpeg"}, "params.map"),
+        ({"map": 5}, "map"),
+        ({"mask": "yes"}, "mask"),
+        ({"threshold": "high"}, "threshold"),
+        ({"threshold": float("nan")}, "params.threshold"),
+        ({"threshold": float("-inf")}, "params.threshold"),
+        ({"tile": 31}, "tile: 31 pixels"),
+        ({"tile": -1}, "params.tile"),
+        ({"tile": 1.5}, "tile"),
+        ({"overlap": 8}, "overlap: give a tile"),
+        ({"tile": 40, "overlap": 21}, "at most half"),
+        ({"white": 0}, "params.white"),
+        ([1], "must be a dictionary"),
+    ],
+)
+def test_bad_parameters_are_refused(server, params, said):
+    answer = server.post({"dataframe_records": [{"image": GOOD}], "params": params})
+    assert answer.status_code == 400
+    assert said in answer.json()["message"]
+
+
+def test_other_methods_kinds_and_addresses_are_refused(server):
+    assert requests.get(f"{server.address}/invocations", timeout=9).status_code == 405
+    assert requests.put(f"{server.address}/invocations", timeout=9).status_code == 405
+    assert server.post(base64.b64decode(GOOD), "image/png").status_code == 415
+    assert requests.get(f"{server.address}/../../etc/passwd", timeout=9).status_code == 404
+
+
+# Huge requests
+
+
+def test_too_many_images_are_refused_and_as_many_as_allowed_are_answered(server):
+    rows = [{"image": GOOD}] * LIMITS["IMAGES"]
+    assert len(server.ask(*rows)) == len(rows)
+    answer = server.post({"dataframe_records": [*rows, {"image": GOOD}]})
+    assert answer.status_code == 400
+    assert "9 images, the limit of a request is 8" in answer.json()["message"]
+    answer = server.post({"dataframe_records": [{"path": "x"}] * 100_000})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("size", [(300, 201), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
+def test_an_image_of_too_many_pixels_is_not_decoded(server, size):
+    (answer,) = server.ask({"image": text(make_bomb(*size))})
+    assert "the limit is 60,000 in all" in refused(answer)
+
+
+def test_an_image_at_the_limit_is_answered(server):
+    (answer,) = server.ask({"image": text(encode(Image.new("RGB", (300, 200))))})
+    assert (answer["width"], answer["height"], answer["error"]) == (300, 200, None)
+
+
+def test_the_images_of_a_request_have_a_limit_together(server):
+    row = {"image": text(encode(Image.new("RGB", (300, 200))))}
+    answers = server.ask(*[row] * 5, map="none")
+    assert [bool(one["error"]) for one in answers] == [False, False, False, True, True]
+    assert "150,000 pixels of a request" in refused(answers[3])
+
+
+@pytest.mark.parametrize("extra", [1, 20_000_000])
+def test_an_image_of_too_many_bytes_is_not_decoded(server, extra):
+    (answer,) = server.ask({"image": text(bytes(LIMITS["BYTES"] + extra + 2))})
+    assert "more than the 200,000 bytes" in refused(answer)
+
+
+def test_a_file_of_too_many_bytes_is_not_read_whole(server):
+    (answer,) = server.ask({"path": "large.png"})
+    assert "more than the 200,000 bytes" in refused(answer)
+
+
+def test_too_many_tiles_are_refused(server):
+    (answer,) = server.ask({"image": text(encode(Image.new("RGB", (300, 200))))}, tile=32)
+    assert "the limit is 30" in refused(answer)
+
+
+# Hostile requests
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../secret.png",
+        "line 1/../../secret.png",
+        "line 1/../linked.png",  # stays inside, but no honest client needs it
+        "/etc/passwd",
+        "//etc/passwd",
+        "/dev/zero",
+        "/proc/self/environ",
+        "out.png",
+        "outside/secret.png",
+        "outside/images/linked.png/../../secret.png",
+        "circle.png",
+        "~/.ssh/id_rsa",
+        "$HOME/x.png",
+        "linked.png\0.txt",
+        "\0",
+        "a" * 100_000,
+        "a/" * 50_000,
+        "..\\secret.png",
+        "%2e%2e/secret.png",
+        "*.png",
+    ],
+)
+def test_no_path_leads_out(server, path):
+    (answer,) = server.ask({"path": path})
+    assert refused(answer) == "path: no such file below the server's folder of images"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "file:///etc/passwd",
+        "http://169.254.169.254/latest/meta-data/",
+        "https://example.org/part.png",
+        "s3://bucket/part.png",
+        "FILE:/etc/passwd",
+        "data:image/png;base64,AAAA",
+        "runs:/0/model",
+        "C:/Windows/win.ini",
+    ],
+)
+def test_nothing_is_fetched(server, address):
+    (answer,) = server.ask({"path": address})
+    assert "nothing is fetched" in refused(answer)
+    (answer,) = server.ask({"image": address})
+    assert "image: no base64" in refused(answer) or "not a readable image" in refused(answer)
+
+
+@pytest.mark.parametrize(
+    "category",
+    ["{0.__class__}", "{}", "%s%n", "'; DROP TABLE parts; --", "${jndi:ldap://x}", "<end_of_text>"],
+)
+def test_a_category_is_text_and_nothing_else(server, detector, category):
+    (answer,) = server.ask({"image": GOOD, "category": category})
+    assert answer == expect(detector(draw(), category))
+
+
+@pytest.mark.parametrize("category", ["x" * 100_000, "a" * 101, "nut\nbolt", "nut\0", "\u202enut"])
+def test_a_category_that_is_no_name_is_refused(server, category):
+    (answer,) = server.ask({"image": GOOD, "category": category})
+    assert "category: a name of at most 100 characters" in refused(answer)
+
+
+def test_a_category_that_fits_no_prompt_is_refused(server):
+    (answer,) = server.ask({"image": GOOD, "category": "€" * 90})
+    assert "does not fit" in refused(answer)
+
+
+def test_more_categories_than_are_kept_are_answered(server, detector):
+    kept = detector.build_detector.cache_info().maxsize
+    for first in range(0, kept + 8, 8):
+        answers = server.ask(
+            *[{"image": GOOD, "category": f"part {first + n}"} for n in range(8)], map="none"
+        )
+        assert not [one["error"] for one in answers if one["error"]]
+
+
+def test_numbers_that_are_none_and_lone_surrogates_do_no_harm(server):
+    (answer,) = server.post('{"dataframe_records": [{"image": NaN, "path": -Infinity}]}').json()[
+        "predictions"
+    ]
+    assert "must be text, not float" in refused(answer)
+    for row in ({"path": "\ud800.png"}, {"image": GOOD, "category": "\ud800"}):
+        assert server.post({"dataframe_records": [row]}).status_code == 400
+
+
+def test_many_hostile_requests_at_once_do_not_stop_it(server):
+    bodies = [
+        {"dataframe_records": [{"image": text(make_bomb(30_000, 30_000))}] * 8},
+        {"dataframe_records": [{"image": "A" * 5_000_000}]},
+        {"dataframe_records": [{"path": "../" * 1000}]},
+        "[" * 50_000,
+        {"inputs": {"image": ["A" * 100_000] + [""] * 7}},
+    ]
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda body: server.post(body).status_code, bodies * 8))
+    assert found == [200, 200, 200, 500, 200] * 8
+
+
+def test_a_client_that_hangs_up_or_lies_about_its_length_does_no_harm(server):
+    host, port = server.address.removeprefix("http://").split(":")
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    for rest in (
+        b"",
+        b"Content-Length: 1000000\r\n\r\n{",
+        b"Content-Length: -1\r\n\r\n{}",
+        b"\0" * 99,
+    ):
+        with socket.create_connection((host, int(port)), timeout=9) as connection:
+            connection.sendall(head + rest)
+
+
+# The model in MLflow
+
+
+def test_the_schemas_say_what_is_taken_and_given():
+    assert tuple(INPUTS.input_names()) == serving.INPUTS
+    assert tuple(OUTPUTS.input_names()) == serving.OUTPUTS
+    options = Options()
+    assert {one.name: one.default for one in PARAMS} == options.model_dump()
+
+
+def test_it_runs_in_process_and_the_example_is_answered(model, folder, detector):
+    loaded = mlflow.pyfunc.load_model(str(model))
+    example = loaded.input_example
+    (answer,) = loaded.predict(example).to_dict("records")
+    content = base64.b64decode(example["image"][0])
+    assert answer == expect(detector(content, "metal plate"))
+    assert list(loaded.predict(pd.DataFrame({"image": [GOOD], "path": [None]}))["error"]) == [None]
+    with pytest.raises(MlflowException, match="no images"):
+        loaded.predict(pd.DataFrame({"image": []}, dtype=str))
+    metadata = loaded.metadata.metadata
+    assert metadata["model"] == "drawn"
+    assert metadata["backbone_fingerprint"] == detector.backbone.fingerprint
+
+
+ALONE = """
+import json, sys
+import mlflow, pandas as pd
+loaded = mlflow.pyfunc.load_model(sys.argv[1])
+answer = loaded.predict(pd.DataFrame({"image": [sys.argv[2]]}), params={"mask": True})
+own = {name: module.__file__ for name, module in sys.modules.items()
+       if name.split(".")[0] in ("fuzzyclip", "stages")}
+print(json.dumps([answer.to_dict("records"), own]))
+"""
+
+
+def test_it_needs_no_checkout_and_only_the_packages_it_names(model, detector, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(model), GOOD],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "FUZZYCLIP_DEVICE": "cpu"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (answer,), own = json.loads(done.stdout.splitlines()[-1])
+    assert answer == expect(detector(draw()), ("map", "mask"))
+    assert len(own) > 10
+    assert all(Path(file).is_relative_to(model / "code") for file in own.values()), own
+    needed = set()
+    for file in own.values():
+        needed |= list_external(
+            Path("fuzzyclip") / Path(file).relative_to(model / "code/fuzzyclip")
+        )
+    where = packages_distributions()
+    for name in needed - sys.stdlib_module_names:
+        assert {one.lower() for one in where[name]} & set(PACKAGES), name
+    pinned = (model / "requirements.txt").read_text().split()
+    assert {line.split("==")[0] for line in pinned} == set(PACKAGES)
+
+
+@pytest.fixture
+def own_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    mlflow.create_experiment("e", artifact_location=(tmp_path / "artifacts").as_uri())
+    mlflow.set_experiment("e")
+    yield
+    mlflow.set_tracking_uri(before)
+
+
+def test_a_run_and_the_registry_give_the_model_back(own_store, folder, detector, monkeypatch):
+    from stages import model_log
+
+    monkeypatch.setattr(model_log.paths, "package", lambda name: folder)
+    with mlflow.start_run() as run:
+        model_log.log_models(["drawn.v2"])
+    own = detector(draw(), "gear")
+    address = f"runs:/{run.info.run_id}/fuzzyclip-drawn_v2"
+    registered = mlflow.register_model(address, "inspection")
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias("inspection", "champion", registered.version)
+    (linked,) = client.get_run(run.info.run_id).outputs.model_outputs
+    for source in (
+        address,
+        f"models:/{linked.model_id}",
+        "models:/inspection/1",
+        "models:/inspection@champion",
+    ):
+        loaded = FuzzyCLIP.load(source, device="cpu")
+        found = loaded(draw(), "gear")
+        assert loaded.card == detector.card
+        assert found.image_score == own.image_score
+        np.testing.assert_array_equal(found.anomaly_map, own.anomaly_map)
+    served = mlflow.pyfunc.load_model("models:/inspection@champion")
+    (answer,) = served.predict(pd.DataFrame({"image": [GOOD], "category": ["gear"]})).to_dict(
+        "records"
+    )
+    assert answer == expect(own)
+
+
+def test_a_model_without_weights_is_logged_and_loaded_with_them(tmp_path, tiny_config, detector):
+    made = make_model(tmp_path, tiny_config, copy=False)[0]
+    with describe_model(made) as described:
+        mlflow.pyfunc.save_model(str(tmp_path / "logged"), **described)
+    environment = {"FUZZYCLIP_WEIGHTS": str(tmp_path / "weights.safetensors")}
+    artifact = next((tmp_path / "logged/artifacts").iterdir())
+    responder = Responder.start(artifact, environment | {"FUZZYCLIP_DEVICE": "cpu"})
+    (answer,) = responder.answer([{"image": GOOD}], Options())
+    assert answer == expect(detector(draw()))
+    with pytest.raises(ValueError, match="does not hold the weights"):
+        Responder.start(artifact, {})
+
+
+# Without a server
+
+
+def test_limits_come_from_the_environment_and_bad_ones_are_named():
+    assert Limits.read({}) == Limits()
+    assert Limits.read({"FUZZYCLIP_MAX_IMAGES": "3", "FUZZYCLIP_MAX_BYTES": ""}).images == 3
+    for value in ("0", "-1", "many", "1.5"):
+        with pytest.raises(ValueError, match=f"FUZZYCLIP_MAX_PIXELS='{value}'"):
+            Limits.read({"FUZZYCLIP_MAX_PIXELS": value})
+
+
+def test_without_a_folder_no_path_is_read_and_a_missing_folder_is_refused(detector, tmp_path):
+    (tmp_path / "part.png").write_bytes(encode(draw()))
+    with pytest.raises(ValueError, match="FUZZYCLIP_IMAGE_ROOT is not set"):
+        read_content({"path": str(tmp_path / "part.png")}, 1000, None)
+    with pytest.raises(OSError, match="missing"):
+        Responder(detector, image_root=tmp_path / "missing")
+
+
+def test_a_request_is_refused_before_any_image_is_looked_at(detector):
+    responder = Responder(detector, Limits(images=1))
+    for rows in ([], [{"image": GOOD}] * 2):
+        with pytest.raises(RequestError):
+            responder.answer(rows, Options())
