@@ -5,5 +5,6 @@ Python. Here the whole way from pixels to map and score is in the file, only dec
 are not, and no file is written before its own results were compared with PyTorch's.
 
 `graph` is what is exported, `onnx_export`, `int8` and `openvino_export` write files, `parity`
-compares, `facts` says what a file holds, `runtimes` runs it and needs no PyTorch.
+compares, `facts` says what a file holds, `runtimes` runs it and needs no PyTorch. The packages
+that this takes come with `pip install 'fuzzyclip[export]'`.
 """
