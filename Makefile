@@ -35,6 +35,7 @@ bench: $(READY)
 	python benchmarks/efa_training.py
 	python benchmarks/rpl_training.py
 	python benchmarks/inference.py
+	python benchmarks/export.py
 	python benchmarks/memory.py
 	python benchmarks/scale.py
 	python benchmarks/commands.py

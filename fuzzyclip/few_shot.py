@@ -51,6 +51,16 @@ class NormalMemory:
             maps.append(upsample(far[None], self.grid, size).sum(dim=1))  # (1, S, S)
         return torch.cat(maps)
 
+    def join(self, maps: Tensor, image_scores: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
+        """What text says, maps (B, S, S) and scores (B,), together with the memory's own maps.
+
+        Maps are averaged. A score is averaged with the largest value of the memory's map, as a
+        share of the most it can be; the published few-shot forms stretch that value over the whole
+        test set, here an image is scored alone.
+        """
+        highest = far.amax(dim=(1, 2)) / len(self.tokens)  # (B,)
+        return (maps + far) / 2, (image_scores + highest) / 2
+
 
 def remember(patch_tokens: Tensor, grid: tuple[int, int], image_size: int) -> NormalMemory:
     """A memory of good parts.

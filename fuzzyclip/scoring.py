@@ -46,7 +46,7 @@ class Scorer:
         compute_map: (B, L, P, W) patch tokens and (B, D) unit class features to (B, S, S).
         compute_score: (B, D) unit class features to (B,).
         compute_weights: (B, D) unit class features to cluster weights (B, K), where there are any.
-        memory: tokens of good parts, where there are any; see `score_batch`.
+        memory: tokens of good parts, where there are any.
     """
 
     prompt: str
@@ -159,11 +159,6 @@ def score_batch(
 ) -> Scores:
     """Run one scorer over a batch.
 
-    With a memory the map is the mean of the text's and the memory's. The image score is the mean of
-    the text's and the largest value of the memory's map, as a share of the most it can be; the
-    published few-shot forms stretch that value over the whole test set, here an image is scored
-    alone.
-
     Args:
         scorer: the row.
         patch_tokens: (B, L, P, W), on the backbone's device.
@@ -176,8 +171,7 @@ def score_batch(
     image_scores = scorer.compute_score(embeds)
     if scorer.memory is not None:
         far = scorer.memory.compute_map(patch_tokens)  # (B, S, S)
-        maps = (maps + far) / 2
-        image_scores = (image_scores + far.amax(dim=(1, 2)) / patch_tokens.shape[1]) / 2
+        maps, image_scores = scorer.memory.join(maps, image_scores, far)
     weigh = scorer.compute_weights
     return Scores(
         maps=smooth(maps.cpu().numpy(), sigma),

@@ -84,5 +84,7 @@ def load_model(
     from fuzzyclip.model.detector import FuzzyCLIP
 
     detector = FuzzyCLIP.load(model, device=device, weights=weights, text_cache=find_text_cache())
+    if "sample" in detector.card.training.sources.values():
+        typer.echo("trained on drawn samples: for trying the tool, not for inspection", err=True)
     references = list_images(reference) if reference else []
     return (detector.remember(references, category) if references else detector), references

@@ -118,6 +118,11 @@ def predict(
             _print_row(row, as_json)
         if folder is not None:
             folder.finish(files)
+        image, _ = detector.choose_thresholds(category, tiling, threshold)
+    if image.method == "natural":
+        typer.echo(
+            f"the threshold {image.value} is not calibrated: see fuzzyclip calibrate", err=True
+        )
     _conclude(files, todo, bad, unreadable, out)
 
 

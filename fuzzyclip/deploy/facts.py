@@ -1,0 +1,138 @@
+"""What an exported file says of itself: a JSON object in its metadata under one key.
+
+ONNX keeps it in `metadata_props`, OpenVINO in the XML's `rt_info`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from fuzzyclip.deploy.extra import import_extra
+
+if TYPE_CHECKING:
+    from fuzzyclip.inference import Detector
+
+KEY = "fuzzyclip"
+#: Version of the facts' layout.
+LAYOUT = 1
+PACKAGES = ("fuzzyclip", "torch", "open_clip_torch", "timm", "onnxscript", "onnxruntime")
+INPUT = (
+    "image: uint8 (B, S, S, 3), RGB, each image squashed to S x S by PIL's bicubic filter. Mean "
+    "and standard deviation are inside the graph"
+)
+OUTPUTS = (
+    "anomaly_map: float32 (B, S, S) in [0, 1], the sum over the taken blocks divided by their "
+    "number; image_score: float32 (B,) in [0, 1]. Higher is more anomalous"
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a detector does not know of itself.
+
+    Attributes:
+        category: whose text features are in the file.
+        prompts: they were made of; empty takes the scorer's own.
+        thresholds: by name, such as `image_score`; those of maps hold for maps in [0, 1].
+        model_sha256: of the trained model, where it has one.
+    """
+
+    category: str
+    prompts: Sequence[str] = ()
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    model_sha256: str | None = None
+
+
+def describe(detector: "Detector", origin: Origin, weights: str) -> dict[str, Any]:
+    """All facts as plain data; equal arguments and packages give equal facts.
+
+    Args:
+        detector: what was exported.
+        origin: see there.
+        weights: type of the image tower's weights in the file, `float32` or `int8`.
+    """
+    backbone, memory = detector.backbone, detector.scorer.memory
+    return {
+        "layout": LAYOUT,
+        "category": origin.category,
+        "prompts": list(origin.prompts) or [detector.scorer.prompt],
+        "thresholds": dict(origin.thresholds),
+        "image_size": backbone.image_size,
+        "input": INPUT,
+        "outputs": OUTPUTS,
+        "mean": list(backbone.mean),
+        "std": list(backbone.std),
+        "blocks": list(backbone.blocks),
+        "sigma": detector.sigma,
+        "remembered_tokens": 0 if memory is None else memory.tokens.shape[1],
+        "weights": weights,
+        "model_sha256": origin.model_sha256,
+        "backbone": backbone.identity,
+        "backbone_fingerprint": backbone.fingerprint,
+        "versions": {name: _find_version(name) for name in PACKAGES},
+    }
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts of an exported file.
+
+    Args:
+        path: an .onnx or an OpenVINO .xml.
+
+    Raises:
+        OSError: it can not be read.
+        ValueError: it was not exported by this package.
+        MissingExtraError: ONNX's package is missing.
+    """
+    return parse_facts((_read_xml if path.suffix == ".xml" else _read_onnx)(path), path)
+
+
+def parse_facts(text: str | None, path: Path) -> dict[str, Any]:
+    """Facts from what a file has under `KEY`.
+
+    Raises:
+        ValueError: it has nothing there, or facts of another layout.
+    """
+    if text is None:
+        raise ValueError(f"{path}: no facts in its metadata; export it with fuzzyclip")
+    facts: dict[str, Any] = json.loads(text)
+    if facts.get("layout") != LAYOUT:
+        raise ValueError(
+            f"{path}: facts of layout {facts.get('layout')}, not {LAYOUT}; export it again"
+        )
+    return facts
+
+
+def to_json(facts: Mapping[str, Any]) -> str:
+    """How facts are written."""
+    return json.dumps(facts, ensure_ascii=False)
+
+
+def _read_onnx(path: Path) -> str | None:
+    onnx = import_extra("onnx")
+    content = path.read_bytes()
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's own, which has no public name
+        raise ValueError(f"{path}: not an ONNX file ({error})") from error
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    return entries.get(KEY)
+
+
+def _read_xml(path: Path) -> str | None:
+    try:
+        entry = ElementTree.parse(path).find(f"rt_info/{KEY}")
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{path}: not an OpenVINO file ({error})") from error
+    return None if entry is None else entry.get("value")
+
+
+def _find_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,94 @@
+"""What is exported: one module from resized pixels to the anomaly map and the image score.
+
+Shapes: B images, S image size, D embedding width, L taken blocks, P patches, W vision width,
+R remembered tokens of a block.
+"""
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+from torch import Tensor, nn
+
+from fuzzyclip.clip.encoding import normalise
+from fuzzyclip.efa import upsample
+from fuzzyclip.few_shot import NormalMemory
+from fuzzyclip.inference import Detector
+
+
+class DetectorGraph(nn.Module):
+    """A detector as a function of the bytes of its images; text features are constants in it.
+
+    It calls the detector's own tower and scorer, so that there is one formula for both. Only what
+    the detector does in NumPy, or image by image, is written here a second time.
+    """
+
+    mean: Tensor
+    std: Tensor
+    smoothing: Tensor | None
+
+    def __init__(self, detector: Detector) -> None:
+        """Take a detector apart.
+
+        Raises:
+            ValueError: its towers compute in less than float32.
+        """
+        super().__init__()
+        backbone = detector.backbone
+        if backbone.precision != torch.float32:
+            raise ValueError(
+                f"the backbone computes in {str(backbone.precision).removeprefix('torch.')}, which "
+                "a file can not repeat: load it with precision float32 to export"
+            )
+        self.visual = backbone.model.visual  # so that its weights are the module's
+        self.tower = backbone.image_tower
+        self.scorer = detector.scorer
+        self.blocks, self.image_size = backbone.blocks, backbone.image_size
+        channels = {"mean": backbone.mean, "std": backbone.std}
+        for name, values in channels.items():
+            self.register_buffer(name, torch.tensor(values, device=backbone.device).view(3, 1, 1))
+        matrix = None
+        if detector.sigma:
+            matrix = build_smoothing(backbone.image_size, detector.sigma).to(backbone.device)
+        self.register_buffer("smoothing", matrix)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 pixels (B, S, S, 3), RGB, to maps (B, S, S) in [0, 1] and scores (B,).
+
+        The map is the detector's divided by the number of taken blocks, of which it is the sum.
+        """
+        pixels = (image.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std  # (B, 3, S, S)
+        image_embed, patch_tokens = self.tower.encode(pixels, self.blocks)
+        unit = normalise(image_embed)
+        anomaly_map = self.scorer.compute_map(patch_tokens, unit)
+        image_score = self.scorer.compute_score(unit)
+        if self.scorer.memory is not None:
+            far = compute_memory_map(self.scorer.memory, patch_tokens)
+            anomaly_map, image_score = self.scorer.memory.join(anomaly_map, image_score, far)
+        if self.smoothing is not None:
+            anomaly_map = self.smoothing @ anomaly_map @ self.smoothing.T
+        return anomaly_map / len(self.blocks), image_score
+
+
+def build_smoothing(size: int, sigma: float) -> Tensor:
+    """Gaussian smoothing of one axis as a matrix (S, S): `matrix @ map @ matrix.T` smooths both.
+
+    The filter of `fuzzyclip.efa.smooth` is linear, and its answers to single pixels are the
+    matrix's columns. This holds at the borders too, however wide the filter is; a convolution
+    would need the borders' mirror images around the map, more than once for a wide one.
+    """
+    return torch.from_numpy(gaussian_filter1d(np.eye(size), sigma, axis=0).astype(np.float32))
+
+
+def compute_memory_map(memory: NormalMemory, patch_tokens: Tensor) -> Tensor:
+    """`NormalMemory.compute_map` for all images at once, whose number a graph does not know.
+
+    It holds B x P x R numbers.
+    """
+    far = torch.stack(
+        [
+            (1 - (normalise(patch_tokens[:, block]) @ known.T).amax(dim=-1)) / 2  # (B, P)
+            for block, known in enumerate(memory.tokens)
+        ],
+        dim=1,
+    )  # (B, L, P)
+    return upsample(far, memory.grid, (memory.image_size, memory.image_size)).sum(dim=1)

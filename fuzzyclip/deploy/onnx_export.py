@@ -1,0 +1,171 @@
+"""A detector as an ONNX file, compared with PyTorch before it takes its place.
+
+    export_onnx(detector, Path("bottle.onnx"), images, Origin("bottle"))
+
+A large model has its weights in a second file beside it, `bottle.onnx.data`, because a single ONNX
+file ends at 2 GB. The two belong together under these names.
+"""
+
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from fuzzyclip.deploy.extra import import_extra
+from fuzzyclip.deploy.facts import KEY, Origin, describe, to_json
+from fuzzyclip.deploy.graph import DetectorGraph
+from fuzzyclip.deploy.int8 import quantise
+from fuzzyclip.deploy.parity import FLOAT32, INT8, Difference, check_parity, compute_reference
+from fuzzyclip.deploy.placing import place_together
+from fuzzyclip.deploy.runtimes import INPUT, MAP, SCORE, OnnxRuntime
+from fuzzyclip.inference import Detector
+
+#: The first with GELU as one operator.
+OPSET = 20
+#: Bytes of weights above which they get a file of their own; protobuf ends at 2**31.
+EXTERNAL_ABOVE = 2**30
+#: Types of the image tower's weights, and what each may differ by.
+ALLOWED = {"float32": FLOAT32, "int8": INT8}
+BATCH = "batch"
+DATA = ".data"
+
+
+class ExportError(ValueError):
+    """A detector that can not become a graph."""
+
+
+def export_onnx(
+    detector: Detector,
+    path: Path,
+    images: Sequence[Image.Image | Path],
+    origin: Origin,
+    *,
+    weights: str = "float32",
+    allowed: Difference | None = None,
+    threads: int | None = None,
+    external_above: int = EXTERNAL_ABOVE,
+) -> Difference:
+    """Write a detector as ONNX, if onnxruntime gets the detector's own numbers from the file.
+
+    The file is made in a temporary folder beside `path`, run there, and moved when it agrees. An
+    int8 file is made of a float32 file that was compared first, so that what it differs by is
+    rounding. Beside the detector it takes memory of twice the image tower's weights, 2.5 GB for
+    ViT-L/14 at 518 px; int8 takes 4.2 GB.
+
+    Args:
+        detector: in float32.
+        path: ends in .onnx.
+        images: real ones of the category, at least one; several tell more.
+        origin: goes into the file with what the detector knows, see `fuzzyclip.deploy.facts`.
+        weights: `float32`; or `int8` for the blocks of the image tower.
+        allowed: what the file may differ by; None takes `ALLOWED`.
+        threads: of onnxruntime while it compares; None for its own choice.
+        external_above: bytes of weights from which they get a file of their own.
+
+    Returns:
+        What the file differs by.
+
+    Raises:
+        ParityError: it differs by more; nothing is written.
+        ExportError: the detector can not become a graph.
+        MissingExtraError: a package is missing.
+        ValueError: another suffix or type of weights, no images, a detector that is not float32.
+        OSError: an image can not be read, or a file not be written.
+    """
+    if path.suffix != ".onnx":
+        raise ValueError(f"{path}: an ONNX file's name ends in .onnx")
+    if weights not in ALLOWED:
+        raise ValueError(f"weights must be one of {', '.join(ALLOWED)}, not {weights!r}")
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        import_extra(name)
+    graph = DetectorGraph(detector)
+    reference = compute_reference(detector, images)
+    with place_together(path, path.with_name(path.name + DATA)) as folder:
+        file = folder / path.name
+        write_graph(graph, file)
+        found = Difference(0.0, 0.0, 0.0)
+        for kind in dict.fromkeys(("float32", weights)):
+            if kind == "int8":
+                quantise(file)
+            finish_file(file, describe(detector, origin, kind), external_above)
+            limit = allowed if allowed is not None and kind == weights else ALLOWED[kind]
+            label = f"{path.name} ({kind})"
+            found = check_parity(reference, OnnxRuntime(file, threads), limit, label)
+    return found
+
+
+@torch.no_grad()
+def write_graph(graph: DetectorGraph, path: Path) -> None:
+    """A graph as ONNX, its weights in `<name>.data` beside it.
+
+    Raises:
+        ExportError: PyTorch can not trace it.
+    """
+    size = graph.image_size
+    device = graph.mean.device
+    image = torch.zeros(2, size, size, 3, dtype=torch.uint8, device=device)  # 1 would be fixed
+    shapes = {INPUT: {0: torch.export.Dim(BATCH, min=1)}}
+    try:
+        with warnings.catch_warnings():
+            # A scorer may remember its last batch, which is none of the graph's business.
+            warnings.filterwarnings("ignore", "While compiling, we found certain side effects")
+            # Strict, because the scorer asks tensors for their length, which must stay a variable.
+            traced = torch.export.export(graph.eval(), (image,), dynamic_shapes=shapes, strict=True)
+        program: Any = torch.onnx.export(
+            traced,
+            (image,),
+            input_names=[INPUT],
+            output_names=[MAP, SCORE],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    except Exception as error:  # PyTorch has no common class for what it can not trace
+        reason = str(error).strip().split("\n")[0]
+        raise ExportError(f"the detector can not become a graph: {reason}") from error
+    tidy(program.model)
+    import_extra("onnx_ir").save(program.model, path, external_data=path.name + DATA)
+
+
+def tidy(model: Any) -> None:
+    """Leave out what tells of this machine, name the batch, and name nodes after their modules.
+
+    PyTorch notes at each node the source lines it comes from, with their paths.
+    """
+    graph = model.graph
+    graph.metadata_props.clear()
+    for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
+        value.metadata_props.clear()
+    for value in (*graph.inputs, *graph.outputs):
+        value.shape = type(value.shape)([BATCH, *list(value.shape)[1:]])
+    outputs = set(graph.outputs)
+    for node in graph.all_nodes():
+        scopes = re.findall(r"'([^']*)'", node.metadata_props.get("pkg.torch.onnx.name_scopes", ""))
+        if len(scopes) > 2:  # the graph itself, modules from the outside in, the operator
+            node.name = f"{scopes[-2]}/{node.name}"
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if value not in outputs:
+                value.shape = None  # follows from the input's
+
+
+def finish_file(path: Path, facts: dict[str, Any], external_above: int) -> None:
+    """Write the facts into an ONNX file with its `.data`; small data go into the file itself."""
+    onnx = import_extra("onnx")
+    data = path.with_name(path.name + DATA)
+    small = data.is_file() and data.stat().st_size <= external_above
+    model = onnx.load(str(path), load_external_data=small)
+    del model.metadata_props[:]
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, to_json(facts)
+    onnx.save(model, str(path))
+    if small:
+        data.unlink()
+    elif data.is_file():
+        data.chmod(path.stat().st_mode)  # onnx makes it for its owner only
+    onnx.checker.check_model(str(path))

@@ -1,0 +1,170 @@
+"""Running an exported file; needs NumPy, Pillow and the runtime, not PyTorch.
+
+    run = open_exported(Path("bottle.onnx"))
+    maps, scores = run(run.load([Path("1.png"), Path("2.png")]))
+
+Shapes: B images, S image size.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fuzzyclip.deploy.extra import import_extra
+from fuzzyclip.deploy.facts import KEY, parse_facts, read_facts
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+#: Names in the graph.
+INPUT, MAP, SCORE = "image", "anomaly_map", "image_score"
+
+
+def load_pixels(images: Sequence[Image.Image | Path], size: int) -> Pixels:
+    """Images as the graph wants them, (B, S, S, 3): RGB, squashed by PIL's bicubic filter.
+
+    It is what `fuzzyclip.clip.encoding.preprocess` does before it normalises.
+
+    Raises:
+        ValueError: no images.
+        OSError: a file can not be read.
+    """
+    if not images:
+        raise ValueError("no images")
+    resized = []
+    for image in images:
+        opened = _load_file(image) if isinstance(image, Path) else image.convert("RGB")
+        resized.append(np.asarray(opened.resize((size, size), Image.Resampling.BICUBIC)))
+    return np.stack(resized)
+
+
+def _load_file(path: Path) -> Image.Image:
+    from fuzzyclip.datasets.images import load_image  # its package imports pandas
+
+    return load_image(path)
+
+
+class Exported(ABC):
+    """An exported detector that is ready to run.
+
+    Attributes:
+        path: the file.
+        facts: what it says of itself, see `fuzzyclip.deploy.facts.describe`.
+        image_size: S.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        """Open a file.
+
+        Args:
+            path: of the file; its data must lie beside it.
+            threads: that compute; None for the runtime's own choice.
+
+        Raises:
+            OSError: the file can not be read.
+            ValueError: it is none of ours, or broken.
+            MissingExtraError: the runtime is not installed.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        self.path = path
+        try:
+            self.facts = self._open(path, threads)
+        except RuntimeError as error:
+            raise ValueError(f"{path}: can not be opened ({error}); export it again") from error
+        self.image_size = int(self.facts["image_size"])
+
+    def load(self, images: Sequence[Image.Image | Path]) -> Pixels:
+        """`load_pixels` of this file's size."""
+        return load_pixels(images, self.image_size)
+
+    def __call__(self, pixels: Pixels) -> tuple[Floats, Floats]:
+        """Maps (B, S, S) and scores (B,), both in [0, 1], of uint8 pixels (B, S, S, 3).
+
+        Raises:
+            ValueError: pixels of another type or shape.
+        """
+        shape = (self.image_size, self.image_size, 3)
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != shape:
+            raise ValueError(
+                f"{self.path.name} takes uint8 pixels (B, {', '.join(map(str, shape))}), not "
+                f"{pixels.dtype} {pixels.shape}; `load` makes them of images"
+            )
+        if not len(pixels):
+            raise ValueError("no images")
+        return self._run(pixels)
+
+    @abstractmethod
+    def _open(self, path: Path, threads: int | None) -> dict[str, Any]:
+        """Load the file, raising RuntimeError for a broken one; its facts."""
+
+    @abstractmethod
+    def _run(self, pixels: Pixels) -> tuple[Floats, Floats]:
+        """Maps and scores of pixels that were looked at."""
+
+
+class OnnxRuntime(Exported):
+    """By onnxruntime, on the CPU."""
+
+    def _open(self, path: Path, threads: int | None) -> dict[str, Any]:
+        runtime = import_extra("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.log_severity_level = 3  # errors; warnings tell of its own optimisations
+        errors = runtime.capi.onnxruntime_pybind11_state
+        try:
+            self._session: Any = runtime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf) as error:
+            raise RuntimeError(str(error)) from error
+        return parse_facts(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
+
+    def _run(self, pixels: Pixels) -> tuple[Floats, Floats]:
+        maps, scores = self._session.run([MAP, SCORE], {INPUT: pixels})
+        return maps, scores
+
+
+class OpenVino(Exported):
+    """By OpenVINO, on the CPU; takes its own .xml and .onnx."""
+
+    def _open(self, path: Path, threads: int | None) -> dict[str, Any]:
+        openvino = import_extra("openvino")
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}  # bfloat16 elsewhere
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        model = openvino.Core().read_model(str(path))
+        self._compiled: Any = openvino.compile_model(model, "CPU", settings)
+        return read_facts(path)
+
+    def _run(self, pixels: Pixels) -> tuple[Floats, Floats]:
+        results = self._compiled(np.ascontiguousarray(pixels))
+        return results[MAP], results[SCORE]
+
+
+#: Runtimes by name.
+RUNTIMES: dict[str, type[Exported]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+
+
+def open_exported(path: Path, runtime: str = "auto", threads: int | None = None) -> Exported:
+    """An exported file, ready to run.
+
+    Args:
+        path: an .onnx or an OpenVINO .xml.
+        runtime: `onnxruntime`, `openvino`, or `auto`: OpenVINO for .xml, else onnxruntime.
+        threads: see `Exported`.
+
+    Raises:
+        ValueError: another runtime's name; and as `Exported`.
+        OSError: see `Exported`.
+    """
+    if runtime == "auto":
+        runtime = "openvino" if path.suffix == ".xml" else "onnxruntime"
+    if runtime not in RUNTIMES:
+        raise ValueError(f"runtime must be auto or one of {', '.join(RUNTIMES)}, not {runtime!r}")
+    return RUNTIMES[runtime](path, threads)
