@@ -110,20 +110,14 @@ def predict(
             todo, category, batch_size=batch_size, workers=workers,
             tiling=tiling, threshold=threshold, opener=opener,
         )  # fmt: skip
-        rows, unreadable, bad = zip(todo, _show_progress(found, len(todo)), strict=True), [], 0
-        for path, one in rows:
-            row = one.to_row() if folder is None else folder.add(path, one)
-            unreadable += [row["error"]] if row["error"] else []
-            bad += row.get("decision") == "bad"
-            _print_row(row, as_json)
+        rows = []
+        for path, one in zip(todo, _show_progress(found, len(todo)), strict=True):
+            rows.append(one.to_row() if folder is None else folder.add(path, one))
+            _print_row(rows[-1], as_json)
         if folder is not None:
             folder.finish(files)
         image, _ = detector.choose_thresholds(category, tiling, threshold)
-    if image.method == "natural":
-        typer.echo(
-            f"the threshold {image.value} is not calibrated: see fuzzyclip calibrate", err=True
-        )
-    _conclude(files, todo, bad, unreadable, out)
+    _conclude(rows, len(files) - len(todo), image.method == "natural", out)
 
 
 def _describe(
@@ -183,15 +177,15 @@ def _print_row(row: dict[str, Any], as_json: bool) -> None:
         typer.echo(f"{row['decision']:4}  {row['image_score']:.4f}  {row['image']}")
 
 
-def _conclude(
-    files: list[Path], todo: list[Path], bad: int, unreadable: list[str], out: Path | None
-) -> None:
+def _conclude(rows: list[dict[str, Any]], before: int, natural: bool, out: Path | None) -> None:
     """A line on what was done, and the exit code."""
-    already = f", {len(files) - len(todo)} done before" if len(todo) < len(files) else ""
+    unreadable = sum(bool(row["error"]) for row in rows)
+    bad = sum(row.get("decision") == "bad" for row in rows)
+    if natural:
+        typer.echo("the threshold 0.5 is not calibrated: see fuzzyclip calibrate", err=True)
+    already = f", {before} done before" if before else ""
     where = f" -> {out}" if out else ""
-    good = len(todo) - bad - len(unreadable)
-    typer.echo(
-        f"{good} good, {bad} bad, {len(unreadable)} could not be read{already}{where}", err=True
-    )
+    good = len(rows) - bad - unreadable
+    typer.echo(f"{good} good, {bad} bad, {unreadable} could not be read{already}{where}", err=True)
     if unreadable:
         raise typer.Exit(SOME_UNREADABLE)
