@@ -85,7 +85,7 @@ def test_own_images_by_one_params_block(pipeline, tmp_path: Path) -> None:
     output = ran(run(folder, "dvc", "repro"))
     expected = {f"{stage}@parts" for stage in ("download", "index", "features", "evaluate")}
     assert expected <= set(output)
-    assert set(output) - expected == {"auxiliary@visa", "report", "track"}
+    assert set(output) - expected == {"auxiliary@visa", "report", "page", "track"}
     lines = pd.read_csv(folder / "metrics/categories/parts.csv").query("row == 'fuzzyclip'")
     lines = lines.set_index("category")
     assert lines["prompt"].str.contains("black metal bracket")["bracket black"]
@@ -234,7 +234,7 @@ def test_one_datasets_change_reruns_that_dataset_only(official) -> None:
     change_params(folder, add)
     output = ran(run(folder, "dvc", "repro"))
     own = {f"{stage}@bolts" for stage in ("download", "index", "features", "evaluate")}
-    assert set(output) == own | {"auxiliary@visa", "report", "track"}
+    assert set(output) == own | {"auxiliary@visa", "report", "page", "track"}
     info = json.loads((folder / "results/bolts/dataset.json").read_text())
     assert info["counts"] == {
         "hex_bolt": {"train_good": 0, "test_good": 3, "test_bad": 3, "train_bad": 0}
