@@ -125,9 +125,9 @@ def test_crops_of_a_map_give_it_back_in_any_order(
     boxes = plan_tiles(*plan)
     back = blend(width, height, boxes, whole)
     assert back.dtype == np.float32
-    np.testing.assert_allclose(back, whole, atol=1e-5)  # up to 500 tiles a pixel
+    np.testing.assert_allclose(back, whole, atol=1e-4)  # thousands of tiles may share a pixel
     shuffled = [boxes[place] for place in rng.permutation(len(boxes))]
-    np.testing.assert_allclose(blend(width, height, shuffled, whole), back, atol=1e-5)
+    np.testing.assert_allclose(blend(width, height, shuffled, whole), back, atol=1e-4)
     assert back.min() >= whole.min()
     assert back.max() <= whole.max()
 
