@@ -80,6 +80,7 @@ def test_one_run_holds_metrics_tables_data_and_versions(pipeline):
     (used,) = recorded.inputs.dataset_inputs
     locked = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]["download@sdd"]["outs"]
     assert used.dataset.name == "sdd"
+    assert len(recorded.outputs.model_outputs) == 1  # the packaged model, ready to be served
     assert used.dataset.digest in {out["md5"] for out in locked}
 
 

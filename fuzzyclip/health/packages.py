@@ -18,6 +18,7 @@ PURPOSES = {
     "hf": "tokenizers of SigLIP and MetaCLIP 2",
     "ray": "features and inference on several GPUs and machines",
     "export": "ONNX and OpenVINO files",
+    "saa": "the method SAA+",
 }
 #: Whose versions stand in the answer.
 TELLING = ("torch", "open_clip_torch", "timm", "pillow", "numpy")

@@ -1,0 +1,150 @@
+"""APRIL-GAN: linear layers between patch tokens and text, trained against each image's own name.
+
+"A Zero-/Few-Shot Anomaly Classification and Segmentation Method for CVPR 2023 VAND Workshop
+Challenge Tracks 1&2", its zero-shot form, which FuzzyCLIP builds on: EFA's layers and losses with
+one set of layers for all images, and the precise prompt in place of the stacked one. Image scores
+are CLIP's own.
+
+Shapes: N training images, B of a batch, C categories, D embedding width.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+import torch
+from torch import Tensor
+
+from fuzzyclip.alignment import compute_alignment_losses
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.efa import Heads
+from fuzzyclip.methods.interface import FeatureKind, TrainingSet
+from fuzzyclip.methods.kinds import TOKENS
+from fuzzyclip.scoring import Scorer, build_trained
+from fuzzyclip.trained import load_heads
+from fuzzyclip.training import CurveRow, train
+
+#: What the stored tensors' names begin with.
+PREFIX = "heads."
+
+
+@dataclass(frozen=True)
+class AprilGan:
+    """APRIL-GAN's settings, with the defaults and their reasons.
+
+    The text's settings (35 templates, names with their underscores) are the run's: their defaults
+    are APRIL-GAN's own.
+
+    Attributes:
+        epochs: 15, as published for layers trained on VisA. For those trained on MVTec-AD it was 3,
+            with a fifth of the images replaced by mosaics of four, which are left out here: all
+            methods learn from the same stored features.
+        learning_rate: Adam's; as published.
+        batch_size: images a step; as published.
+        name: in params.yaml.
+        title: in tables.
+        sigma: Gaussian smoothing of its maps in pixels; APRIL-GAN has none.
+    """
+
+    epochs: int = 15
+    learning_rate: float = 1e-3
+    batch_size: int = 8
+    name: str = "april_gan"
+    title: str = "APRIL-GAN"
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError(
+                "april_gan: epochs and batch_size must be 1 or more, but are "
+                f"{self.epochs} and {self.batch_size}"
+            )
+        if not 0 < self.learning_rate < inf:
+            raise ValueError(f"april_gan: learning_rate must be above 0, not {self.learning_rate}")
+        if not self.sigma >= 0:
+            raise ValueError(f"april_gan: sigma must be 0 or more, but is {self.sigma}")
+
+    @property
+    def kind(self) -> FeatureKind:
+        return TOKENS
+
+    @property
+    def trains(self) -> bool:
+        return True
+
+    def fit(self, encode: NameEncoder, images: TrainingSet, seed: int) -> Mapping[str, Tensor]:
+        """See `Method.fit`: the layers, named `heads.*`."""
+        return self.learn(encode, images, seed)[0]
+
+    def learn(
+        self, encode: NameEncoder, images: TrainingSet, seed: int
+    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
+        """What `fit` gives, and the curve with `loss`, `focal` and `dice` of each step.
+
+        Raises:
+            ValueError: no image shows a defect.
+            PromptTooLongError: a name does not fit a prompt.
+        """
+        if not images.labels.any():
+            raise ValueError(
+                "april_gan learns from masks of defects, but no image of the auxiliary set is "
+                "anomalous: choose another auxiliary set"
+            )
+        backbone = encode.backbone
+        texts, places = encode_names(encode, images.names)
+        texts = texts.to(backbone.device)
+        torch.manual_seed(seed)
+        heads = Heads(len(backbone.blocks), backbone.vision_width, backbone.embed_dim)
+        heads.to(backbone.device)
+
+        def load(rows: Sequence[int], epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+            del epoch  # nothing is drawn but the order
+            prompts = texts[[places[row] for row in rows]]  # (B, D, 2)
+            masks = images.load_masks(rows).to(backbone.device).float()
+            return images.load_tokens(rows), masks, prompts
+
+        def compute_losses(batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+            tokens, masks, prompts = batch
+            return compute_alignment_losses(heads, tokens, masks, prompts, backbone.grid)
+
+        curve = train(
+            heads,
+            load,
+            compute_losses,
+            count=len(images.names),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            seed=seed,
+            description=self.title,
+        )
+        layers = {f"{PREFIX}{name}": value.cpu() for name, value in heads.state_dict().items()}
+        return layers, curve
+
+    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
+        """See `Method.build`.
+
+        Raises:
+            ValueError: the tensors are not layers of this backbone.
+            PromptTooLongError: the name does not fit a prompt.
+        """
+        heads = load_heads(encode.backbone, tensors, PREFIX)
+        text_embed = encode([category])  # (D, 2)
+        scorer = build_trained(
+            encode.backbone,
+            encode.stack([category]),
+            [heads],
+            text_embed[None],
+            anchors=None,
+            temperature=1.0,  # of weights between sets of layers; there is one
+            learned_embed=text_embed.T,
+        )
+        return replace(scorer, compute_weights=None)
+
+
+def encode_names(encode: NameEncoder, names: Sequence[str]) -> tuple[Tensor, list[int]]:
+    """Text features of the categories, (C, D, 2), and which of them is each image's own, N long."""
+    categories = sorted(set(names))
+    place = {name: number for number, name in enumerate(categories)}
+    texts = torch.stack([encode([name]) for name in categories])
+    return texts, [place[name] for name in names]

@@ -1,0 +1,84 @@
+"""CLIP-AD's text: of each side's prompts the mean of the densest group.
+
+Where the prompts of a side mean different things, the mean of all lies between them; DBSCAN finds
+the group that most agree with (Chen et al., arXiv 2311.00453, "representative vector selection").
+
+Shapes: n prompts, D embedding width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from sklearn.cluster import DBSCAN
+from torch import Tensor
+
+from fuzzyclip.clip.encoding import normalise
+from fuzzyclip.clip.name_encoder import NameEncoder
+
+FLAWS = ("flaw", "defect", "damage", "scratch", "crack", "contamination")
+#: The states of both sides, 9 and 10, and 22 templates.
+NORMAL_STATES = (
+    *("flawless {}", "perfect {}", "unblemished {}"),
+    *(f"{{}} without {flaw}" for flaw in FLAWS),
+)
+ABNORMAL_STATES = (
+    *("damaged {}", "imperfect {}", "blemished {}", "broken {}"),
+    *(f"{{}} with {flaw}" for flaw in FLAWS),
+)
+LOOKS = ("cropped ", "close-up ", "bright ", "dark ", "jpeg corrupted ", "blurry ", "")
+ENDS = ("large {}.", "small {}.", "{} for visual inspection.", "{} for anomaly detection.")
+TEMPLATES = tuple(
+    f"a {look}photo of {article} {end}"
+    for look, end in (*((look, "{}.") for look in LOOKS), *(("", end) for end in ENDS))
+    for article in ("the", "a")
+)
+
+
+@dataclass(frozen=True)
+class Density:
+    """What DBSCAN calls a dense place among unit text features.
+
+    Attributes:
+        eps: distance within which two features are neighbours; none are further apart than 2.
+        min_samples: neighbours that make a place dense, itself included.
+    """
+
+    eps: float = 0.5
+    min_samples: int = 15
+
+    def __post_init__(self) -> None:
+        if self.eps <= 0 or self.min_samples < 1:
+            raise ValueError(f"{self}: eps must be positive and min_samples at least 1")
+
+
+#: The published code's choices by data set; all others have MVTec's. VisA's joins all prompts.
+DENSITIES = {"mvtec": Density(), "visa": Density(1.5, 25)}
+
+
+def encode_representatives(encode: NameEncoder, name: str, density: Density) -> Tensor:
+    """SDP's text of a category, (D, 2), unit columns: normal, abnormal.
+
+    Raises:
+        PromptTooLongError: the name makes a prompt longer than the text tower's context.
+    """
+    columns = []
+    for states in (NORMAL_STATES, ABNORMAL_STATES):
+        filled = [state.format(encode.stack([name])) for state in states]
+        prompts = [template.format(state) for state in filled for template in TEMPLATES]
+        columns.append(find_representative(encode.encode(prompts), density))
+    return torch.stack(columns, dim=1).to(encode.backbone.device)
+
+
+def find_representative(embeds: Tensor, density: Density) -> Tensor:
+    """Mean of the largest group that DBSCAN finds among features (n, D), as a unit vector (D,).
+
+    Where no place is dense enough there is no group, and it is the mean of all; the published code
+    fails there. Of groups of one size it is the one found first.
+    """
+    unit = normalise(embeds.float())  # (n, D)
+    groups = DBSCAN(eps=density.eps, min_samples=density.min_samples).fit(unit.cpu().numpy())
+    labels = torch.from_numpy(groups.labels_).to(unit.device)  # (n,), -1 is no group
+    found = labels[labels >= 0]
+    if len(found):
+        unit = unit[labels == found.bincount().argmax()]
+    return normalise(unit.mean(dim=0))

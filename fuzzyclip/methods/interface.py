@@ -1,0 +1,103 @@
+"""What a method is: features once, perhaps a training, then a scorer for each category.
+
+All methods run on the same images, features, metrics and tables. A method says which kind of
+features it reads; methods of one kind share them, so that an image goes through the frozen towers
+once for each kind.
+
+Shapes: B images, D embedding width, S image size, N training images; L x P x W is what a kind keeps
+of an image besides its class feature.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.scoring import Scorer
+
+#: Pixels (B, 3, S, S), as `clip.encoding.preprocess` gives them, to class features (B, D), not
+#: normalised, and what else is kept, (B, L, P, W); both float32.
+Encode = Callable[[Backbone, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class FeatureKind:
+    """One way to look at an image, which several methods may share.
+
+    Attributes:
+        name: of the kind; goes into paths.
+        encode: see `Encode`.
+        version: raised with every change of the numbers that `encode` gives.
+    """
+
+    name: str
+    encode: Encode
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The test images of an auxiliary set, masks and all: what methods are trained on.
+
+    Attributes:
+        image_embed: (N, D), not normalised.
+        load_tokens: row numbers to (n, L, P, W), on the backbone's device.
+        load_masks: row numbers to (n, S, S), bool; all false where there is no defect.
+        labels: (N,), 0 normal, 1 anomalous.
+        names: prompt name of each image's category, N of them.
+    """
+
+    image_embed: Tensor
+    load_tokens: Callable[[Sequence[int]], Tensor]
+    load_masks: Callable[[Sequence[int]], Tensor]
+    labels: Tensor
+    names: Sequence[str]
+
+
+class Method(Protocol):
+    """A method with its settings; modules of this package make them.
+
+    Attributes:
+        name: of the method, as in params.yaml.
+        title: as in tables.
+        kind: what it reads.
+        trains: whether `fit` has anything to do.
+        sigma: Gaussian smoothing of its maps in pixels.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def kind(self) -> FeatureKind: ...
+    @property
+    def trains(self) -> bool: ...
+    @property
+    def sigma(self) -> float: ...
+
+    def fit(self, encode: NameEncoder, images: TrainingSet, seed: int) -> Mapping[str, Tensor]:
+        """Train on an auxiliary set.
+
+        Args:
+            encode: names to text features; `encode.backbone` is the frozen CLIP.
+            images: what is trained on.
+            seed: of all that is drawn.
+
+        Returns:
+            Tensors that `build` needs, to be stored; empty where nothing is trained.
+        """
+        ...
+
+    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
+        """The scorer of one category: (B, L, P, W) and unit class features to maps and scores.
+
+        Args:
+            encode: names to text features.
+            category: its name in prompts.
+            tensors: from `fit`.
+        """
+        ...

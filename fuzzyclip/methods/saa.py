@@ -1,0 +1,231 @@
+"""SAA+: boxes that words find, masks of what stands in them, weighed by how much they stick out.
+
+Training-free (Cao et al., "Segment Any Anomaly without Training via Hybrid Prompt Regularization",
+arXiv 2305.10724). GroundingDINO looks for defects by captions, SAM turns its boxes into masks, and
+each mask's score grows with the saliency inside it. CLIP is not used: the images are taken from its
+input, S x S pixels, where the published code has them at full size, so a backbone of large images
+helps.
+
+Knowledge of a category enters in `saa_prompts`: words for its defects, how large they get and how
+many there may be. The published numbers rest on such tables, written by hand for MVTec AD and
+VisA; that is less than zero-shot.
+
+Shapes: B images, n boxes or masks, S image size.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.methods.interface import FeatureKind, TrainingSet
+from fuzzyclip.methods.kinds import PIXELS
+from fuzzyclip.methods.saa_models import CHUNK, Encoded, Models, load_models
+from fuzzyclip.methods.saa_parts import (
+    combine_masks,
+    compute_features,
+    compute_group_saliency,
+    compute_self_saliency,
+    measure_boxes,
+    rescore,
+    select_boxes,
+)
+from fuzzyclip.methods.saa_prompts import CategoryPrompts, Wording, read_prompts, word_prompts
+from fuzzyclip.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class Saa:
+    """SAA+ with its settings; see `fuzzyclip.methods.interface.Method`.
+
+    Attributes:
+        detector_folder: GroundingDINO's weights and processor, see `saa_models.DETECTOR`.
+        segmenter_folder: SAM's, see `saa_models.SEGMENTER`.
+        saliency_weights: file of WideResNet-50-2's ImageNet weights.
+        saliency_seed: of random ones instead, for tests.
+        prompts: fields of `CategoryPrompts` by category, in place of `TABLE`; names with blanks or
+            underscores. Categories that are not in it have the defaults.
+        box_threshold: a box stays if a token of the caption answers by more than this.
+        text_threshold: tokens above make up a box's phrase.
+        saliency_side: pixels to which an image of one object is resized for saliency.
+        group_side: likewise for several objects.
+        largest: distances that count for the saliency of one object.
+        strength: on saliency, in the exponent of a mask's weight.
+        raw_names: as published: underscores of a category stay in its captions and a comma ends
+            that of the object. The tokenizer parts `metal_nut` into three, so that no phrase ever
+            equals the name and boxes of the object itself are not dropped.
+        swapped_channels: as published: SAM and the saliency network, both trained on RGB, are given
+            OpenCV's BGR (the detector is not).
+        sigma: Gaussian smoothing in pixels; none is published.
+    """
+
+    detector_folder: str = ""
+    segmenter_folder: str = ""
+    saliency_weights: str = ""
+    saliency_seed: int | None = None
+    prompts: Mapping[str, CategoryPrompts | Mapping[str, Any]] | None = None
+    box_threshold: float = 0.1
+    text_threshold: float = 0.1
+    saliency_side: int = 256
+    group_side: int = 1024
+    largest: int = 400
+    strength: float = 3.0
+    raw_names: bool = False
+    swapped_channels: bool = False
+    sigma: float = 0.0
+
+    name: ClassVar[str] = "saa"
+    title: ClassVar[str] = "SAA+"
+    trains: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        shares = (self.box_threshold, self.text_threshold)
+        if not all(0 <= share < 1 for share in shares):
+            raise ValueError(
+                f"{self.name}: box_threshold and text_threshold must be 0 or more and below 1, but "
+                f"are {shares}"
+            )
+        if min(self.saliency_side, self.group_side) < 16 or self.largest < 1:
+            raise ValueError(
+                f"{self.name}: saliency_side and group_side must be 16 or more, largest 1 or more, "
+                f"but they are {self.saliency_side}, {self.group_side} and {self.largest}"
+            )
+        if not all(isfinite(value) and value >= 0 for value in (self.strength, self.sigma)):
+            raise ValueError(
+                f"{self.name}: strength {self.strength} and sigma {self.sigma} must be 0 or more"
+            )
+        read_prompts(self.prompts)  # refuses unknown fields
+
+    @property
+    def kind(self) -> FeatureKind:
+        return PIXELS
+
+    def fit(self, encode: NameEncoder, images: TrainingSet, seed: int) -> Mapping[str, Tensor]:
+        """Nothing is trained."""
+        del encode, images, seed
+        return {}
+
+    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
+        """See `Method`; an image's score is its map's largest value.
+
+        A scorer's `compute_score` gets class features alone, and here there are none. It gives the
+        scores of the batch whose maps were computed last and raises ValueError for another one, so
+        it must follow `compute_map` with the same tensor, as in `scoring.score_batch`.
+
+        Raises:
+            SaaModelError: see `load_models`.
+        """
+        del tensors
+        size = encode.backbone.image_size
+        known = read_prompts(self.prompts).get(category.replace("_", " "), CategoryPrompts())
+        wording = word_prompts(category, known, self.raw_names)
+        models = load_models(
+            self.detector_folder,
+            self.segmenter_folder,
+            self.saliency_weights,
+            self.saliency_seed,
+            encode.backbone.device,
+        )
+        last: list[Tensor] = []
+
+        def compute_map(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
+            if patch_tokens.shape[1:] != (1, 3, size * size):
+                raise ValueError(
+                    f"{self.title} reads images of kind {PIXELS.name!r}, (B, 1, 3, {size * size}), "
+                    f"not features of shape {tuple(patch_tokens.shape)}"
+                )
+            maps = patch_tokens.new_zeros(len(patch_tokens), size, size)
+            for row, image in enumerate(patch_tokens.reshape(-1, 3, size, size)):
+                maps[row] = _Look(self, models, known, wording, image).compute_map()
+            last[:] = [image_embed, maps.amax(dim=(1, 2))]
+            return maps
+
+        def compute_score(image_embed: Tensor) -> Tensor:
+            if not last or last[0] is not image_embed:
+                raise ValueError(f"{self.title} has no scores before the maps of the same batch")
+            return last[1]
+
+        return Scorer(prompt=wording.name, compute_map=compute_map, compute_score=compute_score)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One image, (3, S, S) from 0 to 1, and all that it is looked at with."""
+
+    settings: Saa
+    models: Models
+    known: CategoryPrompts
+    wording: Wording
+    image: Tensor
+
+    @torch.no_grad()
+    def compute_map(self) -> Tensor:
+        """The map (S, S); all 0 where no box is left."""
+        known = self.known
+        objects, _ = self._find([(self.wording.thing, "")], 1 / known.objects)
+        largest = measure_boxes(objects).max().item() if len(objects) else 1.0
+        places, scores = self._find(self.wording.defects, largest * known.area)
+        masks = self.image.new_zeros(0, *self.image.shape[1:], dtype=torch.bool)
+        if not len(places):
+            return combine_masks(masks, scores)
+        saliency = self._compute_saliency(objects)
+        weighed = scores[:0]
+        parts = self.models.segmenter.refine(self._encoded, places)
+        for found, part in zip(parts, torch.split(scores, CHUNK), strict=True):
+            joined = torch.cat([weighed, rescore(found, part, saliency, self.settings.strength)])
+            best = joined.argsort(descending=True, stable=True)[: known.masks]
+            masks, weighed = torch.cat([masks, found])[best], joined[best]
+        return combine_masks(masks, weighed)
+
+    @property
+    def seen(self) -> Tensor:
+        """The image as SAM and the saliency network get it."""
+        return self.image.flip(0) if self.settings.swapped_channels else self.image
+
+    @cached_property
+    def _encoded(self) -> Encoded:
+        """What SAM sees; the image goes through its large tower once."""
+        return self.models.segmenter.encode(self.seen)
+
+    def _find(self, captions: Sequence[tuple[str, str]], limit: float) -> tuple[Tensor, Tensor]:
+        """Places (n, 4) and scores (n,) of all captions' boxes that `select_boxes` leaves."""
+        settings, detector = self.settings, self.models.detector
+        kept = []
+        for caption, name in captions:
+            found = detector.find(
+                self.image, caption, settings.box_threshold, settings.text_threshold
+            )
+            object_name = name if settings.raw_names else detector.respell(name)
+            kept.append(select_boxes(found, limit, object_name))
+        places, scores = zip(*kept, strict=True)
+        return torch.cat(places), torch.cat(scores)
+
+    def _compute_saliency(self, objects: Tensor) -> Tensor:
+        """Saliency (S, S), 0 to 1, given the objects' boxes (n, 4).
+
+        With fewer than two objects found there are no others to compare with, and the image is
+        compared with itself; the published code fails there.
+        """
+        settings, size = self.settings, self.image.shape[1:]
+        saliency = None
+        if self.known.objects > 1 and len(objects) > 1:
+            features = compute_features(self.models.network, self.seen, settings.group_side)
+            masks = torch.cat(
+                [
+                    F.interpolate(part[None].float(), size=features.shape[1:])[0] > 0
+                    for part in self.models.segmenter.refine(self._encoded, objects)
+                ]
+            )  # (n, h, w)
+            masks = masks[masks.any(dim=(1, 2))]
+            if len(masks) > 1:
+                saliency = compute_group_saliency(features, masks)
+        if saliency is None:
+            features = compute_features(self.models.network, self.seen, settings.saliency_side)
+            saliency = compute_self_saliency(features, settings.largest)
+        return F.interpolate(saliency[None, None], size=size, mode="bilinear")[0, 0]

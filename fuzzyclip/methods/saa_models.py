@@ -1,0 +1,295 @@
+"""The frozen models of SAA+: GroundingDINO finds boxes, SAM refines them, a ResNet sees saliency.
+
+All are read from the local disk; nothing is ever downloaded. `transformers` is imported here alone.
+
+Shapes: n boxes, S image size.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from fuzzyclip.clip.weights import read_state_dict
+from fuzzyclip.methods.saa_parts import Boxes
+
+#: Boxes that SAM refines at a time, 64 MB of mask logits at 1024 pixels.
+CHUNK = 16
+#: Layers of the ResNet's last stage and classifier, which saliency does not read.
+UNREAD = ("layer4.", "fc.")
+
+
+class SaaModelError(ValueError):
+    """A model of SAA+ is missing or of another kind, or `transformers` is not installed."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One model that is read from a folder.
+
+    Attributes:
+        setting: that names the folder.
+        title: of the model.
+        kind: `model_type` in the folder's config.json.
+        source: where it is to be had.
+        classes: of the model and its processor in `transformers`.
+    """
+
+    setting: str
+    title: str
+    kind: str
+    source: str
+    classes: tuple[str, str]
+
+
+DETECTOR = Part(
+    "detector_folder",
+    "GroundingDINO",
+    "grounding-dino",
+    "IDEA-Research/grounding-dino-tiny (Swin-T, as published)",
+    ("GroundingDinoForObjectDetection", "GroundingDinoProcessor"),
+)
+SEGMENTER = Part(
+    "segmenter_folder",
+    "SAM",
+    "sam",
+    "facebook/sam-vit-huge (ViT-H, as published; sam-vit-base is seven times smaller)",
+    ("SamModel", "SamProcessor"),
+)
+
+
+@dataclass(frozen=True)
+class Detector:
+    """GroundingDINO and its processor."""
+
+    model: Any
+    processor: Any
+
+    def respell(self, name: str) -> str:
+        """A name as it stands in phrases: cut into the tokenizer's pieces and joined again."""
+        tokenizer = self.processor.tokenizer
+        ids = tokenizer(name.lower(), add_special_tokens=False)["input_ids"]
+        return str(tokenizer.decode(ids))
+
+    @torch.no_grad()
+    def find(
+        self, image: Tensor, caption: str, box_threshold: float, text_threshold: float
+    ) -> Boxes:
+        """Boxes of what a caption names.
+
+        Args:
+            image: (3, S, S), 0 to 1.
+            caption: phrases that end in full stops; one is added at the end where there is none.
+            box_threshold: a box stays if its best token is above.
+            text_threshold: tokens above make up its phrase.
+
+        Raises:
+            ValueError: the caption is longer than the model reads; it would be cut silently.
+        """
+        text = caption.lower().strip()
+        inputs = self.processor(
+            images=image.cpu(),
+            text=text if text.endswith(".") else text + ".",
+            do_rescale=False,
+            return_tensors="pt",
+        ).to(image.device)
+        length, most = inputs["input_ids"].shape[1], self.model.config.max_text_len
+        if length > most:
+            raise ValueError(f"caption of {length} tokens does not fit {most}: {caption!r}")
+        found = self.processor.post_process_grounded_object_detection(
+            self.model(**inputs),
+            inputs["input_ids"],
+            threshold=box_threshold,
+            text_threshold=text_threshold,
+        )[0]
+        return Boxes(found["boxes"], found["scores"], found["text_labels"])
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image as SAM sees it.
+
+    Attributes:
+        embedding: of the whole image.
+        image_size: its height and width.
+        input_size: those it was resized to, before padding.
+    """
+
+    embedding: Tensor
+    image_size: tuple[int, int]
+    input_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """SAM and its processor."""
+
+    model: Any
+    processor: Any
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> Encoded:
+        """An image, (3, S, S) from 0 to 1, for any number of boxes."""
+        inputs = self.processor(images=image.cpu(), do_rescale=False, return_tensors="pt")
+        sizes = (inputs[name][0].tolist() for name in ("original_sizes", "reshaped_input_sizes"))
+        pixels = inputs["pixel_values"].to(image.device)
+        return Encoded(self.model.get_image_embeddings(pixels), *map(tuple, sizes))
+
+    @torch.no_grad()
+    def refine(self, encoded: Encoded, places: Tensor) -> Iterator[Tensor]:
+        """Masks of what stands in boxes, bool, (up to `CHUNK`, S, S) at a time.
+
+        Args:
+            encoded: the image.
+            places: (n, 4), see `Boxes`.
+        """
+        height, width = encoded.input_size
+        boxes = places * places.new_tensor([width, height, width, height])
+        for part in torch.split(boxes, CHUNK):
+            logits = self.model(
+                image_embeddings=encoded.embedding, input_boxes=part[None], multimask_output=False
+            ).pred_masks[0]  # (n, 1, side / 4, side / 4)
+            masks = self.processor.post_process_masks(
+                [logits], [encoded.image_size], [encoded.input_size]
+            )[0]
+            yield masks[:, 0]
+
+
+@dataclass(frozen=True)
+class Models:
+    """All that SAA+ looks with, frozen, on one device."""
+
+    detector: Detector
+    segmenter: Segmenter
+    network: nn.Module
+
+
+@lru_cache(maxsize=1)
+def load_models(
+    detector_folder: str,
+    segmenter_folder: str,
+    saliency_weights: str,
+    saliency_seed: int | None,
+    device: torch.device,
+) -> Models:
+    """Read the models; the last ones stay in memory, for categories follow one another.
+
+    Args:
+        detector_folder: GroundingDINO, as `save_pretrained` writes it and its processor.
+        segmenter_folder: SAM, likewise.
+        saliency_weights: see `load_network`.
+        saliency_seed: likewise.
+        device: where they live.
+
+    Raises:
+        SaaModelError: see `read_part` and `load_network`.
+    """
+    detector = Detector(*read_part(DETECTOR, detector_folder, device))
+    segmenter = Segmenter(*read_part(SEGMENTER, segmenter_folder, device))
+    return Models(detector, segmenter, load_network(saliency_weights, saliency_seed).to(device))
+
+
+def read_part(part: Part, folder: str, device: torch.device) -> tuple[Any, Any]:
+    """A model, frozen, and its processor, from a folder.
+
+    Raises:
+        SaaModelError: `transformers` is not installed, or the folder is missing, holds another
+            model, or lacks weights.
+    """
+    transformers = _import_transformers()
+    path = Path(folder).expanduser()
+    _check_kind(part, folder, path)
+    model_class, processor_class = (getattr(transformers, name) for name in part.classes)
+    try:
+        model, report = model_class.from_pretrained(
+            path, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        processor = processor_class.from_pretrained(path, local_files_only=True)
+    except Exception as error:
+        raise SaaModelError(
+            f"{part.setting}: {path} can not be read as {part.title} ({error}). {_advise(part)}"
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise SaaModelError(
+            f"{part.setting}: the weights in {path} lack {len(missing)} of {part.title}'s tensors "
+            f"({missing[0]}, ...). {_advise(part)}"
+        )
+    return model.eval().requires_grad_(False).to(device), processor
+
+
+def load_network(weights: str, seed: int | None) -> nn.Module:
+    """WideResNet-50-2 up to its third stage: an image to maps of 256, 512 and 1024 channels.
+
+    Args:
+        weights: file of timm's or torchvision's ImageNet weights; empty for random ones.
+        seed: of random weights; saliency then means nothing, it is for tests.
+
+    Raises:
+        SaaModelError: there is neither, or the weights are of another model.
+    """
+    if not weights and seed is None:
+        raise SaaModelError(
+            "saliency_weights: SAA+ needs a file of WideResNet-50-2's ImageNet weights. Get "
+            "model.safetensors of timm/wide_resnet50_2.racm_in1k from huggingface.co and give its "
+            "path (or, for tests, a saliency_seed for random weights)"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed or 0)
+        network: nn.Module = timm.create_model(
+            "wide_resnet50_2", pretrained=False, features_only=True, out_indices=(1, 2, 3)
+        )
+    if weights:
+        state = read_state_dict(Path(weights).expanduser())
+        read = {name: state[name] for name in state if not name.startswith(UNREAD)}
+        try:
+            network.load_state_dict(read)
+        except RuntimeError as error:
+            raise SaaModelError(
+                f"saliency_weights: {weights} are not of timm's wide_resnet50_2: {error}"
+            ) from error
+    return network.eval().requires_grad_(False)
+
+
+def _import_transformers() -> Any:
+    try:
+        return import_module("transformers")
+    except ImportError as error:
+        raise SaaModelError(
+            f"SAA+ takes GroundingDINO and SAM from transformers, which is not installed or broken "
+            f"({error}): pip install 'fuzzyclip[saa]'"
+        ) from error
+
+
+def _check_kind(part: Part, folder: str, path: Path) -> None:
+    """Refuse a folder without a model, and another model's.
+
+    Raises:
+        SaaModelError: see above.
+    """
+    if not folder:
+        raise SaaModelError(f"{part.setting}: SAA+ needs {part.title}. {_advise(part)}")
+    try:
+        kind = json.loads((path / "config.json").read_text()).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise SaaModelError(
+            f"{part.setting}: {path} has no readable config.json ({error}). {_advise(part)}"
+        ) from error
+    if kind != part.kind:
+        raise SaaModelError(
+            f"{part.setting}: {path} holds a model of type {kind!r}, not {part.title}. "
+            f"{_advise(part)}"
+        )
+
+
+def _advise(part: Part) -> str:
+    return (
+        f"Get all files of {part.source} from huggingface.co (config.json, model.safetensors and "
+        f"the processor's), put them into one folder and give its path as {part.setting}"
+    )
