@@ -43,7 +43,7 @@ Rate = Annotated[
     ),
 ]
 Out = Annotated[
-    Path | None, typer.Option(help="Write a changed copy of the model here. [default: change it]")
+    Path | None, typer.Option(help="Write a changed copy of the model here. (default: change it)")
 ]
 
 

@@ -16,7 +16,7 @@ data = typer.Typer(no_args_is_help=True, help="Datasets: what there is, getting 
 Name = Annotated[str, typer.Argument(help="Dataset id, as `fuzzyclip data list` shows it.")]
 Protocol = Annotated[
     str | None,
-    typer.Option(help="Test split; see `fuzzyclip data show NAME`. [default: its first]"),
+    typer.Option(help="Test split; see `fuzzyclip data show NAME`. (default: its first)"),
 ]
 Categories = Annotated[
     list[str] | None, typer.Option("--category", help="Only this one; may be repeated.")

@@ -12,7 +12,7 @@ def doctor(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of datasets. [default: data/raw, if it is there]"),
+        typer.Option(help="Folder of datasets. (default: data/raw, if it is there)"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:

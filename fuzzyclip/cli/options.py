@@ -37,7 +37,7 @@ Tile = Annotated[
 ]
 Overlap = Annotated[
     int | None,
-    typer.Option(min=0, help="Pixels that neighbouring tiles share. [default: a quarter]"),
+    typer.Option(min=0, help="Pixels that neighbouring tiles share. (default: a quarter)"),
 ]
 Reference = Annotated[
     list[str] | None,
@@ -47,14 +47,14 @@ Reference = Annotated[
     ),
 ]
 MaxPixels = Annotated[
-    int | None, typer.Option(min=1, help="Refuse larger images. [default: 178956970]")
+    int | None, typer.Option(min=1, help="Refuse larger images. (default: 178956970)")
 ]
 White = Annotated[
     int | None,
     typer.Option(
         min=1,
         help="Value shown as white in images of more than 8 bits: 4095 for 12 bits stored in 16. "
-        "[default: the largest of their type]",
+        "(default: the largest of their type)",
     ),
 ]
 

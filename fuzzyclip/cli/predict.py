@@ -57,7 +57,7 @@ Save = Annotated[
     list[Kind] | None,
     typer.Option(
         help="What to write an image (may be repeated): overlay, map (16-bit PNG), npy (float32), "
-        "mask. [default: overlay, map, mask]"
+        "mask. (default: overlay, map, mask)"
     ),
 ]
 ScaleOption = Annotated[
