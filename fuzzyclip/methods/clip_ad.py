@@ -29,7 +29,7 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise, project_tokens
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.efa import LOGIT_SCALE, Heads, add_map
-from fuzzyclip.methods.clip_ad_text import DENSITIES, Density, encode_representatives
+from fuzzyclip.methods.clip_ad_text import USUAL, Density, encode_representatives
 from fuzzyclip.methods.clip_surgery import compute_surgery, upsample_patches
 from fuzzyclip.methods.interface import FeatureKind, TrainingSet
 from fuzzyclip.methods.vv import Stream, run_paths
@@ -47,7 +47,7 @@ class ClipAd:
 
     Attributes:
         trained: SDP+ (its defaults are the published ones) or, untrained, SDP.
-        train_density: of the auxiliary set's prompts, see `DENSITIES`.
+        train_density: of the auxiliary set's prompts, see `USUAL` and `WIDE`.
         test_density: of the tested set's prompts. Published per tested set, which is a choice made
             on test data; the default is the one that the code has for unnamed sets.
         stages: see `plan_staged`.
@@ -66,8 +66,8 @@ class ClipAd:
     """
 
     trained: bool = True
-    train_density: Density = DENSITIES["mvtec"]
-    test_density: Density = DENSITIES["mvtec"]
+    train_density: Density = USUAL
+    test_density: Density = USUAL
     stages: int = STAGES
     late_taps: bool = False
     sigma: float = 8.0

@@ -51,8 +51,10 @@ class Density:
             raise ValueError(f"{self}: eps must be positive and min_samples at least 1")
 
 
-#: The published code's choices by data set; all others have MVTec's. VisA's joins all prompts.
-DENSITIES = {"mvtec": Density(), "visa": Density(1.5, 25)}
+#: The published code's choice for MVTec AD and for all others but VisA.
+USUAL = Density()
+#: Its choice for VisA, which joins all prompts.
+WIDE = Density(1.5, 25)
 
 
 def encode_representatives(encode: NameEncoder, name: str, density: Density) -> Tensor:
