@@ -15,14 +15,14 @@ from math import inf
 import torch
 from torch import Tensor
 
-from fuzzyclip.alignment import compute_alignment_losses
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.efa import Heads
+from fuzzyclip.methods.aligned import align_heads
 from fuzzyclip.methods.interface import FeatureKind, TrainingSet
 from fuzzyclip.methods.kinds import TOKENS
 from fuzzyclip.scoring import Scorer, build_trained
 from fuzzyclip.trained import load_heads
-from fuzzyclip.training import CurveRow, train
+from fuzzyclip.training import CurveRow
 
 #: What the stored tensors' names begin with.
 PREFIX = "heads."
@@ -97,21 +97,12 @@ class AprilGan:
         heads = Heads(len(backbone.blocks), backbone.vision_width, backbone.embed_dim)
         heads.to(backbone.device)
 
-        def load(rows: Sequence[int], epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-            del epoch  # nothing is drawn but the order
-            prompts = texts[[places[row] for row in rows]]  # (B, D, 2)
-            masks = images.load_masks(rows).to(backbone.device).float()
-            return images.load_tokens(rows), masks, prompts
-
-        def compute_losses(batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
-            tokens, masks, prompts = batch
-            return compute_alignment_losses(heads, tokens, masks, prompts, backbone.grid)
-
-        curve = train(
+        curve = align_heads(
+            backbone,
             heads,
-            load,
-            compute_losses,
-            count=len(images.names),
+            images,
+            images.load_tokens,
+            lambda rows: texts[[places[row] for row in rows]],  # (B, D, 2)
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,

@@ -15,7 +15,7 @@ Shapes: B images, T stages, P patches, N = 1 + P tokens, W vision width, D embed
 size.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,18 +24,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fuzzyclip.alignment import compute_alignment_losses
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise, project_tokens
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.efa import LOGIT_SCALE, Heads, add_map
+from fuzzyclip.methods.aligned import align_heads
 from fuzzyclip.methods.clip_ad_text import USUAL, Density, encode_representatives
 from fuzzyclip.methods.clip_surgery import compute_surgery, upsample_patches
 from fuzzyclip.methods.interface import FeatureKind, TrainingSet
 from fuzzyclip.methods.vv import Stream, run_paths
 from fuzzyclip.rpl import compute_image_score
 from fuzzyclip.scoring import Scorer
-from fuzzyclip.training import train
 
 #: Parts that the tower is cut into.
 STAGES = 4
@@ -116,21 +115,12 @@ class ClipAd:
         torch.manual_seed(seed)
         heads = self._make_heads(backbone)
 
-        def load(rows: Sequence[int], epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-            del epoch
-            original = images.load_tokens(rows).chunk(2, dim=1)[1][:, :, 1:]  # (B, T, P, W)
-            masks = images.load_masks(rows).to(backbone.device).float()
-            text = torch.stack([texts[images.names[row]] for row in rows])  # (B, D, 2)
-            return original, masks, text
-
-        def compute_losses(batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
-            return compute_alignment_losses(heads, *batch, backbone.grid)
-
-        train(
+        align_heads(
+            backbone,
             heads,
-            load,
-            compute_losses,
-            count=len(images.names),
+            images,
+            lambda rows: images.load_tokens(rows).chunk(2, dim=1)[1][:, :, 1:],  # (B, T, P, W)
+            lambda rows: torch.stack([texts[images.names[row]] for row in rows]),  # (B, D, 2)
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
