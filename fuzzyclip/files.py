@@ -5,8 +5,11 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def compute_sha256(path: Path) -> str:
@@ -36,3 +39,8 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Indented JSON, keys in the given order, a final newline."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, frame: "pd.DataFrame", numbers: str = "%.4f") -> None:
+    """A table without its index; fractions in the format `numbers`."""
+    write_text(path, frame.to_csv(index=False, float_format=numbers, lineterminator="\n"))

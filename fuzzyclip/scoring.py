@@ -36,6 +36,9 @@ TEST_PROMPTS = {
     "object": ("object", False, ""),  # Table 4's abstract prompt
 }
 
+#: See `Scorer.combine`.
+Combine = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
+
 
 @dataclass(frozen=True)
 class Scorer:
@@ -47,6 +50,9 @@ class Scorer:
         compute_score: (B, D) unit class features to (B,).
         compute_weights: (B, D) unit class features to cluster weights (B, K), where there are any.
         memory: tokens of good parts, where there are any.
+        combine: image scores (N,) and peaks (N,), see `Scores`, of all images of a category to
+            their scores (N,). It is applied by whoever holds all of them, not by `score_batch`;
+            None where an image is judged alone.
     """
 
     prompt: str
@@ -54,13 +60,22 @@ class Scorer:
     compute_score: Callable[[Tensor], Tensor]
     compute_weights: Callable[[Tensor], Tensor] | None = None
     memory: NormalMemory | None = None
+    combine: Combine | None = None
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a scorer gives for N images: maps (N, S, S), image scores (N,), weights (N, K)."""
+    """What a scorer gives for N images.
+
+    Attributes:
+        maps: (N, S, S), smoothed.
+        peaks: (N,), the largest value of each map.
+        image_scores: (N,).
+        weights: (N, K), where there are any.
+    """
 
     maps: NDArray[np.float32]
+    peaks: NDArray[np.float32]
     image_scores: NDArray[np.float32]
     weights: NDArray[np.float32] | None
 
@@ -173,8 +188,10 @@ def score_batch(
         far = scorer.memory.compute_map(patch_tokens)  # (B, S, S)
         maps, image_scores = scorer.memory.join(maps, image_scores, far)
     weigh = scorer.compute_weights
+    smoothed = smooth(maps.cpu().numpy(), sigma)
     return Scores(
-        maps=smooth(maps.cpu().numpy(), sigma),
+        maps=smoothed,
+        peaks=smoothed.max(axis=(1, 2)),
         image_scores=image_scores.cpu().numpy(),
         weights=None if weigh is None else weigh(embeds).cpu().numpy(),
     )
@@ -185,6 +202,7 @@ def join_scores(batches: Sequence[Scores]) -> Scores:
     weights = [one.weights for one in batches if one.weights is not None]
     return Scores(
         maps=np.concatenate([one.maps for one in batches]),
+        peaks=np.concatenate([one.peaks for one in batches]),
         image_scores=np.concatenate([one.image_scores for one in batches]),
         weights=np.concatenate(weights) if weights else None,
     )

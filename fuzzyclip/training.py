@@ -1,7 +1,7 @@
-"""One training loop for EFA's layers and RPL's prompts: seeded, resumable, quiet off a terminal."""
+"""One training loop for all that is trained: seeded, resumable, quiet off a terminal."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,8 @@ Batch = TypeVar("Batch")
 Load = Callable[[Sequence[int], int], Batch]
 #: `compute_losses(batch)` gives named losses; "loss" is what is minimised.
 ComputeLosses = Callable[[Batch], dict[str, Tensor]]
+#: `make_optimizer(parameters, learning_rate)`.
+MakeOptimizer = Callable[[Iterator[nn.Parameter], float], torch.optim.Optimizer]
 #: One step of a training curve: epoch and step from 1, and the losses.
 CurveRow = dict[str, float]
 
@@ -36,6 +38,11 @@ def plan_batches(count: int, epochs: int, batch_size: int, seed: int) -> list[li
     return plan
 
 
+def make_adam(parameters: Iterator[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+    """Adam without weight decay."""
+    return torch.optim.Adam(parameters, lr=learning_rate, betas=BETAS)
+
+
 def train(
     module: nn.Module,
     load: Load[Batch],
@@ -46,11 +53,13 @@ def train(
     batch_size: int,
     learning_rate: float,
     seed: int,
+    make_optimizer: MakeOptimizer = make_adam,
+    rate: Callable[[int], float] | None = None,
     checkpoint: Path | None = None,
     after_epoch: Callable[[int], None] | None = None,
     description: str = "training",
 ) -> list[CurveRow]:
-    """Train `module` in place with Adam and return its curve.
+    """Train `module` in place and return its curve.
 
     Args:
         module: its parameters that require a gradient are trained.
@@ -59,15 +68,17 @@ def train(
         count: number of training rows.
         epochs: passes over them; the last state is kept, none is chosen on test data.
         batch_size: rows a step; the last batch of an epoch may be smaller.
-        learning_rate: Adam's, constant, without weight decay.
+        learning_rate: of the optimizer.
         seed: of the order of rows.
+        make_optimizer: see `MakeOptimizer`.
+        rate: number of an epoch, from 1, to its learning rate; None keeps `learning_rate`.
         checkpoint: written about once a minute and read first, so that a killed run goes on where
             it was, with the same result. Its name must change with everything that changes the
             result. The caller removes it.
         after_epoch: called with the number of each epoch, from 1, when it has ended.
         description: of the progress bar.
     """
-    optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, betas=BETAS)
+    optimizer = make_optimizer(module.parameters(), learning_rate)
     curve: list[CurveRow] = []
     if checkpoint is not None and checkpoint.is_file():
         curve = _restore(checkpoint, module, optimizer)
@@ -78,6 +89,9 @@ def train(
     batches = prefetch(lambda step: load(step[1], step[0]), left, ahead=1)
     progress = tqdm(left, desc=description, unit="step", disable=None)
     for step, ((epoch, _), batch) in enumerate(zip(progress, batches, strict=True), len(curve) + 1):
+        if rate is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = rate(epoch)
         losses = compute_losses(batch)
         optimizer.zero_grad()
         losses["loss"].backward()  # type: ignore[no-untyped-call]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.encoding import encode_images
+from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.clip.pixels import load_pixels
 from fuzzyclip.memory import release_memory
 from fuzzyclip.metrics.exact import METRICS, compute_image_metrics
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Category:
-    """A category of a dataset: its index rows, their stored features, and the frozen CLIP."""
+    """A category of a dataset: its index rows, their features of a kind, and the frozen CLIP."""
 
     dataset: str
     name: str
@@ -60,6 +60,7 @@ class Category:
     features: CategoryFeatures
     backbone: Backbone
     workers: int = 1
+    kind: FeatureKind = TOKENS
 
     @property
     def has_masks(self) -> bool:
@@ -80,7 +81,7 @@ class Category:
             return self.features.read_tokens(places, self.backbone.device)
         images = [Path(path) for path in self.rows["image_path"].iloc[list(places)]]
         pixels = load_pixels(images, self.backbone, self.workers)
-        return encode_images(self.backbone, pixels)[1]
+        return self.kind.encode(self.backbone, pixels)[1]
 
     def _read(self, first: int) -> Batch:
         stop = min(first + BATCH, len(self.rows))
@@ -97,7 +98,7 @@ class CategoryResult:
         table: a line for each row of the tables: metrics in percent.
         listing: a line for each image: its scores by every row, and its cluster weights.
         bounds: a line for each row and pixel metric that is an estimate.
-        summaries: of FuzzyCLIP's maps, for a bootstrap over images; None without masks.
+        summaries: of the kept row's maps, for a bootstrap over images; None without masks.
     """
 
     table: list[dict[str, Any]]
@@ -109,24 +110,29 @@ class CategoryResult:
 def evaluate_category(
     category: Category,
     scorers: Mapping[str, Scorer],
-    overlays: Overlays,
+    overlays: Overlays | None = None,
     *,
     exact: bool,
     sigma: float,
+    kept_row: str = TRAINED,
 ) -> CategoryResult:
     """Every row of the tables on one category.
 
     Args:
         category: what is evaluated.
-        scorers: by row, `TRAINED` among them.
-        overlays: takes what pictures are made of.
+        scorers: by row.
+        overlays: takes what pictures are made of, if there are to be any.
         exact: whether pixel metrics are exact; else they stream, see `metrics.pixel_meters`.
         sigma: Gaussian smoothing of maps in pixels.
+        kept_row: of which overlays and summaries are made.
     """
     with ExitStack() as stack:
-        pixels = PixelSide(stack, category, scorers, exact) if category.has_masks else None
+        pixels = (
+            PixelSide(stack, category, scorers, exact, kept_row) if category.has_masks else None
+        )
         kept: dict[str, list[Scores]] = {name: [] for name in scorers}
-        overlays.start(category.rows)
+        if overlays is not None:
+            overlays.start(category.rows)
         for batch in category.iterate():
             for name, scorer in scorers.items():
                 scores = score_batch(
@@ -134,12 +140,12 @@ def evaluate_category(
                 )
                 if pixels is not None and batch.masks is not None:
                     pixels.add(name, scores.maps, batch.masks)
-                if name == TRAINED:
+                if name == kept_row and overlays is not None:
                     overlays.take(batch.first, scores.maps, batch.masks)
                 # a copy: an empty view would keep the maps alive
                 kept[name].append(replace(scores, maps=scores.maps[:0].copy()))
             release_memory()
-        joined = {name: join_scores(batches) for name, batches in kept.items()}
+        joined = {name: finish_scores(scorers[name], kept[name]) for name in scorers}
         found = {name: pixels.compute(name) if pixels else PixelResult() for name in scorers}
         summaries = pixels.summarise() if pixels else None
     table = [
@@ -156,23 +162,36 @@ def evaluate_category(
     return CategoryResult(table, list_images(category.rows, joined), bounds, summaries)
 
 
+def finish_scores(scorer: Scorer, batches: Sequence[Scores]) -> Scores:
+    """Scores of all images, judged together where a method does so."""
+    scores = join_scores(batches)
+    if scorer.combine is None:
+        return scores
+    return replace(scores, image_scores=scorer.combine(scores.image_scores, scores.peaks))
+
+
 class PixelSide:
-    """Maps on their way to pixel metrics: a meter for each row, FuzzyCLIP's maps on disk."""
+    """Maps on their way to pixel metrics: a meter for each row, one row's maps on disk."""
 
     def __init__(
-        self, stack: ExitStack, category: Category, scorers: Mapping[str, Scorer], exact: bool
+        self,
+        stack: ExitStack,
+        category: Category,
+        scorers: Mapping[str, Scorer],
+        exact: bool,
+        kept_row: str,
     ) -> None:
         """Open what is needed; the stack closes it."""
-        self.category = category
+        self.category, self.kept_row = category, kept_row
         paths.SCRATCH.mkdir(parents=True, exist_ok=True)
 
         def open_file(name: str) -> MapFile:
             path = paths.SCRATCH / f"maps-{category.dataset}-{category.name}-{name}"
             return stack.enter_context(MapFile(path, category.backbone.image_size))
 
-        self.trained = open_file(TRAINED)
+        self.kept = open_file(kept_row)
         self.meters: dict[str, PixelMeter] = {
-            name: ExactMeter(self.trained if name == TRAINED else open_file(name))
+            name: ExactMeter(self.kept if name == kept_row else open_file(name))
             if exact
             else StreamingMeter()
             for name in scorers
@@ -182,20 +201,20 @@ class PixelSide:
         """Maps (B, S, S) of a row."""
         meter = self.meters[name]
         meter.add(maps, masks)
-        if name == TRAINED and isinstance(meter, StreamingMeter):
-            self.trained.append(maps)
+        if name == self.kept_row and isinstance(meter, StreamingMeter):
+            self.kept.append(maps)
 
     def compute(self, name: str) -> PixelResult:
         """Pixel metrics of a row."""
         return self.meters[name].compute()
 
     def summarise(self) -> PixelSummaries:
-        """What a bootstrap needs of FuzzyCLIP's maps, read back from the disk."""
-        images, meter = self.category.rows["image_path"].tolist(), self.meters[TRAINED]
+        """What a bootstrap needs of the kept maps, read back from the disk."""
+        images, meter = self.category.rows["image_path"].tolist(), self.meters[self.kept_row]
         if not isinstance(meter, StreamingMeter):
-            return summarise_pixels(self.trained.view_all(), self.category.load_masks(), images)
+            return summarise_pixels(self.kept.view_all(), self.category.load_masks(), images)
         masks = (self.category.load_masks(row, row + 1)[0] for row in range(len(images)))
-        pairs = zip(self.trained, masks, strict=True)
+        pairs = zip(self.kept, masks, strict=True)
         return summarise_stream(pairs, images, choose_thresholds(meter.histogram))
 
 

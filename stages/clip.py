@@ -1,4 +1,4 @@
-"""The run's frozen CLIP, built from the parameters that the stages share."""
+"""Frozen CLIPs, built from the parameters that the stages share."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,14 +16,14 @@ from stages.schema import Params
 CLIP_PARAMS = ("backbone", "backbones.${backbone}")
 
 
-def load_clip(params: Params) -> Backbone:
-    """The backbone named by `backbone`."""
-    return prepare_clip(params)()
+def load_clip(params: Params, name: str | None = None) -> Backbone:
+    """The backbone named by `backbone`, or another key of `backbones`."""
+    return prepare_clip(params, name)()
 
 
-def prepare_clip(params: Params) -> Callable[[], Backbone]:
+def prepare_clip(params: Params, name: str | None = None) -> Callable[[], Backbone]:
     """`load_clip` without its parameters, to be called in another process, in any folder."""
-    chosen = params.backbones[params.backbone]
+    chosen = params.backbones[params.backbone if name is None else name]
     return partial(
         load_backbone,
         _make_absolute(chosen.model),

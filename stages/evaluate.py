@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.datasets.index_file import read_info
-from fuzzyclip.files import write_json, write_text
+from fuzzyclip.files import write_csv, write_json
 from fuzzyclip.metrics.exact import METRICS, average_categories
 from fuzzyclip.metrics.summaries import write_summaries
 from fuzzyclip.rows import TRAINED
@@ -112,8 +112,7 @@ def write_results(key: str, results: Sequence[CategoryResult], overlays: Overlay
     """All files of the stage; numbers with four decimals, so that they compare as text."""
     table = [line for result in results for line in result.table]
     columns = ["row", "category", "good", "bad", *METRICS, "prompt"]
-    text = write_csv(pd.DataFrame(table).reindex(columns=columns), "%.4f")
-    write_text(paths.category_metrics(key), text)
+    write_csv(paths.category_metrics(key), pd.DataFrame(table).reindex(columns=columns))
     own = {
         str(line["category"]): {metric: line[metric] for metric in METRICS if metric in line}
         for line in table
@@ -124,16 +123,10 @@ def write_results(key: str, results: Sequence[CategoryResult], overlays: Overlay
     folder = paths.results(key)
     # Nine digits bring a float32 back exactly: rounded scores would tie where they did not.
     scores = pd.concat([result.listing for result in results])
-    write_text(folder / "scores.csv", write_csv(scores, "%.9g"))
+    write_csv(folder / "scores.csv", scores, "%.9g")
     if bounds := [line for result in results for line in result.bounds]:
-        write_text(paths.bounds(key), write_csv(pd.DataFrame(bounds), "%.6f"))
+        write_csv(paths.bounds(key), pd.DataFrame(bounds), "%.6f")
     overlays.write(folder / "overlays.safetensors")
-
-
-def write_csv(frame: pd.DataFrame, numbers: str) -> str:
-    """A table as text with "\\n" line ends."""
-    text: str = frame.to_csv(index=False, float_format=numbers, lineterminator="\n")
-    return text
 
 
 if __name__ == "__main__":

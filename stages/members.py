@@ -1,6 +1,7 @@
 """Reading an auxiliary set: its manifest, its test images and their features."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from fuzzyclip.datasets.index_file import read_index
 from fuzzyclip.store.features import CategoryFeatures, open_category
 from fuzzyclip.store.shards import compute_identity
 from stages import paths
+
+#: Dataset, category and `mask_above` to index rows and features, as `open_dataset` gives them.
+Open = Callable[[str, str, int], tuple[pd.DataFrame, CategoryFeatures]]
 
 
 @dataclass(frozen=True)
@@ -48,33 +52,48 @@ def read_manifest(name: str) -> dict[str, Any]:
     return manifest
 
 
-def open_dataset(
-    dataset: str, category: str, backbone: Backbone, mask_above: int
-) -> tuple[pd.DataFrame, CategoryFeatures]:
-    """Test rows of a category and their features.
+def read_test_rows(dataset: str, category: str, mask_above: int) -> pd.DataFrame:
+    """Index rows of a category's test images.
 
-    The rows' paths are relative to the pipeline's folder; `mask_above` becomes a column.
+    Their paths are relative to the pipeline's folder; `mask_above` becomes a column.
     """
     frame = read_index(paths.index(dataset))
     rows = frame[(frame["split"] == "test") & (frame["category"] == category)].copy()
-    identity = compute_identity(backbone, list(rows["sha256"]))
-    features = open_category(paths.features(dataset) / category, identity)
     root = paths.raw(dataset).as_posix()
     rows["image_path"] = [f"{root}/{path}" for path in rows["image_path"]]
     rows["mask_path"] = [f"{root}/{path}" if path else "" for path in rows["mask_path"]]
-    return rows.assign(mask_above=mask_above).reset_index(drop=True), features
+    return rows.assign(mask_above=mask_above).reset_index(drop=True)
 
 
-def open_auxiliary(name: str, backbone: Backbone) -> AuxiliarySet:
-    """All test images of an auxiliary set."""
+def open_dataset(
+    dataset: str, category: str, backbone: Backbone, mask_above: int
+) -> tuple[pd.DataFrame, CategoryFeatures]:
+    """Test rows of a category and their patch tokens."""
+    rows = read_test_rows(dataset, category, mask_above)
+    identity = compute_identity(backbone, list(rows["sha256"]))
+    return rows, open_category(paths.features(dataset) / category, identity)
+
+
+def open_auxiliary(name: str, backbone: Backbone, open_one: Open | None = None) -> AuxiliarySet:
+    """All test images of an auxiliary set.
+
+    Args:
+        name: of the set.
+        backbone: the frozen CLIP.
+        open_one: opens a category in place of `open_dataset`.
+    """
     manifest = read_manifest(name)
     frames, features = [], {}
     for member in manifest["members"]:
         for category in member["categories"]:
-            rows, stored = open_dataset(
-                member["dataset"], category["category"], backbone, member["mask_above"]
+            place = member["dataset"], category["category"]
+            above = member["mask_above"]
+            rows, stored = (
+                open_dataset(*place, backbone, above)
+                if open_one is None
+                else open_one(*place, above)
             )
-            key = f"{member['dataset']}/{category['category']}"
+            key = "/".join(place)
             frames.append(rows.assign(member=key, name=category["prompt"], place=range(len(rows))))
             features[key] = stored
     return AuxiliarySet(manifest["names"], pd.concat(frames, ignore_index=True), features)

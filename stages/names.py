@@ -1,4 +1,4 @@
-"""Names of categories in prompts."""
+"""Names of categories in prompts, and of datasets in tables."""
 
 from typing import Any
 
@@ -26,3 +26,9 @@ def list_prompt_names(info: dict[str, Any], settings: Dataset) -> dict[str, str]
             f"{', '.join(readable)}"
         )
     return {category: given.get(category, category) for category in readable}
+
+
+def name_dataset(key: str, info: dict[str, Any]) -> str:
+    """Title of a dataset in tables; one's own images go by their key."""
+    title: str = info["title"]
+    return key if info["source"] == "own" else title

@@ -18,7 +18,8 @@ from fuzzyclip.tensor_files import read_header
 from stages import paths
 from stages.params import load_params
 from stages.run import run_stage
-from stages.schema import Params, Section
+from stages.schema import Params
+from stages.values import Section
 
 #: Sections of params.yaml that are shown; what decides a dataset stands in its own table.
 SHOWN = (

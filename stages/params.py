@@ -8,7 +8,8 @@ import yaml
 from pydantic import ValidationError
 
 from stages import paths
-from stages.schema import TAGS, Params
+from stages.schema import Params
+from stages.values import TAGS
 
 #: Parameters that decide how work is done or what is permitted, never what comes out: every stage
 #: may read them, none depends on them.

@@ -26,6 +26,12 @@ MOSAICS = SCRATCH / "mosaics"
 TEXTS = SCRATCH / "texts.sqlite"
 #: Seconds and memory of each stage; differs from run to run, so no stage depends on it.
 TIMING = Path("timing")
+#: What the methods of the tables share and leave: features of their kinds, what they learned,
+#: scores of images. Made anew where it is not there.
+BASELINES = Path("baselines")
+METHOD_METRICS = METRICS / "methods"
+METHOD_CODE = METRICS / "method_code"
+METHOD_TABLES = METRICS / "method_tables"
 
 
 def raw(dataset: str) -> Path:
@@ -126,6 +132,36 @@ def gallery(dataset: str) -> Path:
 def summaries(dataset: str, category: str) -> Path:
     """Counts of a category's pixels at thresholds, from FuzzyCLIP's maps; there only with masks."""
     return results(dataset) / "summaries" / f"{category}.safetensors"
+
+
+def method_code(method: str) -> Path:
+    """Digest of the code that makes a method's results."""
+    return METHOD_CODE / f"{method}.json"
+
+
+def method_metrics(method: str, dataset: str) -> Path:
+    """A method's metrics on every category of a dataset, percent."""
+    return METHOD_METRICS / method / f"{dataset}.csv"
+
+
+def method_facts(method: str, dataset: str) -> Path:
+    """How a method's result came about."""
+    return METHOD_METRICS / method / f"{dataset}.json"
+
+
+def method_scores(method: str, dataset: str) -> Path:
+    """A method's image scores."""
+    return BASELINES / "scores" / method / f"{dataset}.csv"
+
+
+def method_tensors(method: str, auxiliary: str, digest: str) -> Path:
+    """What a method learned from an auxiliary set."""
+    return BASELINES / "models" / f"{method}-{auxiliary}-{digest[:16]}.safetensors"
+
+
+def view(kind: str, backbone: str, dataset: str) -> Path:
+    """Features of a kind, one subfolder a category."""
+    return BASELINES / "features" / f"{kind}-{backbone[:16]}" / dataset
 
 
 def timing(stage: str) -> Path:

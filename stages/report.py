@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from safetensors import safe_open
 
-from fuzzyclip.files import write_text
+from fuzzyclip.files import write_csv, write_text
 from fuzzyclip.metrics.exact import METRICS
-from fuzzyclip.paper import PAIRS, TABLES
+from fuzzyclip.paper import TABLES
 from fuzzyclip.pictures import (
     Example,
     draw_bars,
@@ -32,9 +32,11 @@ from fuzzyclip.tables import (
 from fuzzyclip.tensor_files import read_header
 from stages import paths
 from stages.experiments.catalog import collect_printed, read_catalog
+from stages.names import name_dataset
 from stages.params import load_params
 from stages.run import run_stage
 from stages.schema import Params
+from stages.setting import is_paper_setting, list_sample_notes
 
 PARAMS = (
     "backbone",
@@ -45,12 +47,6 @@ PARAMS = (
     "evaluation.shots",
 )
 
-SAMPLE_DATA_NOTE = (
-    "Drawn sample images: a demonstration of the method, not comparable with any published number."
-)
-SAMPLE_CLIP_NOTE = (
-    "The sample CLIP was pretrained on drawings alone: for demonstration, not for inspection."
-)
 PRINTED_NOTE = (
     "The paper's Table 3 heads its image tuples (AUROC, AP); they behave like (AP, AUROC) and "
     "stand as printed. It prints no image F1-max."
@@ -89,30 +85,6 @@ def read_categories(dataset: str) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"category": str, "prompt": str}, keep_default_na=True)
 
 
-def is_paper_setting(
-    params: Params, tested: Mapping[str, Mapping[str, Any]], any_pairs: bool = False
-) -> bool:
-    """Whether the run may stand beside the paper's numbers: its data, backbone and pairs.
-
-    Args:
-        params: of the run.
-        tested: facts of the datasets it was measured on.
-        any_pairs: whether other auxiliary sets than the main tables' will do (Table 6).
-    """
-    clip = params.backbones[params.backbone]
-    pairs = {dataset: name for dataset, name in params.pairs.items() if dataset in PAIRS}
-    papers_pairs = any_pairs or all(PAIRS[dataset] == name for dataset, name in pairs.items())
-    return (
-        params.data.source == "official"
-        and clip.model in ("ViT-L-14-336", "ViT-L-14-336-quickgelu")
-        and clip.weights != "random"
-        and clip.image_size == 518
-        and clip.blocks == [6, 12, 18, 24]
-        and papers_pairs
-        and all(tested[name]["complete"] for name in pairs)
-    )
-
-
 def write_tables(
     params: Params,
     means: pd.DataFrame,
@@ -126,8 +98,7 @@ def write_tables(
     notes = [FORM_NOTE, *([PRINTED_NOTE] if paper else [])]
     notes += describe_estimates(tested)
     notes += [SHOTS_NOTE] if params.evaluation.shots else []
-    notes += [SAMPLE_DATA_NOTE] if params.data.source == "sample" else []
-    notes += [SAMPLE_CLIP_NOTE] if params.backbone == "sample" else []
+    notes += list_sample_notes(params)
     summary = ["# Results", "", *(f"> {note}" for note in notes), ""]
     rows = list_rows(params.evaluation.rows, params.evaluation.shots)
     for table, datasets in TABLES.items():
@@ -135,7 +106,7 @@ def write_tables(
         if frame.empty:
             continue
         title = f"Table {table[-1]} of the paper, same layout"
-        write_text(paths.TABLES / f"{table}.csv", frame.to_csv(index=False, lineterminator="\n"))
+        write_csv(paths.TABLES / f"{table}.csv", frame)
         write_text(paths.TABLES / f"{table}.md", f"{title}\n\n{to_markdown(frame)}")
         save_figure(draw_table(frame, title, notes), paths.REPORT / f"{table}.png")
         summary += [f"## {title}", "", to_markdown(frame)]
@@ -143,9 +114,9 @@ def write_tables(
     summary += [f"## Mean over {len(results)} dataset(s)", "", to_markdown(averages)]
     described = describe_datasets(tested)
     summary += ["## What was tested", "", to_markdown(described)]
-    write_text(paths.TABLES / "datasets.csv", _to_csv(described))
-    write_text(paths.TABLES / "means.csv", _to_csv(means))
-    write_text(paths.TABLES / "averages.csv", _to_csv(averages))
+    write_csv(paths.TABLES / "datasets.csv", described)
+    write_csv(paths.TABLES / "means.csv", means)
+    write_csv(paths.TABLES / "averages.csv", averages)
     write_text(paths.TABLES / "summary.md", "\n".join(summary))
     for dataset, categories in results.items():
         frame = add_means(categories)
@@ -166,17 +137,6 @@ def describe_estimates(tested: Mapping[str, Mapping[str, Any]]) -> list[str]:
         widths += [] if bounds.empty else [(bounds["high"] - bounds["low"]).max()]
     error = max(widths, default=0.0)
     return [f"Pixel metrics are estimates; the exact values are within {error:.4f} of them."]
-
-
-def name_dataset(key: str, info: dict[str, Any]) -> str:
-    """Title of a dataset in tables; one's own images go by their key."""
-    title: str = info["title"]
-    return key if info["source"] == "own" else title
-
-
-def _to_csv(frame: pd.DataFrame) -> str:
-    text: str = frame.to_csv(index=False, float_format="%.4f", lineterminator="\n")
-    return text
 
 
 def draw_pictures(params: Params, means: pd.DataFrame, tested: dict[str, dict[str, Any]]) -> None:

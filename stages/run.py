@@ -35,6 +35,23 @@ def run_stage(name: str, work: Callable[[str], None] | Callable[[], None], keyed
     app()
 
 
+def run_matrix_stage(name: str, work: Callable[[str, str], None]) -> None:
+    """Run a stage of a matrix, `python -m stages.<name> FIRST SECOND`; see `run_stage`.
+
+    Args:
+        name: of the stage.
+        work: the stage's main function.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+
+    def main(first: str, second: str) -> None:
+        _run(f"{name}@{first}-{second}", lambda: work(first, second))
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()
+
+
 def _run(label: str, work: Callable[[], None]) -> None:
     start = time.perf_counter()
     try:

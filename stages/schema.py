@@ -4,60 +4,23 @@ Numbers written as `1e-3` (a string to PyYAML, a number to DVC) are understood, 
 taken for 0.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    model_validator,
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from stages.values import (
+    ByAuxiliary,
+    Count,
+    NonNegative,
+    Number,
+    Positive,
+    Section,
+    Seed,
+    Share,
+    check_ascending,
+    read_numbers,
+    refuse_bool,
 )
-
-
-def _refuse_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a number is needed, not a yes/no value")
-    return value
-
-
-def _check_ascending(numbers: list[int]) -> list[int]:
-    """Blocks come from the towers in their own order; rows are named by their number."""
-    if numbers != sorted(set(numbers)):
-        raise ValueError("numbers must be ascending and distinct")
-    return numbers
-
-
-Number = Annotated[float, BeforeValidator(_refuse_bool)]
-Count = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=1)]
-Seed = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)]
-Share = Annotated[float, BeforeValidator(_refuse_bool), Field(ge=0, le=1)]
-Positive = Annotated[float, BeforeValidator(_refuse_bool), Field(gt=0)]
-NonNegative = Annotated[float, BeforeValidator(_refuse_bool), Field(ge=0)]
-
-
-V = TypeVar("V")
-#: Marks of the two forms below, left out of messages.
-TAGS = ("one value", "by auxiliary set")
-
-
-def _tell_form(value: Any) -> str:
-    return TAGS[isinstance(value, dict)]
-
-
-#: One value for all auxiliary sets, or one by the set's name with a `default`.
-ByAuxiliary = Annotated[
-    Annotated[V, Tag(TAGS[0])] | Annotated[dict[str, V], Tag(TAGS[1])], Discriminator(_tell_form)
-]
-
-
-class Section(BaseModel):
-    """A part of params.yaml: no unknown keys, no change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Ray(Section):
@@ -113,7 +76,7 @@ class Dataset(Section):
     protocol: str
     categories: list[str] | None
     counts: Literal["published", "any"]
-    mask_above: Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0, le=65534)]
+    mask_above: Annotated[int, BeforeValidator(refuse_bool), Field(ge=0, le=65534)]
     names: Literal["raw", "readable"] | dict[str, str]
 
 
@@ -124,7 +87,7 @@ class Backbone(Section):
     weights: str
     sha256: str | None
     image_size: Count
-    blocks: Annotated[list[Count], AfterValidator(_check_ascending)]
+    blocks: Annotated[list[Count], AfterValidator(check_ascending)]
     activation: Literal["model", "gelu", "quickgelu"]
     position_embedding: Literal["bicubic", "bilinear"]
     mean: list[Number] | None
@@ -201,11 +164,29 @@ class Rpl(Section):
     learning_rate: ByAuxiliary[Positive]
 
 
+class Method(BaseModel):
+    """A method of the paper's tables; its settings are checked when it is built."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    backbone: dict[str, str] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_numbers(cls, data: Any) -> Any:
+        return read_numbers(data)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All but the backbone, as written."""
+        return dict(self.model_extra or {})
+
+
 class Evaluation(Section):
     """What is evaluated, and how."""
 
     rows: list[Literal["precise", "object", "stacked", "stacked_auxiliary", "fuzzyclip"]]
-    shots: Annotated[list[Count], AfterValidator(_check_ascending)]
+    shots: Annotated[list[Count], AfterValidator(check_ascending)]
     pixel_metrics: Literal["exact", "streaming"]
     overlays: Seed
     gallery: Seed
@@ -242,6 +223,7 @@ class Params(Section):
     csp: Csp
     efa: Efa
     rpl: Rpl
+    methods: dict[str, Method]
     evaluation: Evaluation
     package: Package
     tracking: Tracking
@@ -266,6 +248,10 @@ class Params(Section):
                         f"pairs.{dataset}: auxiliary set {name!r} contains {member}; a model is "
                         "never evaluated on data it was trained on"
                     )
+        for name, method in self.methods.items():
+            for run, own in (method.backbone or {}).items():
+                for key in {run, own} - set(self.backbones):
+                    raise ValueError(f"methods.{name}.backbone: {key!r} is not a key of backbones")
         if "fuzzyclip" not in self.evaluation.rows:
             raise ValueError("evaluation.rows must contain fuzzyclip")
         return self

@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import os
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,7 +26,7 @@ from stages import paths
 from stages.model_log import log_models
 from stages.params import read_params
 from stages.run import run_stage
-from stages.tracker import describe_ui, find_run, open_experiment
+from stages.tracker import describe_ui, find_run, open_experiment, run_git
 
 PARAMS = ("params.yaml",)
 BATCH = 100
@@ -77,12 +76,6 @@ def collect_tags() -> dict[str, str]:
         "git.commit": run_git("rev-parse", "HEAD"),
         "git.dirty": str(bool(run_git("status", "--porcelain", "--untracked-files=no"))).lower(),
     }
-
-
-def run_git(*arguments: str) -> str:
-    """Git's answer, or nothing where this is no checkout."""
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
 
 
 def log_numbers(client: MlflowClient, run: str, tags: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Opening MLflow's store. Of the stages, only `track` and what it is made of import mlflow.
+"""Opening MLflow's store. Of the stages, only those that record results import mlflow.
 
 The default store is a SQLite file in the main checkout, also for `dvc exp run --temp` and
 `--queue`, which work in copies that are deleted afterwards: its path is absolute and built on
@@ -6,6 +6,7 @@ DVC_ROOT. Several processes may start at once: a fresh SQLite store is made by o
 """
 
 import os
+import subprocess
 from pathlib import Path
 
 import mlflow
@@ -58,3 +59,9 @@ def describe_ui(experiment: str) -> str:
         return f"{remote.rstrip('/')}/{page}" if remote.startswith("http") else remote
     command = f"mlflow ui --backend-store-uri sqlite:///{find_root() / STORE}"
     return f"{command}\n  http://127.0.0.1:5000/{page}"
+
+
+def run_git(*arguments: str) -> str:
+    """Git's answer, or nothing where this is no checkout."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip()

@@ -1,21 +1,28 @@
 """dvc.yaml, the stages' modules, params.yaml, the Makefile and the README say the same."""
 
 import importlib
+import json
 import re
 from pathlib import Path
 
 import pytest
 import yaml
-from imports import PLUMBING, REGISTRY, ROOT, close, list_external, list_imports
+from imports import PLUMBING, REGISTRY, ROOT, close, leave_plumbing, list_external, list_imports
 
 from fuzzyclip.datasets import REGISTRY as DATASETS
+from fuzzyclip.methods.registry import METHODS as METHOD_NAMES
+from fuzzyclip.methods.registry import build_method, list_settings
+from stages.method_code import describe
+from stages.method_setup import choose_settings
 from stages.params import read_params
-from stages.report import is_paper_setting
 from stages.schema import Params
+from stages.setting import is_paper_setting
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 README = (ROOT / "README.md").read_text()
 DATA_PAGE = (ROOT / "docs/datasets.md").read_text()
+#: Folder of the methods, a module each.
+METHODS = "fuzzyclip/methods"
 #: Modules of the datasets, one each.
 KINDS = {f"fuzzyclip/datasets/{name}.py" for name in DATASETS}
 #: What of tracker and configuration the library knows: a model's own card, checked as it is
@@ -30,7 +37,12 @@ LIBRARY_KNOWS = {
     "fuzzyclip/deploy/request.py": {"pydantic"},
 }
 #: What of the stages may import MLflow: the last one, and what it is made of.
-MLFLOW_ONLY = {"stages/model_log.py", "stages/track.py", "stages/tracker.py"}
+MLFLOW_ONLY = {
+    "stages/baselines.py",
+    "stages/model_log.py",
+    "stages/track.py",
+    "stages/tracker.py",
+}
 
 
 def body(name):
@@ -46,10 +58,15 @@ def code_dependencies(name):
 def test_declared_params_are_the_modules_own(name):
     declared = body(name)["params"]
     declared = [*declared[0]] if isinstance(declared[0], dict) else declared
+    declared = [one.replace("${item.", "${") for one in declared]  # of a matrix
     assert list(importlib.import_module(f"stages.{name}").PARAMS) == declared
 
 
-@pytest.mark.parametrize("name", STAGES)
+#: Its code is what `method_code` looks at.
+BY_DIGEST = "method_test"
+
+
+@pytest.mark.parametrize("name", [name for name in STAGES if name != BY_DIGEST])
 def test_every_imported_module_is_a_dependency(name):
     reached = close(f"stages/{name}.py")
     uses_registry = REGISTRY in reached
@@ -59,13 +76,47 @@ def test_every_imported_module_is_a_dependency(name):
     listed = code_dependencies(name)
     if uses_registry:  # its own dataset's module, so that another's change does not rerun it
         needed.add("fuzzyclip/datasets/${item.kind}.py")
+    if name == "method_code":
+        needed |= list_method_code()
+        assert METHODS in body(name)["deps"]
     assert listed == needed
+
+
+def list_method_code():
+    """What methods and their stage reach outside the folder of methods, which is one dependency."""
+    modules = [path.relative_to(ROOT).as_posix() for path in (ROOT / METHODS).glob("*.py")]
+    reached = close(f"stages/{BY_DIGEST}.py", *modules)
+    return {one for one in leave_plumbing(reached) if not one.startswith(f"{METHODS}/")}
+
+
+def test_methods_depend_on_the_digest_of_their_own_code():
+    assert not code_dependencies(BY_DIGEST)
+    assert "metrics/method_code/${item.method}.json" in body(BY_DIGEST)["deps"]
+    for method in METHOD_NAMES:
+        kept = json.loads((ROOT / f"metrics/method_code/{method}.json").read_text())
+        assert kept == describe(method), f"{method}: run `dvc repro method_code`"
+        assert f"{METHODS}/{method}.py" in kept["modules"]
+        others = {f"{METHODS}/{other}.py" for other in METHOD_NAMES} - {f"{METHODS}/{method}.py"}
+        shared = others & set(kept["modules"])
+        assert len(shared) <= 1, f"{method} reruns with {shared}"
+
+
+def test_params_hold_every_setting_of_every_method():
+    params = read_params(ROOT / "params.yaml")
+    assert list(params.methods) == list(METHOD_NAMES)
+    for name, block in params.methods.items():
+        assert set(block.settings) == set(list_settings(name)), name
+        for key, default in list_settings(name).items():
+            chosen = choose_settings(name, block.settings, "visa", "official")[key]
+            plain = chosen if chosen is not None else default
+            assert build_method(name, {key: plain}) == build_method(name), f"{name}.{key}"
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_commands_run_the_snapshots_code(name):
     """A console script or a path would run the live checkout inside a queued experiment."""
     keyed = " ${key}" if "foreach" in STAGES[name] else ""
+    keyed += "".join(f" ${{item.{one}}}" for one in STAGES[name].get("matrix", {}))
     assert body(name)["cmd"] == f"python -m stages.{name}{keyed}"
     assert body(name)["desc"].strip()
 
@@ -84,9 +135,10 @@ def test_only_the_last_stage_knows_the_tracker():
         assert ("mlflow" in list_external(module)) == (module in MLFLOW_ONLY), module
 
 
-def test_the_tracking_stage_has_no_outs():
-    """DVC would restore it from its cache and record nothing."""
-    assert not {"outs", "metrics", "plots"} & set(STAGES["track"])
+@pytest.mark.parametrize("name", ["track", "baselines"])
+def test_tracking_stages_have_no_outs(name):
+    """DVC would restore them from its cache and record nothing."""
+    assert not {"outs", "metrics", "plots"} & set(STAGES[name])
 
 
 def test_raw_data_is_never_pushed():

@@ -11,6 +11,7 @@ from PIL import Image
 
 from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.clip.encoding import encode_images, preprocess
+from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.store import caching, features
 from fuzzyclip.store.caching import encode_shards, write_category
 from fuzzyclip.store.features import (
@@ -21,7 +22,7 @@ from fuzzyclip.store.features import (
     open_category,
     plan_category,
 )
-from fuzzyclip.store.packing import LEVELS
+from fuzzyclip.store.packing import LEVELS, pack
 from fuzzyclip.store.shards import CODE, compute_identity, count_image_bytes
 
 COUNT, SHARD = 8, 3
@@ -165,15 +166,15 @@ def test_a_kill_at_any_batch_resumes_to_the_same_bytes(
     write(tmp_path / "whole", images, tiny)
     done = 0
 
-    def encode(backbone, pixels):
+    def pack_some(tokens, dtype):
         nonlocal done
         if done == batches:
             raise KeyboardInterrupt
         done += 1
-        return encode_images(backbone, pixels)
+        return pack(tokens, dtype)
 
     with monkeypatch.context() as patch:
-        patch.setattr(caching, "encode_images", encode)
+        patch.setattr(caching, "pack", pack_some)
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path / "killed", images, tiny)
     left = {path.name: path.read_bytes() for path in (tmp_path / "killed").glob("*")}
@@ -182,6 +183,37 @@ def test_a_kill_at_any_batch_resumes_to_the_same_bytes(
     assert left.items() <= whole.items()
     write(tmp_path / "killed", images, tiny)
     assert read_bytes(tmp_path / "killed") == whole
+
+
+def encode_twice(backbone, pixels):
+    """Another way to look at an image: three numbers for each of five places, twice."""
+    image_embed = encode_images(backbone, pixels)[0]
+    seen = pixels.flatten(1)[:, :15].view(-1, 1, 5, 3)
+    return -image_embed, torch.cat((seen, 2 * seen), dim=1)  # (B, D), (B, 2, 5, 3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", None])
+def test_another_kind_is_kept_in_its_own_shape_and_never_taken_for_patch_tokens(
+    images, expected, tiny, tmp_path, dtype
+):
+    root, rows = images
+    digests, kind = list(rows["sha256"]), FeatureKind("twice", encode_twice)
+    write_category(tmp_path, rows, root, tiny, dtype=dtype, shard_size=4, batch_size=3, kind=kind)
+    stored = open_category(tmp_path, compute_identity(tiny, digests, kind))
+    assert torch.allclose(stored.image_embed, -expected[0], atol=1e-6)
+    assert stored.has_tokens == (dtype is not None)
+    if dtype is not None:
+        opened = [Image.open(root / path).convert("RGB") for path in rows["image_path"]]
+        pixels = torch.stack([preprocess(image, tiny) for image in opened])
+        tokens = encode_twice(tiny, pixels)[1]
+        atol = 0 if dtype == "float32" else tokens.abs().max().item() / 254
+        assert torch.allclose(stored.read_tokens(range(COUNT)), tokens, atol=atol, rtol=0)
+        size = sum(path.stat().st_size for path in list_shards(tmp_path))
+        said = COUNT * count_image_bytes(tiny, dtype, kind)
+        assert said < size < said + 5000 * len(list_shards(tmp_path))
+    for other in (TOKENS, FeatureKind("twice", encode_twice, version=2)):
+        with pytest.raises(FeatureMismatchError, match="another kind"):
+            open_category(tmp_path, compute_identity(tiny, digests, other))
 
 
 def test_a_store_without_its_last_shard_is_refused(images, tiny, tmp_path):

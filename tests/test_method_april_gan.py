@@ -8,11 +8,11 @@ import torch
 from torch.nn import functional as F
 
 from fuzzyclip.clip.encoding import encode_text
+from fuzzyclip.clip.kinds import TOKENS
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.efa import Heads
 from fuzzyclip.methods.april_gan import AprilGan, encode_names
 from fuzzyclip.methods.interface import TrainingSet
-from fuzzyclip.methods.kinds import TOKENS
 from fuzzyclip.scoring import score_batch
 from fuzzyclip.text import PromptTooLongError, encode_name
 

@@ -13,18 +13,23 @@ from fuzzyclip.clip.encoding import encode_images, encode_text, project_tokens
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.efa import Heads
 from fuzzyclip.methods import clip_ad
-from fuzzyclip.methods.clip_ad import ClipAd, plan_staged
+from fuzzyclip.methods.clip_ad import plan_staged
 from fuzzyclip.methods.clip_ad_text import (
     ABNORMAL_STATES,
+    DENSITIES,
     NORMAL_STATES,
     TEMPLATES,
-    WIDE,
     Density,
     encode_representatives,
     find_representative,
+    read_density,
 )
 from fuzzyclip.methods.interface import TrainingSet
+from fuzzyclip.methods.registry import build_method, list_settings
+from fuzzyclip.methods.sdp import Sdp
+from fuzzyclip.methods.sdp_plus import SdpPlus
 from fuzzyclip.methods.vv import Stream, run_paths
+from fuzzyclip.scoring import join_scores, score_batch
 
 QUICK = {"epochs": 12, "batch_size": 4, "learning_rate": 1e-2}
 
@@ -109,10 +114,10 @@ def test_the_kind_has_both_paths_with_the_original_class_token(tiny):
 
 
 def test_kinds_of_the_same_settings_are_equal():
-    assert ClipAd().kind == ClipAd(trained=False).kind == clip_ad.make_sdp_kind(4)
-    assert ClipAd(stages=2).kind.name == "sdp-2"
-    assert (ClipAd().name, ClipAd(trained=False).name) == ("sdp_plus", "sdp")
-    assert (ClipAd().title, ClipAd(trained=False).title) == ("SDP+", "SDP")
+    assert SdpPlus().kind == Sdp().kind == clip_ad.make_sdp_kind(4)
+    assert SdpPlus(stages=2).kind.name == "sdp-2"
+    assert (SdpPlus().name, Sdp().name) == ("sdp_plus", "sdp")
+    assert (SdpPlus().title, Sdp().title) == ("SDP+", "SDP")
 
 
 def test_prompts_are_9_normal_and_10_abnormal_states_in_22_templates():
@@ -136,7 +141,7 @@ def test_the_largest_dense_group_decides():
     embeds, big = draw_groups()
     found = find_representative(7 * embeds, Density(0.5, 15))
     torch.testing.assert_close(found, F.normalize(embeds[big].mean(dim=0), dim=0))
-    everything = find_representative(embeds, WIDE)
+    everything = find_representative(embeds, DENSITIES["wide"])
     torch.testing.assert_close(everything, F.normalize(embeds.mean(dim=0), dim=0))
 
 
@@ -177,7 +182,7 @@ def map_slowly(backbone, levels, text):
 
 def test_sdps_map_sums_the_surgery_of_the_stages(tiny, encode, features):
     image_embed, tokens = features
-    scorer = ClipAd(trained=False).build(encode, "nut", {})
+    scorer = Sdp().build(encode, "nut", {})
     unit = F.normalize(image_embed, dim=-1)
     maps = scorer.compute_map(tokens, unit)
     text = encode_representatives(encode, "nut", Density())
@@ -193,8 +198,8 @@ def test_sdp_plus_adds_the_maps_of_its_layers_on_the_original_path(tiny, encode,
     image_embed, tokens = features
     torch.manual_seed(1)
     heads = Heads(4, 64, 32)
-    plus = ClipAd().build(encode, "nut", heads.state_dict())
-    base = ClipAd(trained=False).build(encode, "nut", {})
+    plus = SdpPlus().build(encode, "nut", heads.state_dict())
+    base = Sdp().build(encode, "nut", {})
     unit = F.normalize(image_embed, dim=-1)
     text = encode_representatives(encode, "nut", Density())
     added = torch.zeros(6, 32, 32)
@@ -217,8 +222,8 @@ def measure(encode, images, tensors):
         name = images.names[row]
         one = tokens[row : row + 1]
         plus, base = (
-            ClipAd(trained=trained).build(encode, name, tensors).compute_map(one, one[:, 0, 0])
-            for trained in (True, False)
+            method.build(encode, name, tensors).compute_map(one, one[:, 0, 0])
+            for method in (SdpPlus(), Sdp())
         )
         total += float(((plus - base) / 4 - images.load_masks([row]).float()).square().mean())
     return total / len(images.names)
@@ -227,12 +232,12 @@ def measure(encode, images, tensors):
 def test_training_brings_the_maps_nearer_to_the_masks(encode, images):
     torch.manual_seed(0)
     untrained = Heads(4, 64, 32).state_dict()
-    trained = ClipAd(**QUICK).fit(encode, images, 0)
+    trained = SdpPlus(**QUICK).fit(encode, images, 0)
     assert measure(encode, images, trained) < 0.7 * measure(encode, images, untrained)
 
 
 def test_training_repeats_under_its_seed_only(encode, images):
-    method = ClipAd(**QUICK | {"epochs": 2})
+    method = SdpPlus(**QUICK | {"epochs": 2})
     first, again, other = (method.fit(encode, images, seed) for seed in (0, 0, 1))
     assert first.keys() == again.keys()
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -240,7 +245,7 @@ def test_training_repeats_under_its_seed_only(encode, images):
 
 
 def test_training_sees_neither_the_streams_nor_the_class_token(encode, images, features):
-    method = ClipAd(**QUICK | {"epochs": 1})
+    method = SdpPlus(**QUICK | {"epochs": 1})
     changed = features[1].clone()
     changed[:, :4] = 0
     changed[:, :, 0] = 0
@@ -256,7 +261,7 @@ def test_training_sees_neither_the_streams_nor_the_class_token(encode, images, f
 
 
 def test_training_uses_each_images_own_text(encode, images):
-    method = ClipAd(**QUICK | {"epochs": 1})
+    method = SdpPlus(**QUICK | {"epochs": 1})
     renamed = TrainingSet(
         images.image_embed, images.load_tokens, images.load_masks, images.labels, ["nut"] * 6
     )
@@ -265,23 +270,41 @@ def test_training_uses_each_images_own_text(encode, images):
 
 
 def test_sdp_trains_nothing(encode, images):
-    assert not ClipAd(trained=False).trains
-    assert ClipAd(trained=False).fit(encode, images, 0) == {}
+    assert not Sdp().trains
+    assert Sdp().fit(encode, images, 0) == {}
 
 
 def test_the_published_score_joins_text_and_peak_over_the_test_set():
-    maps = np.zeros((3, 4, 4), dtype=np.float32)
-    maps[:, 1, 2] = (1, 2, 5)
+    peaks = np.array([1, 2, 5], dtype=np.float32)
     scores = np.array([0.4, 0.2, 0.3], dtype=np.float32)
-    found = clip_ad.combine_over_test_set(scores, maps)
+    found = clip_ad.combine_over_test_set(scores, peaks)
     assert found == pytest.approx([1.0, 0.25, 1.5])
-    assert clip_ad.combine_over_test_set(scores[:1], maps[:1]) == [0]
+    assert clip_ad.combine_over_test_set(scores[:1], peaks[:1]) == [0]
+
+
+@pytest.mark.parametrize("name", ["sdp", "sdp_plus"])
+def test_a_scorer_joins_a_category_only_if_told_to(name, tiny, encode, features):
+    image_embed, tokens = features
+    layers = Heads(4, 64, 32).state_dict()
+    single = build_method(name).build(encode, "nut", layers)
+    assert single.combine is None
+    method = build_method(name, {"combine": "test_set", "sigma": 2.0})
+    scorer = method.build(encode, "nut", layers)
+    parts = [slice(0, 4), slice(4, 6)]
+    whole = join_scores(
+        [score_batch(scorer, tokens[p], image_embed[p], tiny, method.sigma) for p in parts]
+    )
+    plain = score_batch(single, tokens, image_embed, tiny)
+    assert whole.image_scores == pytest.approx(plain.image_scores, abs=1e-6)  # not yet joined
+    text, peaks = whole.image_scores, whole.maps.reshape(6, -1).max(axis=1)
+    expected = (text - text.min()) / np.ptp(text) + (peaks - peaks.min()) / np.ptp(peaks)
+    assert scorer.combine(whole.image_scores, whole.peaks) == pytest.approx(expected, abs=1e-6)
 
 
 def test_missing_or_foreign_layers_are_refused(encode):
     for tensors in ({}, Heads(4, 64, 31).state_dict(), Heads(3, 64, 32).state_dict()):
         with pytest.raises(ValueError, match=r"SDP\+ has no trained layers for this model"):
-            ClipAd().build(encode, "nut", tensors)
+            SdpPlus().build(encode, "nut", tensors)
 
 
 @pytest.mark.parametrize(
@@ -291,13 +314,45 @@ def test_missing_or_foreign_layers_are_refused(encode):
         ({"epochs": 0}, "must be positive"),
         ({"batch_size": 0}, "must be positive"),
         ({"learning_rate": 0.0}, "must be positive"),
-        ({"sigma": -1.0}, "sigma not negative"),
+        ({"sigma": -1.0}, "sigma must be 0 or more"),
         ({"stages": 0}, "at least one stage"),
+        ({"test_density": "dense"}, r"test_density: a density is usual or wide, .* not 'dense'"),
+        ({"train_density": (0.5,)}, r"sdp_plus: train_density: a density .* not \(0.5,\)"),
+        ({"train_density": (0.5, 1.5)}, "a density is usual or wide"),
+        ({"train_density": None}, "a density is usual or wide"),
+        ({"test_density": (-1.0, 15)}, "eps must be positive"),
     ],
 )
 def test_impossible_settings_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
-        ClipAd(**wrong)
+        SdpPlus(**wrong)
+
+
+def test_densities_are_set_by_name_or_by_numbers(encode, images):
+    assert (DENSITIES["usual"], DENSITIES["wide"]) == (Density(0.5, 15), Density(1.5, 25))
+    assert read_density((0.25, 3)) == Density(0.25, 3)
+    values = ("wide", [1.5, 25], [0.95, 5])
+    maps = [
+        build_method("sdp", {"test_density": value})
+        .build(encode, "nut", {})
+        .compute_map(images.load_tokens([0]), images.image_embed[:1])
+        for value in values
+    ]
+    assert torch.equal(maps[0], maps[1])
+    assert not torch.allclose(maps[0], maps[2], atol=1e-4)
+    wide, same, other = (
+        build_method("sdp_plus", {"epochs": 3, "train_density": value}).fit(encode, images, 0)
+        for value in values
+    )
+    assert all(torch.equal(wide[name], same[name]) for name in wide)
+    assert not any(torch.equal(wide[name], other[name]) for name in wide)
+
+
+def test_sdp_has_no_settings_of_a_training():
+    settings = {"test_density", "stages", "late_taps", "sigma", "combine"}
+    assert list_settings("sdp").keys() == settings
+    training = {"train_density", "epochs", "batch_size", "learning_rate"}
+    assert list_settings("sdp_plus").keys() == settings | training
 
 
 @pytest.mark.parametrize("wrong", [{"eps": 0.0}, {"min_samples": 0}])

@@ -10,17 +10,12 @@ import torch
 from torch.nn import functional as F
 
 from fuzzyclip.clip.encoding import encode_text
+from fuzzyclip.clip.kinds import TOKENS
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.methods.context import (
-    Context,
-    build_scorer,
-    compute_rate,
-    descend,
-    embed_sentences,
-)
+from fuzzyclip.methods.context import Context, build_scorer, embed_sentences
+from fuzzyclip.methods.context_training import compute_rate, descend
 from fuzzyclip.methods.coop import CoOp
 from fuzzyclip.methods.interface import Method, TrainingSet
-from fuzzyclip.methods.kinds import TOKENS
 from fuzzyclip.scoring import score_batch
 from fuzzyclip.text import PromptTooLongError
 
@@ -144,7 +139,13 @@ def test_descent_is_momentum_with_decay():
     start = module.weight.item()
     context = Context("", 1, epochs=3, batch_size=2, learning_rate=0.1, sigma=0.0)
     curve = descend(
-        module, lambda rows: module.weight.square().sum(), context, count=2, seed=0, description="x"
+        module,
+        lambda rows: module.weight.square().sum(),
+        context,
+        count=2,
+        seed=0,
+        checkpoint=None,
+        description="x",
     )
     value, speed, losses = start, None, []
     for rate in (1e-5, 0.1, 0.1 * (1 + math.cos(math.pi / 3)) / 2):
@@ -153,7 +154,7 @@ def test_descent_is_momentum_with_decay():
         speed = gradient if speed is None else 0.9 * speed + gradient
         value -= rate * speed
     assert module.weight.item() == pytest.approx(value, rel=1e-5)
-    assert curve == pytest.approx(losses, rel=1e-5)
+    assert [row["loss"] for row in curve] == pytest.approx(losses, rel=1e-5)
 
 
 def test_training_tells_the_images_apart_and_spares_the_backbone(tiny, encode):
@@ -163,7 +164,8 @@ def test_training_tells_the_images_apart_and_spares_the_backbone(tiny, encode):
     assert tensors["words"].shape == (3, 32)
     assert not tensors["words"].requires_grad
     assert len(curve) == 6 * 3
-    assert sum(curve[-3:]) < 0.8 * sum(curve[:3])
+    first, last = (sum(row["loss"] for row in rows) for rows in (curve[:3], curve[-3:]))
+    assert last < 0.8 * first
     assert all(one.grad is None for one in tiny.model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
 
@@ -177,7 +179,9 @@ def test_the_first_loss_is_cross_entropy_of_each_images_own_two_prompts(tiny, en
         text = [slow_feature(tiny, words, state, name) for state in ("good", "damaged")]
         logits = 100 * torch.stack(text) @ F.normalize(embed, dim=0)
         losses.append(-logits.log_softmax(dim=0)[label])
-    assert curve == pytest.approx([float(torch.stack(losses).mean())], rel=1e-4)
+    assert [row["loss"] for row in curve] == pytest.approx(
+        [float(torch.stack(losses).mean())], rel=1e-4
+    )
 
 
 def test_the_seed_decides_the_words(encode):
@@ -260,7 +264,7 @@ def test_towers_that_read_no_end_are_refused(tiny, encode, monkeypatch):
 def test_one_name_is_encoded_once_in_a_batch(tiny, encode, monkeypatch):
     """Else a batch of 32 images would cost as many prompts as a name has images."""
     seen, whole = [], embed_sentences(encode, NAMES, 3)
-    monkeypatch.setattr("fuzzyclip.methods.coop.embed_sentences", lambda *_: spy)
+    monkeypatch.setattr("fuzzyclip.methods.context_training.embed_sentences", lambda *_: spy)
 
     def count(backbone, places, words):
         seen.append(len(places))

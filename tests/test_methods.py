@@ -1,9 +1,15 @@
 """Every method through the one interface: features, training, maps and scores on a small CLIP."""
 
+import inspect
+import json
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from fuzzyclip import methods, training
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.methods.interface import TrainingSet
@@ -96,6 +102,87 @@ def test_unknown_settings_and_methods_are_refused_by_name(name):
         build_method(name, {"title": "x"})
 
 
-def test_an_unknown_method_is_refused():
-    with pytest.raises(ValueError, match="no method 'patchcore'; there are clip"):
-        build_method("patchcore")
+@pytest.mark.parametrize(
+    "name",
+    ["patchcore", "vv", "registry", "__init__", "clip_ad", "", "../x", "os.path", "saa.x", ".clip"],
+)
+def test_what_is_no_method_is_refused_with_a_list_of_those_there_are(name):
+    said = rf"no method {name!r}; there are clip, .* saa, and any other .* METHOD = its class"
+    for use in (build_method, list_settings):
+        with pytest.raises(ValueError, match=said):
+            use(name)
+
+
+def test_a_method_whose_module_lacks_a_package_says_which(monkeypatch, tmp_path):
+    (tmp_path / "needy.py").write_text("import no_such_package\n")
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        build_method("needy")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_of_the_tables_has_a_module_of_its_name(name):
+    made = import_module(f"fuzzyclip.methods.{name}").METHOD
+    assert made.name == name
+    assert isinstance(inspect.signature(made.fit).parameters["checkpoint"].default, type(None))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_default_may_be_written_in_yaml(name):
+    settings = list_settings(name)
+    read = yaml.safe_load(yaml.safe_dump(json.loads(json.dumps(settings))))
+    assert build_method(name, read) == build_method(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("coop", "epochs: 2.5", "coop: epochs must be a whole number, not 2.5"),
+        ("coop", "epochs: true", "coop: epochs must be a whole number, not True"),
+        ("sdp_plus", "learning_rate: 1e-4", "must be a number .*1.0e-4.*, not '1e-4'"),
+        ("clip", "sigma: null", "clip: sigma must be a number .* not None"),
+        ("clip_surgery", "stretch: 1", "stretch must be true or false, not 1"),
+        ("clip_surgery", "taps: 24", "clip_surgery: taps must be a list, not 24"),
+        ("anomaly_clip", "taps: [last]", r"taps \['last'\]"),
+        ("winclip", "underscore: 3", "underscore"),
+        ("sdp", "combine: [single]", "combine must be 'single' or 'test_set'"),
+        ("cocoop", "init: [a, photo]", "init must be a text, empty for random words, not"),
+    ],
+)
+def test_settings_of_another_type_are_refused_in_words(name, settings, said):
+    with pytest.raises(ValueError, match=said):
+        build_method(name, yaml.safe_load(settings))
+
+
+def test_whole_numbers_are_numbers_and_lists_are_tuples():
+    method = build_method("anomaly_clip", yaml.safe_load("{sigma: 4, taps: [12, 24]}"))
+    assert (method.sigma, method.taps) == (4, (12, 24))
+
+
+class Killed(RuntimeError):
+    """Stands for a kill in the middle of a training."""
+
+
+@pytest.mark.parametrize("name", [name for name in WITHOUT_FOLDERS if make(name).trains])
+def test_a_killed_training_ends_with_the_same_bits(name, encode, tmp_path, monkeypatch):
+    method = build_method(name, {"epochs": 4, "batch_size": 2})  # 8 steps
+    images, checkpoint = make_set(method, encode.backbone), tmp_path / f"{name}.pt"
+    whole = method.fit(encode, images, 3)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)  # one after every step
+
+    def die(steps, **_):
+        yield from steps[:5]
+        raise Killed
+
+    monkeypatch.setattr(training, "tqdm", die)
+    with pytest.raises(Killed):
+        method.fit(encode, images, 3, checkpoint)
+    assert checkpoint.is_file()
+    left = []
+    monkeypatch.setattr(training, "tqdm", lambda steps, **_: left.extend(steps) or steps)
+    resumed = method.fit(encode, images, 3, checkpoint=checkpoint)
+    assert len(left) == 3
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+    other = method.fit(encode, images, 4)
+    assert not all(torch.equal(other[key], whole[key]) for key in whole)

@@ -81,11 +81,20 @@ def test_all_faults_are_listed_at_once(read):
 def test_a_number_without_a_point_is_understood(tmp_path):
     """`1e-3` is a string to PyYAML and a number to DVC."""
     text = (ROOT / "params.yaml").read_text()
-    line = "  learning_rate: 0.001"
-    assert text.count(line) == 1
-    changed = text.replace(line, "  learning_rate: 1e-3")
+    line = "learning_rate: 0.001"
+    assert text.count(line) > 1
+    changed = text.replace(line, "learning_rate: 1e-3")
     assert yaml.safe_load(changed)["rpl"]["learning_rate"] == "1e-3"
-    assert write(tmp_path, changed).rpl.learning_rate == 0.001
+    params = write(tmp_path, changed)
+    assert params.rpl.learning_rate == 0.001
+    assert params.methods["april_gan"].settings["learning_rate"] == 0.001
+
+
+def test_a_method_needs_a_backbone_that_is_there(read):
+    with pytest.raises(ParamsError, match=r"methods\.winclip\.backbone: 'vit_b' is not a key of"):
+        read(**{"methods.winclip.backbone": {"sample": "vit_b"}})
+    with pytest.raises(ParamsError, match=r"methods\.winclip\.backbone"):
+        read(**{"methods.winclip.backbone": "sample"})
 
 
 @pytest.mark.parametrize(

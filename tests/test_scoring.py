@@ -1,5 +1,8 @@
 """Table rows from patch tokens and class features, against the same by hand."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -128,6 +131,22 @@ def test_batches_and_smoothing_do_not_mix_images(tiny, batches, text_embed):
         assert one.maps == pytest.approx(two.maps, abs=1e-5)
         assert one.image_scores == pytest.approx(two.image_scores, abs=1e-6)
     assert one.maps.std() < score_category(scorer, batches, tiny).maps.std()
+
+
+def test_peaks_are_the_largest_values_of_the_smoothed_maps(tiny, batches, text_embed):
+    scorer = build_untrained(tiny, "bottle", text_embed)
+    scores = score_category(scorer, batches, tiny, 2.0)
+    assert scores.peaks.dtype == scores.maps.dtype == np.float32
+    assert scores.peaks.tolist() == [max(one.ravel()) for one in scores.maps]
+    assert (scores.peaks < score_category(scorer, batches, tiny).peaks).all()
+
+
+def test_a_batch_is_not_judged_as_a_whole_category(tiny, batches, text_embed):
+    scorer = build_untrained(tiny, "bottle", text_embed)
+    assert scorer.combine is None
+    joint = replace(scorer, combine=lambda scores, peaks: pytest.fail("a batch is no category"))
+    one, two = (score_category(each, batches, tiny) for each in (scorer, joint))
+    assert one.image_scores.tolist() == two.image_scores.tolist()
 
 
 def test_scores_carry_no_gradient_into_the_layers(tiny, batches):

@@ -1,4 +1,4 @@
-"""The shared training loop: its plan, Adam by hand, and resuming to the bit."""
+"""The shared training loop: its plan, Adam and others by hand, and resuming to the bit."""
 
 import threading
 
@@ -11,6 +11,17 @@ from fuzzyclip import training
 ROWS = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
 TARGETS = ROWS @ torch.tensor([[1.0], [-2.0], [0.5]])
 SETTINGS = {"count": 10, "epochs": 3, "batch_size": 4, "learning_rate": 0.05, "seed": 3}
+#: Learning rates of three epochs.
+RATES = {1: 0.001, 2: 0.1, 3: 0.02}
+
+
+def make_momentum(parameters, learning_rate):
+    """An optimizer with a state and a decay."""
+    return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9, weight_decay=0.1)
+
+
+#: Another optimizer, and a rate that changes.
+DESCENT = {"make_optimizer": make_momentum, "rate": RATES.get}
 
 
 class Killed(RuntimeError):
@@ -80,21 +91,48 @@ def test_steps_are_adams_with_the_inherited_momenta():
     assert float(module.bias.detach()) == pytest.approx(float(value[3]), abs=1e-5)
 
 
+def descend_by_hand(rates):
+    """Weight and bias after momentum with decay, at the rates of the steps."""
+    weight, bias = (one.detach().double() for one in start_module().parameters())
+    value, speed = torch.cat((weight.flatten(), bias)), torch.zeros(4).double()
+    inputs = torch.cat((ROWS, torch.ones(10, 1)), dim=1).double()
+    batches = [rows for epoch in training.plan_batches(10, 3, 4, seed=3) for rows in epoch]
+    for rate, rows in zip(rates, batches, strict=True):
+        error = inputs[rows] @ value - TARGETS[rows, 0].double()
+        gradient = 2 * (error[:, None] * inputs[rows]).mean(dim=0) + 0.1 * value
+        speed = 0.9 * speed + gradient
+        value = value - rate * speed
+    return value
+
+
+@pytest.mark.parametrize("changing", [False, True])
+def test_optimizer_and_rates_of_the_epochs_may_be_given(changing):
+    module = start_module()
+    given = DESCENT if changing else {"make_optimizer": make_momentum}
+    training.train(module, load, make_losses(module), **SETTINGS, **given)
+    rates = [RATES[epoch] if changing else 0.05 for epoch in (1, 2, 3) for _ in range(3)]
+    value = descend_by_hand(rates)
+    assert torch.allclose(module.weight[0].double(), value[:3], atol=1e-5)
+    assert float(module.bias.detach()) == pytest.approx(float(value[3]), abs=1e-5)
+
+
+@pytest.mark.parametrize("given", [{}, DESCENT], ids=["adam", "descent"])
 @pytest.mark.parametrize("kill_after", [0, 1, 4, 8])
-def test_a_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch, kill_after):
+def test_a_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch, kill_after, given):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)  # one after every step
+    settings = SETTINGS | given
     whole = start_module()
-    expected = training.train(whole, load, make_losses(whole), **SETTINGS)
+    expected = training.train(whole, load, make_losses(whole), **settings)
 
     checkpoint, killed = tmp_path / "run" / "efa.pt", start_module()
     losses = make_losses(killed, kill_after=kill_after)
     with pytest.raises(Killed):
-        training.train(killed, load, losses, **SETTINGS, checkpoint=checkpoint)
+        training.train(killed, load, losses, **settings, checkpoint=checkpoint)
     resumed, seen = nn.Linear(3, 1), []  # another start: the checkpoint must win over it
     if kill_after == 0:
         resumed = start_module()
     curve = training.train(
-        resumed, load, make_losses(resumed, seen), **SETTINGS, checkpoint=checkpoint
+        resumed, load, make_losses(resumed, seen), **settings, checkpoint=checkpoint
     )
     assert len(seen) == 9 - kill_after
     assert curve == expected

@@ -4,6 +4,7 @@ Shapes: B images of a batch, L layers, P patches, W vision width, D embedding wi
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from torch import Tensor
 
@@ -28,6 +29,7 @@ def align_heads(
     batch_size: int,
     learning_rate: float,
     seed: int,
+    checkpoint: Path | None,
     description: str,
 ) -> list[CurveRow]:
     """Train `heads` in place by focal and dice; the curve.
@@ -42,6 +44,7 @@ def align_heads(
         batch_size: likewise.
         learning_rate: likewise.
         seed: likewise.
+        checkpoint: likewise.
         description: likewise.
     """
 
@@ -62,5 +65,6 @@ def align_heads(
         batch_size=batch_size,
         learning_rate=learning_rate,
         seed=seed,
+        checkpoint=checkpoint,
         description=description,
     )

@@ -14,6 +14,7 @@ Shapes: B images, N training images, L taps, P = h * w patches, D embedding widt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -23,10 +24,11 @@ from torch.nn import functional as F
 from fuzzyclip.alignment import DICE_SMOOTH, FOCAL_SMOOTH, GAMMA
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
+from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.efa import LOGIT_SCALE, compute_margins
 from fuzzyclip.losses import compute_classification
-from fuzzyclip.methods.interface import FeatureKind, TrainingSet
+from fuzzyclip.methods.interface import TrainingSet
 from fuzzyclip.methods.vv import DPAM_DEPTH, DPAM_LEVELS, make_vv_kind
 from fuzzyclip.rpl import PromptLearner, PromptShape, compute_image_score
 from fuzzyclip.scoring import Scorer
@@ -119,12 +121,22 @@ class AnomalyClip:
         """How often each map counts."""
         return IDENTICAL if self.identical_maps else 1
 
-    def fit(self, encode: NameEncoder, images: TrainingSet, seed: int) -> Mapping[str, Tensor]:
+    def fit(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> Mapping[str, Tensor]:
         """Learn the prompts; `text_embed` (2, D), unit rows, is all that is needed of them."""
-        return self.learn(encode.backbone, images, seed)[0]
+        return self.learn(encode.backbone, images, seed, checkpoint)[0]
 
     def learn(
-        self, backbone: Backbone, images: TrainingSet, seed: int
+        self,
+        backbone: Backbone,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
     ) -> tuple[dict[str, Tensor], list[CurveRow]]:
         """What `fit` gives, and the curve with `loss`, `cls`, `focal` and `dice` of each step.
 
@@ -165,6 +177,7 @@ class AnomalyClip:
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             seed=seed,
+            checkpoint=checkpoint,
             description=self.title,
         )
         with torch.no_grad():
@@ -253,3 +266,6 @@ def compute_dice(probs: Tensor, masks: Tensor) -> Tensor:
         whole = prob.sum(dim=(2, 3)) + mask.sum(dim=(2, 3))  # (B, L)
         total = total + (1 - (2 * overlap + DICE_SMOOTH) / (whole + DICE_SMOOTH)).mean(dim=0).sum()
     return total
+
+
+METHOD = AnomalyClip

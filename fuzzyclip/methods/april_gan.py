@@ -11,15 +11,16 @@ Shapes: N training images, B of a batch, C categories, D embedding width.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.efa import Heads
 from fuzzyclip.methods.aligned import align_heads
-from fuzzyclip.methods.interface import FeatureKind, TrainingSet
-from fuzzyclip.methods.kinds import TOKENS
+from fuzzyclip.methods.interface import TrainingSet
 from fuzzyclip.scoring import Scorer, build_trained
 from fuzzyclip.trained import load_heads
 from fuzzyclip.training import CurveRow
@@ -72,12 +73,22 @@ class AprilGan:
     def trains(self) -> bool:
         return True
 
-    def fit(self, encode: NameEncoder, images: TrainingSet, seed: int) -> Mapping[str, Tensor]:
+    def fit(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> Mapping[str, Tensor]:
         """See `Method.fit`: the layers, named `heads.*`."""
-        return self.learn(encode, images, seed)[0]
+        return self.learn(encode, images, seed, checkpoint)[0]
 
     def learn(
-        self, encode: NameEncoder, images: TrainingSet, seed: int
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
     ) -> tuple[dict[str, Tensor], list[CurveRow]]:
         """What `fit` gives, and the curve with `loss`, `focal` and `dice` of each step.
 
@@ -107,6 +118,7 @@ class AprilGan:
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             seed=seed,
+            checkpoint=checkpoint,
             description=self.title,
         )
         layers = {f"{PREFIX}{name}": value.cpu() for name, value in heads.state_dict().items()}
@@ -139,3 +151,6 @@ def encode_names(encode: NameEncoder, names: Sequence[str]) -> tuple[Tensor, lis
     place = {name: number for number, name in enumerate(categories)}
     texts = torch.stack([encode([name]) for name in categories])
     return texts, [place[name] for name in names]
+
+
+METHOD = AprilGan

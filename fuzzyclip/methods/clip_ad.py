@@ -1,9 +1,9 @@
-"""CLIP-AD: staged V-V streams (SDP), and trained layers on the original path beside them (SDP+).
+"""CLIP-AD: what `sdp`, staged V-V streams, and `sdp_plus`, trained layers beside them, share.
 
 Chen et al., "CLIP-AD: a language-guided staged dual-path model for zero-shot anomaly detection",
 arXiv 2311.00453. The V-V stream starts anew in every stage of the tower, and feature surgery of all
-stages is summed. The text is in `clip_ad_text`. SDP+ adds the maps of linear layers, trained like
-EFA's, to SDP's.
+stages is summed. The text is in `clip_ad_text`. SDP+ adds the maps of linear layers on the original
+path, trained like EFA's, to SDP's.
 
 The kind `sdp` (`make_sdp_kind`) keeps of an image, besides CLIP's own class feature,
 (B, 2 * T, N, W), before ln_post and projection, as layers are trained on the vision width. Levels 0
@@ -15,9 +15,9 @@ Shapes: B images, T stages, P patches, N = 1 + P tokens, W vision width, D embed
 size.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from math import inf
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,12 +26,11 @@ from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise, project_tokens
+from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.efa import LOGIT_SCALE, Heads, add_map
-from fuzzyclip.methods.aligned import align_heads
-from fuzzyclip.methods.clip_ad_text import USUAL, Density, encode_representatives
+from fuzzyclip.methods.clip_ad_text import Density, encode_representatives, read_density
 from fuzzyclip.methods.clip_surgery import compute_surgery, upsample_patches
-from fuzzyclip.methods.interface import FeatureKind, TrainingSet
 from fuzzyclip.methods.vv import Stream, run_paths
 from fuzzyclip.rpl import compute_image_score
 from fuzzyclip.scoring import Scorer
@@ -42,102 +41,66 @@ STAGES = 4
 
 @dataclass(frozen=True)
 class ClipAd:
-    """SDP or SDP+ with its settings; see `fuzzyclip.methods.interface.Method`.
+    """What SDP and SDP+ share: their settings, and the scorer of a category.
 
     Attributes:
-        trained: SDP+ (its defaults are the published ones) or, untrained, SDP.
-        train_density: of the auxiliary set's prompts, see `USUAL` and `WIDE`.
-        test_density: of the tested set's prompts. Published per tested set, which is a choice made
-            on test data; the default is the one that the code has for unnamed sets.
+        test_density: of the tested set's prompts: a key of `DENSITIES`, or eps and min_samples.
+            Published per tested set, which is a choice made on test data; the default is the one
+            that the code has for unnamed sets.
         stages: see `plan_staged`.
         late_taps: see `fuzzyclip.methods.vv.run_paths`; the published code's fault. Off: tokens
             and class token are those after the block that is named.
         sigma: Gaussian smoothing in pixels. 8 of 240 as published; SDP+ has 2 on VisA, chosen per
             tested set like the densities.
-        epochs: published.
-        batch_size: published.
-        learning_rate: published. Adam's momenta are `fuzzyclip.training`'s, and each epoch is in a
-            new order.
         combine: `single`: an image's score is the text's probability, all that an image alone
-            gives. `test_set`: as published, `combine_over_test_set` is to be applied afterwards to
-            all scores and maps of a category. It needs the whole test set, so an image's score
-            changes with the other images; scorers are the same.
+            gives. `test_set`: as published, scores are `combine_over_test_set` of a category's. It
+            needs the whole test set, so an image's score changes with the other images.
     """
 
-    trained: bool = True
-    train_density: Density = USUAL
-    test_density: Density = USUAL
+    test_density: str | tuple[float, int] = "usual"
     stages: int = STAGES
     late_taps: bool = False
     sigma: float = 8.0
-    epochs: int = 5
-    batch_size: int = 8
-    learning_rate: float = 1e-4
-    combine: Literal["single", "test_set"] = "single"
+    combine: str = "single"
+
+    name: ClassVar[str]
+    title: ClassVar[str]
 
     def __post_init__(self) -> None:
         if self.combine not in ("single", "test_set"):
             raise ValueError(
                 f"{self.name}: combine must be 'single' or 'test_set', not {self.combine!r}"
             )
-        if min(self.epochs, self.batch_size) < 1 or self.learning_rate <= 0 or self.sigma < 0:
-            raise ValueError(
-                f"{self.name}: epochs, batch_size and learning_rate must be positive and sigma not "
-                "negative"
-            )
+        if not 0 <= self.sigma < inf:
+            raise ValueError(f"{self.name}: sigma must be 0 or more, but is {self.sigma}")
         make_sdp_kind(self.stages, self.late_taps)  # refuses stages that do not exist
-
-    @property
-    def name(self) -> str:
-        return "sdp_plus" if self.trained else "sdp"
-
-    @property
-    def title(self) -> str:
-        return "SDP+" if self.trained else "SDP"
+        self.read_density("test_density")
 
     @property
     def kind(self) -> FeatureKind:
         return make_sdp_kind(self.stages, self.late_taps)
 
-    @property
-    def trains(self) -> bool:
-        return self.trained
-
-    def fit(self, encode: NameEncoder, images: TrainingSet, seed: int) -> Mapping[str, Tensor]:
-        """Train a linear layer for each stage, focal plus dice; SDP trains nothing."""
-        if not self.trained:
-            return {}
-        backbone = encode.backbone
-        texts = {
-            name: encode_representatives(encode, name, self.train_density)
-            for name in dict.fromkeys(images.names)
-        }
-        torch.manual_seed(seed)
-        heads = self._make_heads(backbone)
-
-        align_heads(
-            backbone,
-            heads,
-            images,
-            lambda rows: images.load_tokens(rows).chunk(2, dim=1)[1][:, :, 1:],  # (B, T, P, W)
-            lambda rows: torch.stack([texts[images.names[row]] for row in rows]),  # (B, D, 2)
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            seed=seed,
-            description=self.title,
-        )
-        return {name: tensor.detach().cpu() for name, tensor in heads.state_dict().items()}
-
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `Method`; the image score is softmax(100 cosines) with SDP's own text.
+    def read_density(self, setting: str) -> Density:
+        """One of the settings that are densities.
 
         Raises:
-            ValueError: SDP+ without tensors of its layers, or with those of another model.
+            ValueError: its value is none; names it.
+        """
+        try:
+            return read_density(getattr(self, setting))
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {setting}: {error}") from error
+
+    def build_scorer(self, encode: NameEncoder, category: str, heads: Heads | None) -> Scorer:
+        """The scorer of one category; the image score is softmax(100 cosines) with SDP's own text.
+
+        Args:
+            encode: names to text features.
+            category: its name in prompts.
+            heads: a layer for each stage, whose maps are added; SDP has none.
         """
         backbone = encode.backbone
-        text = encode_representatives(encode, category, self.test_density)
-        heads = self._fill_heads(backbone, tensors) if self.trained else None
+        text = encode_representatives(encode, category, self.read_density("test_density"))
 
         @torch.no_grad()
         def compute_map(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
@@ -152,22 +115,8 @@ class ClipAd:
             prompt=encode.stack([category]),
             compute_map=compute_map,
             compute_score=lambda image_embed: compute_image_score(image_embed, text.T, LOGIT_SCALE),
+            combine=combine_over_test_set if self.combine == "test_set" else None,
         )
-
-    def _make_heads(self, backbone: Backbone) -> Heads:
-        stages = len(plan_staged(backbone.image_tower.depth, self.stages).taps)
-        return Heads(stages, backbone.vision_width, backbone.embed_dim).to(backbone.device)
-
-    def _fill_heads(self, backbone: Backbone, tensors: Mapping[str, Tensor]) -> Heads:
-        heads = self._make_heads(backbone)
-        try:
-            heads.load_state_dict(dict(tensors))
-        except RuntimeError as error:
-            raise ValueError(
-                f"SDP+ has no trained layers for this model and these settings ({error}): train it "
-                "with them"
-            ) from error
-        return heads
 
 
 def plan_staged(depth: int, stages: int = STAGES) -> Stream:
@@ -235,15 +184,14 @@ def compute_staged_map(backbone: Backbone, vv: Tensor, text_embed: Tensor) -> Te
 
 
 def combine_over_test_set(
-    image_scores: NDArray[np.float32], maps: NDArray[np.float32]
+    image_scores: NDArray[np.float32], peaks: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """The published image scores of one category, (N,): text plus the map's peak, each stretched.
 
     Args:
         image_scores: (N,), the text's probabilities.
-        maps: (N, S, S), smoothed.
+        peaks: (N,), the largest value of each smoothed map.
     """
-    peaks = maps.max(axis=(1, 2))
     return _stretch(image_scores) + _stretch(peaks)
 
 

@@ -7,6 +7,7 @@ Shapes: n prompts, D embedding width.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from sklearn.cluster import DBSCAN
@@ -47,14 +48,30 @@ class Density:
     min_samples: int = 15
 
     def __post_init__(self) -> None:
-        if self.eps <= 0 or self.min_samples < 1:
+        if not 0 < self.eps < inf or self.min_samples < 1:
             raise ValueError(f"{self}: eps must be positive and min_samples at least 1")
 
 
-#: The published code's choice for MVTec AD and for all others but VisA.
-USUAL = Density()
-#: Its choice for VisA, which joins all prompts.
-WIDE = Density(1.5, 25)
+#: The published code's choices: for MVTec AD and all others but VisA, and for VisA, which joins all
+#: prompts.
+DENSITIES = {"usual": Density(), "wide": Density(1.5, 25)}
+
+
+def read_density(value: str | tuple[float, int]) -> Density:
+    """A density from plain settings: a key of `DENSITIES`, or eps and min_samples.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, str):
+        if value in DENSITIES:
+            return DENSITIES[value]
+    elif isinstance(value, tuple) and tuple(map(type, value)) in ((float, int), (int, int)):
+        return Density(*value)
+    raise ValueError(
+        f"a density is {' or '.join(DENSITIES)}, or a list of eps and min_samples such as "
+        f"[0.5, 15], not {value!r}"
+    )
 
 
 def encode_representatives(encode: NameEncoder, name: str, density: Density) -> Tensor:

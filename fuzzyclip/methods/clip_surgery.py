@@ -10,15 +10,18 @@ Shapes: B images, L levels, P patches, D embedding width, S image size.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fuzzyclip.clip.encoding import normalise
+from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.efa import LOGIT_SCALE
-from fuzzyclip.methods.interface import FeatureKind, TrainingSet
+from fuzzyclip.methods.interface import TrainingSet
 from fuzzyclip.methods.vv import DPAM_DEPTH, SURGERY_LEVEL, make_vv_kind
 from fuzzyclip.rpl import compute_image_score
 from fuzzyclip.scoring import Scorer
@@ -47,9 +50,9 @@ class ClipSurgery:
     title: str = "CLIP Surgery"
 
     def __post_init__(self) -> None:
-        if self.factor < 0 or self.sigma < 0:
+        if not (0 <= self.factor < inf and 0 <= self.sigma < inf):
             raise ValueError(
-                f"{self.name}: factor {self.factor} and sigma {self.sigma} must not be negative"
+                f"{self.name}: factor {self.factor} and sigma {self.sigma} must be 0 or more"
             )
         make_vv_kind(self.taps)  # refuses taps that do not exist
 
@@ -61,9 +64,15 @@ class ClipSurgery:
     def trains(self) -> bool:
         return False
 
-    def fit(self, encode: NameEncoder, images: TrainingSet, seed: int) -> Mapping[str, Tensor]:
+    def fit(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> Mapping[str, Tensor]:
         """Nothing is trained."""
-        del encode, images, seed
+        del encode, images, seed, checkpoint
         return {}
 
     def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
@@ -124,3 +133,6 @@ def upsample_patches(patches: Tensor, grid: tuple[int, int], size: tuple[int, in
     """
     planes = patches.unflatten(1, grid)[:, None]  # type: ignore[no-untyped-call]
     return F.interpolate(planes, size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+METHOD = ClipSurgery

@@ -4,33 +4,31 @@ Zhou et al., "Conditional Prompt Learning for Vision-Language Models" (2022), eq
 `methods.context` says how it is brought to anomaly detection. Every image has text features of its
 own: the frozen text tower runs twice an image, in training and in use.
 
-Shapes: B images, N training images, E learnable words, V text width, D embedding width.
+Shapes: B images, E learnable words, V text width, D embedding width.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.encoding import normalise
+from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.methods.context import (
     Context,
     Sentences,
     build_scorer,
     check_words,
-    compute_logits,
-    descend,
     embed_sentences,
-    place_names,
 )
-from fuzzyclip.methods.interface import FeatureKind, TrainingSet
-from fuzzyclip.methods.kinds import TOKENS
+from fuzzyclip.methods.context_training import LearnedWords, learn_words
+from fuzzyclip.methods.interface import TrainingSet
 from fuzzyclip.scoring import Scorer
+from fuzzyclip.training import CurveRow
 
 #: The network's inner layer is narrower than the class feature by this factor.
 BOTTLENECK = 16
@@ -38,14 +36,13 @@ BOTTLENECK = 16
 CHUNK = 32
 
 
-class ShiftedWords(nn.Module):
+class ShiftedWords(LearnedWords):
     """E learnable words, all moved by one vector that depends on the image."""
 
     def __init__(self, words: Tensor, embed_dim: int) -> None:
         """Start from words (E, V); the network's weights come from torch's global generator."""
-        super().__init__()
+        super().__init__(words)
         inner = max(1, embed_dim // BOTTLENECK)
-        self.words = nn.Parameter(words)
         self.meta = nn.Sequential(
             nn.Linear(embed_dim, inner), nn.ReLU(), nn.Linear(inner, words.shape[1])
         ).to(words.device)
@@ -75,30 +72,41 @@ class CoCoOp(Context):
     kind: ClassVar[FeatureKind] = TOKENS
     trains: ClassVar[bool] = True
 
-    def fit(self, encode: NameEncoder, images: TrainingSet, seed: int) -> Mapping[str, Tensor]:
+    def fit(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> Mapping[str, Tensor]:
         """Learn words and network by cross entropy; `words` (E, V) and the layers `meta`."""
-        return self.learn(encode, images, seed)[0]
+        return self.learn(encode, images, seed, checkpoint)[0]
 
     def learn(
-        self, encode: NameEncoder, images: TrainingSet, seed: int
-    ) -> tuple[dict[str, Tensor], list[float]]:
-        """What `fit` gives, and the loss of each step."""
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
+        """What `fit` gives, and the curve with the `loss` of each step."""
         backbone = encode.backbone
         torch.manual_seed(seed)
         shifted = ShiftedWords(self.start_words(backbone), backbone.embed_dim)
-        known, numbers = place_names(images.names)
-        sentences = embed_sentences(encode, known, len(shifted.words))
-        embeds = normalise(images.image_embed.to(backbone.device))
-        labels, places = images.labels.to(backbone.device), numbers.to(backbone.device)
 
-        def compute_loss(rows: list[int]) -> Tensor:
-            text_embed = sentences.encode(backbone, places[rows], shifted(embeds[rows]))
-            return F.cross_entropy(compute_logits(embeds[rows], text_embed), labels[rows])
+        def write(sentences: Sentences, places: Tensor, image_embed: Tensor) -> Tensor:
+            return sentences.encode(backbone, places, shifted(image_embed))
 
-        curve = descend(
-            shifted, compute_loss, self, count=len(embeds), seed=seed, description=self.title
+        return learn_words(
+            shifted,
+            write,
+            self,
+            encode,
+            images,
+            seed=seed,
+            checkpoint=checkpoint,
+            description=self.title,
         )
-        return {name: value.cpu() for name, value in shifted.state_dict().items()}, curve
 
     def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
         """See `interface.Method.build`; text features are computed for each batch of images."""
@@ -140,3 +148,6 @@ def share_text(
         return last[1]
 
     return write
+
+
+METHOD = CoCoOp

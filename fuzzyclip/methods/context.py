@@ -18,8 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import (
@@ -35,15 +34,11 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.efa import LOGIT_SCALE, compute_margins, upsample
 from fuzzyclip.prompt_tower import can_skip, run_prompts, run_start
 from fuzzyclip.scoring import Scorer
-from fuzzyclip.training import plan_batches
 
 #: What follows the learnable words, normal and abnormal (appendix A.1). CoOp's full stop is kept.
 SENTENCES = ("good {}.", "damaged {}.")
 #: Standard deviation of random words.
 INIT_STD = 0.02
-#: CoOp's descent: momentum, weight decay, and the first epoch's learning rate, which lets no large
-#: first gradient throw the words away.
-MOMENTUM, WEIGHT_DECAY, WARM_UP = 0.9, 5e-4, 1e-5
 
 
 @dataclass(frozen=True)
@@ -67,6 +62,8 @@ class Context:
     sigma: float
 
     def __post_init__(self) -> None:
+        if not isinstance(self.init, str):
+            raise ValueError(f"init must be a text, empty for random words, not {self.init!r}")
         if min(self.words, self.epochs, self.batch_size) < 1:
             raise ValueError(
                 "learned prompts need words, epochs and batch_size of 1 or more, not "
@@ -158,66 +155,6 @@ def compute_logits(image_embed: Tensor, text_embed: Tensor) -> Tensor:
         text_embed: (B, 2, D), each image's own, or (1, 2, D); unit rows.
     """
     return LOGIT_SCALE * (text_embed @ image_embed[..., None]).squeeze(-1)
-
-
-def compute_rate(epoch: int, epochs: int, learning_rate: float) -> float:
-    """Learning rate of an epoch, counted from 0: a warm-up, then a cosine that begins in epoch 1.
-
-    As in CoOp's code the cosine would reach 0 one epoch after the last.
-    """
-    if epoch == 0:
-        return WARM_UP
-    return learning_rate * (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
-
-
-def descend(
-    module: nn.Module,
-    compute_loss: Callable[[list[int]], Tensor],
-    context: Context,
-    *,
-    count: int,
-    seed: int,
-    description: str,
-) -> list[float]:
-    """Train `module` in place by stochastic descent, as CoOp does; the loss of each step.
-
-    Args:
-        module: its parameters that require a gradient are trained.
-        compute_loss: row numbers of a batch to its loss.
-        context: epochs, batch size, learning rate.
-        count: number of training images, 1 or more.
-        seed: of the order of rows.
-        description: of the progress bar.
-    """
-    optimizer = torch.optim.SGD(
-        module.parameters(), lr=WARM_UP, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-    )
-    plan = plan_batches(count, context.epochs, context.batch_size, seed)
-    steps = [(epoch, rows) for epoch, batches in enumerate(plan) for rows in batches]
-    losses = []
-    for epoch, rows in tqdm(steps, desc=description, unit="step", disable=None):
-        rate = compute_rate(epoch, context.epochs, context.learning_rate)
-        optimizer.param_groups[0]["lr"] = rate
-        loss = compute_loss(rows)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(loss.detach())
-    curve: list[float] = torch.stack(losses).tolist()
-    return curve
-
-
-def place_names(names: Sequence[str]) -> tuple[list[str], Tensor]:
-    """The different names in order, and the number of each image's name, (N,).
-
-    Raises:
-        ValueError: there is no image.
-    """
-    if not names:
-        raise ValueError("learned prompts need at least one training image")
-    known = sorted(set(names))
-    numbers = {name: number for number, name in enumerate(known)}
-    return known, torch.tensor([numbers[name] for name in names], dtype=torch.long)
 
 
 def check_words(words: Tensor | None, backbone: Backbone, title: str) -> Tensor:

@@ -3,31 +3,30 @@
 Zhou et al., "Learning to Prompt for Vision-Language Models" (2021); `methods.context` says how it
 is brought to anomaly detection.
 
-Shapes: B images, N training images, E learnable words, V text width, D embedding width.
+Shapes: B images, E learnable words, V text width, D embedding width.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from fuzzyclip.clip.encoding import normalise
+from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.methods.context import (
     Context,
+    Sentences,
     build_scorer,
     check_words,
-    compute_logits,
-    descend,
     embed_sentences,
-    place_names,
 )
-from fuzzyclip.methods.interface import FeatureKind, TrainingSet
-from fuzzyclip.methods.kinds import TOKENS
+from fuzzyclip.methods.context_training import LearnedWords, learn_words
+from fuzzyclip.methods.interface import TrainingSet
 from fuzzyclip.scoring import Scorer
+from fuzzyclip.training import CurveRow
 
 
 @dataclass(frozen=True)
@@ -51,33 +50,44 @@ class CoOp(Context):
     kind: ClassVar[FeatureKind] = TOKENS
     trains: ClassVar[bool] = True
 
-    def fit(self, encode: NameEncoder, images: TrainingSet, seed: int) -> Mapping[str, Tensor]:
+    def fit(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> Mapping[str, Tensor]:
         """Learn the words by cross entropy; `words` (E, V)."""
-        return self.learn(encode, images, seed)[0]
+        return self.learn(encode, images, seed, checkpoint)[0]
 
     def learn(
-        self, encode: NameEncoder, images: TrainingSet, seed: int
-    ) -> tuple[dict[str, Tensor], list[float]]:
-        """What `fit` gives, and the loss of each step."""
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
+        """What `fit` gives, and the curve with the `loss` of each step."""
         backbone = encode.backbone
         torch.manual_seed(seed)
-        words = nn.Parameter(self.start_words(backbone))
-        known, places = place_names(images.names)
-        sentences = embed_sentences(encode, known, len(words))
-        embeds = normalise(images.image_embed.to(backbone.device))
-        labels, places = images.labels.to(backbone.device), places.to(backbone.device)
+        learned = LearnedWords(self.start_words(backbone))
 
-        def compute_loss(rows: list[int]) -> Tensor:
+        def write(sentences: Sentences, places: Tensor, image_embed: Tensor) -> Tensor:
+            del image_embed
             # a name is encoded once, however many of the images bear it
-            present, back = torch.unique(places[rows], return_inverse=True)
-            text_embed = sentences.encode(backbone, present, words)[back]  # (B, 2, D)
-            return F.cross_entropy(compute_logits(embeds[rows], text_embed), labels[rows])
+            present, back = torch.unique(places, return_inverse=True)
+            return sentences.encode(backbone, present, learned.words)[back]
 
-        module = nn.ParameterList([words])
-        curve = descend(
-            module, compute_loss, self, count=len(embeds), seed=seed, description=self.title
+        return learn_words(
+            learned,
+            write,
+            self,
+            encode,
+            images,
+            seed=seed,
+            checkpoint=checkpoint,
+            description=self.title,
         )
-        return {"words": words.detach().cpu()}, curve
 
     @torch.no_grad()
     def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
@@ -88,3 +98,6 @@ class CoOp(Context):
         first = torch.zeros(1, dtype=torch.long, device=backbone.device)
         text_embed = sentences.encode(backbone, first, words)  # (1, 2, D)
         return build_scorer(backbone, encode.stack([category]), lambda image_embed: text_embed)
+
+
+METHOD = CoOp

@@ -10,32 +10,18 @@ of an image besides its class feature.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
 
-from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.scoring import Scorer
 
-#: Pixels (B, 3, S, S), as `clip.encoding.preprocess` gives them, to class features (B, D), not
-#: normalised, and what else is kept, (B, L, P, W); both float32.
-Encode = Callable[[Backbone, Tensor], tuple[Tensor, Tensor]]
 
-
-@dataclass(frozen=True)
-class FeatureKind:
-    """One way to look at an image, which several methods may share.
-
-    Attributes:
-        name: of the kind; goes into paths.
-        encode: see `Encode`.
-        version: raised with every change of the numbers that `encode` gives.
-    """
-
-    name: str
-    encode: Encode
-    version: int = 1
+class MethodUnavailableError(ValueError):
+    """A method can not run as it is set up: it needs models that are not on every machine."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +52,8 @@ class Method(Protocol):
         kind: what it reads.
         trains: whether `fit` has anything to do.
         sigma: Gaussian smoothing of its maps in pixels.
+
+    A method may have `note`, a text that tables give with its results.
     """
 
     @property
@@ -79,13 +67,20 @@ class Method(Protocol):
     @property
     def sigma(self) -> float: ...
 
-    def fit(self, encode: NameEncoder, images: TrainingSet, seed: int) -> Mapping[str, Tensor]:
+    def fit(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> Mapping[str, Tensor]:
         """Train on an auxiliary set.
 
         Args:
             encode: names to text features; `encode.backbone` is the frozen CLIP.
             images: what is trained on.
             seed: of all that is drawn.
+            checkpoint: see `fuzzyclip.training.train`.
 
         Returns:
             Tensors that `build` needs, to be stored; empty where nothing is trained.
@@ -99,5 +94,8 @@ class Method(Protocol):
             encode: names to text features.
             category: its name in prompts.
             tensors: from `fit`.
+
+        Raises:
+            MethodUnavailableError: it needs what is not set up here.
         """
         ...

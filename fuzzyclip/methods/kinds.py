@@ -1,19 +1,18 @@
-"""Kinds of features that several methods share."""
+"""The kind of features of methods that look at pixels with models of their own."""
 
 import torch
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.encoding import encode_images
+from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.transfers import send
-from fuzzyclip.methods.interface import FeatureKind
 
 
 @torch.no_grad()
 def keep_pixels(backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The image itself, for methods that look at it with models of their own.
 
-    Nothing is computed, so a store of this kind saves no time: read images anew instead.
+    Nothing is computed, so the kind is not stored: images are read anew instead.
 
     Args:
         backbone: says how the pixels were normalised; its towers are not run.
@@ -30,7 +29,5 @@ def keep_pixels(backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return sent.new_zeros(len(sent), backbone.embed_dim), image.flatten(2)[:, None]
 
 
-#: One plain pass of the image tower: class features, and the patch tokens of the taken blocks.
-TOKENS = FeatureKind("tokens", encode_images)
 #: No pass at all, see `keep_pixels`.
-PIXELS = FeatureKind("pixels", keep_pixels)
+PIXELS = FeatureKind("pixels", keep_pixels, stored=False)

@@ -17,14 +17,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.methods.interface import FeatureKind, TrainingSet
+from fuzzyclip.methods.interface import MethodUnavailableError, TrainingSet
 from fuzzyclip.methods.kinds import PIXELS
 from fuzzyclip.methods.saa_models import CHUNK, Encoded, Models, load_models
 from fuzzyclip.methods.saa_parts import (
@@ -37,6 +39,7 @@ from fuzzyclip.methods.saa_parts import (
     select_boxes,
 )
 from fuzzyclip.methods.saa_prompts import CategoryPrompts, Wording, read_prompts, word_prompts
+from fuzzyclip.methods.saa_tiny import build_tiny_models
 from fuzzyclip.scoring import Scorer
 
 
@@ -48,7 +51,8 @@ class Saa:
         detector_folder: GroundingDINO's weights and processor, see `saa_models.DETECTOR`.
         segmenter_folder: SAM's, see `saa_models.SEGMENTER`.
         saliency_weights: file of WideResNet-50-2's ImageNet weights.
-        saliency_seed: of random ones instead, for tests.
+        tiny_seed: seed of tiny random models in place of the three; they find nothing, and show
+            that everything runs.
         prompts: fields of `CategoryPrompts` by category, in place of `TABLE`; names with blanks or
             underscores. Categories that are not in it have the defaults.
         box_threshold: a box stays if a token of the caption answers by more than this.
@@ -65,10 +69,10 @@ class Saa:
         sigma: Gaussian smoothing in pixels; none is published.
     """
 
-    detector_folder: str = ""
-    segmenter_folder: str = ""
-    saliency_weights: str = ""
-    saliency_seed: int | None = None
+    detector_folder: str | None = None
+    segmenter_folder: str | None = None
+    saliency_weights: str | None = None
+    tiny_seed: int | None = None
     prompts: Mapping[str, CategoryPrompts | Mapping[str, Any]] | None = None
     box_threshold: float = 0.1
     text_threshold: float = 0.1
@@ -100,15 +104,47 @@ class Saa:
             raise ValueError(
                 f"{self.name}: strength {self.strength} and sigma {self.sigma} must be 0 or more"
             )
+        if self.tiny_seed is not None:
+            self._check_tiny(self.tiny_seed)
         read_prompts(self.prompts)  # refuses unknown fields
+
+    def _check_tiny(self, seed: int) -> None:
+        """Refuse a seed that is none, and models besides the tiny ones."""
+        if type(seed) is not int or not 0 <= seed < 2**63:
+            raise ValueError(
+                f"{self.name}: tiny_seed must be a whole number of 0 or more, not {seed!r}"
+            )
+        if given := self._list_models():
+            raise ValueError(
+                f"{self.name}: tiny_seed puts random models in place of all three: leave out "
+                f"{' and '.join(given)}, or tiny_seed"
+            )
+
+    def _list_models(self) -> list[str]:
+        """Settings that say where a model lies and are set."""
+        names = ("detector_folder", "segmenter_folder", "saliency_weights")
+        return [name for name in names if getattr(self, name)]
 
     @property
     def kind(self) -> FeatureKind:
         return PIXELS
 
-    def fit(self, encode: NameEncoder, images: TrainingSet, seed: int) -> Mapping[str, Tensor]:
+    @property
+    def note(self) -> str:
+        """What tables are to say of its results."""
+        if self.tiny_seed is None:
+            return ""
+        return "tiny random models in place of its own; it runs, and its numbers say nothing"
+
+    def fit(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> Mapping[str, Tensor]:
         """Nothing is trained."""
-        del encode, images, seed
+        del encode, images, seed, checkpoint
         return {}
 
     def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
@@ -119,19 +155,14 @@ class Saa:
         it must follow `compute_map` with the same tensor, as in `scoring.score_batch`.
 
         Raises:
+            MethodUnavailableError: neither models nor `tiny_seed` are set.
             SaaModelError: see `load_models`.
         """
         del tensors
         size = encode.backbone.image_size
         known = read_prompts(self.prompts).get(category.replace("_", " "), CategoryPrompts())
         wording = word_prompts(category, known, self.raw_names)
-        models = load_models(
-            self.detector_folder,
-            self.segmenter_folder,
-            self.saliency_weights,
-            self.saliency_seed,
-            encode.backbone.device,
-        )
+        models = self._take_models(encode.backbone.device)
         last: list[Tensor] = []
 
         def compute_map(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
@@ -151,7 +182,22 @@ class Saa:
                 raise ValueError(f"{self.title} has no scores before the maps of the same batch")
             return last[1]
 
-        return Scorer(prompt=wording.name, compute_map=compute_map, compute_score=compute_score)
+        prompt = wording.name if self.tiny_seed is None else f"random tiny models: {wording.name}"
+        return Scorer(prompt=prompt, compute_map=compute_map, compute_score=compute_score)
+
+    def _take_models(self, device: torch.device) -> Models:
+        """The tiny ones, or those on disk."""
+        if self.tiny_seed is not None:
+            return build_tiny_models(self.tiny_seed, device)
+        if not self._list_models():
+            raise MethodUnavailableError(
+                f"{self.title} needs GroundingDINO, SAM and a WideResNet from local folders: "
+                f"methods.{self.name}.detector_folder, segmenter_folder and saliency_weights; how "
+                "to get them: docs/methods.md"
+            )
+        return load_models(
+            self.detector_folder, self.segmenter_folder, self.saliency_weights, device
+        )
 
 
 @dataclass(frozen=True)
@@ -229,3 +275,6 @@ class _Look:
             features = compute_features(self.models.network, self.seen, settings.saliency_side)
             saliency = compute_self_saliency(features, settings.largest)
         return F.interpolate(saliency[None, None], size=size, mode="bilinear")[0, 0]
+
+
+METHOD = Saa

@@ -173,10 +173,9 @@ class Models:
 
 @lru_cache(maxsize=1)
 def load_models(
-    detector_folder: str,
-    segmenter_folder: str,
-    saliency_weights: str,
-    saliency_seed: int | None,
+    detector_folder: str | None,
+    segmenter_folder: str | None,
+    saliency_weights: str | None,
     device: torch.device,
 ) -> Models:
     """Read the models; the last ones stay in memory, for categories follow one another.
@@ -185,7 +184,6 @@ def load_models(
         detector_folder: GroundingDINO, as `save_pretrained` writes it and its processor.
         segmenter_folder: SAM, likewise.
         saliency_weights: see `load_network`.
-        saliency_seed: likewise.
         device: where they live.
 
     Raises:
@@ -193,19 +191,18 @@ def load_models(
     """
     detector = Detector(*read_part(DETECTOR, detector_folder, device))
     segmenter = Segmenter(*read_part(SEGMENTER, segmenter_folder, device))
-    return Models(detector, segmenter, load_network(saliency_weights, saliency_seed).to(device))
+    return Models(detector, segmenter, load_network(saliency_weights).to(device))
 
 
-def read_part(part: Part, folder: str, device: torch.device) -> tuple[Any, Any]:
+def read_part(part: Part, folder: str | None, device: torch.device) -> tuple[Any, Any]:
     """A model, frozen, and its processor, from a folder.
 
     Raises:
         SaaModelError: `transformers` is not installed, or the folder is missing, holds another
             model, or lacks weights.
     """
-    transformers = _import_transformers()
-    path = Path(folder).expanduser()
-    _check_kind(part, folder, path)
+    transformers = import_transformers()
+    path = _find_folder(part, folder)
     model_class, processor_class = (getattr(transformers, name) for name in part.classes)
     try:
         model, report = model_class.from_pretrained(
@@ -224,57 +221,60 @@ def read_part(part: Part, folder: str, device: torch.device) -> tuple[Any, Any]:
     return model.eval().requires_grad_(False).to(device), processor
 
 
-def load_network(weights: str, seed: int | None) -> nn.Module:
+def load_network(weights: str | None) -> nn.Module:
     """WideResNet-50-2 up to its third stage: an image to maps of 256, 512 and 1024 channels.
 
     Args:
-        weights: file of timm's or torchvision's ImageNet weights; empty for random ones.
-        seed: of random weights; saliency then means nothing, it is for tests.
+        weights: file of timm's or torchvision's ImageNet weights.
 
     Raises:
-        SaaModelError: there is neither, or the weights are of another model.
+        SaaModelError: there is none, or the weights are of another model.
     """
-    if not weights and seed is None:
+    if not weights:
         raise SaaModelError(
             "saliency_weights: SAA+ needs a file of WideResNet-50-2's ImageNet weights. Get "
             "model.safetensors of timm/wide_resnet50_2.racm_in1k from huggingface.co and give its "
-            "path (or, for tests, a saliency_seed for random weights)"
+            "path"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed or 0)
+    with torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
         network: nn.Module = timm.create_model(
             "wide_resnet50_2", pretrained=False, features_only=True, out_indices=(1, 2, 3)
         )
-    if weights:
-        state = read_state_dict(Path(weights).expanduser())
-        read = {name: state[name] for name in state if not name.startswith(UNREAD)}
-        try:
-            network.load_state_dict(read)
-        except RuntimeError as error:
-            raise SaaModelError(
-                f"saliency_weights: {weights} are not of timm's wide_resnet50_2: {error}"
-            ) from error
+    state = read_state_dict(Path(weights).expanduser())
+    read = {name: state[name] for name in state if not name.startswith(UNREAD)}
+    try:
+        network.load_state_dict(read)
+    except RuntimeError as error:
+        raise SaaModelError(
+            f"saliency_weights: {weights} are not of timm's wide_resnet50_2: {error}"
+        ) from error
     return network.eval().requires_grad_(False)
 
 
-def _import_transformers() -> Any:
+def import_transformers() -> Any:
+    """The package, which is an extra.
+
+    Raises:
+        SaaModelError: it is not installed.
+    """
     try:
         return import_module("transformers")
     except ImportError as error:
         raise SaaModelError(
             f"SAA+ takes GroundingDINO and SAM from transformers, which is not installed or broken "
-            f"({error}): pip install 'fuzzyclip[saa]'"
+            f"({error}): pip install -e '.[saa]'"
         ) from error
 
 
-def _check_kind(part: Part, folder: str, path: Path) -> None:
-    """Refuse a folder without a model, and another model's.
+def _find_folder(part: Part, folder: str | None) -> Path:
+    """The folder of a model; none, one without a model, and another model's are refused.
 
     Raises:
         SaaModelError: see above.
     """
     if not folder:
         raise SaaModelError(f"{part.setting}: SAA+ needs {part.title}. {_advise(part)}")
+    path = Path(folder).expanduser()
     try:
         kind = json.loads((path / "config.json").read_text()).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
@@ -286,6 +286,7 @@ def _check_kind(part: Part, folder: str, path: Path) -> None:
             f"{part.setting}: {path} holds a model of type {kind!r}, not {part.title}. "
             f"{_advise(part)}"
         )
+    return path
 
 
 def _advise(part: Part) -> str:

@@ -28,8 +28,8 @@ from torch.nn import functional as F
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import project_tokens
+from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.transfers import send
-from fuzzyclip.methods.interface import FeatureKind
 
 #: Levels of the kind `vv`.
 SURGERY_LEVEL = 0
@@ -87,7 +87,7 @@ def plan_dpam(depth: int, taps: Sequence[int] = (DPAM_DEPTH,)) -> Stream:
         ValueError: a tap is before the stream's start, block 6 of 24, or past the last block.
     """
     first = DPAM_DEPTH - DPAM_BLOCKS + 1
-    if not taps or not all(first <= tap <= DPAM_DEPTH for tap in taps):
+    if not taps or not all(isinstance(tap, int) and first <= tap <= DPAM_DEPTH for tap in taps):
         raise ValueError(
             f"taps {list(taps)}: AnomalyCLIP's V-V stream has tokens after blocks {first} to "
             f"{DPAM_DEPTH}, counted in ViT-L's {DPAM_DEPTH}"

@@ -10,15 +10,17 @@ Shapes: B images, N windows, D embedding width, S image size.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fuzzyclip.clip.encoding import normalise
+from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.methods.interface import FeatureKind, TrainingSet
-from fuzzyclip.methods.raw_clip import average_prompts
+from fuzzyclip.methods.interface import TrainingSet
+from fuzzyclip.methods.prompt_mean import average_prompts
 from fuzzyclip.methods.windows import SIDES, WINDOWS, list_windows
 from fuzzyclip.scoring import Scorer
 from fuzzyclip.text import NORMAL_STATES, stack_names
@@ -89,9 +91,15 @@ class WinClip:
     def trains(self) -> bool:
         return False
 
-    def fit(self, encode: NameEncoder, images: TrainingSet, seed: int) -> Mapping[str, Tensor]:
+    def fit(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> Mapping[str, Tensor]:
         """Nothing is trained."""
-        del encode, images, seed
+        del encode, images, seed, checkpoint
         return {}
 
     def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
@@ -169,3 +177,6 @@ def average_over_windows(values: Tensor, grid: tuple[int, int], side: int) -> Te
     total = F.conv_transpose2d(planes, spread)
     covering = F.conv_transpose2d(torch.ones_like(planes[:1]), spread)
     return (total / covering)[:, 0]
+
+
+METHOD = WinClip

@@ -14,9 +14,9 @@ from open_clip.timm_model import TimmModel
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.towers import ImageTower
 from fuzzyclip.clip.transfers import send
-from fuzzyclip.methods.interface import FeatureKind
 
 #: Sides of the windows in patches: WinCLIP's small and middle scale.
 SIDES = (2, 3)

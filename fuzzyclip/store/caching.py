@@ -15,12 +15,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.encoding import encode_images
+from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.clip.pixels import iterate_pixels
 from fuzzyclip.clip.transfers import Fetcher
 from fuzzyclip.store.features import check_space, finish_category, plan_category
 from fuzzyclip.store.packing import pack
-from fuzzyclip.store.shards import EMBEDS, Shard, write_shard
+from fuzzyclip.store.shards import EMBEDS, Shard, measure_kind, write_shard
 from fuzzyclip.tensor_files import RowWriter
 
 
@@ -34,6 +34,7 @@ def write_category(
     shard_size: int = 64,
     batch_size: int = 16,
     workers: int = 1,
+    kind: FeatureKind = TOKENS,
 ) -> None:
     """Encode a category's images into `folder`, skipping shards that are already there.
 
@@ -46,11 +47,14 @@ def write_category(
         shard_size: see there.
         batch_size: images a pass.
         workers: threads that decode images.
+        kind: what is kept of an image.
 
     Raises:
         OSError: no room on the disk, or an image can not be read.
     """
-    shards = plan_category(folder, rows, root, backbone, dtype=dtype, shard_size=shard_size)
+    shards = plan_category(
+        folder, rows, root, backbone, dtype=dtype, shard_size=shard_size, kind=kind
+    )
     missing = [shard for shard in shards if not shard.is_written()]
     check_space(missing, folder, backbone)
     encode_shards(missing, backbone, batch_size=batch_size, workers=workers, title=folder.name)
@@ -68,7 +72,7 @@ def encode_shards(
     """Encode and write shards, one after the other.
 
     Args:
-        shards: what to write.
+        shards: what to write, all of one kind.
         backbone: the frozen CLIP.
         batch_size: images a pass. A pass never crosses shards, so that a shard's bytes do not
             depend on what was encoded before it.
@@ -78,6 +82,9 @@ def encode_shards(
     Raises:
         OSError: an image can not be read, or is not the one that was indexed.
     """
+    if not shards:
+        return
+    shape = measure_kind(shards[0].kind, backbone)
     plan = [(shard, first) for shard in shards for first in range(0, len(shard.images), batch_size)]
     batches = iterate_pixels(
         [shard.images[first : first + batch_size] for shard, first in plan],
@@ -89,22 +96,23 @@ def encode_shards(
     fetcher = Fetcher(backbone.device)
     with tqdm(total=total, desc=title, unit="image", disable=None, leave=False) as progress:
         for shard in shards:
-            _encode_shard(shard, backbone, batches, batch_size, fetcher)
+            _encode_shard(shard, backbone, shape, batches, batch_size, fetcher)
             progress.update(len(shard.images))
 
 
 def _encode_shard(
     shard: Shard,
     backbone: Backbone,
+    shape: tuple[int, int, int],
     batches: Iterator[Tensor],
     batch_size: int,
     fetcher: Fetcher,
 ) -> None:
     """One shard; a batch is written while the next one is computed."""
-    with write_shard(shard, backbone) as writer, ThreadPoolExecutor(1) as writing:
+    with write_shard(shard, backbone, shape) as writer, ThreadPoolExecutor(1) as writing:
         pending: Future[None] | None = None
         for first in range(0, len(shard.images), batch_size):
-            encoded = _encode_batch(next(batches), backbone, shard.header["tokens"])
+            encoded = _encode_batch(next(batches), backbone, shard)
             fetched = {name: fetcher.fetch(tensor) for name, tensor in encoded.items()}
             if pending is not None:
                 pending.result()
@@ -113,9 +121,10 @@ def _encode_shard(
             pending.result()
 
 
-def _encode_batch(pixels: Tensor, backbone: Backbone, dtype: str | None) -> dict[str, Tensor]:
+def _encode_batch(pixels: Tensor, backbone: Backbone, shard: Shard) -> dict[str, Tensor]:
     """What is kept of a batch (B, 3, S, S), on the device."""
-    image_embed, patch_tokens = encode_images(backbone, pixels)
+    image_embed, patch_tokens = shard.kind.encode(backbone, pixels)
+    dtype = shard.header["tokens"]
     kept = {} if dtype is None else pack(patch_tokens, dtype)
     return {EMBEDS: image_embed} | kept
 

@@ -20,6 +20,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.files import write_text
 from fuzzyclip.store.shards import (
     EMBEDS,
@@ -93,6 +94,7 @@ def plan_category(
     *,
     dtype: str | None = "float16",
     shard_size: int = 64,
+    kind: FeatureKind = TOKENS,
 ) -> list[Shard]:
     """The shards that a category's folder is to hold.
 
@@ -104,6 +106,7 @@ def plan_category(
         dtype: type in which patch tokens are kept, see `fuzzyclip.store.packing`; None keeps class
             features alone.
         shard_size: images a file.
+        kind: what is kept of an image.
     """
     shards = []
     for number, first in enumerate(range(0, len(rows), shard_size)):
@@ -114,7 +117,8 @@ def plan_category(
                 path=folder / f"{number:05d}.safetensors",
                 images=tuple(root / image for image in chosen["image_path"]),
                 digests=digests,
-                header=compute_identity(backbone, digests) | {"tokens": dtype},
+                header=compute_identity(backbone, digests, kind) | {"tokens": dtype},
+                kind=kind,
             )
         )
     return shards
@@ -124,20 +128,19 @@ def check_space(shards: Sequence[Shard], folder: Path, backbone: Backbone) -> st
     """Refuse to begin what the disk has no room for; the answer says what is needed.
 
     Args:
-        shards: those that are to be written.
+        shards: those that are to be written, all of one kind and type.
         folder: where to; its nearest folder that is there tells the disk.
         backbone: the frozen CLIP.
 
     Raises:
         OSError: not enough room.
     """
-    needed = sum(
-        len(shard.images) * count_image_bytes(backbone, shard.header["tokens"]) for shard in shards
-    )
+    images = sum(len(shard.images) for shard in shards)
+    one = count_image_bytes(backbone, shards[0].header["tokens"], shards[0].kind) if shards else 0
+    needed = images * one
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    images = sum(len(shard.images) for shard in shards)
     said = f"{images} images to encode, {_to_gb(needed)} of {_to_gb(free)} free"
     if needed > free - SPARE_BYTES:
         raise OSError(
@@ -219,7 +222,9 @@ def open_category(folder: Path, expected: Mapping[str, Any]) -> CategoryFeatures
 
 def _find_changes(header: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
     """In what a header differs; parts of the backbone are named."""
-    changed = [name for name in expected if header.get(name) != expected[name]]
+    names = dict.fromkeys((*expected, *header))  # how tokens are kept is nobody's condition
+    names.pop("tokens", None)
+    changed = [name for name in names if header.get(name) != expected.get(name)]
     if "backbone" in changed and header.get("backbone"):
         stored, wanted = header["backbone"], expected["backbone"]
         parts = [name for name in wanted if stored.get(name) != wanted[name]]

@@ -1,6 +1,7 @@
 """One file of the feature store: what it is bound to, how it is written and read.
 
-Shapes: n images of a shard, D embedding width, L taken blocks, P patches, W vision width.
+Shapes: n images of a shard, D embedding width; L taken blocks, P patches, W vision width, or
+whatever another kind of features keeps of an image as L x P x W.
 """
 
 import logging
@@ -15,6 +16,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.kinds import TOKENS as PATCH_TOKENS
+from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.store.packing import DTYPES, SCALES, TOKENS, count_bytes, unpack
 from fuzzyclip.tensor_files import RowWriter, read_header, write_rows
 
@@ -38,26 +41,41 @@ class Shard:
         images: files of the images.
         digests: SHA-256 of each.
         header: what the file is bound to; a file with another header is never used.
+        kind: of its features.
     """
 
     path: Path
     images: tuple[Path, ...]
     digests: tuple[str, ...]
     header: Mapping[str, Any]
+    kind: FeatureKind = PATCH_TOKENS
 
     def is_written(self) -> bool:
         """Whether the file is there, whole, and made of the same."""
         return self.path.is_file() and read_shard_header(self.path) == self.header
 
 
-def compute_identity(backbone: Backbone, digests: Sequence[str]) -> dict[str, Any]:
-    """What stored features of images depend on, as plain data: backbone, code, content."""
+def compute_identity(
+    backbone: Backbone, digests: Sequence[str], kind: FeatureKind = PATCH_TOKENS
+) -> dict[str, Any]:
+    """What stored features of images depend on, as plain data: backbone, code, content, kind.
+
+    Plain patch tokens are not named, so that stores from before there were kinds stay valid.
+    """
+    named = {} if kind == PATCH_TOKENS else {"kind": [kind.name, kind.version]}
     return {
         "format": FORMAT,
         "code": CODE,
         "backbone": backbone.identity,
         "images": list(digests),
-    }
+    } | named
+
+
+def measure_kind(kind: FeatureKind, backbone: Backbone) -> tuple[int, int, int]:
+    """L, P and W of a kind; one pass of the tower, except for plain patch tokens."""
+    if kind != PATCH_TOKENS:
+        return kind.measure(backbone)
+    return len(backbone.blocks), backbone.grid[0] * backbone.grid[1], backbone.vision_width
 
 
 def read_shard_header(path: Path) -> dict[str, Any]:
@@ -71,26 +89,35 @@ def read_shard_header(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def write_shard(shard: Shard, backbone: Backbone) -> Iterator[RowWriter]:
-    """A writer of the shard's rows; the file is there when the block ends without an error."""
+def write_shard(
+    shard: Shard, backbone: Backbone, shape: tuple[int, int, int]
+) -> Iterator[RowWriter]:
+    """A writer of the shard's rows; the file is there when the block ends without an error.
+
+    Args:
+        shard: the file to be.
+        backbone: the frozen CLIP.
+        shape: from `measure_kind`.
+    """
     embeds: tuple[torch.dtype, Sequence[int]] = (torch.float32, (backbone.embed_dim,))
     layout = {EMBEDS: embeds}
     if dtype := shard.header["tokens"]:
-        blocks, patches = len(backbone.blocks), backbone.grid[0] * backbone.grid[1]
         if dtype == "int8":
-            layout[SCALES] = (torch.float32, (blocks, patches))
-        layout[TOKENS] = (DTYPES[dtype], (blocks, patches, backbone.vision_width))
+            layout[SCALES] = (torch.float32, shape[:2])
+        layout[TOKENS] = (DTYPES[dtype], shape)
     with write_rows(shard.path, layout, len(shard.images), shard.header) as writer:
         yield writer
 
 
-def count_image_bytes(backbone: Backbone, dtype: str | None) -> int:
+def count_image_bytes(
+    backbone: Backbone, dtype: str | None, kind: FeatureKind = PATCH_TOKENS
+) -> int:
     """Bytes that one image takes in the store; `dtype` is None where tokens are not kept."""
     embed = backbone.embed_dim * torch.float32.itemsize
     if dtype is None:
         return embed
-    tokens = len(backbone.blocks) * backbone.grid[0] * backbone.grid[1]
-    return embed + count_bytes(tokens, backbone.vision_width, dtype)
+    levels, patches, width = measure_kind(kind, backbone)
+    return embed + count_bytes(levels * patches, width, dtype)
 
 
 def read_rows(path: Path, first: int, count: int, device: torch.device | str) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from fuzzyclip.files import write_text
+from fuzzyclip.files import write_csv, write_text
 from fuzzyclip.pictures import draw_table, save_figure
 from fuzzyclip.report.comparison import render_comparison
 from fuzzyclip.tables import to_markdown
@@ -18,14 +18,17 @@ from stages.experiments.archive import is_done, read_tested
 from stages.experiments.catalog import FILE, Catalog, CatalogError, read_catalog
 from stages.experiments.compare import compare, find_run
 from stages.experiments.cost import estimate
-from stages.experiments.execute import execute
+from stages.experiments.execute import ExperimentError, call_dvc, execute
 from stages.experiments.figures import draw
 from stages.experiments.plan import Run, compute_code_digest, plan_runs, read_base
 from stages.experiments.revisions import WORKSPACE, read_side
 from stages.experiments.show import collect_values, layout, list_notes
+from stages.experiments.show_comparison import show_comparison
 from stages.experiments.verify import read_expected, verify
-from stages.report import is_paper_setting, name_dataset
+from stages.names import name_dataset
+from stages.params import read_params
 from stages.schema import Params
+from stages.setting import is_paper_setting
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -71,7 +74,12 @@ def list_experiments(file: File = FILE) -> None:
 @app.command("run")
 def run_experiment(name: Name, seeds: Seeds = 1, file: File = FILE) -> None:
     """Run what is not done yet, through `dvc exp run`; the work tree is put back afterwards."""
-    execute(plan_runs(read_catalog(file), name, read_base(), seeds))
+    catalog = read_catalog(file)
+    execute(plan_runs(catalog, name, read_base(), seeds))
+    if catalog.get(name).methods and call_dvc("repro", "track", "baselines") != 0:
+        raise ExperimentError(
+            "dvc repro track baselines failed; the same command goes on from there"
+        )
     show_experiment(name, seeds, file=file)
 
 
@@ -82,15 +90,22 @@ def show_experiment(
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = paths.EXPERIMENTS,
     file: File = FILE,
 ) -> None:
-    """Build the table or figure from what has been run: on the screen, and as files."""
+    """Build the table or figure from what has been run: on the screen, and as files.
+
+    Tables that compare methods show the work tree's own results, as `dvc repro` left them; with
+    several seeds, FuzzyCLIP's mean and spread.
+    """
     catalog = read_catalog(file)
+    if catalog.get(name).methods and seeds == 1:
+        show_comparison(catalog, name, read_params(), out)
+        return
     runs = plan_runs(catalog, name, read_base(), seeds)
     if catalog.get(name).kind == "table":
         show_table(catalog, name, runs, out)
     else:
         figure, numbers = draw(catalog.get(name), runs)
         save_figure(figure, out / f"{name}.png")
-        write_text(out / f"{name}.csv", numbers.to_csv(index=False, float_format="%.4f"))
+        write_csv(out / f"{name}.csv", numbers)
         typer.echo(numbers.to_string(index=False))
         typer.echo(f"{out / name}.png and .csv written")
 
@@ -169,7 +184,7 @@ def show_table(catalog: Catalog, name: str, runs: list[Run], out: Path) -> None:
     title = f"{name}: {experiment.title}"
     lines = [f"# {title}", "", to_markdown(frame), *(f"- {note}" for note in notes), ""]
     write_text(out / f"{name}.md", "\n".join(lines))
-    write_text(out / f"{name}.csv", values.to_csv(index=False, float_format="%.4f"))
+    write_csv(out / f"{name}.csv", values)
     warning = [] if comparable else [f"Ours: {source}; not comparable with the printed values."]
     save_figure(draw_table(frame, title, warning), out / f"{name}.png")
     typer.echo("\n".join(lines))

@@ -26,6 +26,7 @@ class Row(_Part):
     label: str
     tests: dict[str, str] = Field(default_factory=dict)
     row: str = TRAINED
+    method: str | None = None
     set: dict[str, Any] = Field(default_factory=dict)
     printed: dict[str, list[float | None]] = Field(default_factory=dict)
 
@@ -42,8 +43,18 @@ class Experiment(_Part):
     rows: list[Row]
 
     @property
+    def methods(self) -> dict[str, str]:
+        """Methods of the table that `dvc repro baselines` runs, with their labels."""
+        return {row.method: row.label for row in self.rows if row.method}
+
+    @property
+    def datasets(self) -> list[str]:
+        """All datasets of the table, in the order of its rows."""
+        return list(dict.fromkeys(name for row in self.rows for name in (*row.tests, *row.printed)))
+
+    @property
     def measured(self) -> list[Row]:
-        """Rows that are ours to run; the others are printed values of other methods."""
+        """Rows that are runs of FuzzyCLIP; the others are methods, or printed values alone."""
         return [row for row in self.rows if row.tests]
 
 

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 #: What a run changes in the work tree and git tracks, kept here until the runs are over.
 BEFORE = paths.BEFORE_EXPERIMENTS
 LOCK = BEFORE.with_suffix(".lock")
+#: The last stage of FuzzyCLIP's own pipeline: other methods are left alone.
+TARGET = "track"
 
 
 class ExperimentError(RuntimeError):
@@ -48,7 +50,7 @@ def execute(runs: Sequence[Run]) -> None:
             text = yaml.safe_dump(run.params, sort_keys=False, allow_unicode=True)
             paths.PARAMS.write_text(text, encoding="utf-8")
             call_dvc("exp", "remove", run.name, quiet=True)  # of an attempt that was cut off
-            if call_dvc("exp", "run", "-n", run.name, run=run) != 0:
+            if call_dvc("exp", "run", "-n", run.name, TARGET, run=run) != 0:
                 raise ExperimentError(f"{run.name} failed; the same command goes on from there")
             collect(run, time.monotonic() - start)
 

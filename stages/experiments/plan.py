@@ -15,8 +15,8 @@ from stages import paths
 from stages.experiments.catalog import Catalog, CatalogError, Row
 from stages.schema import Params
 
-#: Parameters that change no result.
-IRRELEVANT = ("machine", "tracking", "allow_unverified")
+#: Parameters that change no result of FuzzyCLIP.
+IRRELEVANT = ("machine", "tracking", "allow_unverified", "methods")
 CODE = ("fuzzyclip/**/*.py", "stages/*.py", "dvc.yaml")
 
 

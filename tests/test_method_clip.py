@@ -8,9 +8,11 @@ import torch
 from torch.nn import functional as F
 
 from fuzzyclip.clip.encoding import encode_images, encode_text
+from fuzzyclip.clip.kinds import TOKENS
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.methods.kinds import TOKENS
-from fuzzyclip.methods.raw_clip import Clip, ClipAC, average_prompts
+from fuzzyclip.methods.clip import Clip
+from fuzzyclip.methods.clip_ac import ClipAC
+from fuzzyclip.methods.prompt_mean import average_prompts
 from fuzzyclip.scoring import score_batch
 from fuzzyclip.text import PromptTooLongError
 

@@ -1,0 +1,102 @@
+"""All methods side by side: what the work tree holds of them, beside what the paper prints."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fuzzyclip.metrics.exact import METRICS
+from fuzzyclip.tables import MEAN, add_means
+from stages import paths
+from stages.experiments.catalog import Experiment, Row
+from stages.names import name_dataset
+
+
+def collect_comparison(experiment: Experiment, others: Mapping[str, str]) -> pd.DataFrame:
+    """Every value of a comparison in long form.
+
+    Args:
+        experiment: the table.
+        others: further methods with their titles, for instance one's own; they come before
+            FuzzyCLIP.
+
+    Returns:
+        Columns `label`, `dataset`, `metric`, `ours` and `paper`; percent, absent where there is
+        nothing.
+    """
+    own = [Row(label=title, method=method) for method, title in others.items()]
+    known = [row for row in experiment.rows if row.method]
+    rest = [row for row in experiment.rows if not row.method]
+    lines = []
+    for row in (*known, *own, *rest):
+        for dataset in experiment.datasets:
+            found = read_means(row, dataset)
+            metrics = experiment.metrics or []
+            printed = row.printed.get(dataset, [None] * len(metrics))
+            for metric, value in zip(metrics, printed, strict=True):
+                lines.append(
+                    {
+                        "label": row.label,
+                        "dataset": dataset,
+                        "metric": metric,
+                        "ours": found.get(metric, np.nan),
+                        "paper": np.nan if value is None else value,
+                    }
+                )
+    return pd.DataFrame(lines)
+
+
+def read_means(row: Row, dataset: str) -> dict[str, float]:
+    """A row's means over categories; empty where it has no result."""
+    name = row.method or row.row
+    if row.method:
+        path = paths.method_metrics(row.method, dataset)
+    else:
+        path = paths.category_metrics(dataset)
+    if not path.is_file():
+        return {}
+    frame = pd.read_csv(path, dtype={"category": str, "prompt": str})
+    means = add_means(frame) if len(frame) else frame
+    chosen = means[(means["row"] == name) & (means["category"] == MEAN)]
+    return {metric: float(chosen[metric].iloc[0]) for metric in METRICS} if len(chosen) else {}
+
+
+def read_facts(methods: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """How each method's results came about: method -> dataset -> facts."""
+    return {
+        method: {
+            path.stem: json.loads(path.read_text())
+            for path in sorted((paths.METHOD_METRICS / method).glob("*.json"))
+        }
+        for method in methods
+    }
+
+
+def list_method_notes(facts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    """What is to be said of methods: what was left out, what ran with other weights."""
+    notes = []
+    for found in facts.values():
+        one = next(iter(found.values()), {})
+        if said := one.get("left_out") or one.get("note"):
+            notes.append(f"{one['title']}: {said}")
+    return notes
+
+
+def name_others(experiment: Experiment, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Methods that have results and are not of the table, with their titles: one's own."""
+    return {
+        method: next(iter(found.values()))["title"]
+        for method, found in facts.items()
+        if found and method not in experiment.methods
+    }
+
+
+def read_titles(datasets: Iterable[str]) -> dict[str, str]:
+    """Titles of datasets in tables, of those that are indexed."""
+    return {
+        key: name_dataset(key, json.loads(paths.index_info(key).read_text()))
+        for key in datasets
+        if paths.index_info(key).is_file()
+    }

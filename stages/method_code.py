@@ -1,0 +1,46 @@
+"""method_code: what code makes each method's results, as a digest.
+
+A method's stages depend on this digest alone. DVC would need the list of each method's own modules,
+and with one list for all a change of one method would run every other again.
+"""
+
+import hashlib
+
+from fuzzyclip.files import compute_sha256, write_json
+from stages import paths
+from stages.imports import ROOT, close, find_module, leave_plumbing
+from stages.params import load_params
+from stages.run import run_stage
+
+PARAMS = ("methods",)
+#: The stage whose results they are.
+STAGE = "stages/method_test.py"
+
+
+def main() -> None:
+    """Make metrics/method_code."""
+    for method in load_params(PARAMS).methods:
+        write_json(paths.method_code(method), describe(method))
+
+
+def describe(method: str) -> dict[str, object]:
+    """Modules that a method's results depend on, and one digest of them all.
+
+    Raises:
+        ValueError: the method has no module.
+    """
+    module = find_module(f"fuzzyclip.methods.{method}")
+    if module is None:
+        raise ValueError(
+            f"methods.{method}: there is no fuzzyclip/methods/{method}.py; a method is a module of "
+            "that folder (docs/methods.md)"
+        )
+    modules = leave_plumbing(close(STAGE, module))
+    digest = hashlib.sha256()
+    for path in modules:
+        digest.update(f"{path} {compute_sha256(ROOT / path)}\n".encode())
+    return {"sha256": digest.hexdigest(), "modules": modules}
+
+
+if __name__ == "__main__":
+    run_stage("method_code", main, keyed=False)

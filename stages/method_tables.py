@@ -1,0 +1,63 @@
+"""method_tables: all methods and FuzzyCLIP side by side, in the layout of Tables 2 and 3."""
+
+import pandas as pd
+
+from fuzzyclip.files import write_csv, write_text
+from fuzzyclip.metrics.exact import METRICS
+from fuzzyclip.rows import TRAINED
+from fuzzyclip.tables import to_markdown
+from stages import paths
+from stages.experiments.catalog import Row, read_catalog
+from stages.experiments.comparison import (
+    collect_comparison,
+    list_method_notes,
+    name_others,
+    read_facts,
+    read_means,
+    read_titles,
+)
+from stages.experiments.show_comparison import FORM_NOTE, render
+from stages.params import load_params
+from stages.run import run_stage
+from stages.setting import list_sample_notes
+
+PARAMS = ("methods", "pairs", "data.source", "backbone", "backbones.${backbone}")
+TABLES = ("table-2", "table-3")
+
+
+def main() -> None:
+    """Make metrics/method_tables."""
+    params = load_params(PARAMS)
+    facts = read_facts(params.methods)
+    titles = {name: next(iter(found.values()))["title"] for name, found in facts.items() if found}
+    notes = [FORM_NOTE, *list_sample_notes(params), *list_method_notes(facts)]
+    catalog, named = read_catalog(), read_titles(params.pairs)
+    for name in TABLES:
+        experiment = catalog.get(name)
+        values = collect_comparison(experiment, name_others(experiment, facts))
+        text = render(f"{name}: {experiment.title}", values, notes, named)
+        write_text(paths.METHOD_TABLES / f"{name}.md", text)
+        write_csv(paths.METHOD_TABLES / f"{name}.csv", values)
+    means = collect_means(titles, list(params.pairs))
+    write_csv(paths.METHOD_TABLES / "means.csv", means)
+    averages = means.groupby("method", sort=False)[[*METRICS]].mean().reset_index()
+    write_csv(paths.METHOD_TABLES / "averages.csv", averages)
+    lines = [f"# Methods, mean over {len(params.pairs)} dataset(s)", ""]
+    lines += [to_markdown(averages), *(f"- {note}" for note in notes), ""]
+    write_text(paths.METHOD_TABLES / "averages.md", "\n".join(lines))
+
+
+def collect_means(titles: dict[str, str], datasets: list[str]) -> pd.DataFrame:
+    """Means of every method and dataset: `dataset`, `row`, `method` (its title), the metrics."""
+    rows = [Row(label=title, method=name) for name, title in titles.items()]
+    lines = []
+    for row in (*rows, Row(label="FuzzyCLIP")):
+        for dataset in datasets:
+            if found := read_means(row, dataset):
+                line = {"dataset": dataset, "row": row.method or TRAINED, "method": row.label}
+                lines.append(line | found)
+    return pd.DataFrame(lines, columns=["dataset", "row", "method", *METRICS])
+
+
+if __name__ == "__main__":
+    run_stage("method_tables", main, keyed=False)

@@ -1,0 +1,65 @@
+"""What values in params.yaml may be."""
+
+import re
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+)
+
+
+def refuse_bool(value: Any) -> Any:
+    """Anything but yes and no."""
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not a yes/no value")
+    return value
+
+
+def check_ascending(numbers: list[int]) -> list[int]:
+    """Blocks come from the towers in their own order; rows are named by their number."""
+    if numbers != sorted(set(numbers)):
+        raise ValueError("numbers must be ascending and distinct")
+    return numbers
+
+
+Number = Annotated[float, BeforeValidator(refuse_bool)]
+Count = Annotated[int, BeforeValidator(refuse_bool), Field(ge=1)]
+Seed = Annotated[int, BeforeValidator(refuse_bool), Field(ge=0)]
+Share = Annotated[float, BeforeValidator(refuse_bool), Field(ge=0, le=1)]
+Positive = Annotated[float, BeforeValidator(refuse_bool), Field(gt=0)]
+NonNegative = Annotated[float, BeforeValidator(refuse_bool), Field(ge=0)]
+
+
+V = TypeVar("V")
+#: Marks of the two forms below, left out of messages.
+TAGS = ("one value", "by auxiliary set")
+
+
+def _tell_form(value: Any) -> str:
+    return TAGS[isinstance(value, dict)]
+
+
+#: One value for all auxiliary sets, or one by the set's name with a `default`.
+ByAuxiliary = Annotated[
+    Annotated[V, Tag(TAGS[0])] | Annotated[dict[str, V], Tag(TAGS[1])], Discriminator(_tell_form)
+]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: no unknown keys, no change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def read_numbers(value: Any) -> Any:
+    """Texts like 1e-3, which are numbers to DVC and in YAML 1.2, as numbers."""
+    if isinstance(value, dict):
+        return {key: read_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d+)?[eE][-+]?\d+", value):
+        return float(value)
+    return value

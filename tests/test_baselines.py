@@ -1,0 +1,173 @@
+"""All methods of the tables through DVC, on two small datasets, in a temporary repository."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+import yaml
+from imports import ROOT
+from mlflow.tracking import MlflowClient
+from pipelines import change_params, commit, list_runs, make_repository, ran, run, shrink
+
+from fuzzyclip.methods.registry import METHODS
+
+pytestmark = pytest.mark.slow
+
+
+def shorten(params):
+    """All methods, each with next to no training."""
+    methods = params["methods"]
+    shrink(params)
+    params["methods"] = methods
+    for block in methods.values():
+        if "epochs" in block:
+            block["epochs"] = 1
+
+
+@pytest.fixture(scope="module")
+def baselines(tmp_path_factory):
+    """A repository in which `dvc repro baselines` has run, and what DVC printed."""
+    folder = make_repository(tmp_path_factory.mktemp("baselines"), shorten)
+    output = run(folder, "dvc", "repro", "baselines")
+    commit(folder, "results")
+    return folder, output
+
+
+def read(folder, method):
+    return pd.read_csv(folder / f"metrics/methods/{method}/sdd.csv")
+
+
+def test_every_method_runs_once_and_a_second_repro_does_nothing(baselines):
+    folder, output = baselines
+    assert {f"method_test@{name}-sdd" for name in METHODS} <= set(ran(output))
+    assert ran(run(folder, "dvc", "repro", "baselines")) == []
+    assert run(folder, "git", "status", "--porcelain") == ""
+    for name in METHODS:
+        (line,) = read(folder, name).to_dict("records")
+        assert line["row"] == name
+        assert (line["good"], line["bad"]) == (4, 4)
+        assert 0 <= line["image_auroc"] <= 100
+        assert 0 < line["pixel_ap"] <= 100
+
+
+def test_methods_of_one_kind_share_their_features(baselines):
+    folder, output = baselines
+    kinds = {path.name.rsplit("-", 1)[0] for path in (folder / "baselines/features").iterdir()}
+    assert kinds == {"windows", "vv", "sdp"}  # patch tokens are those of the features stage
+    encoded = re.findall(r"^sdd/electrical commutators, (\w+): 8 images", output, flags=re.M)
+    assert sorted(encoded) == ["sdp", "vv", "windows"]
+
+
+def test_a_result_says_which_choices_made_it(baselines):
+    folder, _ = baselines
+    said = json.loads((folder / "metrics/methods/anomaly_clip/sdd.json").read_text())
+    assert said["auxiliary"] == "visa"
+    assert said["settings"]["sigma"] == 1.1  # of the sample
+    assert said["settings"]["epochs"] == 1
+    assert said["kind"] == "vv"
+    untrained = json.loads((folder / "metrics/methods/winclip/sdd.json").read_text())
+    assert untrained["auxiliary"] is None
+
+
+def test_the_tables_are_complete_and_say_what_ran(baselines):
+    folder, _ = baselines
+    text = (folder / "metrics/method_tables/table-3.md").read_text()
+    for title in ("WinCLIP", "APRIL-GAN", "SDP+", "CoCoOp", "AnomalyCLIP", "SAA+", "FuzzyCLIP"):
+        assert f"| {title} |" in text
+    assert "random" in text  # SAA+'s models
+    means = pd.read_csv(folder / "metrics/method_tables/means.csv")
+    assert set(means["row"]) == {*METHODS, "fuzzyclip"}
+    own = json.loads((folder / "metrics/datasets/sdd.json").read_text())
+    line = means[means["row"] == "fuzzyclip"].iloc[0]
+    assert line["pixel_ap"] == pytest.approx(own["pixel_ap"])
+
+
+def test_every_method_is_an_mlflow_run_with_fuzzyclips_metric_names(baselines):
+    folder, _ = baselines
+    recorded = {one.data.tags["method"]: one for one in list_runs(folder)}
+    assert set(recorded) == set(METHODS)
+    one = recorded["winclip"]
+    assert one.data.metrics["pixel_ap/sdd"] == pytest.approx(read(folder, "winclip")["pixel_ap"][0])
+    assert one.data.params["settings.temperature"] == "0.07"
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    kept = {file.path for file in client.list_artifacts(one.info.run_id)}
+    assert {"metrics", "method_tables", "winclip.json"} <= kept
+
+
+def test_a_setting_reruns_its_method_alone(baselines):
+    folder, _ = baselines
+    output = run(folder, "dvc", "exp", "run", "-S", "methods.winclip.temperature=0.2", "baselines")
+    assert set(ran(output)) == {
+        "method_code", "method_test@winclip-sdd", "method_tables", "baselines"
+    }  # fmt: skip
+    assert "images to encode" not in output  # windows are there already
+    assert sum(one.data.tags["method"] == "winclip" for one in list_runs(folder)) == 2
+    assert sum(one.data.tags["method"] == "clip" for one in list_runs(folder)) == 1
+    run(folder, "git", "checkout", "-q", ".")
+
+
+def test_an_edit_of_a_methods_code_reruns_that_method_alone(baselines):
+    folder, _ = baselines
+    path = folder / "fuzzyclip/methods/coop.py"
+    path.write_text(path.read_text() + "# a change\n")
+    status = run(folder, "dvc", "repro", "baselines")
+    tested = {stage for stage in ran(status) if stage.startswith("method_test")}
+    assert tested == {"method_test@coop-sdd"}
+    run(folder, "git", "checkout", "-q", ".")
+
+
+def test_what_methods_share_can_be_deleted_and_comes_back_the_same(baselines):
+    folder, _ = baselines
+    before = {name: read(folder, name).to_csv() for name in ("anomaly_clip", "cocoop")}
+    run(folder, "rm", "-rf", "baselines")
+    for name in before:
+        run(folder, "dvc", "repro", "-s", "-f", f"method_test@{name}-sdd")
+        assert read(folder, name).to_csv() == before[name]
+    run(folder, "git", "checkout", "-q", ".")
+
+
+def test_saa_without_models_is_left_out_and_the_tables_say_so(baselines):
+    folder, _ = baselines
+    output = run(folder, "dvc", "exp", "run", "-S", "methods.saa.tiny_seed=null", "baselines")
+    assert "SAA+ is left out" in output
+    assert read(folder, "saa").empty
+    text = (folder / "metrics/method_tables/table-3.md").read_text()
+    assert re.search(r"^- SAA\+: .*detector_folder", text, flags=re.M)
+    run(folder, "git", "checkout", "-q", ".")
+
+
+def test_a_method_of_ones_own_is_one_file_and_one_block(baselines):
+    folder, _ = baselines
+    page = (ROOT / "docs/methods.md").read_text()
+    (code,) = re.findall(r"```python\n(from collections.*?METHOD = TopPatches\n)```", page, re.S)
+    (block,) = re.findall(r"```yaml\n(methods:.*?)```", page, flags=re.S)
+    (folder / "fuzzyclip/methods/top_patches.py").write_text(code)
+
+    def add(params):
+        params["methods"] |= yaml.safe_load(block)["methods"]
+
+    change_params(folder, add)
+    output = run(folder, "dvc", "repro", "baselines")
+    tested = {stage for stage in ran(output) if stage.startswith("method_test")}
+    assert tested == {"method_test@top_patches-sdd"}
+    assert "| Top patches |" in (folder / "metrics/method_tables/table-3.md").read_text()
+    run(folder, "git", "checkout", "-q", ".")
+    (folder / "fuzzyclip/methods/top_patches.py").unlink()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("methods.april_gan.epochs=0", "methods.april_gan: .*epochs"),
+        ("methods.anomaly_clip.taps=[1]", "methods.anomaly_clip: .*taps"),
+        ("+methods.clip.sgima=1", "methods.clip: clip has no setting sgima"),
+        ("+methods.patchcore.sigma=1", "no fuzzyclip/methods/patchcore.py"),
+    ],
+)
+def test_settings_that_are_refused_are_named(baselines, setting, said):
+    folder, _ = baselines
+    output = run(folder, "dvc", "exp", "run", "-S", setting, "baselines", fails=True)
+    assert re.search(said, output)
+    assert "Traceback" not in output
+    run(folder, "git", "checkout", "-q", ".")
