@@ -1,0 +1,257 @@
+"""Cost of every method of the tables, beside its quality: `python benchmarks/methods.py`.
+
+Pixels to map and score, text and building left out (once a category), but for texts that depend on
+the image. All methods look at the same random images, taking turns; each counts with its median
+time over the bare image tower's of the run's CLIP. Peak memory is taken in a process of its own,
+above what that process held before the first image (Linux). Trainable parameters are those that
+an optimizer was given. Prints a line a method.
+
+    --backbone vit_l_14_336   that key of params.yaml with random weights; else the sample's CLIP
+    --quality TITLE=FILE      metrics/method_tables/means.csv of a run, repeatable; means are taken
+    --out FILE                all columns as CSV, for benchmarks/methods_picture.py
+    --add FILE                a CSV made with another backbone, its costs as further columns
+"""
+
+import argparse
+import contextlib
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import pandas as pd  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+from fuzzyclip.clip.backbone import Backbone, load_backbone  # noqa: E402
+from fuzzyclip.clip.encoding import encode_images, encode_text  # noqa: E402
+from fuzzyclip.clip.kinds import TOKENS, FeatureKind  # noqa: E402
+from fuzzyclip.clip.name_encoder import NameEncoder  # noqa: E402
+from fuzzyclip.efa import Heads  # noqa: E402
+from fuzzyclip.methods.interface import Method, MethodUnavailableError, TrainingSet  # noqa: E402
+from fuzzyclip.methods.registry import build_method  # noqa: E402
+from fuzzyclip.rpl import PromptLearner, PromptShape  # noqa: E402
+from fuzzyclip.scoring import Scorer, build_trained, score_batch  # noqa: E402
+from stages.method_setup import choose_settings  # noqa: E402
+from stages.params import read_params  # noqa: E402
+
+OURS = "fuzzyclip"
+#: The paper's partition of VisA has two clusters.
+CLUSTERS, STACK = 2, "capsules pcb1 pcb2"
+MEMORY_IMAGES = 32
+QUALITY = ("pixel_aupro", "pixel_ap", "image_auroc")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A method that can look at images."""
+
+    title: str
+    kind: FeatureKind
+    scorer: Scorer
+    backbone: Backbone
+    sigma: float
+    parameters: int
+
+    def look(self, pixels: torch.Tensor) -> None:
+        image_embed, tokens = self.kind.encode(self.backbone, pixels)
+        score_batch(self.scorer, tokens, image_embed, self.backbone, self.sigma)
+
+
+def load_clip(name: str) -> Backbone:
+    """A backbone of params.yaml; random weights but for the sample's."""
+    chosen = read_params(ROOT / "params.yaml").backbones[name]
+    own = name == "sample"
+    return load_backbone(
+        str(ROOT / chosen.model) if own else chosen.model,
+        str(ROOT / chosen.weights) if own else "random",
+        image_size=chosen.image_size,
+        blocks=chosen.blocks,
+        activation=chosen.activation,
+        allow_unverified=True,
+    )
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[list[int]]:
+    """Numbers of parameters that optimizers are given in the block."""
+    found: list[int] = []
+    plain = torch.optim.Optimizer.add_param_group
+
+    def count(optimizer: torch.optim.Optimizer, group: dict) -> None:
+        plain(optimizer, group)
+        found.append(sum(each.numel() for each in group["params"] if each.requires_grad))
+
+    torch.optim.Optimizer.add_param_group = count
+    try:
+        yield found
+    finally:
+        torch.optim.Optimizer.add_param_group = plain
+
+
+def draw_pixels(backbone: Backbone, count: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    size = backbone.image_size
+    return torch.randn(count, 3, size, size, generator=generator)
+
+
+def train_a_little(method: Method, encode: NameEncoder) -> tuple[dict, int]:
+    """What a method learns from two images, and how many numbers it may change."""
+    if not method.trains:
+        return {}, 0
+    backbone = encode.backbone
+    image_embed, tokens = method.kind.encode(backbone, draw_pixels(backbone, 2))
+    masks = torch.zeros(2, backbone.image_size, backbone.image_size, dtype=torch.bool)
+    masks[1, 10:40, 10:40] = True
+    images = TrainingSet(
+        image_embed,
+        lambda rows: tokens[list(rows)],
+        lambda rows: masks[list(rows)],
+        torch.tensor([0, 1]),
+        ["nut", "nut"],
+    )
+    with counted() as found:
+        tensors = dict(method.fit(encode, images, 0))
+    return tensors, sum(found)
+
+
+def prepare(name: str, run: str, clips: dict[str, Backbone]) -> Ready:
+    """A method with the settings of params.yaml, trained in one epoch where it trains."""
+    if name == OURS:
+        return prepare_ours(clips[run])
+    params = read_params(ROOT / "params.yaml")
+    block = params.methods[name]
+    source = "sample" if run == "sample" else "official"
+    settings = choose_settings(name, block.settings, "visa", source)
+    if "epochs" in settings:
+        settings["epochs"] = 1
+    method = build_method(name, settings)
+    chosen = (block.backbone or {}).get(run, run)
+    if chosen not in clips:
+        clips[chosen] = load_clip(chosen)
+    backbone = clips[chosen]
+    encode = NameEncoder(backbone, lambda prompts: encode_text(backbone, prompts))
+    tensors, parameters = train_a_little(method, encode)
+    scorer = method.build(encode, "metal nut", tensors)
+    return Ready(method.title, method.kind, scorer, backbone, method.sigma, parameters)
+
+
+def prepare_ours(backbone: Backbone) -> Ready:
+    """FuzzyCLIP with random layers of two clusters, and RPL's default prompts."""
+    width, depth = backbone.vision_width, backbone.embed_dim
+    heads = [Heads(len(backbone.blocks), width, depth) for _ in range(CLUSTERS)]
+    texts = F.normalize(torch.randn(CLUSTERS, 2, depth), dim=-1).mT
+    scorer = build_trained(backbone, "", heads, texts, texts[..., 0], 100.0, texts[0].T)
+    rpl = read_params(ROOT / "params.yaml").rpl
+    shape = PromptShape(
+        rpl.template, rpl.layout, rpl.words, rpl.deep_tokens, rpl.depth, rpl.attachment
+    )
+    learned = [*PromptLearner(backbone, STACK, shape).parameters()]
+    learned += [each for one in heads for each in one.parameters()]
+    count = sum(each.numel() for each in learned)
+    return Ready("FuzzyCLIP", TOKENS, scorer, backbone, 0.0, count)
+
+
+def read_status(name: str) -> float:
+    """A line of /proc/self/status in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
+
+
+def measure_memory(name: str, run: str, batch: int) -> float:
+    """Peak above what the process held before, in MiB; in a process of its own."""
+    ready = prepare(name, run, {run: load_clip(run)})
+    images = MEMORY_IMAGES if run == "sample" else 1
+    pixels = draw_pixels(ready.backbone, images)
+    before = read_status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    for part in pixels.split(batch):
+        ready.look(part)
+    return read_status("VmHWM") - before
+
+
+def measure_times(
+    methods: dict[str, Ready], backbone: Backbone, batch: int, rounds: int
+) -> dict[str, float]:
+    """Median seconds an image over the bare tower's, methods taking turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in ("bare", *methods)}
+    pixels = {id(one.backbone): draw_pixels(one.backbone, batch) for one in methods.values()}
+    bare = draw_pixels(backbone, batch)
+    for turn in range(rounds + (rounds > 1)):
+        for name in seconds:
+            start = time.perf_counter()
+            if name == "bare":
+                encode_images(backbone, bare)
+            else:
+                methods[name].look(pixels[id(methods[name].backbone)])
+            if turn or rounds == 1:  # the first turn warms up
+                seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(each) for name, each in seconds.items()}
+    return {name: medians[name] / medians["bare"] for name in methods}
+
+
+def read_quality(given: list[str]) -> pd.DataFrame:
+    """Means over datasets by method, a column a metric and run."""
+    columns = {}
+    for one in given:
+        title, file = one.split("=", 1)
+        means = pd.read_csv(file).groupby("row")[[*QUALITY]].mean()
+        columns |= {f"{title}: {metric}": means[metric] for metric in QUALITY}
+    return pd.DataFrame(columns)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--backbone", default="sample")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--quality", action="append", default=[])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--add", type=Path)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    run, own = given.backbone, given.backbone == "sample"
+    batch, rounds = given.batch or (8 if own else 1), given.rounds or (9 if own else 1)
+    if given.memory_of:
+        print(measure_memory(given.memory_of, run, batch))
+        return
+    clips, methods = {run: load_clip(run)}, {}
+    for name in (*read_params(ROOT / "params.yaml").methods, OURS):
+        try:
+            methods[name] = prepare(name, run, clips)
+        except MethodUnavailableError as error:
+            print(f"  {name}: left out, {error}")
+    times = measure_times(methods, clips[run], batch, rounds)
+    lines = []
+    for name, ready in methods.items():
+        command = [sys.executable, __file__, "--backbone", run, "--memory-of", name]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        memory = float(done.stdout.splitlines()[-1])
+        lines.append(
+            {"row": name, "method": ready.title, "kind": ready.kind.name.split("-")[0]}
+            | {"parameters": ready.parameters, "time": times[name], "memory_mib": memory}
+        )
+        print(
+            f"method-{name:13} {times[name]:7.2f} of the bare tower, {ready.parameters:>9} "
+            f"trainable parameters, {memory:6.0f} MiB",
+            flush=True,
+        )
+    table = pd.DataFrame(lines).set_index("row")
+    if given.add:
+        other = pd.read_csv(given.add).set_index("row")[["parameters", "time", "memory_mib"]]
+        table = table.join(other.add_prefix("large: "))
+    table = table.join(read_quality(given.quality))
+    if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        table.round(2).to_csv(given.out)
+
+
+if __name__ == "__main__":
+    main()
