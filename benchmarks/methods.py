@@ -1,20 +1,20 @@
 """Cost of every method of the tables, beside its quality: `python benchmarks/methods.py`.
 
 Pixels to map and score, text and building left out (once a category), but for texts that depend on
-the image. All methods look at the same random images, taking turns; each counts with its median
-time over the bare image tower's of the run's CLIP. Peak memory is taken in a process of its own,
-above what that process held before the first image (Linux). Trainable parameters are those that
-an optimizer was given. Prints a line a method.
+the image. All methods look at the same random images, taking turns after one to warm up; each
+counts with its least processor time, which other programs hardly touch, over that of the bare image
+tower. Peak memory is taken in a process of its own, above what that process held before the first
+image (Linux; with the sample's CLIP alone). Trainable parameters are those that an optimizer was
+given. Prints a line a method.
 
     --backbone vit_l_14_336   that key of params.yaml with random weights; else the sample's CLIP
     --quality TITLE=FILE      metrics/method_tables/means.csv of a run, repeatable; means are taken
     --out FILE                all columns as CSV, for benchmarks/methods_picture.py
-    --add FILE                a CSV made with another backbone, its costs as further columns
+    --add FILE                a CSV made with another backbone, its parameters in a further column
 """
 
 import argparse
 import contextlib
-import statistics
 import subprocess
 import sys
 import time
@@ -35,6 +35,7 @@ from fuzzyclip.clip.encoding import encode_images, encode_text  # noqa: E402
 from fuzzyclip.clip.kinds import TOKENS, FeatureKind  # noqa: E402
 from fuzzyclip.clip.name_encoder import NameEncoder  # noqa: E402
 from fuzzyclip.efa import Heads  # noqa: E402
+from fuzzyclip.memory import release_memory  # noqa: E402
 from fuzzyclip.methods.interface import Method, MethodUnavailableError, TrainingSet  # noqa: E402
 from fuzzyclip.methods.registry import build_method  # noqa: E402
 from fuzzyclip.rpl import PromptLearner, PromptShape  # noqa: E402
@@ -44,7 +45,8 @@ from stages.params import read_params  # noqa: E402
 
 OURS = "fuzzyclip"
 #: The paper's partition of VisA has two clusters.
-CLUSTERS, STACK = 2, "capsules pcb1 pcb2"
+CLUSTERS = 2
+STACK = "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"
 MEMORY_IMAGES = 32
 QUALITY = ("pixel_aupro", "pixel_ap", "image_auroc")
 
@@ -168,8 +170,8 @@ def read_status(name: str) -> float:
 def measure_memory(name: str, run: str, batch: int) -> float:
     """Peak above what the process held before, in MiB; in a process of its own."""
     ready = prepare(name, run, {run: load_clip(run)})
-    images = MEMORY_IMAGES if run == "sample" else 1
-    pixels = draw_pixels(ready.backbone, images)
+    pixels = draw_pixels(ready.backbone, MEMORY_IMAGES)
+    release_memory()
     before = read_status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     for part in pixels.split(batch):
@@ -177,31 +179,41 @@ def measure_memory(name: str, run: str, batch: int) -> float:
     return read_status("VmHWM") - before
 
 
+def measure_apart(name: str, run: str, batch: int) -> float:
+    """`measure_memory` in a process of its own."""
+    command = [sys.executable, __file__, "--backbone", run, "--memory-of", name]
+    done = subprocess.run(
+        [*command, "--batch", str(batch)], check=True, capture_output=True, text=True
+    )
+    return float(done.stdout.splitlines()[-1])
+
+
 def measure_times(
     methods: dict[str, Ready], backbone: Backbone, batch: int, rounds: int
 ) -> dict[str, float]:
-    """Median seconds an image over the bare tower's, methods taking turns."""
+    """Least processor time over the bare tower's, methods taking turns."""
     seconds: dict[str, list[float]] = {name: [] for name in ("bare", *methods)}
     pixels = {id(one.backbone): draw_pixels(one.backbone, batch) for one in methods.values()}
     bare = draw_pixels(backbone, batch)
-    for turn in range(rounds + (rounds > 1)):
+    for turn in range(rounds + 1):
         for name in seconds:
-            start = time.perf_counter()
+            start = time.process_time()
             if name == "bare":
                 encode_images(backbone, bare)
             else:
                 methods[name].look(pixels[id(methods[name].backbone)])
-            if turn or rounds == 1:  # the first turn warms up
-                seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(each) for name, each in seconds.items()}
-    return {name: medians[name] / medians["bare"] for name in methods}
+            if turn:  # the first warms up
+                seconds[name].append(time.process_time() - start)
+    return {name: min(seconds[name]) / min(seconds["bare"]) for name in methods}
 
 
 def read_quality(given: list[str]) -> pd.DataFrame:
     """Means over datasets by method, a column a metric and run."""
     columns = {}
     for one in given:
-        title, file = one.split("=", 1)
+        title, _, file = one.partition("=")
+        if not file:
+            raise SystemExit(f"--quality {one}: TITLE=FILE is needed")
         means = pd.read_csv(file).groupby("row")[[*QUALITY]].mean()
         columns |= {f"{title}: {metric}": means[metric] for metric in QUALITY}
     return pd.DataFrame(columns)
@@ -218,7 +230,7 @@ def main() -> None:
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     given = parser.parse_args()
     run, own = given.backbone, given.backbone == "sample"
-    batch, rounds = given.batch or (8 if own else 1), given.rounds or (9 if own else 1)
+    batch, rounds = given.batch or (8 if own else 1), given.rounds or (9 if own else 2)
     if given.memory_of:
         print(measure_memory(given.memory_of, run, batch))
         return
@@ -231,9 +243,7 @@ def main() -> None:
     times = measure_times(methods, clips[run], batch, rounds)
     lines = []
     for name, ready in methods.items():
-        command = [sys.executable, __file__, "--backbone", run, "--memory-of", name]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        memory = float(done.stdout.splitlines()[-1])
+        memory = measure_apart(name, run, batch) if own else float("nan")
         lines.append(
             {"row": name, "method": ready.title, "kind": ready.kind.name.split("-")[0]}
             | {"parameters": ready.parameters, "time": times[name], "memory_mib": memory}
@@ -245,7 +255,7 @@ def main() -> None:
         )
     table = pd.DataFrame(lines).set_index("row")
     if given.add:
-        other = pd.read_csv(given.add).set_index("row")[["parameters", "time", "memory_mib"]]
+        other = pd.read_csv(given.add).set_index("row")[["parameters"]]
         table = table.join(other.add_prefix("large: "))
     table = table.join(read_quality(given.quality))
     if given.out:

@@ -65,10 +65,14 @@ def place_labels(axis: Axes, known: pd.DataFrame, column: str) -> None:
     low, high = axis.get_ylim()
     step = (high - low) * 0.062
     order = known.sort_values(column, ascending=False)
-    last = np.inf
-    for row, line in order.iterrows():
-        y = min(line[column], last - step)
-        last = y
+    places = order[column].tolist()
+    for number in range(1, len(places)):
+        places[number] = min(places[number], places[number - 1] - step)
+    floor = low + step / 2
+    for number in reversed(range(len(places))):
+        places[number] = max(places[number], floor)
+        floor = places[number] + step
+    for y, (row, line) in zip(places, order.iterrows(), strict=True):
         colour = OURS if row == "fuzzyclip" else "#222222"
         axis.annotate(
             line["method"],
@@ -83,13 +87,12 @@ def place_labels(axis: Axes, known: pd.DataFrame, column: str) -> None:
 
 def draw_table(axis: Axes, table: pd.DataFrame, sets: list[str]) -> None:
     """All columns as text; an absent value is a dash."""
-    large = "large: time" in table
+    large = "large: parameters" in table
     columns = [("trained", "parameters", "{:,.0f}"), ("time", "time", "{:.1f}")]
     columns += [("MiB", "memory_mib", "{:.0f}")]
     if large:
-        columns += [("trained", "large: parameters", "{:,.0f}"), ("time", "large: time", "{:.1f}")]
-        columns += [("MiB", "large: memory_mib", "{:,.0f}")]
-    groups = [("sample's CLIP, 144 px", 3)] + ([("ViT-L/14, 518 px", 3)] if large else [])
+        columns += [("trained", "large: parameters", "{:,.0f}")]
+    groups = [("sample's CLIP, 144 px", 3)] + ([("ViT-L/14", 1)] if large else [])
     for name in sets:
         columns += [(METRICS[one], f"{name}: {one}", "{:.1f}") for one in METRICS]
         groups.append((name, len(METRICS)))

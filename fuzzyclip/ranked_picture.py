@@ -1,5 +1,6 @@
 """A comparison of methods as a picture: ours in black, what the paper prints below it in grey."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,6 +25,9 @@ NAME, CELL, LINE, GAP = 1.15, 0.42, 0.155, 0.18
 #: Source to colour and font size.
 LOOK = {"ours": ("black", 7.5), "paper": ("#8a8a8a", 6.5)}
 RULE, BAND = "#c8c8c8", "#f6f8fa"
+#: Inches that a letter of a note takes at most, on average.
+LETTER = 0.056
+LEGEND = "Black: ours. Grey: as the paper prints it. Best bold, second underlined."
 
 
 def draw_ranked_tables(
@@ -35,15 +39,22 @@ def draw_ranked_tables(
         values: see `fuzzyclip.ranking.check_values`.
         titles: dataset to its title.
         title: of the picture.
-        notes: lines below.
+        notes: lines below; broken where they are longer than the picture is wide.
+
+    Raises:
+        ValueError: nothing is there, no metric is of a level, or a value stands twice.
     """
     check_values(values)
     levels = [level for level in LEVELS if values["metric"].str.startswith(LEVELS[level]).any()]
+    if not levels:
+        raise ValueError(f"no metric begins with {' or '.join(LEVELS.values())}")
     tables = [{s: select_level(values, level, s) for s in LOOK} for level in levels]
     methods = len(tables[0]["ours"])
     width = max(_lay_out(table["ours"])[-1] for table in tables) + 0.75
     heights = [(2 * methods + 3.2) * LINE] * len(levels)
-    extra = 0.35 + LINE * (len(notes) + 1.5)
+    letters = int((width - 0.2) / LETTER)
+    lines = [line for note in (LEGEND, *notes) for line in textwrap.wrap(note, letters)]
+    extra = 0.35 + LINE * (len(lines) + 0.5)
     figure = Figure(figsize=(width, sum(heights) + extra))
     top = sum(heights) + extra - 0.35
     figure.text(0.1 / width, 1 - 0.22 / (sum(heights) + extra), title, fontsize=10)
@@ -54,10 +65,9 @@ def draw_ranked_tables(
         axis.set_axis_off()
         _draw_level(axis, table, titles, describe_level(values, level))
         top -= height
-    lines = ["Black: ours. Grey: as the paper prints it. Best bold, second underlined.", *notes]
-    for number, note in enumerate(reversed(lines)):
+    for number, line in enumerate(reversed(lines)):
         y = (0.06 + LINE * number) / (sum(heights) + extra)
-        figure.text(0.1 / width, y, note, fontsize=6.5, color="#555555")
+        figure.text(0.1 / width, y, line, fontsize=6.5, color="#555555")
     return figure
 
 

@@ -39,8 +39,14 @@ def check_values(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def select_level(values: pd.DataFrame, level: str, source: str) -> pd.DataFrame:
-    """One level's values of one source, rounded: a row a method, columns (dataset, metric)."""
+    """One level's values of one source, rounded: a row a method, columns (dataset, metric).
+
+    Raises:
+        ValueError: no metric is of the level.
+    """
     chosen = values[values["metric"].str.startswith(LEVELS[level])]
+    if chosen.empty:
+        raise ValueError(f"no metric begins with {LEVELS[level]!r}: there is no {level} table")
     columns = list(dict.fromkeys(zip(chosen["dataset"], chosen["metric"], strict=True)))
     table = chosen.set_index(KEYS)[source].unstack(["dataset", "metric"])  # noqa: PD010
     ordered = table.reindex(index=values["label"].unique(), columns=columns)

@@ -19,7 +19,9 @@ from stages.experiments.cost import estimate
 from stages.experiments.figures import draw
 from stages.experiments.plan import build_params, compute_key, plan_runs
 from stages.experiments.show import AVERAGE, collect_values, layout
+from stages.experiments.show_comparison import check_pairs
 from stages.experiments.verify import read_expected, verify
+from stages.params import read_params
 from stages.schema import Params
 
 BASE = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -282,3 +284,34 @@ def test_training_curves_follow_the_epochs(workplace):
     assert stacked["pixel_ap"].tolist() == [*range(15, 29), 14]
     with pytest.raises(CatalogError, match="nothing of this figure"):
         draw(CATALOG.get("figure-5"), plan_runs(CATALOG, "figure-5", PAPER))
+
+
+@pytest.mark.parametrize(("name", "printed"), [("table-2", 7), ("table-3", 3)])
+def test_comparisons_are_complete_from_the_committed_results(name, printed, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    done = CliRunner().invoke(command.app, ["show", name, "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "not there yet" not in done.output
+    values = pd.read_csv(tmp_path / f"{name}.csv")
+    assert values["label"].nunique() == 12
+    own = values.groupby(["label", "dataset"])["ours"].apply(lambda ours: ours.notna().any())
+    assert own.all()
+    assert values.dropna(subset="paper")["label"].nunique() == printed
+    text = (tmp_path / f"{name}.md").read_text()
+    assert text.count("**") > 0
+    assert text.count("<u>") == text.count("</u>") > 0
+    assert "average rank, ours" in text
+    assert "SAA+: tiny random models" in text
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    means = pd.read_csv("metrics/methods/winclip/visa.csv")["pixel_ap"].mean()
+    shown = values[(values["label"] == "WinCLIP") & (values["metric"] == "pixel_ap")]
+    if name == "table-2":
+        assert shown.set_index("dataset")["ours"]["visa"] == pytest.approx(means, abs=1e-3)
+
+
+def test_a_comparison_is_refused_where_pairs_are_others(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    params = read_params(ROOT / "params.yaml")
+    changed = params.model_copy(update={"pairs": params.pairs | {"mvtec": "other"}})
+    with pytest.raises(CatalogError, match=r"table-2 tests mvtec .* visa; .*pairs.mvtec: other"):
+        check_pairs("table-2", CATALOG, changed)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
@@ -236,3 +237,17 @@ def test_the_picture_underlines_as_many_numbers_as_are_second():
         ranks = place_ranks(rank_methods(table))
         seconds = int((place_values(table) == 2).to_numpy().sum() + (ranks == 2).sum())
         assert len(axis.lines) == 1 + seconds  # and the rule under the heading
+
+
+def test_a_level_without_metrics_is_refused_by_name():
+    values = make_values(("A", "d", "image_ap", 1.0, NAN))
+    with pytest.raises(ValueError, match="there is no Pixel table"):
+        build_ranked_table(values, "Pixel", {})
+    with pytest.raises(ValueError, match="pixel_ or image_"):
+        draw_ranked_tables(values.assign(metric="other"), {}, "title")
+
+
+def test_long_notes_stay_inside_the_picture():
+    figure = draw_ranked_tables(read_printed("table-2"), {}, "title", ["MMMM wide notes " * 20])
+    FigureCanvasAgg(figure).draw()
+    assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in figure.texts)

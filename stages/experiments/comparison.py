@@ -13,6 +13,9 @@ from stages import paths
 from stages.experiments.catalog import Experiment, Row
 from stages.names import name_dataset
 
+#: Method to dataset to how that result came about.
+Facts = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
 
 def collect_comparison(experiment: Experiment, others: Mapping[str, str]) -> pd.DataFrame:
     """Every value of a comparison in long form.
@@ -74,7 +77,7 @@ def read_facts(methods: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
     }
 
 
-def list_method_notes(facts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+def list_method_notes(facts: Facts) -> list[str]:
     """What is to be said of methods: what was left out, what ran with other weights."""
     notes = []
     for found in facts.values():
@@ -84,7 +87,7 @@ def list_method_notes(facts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> l
     return notes
 
 
-def name_others(experiment: Experiment, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def name_others(experiment: Experiment, facts: Facts) -> dict[str, str]:
     """Methods that have results and are not of the table, with their titles: one's own."""
     return {
         method: next(iter(found.values()))["title"]

@@ -20,6 +20,7 @@ from fuzzyclip.ranking import (
 from fuzzyclip.tables import to_markdown
 from stages.experiments.catalog import Catalog, CatalogError
 from stages.experiments.comparison import (
+    Facts,
     collect_comparison,
     list_method_notes,
     name_others,
@@ -71,8 +72,8 @@ def show_comparison(catalog: Catalog, name: str, params: Params, out: Path) -> N
     values = collect_comparison(experiment, name_others(experiment, facts))
     notes = [f"{key}: {catalog.notes[key]}" for key in experiment.notes]
     own = [FORM_NOTE, *list_sample_notes(params), *list_method_notes(facts)]
-    if values["ours"].isna().any():
-        own.append("some results are not there yet: dvc repro track baselines")
+    if missing := list_missing(values, facts):
+        own.append(f"not there yet: {', '.join(missing)}; dvc repro track baselines")
     titles = read_titles(experiment.datasets)
     title = f"{name}: {experiment.title}"
     write_text(out / f"{name}.md", render(title, values, [*own, *notes], titles))
@@ -80,6 +81,16 @@ def show_comparison(catalog: Catalog, name: str, params: Params, out: Path) -> N
     save_figure(draw_ranked_tables(values, titles, title, own), out / f"{name}.png")
     typer.echo(render(title, values, [PLAIN_LEGEND, *own, *notes], titles, PLAIN))
     typer.echo(f"{out / name}.md, .csv (long form) and .png written")
+
+
+def list_missing(values: pd.DataFrame, facts: Facts) -> list[str]:
+    """Methods that have no result at all on some dataset, but for those that are left out."""
+    out = {
+        said["title"] for found in facts.values() for said in found.values() if "left_out" in said
+    }
+    found = values.assign(there=values["ours"].notna()).groupby(["label", "dataset"], sort=False)
+    there = found["there"].any().groupby(level="label", sort=False).all()
+    return [str(label) for label in there.index[~there] if label not in out]
 
 
 def check_pairs(name: str, catalog: Catalog, params: Params) -> None:
