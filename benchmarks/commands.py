@@ -17,6 +17,7 @@ FOLDER = Path(sys.executable).parent
 COMMANDS = (
     ("import", (sys.executable, "-c", "import fuzzyclip"), 0.2),
     ("help", (str(FOLDER / "fuzzyclip"), "--help"), 0.3),
+    ("repro-track", (str(FOLDER / "dvc"), "repro", "track"), 2.0),  # FuzzyCLIP alone
     ("repro", (str(FOLDER / "dvc"), "repro"), 2.0),
 )
 #: What Python imports for the commands that have to start fast.
