@@ -17,10 +17,8 @@ pytestmark = pytest.mark.slow
 
 def shorten(params):
     """All methods, each with next to no training."""
-    methods = params["methods"]
     shrink(params)
-    params["methods"] = methods
-    for block in methods.values():
+    for block in params["methods"].values():
         if "epochs" in block:
             block["epochs"] = 1
 
@@ -28,7 +26,7 @@ def shorten(params):
 @pytest.fixture(scope="module")
 def baselines(tmp_path_factory):
     """A repository in which `dvc repro baselines` has run, and what DVC printed."""
-    folder = make_repository(tmp_path_factory.mktemp("baselines"), shorten)
+    folder = make_repository(tmp_path_factory.mktemp("baselines"), shorten, methods=True)
     output = run(folder, "dvc", "repro", "baselines")
     commit(folder, "results")
     return folder, output
