@@ -12,7 +12,7 @@ import pytest
 import yaml
 from imports import ROOT
 from PIL import Image
-from ray_jobs import Cluster, build_detector, build_held, wait_for
+from ray_jobs import LIMIT, Cluster, build_detector, build_held, wait_for
 
 from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.datasets.index_file import COLUMN_TYPES
@@ -75,9 +75,14 @@ def read_bytes(target):
     return {path.name: path.read_bytes() for path in target.glob("*.safetensors")}
 
 
-def kill_half_way(cluster, gate, is_half_way):
+def kill_half_way(cluster, job, gate, is_half_way):
     """Kill the second machine when both have worked, then let the held actors go on."""
-    wait_for(lambda: len(list_machines(gate)) == 2 and is_half_way(), "both machines at work")
+
+    def both_work():
+        assert job.poll() is None, job.communicate()[0]  # nothing to wait for
+        return len(list_machines(gate)) == 2 and is_half_way()
+
+    wait_for(both_work, "both machines at work")
     cluster.kill_second()
     (gate / "open").touch()
 
@@ -101,8 +106,8 @@ def test_a_machine_is_killed_while_features_are_cached_and_nothing_is_lost(
         actors=2,
         threads=3,
     )
-    kill_half_way(both, gate, lambda: len(read_bytes(tmp_path / "ray")) >= 2)
-    output = job.communicate(timeout=90)[0]
+    kill_half_way(both, job, gate, lambda: len(read_bytes(tmp_path / "ray")) >= 2)
+    output = job.communicate(timeout=LIMIT)[0]
     assert job.returncode == 0, output
     assert "image/s" not in output  # no bars off a terminal
     assert len(read_bytes(tmp_path / "local")) == IMAGES // SHARD
@@ -126,8 +131,8 @@ def test_a_machine_is_killed_in_batch_inference_and_nothing_is_lost(both, folder
             actors=2,
             batches_per_part=2,
         )
-        kill_half_way(both, gate, lambda: any((tmp_path / "out").glob("*.parquet")))
-        output = job.communicate(timeout=90)[0]
+        kill_half_way(both, job, gate, lambda: any((tmp_path / "out").glob("*.parquet")))
+        output = job.communicate(timeout=LIMIT)[0]
         paths = sorted(path for path in folder.rglob("*.*") if path.is_file())
         expected = list(detect_files(paths, detector(), batch_size=BATCH))
     finally:
@@ -161,7 +166,7 @@ def test_a_broken_image_stops_the_work_in_the_same_words(cluster, folder, build,
     job = cluster.start_job(
         "encode", shards=shards, build=build, batch_size=BATCH, actors=1, address=None
     )
-    output = job.communicate(timeout=90)[0]
+    output = job.communicate(timeout=LIMIT)[0]
     assert output.splitlines()[-1] == f"OSError: {local.value}"
     assert len(read_bytes(tmp_path / "ray")) == len(shards) - 1  # what was done stays
 
