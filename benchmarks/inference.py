@@ -47,7 +47,8 @@ def build_ours(backbone, pixels):
     def run():
         image_embed, tokens = encode_images(backbone, pixels)
         unit = normalise(image_embed)
-        return image_embed, scorer.compute_map(tokens, unit), scorer.compute_score(unit)
+        maps = scorer.compute_map(tokens, unit)
+        return image_embed, maps, scorer.compute_score(unit, maps)
 
     return run
 

@@ -47,7 +47,8 @@ class Scorer:
     Attributes:
         prompt: the class part of its prompts, for the record.
         compute_map: (B, L, P, W) patch tokens and (B, D) unit class features to (B, S, S).
-        compute_score: (B, D) unit class features to (B,).
+        compute_score: (B, D) unit class features and maps (B, S, S), as `compute_map` gave them,
+            to (B,); see `compare_class`. A method may judge an image by its map.
         compute_weights: (B, D) unit class features to cluster weights (B, K), where there are any.
         memory: tokens of good parts, where there are any.
         combine: image scores (N,) and peaks (N,), see `Scores`, of all images of a category to
@@ -57,7 +58,7 @@ class Scorer:
 
     prompt: str
     compute_map: Callable[[Tensor, Tensor], Tensor]
-    compute_score: Callable[[Tensor], Tensor]
+    compute_score: Callable[[Tensor, Tensor], Tensor]
     compute_weights: Callable[[Tensor], Tensor] | None = None
     memory: NormalMemory | None = None
     combine: Combine | None = None
@@ -95,6 +96,18 @@ def share_projection(backbone: Backbone) -> Callable[[Tensor], Tensor]:
     return project
 
 
+def compare_class(
+    text_embed: Tensor, scale: float = LOGIT_SCALE
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """`Scorer.compute_score` by the class feature alone, against text features (2, D)."""
+
+    def compute_score(image_embed: Tensor, maps: Tensor) -> Tensor:
+        del maps
+        return compute_image_score(image_embed, text_embed, scale)
+
+    return compute_score
+
+
 def build_untrained(
     backbone: Backbone,
     prompt: str,
@@ -123,7 +136,7 @@ def build_untrained(
     return Scorer(
         prompt=prompt,
         compute_map=compute_map,
-        compute_score=lambda image_embed: compute_image_score(image_embed, text.T, LOGIT_SCALE),
+        compute_score=compare_class(text.T),
     )
 
 
@@ -163,7 +176,7 @@ def build_trained(
     return Scorer(
         prompt=prompt,
         compute_map=compute_map,
-        compute_score=lambda image_embed: compute_image_score(image_embed, learned, LOGIT_SCALE),
+        compute_score=compare_class(learned),
         compute_weights=weigh,
     )
 
@@ -183,7 +196,7 @@ def score_batch(
     """
     embeds = normalise(image_embed.to(backbone.device))
     maps = scorer.compute_map(patch_tokens, embeds)
-    image_scores = scorer.compute_score(embeds)
+    image_scores = scorer.compute_score(embeds, maps)
     if scorer.memory is not None:
         far = scorer.memory.compute_map(patch_tokens)  # (B, S, S)
         maps, image_scores = scorer.memory.join(maps, image_scores, far)

@@ -193,4 +193,4 @@ def describe(name: str, auxiliary: str, ready: SetUp, params: Params) -> dict[st
 def describe_settings(method: Method) -> dict[str, Any]:
     """All settings of a method, defaults and all, as plain data."""
     said: dict[str, Any] = json.loads(json.dumps(asdict(method), default=str))  # type: ignore[call-overload]
-    return {key: value for key, value in said.items() if key not in ("name", "title")}
+    return said

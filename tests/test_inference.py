@@ -37,7 +37,8 @@ def test_maps_and_scores_are_the_scorers_own(files, tiny):
     sharp = build_detector(lambda: tiny, sigma=0.0)
     image_embed, tokens = encode_images(tiny, load_pixels(files, tiny))
     unit = normalise(image_embed)
-    maps, scores = sharp.scorer.compute_map(tokens, unit), sharp.scorer.compute_score(unit)
+    maps = sharp.scorer.compute_map(tokens, unit)
+    scores = sharp.scorer.compute_score(unit, maps)
     found = detect(files, sharp)
     assert [one.item for one in found] == [str(path) for path in files]
     assert np.allclose([one.map for one in found], maps, atol=1e-5)

@@ -191,7 +191,7 @@ def test_sdps_map_sums_the_surgery_of_the_stages(tiny, encode, features):
         expected = F.interpolate(plane, size=(32, 32), mode="bilinear")[0, 0]
         torch.testing.assert_close(maps[row], expected, atol=1e-6, rtol=1e-4)
     scores = torch.softmax(100 * unit @ text, dim=1)[:, 1]
-    torch.testing.assert_close(scorer.compute_score(unit), scores)
+    torch.testing.assert_close(scorer.compute_score(unit, maps), scores)
 
 
 def test_sdp_plus_adds_the_maps_of_its_layers_on_the_original_path(tiny, encode, features):

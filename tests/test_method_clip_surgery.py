@@ -99,7 +99,8 @@ def test_an_image_alone_has_the_map_and_the_score_it_has_among_others(encode, fe
     image_embed, tokens = features
     scorer = ClipSurgery().build(encode, "bottle", {})
     unit = F.normalize(image_embed, dim=-1)
-    whole, scores = scorer.compute_map(tokens, unit), scorer.compute_score(unit)
+    whole = scorer.compute_map(tokens, unit)
+    scores = scorer.compute_score(unit, whole)
     for row in range(3):
         alone = scorer.compute_map(tokens[row : row + 1], unit[row : row + 1])
         torch.testing.assert_close(alone[0], whole[row])

@@ -451,13 +451,11 @@ def test_settings_that_mean_nothing_are_refused(changes, words):
         Saa(**changes)
 
 
-def test_features_of_another_kind_and_scores_before_maps_are_refused(fake, tiny):
+def test_features_of_another_kind_are_refused(fake, tiny):
     fake({})
     scorer = make().build(NameEncoder(tiny, None), "pill", {})
     with pytest.raises(ValueError, match="reads images of kind 'pixels'"):
         scorer.compute_map(torch.zeros(1, 3, 16, 64), torch.zeros(1, 32))
-    with pytest.raises(ValueError, match="no scores before the maps"):
-        scorer.compute_score(torch.zeros(1, 32))
 
 
 def test_it_reads_pixels_and_trains_nothing():

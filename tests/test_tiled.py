@@ -42,7 +42,7 @@ def detector():
     nothing = Scorer(
         prompt="",
         compute_map=lambda tokens, embed: torch.zeros(len(tokens), 144, 144),
-        compute_score=lambda embed: torch.zeros(len(embed)),
+        compute_score=lambda embed, maps: torch.zeros(len(embed)),
         memory=memory,
     )
     return Detector(backbone, nothing)

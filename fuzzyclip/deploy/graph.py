@@ -60,7 +60,7 @@ class DetectorGraph(nn.Module):
         image_embed, patch_tokens = self.tower.encode(pixels, self.blocks)
         unit = normalise(image_embed)
         anomaly_map = self.scorer.compute_map(patch_tokens, unit)
-        image_score = self.scorer.compute_score(unit)
+        image_score = self.scorer.compute_score(unit, anomaly_map)
         if self.scorer.memory is not None:
             far = compute_memory_map(self.scorer.memory, patch_tokens)
             anomaly_map, image_score = self.scorer.memory.join(anomaly_map, image_score, far)

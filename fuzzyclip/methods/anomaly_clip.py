@@ -30,8 +30,8 @@ from fuzzyclip.efa import LOGIT_SCALE, compute_margins
 from fuzzyclip.losses import compute_classification
 from fuzzyclip.methods.interface import TrainingSet
 from fuzzyclip.methods.vv import DPAM_DEPTH, DPAM_LEVELS, make_vv_kind
-from fuzzyclip.rpl import PromptLearner, PromptShape, compute_image_score
-from fuzzyclip.scoring import Scorer
+from fuzzyclip.rpl import PromptLearner, PromptShape
+from fuzzyclip.scoring import Scorer, compare_class
 from fuzzyclip.training import CurveRow, train
 
 #: What stands in the prompts for any category.
@@ -210,7 +210,7 @@ class AnomalyClip:
         return Scorer(
             prompt=OBJECT,
             compute_map=compute_map,
-            compute_score=lambda embed: compute_image_score(embed, text, 1 / self.temperature),
+            compute_score=compare_class(text, 1 / self.temperature),
         )
 
 

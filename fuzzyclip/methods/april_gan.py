@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,17 +43,18 @@ class AprilGan:
             methods learn from the same stored features.
         learning_rate: Adam's; as published.
         batch_size: images a step; as published.
-        name: in params.yaml.
-        title: in tables.
         sigma: Gaussian smoothing of its maps in pixels; APRIL-GAN has none.
     """
 
     epochs: int = 15
     learning_rate: float = 1e-3
     batch_size: int = 8
-    name: str = "april_gan"
-    title: str = "APRIL-GAN"
     sigma: float = 0.0
+
+    name: ClassVar[str] = "april_gan"
+    title: ClassVar[str] = "APRIL-GAN"
+    kind: ClassVar[FeatureKind] = TOKENS
+    trains: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
@@ -64,14 +66,6 @@ class AprilGan:
             raise ValueError(f"april_gan: learning_rate must be above 0, not {self.learning_rate}")
         if not self.sigma >= 0:
             raise ValueError(f"april_gan: sigma must be 0 or more, but is {self.sigma}")
-
-    @property
-    def kind(self) -> FeatureKind:
-        return TOKENS
-
-    @property
-    def trains(self) -> bool:
-        return True
 
     def fit(
         self,

@@ -9,14 +9,14 @@ Shapes: B images, P patches, D embedding width.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 from torch import Tensor
 
 from fuzzyclip.clip.encoding import project_tokens
 from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.methods.interface import TrainingSet
+from fuzzyclip.methods.interface import Untrained
 from fuzzyclip.methods.prompt_mean import average_prompts
 from fuzzyclip.scoring import Scorer, build_untrained
 
@@ -25,45 +25,26 @@ SENTENCES = ("A photo of a normal {}", "A photo of an anomalous {}")
 
 
 @dataclass(frozen=True)
-class Clip:
+class Clip(Untrained):
     """CLIP's own zero-shot classifier, for the image and for each patch.
 
     Attributes:
-        name: in params.yaml.
-        title: in tables.
         sigma: Gaussian smoothing of its maps in pixels; CLIP has none.
     """
 
-    name: str = "clip"
-    title: str = "CLIP"
     sigma: float = 0.0
+
+    name: ClassVar[str] = "clip"
+    title: ClassVar[str] = "CLIP"
+    kind: ClassVar[FeatureKind] = TOKENS
 
     def __post_init__(self) -> None:
         if not self.sigma >= 0:
             raise ValueError(f"{self.name}: sigma must be 0 or more, but is {self.sigma}")
 
-    @property
-    def kind(self) -> FeatureKind:
-        return TOKENS
-
-    @property
-    def trains(self) -> bool:
-        return False
-
     def write_prompts(self, category: str) -> list[list[str]]:
         """All prompts of both sides, normal and abnormal."""
         return [[sentence.format(category)] for sentence in SENTENCES]
-
-    def fit(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
-    ) -> Mapping[str, Tensor]:
-        """Nothing is trained."""
-        del encode, images, seed, checkpoint
-        return {}
 
     def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
         """See `Method.build`.

@@ -5,6 +5,7 @@ the prompts is `clip`'s.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
@@ -18,8 +19,8 @@ STATES = ("normal {}", "anomalous {}")
 class ClipAC(Clip):
     """CLIP with an ensemble of prompts for anomaly classification; settings as those of `Clip`."""
 
-    name: str = "clip_ac"
-    title: str = "CLIP-AC"
+    name: ClassVar[str] = "clip_ac"
+    title: ClassVar[str] = "CLIP-AC"
 
     def write_prompts(self, category: str) -> list[list[str]]:
         """Both states in each of the 80 ImageNet templates, as they are: "a anomalous bottle"."""

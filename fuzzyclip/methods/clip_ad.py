@@ -28,12 +28,11 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise, project_tokens
 from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.efa import LOGIT_SCALE, Heads, add_map
+from fuzzyclip.efa import Heads, add_map
 from fuzzyclip.methods.clip_ad_text import Density, encode_representatives, read_density
 from fuzzyclip.methods.clip_surgery import compute_surgery, upsample_patches
 from fuzzyclip.methods.vv import Stream, run_paths
-from fuzzyclip.rpl import compute_image_score
-from fuzzyclip.scoring import Scorer
+from fuzzyclip.scoring import Scorer, compare_class
 
 #: Parts that the tower is cut into.
 STAGES = 4
@@ -114,7 +113,7 @@ class ClipAd:
         return Scorer(
             prompt=encode.stack([category]),
             compute_map=compute_map,
-            compute_score=lambda image_embed: compute_image_score(image_embed, text.T, LOGIT_SCALE),
+            compute_score=compare_class(text.T),
             combine=combine_over_test_set if self.combine == "test_set" else None,
         )
 

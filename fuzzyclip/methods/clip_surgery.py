@@ -11,7 +11,7 @@ Shapes: B images, L levels, P patches, D embedding width, S image size.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
-from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,15 +20,13 @@ from torch.nn import functional as F
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.efa import LOGIT_SCALE
-from fuzzyclip.methods.interface import TrainingSet
+from fuzzyclip.methods.interface import Untrained
 from fuzzyclip.methods.vv import DPAM_DEPTH, SURGERY_LEVEL, make_vv_kind
-from fuzzyclip.rpl import compute_image_score
-from fuzzyclip.scoring import Scorer
+from fuzzyclip.scoring import Scorer, compare_class
 
 
 @dataclass(frozen=True)
-class ClipSurgery:
+class ClipSurgery(Untrained):
     """CLIP Surgery with its settings; see `fuzzyclip.methods.interface.Method`.
 
     Attributes:
@@ -46,8 +44,9 @@ class ClipSurgery:
     stretch: bool = False
     sigma: float = 0.0
     taps: tuple[int, ...] = (DPAM_DEPTH,)
-    name: str = "clip_surgery"
-    title: str = "CLIP Surgery"
+
+    name: ClassVar[str] = "clip_surgery"
+    title: ClassVar[str] = "CLIP Surgery"
 
     def __post_init__(self) -> None:
         if not (0 <= self.factor < inf and 0 <= self.sigma < inf):
@@ -59,21 +58,6 @@ class ClipSurgery:
     @property
     def kind(self) -> FeatureKind:
         return make_vv_kind(self.taps)
-
-    @property
-    def trains(self) -> bool:
-        return False
-
-    def fit(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
-    ) -> Mapping[str, Tensor]:
-        """Nothing is trained."""
-        del encode, images, seed, checkpoint
-        return {}
 
     def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
         """See `Method`; the image score is CLIP's own, softmax(100 cosines)."""
@@ -93,7 +77,7 @@ class ClipSurgery:
         return Scorer(
             prompt=encode.stack([category]),
             compute_map=compute_map,
-            compute_score=lambda image_embed: compute_image_score(image_embed, text.T, LOGIT_SCALE),
+            compute_score=compare_class(text.T),
         )
 
 

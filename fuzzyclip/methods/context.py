@@ -193,7 +193,8 @@ def build_scorer(
         margins = compute_margins(mapped, text)[:, None]  # (B, 1, P)
         return upsample(margins, backbone.grid, size).sigmoid_()[:, 0]
 
-    def compute_score(image_embed: Tensor) -> Tensor:
+    def compute_score(image_embed: Tensor, maps: Tensor) -> Tensor:
+        del maps
         return compute_logits(image_embed, compute_text(image_embed)).softmax(dim=-1)[:, 1]
 
     return Scorer(prompt=prompt, compute_map=compute_map, compute_score=compute_score)

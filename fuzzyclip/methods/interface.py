@@ -11,7 +11,7 @@ of an image besides its class feature.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -41,6 +41,23 @@ class TrainingSet:
     load_masks: Callable[[Sequence[int]], Tensor]
     labels: Tensor
     names: Sequence[str]
+
+
+class Untrained:
+    """What methods without a training inherit: `Method`'s members about it."""
+
+    trains: ClassVar[bool] = False
+
+    def fit(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> Mapping[str, Tensor]:
+        """Nothing is trained."""
+        del encode, images, seed, checkpoint
+        return {}
 
 
 class Method(Protocol):

@@ -26,8 +26,6 @@ METHODS = (
     "anomaly_clip",
     "saa",
 )
-#: Fields that are not settings: what a method is called.
-NAMES = ("name", "title")
 #: What a setting must be, by the type of its default; others are judged by the method.
 PLAIN: dict[type, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
@@ -71,7 +69,7 @@ def list_settings(name: str) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for field in fields(_find_class(name)):
-        if not field.init or field.name in NAMES:
+        if not field.init:
             continue
         if field.default_factory is not MISSING:
             found[field.name] = field.default_factory()

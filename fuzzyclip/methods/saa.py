@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -26,7 +25,7 @@ from torch.nn import functional as F
 
 from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.methods.interface import MethodUnavailableError, TrainingSet
+from fuzzyclip.methods.interface import MethodUnavailableError, Untrained
 from fuzzyclip.methods.kinds import PIXELS
 from fuzzyclip.methods.saa_models import CHUNK, Encoded, Models, load_models
 from fuzzyclip.methods.saa_parts import (
@@ -44,7 +43,7 @@ from fuzzyclip.scoring import Scorer
 
 
 @dataclass(frozen=True)
-class Saa:
+class Saa(Untrained):
     """SAA+ with its settings; see `fuzzyclip.methods.interface.Method`.
 
     Attributes:
@@ -86,7 +85,7 @@ class Saa:
 
     name: ClassVar[str] = "saa"
     title: ClassVar[str] = "SAA+"
-    trains: ClassVar[bool] = False
+    kind: ClassVar[FeatureKind] = PIXELS
 
     def __post_init__(self) -> None:
         shares = (self.box_threshold, self.text_threshold)
@@ -126,33 +125,14 @@ class Saa:
         return [name for name in names if getattr(self, name)]
 
     @property
-    def kind(self) -> FeatureKind:
-        return PIXELS
-
-    @property
     def note(self) -> str:
         """What tables are to say of its results."""
         if self.tiny_seed is None:
             return ""
         return "tiny random models in place of its own; it runs, and its numbers say nothing"
 
-    def fit(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
-    ) -> Mapping[str, Tensor]:
-        """Nothing is trained."""
-        del encode, images, seed, checkpoint
-        return {}
-
     def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `Method`; an image's score is its map's largest value.
-
-        A scorer's `compute_score` gets class features alone, and here there are none. It gives the
-        scores of the batch whose maps were computed last and raises ValueError for another one, so
-        it must follow `compute_map` with the same tensor, as in `scoring.score_batch`.
+        """See `Method.build`; an image's score is its map's largest value.
 
         Raises:
             MethodUnavailableError: neither models nor `tiny_seed` are set.
@@ -163,9 +143,9 @@ class Saa:
         known = read_prompts(self.prompts).get(category.replace("_", " "), CategoryPrompts())
         wording = word_prompts(category, known, self.raw_names)
         models = self._take_models(encode.backbone.device)
-        last: list[Tensor] = []
 
         def compute_map(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
+            del image_embed
             if patch_tokens.shape[1:] != (1, 3, size * size):
                 raise ValueError(
                     f"{self.title} reads images of kind {PIXELS.name!r}, (B, 1, 3, {size * size}), "
@@ -174,16 +154,10 @@ class Saa:
             maps = patch_tokens.new_zeros(len(patch_tokens), size, size)
             for row, image in enumerate(patch_tokens.reshape(-1, 3, size, size)):
                 maps[row] = _Look(self, models, known, wording, image).compute_map()
-            last[:] = [image_embed, maps.amax(dim=(1, 2))]
             return maps
 
-        def compute_score(image_embed: Tensor) -> Tensor:
-            if not last or last[0] is not image_embed:
-                raise ValueError(f"{self.title} has no scores before the maps of the same batch")
-            return last[1]
-
         prompt = wording.name if self.tiny_seed is None else f"random tiny models: {wording.name}"
-        return Scorer(prompt=prompt, compute_map=compute_map, compute_score=compute_score)
+        return Scorer(prompt, compute_map, lambda image_embed, maps: maps.amax(dim=(1, 2)))
 
     def _take_models(self, device: torch.device) -> Models:
         """The tiny ones, or those on disk."""

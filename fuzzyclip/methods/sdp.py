@@ -2,35 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
 
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.methods.clip_ad import ClipAd
-from fuzzyclip.methods.interface import TrainingSet
+from fuzzyclip.methods.interface import Untrained
 from fuzzyclip.scoring import Scorer
 
 
 @dataclass(frozen=True)
-class Sdp(ClipAd):
+class Sdp(Untrained, ClipAd):
     """SDP with its settings, see `ClipAd`."""
 
     name: ClassVar[str] = "sdp"
     title: ClassVar[str] = "SDP"
-    trains: ClassVar[bool] = False
-
-    def fit(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
-    ) -> Mapping[str, Tensor]:
-        """Nothing is trained."""
-        del encode, images, seed, checkpoint
-        return {}
 
     def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
         """See `Method.build`.

@@ -10,7 +10,7 @@ Shapes: B images, N windows, D embedding width, S image size.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.methods.interface import TrainingSet
+from fuzzyclip.methods.interface import Untrained
 from fuzzyclip.methods.prompt_mean import average_prompts
 from fuzzyclip.methods.windows import SIDES, WINDOWS, list_windows
 from fuzzyclip.scoring import Scorer
@@ -51,7 +51,7 @@ DOUBLED = "a jpeg corrupted photo of the {}."
 
 
 @dataclass(frozen=True)
-class WinClip:
+class WinClip(Untrained):
     """WinCLIP's settings, with the defaults and their reasons.
 
     Attributes:
@@ -63,8 +63,6 @@ class WinClip:
             speaks of the mean of the features; the re-implementations take it as it is.
         published_templates: the 21 templates of the re-implementations, a fault: they lack two of
             the paper's 22 and have another twice. For comparison with their numbers only.
-        name: in params.yaml.
-        title: in tables.
         sigma: Gaussian smoothing of its maps in pixels; WinCLIP has none.
     """
 
@@ -72,9 +70,11 @@ class WinClip:
     underscore: str = "space"
     unit_prompts: bool = False
     published_templates: bool = False
-    name: str = "winclip"
-    title: str = "WinCLIP"
     sigma: float = 0.0
+
+    name: ClassVar[str] = "winclip"
+    title: ClassVar[str] = "WinCLIP"
+    kind: ClassVar[FeatureKind] = WINDOWS
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -82,25 +82,6 @@ class WinClip:
         if not self.sigma >= 0:
             raise ValueError(f"winclip: sigma must be 0 or more, but is {self.sigma}")
         stack_names((), underscore=self.underscore)  # refuses what is unknown
-
-    @property
-    def kind(self) -> FeatureKind:
-        return WINDOWS
-
-    @property
-    def trains(self) -> bool:
-        return False
-
-    def fit(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
-    ) -> Mapping[str, Tensor]:
-        """Nothing is trained."""
-        del encode, images, seed, checkpoint
-        return {}
 
     def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
         """See `Method.build`; features are those of `encode_windows`.
@@ -127,7 +108,7 @@ class WinClip:
         return Scorer(
             prompt=name,
             compute_map=compute_map,
-            compute_score=lambda image_embed: compute_margins(image_embed).sigmoid(),
+            compute_score=lambda image_embed, _: compute_margins(image_embed).sigmoid(),
         )
 
 
