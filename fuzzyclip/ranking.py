@@ -13,8 +13,8 @@ from fuzzyclip.tables import ABSENT, LABELS
 
 #: Level to what its metrics begin with.
 LEVELS = {"Pixel": "pixel_", "Image": "image_"}
-#: Where values come from, and how that is headed.
-SOURCES = {"ours": "ours", "paper": "paper"}
+#: Where values come from.
+SOURCES = ("ours", "paper")
 RANK = "average rank"
 KEYS = ["label", "dataset", "metric"]
 #: What surrounds the best and the second best cell, for Markdown and for a terminal.
@@ -50,7 +50,8 @@ def select_level(values: pd.DataFrame, level: str, source: str) -> pd.DataFrame:
     columns = list(dict.fromkeys(zip(chosen["dataset"], chosen["metric"], strict=True)))
     table = chosen.set_index(KEYS)[source].unstack(["dataset", "metric"])  # noqa: PD010
     ordered = table.reindex(index=values["label"].unique(), columns=columns)
-    return ordered.astype(float).round(1)
+    # As they are printed: rounding a number is not always what printing it gives.
+    return ordered.astype(float).map(lambda value: float(f"{value:.1f}"))
 
 
 def list_datasets(table: pd.DataFrame) -> list[str]:
@@ -115,13 +116,13 @@ def build_ranked_table(
     frame = pd.DataFrame({"method": labels})
     places = {source: place_values(table) for source, table in tables.items()}
     for dataset in list_datasets(tables["ours"]):
-        for source, headed in SOURCES.items():
+        for source in SOURCES:
             cells, marked = tables[source][dataset], places[source][dataset]
-            frame[f"{titles.get(dataset, dataset)}, {headed}"] = [
+            frame[f"{titles.get(dataset, dataset)}, {source}"] = [
                 _write_tuple(cells.loc[label], marked.loc[label], marks) for label in labels
             ]
-    for source, headed in SOURCES.items():
-        frame[f"{RANK}, {headed}"] = _write_ranks(rank_methods(tables[source]), marks)
+    for source in SOURCES:
+        frame[f"{RANK}, {source}"] = _write_ranks(rank_methods(tables[source]), marks)
     return frame
 
 

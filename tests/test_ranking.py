@@ -140,6 +140,12 @@ def test_values_that_look_equal_share_a_place():
     assert table["average rank, ours"].tolist() == ["1.0*", "1.0*", "3.0+"]
 
 
+def test_values_are_rounded_as_they_are_printed_elsewhere():
+    table = select_level(make_values(("a", "x", "pixel_ap", 0.35, NAN)), "Pixel", "ours")
+    assert f"{0.35:.1f}" == "0.3"  # a little below the half; numpy rounds it to 0.4
+    assert table.to_numpy().item() == 0.3
+
+
 def test_a_method_without_a_dataset_takes_no_rank_from_the_others():
     values = make_values(
         ("absent on e", "d", "image_ap", 99.0, NAN),
