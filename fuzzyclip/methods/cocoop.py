@@ -9,26 +9,16 @@ Shapes: B images, E learnable words, V text width, D embedding width.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.methods.context import (
-    Context,
-    Sentences,
-    build_scorer,
-    check_words,
-    embed_sentences,
-)
-from fuzzyclip.methods.context_training import LearnedWords, learn_words
-from fuzzyclip.methods.interface import TrainingSet
+from fuzzyclip.methods.context import Sentences, build_scorer, check_words, embed_sentences
+from fuzzyclip.methods.context_training import ContextMethod, LearnedWords
 from fuzzyclip.scoring import Scorer
-from fuzzyclip.training import CurveRow
 
 #: The network's inner layer is narrower than the class feature by this factor.
 BOTTLENECK = 16
@@ -52,9 +42,15 @@ class ShiftedWords(LearnedWords):
         shift: Tensor = self.meta(image_embed)  # (B, V)
         return self.words + shift[:, None]
 
+    def encode(
+        self, backbone: Backbone, sentences: Sentences, places: Tensor, image_embed: Tensor
+    ) -> Tensor:
+        """See `LearnedWords.encode`; every image has words of its own."""
+        return sentences.encode(backbone, places, self(image_embed))
+
 
 @dataclass(frozen=True)
-class CoCoOp(Context):
+class CoCoOp(ContextMethod):
     """CoCoOp with one network for all categories; see `Context` for the settings.
 
     "a photo of a" to start from, one image a step, 10 epochs and a rate of 0.002 are CoCoOp's own.
@@ -69,44 +65,10 @@ class CoCoOp(Context):
 
     name: ClassVar[str] = "cocoop"
     title: ClassVar[str] = "CoCoOp"
-    kind: ClassVar[FeatureKind] = TOKENS
-    trains: ClassVar[bool] = True
 
-    def fit(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
-    ) -> Mapping[str, Tensor]:
-        """Learn words and network by cross entropy; `words` (E, V) and the layers `meta`."""
-        return self.learn(encode, images, seed, checkpoint)[0]
-
-    def learn(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
-    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
-        """What `fit` gives, and the curve with the `loss` of each step."""
-        backbone = encode.backbone
-        torch.manual_seed(seed)
-        shifted = ShiftedWords(self.start_words(backbone), backbone.embed_dim)
-
-        def write(sentences: Sentences, places: Tensor, image_embed: Tensor) -> Tensor:
-            return sentences.encode(backbone, places, shifted(image_embed))
-
-        return learn_words(
-            shifted,
-            write,
-            self,
-            encode,
-            images,
-            seed=seed,
-            checkpoint=checkpoint,
-            description=self.title,
-        )
+    def make_words(self, backbone: Backbone) -> LearnedWords:
+        """`words` (E, V) and the layers `meta`."""
+        return ShiftedWords(self.start_words(backbone), backbone.embed_dim)
 
     def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
         """See `interface.Method.build`; text features are computed for each batch of images."""
@@ -143,7 +105,7 @@ def share_text(
             parts = []
             for chunk in image_embed.split(CHUNK):  # type: ignore[no-untyped-call]
                 places = torch.zeros(len(chunk), dtype=torch.long, device=chunk.device)
-                parts.append(sentences.encode(backbone, places, shifted(chunk)))
+                parts.append(shifted.encode(backbone, sentences, places, chunk))
             last[:] = [image_embed, torch.cat(parts)]
         return last[1]
 

@@ -4,14 +4,19 @@ Shapes: B images of a batch, N training images, E learnable words, V text width,
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
+from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.methods.context import Context, Sentences, compute_logits, embed_sentences
 from fuzzyclip.methods.interface import TrainingSet
@@ -20,9 +25,6 @@ from fuzzyclip.training import CurveRow, train
 #: CoOp's descent: momentum, weight decay, and the first epoch's learning rate, which lets no large
 #: first gradient throw the words away.
 MOMENTUM, WEIGHT_DECAY, WARM_UP = 0.9, 5e-4, 1e-5
-#: Sentences, numbers of names (B,) and unit class features (B, D) of a batch to its unit text
-#: features (B, 2, D).
-Write = Callable[[Sentences, Tensor, Tensor], Tensor]
 
 
 class LearnedWords(nn.Module):
@@ -32,6 +34,73 @@ class LearnedWords(nn.Module):
         """Start from words (E, V)."""
         super().__init__()
         self.words = nn.Parameter(words)
+
+    def encode(
+        self, backbone: Backbone, sentences: Sentences, places: Tensor, image_embed: Tensor
+    ) -> Tensor:
+        """Unit text features of a batch, (B, 2, D); keeps gradients.
+
+        Args:
+            backbone: the frozen CLIP.
+            sentences: of n names.
+            places: (B,), number of each image's name.
+            image_embed: (B, D), unit rows.
+        """
+        del image_embed
+        # a name is encoded once, however many of the images bear it
+        present, back = torch.unique(places, return_inverse=True)
+        return sentences.encode(backbone, present, self.words)[back]
+
+
+@dataclass(frozen=True)
+class ContextMethod(Context, ABC):
+    """CoOp and CoCoOp but for their scorers."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    kind: ClassVar[FeatureKind] = TOKENS
+    trains: ClassVar[bool] = True
+
+    @abstractmethod
+    def make_words(self, backbone: Backbone) -> LearnedWords:
+        """What is learned, before training; drawn from torch's global generator."""
+
+    def fit(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> Mapping[str, Tensor]:
+        """See `Method.fit`: the state of `make_words`, trained."""
+        return self.learn(encode, images, seed, checkpoint)[0]
+
+    def learn(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
+        """What `fit` gives, and the curve with the `loss` of each step.
+
+        Raises:
+            ValueError: there is no image, or the text tower reads no prompt's end.
+            PromptTooLongError: words and a name exceed the text tower's context.
+        """
+        torch.manual_seed(seed)
+        learned = self.make_words(encode.backbone)
+        compute_loss = make_loss(learned, encode, images)
+        curve = descend(
+            learned,
+            compute_loss,
+            self,
+            count=len(images.labels),
+            seed=seed,
+            checkpoint=checkpoint,
+            description=self.title,
+        )
+        return {name: value.cpu() for name, value in learned.state_dict().items()}, curve
 
 
 def compute_rate(epoch: int, epochs: int, learning_rate: float) -> float:
@@ -88,53 +157,21 @@ def descend(
     )
 
 
-def learn_words(
-    learned: LearnedWords,
-    write: Write,
-    context: Context,
-    encode: NameEncoder,
-    images: TrainingSet,
-    *,
-    seed: int,
-    checkpoint: Path | None,
-    description: str,
-) -> tuple[dict[str, Tensor], list[CurveRow]]:
-    """Train words in place by cross entropy; what they became, on the CPU, and the curve.
-
-    Args:
-        learned: on the backbone's device.
-        write: see `Write`; reads `learned`.
-        context: see `descend`, as the arguments below.
-        encode: names to text features.
-        images: what is trained on.
-        seed: likewise.
-        checkpoint: likewise.
-        description: likewise.
-
-    Raises:
-        ValueError: there is no image, or the text tower reads no prompt's end.
-        PromptTooLongError: words and a name exceed the text tower's context.
-    """
-    device = encode.backbone.device
+def make_loss(
+    learned: LearnedWords, encode: NameEncoder, images: TrainingSet
+) -> Callable[[Sequence[int]], Tensor]:
+    """Row numbers of a batch to its cross entropy; see `ContextMethod.learn` for the errors."""
+    backbone = encode.backbone
     known, numbers = place_names(images.names)
     sentences = embed_sentences(encode, known, len(learned.words))
-    embeds = normalise(images.image_embed.to(device))
-    labels, places = images.labels.to(device), numbers.to(device)
+    embeds = normalise(images.image_embed.to(backbone.device))
+    labels, places = images.labels.to(backbone.device), numbers.to(backbone.device)
 
     def compute_loss(rows: Sequence[int]) -> Tensor:
-        text_embed = write(sentences, places[rows], embeds[rows])  # (B, 2, D)
+        text_embed = learned.encode(backbone, sentences, places[rows], embeds[rows])  # (B, 2, D)
         return F.cross_entropy(compute_logits(embeds[rows], text_embed), labels[rows])
 
-    curve = descend(
-        learned,
-        compute_loss,
-        context,
-        count=len(embeds),
-        seed=seed,
-        checkpoint=checkpoint,
-        description=description,
-    )
-    return {name: value.cpu() for name, value in learned.state_dict().items()}, curve
+    return compute_loss
 
 
 def place_names(names: Sequence[str]) -> tuple[list[str], Tensor]:

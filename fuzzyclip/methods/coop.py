@@ -8,29 +8,20 @@ Shapes: B images, E learnable words, V text width, D embedding width.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fuzzyclip.clip.kinds import TOKENS, FeatureKind
+from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.methods.context import (
-    Context,
-    Sentences,
-    build_scorer,
-    check_words,
-    embed_sentences,
-)
-from fuzzyclip.methods.context_training import LearnedWords, learn_words
-from fuzzyclip.methods.interface import TrainingSet
+from fuzzyclip.methods.context import build_scorer, check_words, embed_sentences
+from fuzzyclip.methods.context_training import ContextMethod, LearnedWords
 from fuzzyclip.scoring import Scorer
-from fuzzyclip.training import CurveRow
 
 
 @dataclass(frozen=True)
-class CoOp(Context):
+class CoOp(ContextMethod):
     """CoOp with shared words; see `Context` for the settings.
 
     16 random words, 32 images a step and a rate of 0.002 are CoOp's own. So are 50 epochs, its
@@ -47,47 +38,10 @@ class CoOp(Context):
 
     name: ClassVar[str] = "coop"
     title: ClassVar[str] = "CoOp"
-    kind: ClassVar[FeatureKind] = TOKENS
-    trains: ClassVar[bool] = True
 
-    def fit(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
-    ) -> Mapping[str, Tensor]:
-        """Learn the words by cross entropy; `words` (E, V)."""
-        return self.learn(encode, images, seed, checkpoint)[0]
-
-    def learn(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
-    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
-        """What `fit` gives, and the curve with the `loss` of each step."""
-        backbone = encode.backbone
-        torch.manual_seed(seed)
-        learned = LearnedWords(self.start_words(backbone))
-
-        def write(sentences: Sentences, places: Tensor, image_embed: Tensor) -> Tensor:
-            del image_embed
-            # a name is encoded once, however many of the images bear it
-            present, back = torch.unique(places, return_inverse=True)
-            return sentences.encode(backbone, present, learned.words)[back]
-
-        return learn_words(
-            learned,
-            write,
-            self,
-            encode,
-            images,
-            seed=seed,
-            checkpoint=checkpoint,
-            description=self.title,
-        )
+    def make_words(self, backbone: Backbone) -> LearnedWords:
+        """`words` (E, V)."""
+        return LearnedWords(self.start_words(backbone))
 
     @torch.no_grad()
     def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
