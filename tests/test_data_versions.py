@@ -5,10 +5,12 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from loopback import Loopback
+from PIL import Image
 from pipelines import change_params, clone_repository, commit, list_runs, ran, run
 from trees import MASK, write_images, write_picture
 
@@ -130,6 +132,15 @@ def test_own_images_by_one_params_block(pipeline, tmp_path: Path) -> None:
     output = ran(run(folder, "dvc", "repro"))
     assert "download@parts" not in output
     assert "index@parts" in output
+
+    # a corrected mask of an auxiliary set: what has learned from masks learns again
+    rows = pd.read_csv(folder / "data/index/visa.csv", keep_default_na=False)
+    mask = folder / "data/raw/visa" / rows.loc[rows["mask_path"] != "", "mask_path"].iloc[0]
+    height, width = np.asarray(Image.open(mask)).shape[:2]
+    write_picture(mask, np.full((height, width), 255, np.uint8))
+    run(folder, "dvc", "commit", "-f", "download@visa")
+    output = ran(run(folder, "dvc", "repro"))
+    assert {"index@visa", "auxiliary@visa", "efa@visa", "evaluate@visa"} <= set(output)
 
 
 def test_own_images_without_masks_cannot_train_the_layers(pipeline, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Dataset descriptions, listing, pairing and the index."""
 
 import ast
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,22 @@ def test_index_of_a_sound_tree(tmp_path: Path) -> None:
     assert frame[["width", "height"]].drop_duplicates().to_numpy().tolist() == [[16, 12]]
 
 
+def test_an_index_tells_when_a_mask_was_corrected(tmp_path: Path) -> None:
+    folder = make_tree(tmp_path)
+    before = index_bottle(tmp_path)
+    path = folder / "ground_truth/crack/001_mask.png"
+    write_picture(path, np.full((12, 16), 255, np.uint8))
+    after = index_bottle(tmp_path)
+    changed = before.ne(after)
+    assert changed.any().to_dict() == {name: name == "mask_sha256" for name in INDEX_COLUMNS}
+    assert changed["mask_sha256"].tolist() == [False, True, False, False]
+    digests = [
+        hashlib.sha256((tmp_path / each).read_bytes()).hexdigest() if each else ""
+        for each in after["mask_path"]
+    ]
+    assert after["mask_sha256"].tolist() == digests
+
+
 def test_all_problems_are_reported_together(tmp_path: Path) -> None:
     folder = make_tree(tmp_path)
     image = folder / "test/crack/000.png"
@@ -305,7 +322,7 @@ def test_kolektor_protocol_tests_286_and_54(tmp_path: Path) -> None:
 
 def test_index_file_round_trip(tmp_path: Path) -> None:
     frame = pd.DataFrame(
-        [("01/ok/NA.png", "", "01", "test", 0, "good", 3, 4, "0e" * 32)],
+        [("01/ok/NA.png", "", "01", "test", 0, "good", 3, 4, "0e" * 32, "")],
         columns=list(INDEX_COLUMNS),
     )
     info = {"title": "ünï"}

@@ -49,11 +49,12 @@ Image.init()  # fills the table of readers that `_identify` looks into
 
 
 class ImageFacts(NamedTuple):
-    """What the index keeps of a picture: size in pixels, upright, and SHA-256 of the file."""
+    """What the index keeps of a picture: size in pixels, upright, and SHA-256 of its files."""
 
     width: int
     height: int
     sha256: str
+    mask_sha256: str = ""
 
 
 def load_image(
@@ -63,7 +64,7 @@ def load_image(
     white: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
-    """Load an image as RGB; gray images (MVTec's grid, screw, zipper; DAGM) get three channels.
+    """An image of mode RGB without metadata; gray (MVTec's grid, screw, zipper; DAGM) is repeated.
 
     Args:
         path: image file.
@@ -72,9 +73,6 @@ def load_image(
             camera; larger ones are white too. None takes the type's largest: 65535, or 1 of
             floating-point numbers. Images of 8 bits do not depend on it.
         max_pixels: width times height of the largest image that is decoded.
-
-    Returns:
-        PIL image of mode RGB, size (W, H), without metadata.
 
     Raises:
         OSError: the file is missing, truncated, no image, several images, too large, or another
@@ -120,7 +118,7 @@ def examine_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
 
 
 def load_mask(path: Path, above: int = 0, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
-    """Load a ground truth mask: every value above a threshold, zero for all datasets, is defect.
+    """A ground truth mask, (H, W): all above a threshold, zero for all datasets, is defect.
 
     Masks come with 0/255, with 0/1 (KolektorSDD), with class ids 1 to 9 that look black (VisA)
     and with three equal channels (BTAD), so that the comparison must come before any resize and
@@ -131,13 +129,17 @@ def load_mask(path: Path, above: int = 0, *, max_pixels: int = MAX_PIXELS) -> ND
         above: threshold; raise it for masks of your own that were saved as JPEG.
         max_pixels: see `load_image`.
 
-    Returns:
-        Boolean array (H, W).
-
     Raises:
         OSError: as `load_image`, or the zero of the mask's colours is not black.
     """
-    with open_image_file(path) as stream, _naming(str(path)):
+    return decode_mask(read_image_file(path), str(path), above, max_pixels=max_pixels)
+
+
+def decode_mask(
+    content: bytes, name: str, above: int = 0, *, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.bool_]:
+    """`load_mask` of a file's content; `name` stands in errors."""
+    with io.BytesIO(content) as stream, _naming(name):
         image = _decode(stream, max_pixels)
         if image.mode in {"CMYK", "YCbCr", "LAB", "HSV"}:
             raise OSError(f"a mask in {image.mode}: save it in gray")

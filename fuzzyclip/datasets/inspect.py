@@ -4,6 +4,7 @@ Peers find a broken mask as a KeyError in the evaluation; here each file is name
 message, before anything is computed.
 """
 
+import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -13,7 +14,12 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from fuzzyclip.datasets.images import ImageFacts, examine_image, load_mask
+from fuzzyclip.datasets.images import (
+    ImageFacts,
+    decode_mask,
+    examine_image,
+    read_image_file,
+)
 from fuzzyclip.datasets.spec import IndexRow, Problem
 
 UNREADABLE = ImageFacts(0, 0, "")
@@ -83,10 +89,12 @@ def inspect_row(
             report(row.image_path, "anomalous image has no mask")
         return Inspected(facts, problems)
     try:
-        mask = load_mask(_inside(root, resolved, row.mask_path), mask_above)  # (H, W)
+        content = read_image_file(_inside(root, resolved, row.mask_path))
+        mask = decode_mask(content, str(root / row.mask_path), mask_above)  # (H, W)
     except OSError as error:
         report(row.mask_path, _explain(root / row.mask_path, error))
         return Inspected(facts, problems)
+    facts = facts._replace(mask_sha256=hashlib.sha256(content).hexdigest())
     if facts.width and mask.shape != (facts.height, facts.width):
         size = f"{mask.shape[1]}x{mask.shape[0]}"
         report(row.mask_path, f"mask is {size}, its image {facts.width}x{facts.height}")

@@ -19,6 +19,7 @@ INDEX_COLUMNS = (
     "width",
     "height",
     "sha256",  # of the image file; the feature store is bound to it
+    "mask_sha256",  # of the mask file; what is trained on masks is bound to it. "" if there is none
 )
 GOOD = "good"
 SUFFIXES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
