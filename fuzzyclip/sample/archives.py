@@ -32,7 +32,8 @@ def write_sample_archives(
     Args:
         dataset: dataset id.
         out_dir: folder to write the archives to.
-        seed: fixes every byte, with the same versions of the image and compression libraries.
+        seed: fixes every byte, with the same versions of the image and compression libraries, on
+            one kind of CPU.
         train_good: normal training images per category. KolektorSDD's protocol fixes their share
             instead; DAGM's training half gets some defective images besides.
         test_good: normal test images per category.
