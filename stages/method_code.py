@@ -1,7 +1,8 @@
-"""method_code: what code makes each method's results, as a digest.
+"""method_code: what code makes each method's results, as a digest, and which CLIP.
 
-A method's stages depend on this digest alone. DVC would need the list of each method's own modules,
-and with one list for all a change of one method would run every other again.
+A method's stages depend on its file alone. DVC would need the list of each method's own modules,
+and with one list for all a change of one method would run every other again; so it is with
+`backbones`, of which a method uses one.
 """
 
 import hashlib
@@ -12,15 +13,18 @@ from stages.imports import ROOT, close, find_module, leave_plumbing
 from stages.params import load_params
 from stages.run import run_stage
 
-PARAMS = ("methods",)
+PARAMS = ("methods", "backbone", "backbones")
 #: The stage whose results they are.
 STAGE = "stages/method_test.py"
 
 
 def main() -> None:
     """Make metrics/method_code."""
-    for method in load_params(PARAMS).methods:
-        write_json(paths.method_code(method), describe(method))
+    params = load_params(PARAMS)
+    for method, block in params.methods.items():
+        key = block.choose_backbone(params.backbone)
+        clip = {"key": key} | params.backbones[key].model_dump(mode="json")
+        write_json(paths.method_code(method), describe(method) | {"backbone": clip})
 
 
 def describe(method: str) -> dict[str, object]:

@@ -64,7 +64,7 @@ def set_up(name: str, auxiliary: str, params: Params) -> SetUp:
         method = build_method(name, settings)
     except (ValueError, TypeError) as error:
         raise ValueError(f"params.yaml, methods.{name}: {error}") from error
-    clip = (block.backbone or {}).get(params.backbone, params.backbone)
+    clip = block.choose_backbone(params.backbone)
     backbone = load_clip(params, clip)
     return SetUp(
         method=method,

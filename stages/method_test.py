@@ -22,8 +22,6 @@ from stages.run import run_matrix_stage
 from stages.schema import Params
 
 PARAMS = (
-    "backbone",
-    "backbones",
     "seed",
     "text",
     "features",
@@ -40,8 +38,10 @@ log = logging.getLogger(__name__)
 
 def main(method: str, dataset: str) -> None:
     """Make metrics/methods/<method>/<dataset>.csv and .json."""
-    # Which sets are auxiliary decides only whether features are kept, never a result.
-    params = load_params((*PARAMS, "auxiliary"), method=method, dataset=dataset)
+    # The method's CLIP stands in the file of `method_code`. Which sets are auxiliary decides only
+    # whether features are kept, never a result.
+    known = ("backbone", "backbones", "auxiliary")
+    params = load_params((*PARAMS, *known), method=method, dataset=dataset)
     auxiliary = params.pairs[dataset]
     ready = set_up(method, auxiliary, params)
     facts = describe(method, auxiliary, ready, params)

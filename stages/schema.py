@@ -176,6 +176,10 @@ class Method(BaseModel):
     def _read_numbers(cls, data: Any) -> Any:
         return read_numbers(data)
 
+    def choose_backbone(self, run: str) -> str:
+        """Key of its CLIP in `backbones`, where `run` is the run's."""
+        return (self.backbone or {}).get(run, run)
+
     @property
     def settings(self) -> dict[str, Any]:
         """All but the backbone, as written."""

@@ -94,7 +94,9 @@ def test_methods_depend_on_the_digest_of_their_own_code():
     assert "metrics/method_code/${item.method}.json" in body(BY_DIGEST)["deps"]
     for method in METHOD_NAMES:
         kept = json.loads((ROOT / f"metrics/method_code/{method}.json").read_text())
+        clip = kept.pop("backbone")
         assert kept == describe(method), f"{method}: run `dvc repro method_code`"
+        assert clip["key"] in read_params(ROOT / "params.yaml").backbones
         assert f"{METHODS}/{method}.py" in kept["modules"]
         others = {f"{METHODS}/{other}.py" for other in METHOD_NAMES} - {f"{METHODS}/{method}.py"}
         shared = others & set(kept["modules"])
