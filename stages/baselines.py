@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import mlflow
@@ -41,24 +42,25 @@ def main() -> None:
         if own.empty:
             log.info("%s has no result to record", method)
             continue
-        tags = collect_tags(method, list(params.pairs))
+        tags = collect_tags(method, params.pairs)
         if find_run(client, experiment, {key: tags[key] for key in ("method", "results_sha256")}):
             log.info("%s is recorded already", method)
             continue
         name = f"{method}-{tags['results_sha256'][:8]}"
         with mlflow.start_run(run_name=name) as run:
-            record(client, run.info.run_id, method, own, tags)
+            record(client, run.info.run_id, own, list_params(method, params.pairs), tags)
+            log_files(method)
         log.info("recorded as MLflow run %s", name)
     log.info("compare the runs:\n  %s", describe_ui(experiment))
 
 
-def collect_tags(method: str, datasets: list[str]) -> dict[str, str]:
+def collect_tags(method: str, pairs: Mapping[str, str]) -> dict[str, str]:
     """Where a result comes from: its own files, DVC's experiment and the commit."""
     digest = hashlib.sha256()
-    for dataset in datasets:
+    for dataset, auxiliary in pairs.items():
         for path in (
-            paths.method_metrics(method, dataset),
-            paths.method_facts(method, dataset),
+            paths.method_metrics(method, auxiliary, dataset),
+            paths.method_facts(method, auxiliary, dataset),
         ):
             digest.update(compute_sha256(path).encode())
     digest.update(paths.method_code(method).read_bytes())
@@ -71,7 +73,11 @@ def collect_tags(method: str, datasets: list[str]) -> dict[str, str]:
 
 
 def record(
-    client: MlflowClient, run: str, method: str, means: pd.DataFrame, tags: dict[str, str]
+    client: MlflowClient,
+    run: str,
+    means: pd.DataFrame,
+    chosen: list[tuple[str, str]],
+    tags: dict[str, str],
 ) -> None:
     """One run: the metrics have the names that FuzzyCLIP's runs give them."""
     metrics = []
@@ -82,19 +88,23 @@ def record(
     client.log_batch(
         run,
         metrics=[Metric(name, float(value), 0, 0) for name, value in metrics if pd.notna(value)],
-        params=[Param(key, value) for key, value in list_params(method, means)],
+        params=[Param(key, value) for key, value in chosen],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
+
+
+def log_files(method: str) -> None:
+    """A method's results, the tables that it stands in, and what made it, into the run."""
     mlflow.log_artifacts(str(paths.METHOD_METRICS / method), "metrics")
     mlflow.log_artifacts(str(paths.METHOD_TABLES), "method_tables")
     mlflow.log_artifact(str(paths.method_code(method)))
 
 
-def list_params(method: str, means: pd.DataFrame) -> list[tuple[str, str]]:
+def list_params(method: str, pairs: Mapping[str, str]) -> list[tuple[str, str]]:
     """The method's choices; settings that differ between datasets by the dataset."""
     facts: dict[str, dict[str, Any]] = {
-        dataset: json.loads(paths.method_facts(method, dataset).read_text())
-        for dataset in means["dataset"]
+        dataset: json.loads(paths.method_facts(method, auxiliary, dataset).read_text())
+        for dataset, auxiliary in pairs.items()
     }
     flat = {dataset: flatten(found) for dataset, found in facts.items()}
     said = []

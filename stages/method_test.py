@@ -1,16 +1,23 @@
-"""method_test: one method of the paper's tables on one dataset, by the same metrics as FuzzyCLIP.
+"""method_test: one method of the paper's tables, trained on one auxiliary set where it trains, on
+every dataset that meets it there (`pairs`), by the same metrics as FuzzyCLIP.
 
 What methods share, features and what they learned, is made by whichever needs it first and kept
-under `baselines`, which DVC does not track: results are small and stand in git.
+under `baselines`, which DVC does not track: results are small and stand in git. Results lie there
+too, by what they were made of, so that a stage that was killed, or of which one dataset changed,
+computes what is missing.
 """
 
+import hashlib
+import json
 import logging
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from fuzzyclip.datasets.index_file import read_info
-from fuzzyclip.files import write_csv, write_json
+from fuzzyclip.files import compute_sha256, write_csv, write_json
 from fuzzyclip.methods.interface import MethodUnavailableError
 from fuzzyclip.metrics.exact import METRICS
 from stages import paths
@@ -22,28 +29,69 @@ from stages.run import run_matrix_stage
 from stages.schema import Params
 
 PARAMS = (
+    "pairs",
+    "datasets",
     "seed",
     "text",
     "features",
     "data.source",
     "evaluation.pixel_metrics",
     "methods.${method}",
-    "datasets.${dataset}.mask_above",
-    "datasets.${dataset}.names",
-    "pairs.${dataset}",
 )
+#: Files of a result; the last one is written when the others are there.
+TABLE, SCORES, FACTS = "metrics.csv", "scores.csv", "facts.json"
 
 log = logging.getLogger(__name__)
 
 
-def main(method: str, dataset: str) -> None:
-    """Make metrics/methods/<method>/<dataset>.csv and .json."""
+def main(method: str, auxiliary: str) -> None:
+    """Make metrics/methods/<method>/<auxiliary>, two files a dataset."""
     # The method's CLIP stands in the file of `method_code`. Which sets are auxiliary decides only
     # whether features are kept, never a result.
     known = ("backbone", "backbones", "auxiliary")
-    params = load_params((*PARAMS, *known), method=method, dataset=dataset)
+    params = load_params((*PARAMS, *known), method=method)
+    work = {
+        dataset: paths.method_work(method, dataset, identify(method, dataset, params))
+        for dataset, learned_from in params.pairs.items()
+        if learned_from == auxiliary
+    }
+    if missing := [dataset for dataset in work if not (work[dataset] / FACTS).is_file()]:
+        ready = set_up(method, auxiliary, params)
+        for dataset in missing:
+            test(method, dataset, work[dataset], ready, params)
+    shutil.rmtree(paths.method_results(method, auxiliary), ignore_errors=True)
+    paths.method_results(method, auxiliary).mkdir(parents=True)
+    for dataset, folder in work.items():
+        shutil.copyfile(folder / TABLE, paths.method_metrics(method, auxiliary, dataset))
+        shutil.copyfile(folder / FACTS, paths.method_facts(method, auxiliary, dataset))
+
+
+def identify(method: str, dataset: str, params: Params) -> str:
+    """Digest of all that a result is made of: code, CLIP, images, masks, auxiliary set, choices."""
     auxiliary = params.pairs[dataset]
-    ready = set_up(method, auxiliary, params)
+    files = (
+        paths.method_code(method),
+        paths.index(dataset),
+        paths.index_info(dataset),
+        paths.auxiliary(auxiliary),
+    )
+    choices = {
+        "auxiliary": auxiliary,
+        "seed": params.seed,
+        "text": params.text.model_dump(mode="json"),
+        "features": params.features.model_dump(mode="json"),
+        "source": params.data.source,
+        "pixel_metrics": params.evaluation.pixel_metrics,
+        "method": params.methods[method].model_dump(mode="json"),
+        "dataset": params.datasets[dataset].model_dump(mode="json"),
+    }
+    said = json.dumps([[compute_sha256(path) for path in files], choices], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def test(method: str, dataset: str, folder: Path, ready: SetUp, params: Params) -> None:
+    """Make one dataset's result; one that needs models that are not here is empty and says so."""
+    auxiliary = params.pairs[dataset]
     facts = describe(method, auxiliary, ready, params)
     try:
         results = evaluate(dataset, ready, params, learn(method, auxiliary, ready, params))
@@ -51,7 +99,7 @@ def main(method: str, dataset: str) -> None:
         log.warning("%s is left out: %s", ready.method.title, error)
         facts["left_out"] = str(error)
         results = []
-    write_results(method, dataset, facts, results)
+    write_results(folder, facts, results)
 
 
 def evaluate(
@@ -75,18 +123,15 @@ def evaluate(
     return results
 
 
-def write_results(
-    method: str, dataset: str, facts: dict[str, Any], results: list[CategoryResult]
-) -> None:
-    """A line a category, the choices behind it, and image scores."""
+def write_results(folder: Path, facts: dict[str, Any], results: list[CategoryResult]) -> None:
+    """A line a category, image scores, and the choices behind them."""
     columns = ["row", "category", "good", "bad", *METRICS, "prompt"]
     lines = [line for result in results for line in result.table]
-    frame = pd.DataFrame(lines, columns=columns)
-    write_csv(paths.method_metrics(method, dataset), frame)
-    write_json(paths.method_facts(method, dataset), facts)
+    write_csv(folder / TABLE, pd.DataFrame(lines, columns=columns))
     if results:
         scores = pd.concat([result.listing for result in results])
-        write_csv(paths.method_scores(method, dataset), scores, "%.9g")
+        write_csv(folder / SCORES, scores, "%.9g")
+    write_json(folder / FACTS, facts)
 
 
 if __name__ == "__main__":

@@ -139,19 +139,24 @@ def method_code(method: str) -> Path:
     return METHOD_CODE / f"{method}.json"
 
 
-def method_metrics(method: str, dataset: str) -> Path:
+def method_results(method: str, auxiliary: str) -> Path:
+    """Results of a method on the datasets that meet what it learned from an auxiliary set."""
+    return METHOD_METRICS / method / auxiliary
+
+
+def method_metrics(method: str, auxiliary: str, dataset: str) -> Path:
     """A method's metrics on every category of a dataset, percent."""
-    return METHOD_METRICS / method / f"{dataset}.csv"
+    return method_results(method, auxiliary) / f"{dataset}.csv"
 
 
-def method_facts(method: str, dataset: str) -> Path:
+def method_facts(method: str, auxiliary: str, dataset: str) -> Path:
     """How a method's result came about."""
-    return METHOD_METRICS / method / f"{dataset}.json"
+    return method_results(method, auxiliary) / f"{dataset}.json"
 
 
-def method_scores(method: str, dataset: str) -> Path:
-    """A method's image scores."""
-    return BASELINES / "scores" / method / f"{dataset}.csv"
+def method_work(method: str, dataset: str, digest: str) -> Path:
+    """What a method made of a dataset, image scores too, by the digest of what it was made of."""
+    return BASELINES / "results" / method / f"{dataset}-{digest[:16]}"
 
 
 def method_tensors(method: str, auxiliary: str, digest: str) -> Path:

@@ -33,12 +33,12 @@ def baselines(tmp_path_factory):
 
 
 def read(folder, method):
-    return pd.read_csv(folder / f"metrics/methods/{method}/sdd.csv")
+    return pd.read_csv(folder / f"metrics/methods/{method}/visa/sdd.csv")
 
 
 def test_every_method_runs_once_and_a_second_repro_does_nothing(baselines):
     folder, output = baselines
-    assert {f"method_test@{name}-sdd" for name in METHODS} <= set(ran(output))
+    assert {f"method_test@{name}-visa" for name in METHODS} <= set(ran(output))
     assert ran(run(folder, "dvc", "repro", "baselines")) == []
     assert run(folder, "git", "status", "--porcelain") == ""
     for name in METHODS:
@@ -59,12 +59,12 @@ def test_methods_of_one_kind_share_their_features(baselines):
 
 def test_a_result_says_which_choices_made_it(baselines):
     folder, _ = baselines
-    said = json.loads((folder / "metrics/methods/anomaly_clip/sdd.json").read_text())
+    said = json.loads((folder / "metrics/methods/anomaly_clip/visa/sdd.json").read_text())
     assert said["auxiliary"] == "visa"
     assert said["settings"]["sigma"] == 1.1  # of the sample
     assert said["settings"]["epochs"] == 1
     assert said["kind"] == "vv"
-    untrained = json.loads((folder / "metrics/methods/winclip/sdd.json").read_text())
+    untrained = json.loads((folder / "metrics/methods/winclip/visa/sdd.json").read_text())
     assert untrained["auxiliary"] is None
 
 
@@ -97,7 +97,7 @@ def test_a_setting_reruns_its_method_alone(baselines):
     folder, _ = baselines
     output = run(folder, "dvc", "exp", "run", "-S", "methods.winclip.temperature=0.2", "baselines")
     assert set(ran(output)) == {
-        "method_code", "method_test@winclip-sdd", "method_tables", "baselines"
+        "method_code", "method_test@winclip-visa", "method_tables", "baselines"
     }  # fmt: skip
     assert "images to encode" not in output  # windows are there already
     assert sum(one.data.tags["method"] == "winclip" for one in list_runs(folder)) == 2
@@ -111,7 +111,7 @@ def test_an_edit_of_a_methods_code_reruns_that_method_alone(baselines):
     path.write_text(path.read_text() + "# a change\n")
     status = run(folder, "dvc", "repro", "baselines")
     tested = {stage for stage in ran(status) if stage.startswith("method_test")}
-    assert tested == {"method_test@coop-sdd"}
+    assert tested == {"method_test@coop-visa"}
     run(folder, "git", "checkout", "-q", ".")
 
 
@@ -120,7 +120,7 @@ def test_what_methods_share_can_be_deleted_and_comes_back_the_same(baselines):
     before = {name: read(folder, name).to_csv() for name in ("anomaly_clip", "cocoop")}
     run(folder, "rm", "-rf", "baselines")
     for name in before:
-        run(folder, "dvc", "repro", "-s", "-f", f"method_test@{name}-sdd")
+        run(folder, "dvc", "repro", "-s", "-f", f"method_test@{name}-visa")
         assert read(folder, name).to_csv() == before[name]
     run(folder, "git", "checkout", "-q", ".")
 
@@ -148,7 +148,7 @@ def test_a_method_of_ones_own_is_one_file_and_one_block(baselines):
     change_params(folder, add)
     output = run(folder, "dvc", "repro", "baselines")
     tested = {stage for stage in ran(output) if stage.startswith("method_test")}
-    assert tested == {"method_test@top_patches-sdd"}
+    assert tested == {"method_test@top_patches-visa"}
     assert "| Top patches |" in (folder / "metrics/method_tables/table-3.md").read_text()
     run(folder, "git", "checkout", "-q", ".")
     (folder / "fuzzyclip/methods/top_patches.py").unlink()

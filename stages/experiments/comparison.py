@@ -54,13 +54,13 @@ def collect_comparison(experiment: Experiment, others: Mapping[str, str]) -> pd.
 def read_means(row: Row, dataset: str) -> dict[str, float]:
     """A row's means over categories; empty where it has no result."""
     name = row.method or row.row
-    if row.method:
-        path = paths.method_metrics(row.method, dataset)
+    if row.method:  # a dataset meets one auxiliary set
+        found = [*(paths.METHOD_METRICS / row.method).glob(f"*/{dataset}.csv")]
     else:
-        path = paths.category_metrics(dataset)
-    if not path.is_file():
+        found = [path for path in [paths.category_metrics(dataset)] if path.is_file()]
+    if not found:
         return {}
-    frame = pd.read_csv(path, dtype={"category": str, "prompt": str})
+    frame = pd.read_csv(found[0], dtype={"category": str, "prompt": str})
     means = add_means(frame) if len(frame) else frame
     chosen = means[(means["row"] == name) & (means["category"] == MEAN)]
     return {metric: float(chosen[metric].iloc[0]) for metric in METRICS} if len(chosen) else {}
@@ -71,7 +71,7 @@ def read_facts(methods: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
     return {
         method: {
             path.stem: json.loads(path.read_text())
-            for path in sorted((paths.METHOD_METRICS / method).glob("*.json"))
+            for path in sorted((paths.METHOD_METRICS / method).glob("*/*.json"))
         }
         for method in methods
     }
