@@ -55,7 +55,7 @@ def main(method: str, auxiliary: str) -> None:
         for dataset, learned_from in params.pairs.items()
         if learned_from == auxiliary
     }
-    if missing := [dataset for dataset in work if not (work[dataset] / FACTS).is_file()]:
+    if missing := [dataset for dataset in work if not is_made(work[dataset])]:
         ready = set_up(method, auxiliary, params)
         for dataset in missing:
             test(method, dataset, work[dataset], ready, params)
@@ -64,6 +64,12 @@ def main(method: str, auxiliary: str) -> None:
     for dataset, folder in work.items():
         shutil.copyfile(folder / TABLE, paths.method_metrics(method, auxiliary, dataset))
         shutil.copyfile(folder / FACTS, paths.method_facts(method, auxiliary, dataset))
+
+
+def is_made(folder: Path) -> bool:
+    """Whether a result is there; one that lacked models is not, since they may be there now."""
+    path = folder / FACTS
+    return path.is_file() and "left_out" not in json.loads(path.read_text())
 
 
 def identify(method: str, dataset: str, params: Params) -> str:
