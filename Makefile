@@ -1,9 +1,10 @@
 # make repro   install into .venv, run FuzzyCLIP's pipeline, print the table and where to look
 # make methods run every other method of the paper's tables too, and record them
-# make test    install into .venv, lint, types, tests
+# make test    install into .venv, lint, types, tests; make test WORKERS=8 on a larger machine
 # make bench   a line a measurement: name, ratio, goal; half an hour on two cores
 PYTHON ?= python3
 VENV := .venv
+WORKERS ?= 2
 READY := $(VENV)/.ready
 # DVC starts `python -m stages.<name>`: let it find the environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -32,7 +33,7 @@ methods: $(READY)
 	@cat metrics/method_tables/averages.md
 
 test: lint types
-	pytest
+	pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 bench: $(READY)
 	python benchmarks/pixel_metrics.py

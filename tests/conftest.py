@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from filelock import FileLock
 from threadpoolctl import threadpool_limits
 
 from fuzzyclip.clip.backbone import load_backbone
@@ -19,6 +20,14 @@ TINY = {
         "layers": 12,
     },
 }
+
+
+def pytest_collection_modifyitems(items):
+    """Workers take a file whole, because its fixtures are made once; slow files come first."""
+    for item in items:
+        group = item.nodeid if item.get_closest_marker("alone") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)
@@ -66,14 +75,24 @@ def pixels():
 
 
 @pytest.fixture(scope="session")
-def pipeline(tmp_path_factory):
+def pipeline(tmp_path_factory, worker_id):
     """A repository in which the small pipeline has run and is committed, and what DVC printed.
 
-    Tests may change its work tree, not its commits; `clone_repository` gives one's own.
+    Workers share it: tests/test_pipeline.py works in it, all others take a clone of their own
+    (`clone_repository`).
     """
-    from pipelines import commit, make_repository, run, shrink
+    from pipelines import DONE, commit, make_repository, run, shrink
 
-    folder = make_repository(tmp_path_factory.mktemp("pipeline"), shrink)
-    output = run(folder, "dvc", "repro")
-    commit(folder, "results")
-    return folder, output
+    shared = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        shared = shared.parent
+    folder, said = shared / "pipeline", shared / "pipeline.txt"
+    with FileLock(shared / "pipeline.lock"):
+        if not said.is_file():
+            folder.mkdir()
+            make_repository(folder, shrink)
+            output = run(folder, "dvc", "repro")
+            commit(folder, "results")
+            run(folder, "git", "branch", DONE)
+            said.write_text(output)
+    return folder, said.read_text()

@@ -13,6 +13,9 @@ from mlflow.tracking import MlflowClient
 #: The first of the stages of other methods; they are the last ones of dvc.yaml.
 FIRST_OF_METHODS = "\n  method_code:\n"
 
+#: Branch of a finished pipeline: what others do in its work tree moves `HEAD`, not this.
+DONE = "done"
+
 
 def make_repository(folder, change, methods=False):
     """A git and DVC repository with the committed files and changed parameters.
@@ -48,6 +51,7 @@ def run(folder, *command, fails=False):
         "DVC_GLOBAL_CONFIG_DIR": str(empty),
         "DVC_SYSTEM_CONFIG_DIR": str(empty),
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "OMP_NUM_THREADS": "1",  # small tensors: two threads would wait for each other
         "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a",
         "GIT_COMMITTER_EMAIL": "a@b",
     }  # fmt: skip
@@ -84,8 +88,8 @@ def shrink(params):
 
 
 def clone_repository(source, folder, *, cache=True):
-    """A clone of the committed state; with `cache`, its data are those of the source's cache."""
-    run(source, "git", "clone", "-q", ".", str(folder))
+    """A clone of its branch `DONE`; with `cache`, its data are those of the source's cache."""
+    run(source, "git", "clone", "-q", "--branch", DONE, ".", str(folder))
     if cache:
         run(folder, "dvc", "cache", "dir", "--local", str(source / ".dvc/cache"))
         run(folder, "dvc", "checkout")
