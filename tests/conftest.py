@@ -22,6 +22,7 @@ TINY = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Workers take a file whole, because its fixtures are made once; slow files come first."""
     for item in items:
