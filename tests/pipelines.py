@@ -51,7 +51,6 @@ def run(folder, *command, fails=False):
         "DVC_GLOBAL_CONFIG_DIR": str(empty),
         "DVC_SYSTEM_CONFIG_DIR": str(empty),
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "OMP_NUM_THREADS": "1",  # small tensors: two threads would wait for each other
         "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a",
         "GIT_COMMITTER_EMAIL": "a@b",
     }  # fmt: skip
