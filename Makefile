@@ -32,9 +32,10 @@ methods: $(READY)
 	python -m stages.baselines
 	@cat metrics/method_tables/averages.md
 
-# One thread for each worker and what it starts: more would wait for one another.
+# Each file's fixtures are made once. One thread for a worker and what it starts: more would wait
+# for one another.
 test: lint types
-	OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 bench: $(READY)
 	python benchmarks/pixel_metrics.py

@@ -22,12 +22,8 @@ TINY = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Workers take a file whole, because its fixtures are made once; slow files come first."""
-    for item in items:
-        group = item.nodeid if item.get_closest_marker("alone") else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Slow files come first, so that no worker is left with one at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

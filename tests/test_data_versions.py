@@ -18,7 +18,7 @@ from fuzzyclip.datasets.placed import compute_tree_sha256
 from fuzzyclip.files import compute_sha256
 from fuzzyclip.sample.archives import write_sample_archives
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 FEW = {"seed": 3, "train_good": 1, "test_good": 3, "test_bad": 3}
 OWN = {
     "kind": "folder",

@@ -158,7 +158,6 @@ def test_a_model_is_refused_on_its_own_training_data(pipeline):
     assert "never evaluated on data it was trained on" in output
 
 
-@pytest.mark.alone
 @pytest.mark.skipif(not REAL, reason="FUZZYCLIP_REAL_DATA names no folder with real archives")
 def test_real_archives_from_file_to_table(tmp_path):
     def use_real(params):
@@ -178,7 +177,6 @@ def test_real_archives_from_file_to_table(tmp_path):
     assert "paper, FuzzyCLIP" not in table  # another backbone and a subset: not the paper's setting
 
 
-@pytest.mark.alone
 @pytest.mark.skipif(not REAL, reason="FUZZYCLIP_REAL_DATA names no folder with real archives")
 def test_partial_archives_are_never_taken_silently(tmp_path):
     def use_real(params):
