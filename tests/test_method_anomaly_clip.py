@@ -123,7 +123,7 @@ def test_maps_and_scores_equal_their_formulas(tiny, encode, taps, identical):
 def test_the_first_loss_equals_the_published_formula(tiny, encode, taps, identical):
     images = draw_images(taps=taps)
     method = replace(SMALL, epochs=1, batch_size=12, identical_maps=identical)
-    _, curve = method.learn(tiny, images, seed=4)
+    _, curve = method.learn(encode, images, seed=4)
     rows = list(range(12))
     with torch.no_grad():
         text_embed = slow_features(tiny, PromptLearner(tiny, "object", SMALL.shape, 4))
@@ -146,7 +146,7 @@ def test_the_first_loss_equals_the_published_formula(tiny, encode, taps, identic
 def test_training_tells_images_and_patches_apart_and_spares_the_backbone(tiny, encode):
     before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
     images = draw_images()
-    tensors, curve = SMALL.learn(tiny, images, seed=1)
+    tensors, curve = SMALL.learn(encode, images, seed=1)
     assert len(curve) == 6 * 3
     for part in ("loss", "cls", "focal", "dice"):
         first, last = (sum(row[part] for row in rows) for rows in (curve[:3], curve[-3:]))

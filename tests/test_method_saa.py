@@ -181,7 +181,9 @@ def compute_slowly(method, models, image, known, name):
     """The map of one image as the paper has it, a caption, a box and a mask at a time."""
 
     def look(caption, word, limit):
-        found = models.detector.find(image, caption, method.box_threshold, method.text_threshold)
+        (found,) = models.detector.find(
+            image, [caption], method.box_threshold, method.text_threshold
+        )
         rows = zip(found.places, found.scores, found.phrases, strict=True)
         return [
             (place, score.item())
@@ -273,9 +275,11 @@ class FakeDetector:
     def respell(self, name):
         return name
 
-    def find(self, image, caption, box_threshold, text_threshold):
-        self.asked.append((caption, box_threshold, text_threshold))
-        rows = self.found.get(caption, [])
+    def find(self, image, captions, box_threshold, text_threshold):
+        self.asked += [(caption, box_threshold, text_threshold) for caption in captions]
+        return [self.answer(self.found.get(caption, [])) for caption in captions]
+
+    def answer(self, rows):
         places = torch.tensor([row[0] for row in rows]).view(-1, 4)
         return Boxes(places, torch.tensor([row[1] for row in rows]), [row[2] for row in rows])
 

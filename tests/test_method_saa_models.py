@@ -17,7 +17,7 @@ from fuzzyclip.clip.weights import WeightsError
 from fuzzyclip.methods import saa_models, saa_tiny
 from fuzzyclip.methods.interface import MethodUnavailableError
 from fuzzyclip.methods.saa import Saa
-from fuzzyclip.methods.saa_models import SaaModelError, load_models, load_network
+from fuzzyclip.methods.saa_models import CAPTIONS, SaaModelError, load_models, load_network
 from fuzzyclip.methods.saa_tiny import build_tiny_models
 from fuzzyclip.sample.draw import draw_part
 from fuzzyclip.scoring import score_batch
@@ -81,7 +81,7 @@ def test_words_are_spelled_by_letters_and_the_end_is_where_the_detector_looks(mo
 
 def test_a_caption_finds_the_models_own_boxes_and_their_words(models):
     detector, image = models.detector, draw(3, 32, 32)
-    found = detector.find(image, " Defect on metal nut", 0.9, 0.5)
+    (found,) = detector.find(image, [" Defect on metal nut"], 0.9, 0.5)
     ids = spell(detector.processor.tokenizer, "defect", "on", "metal", "nut")
     resized = F.interpolate(image[None], size=(96, 96), mode="bilinear", antialias=True)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -104,9 +104,22 @@ def test_a_caption_finds_the_models_own_boxes_and_their_words(models):
     assert np.allclose(found.scores, [row[1] for row in rows], atol=1e-4)
 
 
+def test_captions_of_any_lengths_and_number_find_what_each_finds_alone(models):
+    image = draw(3, 32, 32, seed=4)
+    captions = ["hole.", "scratch on metal nut. dent", *(f"{sign} bent." for sign in "abcd")]
+    together = models.detector.find(image, captions, 0.8, 0.5)
+    assert len(together) == len(captions) > CAPTIONS
+    for found, caption in zip(together, captions, strict=True):
+        (alone,) = models.detector.find(image, [caption], 0.8, 0.5)
+        assert list(found.phrases) == list(alone.phrases)
+        assert torch.allclose(found.places, alone.places, atol=1e-5)
+        assert torch.allclose(found.scores, alone.scores, atol=1e-5)
+    assert len({tuple(found.phrases) for found in together}) > 2
+
+
 def test_a_caption_that_the_detector_would_cut_is_refused(models):
     with pytest.raises(ValueError, match="caption of 303 tokens does not fit 256"):
-        models.detector.find(draw(3, 32, 32), "defect " * 50, 0.1, 0.1)
+        models.detector.find(draw(3, 32, 32), ["hole", "defect " * 50], 0.1, 0.1)
 
 
 def test_a_name_is_respelled_as_phrases_spell_it(models):
@@ -228,7 +241,9 @@ def test_models_from_folders_score_as_those_in_memory(folders, models, resnet, t
     image = draw(3, 32, 32)
     assert scorer.compute_map(image.view(1, 1, 3, -1), torch.zeros(1, 32)).max() > 0.3
     for caption in ("flaw on metal nut", "defect."):
-        ours, theirs = (kept.detector.find(image, caption, 0.1, 0.1) for kept in (models, read))
+        (ours,), (theirs,) = (
+            kept.detector.find(image, [caption], 0.1, 0.1) for kept in (models, read)
+        )
         assert torch.equal(ours.places, theirs.places)
         assert list(ours.phrases) == list(theirs.phrases)
 

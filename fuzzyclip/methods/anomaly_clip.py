@@ -22,13 +22,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fuzzyclip.alignment import DICE_SMOOTH, FOCAL_SMOOTH, GAMMA
-from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.efa import LOGIT_SCALE, compute_margins
 from fuzzyclip.losses import compute_classification
-from fuzzyclip.methods.interface import TrainingSet
+from fuzzyclip.methods.interface import Trained, TrainingSet
 from fuzzyclip.methods.vv import DPAM_DEPTH, DPAM_LEVELS, make_vv_kind
 from fuzzyclip.rpl import PromptLearner, PromptShape
 from fuzzyclip.scoring import Scorer, compare_class
@@ -44,7 +43,7 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class AnomalyClip:
+class AnomalyClip(Trained):
     """AnomalyCLIP with its published settings, but for known faults, which are switches.
 
     Attributes:
@@ -83,7 +82,6 @@ class AnomalyClip:
 
     name: ClassVar[str] = "anomaly_clip"
     title: ClassVar[str] = "AnomalyCLIP"
-    trains: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         counts = (self.words, self.depth, self.epochs, self.batch_size)
@@ -121,30 +119,23 @@ class AnomalyClip:
         """How often each map counts."""
         return IDENTICAL if self.identical_maps else 1
 
-    def fit(
+    def learn(
         self,
         encode: NameEncoder,
         images: TrainingSet,
         seed: int,
         checkpoint: Path | None = None,
-    ) -> Mapping[str, Tensor]:
-        """Learn the prompts; `text_embed` (2, D), unit rows, is all that is needed of them."""
-        return self.learn(encode.backbone, images, seed, checkpoint)[0]
-
-    def learn(
-        self,
-        backbone: Backbone,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
     ) -> tuple[dict[str, Tensor], list[CurveRow]]:
-        """What `fit` gives, and the curve with `loss`, `cls`, `focal` and `dice` of each step.
+        """Learn the prompts; `text_embed` (2, D), unit rows, is all that is needed of them.
+
+        The curve has `loss`, `cls`, `focal` and `dice` of each step.
 
         Raises:
             ValueError: there is no image.
         """
         if not len(images.labels):
             raise ValueError(f"{self.title} needs at least one training image")
+        backbone = encode.backbone
         device = backbone.device
         learner = PromptLearner(backbone, OBJECT, self.shape, seed)
         embeds, labels = normalise(images.image_embed).to(device), images.labels.to(device)

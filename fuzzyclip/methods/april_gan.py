@@ -21,7 +21,7 @@ from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.efa import Heads
 from fuzzyclip.methods.aligned import align_heads
-from fuzzyclip.methods.interface import TrainingSet
+from fuzzyclip.methods.interface import Trained, TrainingSet
 from fuzzyclip.scoring import Scorer, build_trained
 from fuzzyclip.trained import load_heads
 from fuzzyclip.training import CurveRow
@@ -31,7 +31,7 @@ PREFIX = "heads."
 
 
 @dataclass(frozen=True)
-class AprilGan:
+class AprilGan(Trained):
     """APRIL-GAN's settings, with the defaults and their reasons.
 
     The text's settings (35 templates, names with their underscores) are the run's: their defaults
@@ -54,7 +54,6 @@ class AprilGan:
     name: ClassVar[str] = "april_gan"
     title: ClassVar[str] = "APRIL-GAN"
     kind: ClassVar[FeatureKind] = TOKENS
-    trains: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
@@ -67,16 +66,6 @@ class AprilGan:
         if not self.sigma >= 0:
             raise ValueError(f"april_gan: sigma must be 0 or more, but is {self.sigma}")
 
-    def fit(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
-    ) -> Mapping[str, Tensor]:
-        """See `Method.fit`: the layers, named `heads.*`."""
-        return self.learn(encode, images, seed, checkpoint)[0]
-
     def learn(
         self,
         encode: NameEncoder,
@@ -84,7 +73,7 @@ class AprilGan:
         seed: int,
         checkpoint: Path | None = None,
     ) -> tuple[dict[str, Tensor], list[CurveRow]]:
-        """What `fit` gives, and the curve with `loss`, `focal` and `dice` of each step.
+        """The layers, named `heads.*`, and the curve with `loss`, `focal` and `dice` of each step.
 
         Raises:
             ValueError: no image shows a defect.

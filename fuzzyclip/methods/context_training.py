@@ -4,8 +4,8 @@ Shapes: B images of a batch, N training images, E learnable words, V text width,
 """
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -19,7 +19,7 @@ from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.methods.context import Context, Sentences, compute_logits, embed_sentences
-from fuzzyclip.methods.interface import TrainingSet
+from fuzzyclip.methods.interface import Trained, TrainingSet
 from fuzzyclip.training import CurveRow, train
 
 #: CoOp's descent: momentum, weight decay, and the first epoch's learning rate, which lets no large
@@ -53,27 +53,16 @@ class LearnedWords(nn.Module):
 
 
 @dataclass(frozen=True)
-class ContextMethod(Context, ABC):
+class ContextMethod(Trained, Context):
     """CoOp and CoCoOp but for their scorers."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     kind: ClassVar[FeatureKind] = TOKENS
-    trains: ClassVar[bool] = True
 
     @abstractmethod
     def make_words(self, backbone: Backbone) -> LearnedWords:
         """What is learned, before training; drawn from torch's global generator."""
-
-    def fit(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
-    ) -> Mapping[str, Tensor]:
-        """See `Method.fit`: the state of `make_words`, trained."""
-        return self.learn(encode, images, seed, checkpoint)[0]
 
     def learn(
         self,
@@ -82,7 +71,7 @@ class ContextMethod(Context, ABC):
         seed: int,
         checkpoint: Path | None = None,
     ) -> tuple[dict[str, Tensor], list[CurveRow]]:
-        """What `fit` gives, and the curve with the `loss` of each step.
+        """The state of `make_words`, trained, and the curve with the `loss` of each step.
 
         Raises:
             ValueError: there is no image, or the text tower reads no prompt's end.

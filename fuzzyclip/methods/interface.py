@@ -8,6 +8,7 @@ Shapes: B images, D embedding width, S image size, N training images; L x P x W 
 of an image besides its class feature.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.scoring import Scorer
+from fuzzyclip.training import CurveRow
 
 
 class MethodUnavailableError(ValueError):
@@ -58,6 +60,32 @@ class Untrained:
         """Nothing is trained."""
         del encode, images, seed, checkpoint
         return {}
+
+
+class Trained(ABC):
+    """What methods with a training inherit: a `learn` that also gives the losses of its steps."""
+
+    trains: ClassVar[bool] = True
+
+    def fit(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> Mapping[str, Tensor]:
+        """See `Method.fit`."""
+        return self.learn(encode, images, seed, checkpoint)[0]
+
+    @abstractmethod
+    def learn(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
+        """What `fit` gives, and the curve of its losses."""
 
 
 class Method(Protocol):

@@ -216,13 +216,16 @@ class _Look:
     def _find(self, captions: Sequence[tuple[str, str]], limit: float) -> tuple[Tensor, Tensor]:
         """Places (n, 4) and scores (n,) of all captions' boxes that `select_boxes` leaves."""
         settings, detector = self.settings, self.models.detector
+        found = detector.find(
+            self.image,
+            [caption for caption, _ in captions],
+            settings.box_threshold,
+            settings.text_threshold,
+        )
         kept = []
-        for caption, name in captions:
-            found = detector.find(
-                self.image, caption, settings.box_threshold, settings.text_threshold
-            )
+        for boxes, (_, name) in zip(found, captions, strict=True):
             object_name = name if settings.raw_names else detector.respell(name)
-            kept.append(select_boxes(found, limit, object_name))
+            kept.append(select_boxes(boxes, limit, object_name))
         places, scores = zip(*kept, strict=True)
         return torch.cat(places), torch.cat(scores)
 

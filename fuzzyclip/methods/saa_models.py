@@ -6,7 +6,7 @@ Shapes: n boxes, S image size.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from fuzzyclip.clip.weights import read_state_dict
 from fuzzyclip.methods.saa_parts import Boxes
 
+#: Captions that GroundingDINO looks for at a time.
+CAPTIONS = 4
 #: Boxes that SAM refines at a time, 64 MB of mask logits at 1024 pixels.
 CHUNK = 16
 #: Layers of the ResNet's last stage and classifier, which saliency does not read.
@@ -80,36 +82,52 @@ class Detector:
 
     @torch.no_grad()
     def find(
-        self, image: Tensor, caption: str, box_threshold: float, text_threshold: float
-    ) -> Boxes:
-        """Boxes of what a caption names.
+        self,
+        image: Tensor,
+        captions: Sequence[str],
+        box_threshold: float,
+        text_threshold: float,
+    ) -> list[Boxes]:
+        """Boxes of what each caption names.
 
         Args:
             image: (3, S, S), 0 to 1.
-            caption: phrases that end in full stops; one is added at the end where there is none.
+            captions: phrases that end in full stops; one is added at the end where there is none.
             box_threshold: a box stays if its best token is above.
             text_threshold: tokens above make up its phrase.
 
         Raises:
-            ValueError: the caption is longer than the model reads; it would be cut silently.
+            ValueError: a caption is longer than the model reads; it would be cut silently.
         """
-        text = caption.lower().strip()
-        inputs = self.processor(
-            images=image.cpu(),
-            text=text if text.endswith(".") else text + ".",
-            do_rescale=False,
-            return_tensors="pt",
+        resized = self.processor.image_processor(
+            images=image.cpu(), do_rescale=False, return_tensors="pt"
         ).to(image.device)
-        length, most = inputs["input_ids"].shape[1], self.model.config.max_text_len
-        if length > most:
-            raise ValueError(f"caption of {length} tokens does not fit {most}: {caption!r}")
-        found = self.processor.post_process_grounded_object_detection(
-            self.model(**inputs),
-            inputs["input_ids"],
-            threshold=box_threshold,
-            text_threshold=text_threshold,
-        )[0]
-        return Boxes(found["boxes"], found["scores"], found["text_labels"])
+        found = []
+        for first in range(0, len(captions), CAPTIONS):
+            words = self._read(captions[first : first + CAPTIONS]).to(image.device)
+            count = len(words["input_ids"])
+            pixels = {name: part.expand(count, *part.shape[1:]) for name, part in resized.items()}
+            found += self.processor.post_process_grounded_object_detection(
+                self.model(**pixels, **words),
+                words["input_ids"],
+                threshold=box_threshold,
+                text_threshold=text_threshold,
+            )
+        return [Boxes(part["boxes"], part["scores"], part["text_labels"]) for part in found]
+
+    def _read(self, captions: Sequence[str]) -> Any:
+        """Tokens of captions, padded to the longest; see `find`."""
+        texts = [caption.lower().strip() for caption in captions]
+        words = self.processor.tokenizer(
+            [text if text.endswith(".") else text + "." for text in texts],
+            padding=True,
+            return_tensors="pt",
+        )
+        lengths, most = words["attention_mask"].sum(dim=1).tolist(), self.model.config.max_text_len
+        for caption, length in zip(captions, lengths, strict=True):
+            if length > most:
+                raise ValueError(f"caption of {length} tokens does not fit {most}: {caption!r}")
+        return words
 
 
 @dataclass(frozen=True)

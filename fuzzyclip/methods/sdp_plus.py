@@ -18,12 +18,13 @@ from fuzzyclip.efa import Heads
 from fuzzyclip.methods.aligned import align_heads
 from fuzzyclip.methods.clip_ad import ClipAd, plan_staged
 from fuzzyclip.methods.clip_ad_text import encode_representatives
-from fuzzyclip.methods.interface import TrainingSet
+from fuzzyclip.methods.interface import Trained, TrainingSet
 from fuzzyclip.scoring import Scorer
+from fuzzyclip.training import CurveRow
 
 
 @dataclass(frozen=True)
-class SdpPlus(ClipAd):
+class SdpPlus(Trained, ClipAd):
     """SDP+ with its settings: those of `ClipAd` and its training's, the published ones.
 
     Attributes:
@@ -41,7 +42,6 @@ class SdpPlus(ClipAd):
 
     name: ClassVar[str] = "sdp_plus"
     title: ClassVar[str] = "SDP+"
-    trains: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,14 +52,14 @@ class SdpPlus(ClipAd):
             )
         self.read_density("train_density")
 
-    def fit(
+    def learn(
         self,
         encode: NameEncoder,
         images: TrainingSet,
         seed: int,
         checkpoint: Path | None = None,
-    ) -> Mapping[str, Tensor]:
-        """Train a linear layer for each stage, focal plus dice."""
+    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
+        """A linear layer for each stage, and the curve with `loss`, `focal` and `dice`."""
         backbone, density = encode.backbone, self.read_density("train_density")
         texts = {
             name: encode_representatives(encode, name, density)
@@ -68,7 +68,7 @@ class SdpPlus(ClipAd):
         torch.manual_seed(seed)
         heads = self._make_heads(backbone)
 
-        align_heads(
+        curve = align_heads(
             backbone,
             heads,
             images,
@@ -81,7 +81,7 @@ class SdpPlus(ClipAd):
             checkpoint=checkpoint,
             description=self.title,
         )
-        return {name: tensor.detach().cpu() for name, tensor in heads.state_dict().items()}
+        return {name: value.cpu() for name, value in heads.state_dict().items()}, curve
 
     def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
         """See `Method.build`.
