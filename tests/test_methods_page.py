@@ -35,8 +35,6 @@ def test_a_new_method_is_a_file_of_less_than_60_lines(tiny, pixels, tmp_path, mo
     values = torch.from_numpy(found.maps).flatten(1)  # (B, S * S)
     expected = values.sort(dim=1).values[:, -(values.shape[1] // 4) :].mean(dim=1)
     assert torch.allclose(torch.from_numpy(found.image_scores), expected, atol=1e-5)
-    clip = build_method("clip", {}).build(encode, "nut", {})
-    assert (found.maps == score_batch(clip, tokens, image_embed, tiny).maps).all()  # as it says
     assert values.std(dim=1).min() > 1e-4  # a share of a flat map is any share
 
 
