@@ -14,10 +14,11 @@ from torch.nn import functional as F
 
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.weights import WeightsError
-from fuzzyclip.methods import saa_models, saa_tiny
+from fuzzyclip.methods import saa_reading, saa_tiny
 from fuzzyclip.methods.interface import MethodUnavailableError
 from fuzzyclip.methods.saa import Saa
-from fuzzyclip.methods.saa_models import CAPTIONS, SaaModelError, load_models, load_network
+from fuzzyclip.methods.saa_models import CAPTIONS
+from fuzzyclip.methods.saa_reading import SaaModelError, load_models, load_network
 from fuzzyclip.methods.saa_tiny import build_tiny_models
 from fuzzyclip.sample.draw import draw_part
 from fuzzyclip.scoring import score_batch
@@ -292,7 +293,7 @@ def test_a_model_that_lacks_tensors_is_refused(folders, tmp_path, tiny):
 
 @pytest.mark.parametrize("small", [True, False])
 def test_without_transformers_the_extra_is_named(small, folders, tiny, monkeypatch):
-    saa_models.load_models.cache_clear()
+    saa_reading.load_models.cache_clear()
     saa_tiny.build_tiny_models.cache_clear()
     monkeypatch.setitem(sys.modules, "transformers", None)
     method = Saa(tiny_seed=0) if small else make(folders)

@@ -27,7 +27,7 @@ from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.methods.interface import MethodUnavailableError, Untrained
 from fuzzyclip.methods.kinds import PIXELS
-from fuzzyclip.methods.saa_models import CHUNK, Encoded, Models, load_models
+from fuzzyclip.methods.saa_models import CHUNK, Encoded, Models
 from fuzzyclip.methods.saa_parts import (
     combine_masks,
     compute_features,
@@ -38,6 +38,7 @@ from fuzzyclip.methods.saa_parts import (
     select_boxes,
 )
 from fuzzyclip.methods.saa_prompts import CategoryPrompts, Wording, read_prompts, word_prompts
+from fuzzyclip.methods.saa_reading import load_models
 from fuzzyclip.methods.saa_tiny import build_tiny_models
 from fuzzyclip.scoring import Scorer
 
@@ -47,8 +48,8 @@ class Saa(Untrained):
     """SAA+ with its settings; see `fuzzyclip.methods.interface.Method`.
 
     Attributes:
-        detector_folder: GroundingDINO's weights and processor, see `saa_models.DETECTOR`.
-        segmenter_folder: SAM's, see `saa_models.SEGMENTER`.
+        detector_folder: GroundingDINO's weights and processor, see `saa_reading.DETECTOR`.
+        segmenter_folder: SAM's, see `saa_reading.SEGMENTER`.
         saliency_weights: file of WideResNet-50-2's ImageNet weights.
         tiny_seed: seed of tiny random models in place of the three; they find nothing, and show
             that everything runs.

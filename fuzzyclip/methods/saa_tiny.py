@@ -26,7 +26,8 @@ import timm
 import torch
 from torch import nn
 
-from fuzzyclip.methods.saa_models import Detector, Models, Segmenter, import_transformers
+from fuzzyclip.methods.saa_models import Detector, Models, Segmenter
+from fuzzyclip.methods.saa_reading import import_transformers
 
 #: Boxes a caption.
 QUERIES = 8
