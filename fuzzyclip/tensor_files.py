@@ -1,31 +1,34 @@
 """Safetensors files whose JSON header says what they are."""
 
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fuzzyclip.files import replace_file
+
+if TYPE_CHECKING:  # stages that draw tables read headers, and need no PyTorch for it
+    import torch
+    from torch import Tensor
 
 #: The one header field: several would be written in an order that changes from run to run.
 HEADER = "fuzzyclip"
 #: Safetensors' names of types, those that `write_rows` writes.
 TYPE_NAMES = {
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int8: "I8",
+    "torch.float32": "F32",
+    "torch.float16": "F16",
+    "torch.bfloat16": "BF16",
+    "torch.int8": "I8",
 }
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], header: Mapping[str, Any]) -> None:
     """Safetensors with a JSON header; equal content gives equal bytes."""
+    from safetensors.torch import save_file
+
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replace_file(path) as temporary:
         save_file(ready, temporary, metadata={HEADER: _to_json(header)})
@@ -48,7 +51,7 @@ class RowWriter:
     def __init__(
         self,
         file: BinaryIO,
-        layout: Mapping[str, tuple[torch.dtype, Sequence[int]]],
+        layout: Mapping[str, tuple["torch.dtype", Sequence[int]]],
         rows: int,
         header: Mapping[str, Any],
     ) -> None:
@@ -64,11 +67,11 @@ class RowWriter:
         table: dict[str, Any] = {"__metadata__": {HEADER: _to_json(header)}}
         self._file, self._places, end = file, {}, 0
         for name, (dtype, shape) in layout.items():
-            size = dtype.itemsize * torch.Size(shape).numel()
+            size = dtype.itemsize * math.prod(shape)
             begin, end = end, end + rows * size
             self._places[name] = (begin, size)
             table[name] = {
-                "dtype": TYPE_NAMES[dtype],
+                "dtype": TYPE_NAMES[str(dtype)],
                 "shape": [rows, *shape],
                 "data_offsets": [begin, end],
             }
@@ -78,8 +81,10 @@ class RowWriter:
         self._start = 8 + len(text)
         file.truncate(self._start + end)
 
-    def write(self, first: int, tensors: Mapping[str, Tensor]) -> None:
+    def write(self, first: int, tensors: Mapping[str, "Tensor"]) -> None:
         """Rows from `first` on of every tensor."""
+        import torch
+
         for name, tensor in tensors.items():
             begin, size = self._places[name]
             self._file.seek(self._start + begin + first * size)
@@ -90,7 +95,7 @@ class RowWriter:
 @contextmanager
 def write_rows(
     path: Path,
-    layout: Mapping[str, tuple[torch.dtype, Sequence[int]]],
+    layout: Mapping[str, tuple["torch.dtype", Sequence[int]]],
     rows: int,
     header: Mapping[str, Any],
 ) -> Iterator[RowWriter]:

@@ -6,20 +6,9 @@ import pytest
 import torch
 from filelock import FileLock
 from threadpoolctl import threadpool_limits
+from tiny_models import TINY
 
 from fuzzyclip.clip.backbone import load_backbone
-
-TINY = {
-    "embed_dim": 32,
-    "vision_cfg": {"image_size": 32, "layers": 4, "width": 64, "head_width": 16, "patch_size": 8},
-    "text_cfg": {
-        "context_length": 77,
-        "vocab_size": 49408,
-        "width": 32,
-        "heads": 2,
-        "layers": 12,
-    },
-}
 
 
 def pytest_collection_modifyitems(items):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from conftest import TINY
+from tiny_models import TINY
 
 from fuzzyclip.prompt_tower import can_skip
 from fuzzyclip.rpl import ATTACHMENTS, LAYOUTS, PromptLearner, PromptShape

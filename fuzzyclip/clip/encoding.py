@@ -6,12 +6,12 @@ n prompts, T tokens, V text width.
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import open_clip
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms import v2
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.transfers import send
@@ -27,7 +27,8 @@ PASS_STEP = 4
 def preprocess(image: Image.Image, backbone: Backbone) -> Tensor:
     """One RGB image as model input, (3, S, S): squashed by PIL's bicubic filter, normalised."""
     size = (backbone.image_size, backbone.image_size)
-    pixels: Tensor = v2.functional.pil_to_tensor(image.resize(size, Image.Resampling.BICUBIC))
+    resized = np.array(image.resize(size, Image.Resampling.BICUBIC))  # (S, S, 3)
+    pixels = torch.from_numpy(resized).permute(2, 0, 1)
     mean = torch.tensor(backbone.mean).view(3, 1, 1)
     std = torch.tensor(backbone.std).view(3, 1, 1)
     return (pixels.float() / 255 - mean) / std  # (3, S, S)

@@ -1,9 +1,11 @@
 """How often each score occurs, to 2**-14 of itself, in memory that does not grow with the images.
 
-The bit pattern of a float32, read as sign and magnitude, is an integer in the order of the scores;
-neighbouring floats have neighbouring integers, their keys. A bin is all keys with the same upper
-bits: 512 floats, 2**14 bins an octave. Two scores of one bin therefore differ by less than 2**-14
-of the smaller one's magnitude, or, below 2**-126 where floats lie evenly, by less than 2**-140.
+The bit pattern of a float32, its magnitude inverted where the sign is set, is an integer in the
+order of the scores; neighbouring floats have neighbouring integers, their keys. A bin is all keys
+with the same upper bits: 512 floats of one sign and one octave, 2**14 bins an octave, the same for
+both signs, so that no bin reaches from a finite score to infinity. Two scores of one bin therefore
+differ by less than 2**-14 of the smaller one's magnitude, or, below 2**-126 where floats lie
+evenly, by less than 2**-140.
 
 Shapes: n pixels, p of them anomalous; C cells, which are the bins that hold a score.
 """
@@ -25,6 +27,8 @@ FIRST_PAGE = 256
 #: Coverage is kept in these parts of a region: few enough bits for sums without rounding, up to
 #: 2**13 regions in one bin, so that the order of images does not matter.
 COVERAGE_PART = 2.0**-40
+#: Bits of a float32 without its sign.
+MAGNITUDE = np.int32(0x7FFFFFFF)
 
 Keys = NDArray[np.int32]
 Places = NDArray[np.intp]
@@ -32,14 +36,15 @@ Places = NDArray[np.intp]
 
 def find_keys(scores: ArrayLike) -> Keys:
     """Integers in the order of float32 scores (any shape), equal where these are equal."""
-    bits = np.asarray(scores, dtype=np.float32, order="C").view(np.int32)
-    return np.where(bits < 0, np.int32(-(2**31)) - bits, bits)  # -0.0 becomes 0
+    # adding 0.0 turns -0.0 into 0.0, which is equal and must have the same key
+    bits = (np.asarray(scores, dtype=np.float32, order="C") + np.float32(0)).view(np.int32)
+    return np.where(bits < 0, ~(bits & MAGNITUDE), bits)
 
 
 def find_scores(keys: NDArray[np.integer]) -> NDArray[np.float32]:
     """Scores of keys; the inverse of `find_keys`."""
     whole = keys.astype(np.int32)
-    return np.where(whole < 0, np.int32(-(2**31)) - whole, whole).view(np.float32)
+    return np.where(whole < 0, ~whole | ~MAGNITUDE, whole).view(np.float32)  # -1 becomes -0.0
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors import safe_open
 from scipy import ndimage
@@ -236,6 +235,8 @@ def estimate_pixel_metrics(
 
 def write_summaries(path: Path, summaries: PixelSummaries) -> None:
     """Save to one safetensors file."""
+    import torch  # what only reads summaries needs no PyTorch
+
     tensors = {name: torch.from_numpy(getattr(summaries, name)) for name in TENSORS}
     write_tensors(path, tensors, {"images": summaries.images})
 

@@ -1,60 +1,18 @@
 """Fetching: hostile archives, wrong checksums, dead addresses, data placed by hand."""
 
 import hashlib
-import io
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_archives import FILES, fetch, files_below, toy, zip_bytes
 
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.counts import count_images
 from fuzzyclip.datasets.fetch import fetch_dataset
 from fuzzyclip.datasets.index import build_index
-from fuzzyclip.datasets.layouts import mvtec_lister
-from fuzzyclip.datasets.spec import Archive, DatasetError, DatasetSpec, Protocol, SplitCounts
-
-FILES = {"nut/test/good/000.png": b"a", "nut/test/hole/000.png": b"b", "readme.txt": b"c"}
-
-
-def zip_bytes(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def toy(data: bytes | None = None, urls: tuple[str, ...] = ()) -> DatasetSpec:
-    """A dataset of one category in one archive, with the checksum of `data`."""
-    digest = hashlib.sha256(data).hexdigest() if data is not None else None
-    return DatasetSpec(
-        name="toy",
-        title="Toy",
-        page="https://example.org/toy",
-        licence="CC0",
-        archives=(Archive("toy.zip", urls, digest),),
-        categories={"nut": "nut"},
-        protocols={"official": Protocol("all", mvtec_lister(), {"nut": SplitCounts(0, 1, 1)})},
-        instructions="Ask the authors.",
-    )
-
-
-def fetch(spec: DatasetSpec, out_dir: Path, **changes: Any) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "archives_dir": None,
-        "sha256": None,
-        "allow_unverified": False,
-        "download": False,
-    }
-    return fetch_dataset(spec, out_dir, **{**options, **changes})
-
-
-def files_below(folder: Path) -> dict[str, bytes]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+from fuzzyclip.datasets.spec import DatasetError, SplitCounts
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import huggingface_hub
 import pytest
 import torch
 import yaml
+from imports import ROOT
 from safetensors.torch import save_file
 from trees import write_images
 from typer.testing import CliRunner
@@ -210,7 +211,7 @@ def test_without_installation_the_advice_is_to_install(monkeypatch: pytest.Monke
 
 
 def test_the_digest_of_the_sample_clip_is_the_recorded_one() -> None:
-    params = yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text())
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
     assert (
         params["backbones"]["sample"]["sha256"] == SAMPLE_SHA256 == compute_sha256(SAMPLE_WEIGHTS)
     )

@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from families import FAMILIES, Words, give_tokenizer, shake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from test_families import FAMILIES, Words, give_tokenizer, shake
 
 from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.clip.encoding import encode_images, preprocess

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_index import TOY, make_nut
+from toy_dataset import TOY, make_nut
 from trees import MASK, write_images, write_picture
 
 from fuzzyclip.datasets import get_dataset

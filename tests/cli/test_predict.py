@@ -6,23 +6,15 @@ import re
 
 import numpy as np
 import pytest
+from command import draw, run
 from PIL import Image
 from tiny_models import make_model
-from typer.testing import CliRunner
 
 from fuzzyclip import FuzzyCLIP
-from fuzzyclip.cli import app
 from fuzzyclip.heatmaps import read_map_png
 from fuzzyclip.model.card import Tiling
 
 COLUMNS = "image,category,image_score,label,decision,threshold,threshold_method"
-
-
-def draw(path, seed, size=(40, 30)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(path)
-    return path
 
 
 @pytest.fixture(autouse=True)
@@ -40,10 +32,6 @@ def parts(tmp_path):
     """Six images in two folders, one of which has a name that differs in its suffix alone."""
     names = ["a/1.png", "a/2.png", "b/1.png", "b/1.jpg", "b/<b>&'.png", "3.bmp"]
     return [draw(tmp_path / "parts" / name, seed) for seed, name in enumerate(names)]
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def predict(model, *arguments):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loopback import Loopback
-from test_fetch import FILES, fetch, files_below, toy, zip_bytes
+from toy_archives import FILES, fetch, files_below, toy, zip_bytes
 
 from fuzzyclip.datasets import download
 from fuzzyclip.datasets.download import download_archive

@@ -6,8 +6,8 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from command import draw, run
 from PIL import Image
-from test_predict import draw, run
 from tiny_models import make_model
 
 from fuzzyclip import FuzzyCLIP

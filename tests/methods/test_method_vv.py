@@ -5,9 +5,9 @@ import json
 
 import pytest
 import torch
-from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import TINY
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -10,35 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from toy_dataset import TOY, make_nut, spoil
 from trees import MASK, picture, write_images, write_picture
 
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.index import build_index
 from fuzzyclip.datasets.index_file import Index
-from fuzzyclip.datasets.layouts import mvtec_lister
 from fuzzyclip.datasets.sdd import keep_copies_together
-from fuzzyclip.datasets.spec import DatasetError, DatasetSpec, Protocol, SplitCounts
-
-TOY = DatasetSpec(
-    name="toy",
-    title="Toy",
-    page="https://example.org",
-    licence="CC0",
-    archives=(),
-    categories={"nut": "hex nut"},
-    protocols={"official": Protocol("all", mvtec_lister(), {"nut": SplitCounts(2, 2, 3)})},
-)
-
-
-def make_nut(root: Path) -> Path:
-    """Two training images, two good, three with a hole."""
-    nut = root / "nut"
-    write_images(nut / "train/good", ["0.png", "1.png"])
-    write_images(nut / "test/good", ["0.png", "1.png"], 10)
-    write_images(nut / "test/hole", ["0.png", "1.png", "2.png"], 20)
-    for number in range(3):
-        write_picture(nut / f"ground_truth/hole/{number}_mask.png", MASK)
-    return nut
+from fuzzyclip.datasets.spec import DatasetError
 
 
 def index(root: Path, **options: Any) -> Index:
@@ -60,15 +39,6 @@ def test_info_says_what_was_indexed(tmp_path: Path) -> None:
         "dropped": [],
         "duplicates": [],
     }
-
-
-def spoil(nut: Path) -> set[str]:
-    """Break one image, one mask and one pairing; says which images cannot be used."""
-    broken = nut / "test/hole/0.png"
-    broken.write_bytes(broken.read_bytes()[:-40])
-    write_picture(nut / "ground_truth/hole/1_mask.png", MASK.T)
-    write_picture(nut / "ground_truth/hole/9_mask.png", MASK)  # of no image: nothing is lost
-    return {"nut/test/hole/0.png", "nut/test/hole/1.png"}
 
 
 def test_drop_leaves_out_and_records_and_still_counts_what_is_there(tmp_path: Path) -> None:

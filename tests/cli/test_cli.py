@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_index import TOY, make_nut, spoil
+from toy_dataset import TOY, make_nut, spoil
 from typer.testing import CliRunner
 
 import fuzzyclip.datasets

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pixel_cases import MASKS, SCORES, Case, draw_case
-from test_summaries import CURVE_METRICS, draw_maps, name_images, repeat, summarise
+from summary_cases import CURVE_METRICS, draw_maps, name_images, repeat, summarise
 
 from fuzzyclip.metrics.bounded_curves import HIGH, LOW
 from fuzzyclip.metrics.exact import compute_pixel_metrics

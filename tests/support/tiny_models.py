@@ -9,6 +9,18 @@ from fuzzyclip.model.card import EfaTestCard, TextCard
 from fuzzyclip.model.directory import WeightsSource, write_model
 from fuzzyclip.tensor_files import write_tensors
 
+#: A CLIP small enough for unit tests: every tower of the real kind.
+TINY = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 4, "width": 64, "head_width": 16, "patch_size": 8},
+    "text_cfg": {
+        "context_length": 77,
+        "vocab_size": 49408,
+        "width": 32,
+        "heads": 2,
+        "layers": 12,
+    },
+}
 CLUSTERS = (["nut", "bolt"], ["cable"])
 
 

@@ -7,9 +7,9 @@ from statistics import harmonic_mean
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import TINY
 from torch.nn import functional as F
 
 from fuzzyclip.clip.encoding import encode_images

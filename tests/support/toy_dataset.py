@@ -1,0 +1,38 @@
+"""A dataset of one category as a tree of images, whole or spoilt."""
+
+from pathlib import Path
+
+from trees import MASK, write_images, write_picture
+
+from fuzzyclip.datasets.layouts import mvtec_lister
+from fuzzyclip.datasets.spec import DatasetSpec, Protocol, SplitCounts
+
+TOY = DatasetSpec(
+    name="toy",
+    title="Toy",
+    page="https://example.org",
+    licence="CC0",
+    archives=(),
+    categories={"nut": "hex nut"},
+    protocols={"official": Protocol("all", mvtec_lister(), {"nut": SplitCounts(2, 2, 3)})},
+)
+
+
+def make_nut(root: Path) -> Path:
+    """Two training images, two good, three with a hole."""
+    nut = root / "nut"
+    write_images(nut / "train/good", ["0.png", "1.png"])
+    write_images(nut / "test/good", ["0.png", "1.png"], 10)
+    write_images(nut / "test/hole", ["0.png", "1.png", "2.png"], 20)
+    for number in range(3):
+        write_picture(nut / f"ground_truth/hole/{number}_mask.png", MASK)
+    return nut
+
+
+def spoil(nut: Path) -> set[str]:
+    """Break one image, one mask and one pairing; says which images cannot be used."""
+    broken = nut / "test/hole/0.png"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    write_picture(nut / "ground_truth/hole/1_mask.png", MASK.T)
+    write_picture(nut / "ground_truth/hole/9_mask.png", MASK)  # of no image: nothing is lost
+    return {"nut/test/hole/0.png", "nut/test/hole/1.png"}
