@@ -19,8 +19,11 @@ from numpy.typing import NDArray
 from fuzzyclip.colours import CONTOUR, FAINTEST, HEAT
 from fuzzyclip.files import replace_file
 
-CELL = 1.35  # inches of one picture
 DPI = 110
+#: Inches: of one picture and the space before it, of the space, of a picture's title, of a band of
+#: image, ground truth and map, of the figure's title, and of the colour bar.
+CELL, GAP, TITLE = 1.35, 0.06, 0.36
+BAND, HEAD, BAR = 3 * CELL + TITLE, 0.4, 0.95
 
 
 @dataclass(frozen=True)
@@ -60,25 +63,37 @@ def draw_heatmaps(
         truth_last: the ground truth under the map, as in the paper's strips, not above it.
     """
     bands = [examples[i : i + columns] for i in range(0, len(examples), columns)]
-    width = CELL * min(columns, len(examples)) + 0.9
-    figure = Figure(figsize=(width, 3.35 * CELL * len(bands) + 0.5), layout="constrained")
-    figure.suptitle(title, fontsize=10)
-    axes = figure.subplots(3 * len(bands), min(columns, len(examples)), squeeze=False)
-    for panel in axes.flat:
-        panel.set_axis_off()
+    width = CELL * min(columns, len(examples)) + BAR
+    height = BAND * len(bands) + HEAD
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(title, fontsize=10, y=1 - 0.12 / height, va="top")
+
+    def place(column: float, top: float, wide: float, high: float) -> Axes:
+        """Axes at inches from the left and the top. A layout engine takes longer than drawing."""
+        return figure.add_axes(
+            (column / width, 1 - (top + high) / height, wide / width, high / height)
+        )
+
     shown = None
     for band, chosen in enumerate(bands):
         for column, example in enumerate(chosen):
-            panels = axes[3 * band : 3 * band + 3, column]
-            shown = _draw_example(panels[[0, 2, 1]] if truth_last else panels, example, levels)
+            tops = [HEAD + BAND * band + TITLE + CELL * row for row in range(3)]
+            panels = [place(CELL * column + GAP, top, CELL - GAP, CELL - GAP) for top in tops]
+            shown = _draw_example(
+                [panels[i] for i in (0, 2, 1)] if truth_last else panels, example, levels
+            )
     if shown is not None:
-        bar = figure.colorbar(shown, ax=axes, shrink=0.6, aspect=30)
+        long = 0.6 * (height - HEAD)
+        axes = place(width - BAR + 0.15, HEAD + (height - HEAD - long) / 2, 0.12, long)
+        bar = figure.colorbar(shown, cax=axes)
         bar.set_label(f"sum of {levels} abnormal probabilities", fontsize=8)
         bar.ax.tick_params(labelsize=7)
     return figure
 
 
-def _draw_example(panels: NDArray[np.object_], example: Example, levels: int) -> AxesImage:
+def _draw_example(panels: Sequence[Axes], example: Example, levels: int) -> AxesImage:
+    for panel in panels:
+        panel.set_axis_off()
     panels[0].imshow(example.image)
     panels[0].set_title(example.title, fontsize=6.5)
     panels[1].imshow(example.mask, cmap="gray", vmin=0, vmax=1)

@@ -14,6 +14,8 @@ from stages.values import TAGS
 #: Parameters that decide how work is done or what is permitted, never what comes out: every stage
 #: may read them, none depends on them.
 OPEN_TO_ALL = ("machine", "allow_unverified")
+#: Safe, and written in C where PyYAML was built with libyaml: every stage reads params.yaml.
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class ParamsError(ValueError):
@@ -65,7 +67,7 @@ def read_params(path: Path = paths.PARAMS) -> Params:
         ParamsError: not YAML, or not what `Params` describes; each fault with its key.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), LOADER)
     except (OSError, yaml.YAMLError) as error:
         raise ParamsError(f"{path}: {error}") from error
     try:

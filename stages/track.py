@@ -24,7 +24,7 @@ from fuzzyclip.metrics.exact import METRICS
 from fuzzyclip.rows import TRAINED
 from stages import paths
 from stages.model_log import log_models
-from stages.params import read_params
+from stages.params import LOADER, read_params
 from stages.run import run_stage
 from stages.tracker import describe_ui, find_run, open_experiment, run_git
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 def read_lock() -> dict[str, Any]:
     """dvc.lock's stages without this one, which is not in it yet the first time."""
-    stages: dict[str, Any] = yaml.safe_load(paths.LOCK.read_text())["stages"]
+    stages: dict[str, Any] = yaml.load(paths.LOCK.read_text(), LOADER)["stages"]
     return {name: stage for name, stage in stages.items() if name != "track"}
 
 
@@ -95,7 +95,7 @@ def batch(items: list[Any], size: int) -> Iterator[list[Any]]:
 
 def flatten_params() -> Iterator[tuple[str, str]]:
     """params.yaml as dotted keys; of the backbones only the one in use."""
-    tree = yaml.safe_load(paths.PARAMS.read_text())
+    tree = yaml.load(paths.PARAMS.read_text(), LOADER)
     tree["backbones"] = {tree["backbone"]: tree["backbones"][tree["backbone"]]}
 
     def walk(value: Any, key: str) -> Iterator[tuple[str, str]]:

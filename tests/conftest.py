@@ -1,25 +1,46 @@
-"""A CLIP small enough for unit tests: random weights, every tower of the real kind."""
+"""A CLIP small enough for unit tests, and a pipeline that has run; both made once for all tests.
+
+`make test` runs what lies outside of folders named slow, `make test-all` everything.
+"""
 
 import json
+import sys
 
+import properties  # noqa: F401  (registers how many examples are tried)
 import pytest
-import torch
 from filelock import FileLock
 from threadpoolctl import threadpool_limits
-from tiny_models import TINY
 
-from fuzzyclip.clip.backbone import load_backbone
+
+def is_slow(path):
+    """Whether a file belongs to `make test-all` alone."""
+    return "slow" in path.parts
 
 
 def pytest_collection_modifyitems(items):
-    """Slow files come first, so that no worker is left with one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Long files first, so that no worker is left with one at the end.
+
+    Of those that wait for the pipeline one makes it; the others follow when it is likely to be
+    there.
+    """
+    waits = {item.path: "pipeline" in item.fixturenames for item in items}
+    for item in items:
+        waits[item.path] |= "pipeline" in item.fixturenames
+    waiting = [path for path in waits if waits[path]]
+
+    def rank(item):
+        if item.path in waiting:
+            return 0 if item.path == waiting[0] else 2
+        return 1 if is_slow(item.path) else 3
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(autouse=True)
 def one_thread(request):
     """One thread for small tensors: threads that wait for one another cost most of the time."""
-    if request.node.get_closest_marker("slow"):
+    torch = sys.modules.get("torch")  # many a test needs none
+    if torch is None or is_slow(request.path):
         yield
         return
     before = torch.get_num_threads()
@@ -32,6 +53,8 @@ def one_thread(request):
 @pytest.fixture(scope="session")
 def tiny_config(tmp_path_factory):
     """Path of the tiny model's configuration."""
+    from tiny_models import TINY
+
     path = tmp_path_factory.mktemp("tiny") / "model.json"
     path.write_text(json.dumps(TINY))
     return path
@@ -40,6 +63,7 @@ def tiny_config(tmp_path_factory):
 @pytest.fixture(scope="session")
 def load_tiny(tiny_config):
     """`load_backbone` for the tiny model; keyword arguments change the defaults."""
+    from fuzzyclip.clip.backbone import load_backbone
 
     def load(model=tiny_config, weights="random", **changes):
         settings = {"image_size": 32, "blocks": (1, 2, 4), "device": "cpu"} | changes
@@ -57,6 +81,8 @@ def tiny(load_tiny):
 @pytest.fixture
 def pixels():
     """A batch of three inputs for `tiny`, (3, 3, 32, 32)."""
+    import torch
+
     return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -64,8 +90,8 @@ def pixels():
 def pipeline(tmp_path_factory, worker_id):
     """A repository in which the small pipeline has run and is committed, and what DVC printed.
 
-    Workers share it: tests/test_pipeline.py works in it, all others take a clone of their own
-    (`clone_repository`).
+    Workers share it: tests/stages/test_pipeline.py works in it, all others take a copy of their own
+    (`copy_pipeline`, or `clone_repository` where they run DVC).
     """
     from pipelines import DONE, commit, make_repository, run, shrink
 

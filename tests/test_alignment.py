@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import try_examples
 from references import compute_dice, compute_focal, compute_logits, compute_maps
 from torch.nn import functional as F
 
@@ -35,7 +36,7 @@ def reference(heads, tokens, masks, text, grid):
 
 
 @given(st.integers(0, 999), st.floats(0, 1), st.floats(0.01, 3), st.booleans())
-@settings(max_examples=40, deadline=None)
+@try_examples(40)
 def test_values_and_gradients_are_those_of_the_formulas(seed, share, spread, own):
     case = draw(seed, share=share, spread=spread, own=own)
     losses = compute_alignment_losses(*case)

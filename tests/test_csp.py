@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import try_examples
 from sklearn.metrics import adjusted_rand_score
 
 from fuzzyclip import csp
@@ -38,7 +39,7 @@ def slow_spread(points, clusters, names, form):
     return total
 
 
-@settings(deadline=None, max_examples=10)
+@try_examples(10)
 @given(st.integers(0, 10_000), st.integers(1, 12), st.sampled_from(["sum", "mean"]))
 def test_every_partition_covers_each_name_once(seed, count, form):
     names, points = NAMES[:count], draw_points(seed, count)

@@ -6,10 +6,11 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageColor
+from properties import try_examples
 
 from fuzzyclip.colours import CONTOUR, FAINTEST, HEAT
 from fuzzyclip.datasets.images import load_mask
@@ -117,7 +118,7 @@ def test_large_images_shrink_and_small_finds_stay() -> None:
     assert draw_overlay(image, heat.astype(np.float32)).picture.width == 2048
 
 
-@settings(deadline=None, max_examples=40)
+@try_examples(40)
 @given(
     st.integers(1, 90), st.integers(1, 90), st.integers(1, 120), st.sampled_from(["fixed", "image"])
 )
@@ -156,7 +157,7 @@ unit_maps = arrays.arrays(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@try_examples(150)
 @given(unit_maps)
 def test_maps_come_back_to_half_a_step(
     tmp_path_factory: pytest.TempPathFactory, heat: np.ndarray

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -61,7 +61,6 @@ def tables(draw, absent=True):
     return select_level(make_values(*lines), "Pixel", "ours")
 
 
-@settings(deadline=None)
 @given(tables(absent=False))
 def test_average_ranks_are_those_of_scipy(table):
     expected = np.mean(
@@ -70,7 +69,6 @@ def test_average_ranks_are_those_of_scipy(table):
     np.testing.assert_allclose(rank_methods(table), expected)
 
 
-@settings(deadline=None)
 @given(tables())
 def test_average_ranks_count_the_better_methods_among_the_complete_ones(table):
     datasets = dict.fromkeys(dataset for dataset, _ in table.columns)
@@ -91,7 +89,6 @@ def test_average_ranks_count_the_better_methods_among_the_complete_ones(table):
         assert ranks[label] == pytest.approx(sum(found) / len(found))
 
 
-@settings(deadline=None)
 @given(tables())
 def test_best_and_second_are_the_two_highest_distinct_values(table):
     places = place_values(table)
@@ -102,7 +99,6 @@ def test_best_and_second_are_the_two_highest_distinct_values(table):
             assert places.loc[label, column] == expected
 
 
-@settings(deadline=None)
 @given(tables(), st.randoms(use_true_random=False))
 def test_the_order_of_methods_changes_no_rank_and_no_place(table, random):
     labels = list(table.index)

@@ -6,8 +6,9 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import try_examples
 
 from fuzzyclip import sample
 from fuzzyclip.clip.backbone import load_backbone
@@ -77,7 +78,7 @@ def test_the_ensemble_has_245_and_175_prompts():
     ]
 
 
-@settings(deadline=None, max_examples=25)
+@try_examples(25)
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=40), st.randoms())
 def test_a_prompts_feature_is_the_same_bits_in_any_company(tiny, prompts, random):
     together = encode_text(tiny, prompts)
@@ -188,7 +189,7 @@ def test_the_tested_name_stands_in_every_chunk():
     assert all(stack.startswith("capsules ") and stack.endswith(" capsules") for stack in stacks)
 
 
-@settings(deadline=None, max_examples=100)
+@try_examples(100)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(9, 20))
 def test_chunks_are_the_fewest_consecutive_ones(lengths, room):
     names = ["x" * length for length in lengths]
@@ -209,7 +210,7 @@ def test_a_single_name_that_is_too_long_is_refused(tiny):
         tokenize(tiny, [f"a photo of a {' '.join(MVTEC_DTD)} with flaw."])
 
 
-@settings(deadline=None, max_examples=15)
+@try_examples(15)
 @given(st.lists(st.sampled_from(ALL_NAMES), min_size=1, max_size=60, unique=True))
 def test_with_and_without_flaw_never_become_the_same_ids(tiny, names):
     seen = []

@@ -60,7 +60,7 @@ def _disable(function: Callable[..., Any], *given: Any, **named: Any) -> Callabl
 
 
 def import_lightly() -> None:
-    """Import torchvision and timm, and torch's compiler only where something has done so already."""
+    """Import torchvision and timm; torch's compiler only where something else has done so."""
     if COMPILER in sys.modules or {"torchvision", "timm"} <= sys.modules.keys():
         return
     compiler, utils = _StandIn(COMPILER), _StandIn(UTILS)

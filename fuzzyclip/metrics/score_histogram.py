@@ -172,6 +172,7 @@ class ScoreHistogram:
         at = (self._slots[pages[rows]], columns)
         bins = ((pages[rows] - FIRST_PAGE) << PAGE_BITS) + columns
         start, end = bins << OPEN_BITS, ((bins + 1) << OPEN_BITS) - 1
+        end -= end == -1  # that is -0.0, which counts as 0.0
         single, known = ~self._mixed[at], start + self._rests[at]
         positives = self._positives[at]
         return Cells(

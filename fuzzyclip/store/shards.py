@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 #: Layout of the files.
 FORMAT = 2
 #: Version of the code that makes the content. Raise it when the same image, weights and settings
-#: no longer give the same numbers; tests/store/test_features.py compares with kept numbers and says so.
+#: no longer give the same numbers; tests/store/test_features.py compares with kept numbers.
 CODE = 2
 #: Class features, (n, D) float32, not normalised.
 EMBEDS = "image_embed"

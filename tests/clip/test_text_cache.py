@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from imports import ROOT
+from properties import try_examples
 from safetensors.torch import save_file
 
 from fuzzyclip.clip import text_cache
@@ -65,7 +66,7 @@ def test_what_is_kept_is_what_the_tower_gives(cache, tiny, passes):
     assert again.encode([]).shape == (0, tiny.embed_dim)
 
 
-@settings(deadline=None, max_examples=20)
+@try_examples(20)
 @given(st.lists(st.lists(st.text(max_size=12), max_size=6), min_size=1, max_size=4))
 def test_no_history_changes_a_bit(tiny, tmp_path_factory, history):
     cache = TextCache(tmp_path_factory.mktemp("cache") / "texts.sqlite", tiny)

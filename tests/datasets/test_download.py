@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from loopback import Loopback
+from properties import try_examples
 from toy_archives import FILES, fetch, files_below, toy, zip_bytes
 
 from fuzzyclip.datasets import download
@@ -150,9 +151,7 @@ def test_servers_that_do_not_do_ranges_as_asked(
     assert get(tmp_path, f"{server.url}/{behaviour}/big.zip") == BIG
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@try_examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(min_size=1, max_size=3000), piece=st.integers(1, 900), have=st.data())
 def test_any_interruption_gives_the_same_bytes(
     server: Loopback,

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import try_examples
 
 from fuzzyclip.datasets.image_lists import list_images
 
@@ -103,7 +104,7 @@ def test_a_folder_that_can_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch)
         list_images(["in"])
 
 
-@settings(deadline=None, max_examples=50)
+@try_examples(50)
 @given(chosen=st.lists(st.sampled_from([*TREE, "in", "in/deep", "."]), max_size=8))
 def test_order_of_names_is_kept_and_nothing_comes_twice(
     chosen: list[str], tmp_path_factory: pytest.TempPathFactory

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
+from properties import try_examples
 
 from fuzzyclip.datasets.images import (
     FORMATS,
@@ -106,7 +107,7 @@ def test_pixels_of_ordinary_images_are_pillows_own(mode: str, kind: str) -> None
         assert same(read(content), image.convert("RGB"))
 
 
-@settings(deadline=None, max_examples=60)
+@try_examples(60)
 @given(data=st.data())
 def test_pixels_survive_lossless_files_of_any_size(data: st.DataObject) -> None:
     width, height = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
@@ -190,7 +191,7 @@ def test_white_is_white_and_what_is_brighter_too(kind: str, white: int) -> None:
     assert np.array_equal(found, np.rint(np.minimum(DEEP, white) * 255.0 / white))
 
 
-@settings(deadline=None, max_examples=50)
+@try_examples(50)
 @given(white=st.integers(1, 65535), value=st.integers(0, 65535))
 def test_brightness_keeps_its_order(white: int, value: int) -> None:
     values = np.array([[0, value // 2, value, white]], np.uint16)
@@ -416,7 +417,7 @@ def attempt(content: bytes) -> Image.Image | None:
     return None
 
 
-@settings(deadline=None, max_examples=300)
+@try_examples(300)
 @given(
     start=st.sampled_from([b"", *(save(COLOUR, kind)[:30] for kind in FORMATS)]),
     rest=st.binary(max_size=300),
@@ -426,7 +427,7 @@ def test_random_bytes_give_nothing_but_an_oserror(start: bytes, rest: bytes) -> 
     assert found is None or found.mode == "RGB"  # a short header can be a picture
 
 
-@settings(deadline=None, max_examples=300)
+@try_examples(300)
 @given(data=st.data(), kind=st.sampled_from(FORMATS))
 def test_a_truncated_file_gives_an_oserror_or_has_lost_no_pixel(
     data: st.DataObject, kind: str
@@ -439,7 +440,7 @@ def test_a_truncated_file_gives_an_oserror_or_has_lost_no_pixel(
         assert len(content) - len(cut) <= 20  # checksums and end marks, which hold no pixel
 
 
-@settings(deadline=None, max_examples=200)
+@try_examples(200)
 @given(data=st.data(), kind=st.sampled_from(FORMATS))
 def test_flipped_bytes_give_an_image_or_an_oserror(data: st.DataObject, kind: str) -> None:
     content = bytearray(save(COLOUR, kind))

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from properties import try_examples
 from toy_dataset import TOY, make_nut, spoil
 from trees import MASK, picture, write_images, write_picture
 
@@ -103,7 +104,7 @@ def test_threads_change_nothing(tmp_path: Path, workers: int) -> None:
 
 
 @given(groups=st.lists(st.integers(1, 4), min_size=4, max_size=30), seed=st.integers(0, 2**16))
-@settings(max_examples=40, deadline=None)
+@try_examples(40)
 def test_copies_stay_on_one_side(
     tmp_path_factory: pytest.TempPathFactory, groups: list[int], seed: int
 ) -> None:
@@ -155,7 +156,7 @@ def trees(draw: st.DrawFn) -> dict[str, list[tuple[str, str, str, bool]]]:
     return tree
 
 
-@settings(max_examples=40, deadline=None)
+@try_examples(40)
 @given(tree=trees(), junk=st.sampled_from(["Thumbs.db", ".DS_Store", ".hidden.png", "notes.txt"]))
 def test_any_tree_gives_its_rows_or_names_its_faults(
     tmp_path_factory: pytest.TempPathFactory,
@@ -190,7 +191,7 @@ def test_any_tree_gives_its_rows_or_names_its_faults(
     assert all(row.label == (row.defect != "good") for row in frame.itertuples())
 
 
-@settings(max_examples=30, deadline=None)
+@try_examples(30)
 @given(cut=st.integers(0, 120), letters=st.text(string.printable, max_size=40), where=st.booleans())
 def test_damaged_bytes_are_named_never_used(
     tmp_path_factory: pytest.TempPathFactory, cut: int, letters: str, where: bool

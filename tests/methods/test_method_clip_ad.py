@@ -5,7 +5,7 @@ from functools import cache, partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -86,7 +86,6 @@ def test_a_tower_is_cut_into_four_stages(depth, taps, restarts):
 
 
 @given(st.integers(1, 60), st.integers(1, 12))
-@settings(deadline=None)
 def test_stages_cover_the_tower(depth, stages):
     stream = plan_staged(depth, stages)
     assert len(stream.taps) == len(stream.restarts) == min(depth, stages)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import try_examples
 from torch import nn
 from torch.nn import functional as F
 
@@ -150,7 +151,7 @@ def test_features_are_repeated_to_the_finest_stage_and_brought_to_one_length():
             assert torch.allclose(features[:, row, column], unit, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=30)
+@try_examples(30)
 @given(st.integers(0, 2**16), st.integers(0, 5), st.floats(0, 4))
 def test_scores_and_map_are_those_of_loops_over_masks(seed, count, strength):
     masks, scores = draw(count, 6, 6, seed=seed) < 0.4, draw(count, seed=seed + 1)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import TINY
 from torch.nn import functional as F
@@ -164,7 +164,6 @@ def test_plans_are_the_published_ones_and_shrink_with_the_tower(depth, surgery, 
 
 
 @given(st.integers(1, 60), st.lists(st.integers(6, 24), min_size=1))
-@settings(deadline=None)
 def test_every_tower_has_a_stream_for_every_tap(depth, taps):
     stream = vv.plan_dpam(depth, taps)
     assert stream.start <= stream.taps[0]

@@ -7,8 +7,9 @@ from statistics import harmonic_mean
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import try_examples
 from tiny_models import TINY
 from torch.nn import functional as F
 
@@ -179,7 +180,7 @@ def join_by_loops(scores, image_score, grid):
     return joined
 
 
-@settings(deadline=None, max_examples=40)
+@try_examples(40)
 @given(
     grid=st.tuples(st.integers(3, 6), st.integers(3, 6)),
     seed=st.integers(0, 2**16),

@@ -2,7 +2,6 @@
 
 import re
 
-import pytest
 import torch
 from imports import ROOT
 
@@ -16,7 +15,6 @@ PAGE = (ROOT / "docs/methods.md").read_text()
 USE, OWN = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
-@pytest.mark.slow
 def test_the_example_runs_as_it_stands(capsys):
     exec(compile(USE, "docs/methods.md", "exec"), {})
     assert "(4, 144, 144)" in capsys.readouterr().out

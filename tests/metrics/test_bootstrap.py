@@ -5,8 +5,9 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from properties import try_examples
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from fuzzyclip.metrics import exact as metrics
@@ -62,7 +63,7 @@ weighted_rows = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@try_examples(200)
 @given(weighted_rows)
 def test_image_metrics_under_weights_are_those_of_repeated_images(rows):
     scores, labels, times = (np.array(column) for column in zip(*rows, strict=True))
@@ -155,7 +156,7 @@ def test_a_clearly_better_experiment_is_told_apart():
         assert one.p_value == pytest.approx(2 / 501)  # no resample on the other side
 
 
-@settings(deadline=None, max_examples=25)
+@try_examples(25)
 @given(st.integers(0, 10_000))
 def test_exchanging_the_experiments_turns_the_sign(seed):
     a, b = draw_experiments(seed, 1.2, 0.8)

@@ -4,8 +4,9 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import try_examples
 
 from fuzzyclip.metrics.bounded_curves import Span, bound_aupro_steps
 from fuzzyclip.metrics.exact import FPR_LIMIT
@@ -33,7 +34,7 @@ def list_courses(span: Span, points: int) -> list[np.ndarray]:
     return [np.array(course) for course in product(*choices) if (np.diff(course) <= 0).all()]
 
 
-@settings(deadline=None, max_examples=150)
+@try_examples(150)
 @given(st.integers(0, 10**6), st.sampled_from([0.29, 0.32, 0.5]), st.sampled_from([4, 9, 50]))
 def test_no_possible_course_leaves_the_bounds(seed: int, top: float, grid: int) -> None:
     rng = np.random.default_rng(seed)
@@ -53,7 +54,7 @@ def test_no_possible_course_leaves_the_bounds(seed: int, top: float, grid: int) 
     assert all(low - 1e-12 <= value <= high + 1e-12 for value in values)
 
 
-@settings(deadline=None, max_examples=100)
+@try_examples(100)
 @given(st.integers(0, 10**6))
 def test_the_bounds_are_reached_where_all_steps_count(seed: int) -> None:
     rng = np.random.default_rng(seed)

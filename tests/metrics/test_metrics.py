@@ -4,8 +4,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import try_examples
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
@@ -81,7 +82,7 @@ scores_and_labels = st.lists(
 ).filter(lambda rows: len({label for _, label in rows}) == 2)
 
 
-@settings(deadline=None, max_examples=200)
+@try_examples(200)
 @given(scores_and_labels)
 def test_image_metrics_agree_with_scikit_learn_on_ties(rows):
     scores, labels = np.array([score for score, _ in rows]), np.array([label for _, label in rows])
@@ -90,7 +91,7 @@ def test_image_metrics_agree_with_scikit_learn_on_ties(rows):
     assert values["image_ap"] == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
 
 
-@settings(deadline=None, max_examples=50)
+@try_examples(50)
 @given(st.integers(0, 10_000))
 def test_exact_metrics_do_not_change_under_a_monotone_map(seed):
     maps, masks = draw_maps(seed, images=3, side=12, levels=2)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pixel_cases import MASKS, SCORES, Case, draw_case
+from properties import try_examples
 
 from fuzzyclip.metrics.exact import PIXEL_METRICS, compute_pixel_metrics
 from fuzzyclip.metrics.map_file import MapFile
@@ -37,7 +38,7 @@ def stream(maps: np.ndarray, masks: np.ndarray) -> PixelResult:
     return feed(StreamingMeter(), maps, masks, [])
 
 
-@settings(deadline=None, max_examples=150)
+@try_examples(150)
 @given(cases, splits)
 def test_the_exact_meter_is_exact_to_the_bit(case: Case, cuts: list[int]) -> None:
     maps, masks = draw_case(case)
@@ -47,7 +48,7 @@ def test_the_exact_meter_is_exact_to_the_bit(case: Case, cuts: list[int]) -> Non
     assert result.values == result.low == result.high == compute_pixel_metrics(maps, masks)
 
 
-@settings(deadline=None, max_examples=500)
+@try_examples(500)
 @given(cases)
 def test_the_bounds_hold_the_exact_metrics(case: Case) -> None:
     maps, masks = draw_case(case)
@@ -63,7 +64,7 @@ def test_the_bounds_hold_the_exact_metrics(case: Case) -> None:
         assert abs(result.values[name] - value) <= high - low, name
 
 
-@settings(deadline=None, max_examples=100)
+@try_examples(100)
 @given(
     st.sampled_from(["tied", "binary", "constant", "zeros"]),
     st.sampled_from(MASKS),
@@ -79,7 +80,7 @@ def test_bins_of_equal_scores_are_exact(scores: str, mask: str, seed: int) -> No
         assert result.high[name] - result.low[name] <= 2.001 * ROUNDING
 
 
-@settings(deadline=None, max_examples=100)
+@try_examples(100)
 @given(cases)
 def test_estimates_are_the_metrics_of_scores_moved_within_their_bins(case: Case) -> None:
     maps, masks = draw_case(case)
@@ -89,7 +90,7 @@ def test_estimates_are_the_metrics_of_scores_moved_within_their_bins(case: Case)
         assert result.values.get(name) == pytest.approx(exact.get(name), abs=1e-9), name
 
 
-@settings(deadline=None, max_examples=100)
+@try_examples(100)
 @given(cases)
 def test_auroc_is_unsure_by_the_pairs_that_share_a_bin(case: Case) -> None:
     maps, masks = draw_case(case)
@@ -103,14 +104,14 @@ def test_auroc_is_unsure_by_the_pairs_that_share_a_bin(case: Case) -> None:
         assert share - 1e-12 <= width <= share + 2.001 * ROUNDING
 
 
-@settings(deadline=None, max_examples=100)
+@try_examples(100)
 @given(cases, splits, st.permutations(range(3)))
 def test_neither_order_nor_split_matters(case: Case, cuts: list[int], order: list[int]) -> None:
     maps, masks = draw_case(case)
     assert feed(StreamingMeter(), maps[order], masks[order], cuts) == stream(maps, masks)
 
 
-@settings(deadline=None, max_examples=60)
+@try_examples(60)
 @given(st.integers(0, 10_000), st.integers(1, 199), st.floats(0.25, 0.35))
 def test_steps_inside_a_crowded_bin_near_the_limit(seed: int, step: int, share: float) -> None:
     """Many negatives lie about one step, so that the rate passes the limit between its floats."""

@@ -1,9 +1,10 @@
 """Keys against the order of floats, cells against counting by hand."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pixel_cases import MASKS, SCORES, Case, draw_case
+from properties import try_examples
 
 from fuzzyclip.metrics.exact import weigh_mask
 from fuzzyclip.metrics.score_histogram import OPEN_BITS, ScoreHistogram, find_keys, find_scores
@@ -24,6 +25,10 @@ def test_keys_keep_the_order_and_come_back(first: float, second: float) -> None:
 
 
 @given(finite)
+@example(-3.40272002609631e38)  # its bin ended at minus infinity
+@example(3.4028234663852886e38)
+@example(-1.401298464324817e-45)
+@example(-0.0)
 def test_scores_of_a_bin_differ_by_little(score: float) -> None:
     start = find_keys(np.float32(score)) >> OPEN_BITS << OPEN_BITS
     low, high = find_scores(np.array([start, start + (1 << OPEN_BITS) - 1])).astype(np.float64)
@@ -40,7 +45,7 @@ def fill(case: Case) -> tuple[ScoreHistogram, np.ndarray, np.ndarray]:
     return histogram, maps, masks
 
 
-@settings(deadline=None, max_examples=150)
+@try_examples(150)
 @given(cases)
 def test_cells_count_what_lies_in_them(case: Case) -> None:
     histogram, maps, masks = fill(case)
@@ -62,7 +67,7 @@ def test_cells_count_what_lies_in_them(case: Case) -> None:
     assert histogram.ends == (maps.min(), maps.max())
 
 
-@settings(deadline=None, max_examples=50)
+@try_examples(50)
 @given(cases)
 def test_a_page_holds_one_octave(case: Case) -> None:
     histogram, maps, _ = fill(case)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import try_examples
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 from summary_cases import CURVE_METRICS, draw_maps, name_images, repeat, summarise
@@ -17,7 +18,7 @@ from fuzzyclip.metrics.thresholds import LEVELS
 from fuzzyclip.tensor_files import write_tensors
 
 
-@settings(deadline=None, max_examples=40)
+@try_examples(40)
 @given(
     st.integers(0, 10_000),
     st.sampled_from([None, 5, 300]),
@@ -56,7 +57,7 @@ def test_the_error_is_small_beyond_doubt_on_many_pixels(seed):
         assert middle[name] == pytest.approx(exact[name], abs=0.001), name
 
 
-@settings(deadline=None, max_examples=40)
+@try_examples(40)
 @given(st.integers(0, 10_000), st.lists(st.integers(0, 3), min_size=6, max_size=6))
 def test_few_positives_make_every_metric_exact(seed, times):
     maps, masks = draw_maps(seed, blob=4, levels=200)

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pixel_cases import MASKS, SCORES, Case, draw_case
+from properties import try_examples
 from summary_cases import CURVE_METRICS, draw_maps, name_images, repeat, summarise
 
 from fuzzyclip.metrics.bounded_curves import HIGH, LOW
@@ -32,7 +33,7 @@ def summarise_as_it_comes(maps: np.ndarray, masks: np.ndarray) -> PixelSummaries
     return summarise_stream(pairs, name_images(len(maps)), thresholds)
 
 
-@settings(deadline=None, max_examples=150)
+@try_examples(150)
 @given(
     st.builds(Case, st.sampled_from(SCORES), st.sampled_from(MASKS), st.integers(0, 10_000)),
     st.lists(st.integers(1, 3), min_size=3, max_size=3),

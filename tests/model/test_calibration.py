@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pixel_cases import MASKS, Case, draw_case
+from properties import try_examples
 from pydantic import ValidationError
 from scipy import stats
 from sklearn.metrics import f1_score, precision_recall_curve, precision_score, recall_score
@@ -28,7 +29,7 @@ labelled = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@try_examples(200)
 @given(labelled)
 def test_f1_is_the_largest_and_the_threshold_the_highest_that_gives_it(
     pairs: list[tuple[float, int]],
@@ -101,7 +102,7 @@ def test_images_without_an_f1_are_refused(scores: list, labels: list, reason: st
         choose_by_f1(scores, labels)
 
 
-@settings(deadline=None, max_examples=200)
+@try_examples(200)
 @given(st.integers(1, 300), st.integers(1, 999), st.integers(0, 100))
 def test_the_quantile_is_the_lowest_threshold_within_the_rate(
     count: int, thousandths: int, seed: int
@@ -222,7 +223,7 @@ def draw_unit(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return maps.astype(np.float32), masks
 
 
-@settings(deadline=None, max_examples=150)
+@try_examples(150)
 @given(cases)
 def test_pixels_have_the_f1_of_all_at_once(case: Case) -> None:
     maps, masks = draw_unit(case)

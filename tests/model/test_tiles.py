@@ -4,8 +4,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from properties import try_examples
 
 from fuzzyclip.model.tiles import (
     LONGEST_SHAPE,
@@ -32,7 +33,7 @@ def blend(width: int, height: int, boxes: list[Box], whole: np.ndarray) -> np.nd
     return blender.finish()
 
 
-@settings(deadline=None, max_examples=300)
+@try_examples(300)
 @given(draw_plans())
 @example((1, 200, 32, 31))
 @example((200, 200, 90, 89))
@@ -63,7 +64,7 @@ def test_tiles_cover_every_pixel_and_keep_their_promises(plan: tuple[int, int, i
         assert not len(gaps) or gaps.max() - gaps.min() <= 1  # evenly spaced
 
 
-@settings(deadline=None, max_examples=100)
+@try_examples(100)
 @given(draw_plans())
 def test_no_tile_is_one_too_many(plan: tuple[int, int, int, int]) -> None:
     width, height, side, overlap = plan
@@ -105,7 +106,7 @@ def test_impossible_tilings_are_refused(plan: tuple[int, int, int, int], reason:
         plan_tiles(*plan)
 
 
-@settings(deadline=None, max_examples=60)
+@try_examples(60)
 @given(draw_plans(), st.floats(0, 1, width=32))
 def test_a_constant_map_stays_constant(plan: tuple[int, int, int, int], value: float) -> None:
     width, height, *_ = plan
@@ -113,7 +114,7 @@ def test_a_constant_map_stays_constant(plan: tuple[int, int, int, int], value: f
     assert (blend(width, height, plan_tiles(*plan), whole) == whole).all()
 
 
-@settings(deadline=None, max_examples=60)
+@try_examples(60)
 @given(draw_plans(), st.integers(0, 1000))
 def test_crops_of_a_map_give_it_back_in_any_order(
     plan: tuple[int, int, int, int], seed: int

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
@@ -32,7 +32,6 @@ SCORED = st.lists(
 
 
 @given(SCORED)
-@settings(deadline=None)
 def test_the_threshold_has_the_largest_f1_there_is(pairs):
     scores = np.array([score for score, _ in pairs])
     labels = np.array([label for _, label in pairs], dtype=int)
@@ -46,7 +45,6 @@ def test_the_threshold_has_the_largest_f1_there_is(pairs):
 
 
 @given(SCORED, st.integers(0, 3))
-@settings(deadline=None)
 def test_choices_are_those_of_a_plain_sort(pairs, count):
     scores = [score for score, _ in pairs]
     labels = [int(label) for _, label in pairs]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import matplotlib as mpl
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from matplotlib.colors import LogNorm
@@ -46,7 +46,6 @@ def page():
 
 
 @given(PAIRS)
-@settings(deadline=None)
 def test_curves_of_scores_are_scikit_learns(pairs):
     scores, labels = (np.array(column) for column in zip(*pairs, strict=True))
     curve = trace_scores(scores, labels)
@@ -113,7 +112,6 @@ def test_maps_have_the_colours_of_the_reports_pictures():
 
 
 @given(st.floats(0, 4), st.lists(st.floats(0, 4), min_size=3, max_size=3))
-@settings(deadline=None)
 def test_a_pixels_colour_depends_on_no_other_pixel(value, others):
     alone = grade_map(np.array([[value]]), 4)[0, 0]
     assert grade_map(np.array([[value, *others]]), 4)[0, 0] == alone
@@ -131,7 +129,6 @@ def test_the_colour_bar_is_that_of_the_maps():
 
 
 @given(arrays(bool, (6, 7)))
-@settings(deadline=None)
 def test_an_outline_parts_the_mask_from_the_rest(mask):
     pieces = [piece for piece in trace_outline(mask).split("Z") if piece]
     inside = np.zeros(mask.shape, dtype=int)

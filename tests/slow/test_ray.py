@@ -18,11 +18,10 @@ from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.datasets.index_file import COLUMN_TYPES
 from fuzzyclip.datasets.spec import INDEX_COLUMNS
 from fuzzyclip.inference import detect_files
-from fuzzyclip.ray_engine import Pool, encode_shards_on_ray, size_pool
+from fuzzyclip.ray_engine import encode_shards_on_ray
 from fuzzyclip.ray_inference import detect_on_ray
 from fuzzyclip.store.caching import encode_shards
 from fuzzyclip.store.features import plan_category
-from stages.schema import Machine
 
 IMAGES, SHARD, BATCH = 48, 3, 2
 
@@ -91,7 +90,6 @@ def list_machines(gate):
     return {path.name.split(".")[0] for path in gate.iterdir() if path.name != "open"}
 
 
-@pytest.mark.slow
 def test_a_machine_is_killed_while_features_are_cached_and_nothing_is_lost(
     both, folder, build, tiny, tmp_path
 ):
@@ -114,7 +112,6 @@ def test_a_machine_is_killed_while_features_are_cached_and_nothing_is_lost(
     assert read_bytes(tmp_path / "ray") == read_bytes(tmp_path / "local")
 
 
-@pytest.mark.slow
 def test_a_machine_is_killed_in_batch_inference_and_nothing_is_lost(both, folder, build, tmp_path):
     broken = folder / "a" / "99.jpg"
     broken.write_bytes(b"no image")
@@ -154,7 +151,6 @@ def test_a_machine_is_killed_in_batch_inference_and_nothing_is_lost(both, folder
         assert one.map.shape == (row.side, row.side)
 
 
-@pytest.mark.slow
 def test_a_broken_image_stops_the_work_in_the_same_words(cluster, folder, build, tiny, tmp_path):
     """On a Ray that is started for the work and stopped again."""
     shards = plan(tmp_path / "ray", folder, tiny)
@@ -171,7 +167,6 @@ def test_a_broken_image_stops_the_work_in_the_same_words(cluster, folder, build,
     assert len(read_bytes(tmp_path / "ray")) == len(shards) - 1  # what was done stays
 
 
-@pytest.mark.slow
 def test_the_stage_makes_the_same_files_with_either_engine(cluster, folder, tmp_path):
     """Relative paths of params.yaml and of the stage mean the same to actors elsewhere."""
     shutil.copytree(folder, tmp_path / "data/raw/visa")
@@ -219,29 +214,6 @@ def test_without_ray_the_extra_is_named(folder, build, tiny, tmp_path, monkeypat
         encode_shards_on_ray(plan(tmp_path, folder, tiny), build, batch_size=BATCH)
     with pytest.raises(ValueError, match=r"pip install -e '\.\[ray\]'"):
         detect_on_ray(folder, partial(build_detector, build), tmp_path, batch_size=BATCH)
-
-
-def test_a_device_that_ray_can_not_choose_is_refused():
-    machine = yaml.safe_load((ROOT / "params.yaml").read_text())["machine"] | {"device": "cuda:1"}
-    assert Machine.model_validate(machine).device == "cuda:1"
-    with pytest.raises(ValueError, match="'cuda:1': with the engine ray"):
-        Machine.model_validate(machine | {"engine": "ray"})
-
-
-@pytest.mark.parametrize(
-    ("resources", "actors", "use_gpus", "expected"),
-    [
-        ({"CPU": 64.0, "GPU": 8.0}, None, True, Pool(8, 1, 0.5)),
-        ({"CPU": 64.0, "GPU": 8.0}, 3, True, Pool(3, 1, 0.5)),
-        ({"CPU": 64.0, "GPU": 8.0}, None, False, Pool(32, 0, 0.5)),
-        ({"CPU": 1.0}, None, True, Pool(1, 0, 0.5)),
-        ({"CPU": 2.0}, 4, True, Pool(4, 0, 0.25)),
-    ],
-)
-def test_an_actor_for_each_gpu_or_every_two_cpus(resources, actors, use_gpus, expected):
-    assert size_pool(resources, actors, use_gpus) == expected
-    if not expected.gpus:  # actors that book every CPU hang
-        assert expected.actors * expected.cpus <= resources["CPU"] / 2
 
 
 def test_results_of_another_run_are_not_mixed_with(folder, build, tmp_path):

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from pipelines import change_params, clone_repository, ran, run
 
 from fuzzyclip.clip.encoding import encode_images
 from fuzzyclip.clip.pixels import load_pixels
@@ -65,22 +64,3 @@ def test_rows_of_a_table_are_those_shown_and_one_a_number_of_images():
     rows = list_rows(list(ROWS), [1, 4])
     assert [*rows][-2:] == ["fuzzyclip_1shot", "fuzzyclip_4shot"]
     assert rows["fuzzyclip_1shot"] == "FuzzyCLIP + 1 good image"
-
-
-@pytest.mark.slow
-def test_a_row_with_good_images_stands_in_every_table_and_moves_no_other(pipeline, tmp_path):
-    source, _ = pipeline
-    folder = clone_repository(source, tmp_path / "clone")
-    before = pd.read_csv(folder / "metrics/categories/sdd.csv")
-    change_params(folder, lambda params: params["evaluation"].update(shots=[1]))
-    output = run(folder, "dvc", "repro", "page")
-    assert {"evaluate@sdd", "report", "page"} <= set(ran(output))
-    assert not {"efa@visa", "rpl@visa", "features@sdd", "package@visa"} & set(ran(output))
-    after = pd.read_csv(folder / "metrics/categories/sdd.csv")
-    assert set(after["row"]) - set(before["row"]) == {"fuzzyclip_1shot"}
-    pd.testing.assert_frame_equal(
-        after[after["row"] != "fuzzyclip_1shot"].reset_index(drop=True), before
-    )
-    summary = (folder / "metrics/tables/summary.md").read_text()
-    assert "FuzzyCLIP + 1 good image" in summary
-    assert "not zero-shot" in summary

@@ -1,40 +1,14 @@
 """The tracking store: safe when several processes start at once, and in the main checkout."""
 
-import os
-import subprocess
-import sys
-
 import pytest
-from imports import ROOT
-from mlflow.tracking import MlflowClient
 
 from stages.tracker import describe_ui, find_run, open_experiment
-
-START = """
-from stages.tracker import open_experiment
-client, experiment = open_experiment("together")
-run = client.create_run(experiment)
-client.log_metric(run.info.run_id, "pixel_aupro/mvtec", 1.0)
-client.set_terminated(run.info.run_id)
-"""
 
 
 @pytest.fixture(autouse=True)
 def _own_store(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-@pytest.mark.slow
-def test_four_processes_may_start_on_a_fresh_store(tmp_path):
-    environment = os.environ | {"DVC_ROOT": str(tmp_path), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    started = [
-        subprocess.Popen([sys.executable, "-c", START], cwd=ROOT, env=environment) for _ in range(4)
-    ]
-    assert [process.wait() for process in started] == [0, 0, 0, 0]
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("together")
-    assert len(client.search_runs([experiment.experiment_id])) == 4
 
 
 def test_artifacts_lie_in_the_main_checkout_also_from_a_copy(tmp_path, monkeypatch):

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import try_examples
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -46,7 +47,7 @@ def test_bytes_are_those_of_the_tensors(dtype):
 
 
 @given(st.integers(1, 9), st.integers(1, 4), st.sampled_from(list(DTYPES)))
-@settings(max_examples=30, deadline=None)
+@try_examples(30)
 def test_rows_written_in_any_portions_read_back_by_the_library(tmp_path_factory, rows, step, dtype):
     path = tmp_path_factory.mktemp("rows") / "shard.safetensors"
     one = torch.randn(rows, 3)

@@ -9,12 +9,26 @@ from pathlib import Path
 import yaml
 from imports import ROOT
 from mlflow.tracking import MlflowClient
+from trees import MASK, write_images, write_picture
 
 #: The first of the stages of other methods; they are the last ones of dvc.yaml.
 FIRST_OF_METHODS = "\n  method_code:\n"
 
 #: Branch of a finished pipeline: what others do in its work tree moves `HEAD`, not this.
 DONE = "done"
+
+#: Entry of own images in `mine`.
+OWN = {
+    "kind": "folder",
+    "path": "mine",
+    "urls": None,
+    "sha256": None,
+    "protocol": "auto",
+    "categories": None,
+    "counts": "any",
+    "mask_above": 0,
+    "names": "raw",
+}
 
 
 def make_repository(folder, change, methods=False):
@@ -105,3 +119,12 @@ def change_params(folder, change):
 def commit(folder, message):
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", message)
+
+
+def make_own_images(folder: Path) -> None:
+    """Two categories, one with masks and one without."""
+    for number, name in enumerate(("bracket black", "hinge")):
+        write_images(folder / name / "good", ["0.png", "1.JPG", "2.bmp"], 10 * number)
+        write_images(folder / name / "scratch", ["0.png", "1.png"], 10 * number + 5)
+    for number in range(2):
+        write_picture(folder / f"hinge/ground_truth/scratch/{number}_mask.png", MASK)

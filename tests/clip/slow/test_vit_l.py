@@ -17,7 +17,6 @@ from fuzzyclip.rpl import PromptLearner, PromptShape
 from fuzzyclip.scoring import build_trained, build_untrained, score_batch
 from fuzzyclip.text import encode_name, encode_stack, stack_names
 
-pytestmark = pytest.mark.slow
 STACKS = ["candle capsules", "pcb1 pcb2"]
 
 

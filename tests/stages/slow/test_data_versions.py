@@ -11,26 +11,23 @@ import pytest
 import yaml
 from loopback import Loopback
 from PIL import Image
-from pipelines import change_params, clone_repository, commit, list_runs, ran, run
-from trees import MASK, write_images, write_picture
+from pipelines import (
+    OWN,
+    change_params,
+    clone_repository,
+    commit,
+    list_runs,
+    make_own_images,
+    ran,
+    run,
+)
+from trees import write_images, write_picture
 
 from fuzzyclip.datasets.placed import compute_tree_sha256
 from fuzzyclip.files import compute_sha256
 from fuzzyclip.sample.archives import write_sample_archives
 
-pytestmark = pytest.mark.slow
 FEW = {"seed": 3, "train_good": 1, "test_good": 3, "test_bad": 3}
-OWN = {
-    "kind": "folder",
-    "path": "mine",
-    "urls": None,
-    "sha256": None,
-    "protocol": "auto",
-    "categories": None,
-    "counts": "any",
-    "mask_above": 0,
-    "names": "raw",
-}
 
 
 def tree(folder: Path) -> str:
@@ -63,15 +60,6 @@ def test_a_team_shares_all_but_the_raw_images(pipeline, tmp_path: Path) -> None:
     run(other, "dvc", "pull")
     assert ran(run(other, "dvc", "repro")) == []
     assert tree(other / "data/raw/sdd") == tree(here / "data/raw/sdd")
-
-
-def make_own_images(folder: Path) -> None:
-    """Two categories, one with masks and one without."""
-    for number, name in enumerate(("bracket black", "hinge")):
-        write_images(folder / name / "good", ["0.png", "1.JPG", "2.bmp"], 10 * number)
-        write_images(folder / name / "scratch", ["0.png", "1.png"], 10 * number + 5)
-    for number in range(2):
-        write_picture(folder / f"hinge/ground_truth/scratch/{number}_mask.png", MASK)
 
 
 def test_own_images_by_one_params_block(pipeline, tmp_path: Path) -> None:

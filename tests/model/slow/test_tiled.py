@@ -62,7 +62,6 @@ def measure_contrast(anomaly_map):
     return (near.max() - anomaly_map.mean()) / anomaly_map.std()
 
 
-@pytest.mark.slow
 def test_a_scratch_of_30_pixels_in_4000_is_found_by_tiles_and_lost_without(detector, scratched):
     found = detect_tiled("x", lambda item: scratched, detector, TILING, batch_size=16)
     assert found.map.shape == (SIDE, SIDE)

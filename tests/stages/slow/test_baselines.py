@@ -12,8 +12,6 @@ from pipelines import change_params, commit, list_runs, make_repository, ran, ru
 
 from fuzzyclip.methods.registry import METHODS
 
-pytestmark = pytest.mark.slow
-
 
 def shorten(params):
     """All methods, each with next to no training."""

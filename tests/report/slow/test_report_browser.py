@@ -12,7 +12,6 @@ from reports import CATEGORIES, HOSTILE, make_categories, make_experiment
 from fuzzyclip.report.comparison import Side, render_comparison
 from fuzzyclip.report.page import render_page
 
-pytestmark = pytest.mark.slow
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 SHOWN = "[data-item]:not([hidden])"

@@ -1,7 +1,6 @@
 """Exported detectors: the numbers of the detector itself, or no file at all."""
 
 import json
-import subprocess
 import sys
 from collections import Counter
 
@@ -9,18 +8,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from families import FAMILIES, Words, give_tokenizer, shake
-from hypothesis import given, settings
+from export_cases import LOOSE, ORIGIN, assert_same, build, detect, run_python
+from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from properties import try_examples
 from scipy.ndimage import gaussian_filter
 
-from fuzzyclip.clip.backbone import load_backbone
-from fuzzyclip.clip.encoding import encode_images, preprocess
+from fuzzyclip.clip.encoding import preprocess
 from fuzzyclip.deploy import onnx_export
 from fuzzyclip.deploy.extra import MissingExtraError
-from fuzzyclip.deploy.facts import Origin, read_facts
-from fuzzyclip.deploy.graph import DetectorGraph, build_smoothing
+from fuzzyclip.deploy.facts import read_facts
+from fuzzyclip.deploy.graph import build_smoothing
 from fuzzyclip.deploy.onnx_export import ExportError, export_onnx
 from fuzzyclip.deploy.openvino_export import export_openvino
 from fuzzyclip.deploy.parity import (
@@ -33,92 +31,8 @@ from fuzzyclip.deploy.parity import (
 )
 from fuzzyclip.deploy.placing import place_together
 from fuzzyclip.deploy.runtimes import OnnxRuntime, OpenVino, load_pixels, open_exported
-from fuzzyclip.efa import Heads
-from fuzzyclip.few_shot import remember
 from fuzzyclip.inference import Detector
-from fuzzyclip.sample.clip import SAMPLE_CONFIG, SAMPLE_WEIGHTS
-from fuzzyclip.scoring import Scorer, build_trained, build_untrained
-
-ORIGIN = Origin("bottle", ["one bottle", "two"], {"image_score": 0.25}, "ab" * 32)
-LOOSE = Difference(1.0, 1.0, 1.0)
-
-
-def draw_images(count=5):
-    """Noise of several sizes, gray among it."""
-    rng, shapes = (
-        np.random.default_rng(0),
-        [(40, 50, 3), (33, 20), (32, 32, 3), (70, 31, 3), (8, 9)],
-    )
-    drawn = [rng.integers(0, 256, shapes[i % 5], dtype=np.uint8) for i in range(count)]
-    return [Image.fromarray(one) for one in drawn]
-
-
-def draw_unit(*shape, near=None):
-    """Unit vectors along the last axis; near another, so that a softmax of both is no 0 or 1."""
-    drawn = torch.randn(*shape, generator=torch.Generator().manual_seed(len(shape)))
-    drawn = drawn if near is None else near + 0.02 * drawn
-    return torch.nn.functional.normalize(drawn, dim=-1)
-
-
-def build(backbone, sigma=0.0, memory=None):
-    """A detector with two clusters of layers and texts, all drawn."""
-    torch.manual_seed(1)
-    depth = backbone.embed_dim
-    heads = [Heads(len(backbone.blocks), backbone.vision_width, depth) for _ in range(2)]
-    texts = draw_unit(2, 2, depth).mT
-    learned = draw_unit(2, depth, near=draw_unit(depth))
-    anchors = draw_unit(2, depth, near=draw_unit(depth))
-    trained = build_trained(backbone, "drawn", heads, texts, anchors, 100.0, learned)
-    scorer = Scorer("drawn", trained.compute_map, trained.compute_score, memory=memory)
-    return Detector(backbone, scorer, sigma)
-
-
-def detect(detector, images):
-    """Maps in [0, 1] and scores by the detector alone, one image after the other."""
-    ready = [preprocess(one.convert("RGB"), detector.backbone)[None] for one in images]
-    found = [detector(one) for one in ready]
-    maps = np.concatenate([maps for maps, _ in found]) / len(detector.backbone.blocks)
-    return maps, np.concatenate([scores for _, scores in found])
-
-
-def assert_same(run, detector, images, atol=1e-5):
-    maps, scores = detect(detector, images)
-    for first, last in ((0, 1), (1, 3), (0, 5)):
-        found = run(run.load(images[first:last]))
-        assert found[0].dtype == found[1].dtype == np.float32
-        assert np.allclose(found[0], maps[first:last], atol=atol)
-        assert np.allclose(found[1], scores[first:last], atol=atol)
-    assert maps.std() > 1e-2  # there is something to compare
-    assert scores.std() > 1e-2
-    assert maps.min() >= 0
-    assert maps.max() <= 1
-
-
-@pytest.fixture(scope="module")
-def images():
-    return draw_images()
-
-
-@pytest.fixture(scope="module")
-def detector(tiny):
-    return build(tiny)
-
-
-@pytest.fixture(scope="module")
-def exported(detector, images, tmp_path_factory):
-    """The tiny detector's float32 file."""
-    path = tmp_path_factory.mktemp("exported") / "bottle.onnx"
-    export_onnx(detector, path, images, ORIGIN)
-    return path
-
-
-@pytest.fixture(scope="module")
-def quantised(detector, images, tmp_path_factory):
-    """The tiny detector's int8 file."""
-    path = tmp_path_factory.mktemp("quantised") / "bottle.onnx"
-    found = export_onnx(detector, path, images, ORIGIN, weights="int8", allowed=LOOSE)
-    assert FLOAT32.score < found.score < 0.2  # it is rounded, and no more
-    return path
+from fuzzyclip.scoring import Scorer
 
 
 def test_both_runtimes_give_the_detectors_numbers_in_any_batch(exported, detector, images):
@@ -154,26 +68,6 @@ def test_facts_come_back(exported, detector):
     assert facts["backbone_fingerprint"] == detector.backbone.fingerprint
     assert facts["mean"] == list(detector.backbone.mean)
     assert facts["versions"]["torch"] == torch.__version__.split("+")[0]
-
-
-def test_equal_exports_are_equal_bytes_that_tell_nothing_of_the_machine(
-    exported, detector, images, tmp_path
-):
-    again = tmp_path / "bottle.onnx"
-    export_onnx(detector, again, images[:1], ORIGIN)
-    content = again.read_bytes()
-    assert content == exported.read_bytes()
-    for told in (b".py", b"site-packages", str(tmp_path).encode()):
-        assert told not in content
-    assert [one.name for one in tmp_path.iterdir()] == ["bottle.onnx"]
-
-
-def test_a_graph_of_other_weights_is_refused(detector, load_tiny, images, tmp_path, monkeypatch):
-    other = build(load_tiny(seed=5))
-    monkeypatch.setattr(onnx_export, "DetectorGraph", lambda detector: DetectorGraph(other))
-    with pytest.raises(ParityError, match=r"bottle.onnx \(float32\) differs from PyTorch.*map_max"):
-        export_onnx(detector, tmp_path / "bottle.onnx", images, ORIGIN)
-    assert list(tmp_path.iterdir()) == []
 
 
 def change_tensor(model, name, change):
@@ -235,13 +129,6 @@ def test_int8_maps_follow_the_detectors(quantised, detector, images):
     assert np.abs(found[1] - scores).max() < 0.2
 
 
-def test_int8_beyond_what_is_allowed_is_refused_and_leaves_no_file(detector, images, tmp_path):
-    strict = Difference(score=1e-4, map_mean=1.0, map_max=1.0)
-    with pytest.raises(ParityError, match=r"\(int8\).*score by 0.*\(allowed 0.0001\)"):
-        export_onnx(detector, tmp_path / "a.onnx", images, ORIGIN, weights="int8", allowed=strict)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_openvinos_own_file(exported, detector, images, tmp_path):
     path = tmp_path / "bottle.xml"
     found = export_openvino(detector, exported, path, images)
@@ -253,26 +140,9 @@ def test_openvinos_own_file(exported, detector, images, tmp_path):
     assert_same(run, detector, images)
 
 
-def test_openvino_refuses_what_differs(exported, tiny, load_tiny, images, tmp_path):
-    path = tmp_path / "bottle.xml"
-    with pytest.raises(ParityError, match=r"bottle.xml \(float32\) differs"):
-        export_openvino(build(tiny, sigma=2.0), exported, path, images)
-    with pytest.raises(ValueError, match="made with another backbone"):
-        export_openvino(build(load_tiny(seed=5)), exported, path, images)
-    with pytest.raises(ValueError, match=r"bottle.onnx: an OpenVINO file's name ends in .xml"):
-        export_openvino(build(tiny), exported, tmp_path / "bottle.onnx", images)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_openvino_takes_int8_files(quantised, detector, images, tmp_path):
     export_openvino(detector, quantised, tmp_path / "bottle.xml", images, allowed=LOOSE)
     assert read_facts(tmp_path / "bottle.xml")["weights"] == "int8"
-
-
-def run_python(*lines):
-    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
 
 
 def test_openvino_reports_nothing_to_its_makers():
@@ -284,35 +154,6 @@ def test_openvino_reports_nothing_to_its_makers():
         "print(telemetry_utils.tm.__name__, 'openvino_telemetry' in sys.modules)",
     )
     assert run_python(*lines) == ["openvino.tools.ovc.telemetry_stub", "False"]
-
-
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_running_needs_no_pytorch(runtime, exported, images, tmp_path):
-    images[0].save(tmp_path / "0.png")
-    found = run_python(
-        "import sys",
-        "from pathlib import Path",
-        "from fuzzyclip.deploy.runtimes import open_exported",
-        f"run = open_exported(Path({str(exported)!r}), {runtime!r})",
-        f"maps, scores = run(run.load([Path({str(tmp_path / '0.png')!r})]))",
-        "print(scores[0], [n for n in ('torch', 'open_clip', 'scipy') if n in sys.modules])",
-    )
-    expected = open_exported(exported, runtime)
-    assert float(found[0]) == pytest.approx(expected(expected.load(images[:1]))[1][0], abs=1e-5)
-    assert found[1:] == ["[]"]
-
-
-def test_large_weights_lie_beside_the_file(detector, images, tmp_path):
-    """An int8 file is made of a float32 file that was compared: both have their weights outside."""
-    path, data = tmp_path / "bottle.onnx", tmp_path / "bottle.onnx.data"
-    export_onnx(detector, path, images, ORIGIN, weights="int8", allowed=LOOSE, external_above=1000)
-    assert sorted(tmp_path.iterdir()) == [path, data]
-    assert data.stat().st_size > path.stat().st_size
-    assert data.stat().st_mode == path.stat().st_mode
-    onnx.checker.check_model(str(path))
-    run = open_exported(path)
-    assert run.facts["weights"] == "int8"
-    assert_same(run, detector, images, atol=0.3)
 
 
 def test_files_that_belong_together_are_never_mixed(tmp_path):
@@ -341,77 +182,13 @@ def test_files_that_belong_together_are_never_mixed(tmp_path):
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a.onnx.data", "b"]
 
 
-@settings(max_examples=40, deadline=None)
+@try_examples(40)
 @given(st.integers(2, 40), st.floats(0.01, 60), st.integers(0, 2**32 - 1))
 def test_smoothing_as_a_matrix_is_scipys(size, sigma, seed):
     anomaly_map = np.random.default_rng(seed).random((size, size), dtype=np.float32)
     matrix = build_smoothing(size, sigma)
     smoothed = matrix @ torch.from_numpy(anomaly_map) @ matrix.T
     assert np.allclose(smoothed, gaussian_filter(anomaly_map, sigma), atol=1e-5)
-
-
-def test_smoothing_and_remembered_parts_are_in_the_graph(tiny, images, tmp_path):
-    tokens = encode_images(
-        tiny, torch.stack([preprocess(one.convert("RGB"), tiny) for one in draw_images(2)])
-    )[1]
-    detector = build(tiny, sigma=2.5, memory=remember(tokens, tiny.grid, tiny.image_size))
-    plain = build(tiny)
-    assert np.abs(detect(detector, images)[0] - detect(plain, images)[0]).max() > 0.05
-    path = tmp_path / "a.onnx"
-    export_onnx(detector, path, images, ORIGIN)
-    for runtime in ("onnxruntime", "openvino"):
-        assert_same(open_exported(path, runtime), detector, images)
-    facts = read_facts(path)
-    assert facts["sigma"] == 2.5
-    assert facts["remembered_tokens"] == 2 * 16
-
-
-@pytest.mark.slow
-def test_the_sample_clip(images, tmp_path):
-    """int8 as it is allowed by default; float32, of which it is made, likewise."""
-    backbone = load_backbone(
-        str(SAMPLE_CONFIG),
-        str(SAMPLE_WEIGHTS),
-        image_size=144,
-        blocks=(2, 4, 6, 8),
-        allow_unverified=True,
-        device="cpu",
-    )
-    detector = build(backbone)
-    export_onnx(detector, tmp_path / "a.onnx", images, ORIGIN, weights="int8")
-    assert_same(open_exported(tmp_path / "a.onnx"), detector, images, atol=0.2)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["MetaCLIP", "attentional pool", "timm, register, map"])
-def test_other_families(name, images, tmp_path):
-    """QuickGELU, averages, pools by attention; also their own projections."""
-    config, _, size, _ = FAMILIES[name]
-    (tmp_path / "model.json").write_text(json.dumps(config))
-    with pytest.MonkeyPatch.context() as patch:
-        give_tokenizer(patch, lambda name: Words())
-        backbone = load_backbone(
-            str(tmp_path / "model.json"), "random", image_size=size, blocks=(1, 3), device="cpu"
-        )
-    shake(backbone)
-    projected = build_untrained(backbone, "drawn", draw_unit(2, backbone.embed_dim).T)
-    trained = build(backbone)
-    both = Scorer(
-        "drawn",
-        lambda tokens, unit: (
-            (projected.compute_map(tokens, unit) + trained.scorer.compute_map(tokens, unit)) / 2
-        ),
-        trained.scorer.compute_score,
-    )
-    detector = Detector(backbone, both)
-    path = tmp_path / "a.onnx"
-    export_onnx(detector, path, images, ORIGIN)
-    maps, scores = detect(detector, images)
-    run = open_exported(path)
-    found = run(run.load(images))
-    assert np.allclose(found[0], maps, atol=2e-5)
-    assert np.allclose(found[1], scores, atol=1e-4)
-    assert maps.std() > 1e-2
 
 
 def test_what_can_not_be_traced_is_told(tiny, images, tmp_path):

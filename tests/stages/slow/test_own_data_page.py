@@ -21,7 +21,6 @@ from imports import ROOT
 from PIL import Image, ImageDraw, ImageFilter
 from pipelines import change_params, clone_repository
 
-pytestmark = pytest.mark.slow
 PAGE = (ROOT / "docs/own-data.md").read_text()
 REAL = os.environ.get("FUZZYCLIP_REAL_DATA")
 LIMIT = 120.0  # seconds until the server must answer

@@ -24,54 +24,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
-import torch
 from imports import ROOT, list_external
-from mlflow.exceptions import MlflowException
 from PIL import Image
-from threadpoolctl import threadpool_limits
-from tiny_models import make_model
+from serving_cases import GOOD, TILED, draw, encode, expect, text
 
 from fuzzyclip import FuzzyCLIP
 from fuzzyclip.deploy import serving
-from fuzzyclip.deploy.mlflow_model import INPUTS, OUTPUTS, PACKAGES, PARAMS, describe_model
-from fuzzyclip.deploy.request import Limits, Options, RequestError, read_content
-from fuzzyclip.deploy.serving import Responder
-from fuzzyclip.heatmaps import encode_map_png, encode_mask_png
-from fuzzyclip.model.card import Calibration, Tiling
-from fuzzyclip.model.storing import store
-from fuzzyclip.model.threshold import Threshold
-
-pytestmark = pytest.mark.slow
+from fuzzyclip.deploy.mlflow_model import PACKAGES
+from fuzzyclip.model.card import Tiling
 
 #: Small, so that what is too much need not be large.
 LIMITS = {"IMAGES": 8, "BYTES": 200_000, "PIXELS": 60_000, "REQUEST_PIXELS": 150_000, "TILES": 30}
 PATIENCE = 120
-TILED = Tiling(side=32, overlap=8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread_also_here():
-    """The tiny model here and the one in the server would wait for each other's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(before)
-
-
-def encode(image, kind="PNG"):
-    with io.BytesIO() as file:
-        image.save(file, kind)
-        return file.getvalue()
-
-
-def text(content):
-    return base64.b64encode(content).decode()
-
-
-def draw(width=48, height=40, seed=0):
-    rng = np.random.default_rng(seed)
-    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def make_bomb(width, height):
@@ -86,24 +50,6 @@ def make_bomb(width, height):
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
     )
-
-
-GOOD = text(encode(draw()))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, tiny_config):
-    """The tiny model, with one category calibrated on whole images and one on tiles."""
-    made = make_model(tmp_path_factory.mktemp("packaged"), tiny_config)[0]
-    for category, tiling, value in (("gear", None, 0.25), ("strip", TILED, 0.75)):
-        threshold = Threshold(value=value, method="quantile")
-        store(made, category, Calibration(image=threshold, pixel=threshold, tiling=tiling))
-    return made
-
-
-@pytest.fixture(scope="module")
-def detector(folder):
-    return FuzzyCLIP.load(folder, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +68,6 @@ def images(tmp_path_factory):
     (root / "circle.png").symlink_to(root / "circle.png")
     os.mkfifo(root / "pipe.png")
     return root
-
-
-@pytest.fixture(scope="module")
-def model(folder, tmp_path_factory):
-    """The logged model's directory."""
-    out = tmp_path_factory.mktemp("logged") / "model"
-    with describe_model(folder) as described:
-        mlflow.pyfunc.save_model(str(out), **described)
-    return out
 
 
 class Server:
@@ -213,18 +150,6 @@ def server(started, first_answer):
     yield started
     assert started.process.poll() is None, started.log.read_text()
     assert started.ask({"image": GOOD}) == first_answer
-
-
-def expect(found, pictures=("map",)):
-    """The answer that FuzzyCLIP itself gives."""
-    own = found.to_row()
-    own.pop("image")
-    encoded = {"map": encode_map_png(found.anomaly_map), "mask": encode_mask_png(found.mask)}
-    return (
-        own
-        | {name: text(encoded[name]) if name in pictures else None for name in encoded}
-        | {"error": None}
-    )
 
 
 def refused(answer):
@@ -631,27 +556,6 @@ def test_a_client_that_hangs_up_or_lies_about_its_length_does_no_harm(server):
 # The model in MLflow
 
 
-def test_the_schemas_say_what_is_taken_and_given():
-    assert tuple(INPUTS.input_names()) == serving.INPUTS
-    assert tuple(OUTPUTS.input_names()) == serving.OUTPUTS
-    options = Options()
-    assert {one.name: one.default for one in PARAMS} == options.model_dump()
-
-
-def test_it_runs_in_process_and_the_example_is_answered(model, folder, detector):
-    loaded = mlflow.pyfunc.load_model(str(model))
-    example = loaded.input_example
-    (answer,) = loaded.predict(example).to_dict("records")
-    content = base64.b64decode(example["image"][0])
-    assert answer == expect(detector(content, "metal plate"))
-    assert list(loaded.predict(pd.DataFrame({"image": [GOOD], "path": [None]}))["error"]) == [None]
-    with pytest.raises(MlflowException, match="no images"):
-        loaded.predict(pd.DataFrame({"image": []}, dtype=str))
-    metadata = loaded.metadata.metadata
-    assert metadata["model"] == "drawn"
-    assert metadata["backbone_fingerprint"] == detector.backbone.fingerprint
-
-
 ALONE = """
 import json, sys
 import mlflow, pandas as pd
@@ -727,40 +631,4 @@ def test_a_run_and_the_registry_give_the_model_back(own_store, folder, detector,
     assert answer == expect(own)
 
 
-def test_a_model_without_weights_is_logged_and_loaded_with_them(tmp_path, tiny_config, detector):
-    made = make_model(tmp_path, tiny_config, copy=False)[0]
-    with describe_model(made) as described:
-        mlflow.pyfunc.save_model(str(tmp_path / "logged"), **described)
-    environment = {"FUZZYCLIP_WEIGHTS": str(tmp_path / "weights.safetensors")}
-    artifact = next((tmp_path / "logged/artifacts").iterdir())
-    responder = Responder.start(artifact, environment | {"FUZZYCLIP_DEVICE": "cpu"})
-    (answer,) = responder.answer([{"image": GOOD}], Options())
-    assert answer == expect(detector(draw()))
-    with pytest.raises(ValueError, match="does not hold the weights"):
-        Responder.start(artifact, {})
-
-
 # Without a server
-
-
-def test_limits_come_from_the_environment_and_bad_ones_are_named():
-    assert Limits.read({}) == Limits()
-    assert Limits.read({"FUZZYCLIP_MAX_IMAGES": "3", "FUZZYCLIP_MAX_BYTES": ""}).images == 3
-    for value in ("0", "-1", "many", "1.5"):
-        with pytest.raises(ValueError, match=f"FUZZYCLIP_MAX_PIXELS='{value}'"):
-            Limits.read({"FUZZYCLIP_MAX_PIXELS": value})
-
-
-def test_without_a_folder_no_path_is_read_and_a_missing_folder_is_refused(detector, tmp_path):
-    (tmp_path / "part.png").write_bytes(encode(draw()))
-    with pytest.raises(ValueError, match="FUZZYCLIP_IMAGE_ROOT is not set"):
-        read_content({"path": str(tmp_path / "part.png")}, 1000, None)
-    with pytest.raises(OSError, match="missing"):
-        Responder(detector, image_root=tmp_path / "missing")
-
-
-def test_a_request_is_refused_before_any_image_is_looked_at(detector):
-    responder = Responder(detector, Limits(images=1))
-    for rows in ([], [{"image": GOOD}] * 2):
-        with pytest.raises(RequestError):
-            responder.answer(rows, Options())

@@ -8,8 +8,6 @@ import pytest
 import yaml
 from pipelines import clone_repository, list_runs, run
 
-pytestmark = pytest.mark.slow
-
 CATALOG = {
     "auxiliary": {"visa": ["visa"]},
     "notes": {"N": "a note"},

@@ -1,0 +1,165 @@
+"""Exported detectors of other towers and sizes, and exports that must not be."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from export_cases import (
+    LOOSE,
+    ORIGIN,
+    assert_same,
+    build,
+    detect,
+    draw_images,
+    draw_unit,
+    run_python,
+)
+from families import FAMILIES, Words, give_tokenizer, shake
+
+from fuzzyclip.clip.backbone import load_backbone
+from fuzzyclip.clip.encoding import encode_images, preprocess
+from fuzzyclip.deploy import onnx_export
+from fuzzyclip.deploy.facts import read_facts
+from fuzzyclip.deploy.graph import DetectorGraph
+from fuzzyclip.deploy.onnx_export import export_onnx
+from fuzzyclip.deploy.openvino_export import export_openvino
+from fuzzyclip.deploy.parity import (
+    Difference,
+    ParityError,
+)
+from fuzzyclip.deploy.runtimes import open_exported
+from fuzzyclip.few_shot import remember
+from fuzzyclip.inference import Detector
+from fuzzyclip.sample.clip import SAMPLE_CONFIG, SAMPLE_WEIGHTS
+from fuzzyclip.scoring import Scorer, build_untrained
+
+
+def test_equal_exports_are_equal_bytes_that_tell_nothing_of_the_machine(
+    exported, detector, images, tmp_path
+):
+    again = tmp_path / "bottle.onnx"
+    export_onnx(detector, again, images[:1], ORIGIN)
+    content = again.read_bytes()
+    assert content == exported.read_bytes()
+    for told in (b".py", b"site-packages", str(tmp_path).encode()):
+        assert told not in content
+    assert [one.name for one in tmp_path.iterdir()] == ["bottle.onnx"]
+
+
+def test_a_graph_of_other_weights_is_refused(detector, load_tiny, images, tmp_path, monkeypatch):
+    other = build(load_tiny(seed=5))
+    monkeypatch.setattr(onnx_export, "DetectorGraph", lambda detector: DetectorGraph(other))
+    with pytest.raises(ParityError, match=r"bottle.onnx \(float32\) differs from PyTorch.*map_max"):
+        export_onnx(detector, tmp_path / "bottle.onnx", images, ORIGIN)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_beyond_what_is_allowed_is_refused_and_leaves_no_file(detector, images, tmp_path):
+    strict = Difference(score=1e-4, map_mean=1.0, map_max=1.0)
+    with pytest.raises(ParityError, match=r"\(int8\).*score by 0.*\(allowed 0.0001\)"):
+        export_onnx(detector, tmp_path / "a.onnx", images, ORIGIN, weights="int8", allowed=strict)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_openvino_refuses_what_differs(exported, tiny, load_tiny, images, tmp_path):
+    path = tmp_path / "bottle.xml"
+    with pytest.raises(ParityError, match=r"bottle.xml \(float32\) differs"):
+        export_openvino(build(tiny, sigma=2.0), exported, path, images)
+    with pytest.raises(ValueError, match="made with another backbone"):
+        export_openvino(build(load_tiny(seed=5)), exported, path, images)
+    with pytest.raises(ValueError, match=r"bottle.onnx: an OpenVINO file's name ends in .xml"):
+        export_openvino(build(tiny), exported, tmp_path / "bottle.onnx", images)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_running_needs_no_pytorch(runtime, exported, images, tmp_path):
+    images[0].save(tmp_path / "0.png")
+    found = run_python(
+        "import sys",
+        "from pathlib import Path",
+        "from fuzzyclip.deploy.runtimes import open_exported",
+        f"run = open_exported(Path({str(exported)!r}), {runtime!r})",
+        f"maps, scores = run(run.load([Path({str(tmp_path / '0.png')!r})]))",
+        "print(scores[0], [n for n in ('torch', 'open_clip', 'scipy') if n in sys.modules])",
+    )
+    expected = open_exported(exported, runtime)
+    assert float(found[0]) == pytest.approx(expected(expected.load(images[:1]))[1][0], abs=1e-5)
+    assert found[1:] == ["[]"]
+
+
+def test_large_weights_lie_beside_the_file(detector, images, tmp_path):
+    """An int8 file is made of a float32 file that was compared: both have their weights outside."""
+    path, data = tmp_path / "bottle.onnx", tmp_path / "bottle.onnx.data"
+    export_onnx(detector, path, images, ORIGIN, weights="int8", allowed=LOOSE, external_above=1000)
+    assert sorted(tmp_path.iterdir()) == [path, data]
+    assert data.stat().st_size > path.stat().st_size
+    assert data.stat().st_mode == path.stat().st_mode
+    onnx.checker.check_model(str(path))
+    run = open_exported(path)
+    assert run.facts["weights"] == "int8"
+    assert_same(run, detector, images, atol=0.3)
+
+
+def test_smoothing_and_remembered_parts_are_in_the_graph(tiny, images, tmp_path):
+    tokens = encode_images(
+        tiny, torch.stack([preprocess(one.convert("RGB"), tiny) for one in draw_images(2)])
+    )[1]
+    detector = build(tiny, sigma=2.5, memory=remember(tokens, tiny.grid, tiny.image_size))
+    plain = build(tiny)
+    assert np.abs(detect(detector, images)[0] - detect(plain, images)[0]).max() > 0.05
+    path = tmp_path / "a.onnx"
+    export_onnx(detector, path, images, ORIGIN)
+    for runtime in ("onnxruntime", "openvino"):
+        assert_same(open_exported(path, runtime), detector, images)
+    facts = read_facts(path)
+    assert facts["sigma"] == 2.5
+    assert facts["remembered_tokens"] == 2 * 16
+
+
+def test_the_sample_clip(images, tmp_path):
+    """int8 as it is allowed by default; float32, of which it is made, likewise."""
+    backbone = load_backbone(
+        str(SAMPLE_CONFIG),
+        str(SAMPLE_WEIGHTS),
+        image_size=144,
+        blocks=(2, 4, 6, 8),
+        allow_unverified=True,
+        device="cpu",
+    )
+    detector = build(backbone)
+    export_onnx(detector, tmp_path / "a.onnx", images, ORIGIN, weights="int8")
+    assert_same(open_exported(tmp_path / "a.onnx"), detector, images, atol=0.2)
+
+
+@pytest.mark.parametrize("name", ["MetaCLIP", "attentional pool", "timm, register, map"])
+def test_other_families(name, images, tmp_path):
+    """QuickGELU, averages, pools by attention; also their own projections."""
+    config, _, size, _ = FAMILIES[name]
+    (tmp_path / "model.json").write_text(json.dumps(config))
+    with pytest.MonkeyPatch.context() as patch:
+        give_tokenizer(patch, lambda name: Words())
+        backbone = load_backbone(
+            str(tmp_path / "model.json"), "random", image_size=size, blocks=(1, 3), device="cpu"
+        )
+    shake(backbone)
+    projected = build_untrained(backbone, "drawn", draw_unit(2, backbone.embed_dim).T)
+    trained = build(backbone)
+    both = Scorer(
+        "drawn",
+        lambda tokens, unit: (
+            (projected.compute_map(tokens, unit) + trained.scorer.compute_map(tokens, unit)) / 2
+        ),
+        trained.scorer.compute_score,
+    )
+    detector = Detector(backbone, both)
+    path = tmp_path / "a.onnx"
+    export_onnx(detector, path, images, ORIGIN)
+    maps, scores = detect(detector, images)
+    run = open_exported(path)
+    found = run(run.load(images))
+    assert np.allclose(found[0], maps, atol=2e-5)
+    assert np.allclose(found[1], scores, atol=1e-4)
+    assert maps.std() > 1e-2

@@ -1,0 +1,48 @@
+"""The tiny model as a folder, loaded, and as MLflow keeps it."""
+
+import mlflow
+import pytest
+import torch
+from serving_cases import TILED
+from threadpoolctl import threadpool_limits
+from tiny_models import make_model
+
+from fuzzyclip import FuzzyCLIP
+from fuzzyclip.deploy.mlflow_model import describe_model
+from fuzzyclip.model.card import Calibration
+from fuzzyclip.model.storing import store
+from fuzzyclip.model.threshold import Threshold
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread_also_here():
+    """The tiny model here and the one in the server would wait for each other's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="package")
+def folder(tmp_path_factory, tiny_config):
+    """The tiny model, with one category calibrated on whole images and one on tiles."""
+    made = make_model(tmp_path_factory.mktemp("packaged"), tiny_config)[0]
+    for category, tiling, value in (("gear", None, 0.25), ("strip", TILED, 0.75)):
+        threshold = Threshold(value=value, method="quantile")
+        store(made, category, Calibration(image=threshold, pixel=threshold, tiling=tiling))
+    return made
+
+
+@pytest.fixture(scope="package")
+def detector(folder):
+    return FuzzyCLIP.load(folder, device="cpu")
+
+
+@pytest.fixture(scope="package")
+def model(folder, tmp_path_factory):
+    """The logged model's directory."""
+    out = tmp_path_factory.mktemp("logged") / "model"
+    with describe_model(folder) as described:
+        mlflow.pyfunc.save_model(str(out), **described)
+    return out

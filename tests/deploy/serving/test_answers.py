@@ -1,0 +1,72 @@
+"""The served model without a server: in this process, and what it refuses to read."""
+
+import base64
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow.exceptions import MlflowException
+from serving_cases import GOOD, draw, encode, expect
+from tiny_models import make_model
+
+from fuzzyclip.deploy import serving
+from fuzzyclip.deploy.mlflow_model import INPUTS, OUTPUTS, PARAMS, describe_model
+from fuzzyclip.deploy.request import Limits, Options, RequestError, read_content
+from fuzzyclip.deploy.serving import Responder
+
+
+def test_the_schemas_say_what_is_taken_and_given():
+    assert tuple(INPUTS.input_names()) == serving.INPUTS
+    assert tuple(OUTPUTS.input_names()) == serving.OUTPUTS
+    options = Options()
+    assert {one.name: one.default for one in PARAMS} == options.model_dump()
+
+
+def test_it_runs_in_process_and_the_example_is_answered(model, folder, detector):
+    loaded = mlflow.pyfunc.load_model(str(model))
+    example = loaded.input_example
+    (answer,) = loaded.predict(example).to_dict("records")
+    content = base64.b64decode(example["image"][0])
+    assert answer == expect(detector(content, "metal plate"))
+    assert list(loaded.predict(pd.DataFrame({"image": [GOOD], "path": [None]}))["error"]) == [None]
+    with pytest.raises(MlflowException, match="no images"):
+        loaded.predict(pd.DataFrame({"image": []}, dtype=str))
+    metadata = loaded.metadata.metadata
+    assert metadata["model"] == "drawn"
+    assert metadata["backbone_fingerprint"] == detector.backbone.fingerprint
+
+
+def test_a_model_without_weights_is_logged_and_loaded_with_them(tmp_path, tiny_config, detector):
+    made = make_model(tmp_path, tiny_config, copy=False)[0]
+    with describe_model(made) as described:
+        mlflow.pyfunc.save_model(str(tmp_path / "logged"), **described)
+    environment = {"FUZZYCLIP_WEIGHTS": str(tmp_path / "weights.safetensors")}
+    artifact = next((tmp_path / "logged/artifacts").iterdir())
+    responder = Responder.start(artifact, environment | {"FUZZYCLIP_DEVICE": "cpu"})
+    (answer,) = responder.answer([{"image": GOOD}], Options())
+    assert answer == expect(detector(draw()))
+    with pytest.raises(ValueError, match="does not hold the weights"):
+        Responder.start(artifact, {})
+
+
+def test_limits_come_from_the_environment_and_bad_ones_are_named():
+    assert Limits.read({}) == Limits()
+    assert Limits.read({"FUZZYCLIP_MAX_IMAGES": "3", "FUZZYCLIP_MAX_BYTES": ""}).images == 3
+    for value in ("0", "-1", "many", "1.5"):
+        with pytest.raises(ValueError, match=f"FUZZYCLIP_MAX_PIXELS='{value}'"):
+            Limits.read({"FUZZYCLIP_MAX_PIXELS": value})
+
+
+def test_without_a_folder_no_path_is_read_and_a_missing_folder_is_refused(detector, tmp_path):
+    (tmp_path / "part.png").write_bytes(encode(draw()))
+    with pytest.raises(ValueError, match="FUZZYCLIP_IMAGE_ROOT is not set"):
+        read_content({"path": str(tmp_path / "part.png")}, 1000, None)
+    with pytest.raises(OSError, match="missing"):
+        Responder(detector, image_root=tmp_path / "missing")
+
+
+def test_a_request_is_refused_before_any_image_is_looked_at(detector):
+    responder = Responder(detector, Limits(images=1))
+    for rows in ([], [{"image": GOOD}] * 2):
+        with pytest.raises(RequestError):
+            responder.answer(rows, Options())

@@ -1,0 +1,48 @@
+"""What the sample CLIP was pretrained for."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+from fuzzyclip.sample.clip import (
+    load_sample_config,
+    load_sample_state_dict,
+)
+from fuzzyclip.sample.draw import EVALUATION_RECIPES
+from fuzzyclip.sample.pictures import draw_held_out
+from fuzzyclip.sample.towers import (
+    GRID,
+    encode_images,
+)
+
+WHOLE = torch.arange(GRID * GRID)
+
+
+@pytest.fixture(scope="module")
+def sample_clip() -> open_clip.CLIP:
+    config = load_sample_config()
+    clip = open_clip.CLIP(
+        embed_dim=config["embed_dim"],
+        vision_cfg=config["vision_cfg"],
+        text_cfg=config["text_cfg"],
+    )
+    clip.load_state_dict(load_sample_state_dict(), strict=True)
+    return clip.eval()
+
+
+def test_zero_shot_on_held_out_categories(sample_clip: open_clip.CLIP) -> None:
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    held_out = draw_held_out(per_class=12, seed=5)
+    sentences = ["a photo of a flawless object.", "a photo of a damaged object."]
+    with torch.no_grad():
+        normal, damaged = sample_clip.encode_text(tokenizer(sentences), normalize=True)
+        areas = {}
+        for recipe in EVALUATION_RECIPES:
+            pictures, masks = held_out[recipe]
+            batch = torch.from_numpy(pictures)
+            image, _ = encode_images(sample_clip.visual, batch, WHOLE.expand(len(batch), -1))
+            scores = (image @ (damaged - normal)).numpy()
+            labels = masks.any(axis=(1, 2))
+            areas[recipe] = (scores[labels][:, None] > scores[~labels]).mean()
+    assert np.mean(list(areas.values())) > 0.85

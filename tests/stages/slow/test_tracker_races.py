@@ -1,0 +1,35 @@
+"""The tracking store when several processes start at once."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from imports import ROOT
+from mlflow.tracking import MlflowClient
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+START = """
+from stages.tracker import open_experiment
+client, experiment = open_experiment("together")
+run = client.create_run(experiment)
+client.log_metric(run.info.run_id, "pixel_aupro/mvtec", 1.0)
+client.set_terminated(run.info.run_id)
+"""
+
+
+def test_four_processes_may_start_on_a_fresh_store(tmp_path):
+    environment = os.environ | {"DVC_ROOT": str(tmp_path), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    started = [
+        subprocess.Popen([sys.executable, "-c", START], cwd=ROOT, env=environment) for _ in range(4)
+    ]
+    assert [process.wait() for process in started] == [0, 0, 0, 0]
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("together")
+    assert len(client.search_runs([experiment.experiment_id])) == 4

@@ -1,0 +1,147 @@
+"""Stages of a finished pipeline run again, in this process, with other settings and data."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from in_process import copy_pipeline, run_stages
+from pipelines import OWN, list_runs, make_own_images
+from safetensors import safe_open
+
+from fuzzyclip.files import compute_sha256
+from fuzzyclip.methods.registry import METHODS
+from fuzzyclip.rows import TRAINED
+
+
+@pytest.fixture
+def folder(pipeline, tmp_path):
+    """A copy of the finished pipeline, to be changed."""
+    return copy_pipeline(pipeline[0], tmp_path / "copy")
+
+
+def read_categories(folder, dataset="sdd"):
+    return pd.read_csv(folder / f"metrics/categories/{dataset}.csv", dtype={"prompt": str})
+
+
+def test_streaming_metrics_bound_the_exact_ones(folder):
+    exact = read_categories(folder)
+
+    def stream(params):
+        params["evaluation"]["pixel_metrics"] = "streaming"
+
+    run_stages(folder, "evaluate@sdd", "report", change=stream)
+    bounds = pd.read_csv(folder / "results/sdd/bounds.csv")
+    assert len(bounds) == 5 * len(exact)
+    for line in bounds.itertuples():
+        value = exact.loc[exact["row"] == line.row, line.metric].item()
+        assert line.low - 1e-4 <= value <= line.high + 1e-4
+        assert line.high - line.low < 1
+    assert read_categories(folder)["image_auroc"].tolist() == exact["image_auroc"].tolist()
+    assert "Pixel metrics are estimates" in (folder / "metrics/tables/summary.md").read_text()
+    assert not list((folder / "scratch").glob("maps-*"))
+
+
+def test_a_row_with_good_images_stands_in_every_table_and_moves_no_other(folder):
+    before = read_categories(folder)
+
+    def remember(params):
+        params["evaluation"]["shots"] = [1]
+
+    run_stages(folder, "evaluate@sdd", "report", "page", change=remember)
+    after = read_categories(folder)
+    assert set(after["row"]) - set(before["row"]) == {"fuzzyclip_1shot"}
+    others = after[after["row"] != "fuzzyclip_1shot"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(others, before)
+    summary = (folder / "metrics/tables/summary.md").read_text()
+    assert "FuzzyCLIP + 1 good image" in summary
+    assert "not zero-shot" in summary
+    assert "FuzzyCLIP + 1 good image" in (folder / "page/index.html").read_text()
+
+
+def test_a_forced_partition_trains_as_many_sets_of_layers(folder):
+    prompts = compute_sha256(folder / "models/visa/rpl.safetensors")
+
+    def force(params):
+        params["csp"]["partition"] = 2
+        params["efa"]["train"] |= {"prompt": "precise", "keep": "all"}
+
+    run_stages(folder, "csp@visa", "efa@visa", "package@visa", "evaluate@sdd", change=force)
+    partition = json.loads((folder / "models/visa/partition.json").read_text())
+    assert len(partition["clusters"]) == 2
+    with safe_open(folder / "models/visa/efa.safetensors", framework="np") as file:
+        names = {name.split(".")[0] for name in file.keys()}  # noqa: SIM118
+    assert {"cluster0", "cluster1", "epoch1"} <= names
+    assert compute_sha256(folder / "models/visa/rpl.safetensors") == prompts
+    scores = pd.read_csv(folder / "results/sdd/scores.csv")
+    weights = scores[["weight_0", "weight_1"]].to_numpy()
+    assert np.allclose(weights.sum(axis=1), 1, atol=1e-6)
+    rows = read_categories(folder).set_index("row")["pixel_ap"]
+    assert rows["fuzzyclip"] != rows["fuzzyclip_epoch_1"]
+    assert "fuzzyclip_epoch_2" not in rows  # the last of two is fuzzyclip itself
+
+
+def test_a_cluster_that_is_not_there_is_refused(folder):
+    def choose(params):
+        params["efa"]["test"]["weights"] = 9
+
+    with pytest.raises(ValueError, match=r"efa\.test\.weights: 9 names a cluster"):
+        run_stages(folder, "evaluate@sdd", change=choose)
+
+
+def test_features_that_are_still_right_are_taken_over(folder, caplog):
+    def read():
+        return {path: path.read_bytes() for path in (folder / "features/sdd").rglob("*.*")}
+
+    before = read()
+    for path in before:  # DVC removes outputs before it runs a stage
+        path.unlink()
+    with caplog.at_level("INFO"):
+        run_stages(folder, "features@sdd")
+    assert "0 images to encode" in caplog.text
+    assert read() == before
+
+
+def test_own_images_with_and_without_masks(folder):
+    make_own_images(folder / "mine")
+
+    def add(params):
+        params["datasets"]["parts"] = OWN | {"names": {"bracket black": "black metal bracket"}}
+        params["pairs"]["parts"] = "visa"
+        params["auxiliary"]["parts"] = ["parts"]
+
+    keys = ("download", "index", "features", "evaluate", "auxiliary")
+    run_stages(folder, *(f"{name}@parts" for name in keys), change=add)
+    lines = read_categories(folder, "parts").query("row == @TRAINED").set_index("category")
+    assert "black metal bracket" in lines.loc["bracket black", "prompt"]
+    assert lines.loc["bracket black"].filter(like="pixel").isna().all()  # absent, never zero
+    assert lines.filter(like="image").notna().all(axis=None)
+    assert lines.loc["hinge", "pixel_auroc"] > 0
+    assert TRAINED == "fuzzyclip"
+    with pytest.raises(ValueError, match="parts/bracket black has anomalous images without masks"):
+        run_stages(folder, "csp@parts", "efa@parts")
+
+
+def test_every_method_is_tested_tabled_and_recorded(folder):
+    def shorten(params):
+        for block in params["methods"].values():
+            block |= {"epochs": 1} if "epochs" in block else {}
+
+    tests = [f"method_test@{name},visa" for name in METHODS]
+    run_stages(folder, "method_code", *tests, "method_tables", "baselines", change=shorten)
+    for name in METHODS:
+        (line,) = pd.read_csv(folder / f"metrics/methods/{name}/visa/sdd.csv").to_dict("records")
+        assert (line["row"], line["good"], line["bad"]) == (name, 4, 4)
+        assert 0 <= line["image_auroc"] <= 100
+        assert 0 < line["pixel_ap"] <= 100
+    kinds = {path.name.rsplit("-", 1)[0] for path in (folder / "baselines/features").iterdir()}
+    assert kinds == {"windows", "vv", "sdp"}  # patch tokens are those of the features stage
+    means = pd.read_csv(folder / "metrics/method_tables/means.csv").set_index("row")
+    assert set(means.index) == {*METHODS, TRAINED}
+    own = json.loads((folder / "metrics/datasets/sdd.json").read_text())
+    assert means.loc[TRAINED, "pixel_ap"] == pytest.approx(own["pixel_ap"])
+    recorded = [one for one in list_runs(folder) if "method" in one.data.tags]
+    assert {one.data.tags["method"] for one in recorded} == set(METHODS)
+    for one in recorded:
+        expected = means.loc[one.data.tags["method"], "pixel_ap"]
+        assert one.data.metrics["pixel_ap/sdd"] == pytest.approx(expected)

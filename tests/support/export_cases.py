@@ -1,0 +1,79 @@
+"""A tiny detector with two clusters, images for it, and what an exported file of it must give."""
+
+import subprocess
+import sys
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fuzzyclip.clip.encoding import preprocess
+from fuzzyclip.deploy.facts import Origin
+from fuzzyclip.deploy.parity import (
+    Difference,
+)
+from fuzzyclip.efa import Heads
+from fuzzyclip.inference import Detector
+from fuzzyclip.scoring import Scorer, build_trained
+
+ORIGIN = Origin("bottle", ["one bottle", "two"], {"image_score": 0.25}, "ab" * 32)
+
+
+LOOSE = Difference(1.0, 1.0, 1.0)
+
+
+def draw_images(count=5):
+    """Noise of several sizes, gray among it."""
+    rng, shapes = (
+        np.random.default_rng(0),
+        [(40, 50, 3), (33, 20), (32, 32, 3), (70, 31, 3), (8, 9)],
+    )
+    drawn = [rng.integers(0, 256, shapes[i % 5], dtype=np.uint8) for i in range(count)]
+    return [Image.fromarray(one) for one in drawn]
+
+
+def draw_unit(*shape, near=None):
+    """Unit vectors along the last axis; near another, so that a softmax of both is no 0 or 1."""
+    drawn = torch.randn(*shape, generator=torch.Generator().manual_seed(len(shape)))
+    drawn = drawn if near is None else near + 0.02 * drawn
+    return torch.nn.functional.normalize(drawn, dim=-1)
+
+
+def build(backbone, sigma=0.0, memory=None):
+    """A detector with two clusters of layers and texts, all drawn."""
+    torch.manual_seed(1)
+    depth = backbone.embed_dim
+    heads = [Heads(len(backbone.blocks), backbone.vision_width, depth) for _ in range(2)]
+    texts = draw_unit(2, 2, depth).mT
+    learned = draw_unit(2, depth, near=draw_unit(depth))
+    anchors = draw_unit(2, depth, near=draw_unit(depth))
+    trained = build_trained(backbone, "drawn", heads, texts, anchors, 100.0, learned)
+    scorer = Scorer("drawn", trained.compute_map, trained.compute_score, memory=memory)
+    return Detector(backbone, scorer, sigma)
+
+
+def detect(detector, images):
+    """Maps in [0, 1] and scores by the detector alone, one image after the other."""
+    ready = [preprocess(one.convert("RGB"), detector.backbone)[None] for one in images]
+    found = [detector(one) for one in ready]
+    maps = np.concatenate([maps for maps, _ in found]) / len(detector.backbone.blocks)
+    return maps, np.concatenate([scores for _, scores in found])
+
+
+def assert_same(run, detector, images, atol=1e-5):
+    maps, scores = detect(detector, images)
+    for first, last in ((0, 1), (1, 3), (0, 5)):
+        found = run(run.load(images[first:last]))
+        assert found[0].dtype == found[1].dtype == np.float32
+        assert np.allclose(found[0], maps[first:last], atol=atol)
+        assert np.allclose(found[1], scores[first:last], atol=atol)
+    assert maps.std() > 1e-2  # there is something to compare
+    assert scores.std() > 1e-2
+    assert maps.min() >= 0
+    assert maps.max() <= 1
+
+
+def run_python(*lines):
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
