@@ -20,18 +20,14 @@ def is_slow(path):
 def pytest_collection_modifyitems(items):
     """Long files first, so that no worker is left with one at the end.
 
-    Of those that wait for the pipeline one makes it; the others follow when it is likely to be
-    there.
+    The first that waits for the pipeline makes it, the others come when it is likely to be there.
     """
-    waits = {item.path: "pipeline" in item.fixturenames for item in items}
-    for item in items:
-        waits[item.path] |= "pipeline" in item.fixturenames
-    waiting = [path for path in waits if waits[path]]
+    waiting = list(dict.fromkeys(one.path for one in items if "pipeline" in one.fixturenames))
 
     def rank(item):
-        if item.path in waiting:
-            return 0 if item.path == waiting[0] else 2
-        return 1 if is_slow(item.path) else 3
+        if item.path in waiting[:1]:
+            return 0
+        return (1 if is_slow(item.path) else 3) + (item.path in waiting)
 
     items.sort(key=rank)
 
