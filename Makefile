@@ -1,7 +1,8 @@
-# make repro   install into .venv, run FuzzyCLIP's pipeline, print the table and where to look
-# make methods run every other method of the paper's tables too, and record them
-# make test    install into .venv, lint, types, tests; make test WORKERS=8 on a larger machine
-# make bench   a line a measurement: name, ratio, goal; half an hour on two cores
+# make repro     install into .venv, run FuzzyCLIP's pipeline, print the table and where to look
+# make methods   run every other method of the paper's tables too, and record them
+# make test      install into .venv, lint, types, quick tests; WORKERS=8 on a larger machine
+# make test-all  all tests: also Ray, servers, browsers, ViT-L, whole experiments, other examples
+# make bench     a line a measurement: name, ratio, goal; half an hour on two cores
 PYTHON ?= python3
 VENV := .venv
 WORKERS ?= 2
@@ -11,7 +12,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro methods test bench lint types setup clean
+.PHONY: repro methods test test-all bench lint types setup clean
 
 # The committed dvc.lock counts `track` as done, but a fresh clone has no MLflow store yet. What is
 # recorded already is not recorded again.
@@ -32,10 +33,15 @@ methods: $(READY)
 	python -m stages.baselines
 	@cat metrics/method_tables/averages.md
 
-# Each file's fixtures are made once. One thread for a worker and what it starts: more would wait
-# for one another.
+# Whole files go to a worker, which makes their fixtures once. One thread for a worker and what it
+# starts: more would wait for one another. Files in folders named slow belong to `make test-all`.
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 test: lint types
-	OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(PYTEST) --ignore-glob '*/slow'
+
+test-all: lint types
+	$(PYTEST) --hypothesis-profile thorough
 
 bench: $(READY)
 	python benchmarks/pixel_metrics.py

@@ -10,25 +10,23 @@ from typing import Any
 from fuzzyclip.datasets.index_file import read_info
 from fuzzyclip.files import compute_sha256, write_json
 from stages import paths
-from stages.names import list_prompt_names
 from stages.params import load_params
 from stages.run import run_stage
-from stages.schema import Dataset
 
-PARAMS = ("auxiliary.${key}", "datasets")
+PARAMS = ("auxiliary.${key}",)
 
 
 def main(key: str) -> None:
     """Make data/auxiliary/<key>.json."""
     params = load_params(PARAMS, key=key)
-    members = [describe(name, params.datasets[name]) for name in params.auxiliary[key]]
+    members = [describe(name) for name in params.auxiliary[key]]
     prompts = [category["prompt"] for member in members for category in member["categories"]]
     # Categories that share a prompt name (VisA's four circuit boards in words) are one to CSP.
     names = list(dict.fromkeys(prompts))
     write_json(paths.auxiliary(key), {"auxiliary": key, "names": names, "members": members})
 
 
-def describe(dataset: str, settings: Dataset) -> dict[str, Any]:
+def describe(dataset: str) -> dict[str, Any]:
     """One member: origin, categories in dataset order with prompt names, digests of its inputs."""
     info = read_info(paths.index_info(dataset))
     shards = sorted(paths.features(dataset).glob("*/*.safetensors"))
@@ -36,10 +34,9 @@ def describe(dataset: str, settings: Dataset) -> dict[str, Any]:
         "dataset": dataset,
         "source": info["source"],
         "licence": info["licence"],
-        "mask_above": settings.mask_above,
+        "mask_above": info["mask_above"],
         "categories": [
-            {"category": name, "prompt": prompt}
-            for name, prompt in list_prompt_names(info, settings).items()
+            {"category": name, "prompt": prompt} for name, prompt in info["prompts"].items()
         ],
         "index_sha256": compute_sha256(paths.index(dataset)),
         "features_sha256": {

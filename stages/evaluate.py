@@ -20,7 +20,6 @@ from stages.category import Category, CategoryResult, evaluate_category
 from stages.clip import CLIP_PARAMS, load_clip
 from stages.gallery import Gallery
 from stages.members import open_dataset
-from stages.names import list_prompt_names
 from stages.overlays import Overlays
 from stages.params import load_params
 from stages.run import run_stage
@@ -33,8 +32,6 @@ PARAMS = (
     "text",
     "efa.test",
     "evaluation",
-    "datasets.${key}.mask_above",
-    "datasets.${key}.names",
     "pairs.${key}",
 )
 
@@ -47,8 +44,8 @@ def main(key: str) -> None:
     model = read_model(params.pairs[key], key)
     backbone = load_clip(params)
     check_backbone(model, backbone)
-    info, dataset = read_info(paths.index_info(key)), params.datasets[key]
-    prompts = list_prompt_names(info, dataset)
+    info = read_info(paths.index_info(key))
+    prompts = info["prompts"]
     texts = SharedTexts(backbone, params, model, list(dict.fromkeys(prompts.values())))
     sigma = params.efa.test.sigma
     overlays = Overlays(params.evaluation.overlays)
@@ -56,7 +53,7 @@ def main(key: str) -> None:
     shots = Shots(key, params.evaluation.shots, params.seed, backbone)
     results = []
     for name, prompt in prompts.items():
-        rows, features = open_dataset(key, name, backbone, dataset.mask_above)
+        rows, features = open_dataset(key, name, backbone, info["mask_above"])
         category = Category(key, name, rows, features, backbone, params.machine.workers)
         scorers = texts.build_scorers(prompt, shots.remember(name))
         exact = params.evaluation.pixel_metrics == "exact"
@@ -68,7 +65,7 @@ def main(key: str) -> None:
         log.info("%s/%s: %s", key, name, result.table[-1])
     write_results(key, results, overlays)
     gallery.write(paths.gallery(key))
-    tested = {"prompts": prompts, "pixel_metrics": params.evaluation.pixel_metrics}
+    tested = {"pixel_metrics": params.evaluation.pixel_metrics}
     write_json(paths.tested(key), info | tested)
 
 

@@ -8,6 +8,7 @@ from fuzzyclip.datasets.index import build_index
 from fuzzyclip.datasets.index_file import write_index
 from fuzzyclip.datasets.meta import write_meta
 from stages import paths
+from stages.names import list_prompt_names
 from stages.params import load_params
 from stages.run import run_stage
 
@@ -17,6 +18,7 @@ PARAMS = (
     "datasets.${key}.protocol",
     "datasets.${key}.counts",
     "datasets.${key}.mask_above",
+    "datasets.${key}.names",
 )
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,10 @@ def main(key: str) -> None:
     )
     for name, counts in index.info["counts"].items():
         log.info("%s/%s: %s", key, name, counts)
+    # What a category is called in prompts and what counts as defect are facts of the dataset from
+    # here on: who reads the index needs no parameter for them.
+    index.info["prompts"] = list_prompt_names(index.info, dataset)
+    index.info["mask_above"] = dataset.mask_above
     index.info["source"] = record["source"]
     index.info["complete"] = published and record["categories"] is None
     index.info["verified"] = all(entry["verified"] for entry in record["archives"])

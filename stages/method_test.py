@@ -23,14 +23,12 @@ from fuzzyclip.metrics.exact import METRICS
 from stages import paths
 from stages.category import Category, CategoryResult, evaluate_category
 from stages.method_setup import SetUp, describe, learn, set_up
-from stages.names import list_prompt_names
 from stages.params import load_params
 from stages.run import run_matrix_stage
 from stages.schema import Params
 
 PARAMS = (
     "pairs",
-    "datasets",
     "seed",
     "text",
     "features",
@@ -89,7 +87,6 @@ def identify(method: str, dataset: str, params: Params) -> str:
         "source": params.data.source,
         "pixel_metrics": params.evaluation.pixel_metrics,
         "method": params.methods[method].model_dump(mode="json"),
-        "dataset": params.datasets[dataset].model_dump(mode="json"),
     }
     said = json.dumps([[compute_sha256(path) for path in files], choices], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()
@@ -112,11 +109,11 @@ def evaluate(
     dataset: str, ready: SetUp, params: Params, tensors: dict[str, Any]
 ) -> list[CategoryResult]:
     """The method on every category of a dataset."""
-    method, settings = ready.method, params.datasets[dataset]
+    method, info = ready.method, read_info(paths.index_info(dataset))
     results = []
-    for name, prompt in list_prompt_names(read_info(paths.index_info(dataset)), settings).items():
+    for name, prompt in info["prompts"].items():
         scorer = method.build(ready.encode, prompt, tensors)
-        rows, features = ready.open_one(dataset, name, settings.mask_above)
+        rows, features = ready.open_one(dataset, name, info["mask_above"])
         category = Category(
             dataset, name, rows, features, ready.backbone, params.machine.workers, method.kind
         )

@@ -31,10 +31,10 @@ OWN = {
 }
 
 
-def make_repository(folder, change, methods=False):
+def make_repository(folder, change):
     """A git and DVC repository with the committed files and changed parameters.
 
-    Without `methods` the pipeline is FuzzyCLIP's alone, as in `dvc repro track`.
+    The pipeline is FuzzyCLIP's alone, as in `dvc repro track`.
     """
     tracked = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -46,10 +46,9 @@ def make_repository(folder, change, methods=False):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
-    if not methods:
-        text = (folder / "dvc.yaml").read_text()
-        assert FIRST_OF_METHODS in text
-        (folder / "dvc.yaml").write_text(text.split(FIRST_OF_METHODS)[0] + "\n")
+    text = (folder / "dvc.yaml").read_text()
+    assert FIRST_OF_METHODS in text
+    (folder / "dvc.yaml").write_text(text.split(FIRST_OF_METHODS)[0] + "\n")
     change_params(folder, change)
     run(folder, "git", "init", "-q")
     commit(folder, "start")

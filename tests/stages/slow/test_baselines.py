@@ -2,29 +2,32 @@
 
 import json
 import re
+import shutil
 
 import pandas as pd
 import pytest
 import yaml
 from imports import ROOT
 from mlflow.tracking import MlflowClient
-from pipelines import change_params, commit, list_runs, make_repository, ran, run, shrink
+from pipelines import change_params, clone_repository, commit, list_runs, ran, run
 
 from fuzzyclip.methods.registry import METHODS
 
 
-def shorten(params):
-    """All methods, each with next to no training."""
-    shrink(params)
-    for block in params["methods"].values():
-        if "epochs" in block:
-            block["epochs"] = 1
-
-
 @pytest.fixture(scope="module")
-def baselines(tmp_path_factory):
-    """A repository in which `dvc repro baselines` has run, and what DVC printed."""
-    folder = make_repository(tmp_path_factory.mktemp("baselines"), shorten, methods=True)
+def baselines(pipeline, tmp_path_factory):
+    """A clone of the finished pipeline in which `dvc repro baselines` has run, and what DVC said.
+
+    Each method has next to no training.
+    """
+    folder = clone_repository(pipeline[0], tmp_path_factory.mktemp("baselines") / "clone")
+    shutil.copyfile(ROOT / "dvc.yaml", folder / "dvc.yaml")
+
+    def shorten(params):
+        for block in params["methods"].values():
+            block |= {"epochs": 1} if "epochs" in block else {}
+
+    change_params(folder, shorten)
     output = run(folder, "dvc", "repro", "baselines")
     commit(folder, "results")
     return folder, output

@@ -100,15 +100,10 @@ def lay_out_real(root):
         save(part, root / f"line/{number}.png")
 
 
-@pytest.fixture(
-    params=[
-        lay_out_drawn,
-        pytest.param(lay_out_real, marks=pytest.mark.skipif(not REAL, reason="no real images")),
-    ]
-)
-def clone(request, pipeline, tmp_path):
-    """A clone of a finished pipeline, with parts in `data`."""
-    request.param(tmp_path / "data")
+@pytest.fixture
+def clone(pipeline, tmp_path):
+    """A clone of a finished pipeline, with parts in `data`: real ones where there are any."""
+    (lay_out_real if REAL else lay_out_drawn)(tmp_path / "data")
     (tmp_path / "data/line/9.png").write_bytes(b"not an image")
     return clone_repository(pipeline[0], tmp_path / "clone")
 

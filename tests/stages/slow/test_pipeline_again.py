@@ -7,9 +7,12 @@ import sys
 
 import pandas as pd
 import pytest
+from in_process import run_stages
 from pipelines import clone_repository, list_runs, make_repository, ran, run, shrink
 
 REAL = os.environ.get("FUZZYCLIP_REAL_DATA")
+DATA = ("download", "index", "features")
+TRAINING = ("auxiliary", "csp", "efa", "rpl", "package")
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +101,8 @@ def test_real_archives_from_file_to_table(tmp_path):
         params["datasets"]["sdd"]["counts"] = "any"
 
     folder = make_repository(tmp_path, use_real)
-    run(folder, "dvc", "repro")
+    run_stages(folder, *(f"{name}@{key}" for key in ("visa", "sdd") for name in DATA))
+    run_stages(folder, *(f"{name}@visa" for name in TRAINING), "evaluate@sdd", "report", "page")
     table = (folder / "metrics/tables/table_3.md").read_text()
     assert "KolektorSDD" in table
     scores = (folder / "results/sdd/scores.csv").read_text().splitlines()
