@@ -4,6 +4,8 @@
 """
 
 import json
+import os
+import random
 import sys
 
 import properties  # noqa: F401  (registers how many examples are tried)
@@ -30,6 +32,23 @@ def pytest_collection_modifyitems(items):
         return (1 if is_slow(item.path) else 3) + (item.path in waiting)
 
     items.sort(key=rank)
+
+
+@pytest.fixture(autouse=True)
+def same_every_time():
+    """Nothing depends on the tests before in the same process: neither what is drawn nor the
+    environment, in which MLflow keeps the store that was used last.
+    """
+    random.seed(0)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(autouse=True)

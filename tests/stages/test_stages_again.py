@@ -1,6 +1,8 @@
 """Stages of a finished pipeline run again, in this process, with other settings and data."""
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -122,26 +124,82 @@ def test_own_images_with_and_without_masks(folder):
         run_stages(folder, "csp@parts", "efa@parts")
 
 
-def test_every_method_is_tested_tabled_and_recorded(folder):
+@pytest.fixture(scope="module")
+def tested(pipeline, tmp_path_factory):
+    """A copy in which every method has run, each with next to no training."""
+    folder = copy_pipeline(pipeline[0], tmp_path_factory.mktemp("methods") / "copy")
+
     def shorten(params):
         for block in params["methods"].values():
             block |= {"epochs": 1} if "epochs" in block else {}
 
     tests = [f"method_test@{name},visa" for name in METHODS]
     run_stages(folder, "method_code", *tests, "method_tables", "baselines", change=shorten)
+    return folder
+
+
+def read_method(folder, name):
+    return pd.read_csv(folder / f"metrics/methods/{name}/visa/sdd.csv")
+
+
+def test_every_method_is_tested_tabled_and_recorded(tested):
     for name in METHODS:
-        (line,) = pd.read_csv(folder / f"metrics/methods/{name}/visa/sdd.csv").to_dict("records")
+        (line,) = read_method(tested, name).to_dict("records")
         assert (line["row"], line["good"], line["bad"]) == (name, 4, 4)
         assert 0 <= line["image_auroc"] <= 100
         assert 0 < line["pixel_ap"] <= 100
-    kinds = {path.name.rsplit("-", 1)[0] for path in (folder / "baselines/features").iterdir()}
+    kinds = {path.name.rsplit("-", 1)[0] for path in (tested / "baselines/features").iterdir()}
     assert kinds == {"windows", "vv", "sdp"}  # patch tokens are those of the features stage
-    means = pd.read_csv(folder / "metrics/method_tables/means.csv").set_index("row")
+    means = pd.read_csv(tested / "metrics/method_tables/means.csv").set_index("row")
     assert set(means.index) == {*METHODS, TRAINED}
-    own = json.loads((folder / "metrics/datasets/sdd.json").read_text())
+    own = json.loads((tested / "metrics/datasets/sdd.json").read_text())
     assert means.loc[TRAINED, "pixel_ap"] == pytest.approx(own["pixel_ap"])
-    recorded = [one for one in list_runs(folder) if "method" in one.data.tags]
+    text = (tested / "metrics/method_tables/table-3.md").read_text()
+    for title in ("WinCLIP", "APRIL-GAN", "SDP+", "CoCoOp", "AnomalyCLIP", "SAA+", "FuzzyCLIP"):
+        assert f"| {title} |" in text
+    recorded = [one for one in list_runs(tested) if "method" in one.data.tags]
     assert {one.data.tags["method"] for one in recorded} == set(METHODS)
     for one in recorded:
         expected = means.loc[one.data.tags["method"], "pixel_ap"]
         assert one.data.metrics["pixel_ap/sdd"] == pytest.approx(expected)
+
+
+def test_what_methods_share_can_be_deleted_and_comes_back_the_same(tested, tmp_path):
+    folder = copy_pipeline(tested, tmp_path / "copy")
+    names = ("anomaly_clip", "cocoop")
+    before = {name: read_method(folder, name).to_csv() for name in names}
+    shutil.rmtree(folder / "baselines")
+    for name in names:
+        run_stages(folder, f"method_test@{name},visa")
+        assert read_method(folder, name).to_csv() == before[name]
+
+
+def test_saa_without_models_is_left_out_and_the_tables_say_so(tested, tmp_path, caplog):
+    folder = copy_pipeline(tested, tmp_path / "copy")
+
+    def take_models(params):
+        params["methods"]["saa"]["tiny_seed"] = None
+
+    with caplog.at_level("INFO"):
+        run_stages(folder, "method_test@saa,visa", "method_tables", change=take_models)
+    assert "SAA+ is left out" in caplog.text
+    assert read_method(folder, "saa").empty
+    text = (folder / "metrics/method_tables/table-3.md").read_text()
+    assert re.search(r"^- SAA\+: .*detector_folder", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "said"),
+    [
+        ("april_gan", {"epochs": 0}, r"methods\.april_gan: .*epochs"),
+        ("anomaly_clip", {"taps": [1]}, r"methods\.anomaly_clip: .*taps"),
+        ("clip", {"sgima": 1}, r"methods\.clip: clip has no setting sgima"),
+        ("patchcore", {"sigma": 1}, r"no fuzzyclip/methods/patchcore\.py"),
+    ],
+)
+def test_settings_that_are_refused_are_named(folder, method, setting, said):
+    def change(params):
+        params["methods"].setdefault(method, {}).update(setting)
+
+    with pytest.raises(ValueError, match=said):
+        run_stages(folder, "method_code", f"method_test@{method},visa", change=change)

@@ -12,7 +12,6 @@ import yaml
 from loopback import Loopback
 from PIL import Image
 from pipelines import (
-    DONE,
     OWN,
     change_params,
     clone_repository,
@@ -193,7 +192,6 @@ def served(pipeline, tmp_path_factory):
         change_params(folder, change)
         run(folder, "dvc", "repro")
         commit(folder, "official")
-        run(folder, "git", "branch", "-f", DONE)
         yield folder, server, place
         server.stop()
 

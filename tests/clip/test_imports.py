@@ -1,0 +1,67 @@
+"""What a stage imports: nothing that it does not use, and torch's compiler only when it is used."""
+
+import subprocess
+import sys
+
+from imports import ROOT
+
+COMPILER = """
+import sys
+from fuzzyclip.clip.backbone import load_backbone
+assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
+import torch
+from torchvision.ops import roi_align
+pooled = roi_align(torch.ones(1, 3, 8, 8), torch.tensor([[0.0, 0, 0, 4, 4]]), 2)
+assert pooled.tolist() == torch.ones(1, 3, 2, 2).tolist()
+assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
+region_pooling = sys.modules["torchvision.ops.roi_align"]
+assert region_pooling.is_compile_supported("cpu") in (True, False)  # loads the real one
+import torch._dynamo.utils
+assert torch._dynamo.utils.__spec__.origin.endswith("utils.py")
+double = torch.compile(lambda tensor: 2 * tensor, backend="eager")
+assert double(torch.ones(2)).tolist() == [2, 2]
+from timm.models.naflexvit import NaFlexRopeIterator  # a generator that is not to be compiled
+assert callable(NaFlexRopeIterator.__iter__)
+"""
+EARLIER = """
+import sys
+import torch._dynamo
+before = sys.modules["torch._dynamo"]
+import fuzzyclip.clip
+assert sys.modules["torch._dynamo"] is before is torch._dynamo
+"""
+STAGES = """
+import sys
+for name in {stages}:
+    __import__(f"stages.{{name}}")
+assert not [name for name in {without} if name in sys.modules], "a stage takes longer to start"
+"""
+
+
+def run(code):
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_compiler_is_loaded_when_it_is_used():
+    run(COMPILER)
+
+
+def test_a_compiler_that_is_loaded_already_stays():
+    run(EARLIER)
+
+
+def test_stages_that_only_move_or_draw_import_no_pytorch():
+    stages = (
+        "download", "index", "auxiliary", "report", "page", "track",
+        "method_code", "method_tables", "baselines",
+    )  # fmt: skip
+    run(STAGES.format(stages=stages, without=("torch", "sklearn")))
+
+
+def test_stages_that_compute_import_neither_compiler_nor_pictures_nor_tracker():
+    stages = ("features", "efa", "rpl", "package", "evaluate", "method_test")
+    without = ("torch._dynamo", "sklearn", "matplotlib", "mlflow")
+    run(STAGES.format(stages=stages, without=without))
