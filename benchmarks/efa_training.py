@@ -19,7 +19,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/support")]
 
 from references import compute_dice, compute_focal, compute_maps  # noqa: E402
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Arguments, paths, logging, safe writing, threads, copies: edits change no result, so no stage
-#: depends on them.
+#: needs to depend on them.
 PLUMBING = frozenset(
     {
         "fuzzyclip/files.py",
         "fuzzyclip/memory.py",
         "fuzzyclip/prefetch.py",
         "fuzzyclip/ray_engine.py",
+        "fuzzyclip/clip/imports.py",
         "fuzzyclip/clip/transfers.py",
         "stages/__init__.py",
         "stages/earlier.py",

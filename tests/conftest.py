@@ -36,8 +36,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def same_every_time():
-    """Nothing depends on the tests before in the same process: neither what is drawn nor the
-    environment, in which MLflow keeps the store that was used last.
+    """What a test draws and sees of the environment does not depend on the tests before it.
+
+    MLflow, for one, keeps the store that was used last in the environment.
     """
     random.seed(0)
     if numpy := sys.modules.get("numpy"):
@@ -46,9 +47,11 @@ def same_every_time():
         torch.manual_seed(0)
     before = dict(os.environ)
     yield
-    if os.environ != before:
-        os.environ.clear()
-        os.environ.update(before)
+    for name in set(os.environ) - set(before) - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+    for name, value in before.items():
+        if name != "PYTEST_CURRENT_TEST" and os.environ.get(name) != value:
+            os.environ[name] = value
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +111,7 @@ def pipeline(tmp_path_factory, worker_id):
     Workers share it: tests/stages/test_pipeline.py works in it, all others take a copy of their own
     (`copy_pipeline`, or `clone_repository` where they run DVC).
     """
+    from in_process import keep_pipeline
     from pipelines import DONE, commit, make_repository, run, shrink
 
     shared = tmp_path_factory.getbasetemp()
@@ -121,5 +125,6 @@ def pipeline(tmp_path_factory, worker_id):
             output = run(folder, "dvc", "repro")
             commit(folder, "results")
             run(folder, "git", "branch", DONE)
+            keep_pipeline(folder)
             said.write_text(output)
     return folder, said.read_text()

@@ -46,8 +46,12 @@ def _is_compile_supported(device_type: str) -> bool:
     return bool(_load(UTILS).is_compile_supported(device_type))
 
 
-def _disable(function: Callable[..., Any], *given: Any, **named: Any) -> Callable[..., Any]:
+def _disable(
+    function: Callable[..., Any] | None = None, *given: Any, **named: Any
+) -> Callable[..., Any]:
     """`torch._dynamo.disable`, applied when the function is first called."""
+    if function is None:  # as a decorator with settings
+        return lambda decorated: _disable(decorated, *given, **named)
     disabled: list[Callable[..., Any]] = []
 
     @wraps(function)

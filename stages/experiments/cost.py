@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import timm
 import torch
 
 from fuzzyclip.clip.model_configs import read_model_config
@@ -101,6 +100,8 @@ def measure_image(params: Mapping[str, Any]) -> int:
     if params["features"]["tokens"] == "none":
         return embed
     if name := vision.get("timm_model_name"):
+        import timm  # seconds to import, for models that few use
+
         with torch.device("meta"):  # built without memory for its weights
             trunk = timm.create_model(name)
         patch, width = trunk.patch_embed.patch_size[0], trunk.embed_dim

@@ -11,11 +11,6 @@ from PIL import Image
 from fuzzyclip import FuzzyCLIP
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, tiny_config):
     return make_calibrated(tmp_path_factory.mktemp("made"), tiny_config)

@@ -17,11 +17,6 @@ from fuzzyclip.model.card import Tiling
 COLUMNS = "image,category,image_score,label,decision,threshold,threshold_method"
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, tiny_config):
     return make_model(tmp_path_factory.mktemp("made"), tiny_config)[0]

@@ -15,13 +15,34 @@ pooled = roi_align(torch.ones(1, 3, 8, 8), torch.tensor([[0.0, 0, 0, 4, 4]]), 2)
 assert pooled.tolist() == torch.ones(1, 3, 2, 2).tolist()
 assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
 region_pooling = sys.modules["torchvision.ops.roi_align"]
-assert region_pooling.is_compile_supported("cpu") in (True, False)  # loads the real one
+said = region_pooling.is_compile_supported("cpu")  # loads the real one
 import torch._dynamo.utils
 assert torch._dynamo.utils.__spec__.origin.endswith("utils.py")
+assert said == torch._dynamo.utils.is_compile_supported("cpu")
 double = torch.compile(lambda tensor: 2 * tensor, backend="eager")
 assert double(torch.ones(2)).tolist() == [2, 2]
-from timm.models.naflexvit import NaFlexRopeIterator  # a generator that is not to be compiled
-assert callable(NaFlexRopeIterator.__iter__)
+"""
+DISABLED = """
+import sys
+from fuzzyclip.clip.imports import _disable
+import fuzzyclip.clip
+@_disable
+def plain(number):
+    return number + 1
+@_disable(recursive=False)
+def with_settings(number):
+    return number + 2
+assert "torch._dynamo" not in sys.modules
+assert (plain(1), with_settings(1)) == (2, 3)
+import torch
+seen = []
+def watch(graph, inputs):
+    seen.append(str(graph.code))
+    return graph.forward
+compiled = torch.compile(lambda tensor: plain(2 * tensor), backend=watch)
+assert compiled(torch.ones(2)).tolist() == [3, 3]
+assert len(seen) == 1  # what is disabled is not in a graph
+assert "+" not in seen[0], seen
 """
 EARLIER = """
 import sys
@@ -47,6 +68,10 @@ def run(code):
 
 def test_the_compiler_is_loaded_when_it_is_used():
     run(COMPILER)
+
+
+def test_what_is_not_to_be_compiled_is_not():
+    run(DISABLED)
 
 
 def test_a_compiler_that_is_loaded_already_stays():

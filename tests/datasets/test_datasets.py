@@ -100,7 +100,7 @@ NAMING = ("fuzzyclip/datasets/__init__.py", "fuzzyclip/sample/", "fuzzyclip/pape
 def test_no_other_file_names_a_dataset() -> None:
     """A new one is a module, a line in the registry and a block of parameters (and no more).
 
-    That this is enough is proven by tests/test_data_versions.py, which adds one to the pipeline.
+    That this is enough is proven by tests/stages/slow/test_data_versions.py, which adds one.
     """
     modules = [*(ROOT / "fuzzyclip").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]
     checked = 0

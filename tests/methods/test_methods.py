@@ -21,7 +21,7 @@ SHORT = {"epochs": 1, "batch_size": 2}
 NAMES = ["nut", "bolt", "nut", "bolt"]
 
 
-#: SAA+ reads models of its own from folders: tests/test_method_saa.py.
+#: SAA+ reads models of its own from folders: tests/methods/test_method_saa.py.
 WITHOUT_FOLDERS = [name for name in METHODS if name != "saa"]
 
 

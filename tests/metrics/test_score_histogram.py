@@ -74,6 +74,16 @@ def test_a_page_holds_one_octave(case: Case) -> None:
     assert histogram.pages == len(np.unique(find_keys(maps) >> 23))
 
 
+def test_a_cell_of_small_negative_scores_ends_before_zero() -> None:
+    histogram = ScoreHistogram()
+    scores = np.array([-3e-45, -1.5e-45, -0.0, 0.0], dtype=np.float32)
+    histogram.add(scores, np.empty(0, np.float32), np.empty(0), 0)
+    cells = histogram.list_cells()
+    assert find_scores(cells.lowest).tolist() == [scores[0], 0]
+    assert find_scores(cells.highest).tolist() == [scores[1], 0]
+    assert cells.negatives.tolist() == [2, 2]
+
+
 def test_all_finite_scores_need_510_pages() -> None:
     exponents = np.arange(-140, 128)
     powers = np.exp2(exponents.astype(float)).astype(np.float32)

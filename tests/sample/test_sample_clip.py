@@ -14,7 +14,6 @@ from fuzzyclip.sample.clip import (
     EMBEDDING,
     SAMPLE_CONFIG,
     SAMPLE_WEIGHTS,
-    load_sample_config,
     load_sample_state_dict,
     save_sample_weights,
 )
@@ -57,18 +56,6 @@ def pairs() -> Pairs:
         images[pair, 1, 12 * pair : 12 * pair + 12, 60:72] = 220
         coverage[pair, 3 * pair : 3 * pair + 3, 15:18] = 16
     return Pairs(images, coverage, np.arange(8), np.arange(8) % 6)
-
-
-@pytest.fixture(scope="module")
-def sample_clip() -> open_clip.CLIP:
-    config = load_sample_config()
-    clip = open_clip.CLIP(
-        embed_dim=config["embed_dim"],
-        vision_cfg=config["vision_cfg"],
-        text_cfg=config["text_cfg"],
-    )
-    clip.load_state_dict(load_sample_state_dict(), strict=True)
-    return clip.eval()
 
 
 def test_weights_are_small_and_complete(sample_clip: open_clip.CLIP) -> None:

@@ -1,4 +1,4 @@
-"""The tracking store: safe when several processes start at once, and in the main checkout."""
+"""The tracking store: in the main checkout, and what is found in it."""
 
 import pytest
 

@@ -4,16 +4,28 @@
 """
 
 import importlib
-import os
 import shutil
-from pathlib import Path
 
-from pipelines import change_params
+import pytest
+from pipelines import FROM_OUTSIDE, change_params
+
+#: Beside a finished pipeline, the same as it was when it was finished: nobody works in it.
+KEPT = "pipeline-kept"
+
+
+def keep_pipeline(source):
+    """Copy a finished pipeline, its cache included, but not the tracker's store.
+
+    The store knows its artifacts by their place.
+    """
+    ignored = shutil.ignore_patterns("mlflow.db*", "mlartifacts")
+    shutil.copytree(source, source.with_name(KEPT), symlinks=True, ignore=ignored)
 
 
 def copy_pipeline(source, folder):
-    """All files of a finished pipeline, the cache and the tracker's store among them."""
-    shutil.copytree(source, folder, symlinks=True)
+    """A copy of a finished pipeline to be changed."""
+    kept = source.with_name(KEPT)
+    shutil.copytree(kept if kept.is_dir() else source, folder, symlinks=True)
     return folder
 
 
@@ -27,12 +39,12 @@ def run_stages(folder, *stages, change=None):
     """
     if change is not None:
         change_params(folder, change)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in FROM_OUTSIDE:
+            patch.setenv(name, "")  # so that it is as before afterwards, whatever a stage sets
+            patch.delenv(name)
         for stage in stages:
             name, _, keys = stage.partition("@")
             main = importlib.import_module(f"stages.{name}").main
             main(*keys.split(",") if keys else ())
-    finally:
-        os.chdir(before)

@@ -14,6 +14,9 @@ from trees import MASK, write_images, write_picture
 #: The first of the stages of other methods; they are the last ones of dvc.yaml.
 FIRST_OF_METHODS = "\n  method_code:\n"
 
+#: What a stage would read of a run around it, or of this machine's tracker.
+FROM_OUTSIDE = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
+
 #: Branch of a finished pipeline: what others do in its work tree moves `HEAD`, not this.
 DONE = "done"
 
@@ -67,7 +70,7 @@ def run(folder, *command, fails=False):
         "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a",
         "GIT_COMMITTER_EMAIL": "a@b",
     }  # fmt: skip
-    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+    for name in FROM_OUTSIDE:
         environment.pop(name, None)
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -103,7 +106,8 @@ def clone_repository(source, folder, *, cache=True):
     """A clone of its branch `DONE`; with `cache`, its data are those of the source's cache."""
     run(source, "git", "clone", "-q", "--branch", DONE, ".", str(folder))
     if cache:
-        run(folder, "dvc", "cache", "dir", "--local", str(source / ".dvc/cache"))
+        known = run(source, "dvc", "cache", "dir").strip()  # of a clone, that of its own source
+        run(folder, "dvc", "cache", "dir", "--local", known)
         run(folder, "dvc", "checkout")
     return folder
 

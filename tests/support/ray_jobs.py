@@ -1,4 +1,4 @@
-"""What tests/test_ray.py runs in processes of its own: a Ray cluster, jobs on it, held actors."""
+"""What tests/slow/test_ray.py runs in other processes: a Ray cluster, jobs on it, held actors."""
 
 import os
 import pickle

@@ -9,11 +9,6 @@ from fuzzyclip.deploy.facts import read_facts
 from fuzzyclip.deploy.runtimes import OnnxRuntime, OpenVino
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, tiny_config):
     return make_calibrated(tmp_path_factory.mktemp("made"), tiny_config)

@@ -9,17 +9,17 @@ from fuzzyclip.deploy.parity import (
 )
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def images():
     return draw_images()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def detector(tiny):
     return build(tiny)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def exported(detector, images, tmp_path_factory):
     """The tiny detector's float32 file."""
     path = tmp_path_factory.mktemp("exported") / "bottle.onnx"
@@ -27,7 +27,7 @@ def exported(detector, images, tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def quantised(detector, images, tmp_path_factory):
     """The tiny detector's int8 file."""
     path = tmp_path_factory.mktemp("quantised") / "bottle.onnx"

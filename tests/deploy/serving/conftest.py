@@ -14,7 +14,7 @@ from fuzzyclip.model.storing import store
 from fuzzyclip.model.threshold import Threshold
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread_also_here():
     """The tiny model here and the one in the server would wait for each other's threads."""
     before = torch.get_num_threads()
@@ -24,7 +24,7 @@ def one_thread_also_here():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory, tiny_config):
     """The tiny model, with one category calibrated on whole images and one on tiles."""
     made = make_model(tmp_path_factory.mktemp("packaged"), tiny_config)[0]
@@ -34,12 +34,12 @@ def folder(tmp_path_factory, tiny_config):
     return made
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def detector(folder):
     return FuzzyCLIP.load(folder, device="cpu")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def model(folder, tmp_path_factory):
     """The logged model's directory."""
     out = tmp_path_factory.mktemp("logged") / "model"

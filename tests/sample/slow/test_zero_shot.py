@@ -2,33 +2,13 @@
 
 import numpy as np
 import open_clip
-import pytest
 import torch
 
-from fuzzyclip.sample.clip import (
-    load_sample_config,
-    load_sample_state_dict,
-)
 from fuzzyclip.sample.draw import EVALUATION_RECIPES
 from fuzzyclip.sample.pictures import draw_held_out
-from fuzzyclip.sample.towers import (
-    GRID,
-    encode_images,
-)
+from fuzzyclip.sample.towers import GRID, encode_images
 
 WHOLE = torch.arange(GRID * GRID)
-
-
-@pytest.fixture(scope="module")
-def sample_clip() -> open_clip.CLIP:
-    config = load_sample_config()
-    clip = open_clip.CLIP(
-        embed_dim=config["embed_dim"],
-        vision_cfg=config["vision_cfg"],
-        text_cfg=config["text_cfg"],
-    )
-    clip.load_state_dict(load_sample_state_dict(), strict=True)
-    return clip.eval()
 
 
 def test_zero_shot_on_held_out_categories(sample_clip: open_clip.CLIP) -> None:

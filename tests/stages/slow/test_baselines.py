@@ -11,8 +11,8 @@ from imports import ROOT
 from mlflow.tracking import MlflowClient
 from pipelines import change_params, clone_repository, commit, list_runs, ran, run
 
-#: One of every kind: of all features, with and without training, and one without models.
-SOME = ("clip", "winclip", "april_gan", "coop", "anomaly_clip", "saa")
+#: One of every kind of features, with and without training, and one with models of its own.
+SOME = ("clip", "winclip", "april_gan", "sdp", "coop", "anomaly_clip", "saa")
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +55,9 @@ def test_every_method_runs_once_and_a_second_repro_does_nothing(baselines):
 def test_methods_of_one_kind_share_their_features(baselines):
     folder, output = baselines
     kinds = {path.name.rsplit("-", 1)[0] for path in (folder / "baselines/features").iterdir()}
-    assert kinds == {"windows", "vv"}  # patch tokens are those of the features stage
+    assert kinds == {"windows", "vv", "sdp"}  # patch tokens are those of the features stage
     encoded = re.findall(r"^sdd/electrical commutators, (\w+): 8 images", output, flags=re.M)
-    assert sorted(encoded) == ["vv", "windows"]
+    assert sorted(encoded) == ["sdp", "vv", "windows"]
 
 
 def test_a_result_says_which_choices_made_it(baselines):
