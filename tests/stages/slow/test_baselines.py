@@ -105,7 +105,7 @@ def test_a_setting_reruns_its_method_alone(baselines):
     assert "images to encode" not in output  # windows are there already
     assert sum(one.data.tags["method"] == "winclip" for one in list_runs(folder)) == 2
     assert sum(one.data.tags["method"] == "clip" for one in list_runs(folder)) == 1
-    run(folder, "git", "checkout", "-q", ".")
+    run(folder, "git", "checkout", "-q", "HEAD", "--", ".")
 
 
 def test_an_edit_of_a_methods_code_reruns_that_method_alone(baselines):
@@ -115,7 +115,7 @@ def test_an_edit_of_a_methods_code_reruns_that_method_alone(baselines):
     status = run(folder, "dvc", "repro", "baselines")
     tested = {stage for stage in ran(status) if stage.startswith("method_test")}
     assert tested == {"method_test@coop-visa"}
-    run(folder, "git", "checkout", "-q", ".")
+    run(folder, "git", "checkout", "-q", "HEAD", "--", ".")
 
 
 def test_a_method_of_ones_own_is_one_file_and_one_block(baselines):
@@ -133,5 +133,5 @@ def test_a_method_of_ones_own_is_one_file_and_one_block(baselines):
     tested = {stage for stage in ran(output) if stage.startswith("method_test")}
     assert tested == {"method_test@top_patches-visa"}
     assert "| Top patches |" in (folder / "metrics/method_tables/table-3.md").read_text()
-    run(folder, "git", "checkout", "-q", ".")
+    run(folder, "git", "checkout", "-q", "HEAD", "--", ".")
     (folder / "fuzzyclip/methods/top_patches.py").unlink()

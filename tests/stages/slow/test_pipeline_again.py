@@ -50,7 +50,7 @@ def test_other_pixel_metrics_rerun_the_evaluation_alone(folder):
     output = run(folder, "dvc", "exp", "run", "-n", "streaming", *arguments)
     assert set(ran(output)) == {"evaluate@sdd", "report", "page", "track"}
     assert (folder / "results/sdd/bounds.csv").is_file()
-    run(folder, "git", "checkout", "-q", ".")
+    run(folder, "git", "checkout", "-q", "HEAD", "--", ".")
     run(folder, "dvc", "checkout")
 
 
@@ -59,7 +59,7 @@ def test_rows_with_good_images_rerun_the_evaluation_alone(folder):
     output = run(folder, "dvc", "repro", "page")
     assert set(ran(output)) == {"evaluate@sdd", "report", "page"}
     assert "FuzzyCLIP + 1 good image" in (folder / "metrics/tables/summary.md").read_text()
-    run(folder, "git", "checkout", "-q", ".")
+    run(folder, "git", "checkout", "-q", "HEAD", "--", ".")
     run(folder, "dvc", "checkout")
 
 
