@@ -7,11 +7,16 @@ import json
 import os
 import random
 import sys
+from contextlib import nullcontext
+from unittest.mock import patch
 
 import properties  # noqa: F401  (registers how many examples are tried)
 import pytest
 from filelock import FileLock
-from threadpoolctl import threadpool_limits
+from threads import use_one_thread
+
+#: Folder of `kept_pipeline`, beside that of `pipeline`.
+KEPT = "pipeline-kept"
 
 
 def is_slow(path):
@@ -45,27 +50,16 @@ def same_every_time():
         numpy.random.seed(0)
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
-    before = dict(os.environ)
-    yield
-    for name in set(os.environ) - set(before) - {"PYTEST_CURRENT_TEST"}:
-        del os.environ[name]
-    for name, value in before.items():
-        if name != "PYTEST_CURRENT_TEST" and os.environ.get(name) != value:
-            os.environ[name] = value
+    with patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(autouse=True)
 def one_thread(request):
-    """One thread for small tensors: threads that wait for one another cost most of the time."""
-    torch = sys.modules.get("torch")  # many a test needs none
-    if torch is None or is_slow(request.path):
+    """Slow tests take what they are given."""
+    small = "torch" in sys.modules and not is_slow(request.path)
+    with use_one_thread() if small else nullcontext():
         yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -109,9 +103,9 @@ def pipeline(tmp_path_factory, worker_id):
     """A repository in which the small pipeline has run and is committed, and what DVC printed.
 
     Workers share it: tests/stages/test_pipeline.py works in it, all others take a copy of their own
-    (`copy_pipeline`, or `clone_repository` where they run DVC).
+    (`copy_pipeline` of `kept_pipeline`, or `clone_repository` where they run DVC).
     """
-    from in_process import keep_pipeline
+    from in_process import copy_pipeline
     from pipelines import DONE, commit, make_repository, run, shrink
 
     shared = tmp_path_factory.getbasetemp()
@@ -125,6 +119,12 @@ def pipeline(tmp_path_factory, worker_id):
             output = run(folder, "dvc", "repro")
             commit(folder, "results")
             run(folder, "git", "branch", DONE)
-            keep_pipeline(folder)
+            copy_pipeline(folder, folder.with_name(KEPT))
             said.write_text(output)
     return folder, said.read_text()
+
+
+@pytest.fixture(scope="session")
+def kept_pipeline(pipeline):
+    """The same, as it was when it had run: a folder to be copied, in which nobody works."""
+    return pipeline[0].with_name(KEPT)

@@ -1,10 +1,9 @@
 """CLIP and CLIP-AC: their sentences, and maps and scores against the same by hand."""
 
-import hashlib
-
 import numpy as np
 import pytest
 import torch
+from drawn_embeds import draw_embeds
 from torch.nn import functional as F
 
 from fuzzyclip.clip.encoding import encode_images, encode_text
@@ -17,16 +16,6 @@ from fuzzyclip.scoring import score_batch
 from fuzzyclip.text import PromptTooLongError
 
 METHODS = [Clip(), ClipAC()]
-
-
-def draw_embeds(prompts):
-    """Features (n, 32) of uneven length that depend on nothing but each prompt's words."""
-    rows = []
-    for prompt in prompts:
-        seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")
-        row = np.random.default_rng(seed).standard_normal(32)
-        rows.append(torch.from_numpy(row * (1 + seed % 5)).float())
-    return torch.stack(rows)
 
 
 def average_by_hand(prompts):

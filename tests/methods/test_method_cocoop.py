@@ -6,6 +6,7 @@ from dataclasses import replace
 import open_clip
 import pytest
 import torch
+from drawn_embeds import draw_class_images
 from torch.nn import functional as F
 
 from fuzzyclip.clip.encoding import encode_text
@@ -14,7 +15,7 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.methods import cocoop
 from fuzzyclip.methods.cocoop import CoCoOp, ShiftedWords
 from fuzzyclip.methods.context import Sentences
-from fuzzyclip.methods.interface import Method, TrainingSet
+from fuzzyclip.methods.interface import Method
 from fuzzyclip.scoring import score_batch
 
 TOKENIZER = open_clip.SimpleTokenizer()
@@ -36,18 +37,8 @@ def tensors(tiny):
 
 
 def draw_images(count=16):
-    """Class features in which a direction tells good from bad."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(count) // 2 % 2
-    direction = torch.randn(32, generator=generator)
-    noise = torch.randn(count, 32, generator=generator)
-    return TrainingSet(
-        image_embed=noise + (2 * labels[:, None] - 1) * direction,
-        load_tokens=lambda rows: pytest.fail("only class features are read"),
-        load_masks=lambda rows: pytest.fail("only class features are read"),
-        labels=labels,
-        names=[NAMES[number % 2] for number in range(count)],
-    )
+    names = [NAMES[number % 2] for number in range(count)]
+    return draw_class_images(torch.arange(count) // 2 % 2, names)
 
 
 def shift(tensors, embed):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import open_clip
 import pytest
 import torch
+from drawn_embeds import draw_class_images
 from torch.nn import functional as F
 
 from fuzzyclip.clip.encoding import encode_text
@@ -15,7 +16,7 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.methods.context import Context, build_scorer, embed_sentences
 from fuzzyclip.methods.context_training import compute_rate, descend
 from fuzzyclip.methods.coop import CoOp
-from fuzzyclip.methods.interface import Method, TrainingSet
+from fuzzyclip.methods.interface import Method
 from fuzzyclip.scoring import score_batch
 from fuzzyclip.text import PromptTooLongError
 
@@ -30,18 +31,8 @@ def encode(tiny):
 
 
 def draw_images(count=24, seed=0):
-    """Class features in which a direction tells good from bad."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % 2
-    direction = torch.randn(32, generator=generator)
-    noise = torch.randn(count, 32, generator=generator)
-    return TrainingSet(
-        image_embed=noise + (2 * labels[:, None] - 1) * direction,
-        load_tokens=lambda rows: pytest.fail("only class features are read"),
-        load_masks=lambda rows: pytest.fail("only class features are read"),
-        labels=labels,
-        names=[NAMES[number % 3] for number in range(count)],
-    )
+    names = [NAMES[number % 3] for number in range(count)]
+    return draw_class_images(torch.arange(count) % 2, names, seed)
 
 
 def slow_feature(backbone, words, state, name):

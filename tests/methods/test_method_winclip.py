@@ -1,12 +1,12 @@
 """WinCLIP: windows against slow passes of the tower, harmonic means against loops."""
 
-import hashlib
 import json
 from statistics import harmonic_mean
 
 import numpy as np
 import pytest
 import torch
+from drawn_embeds import draw_embeds
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import try_examples
@@ -28,16 +28,6 @@ from fuzzyclip.methods.windows import WINDOWS, encode_windows, list_windows
 from fuzzyclip.scoring import score_batch
 
 GRID = (4, 4)
-
-
-def draw_embeds(prompts):
-    """Features (n, 32) of uneven length that depend on nothing but each prompt's words."""
-    rows = []
-    for prompt in prompts:
-        seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")
-        row = np.random.default_rng(seed).standard_normal(32)
-        rows.append(torch.from_numpy(row * (1 + seed % 5)).float())
-    return torch.stack(rows)
 
 
 def cover(grid, side):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from in_process import copy_pipeline, run_stages
-from pipelines import OWN, list_runs, make_own_images
+from pipelines import OWN, list_runs, make_own_images, shorten_methods
 from safetensors import safe_open
 
 from fuzzyclip.files import compute_sha256
@@ -17,9 +17,9 @@ from fuzzyclip.rows import TRAINED
 
 
 @pytest.fixture
-def folder(pipeline, tmp_path):
+def folder(kept_pipeline, tmp_path):
     """A copy of the finished pipeline, to be changed."""
-    return copy_pipeline(pipeline[0], tmp_path / "copy")
+    return copy_pipeline(kept_pipeline, tmp_path / "copy")
 
 
 def read_categories(folder, dataset="sdd"):
@@ -124,16 +124,12 @@ def test_own_images_with_and_without_masks(folder):
 
 
 @pytest.fixture(scope="module")
-def tested(pipeline, tmp_path_factory):
+def tested(kept_pipeline, tmp_path_factory):
     """A copy in which every method has run, each with next to no training."""
-    folder = copy_pipeline(pipeline[0], tmp_path_factory.mktemp("methods") / "copy")
-
-    def shorten(params):
-        for block in params["methods"].values():
-            block |= {"epochs": 1} if "epochs" in block else {}
+    folder = copy_pipeline(kept_pipeline, tmp_path_factory.mktemp("methods") / "copy")
 
     tests = [f"method_test@{name},visa" for name in METHODS]
-    run_stages(folder, "method_code", *tests, "method_tables", "baselines", change=shorten)
+    run_stages(folder, "method_code", *tests, "method_tables", "baselines", change=shorten_methods)
     return folder
 
 

@@ -4,28 +4,21 @@
 """
 
 import importlib
+import os
 import shutil
+from contextlib import chdir
+from unittest.mock import patch
 
-import pytest
 from pipelines import FROM_OUTSIDE, change_params
 
-#: Beside a finished pipeline, the same as it was when it was finished: nobody works in it.
-KEPT = "pipeline-kept"
 
-
-def keep_pipeline(source):
-    """Copy a finished pipeline, its cache included, but not the tracker's store.
+def copy_pipeline(source, folder):
+    """A copy of a finished pipeline, its cache included, but not the tracker's store.
 
     The store knows its artifacts by their place.
     """
     ignored = shutil.ignore_patterns("mlflow.db*", "mlartifacts")
-    shutil.copytree(source, source.with_name(KEPT), symlinks=True, ignore=ignored)
-
-
-def copy_pipeline(source, folder):
-    """A copy of a finished pipeline to be changed."""
-    kept = source.with_name(KEPT)
-    shutil.copytree(kept if kept.is_dir() else source, folder, symlinks=True)
+    shutil.copytree(source, folder, symlinks=True, ignore=ignored)
     return folder
 
 
@@ -39,11 +32,9 @@ def run_stages(folder, *stages, change=None):
     """
     if change is not None:
         change_params(folder, change)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+    with chdir(folder), patch.dict(os.environ):
         for name in FROM_OUTSIDE:
-            patch.setenv(name, "")  # so that it is as before afterwards, whatever a stage sets
-            patch.delenv(name)
+            os.environ.pop(name, None)
         for stage in stages:
             name, _, keys = stage.partition("@")
             main = importlib.import_module(f"stages.{name}").main

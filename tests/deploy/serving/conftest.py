@@ -2,9 +2,8 @@
 
 import mlflow
 import pytest
-import torch
 from serving_cases import TILED
-from threadpoolctl import threadpool_limits
+from threads import use_one_thread
 from tiny_models import make_model
 
 from fuzzyclip import FuzzyCLIP
@@ -17,11 +16,8 @@ from fuzzyclip.model.threshold import Threshold
 @pytest.fixture(scope="module", autouse=True)
 def one_thread_also_here():
     """The tiny model here and the one in the server would wait for each other's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
+    with use_one_thread():
         yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from imports import ROOT
 from mlflow.tracking import MlflowClient
-from pipelines import change_params, clone_repository, commit, list_runs, ran, run
+from pipelines import change_params, clone_repository, commit, list_runs, ran, run, shorten_methods
 
 #: One of every kind of features, with and without training, and one with models of its own.
 SOME = ("clip", "winclip", "april_gan", "sdp", "coop", "anomaly_clip", "saa")
@@ -26,8 +26,7 @@ def baselines(pipeline, tmp_path_factory):
 
     def shorten(params):
         params["methods"] = {name: params["methods"][name] for name in SOME}
-        for block in params["methods"].values():
-            block |= {"epochs": 1} if "epochs" in block else {}
+        shorten_methods(params)
 
     change_params(folder, shorten)
     output = run(folder, "dvc", "repro", "baselines")

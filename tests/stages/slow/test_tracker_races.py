@@ -4,16 +4,8 @@ import os
 import subprocess
 import sys
 
-import pytest
 from imports import ROOT
 from mlflow.tracking import MlflowClient
-
-
-@pytest.fixture(autouse=True)
-def _own_store(tmp_path, monkeypatch):
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
 
 START = """
 from stages.tracker import open_experiment
@@ -26,6 +18,7 @@ client.set_terminated(run.info.run_id)
 
 def test_four_processes_may_start_on_a_fresh_store(tmp_path):
     environment = os.environ | {"DVC_ROOT": str(tmp_path), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
     started = [
         subprocess.Popen([sys.executable, "-c", START], cwd=ROOT, env=environment) for _ in range(4)
     ]

@@ -4,21 +4,10 @@ import base64
 
 import mlflow
 import pandas as pd
-import pytest
-from command import draw, export, make_calibrated, run
+from command import export, run
 from PIL import Image
 
 from fuzzyclip import FuzzyCLIP
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, tiny_config):
-    return make_calibrated(tmp_path_factory.mktemp("made"), tiny_config)
-
-
-@pytest.fixture
-def parts(tmp_path):
-    return [draw(tmp_path / "parts" / f"{seed}.png", seed, (32, 32)) for seed in range(3)]
 
 
 def test_a_folder_for_mlflow_answers_like_the_model(model, parts, tmp_path):

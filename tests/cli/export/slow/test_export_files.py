@@ -2,21 +2,11 @@
 
 import numpy as np
 import pytest
-from command import draw, export, make_calibrated
+from command import export
 
 from fuzzyclip import FuzzyCLIP
 from fuzzyclip.deploy.facts import read_facts
 from fuzzyclip.deploy.runtimes import OnnxRuntime, OpenVino
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, tiny_config):
-    return make_calibrated(tmp_path_factory.mktemp("made"), tiny_config)
-
-
-@pytest.fixture
-def parts(tmp_path):
-    return [draw(tmp_path / "parts" / f"{seed}.png", seed, (32, 32)) for seed in range(3)]
 
 
 @pytest.mark.parametrize(
