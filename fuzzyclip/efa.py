@@ -5,18 +5,25 @@ and compared with the two text features, give a softmax map (eq. 6); the maps of
 are summed, and at test time the clusters' maps are weighed by how near the image lies to each
 cluster's prompt (eq. 9 to 11).
 
+A map is told as the log-odds of that sum's share of what it can be at most, in float64: as a
+float32 the sum is the same for all pixels whose margins are beyond about 17 on either side, and
+metrics would take them for equal (docs/fidelity.md).
+
 Shapes: B images, L blocks, P = h * w patches, W vision width, D embedding width, K clusters,
 H x W_px output pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from scipy.special import expit
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fuzzyclip.metrics.scales import Scale
 
 #: Factor on cosines before a softmax. Eqs. 2 and 6 omit it; the code they build on has it.
 LOGIT_SCALE = 100.0
@@ -60,32 +67,69 @@ def upsample(margins: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> T
     return F.interpolate(planes, size=size, mode="bilinear", align_corners=True)
 
 
-def add_map(
-    total: Tensor,
-    mapped: Tensor,
-    text_embed: Tensor,
-    weights: Tensor | float,
-    grid: tuple[int, int],
-) -> None:
-    """Add a block's map (eq. 6) to a sum (B, 1, H, W_px), in place.
+def compute_plane(
+    mapped: Tensor, text_embed: Tensor, grid: tuple[int, int], size: tuple[int, int]
+) -> Tensor:
+    """Margins of a block's pixels, (B, H, W_px): log-odds of its softmax map (eq. 6).
 
-    The abnormal of two softmax channels is a sigmoid of the margin. One plane at a time stays in
-    the processor's cache, however many blocks and clusters there are.
+    The abnormal of two softmax channels is a sigmoid of the margin.
 
     Args:
-        total: what is added to.
         mapped: (B, P, D), the block's tokens in the text's space.
-        text_embed: (D, 2), unit columns.
-        weights: of each image, (B,), or of all.
+        text_embed: (D, 2), or (B, D, 2); unit columns.
         grid: patches down and across.
+        size: pixels down and across.
     """
-    margins = compute_margins(mapped, text_embed)[:, None]  # (B, 1, P)
-    plane = upsample(margins, grid, (total.shape[-2], total.shape[-1])).sigmoid_()
-    if isinstance(weights, Tensor):
-        plane *= weights.view(-1, 1, 1, 1)
-    else:
-        plane *= weights
-    total += plane
+    return upsample(compute_margins(mapped, text_embed)[:, None], grid, size)[:, 0]
+
+
+def join_planes(planes: Iterable[tuple[Tensor, Tensor | None]]) -> Tensor:
+    """Log-odds of the weighted mean of several maps of probabilities, (B, H, W_px).
+
+    Abnormal and normal probabilities are summed apart, so that the ends are as precise as the
+    middle; in float64, since a sum of some that are near 1 and some near 0 lies in the middle. One
+    plane at a time stays in the processor's cache, however many there are.
+
+    Args:
+        planes: log-odds of each map, (B, H, W_px), and its weight for each image, (B,); None for 1.
+
+    Returns:
+        float64; float32 on devices that have no other, and in an exported file.
+
+    Raises:
+        ValueError: there are no planes.
+    """
+    sums: list[Tensor] = []
+    for plane, weights in planes:
+        fine = plane.to(choose_sum_type(plane.device))
+        sides = fine.sigmoid(), fine.neg().sigmoid_()
+        if weights is not None:
+            for side in sides:
+                side *= weights.view(-1, 1, 1)
+        if sums:
+            for total, side in zip(sums, sides, strict=True):
+                total += side
+        else:
+            sums = [*sides]
+    if not sums:
+        raise ValueError("there are no maps to join")
+    return divide_odds(*sums)
+
+
+def choose_sum_type(device: torch.device) -> torch.dtype:
+    """What maps are summed in; what an exported file says of pixels is for people."""
+    coarse = device.type == "mps" or torch.compiler.is_exporting()
+    return torch.float32 if coarse else torch.float64
+
+
+def divide_odds(above: Tensor, below: Tensor) -> Tensor:
+    """log(above / below), finite; uses both up.
+
+    Neither is taken for less than the smallest normal float: log-odds of float32 end at about 87,
+    those of float64 at 708, and a margin is 200 at most.
+    """
+    tiny = torch.finfo(above.dtype).tiny
+    return above.clamp_min_(tiny).log_() - below.clamp_min_(tiny).log_()
 
 
 def compute_weights(image_embed: Tensor, anchors: Tensor, temperature: float = 100.0) -> Tensor:
@@ -118,7 +162,7 @@ def compute_ensemble_map(
     grid: tuple[int, int],
     size: tuple[int, int],
 ) -> Tensor:
-    """The weighted anomaly map of all clusters (eq. 11, right), (B, H, W_px).
+    """The weighted anomaly map of all clusters (eq. 11, right) as log-odds, (B, H, W_px).
 
     Args:
         heads: K trained sets of layers.
@@ -128,18 +172,34 @@ def compute_ensemble_map(
         grid: patches down and across.
         size: pixels down and across.
     """
-    total = patch_tokens.new_zeros(len(patch_tokens), 1, *size)
-    for block in range(patch_tokens.shape[1]):
-        tokens = patch_tokens[:, block].contiguous()  # (B, P, W)
-        for cluster, head in enumerate(heads):
-            mapped = head.layers[block](tokens)
-            add_map(total, mapped, text_embeds[cluster], weights[:, cluster], grid)
-    return total[:, 0]
+
+    def list_planes() -> Iterator[tuple[Tensor, Tensor]]:
+        for block in range(patch_tokens.shape[1]):
+            tokens = patch_tokens[:, block].contiguous()  # (B, P, W)
+            for cluster, head in enumerate(heads):
+                mapped = head.layers[block](tokens)
+                plane = compute_plane(mapped, text_embeds[cluster], grid, size)
+                yield plane, weights[:, cluster]
+
+    return join_planes(list_planes())
 
 
-def smooth(maps: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Gaussian smoothing of maps (B, H, W_px), each alone; sigma in pixels, 0 leaves them alone."""
+def smooth(
+    maps: NDArray[np.floating], sigma: float, scale: Scale = Scale.PLAIN
+) -> NDArray[np.floating]:
+    """Gaussian smoothing of maps (B, H, W_px), each alone.
+
+    Args:
+        maps: on the scale that is named; probabilities are smoothed, not their log-odds.
+        sigma: in pixels; 0 leaves the maps alone.
+        scale: of the maps.
+    """
     if sigma == 0:
         return maps
-    smoothed: NDArray[np.float32] = gaussian_filter(maps, sigma=(0, sigma, sigma))
-    return smoothed
+    sigmas = (0, sigma, sigma)
+    if scale is Scale.PLAIN:
+        smoothed: NDArray[np.floating] = gaussian_filter(maps, sigma=sigmas)
+        return smoothed
+    sides = [torch.from_numpy(gaussian_filter(expit(side), sigma=sigmas)) for side in (maps, -maps)]
+    odds: NDArray[np.floating] = divide_odds(*sides).numpy()
+    return odds

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fuzzyclip.clip.encoding import normalise
-from fuzzyclip.efa import upsample
+from fuzzyclip.efa import divide_odds, upsample
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class NormalMemory:
 
     @torch.no_grad()
     def compute_map(self, patch_tokens: Tensor) -> Tensor:
-        """(B, L, P, W) to (B, S, S): half the distance to the nearest token, summed over blocks.
+        """(B, L, P, W) to (B, S, S): half the distance to the nearest token, mean over blocks.
 
-        (1 - cosine) / 2 of a block lies in [0, 1] like a probability, so that the map has the scale
-        of the text's maps. One image and one block at a time bound the memory to P x R numbers.
+        (1 - cosine) / 2 lies in [0, 1] like a probability. One image and one block at a time bound
+        the memory to P x R numbers.
         """
         size = (self.image_size, self.image_size)
         maps = []
@@ -48,18 +48,23 @@ class NormalMemory:
                     for tokens, known in zip(image, self.tokens, strict=True)
                 ]
             )  # (L, P)
-            maps.append(upsample(far[None], self.grid, size).sum(dim=1))  # (1, S, S)
+            maps.append(upsample(far[None], self.grid, size).mean(dim=1))  # (1, S, S)
         return torch.cat(maps)
 
-    def join(self, maps: Tensor, image_scores: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
-        """What text says, maps (B, S, S) and scores (B,), together with the memory's own maps.
 
-        Maps are averaged. A score is averaged with the largest value of the memory's map, as a
-        share of the most it can be; the published few-shot forms stretch that value over the whole
-        test set, here an image is scored alone.
-        """
-        highest = far.amax(dim=(1, 2)) / len(self.tokens)  # (B,)
-        return (maps + far) / 2, (image_scores + highest) / 2
+def join_memory(maps: Tensor, image_scores: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
+    """What text says, maps (B, S, S) and scores (B,) as log-odds, with the memory's maps; likewise.
+
+    The text's probabilities and the memory's maps are averaged, and an image's probability with the
+    largest value of its memory's map. The published few-shot forms stretch that value over the
+    whole test set; here an image is scored alone.
+    """
+    return _average(maps, far), _average(image_scores, far.amax(dim=(1, 2)))
+
+
+def _average(log_odds: Tensor, shares: Tensor) -> Tensor:
+    """Log-odds of the mean of a probability, given as log-odds, and a share in [0, 1]."""
+    return divide_odds(log_odds.sigmoid() + shares, log_odds.neg().sigmoid() + (1 - shares))
 
 
 def remember(patch_tokens: Tensor, grid: tuple[int, int], image_size: int) -> NormalMemory:

@@ -39,10 +39,16 @@ class Detector:
     sigma: float = 0.0
 
     def __call__(self, pixels: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Maps (B, S, S) and scores (B,), higher is more anomalous, of pixels (B, 3, S, S)."""
+        """Maps (B, S, S) and scores (B,), higher is more anomalous, of pixels (B, 3, S, S).
+
+        Scores are log-odds and maps probabilities, where the scorer's are.
+
+        Raises:
+            ValueError: see `score_batch`.
+        """
         image_embed, patch_tokens = encode_images(self.backbone, pixels)
         scores = score_batch(self.scorer, patch_tokens, image_embed, self.backbone, self.sigma)
-        return scores.maps, scores.image_scores
+        return scores.shown, scores.image_scores
 
 
 @dataclass(frozen=True)

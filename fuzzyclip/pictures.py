@@ -44,20 +44,18 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def draw_heatmaps(
     examples: Sequence[Example],
-    levels: int,
     title: str,
     columns: int = 10,
     truth_last: bool = False,
 ) -> Figure:
     """Image, ground truth and map under one another, all maps on one fixed colour scale.
 
-    The scale ends at the number of summed blocks, the most an anomaly map can be, for every picture
-    of every run: a normal image stays dark. It is logarithmic, because a softmax over cosines times
-    100 spans many decades.
+    The scale ends at 1, the most a probability can be, for every picture of every run: a normal
+    image stays dark. It is logarithmic, because a softmax over cosines times 100 spans many
+    decades.
 
     Args:
         examples: what to show, left to right.
-        levels: blocks whose maps are summed.
         title: of the figure.
         columns: pictures a band.
         truth_last: the ground truth under the map, as in the paper's strips, not above it.
@@ -79,28 +77,27 @@ def draw_heatmaps(
         for column, example in enumerate(chosen):
             tops = [HEAD + BAND * band + TITLE + CELL * row for row in range(3)]
             panels = [place(CELL * column + GAP, top, CELL - GAP, CELL - GAP) for top in tops]
-            shown = _draw_example(
-                [panels[i] for i in (0, 2, 1)] if truth_last else panels, example, levels
-            )
+            order = (0, 2, 1) if truth_last else (0, 1, 2)
+            shown = _draw_example([panels[i] for i in order], example)
     if shown is not None:
         long = 0.6 * (height - HEAD)
         axes = place(width - BAR + 0.15, HEAD + (height - HEAD - long) / 2, 0.12, long)
         bar = figure.colorbar(shown, cax=axes)
-        bar.set_label(f"sum of {levels} abnormal probabilities", fontsize=8)
+        bar.set_label("abnormal probability, mean over blocks", fontsize=8)
         bar.ax.tick_params(labelsize=7)
     return figure
 
 
-def _draw_example(panels: Sequence[Axes], example: Example, levels: int) -> AxesImage:
+def _draw_example(panels: Sequence[Axes], example: Example) -> AxesImage:
     for panel in panels:
         panel.set_axis_off()
     panels[0].imshow(example.image)
     panels[0].set_title(example.title, fontsize=6.5)
     panels[1].imshow(example.mask, cmap="gray", vmin=0, vmax=1)
     shown: AxesImage = panels[2].imshow(
-        np.maximum(example.anomaly_map, levels * FAINTEST),
+        np.maximum(example.anomaly_map, FAINTEST),
         cmap=HEAT,
-        norm=LogNorm(levels * FAINTEST, levels),
+        norm=LogNorm(FAINTEST, 1),
     )
     if example.mask.any():
         panels[2].contour(example.mask, levels=[0.5], colors=CONTOUR, linewidths=0.7)

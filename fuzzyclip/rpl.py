@@ -194,11 +194,15 @@ def fit_depth(backbone: Backbone, shape: PromptShape) -> int:
 
 
 def compute_image_score(image_embed: Tensor, text_embed: Tensor, temperature: float) -> Tensor:
-    """Probability that each image is anomalous (eq. 2), (B,).
+    """Log-odds that each image is anomalous, (B,): eq. 2 before its softmax.
+
+    Eq. 2's probability is the sigmoid of it, and as a float32 the same number, 1, for all log-odds
+    above about 17. Only before the softmax does the temperature change no order of images.
 
     Args:
         image_embed: (B, D), unit rows.
-        text_embed: (2, D), unit rows: normal, abnormal.
-        temperature: factor on the cosines; changes no ranking metric.
+        text_embed: (2, D), or (B, 2, D), each image's own; unit rows: normal, abnormal.
+        temperature: factor on the cosines.
     """
-    return (temperature * image_embed @ text_embed.T).softmax(dim=-1)[:, 1]
+    direction = text_embed[..., 1, :] - text_embed[..., 0, :]  # (D,) or (B, D)
+    return temperature * (image_embed * direction).sum(dim=-1)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
@@ -19,12 +20,14 @@ from fuzzyclip.clip.encoding import normalise, project_tokens
 from fuzzyclip.efa import (
     LOGIT_SCALE,
     Heads,
-    add_map,
     compute_ensemble_map,
+    compute_plane,
     compute_weights,
+    join_planes,
     smooth,
 )
-from fuzzyclip.few_shot import NormalMemory
+from fuzzyclip.few_shot import NormalMemory, join_memory
+from fuzzyclip.metrics.scales import Scale
 from fuzzyclip.rpl import compute_image_score
 
 #: Variants of Table 8: what stands in the class part of the test prompt.
@@ -37,7 +40,7 @@ TEST_PROMPTS = {
 }
 
 #: See `Scorer.combine`.
-Combine = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
+Combine = Callable[[NDArray[np.float32], NDArray[np.floating]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,13 @@ class Scorer:
 
     Attributes:
         prompt: the class part of its prompts, for the record.
-        compute_map: (B, L, P, W) patch tokens and (B, D) unit class features to (B, S, S).
+        compute_map: (B, L, P, W) patch tokens and (B, D) unit class features to (B, S, S),
+            precise enough to tell apart what the method does: log-odds, where it is a probability.
         compute_score: (B, D) unit class features and maps (B, S, S), as `compute_map` gave them,
-            to (B,); see `compare_class`. A method may judge an image by its map.
+            to (B,), as precise; see `compare_class`. A method may judge an image by its map.
+        scale: of the maps.
         compute_weights: (B, D) unit class features to cluster weights (B, K), where there are any.
-        memory: tokens of good parts, where there are any.
+        memory: tokens of good parts, where there are any; maps and scores must be log-odds.
         combine: image scores (N,) and peaks (N,), see `Scores`, of all images of a category to
             their scores (N,). It is applied by whoever holds all of them, not by `score_batch`;
             None where an image is judged alone.
@@ -59,6 +64,7 @@ class Scorer:
     prompt: str
     compute_map: Callable[[Tensor, Tensor], Tensor]
     compute_score: Callable[[Tensor, Tensor], Tensor]
+    scale: Scale
     compute_weights: Callable[[Tensor], Tensor] | None = None
     memory: NormalMemory | None = None
     combine: Combine | None = None
@@ -69,16 +75,24 @@ class Scores:
     """What a scorer gives for N images.
 
     Attributes:
-        maps: (N, S, S), smoothed.
+        maps: (N, S, S), smoothed, on the scorer's scale.
         peaks: (N,), the largest value of each map.
         image_scores: (N,).
         weights: (N, K), where there are any.
+        scale: of the maps.
     """
 
-    maps: NDArray[np.float32]
-    peaks: NDArray[np.float32]
+    maps: NDArray[np.floating]
+    peaks: NDArray[np.floating]
     image_scores: NDArray[np.float32]
     weights: NDArray[np.float32] | None
+    scale: Scale
+
+    @property
+    def shown(self) -> NDArray[np.float32]:
+        """The maps for people: probabilities in place of log-odds, and float32."""
+        plain = self.maps if self.scale is Scale.PLAIN else expit(self.maps)
+        return np.asarray(plain, dtype=np.float32)
 
 
 def share_projection(backbone: Backbone) -> Callable[[Tensor], Tensor]:
@@ -97,13 +111,13 @@ def share_projection(backbone: Backbone) -> Callable[[Tensor], Tensor]:
 
 
 def compare_class(
-    text_embed: Tensor, scale: float = LOGIT_SCALE
+    text_embed: Tensor, temperature: float = LOGIT_SCALE
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """`Scorer.compute_score` by the class feature alone, against text features (2, D)."""
+    """`Scorer.compute_score` by the class feature alone, log-odds against text features (2, D)."""
 
     def compute_score(image_embed: Tensor, maps: Tensor) -> Tensor:
         del maps
-        return compute_image_score(image_embed, text_embed, scale)
+        return compute_image_score(image_embed, text_embed, temperature)
 
     return compute_score
 
@@ -128,15 +142,15 @@ def build_untrained(
 
     def compute_map(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
         del image_embed
-        total = patch_tokens.new_zeros(len(patch_tokens), 1, *size)
-        for mapped in projection(patch_tokens).unbind(dim=1):  # (B, P, D) of each block
-            add_map(total, mapped, text, 1.0, backbone.grid)
-        return total[:, 0]
+        blocks = projection(patch_tokens).unbind(dim=1)  # (B, P, D) each
+        planes = (compute_plane(mapped, text, backbone.grid, size) for mapped in blocks)
+        return join_planes((plane, None) for plane in planes)
 
     return Scorer(
         prompt=prompt,
         compute_map=compute_map,
         compute_score=compare_class(text.T),
+        scale=Scale.LOG_ODDS,
     )
 
 
@@ -148,6 +162,7 @@ def build_trained(
     anchors: Tensor | None,
     temperature: float,
     learned_embed: Tensor,
+    image_temperature: float = LOGIT_SCALE,
 ) -> Scorer:
     """FuzzyCLIP's own row: the weighted maps of all clusters, and RPL's learned prompts.
 
@@ -160,6 +175,7 @@ def build_trained(
             all alike.
         temperature: of the weights.
         learned_embed: (2, D), RPL's text features.
+        image_temperature: factor on the cosines with them.
     """
     size = (backbone.image_size, backbone.image_size)
     tests, learned = test_embeds.to(backbone.device), learned_embed.to(backbone.device)
@@ -176,7 +192,8 @@ def build_trained(
     return Scorer(
         prompt=prompt,
         compute_map=compute_map,
-        compute_score=compare_class(learned),
+        compute_score=compare_class(learned, image_temperature),
+        scale=Scale.LOG_ODDS,
         compute_weights=weigh,
     )
 
@@ -193,20 +210,30 @@ def score_batch(
         image_embed: (B, D), not normalised.
         backbone: the frozen CLIP.
         sigma: Gaussian smoothing of the maps in pixels.
+
+    Raises:
+        ValueError: a map or a score is not finite.
     """
     embeds = normalise(image_embed.to(backbone.device))
     maps = scorer.compute_map(patch_tokens, embeds)
     image_scores = scorer.compute_score(embeds, maps)
     if scorer.memory is not None:
         far = scorer.memory.compute_map(patch_tokens)  # (B, S, S)
-        maps, image_scores = scorer.memory.join(maps, image_scores, far)
+        maps, image_scores = join_memory(maps, image_scores, far)
     weigh = scorer.compute_weights
-    smoothed = smooth(maps.cpu().numpy(), sigma)
+    smoothed = smooth(maps.cpu().numpy(), sigma, scorer.scale)
+    peaks, scored = smoothed.max(axis=(1, 2)), image_scores.cpu().numpy()
+    if not (np.isfinite(smoothed.sum(dtype=np.float64)) and np.isfinite(scored).all()):
+        raise ValueError(
+            f"{scorer.prompt!r}: maps or image scores are not finite numbers: what the model has "
+            "learned, its CLIP or the features are broken; train it anew, or make them anew"
+        )
     return Scores(
         maps=smoothed,
-        peaks=smoothed.max(axis=(1, 2)),
-        image_scores=image_scores.cpu().numpy(),
+        peaks=peaks,
+        image_scores=scored,
         weights=None if weigh is None else weigh(embeds).cpu().numpy(),
+        scale=scorer.scale,
     )
 
 
@@ -218,6 +245,7 @@ def join_scores(batches: Sequence[Scores]) -> Scores:
         peaks=np.concatenate([one.peaks for one in batches]),
         image_scores=np.concatenate([one.image_scores for one in batches]),
         weights=np.concatenate(weights) if weights else None,
+        scale=batches[0].scale,
     )
 
 

@@ -26,6 +26,10 @@ LABELS = {
 }
 LEVELS = {"Pixel": PIXEL_TUPLE, "Image": IMAGE_TUPLE}
 MEAN = "mean"
+#: What is counted of a category, and added up over categories.
+COUNTS = ("good", "bad", "tied")
+#: Share of a row's image scores that may tie at an end of their scale before tables say so.
+TIED_SHARE = 0.01
 ABSENT = "-"
 
 
@@ -33,12 +37,14 @@ def add_means(categories: pd.DataFrame) -> pd.DataFrame:
     """Append each row's unweighted mean over categories.
 
     Args:
-        categories: columns `row`, `category`, `good`, `bad`, the metrics, `prompt`.
+        categories: columns `row`, `category`, `good`, `bad`, `tied` (results of old may lack it),
+            the metrics, `prompt`.
     """
     grouped = categories.groupby("row", sort=False)
     means = grouped[[*METRICS]].mean().reset_index()
-    counts = grouped[["good", "bad"]].sum().reset_index(drop=True)
-    means = means.assign(category=MEAN, prompt="", good=counts["good"], bad=counts["bad"])
+    counted = [name for name in COUNTS if name in categories]
+    counts = grouped[counted].sum().reset_index(drop=True)
+    means = means.assign(category=MEAN, prompt="").join(counts)
     return pd.concat([categories, means[categories.columns]], ignore_index=True)
 
 
@@ -52,6 +58,31 @@ def collect_means(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         lines.append(means[["row", *METRICS]].assign(dataset=dataset, images=images))
     frame = pd.concat(lines, ignore_index=True)
     return frame[["dataset", "row", "images", *METRICS]]
+
+
+def list_ties(
+    results: Mapping[str, pd.DataFrame], rows: Mapping[str, str], titles: Mapping[str, str]
+) -> list[str]:
+    """A sentence on each row of whose image scores on a dataset `TIED_SHARE` or more are tied.
+
+    Args:
+        results: dataset to its table by row and category, see `add_means`.
+        rows: row to its title; others are left out.
+        titles: dataset to its title.
+    """
+    piles: dict[str, list[str]] = {}
+    for dataset, categories in results.items():
+        counts = categories.groupby("row", sort=False)[[*COUNTS]].sum()
+        for row, found in counts.iterrows():
+            images = found["good"] + found["bad"]
+            if row in rows and found["tied"] >= TIED_SHARE * images > 0:
+                said = f"{found['tied']:.0f} of {images:.0f} on {titles.get(dataset, dataset)}"
+                piles.setdefault(str(row), []).append(said)
+    return [
+        f"{rows[row]}: image scores tie at an end of their scale, {', '.join(piles[row])}."
+        for row in rows
+        if row in piles
+    ]
 
 
 def average_datasets(means: pd.DataFrame) -> pd.DataFrame:

@@ -41,6 +41,7 @@ class TrainedParts:
         encode: NameEncoder,
         clusters: Sequence[Sequence[str]],
         learned_embed: Tensor,
+        temperature: float,
         test: TestSide,
     ) -> None:
         """Encode what all categories share.
@@ -49,12 +50,15 @@ class TrainedParts:
             encode: names to text features.
             clusters: names of each cluster.
             learned_embed: (2, D), RPL's text features.
+            temperature: factor on the cosines that they were trained with; image scores have it
+                too, so that their log-odds are the trained ones.
             test: how the parts are used.
 
         Raises:
             ValueError: `test.weights` names a cluster that is not there.
         """
-        self.encode, self.test, self.learned_embed = encode, test, learned_embed
+        self.encode, self.test = encode, test
+        self.learned_embed, self.temperature = learned_embed, temperature
         chosen = _choose_clusters(test.weights, len(clusters))
         self.chosen = chosen
         self.clusters = [list(clusters[number]) for number in chosen]
@@ -91,6 +95,7 @@ class TrainedParts:
             tests[:, :, 0] if self.test.weights == "eq11" else self.anchors,
             self.test.temperature,
             self.learned_embed,
+            self.temperature,
         )
 
 

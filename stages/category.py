@@ -4,6 +4,7 @@ Nothing that is held grows with the number of images but scores, and with exact 
 pixels of one row while they are sorted.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,21 +20,27 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.clip.pixels import load_pixels
 from fuzzyclip.memory import release_memory
-from fuzzyclip.metrics.exact import METRICS, compute_image_metrics
+from fuzzyclip.metrics.exact import METRICS, compute_image_metrics, count_tied_ends
 from fuzzyclip.metrics.map_file import MapFile
 from fuzzyclip.metrics.masks import load_masks
 from fuzzyclip.metrics.pixel_meters import ExactMeter, PixelMeter, PixelResult, StreamingMeter
+from fuzzyclip.metrics.scales import Scale
 from fuzzyclip.metrics.summaries import PixelSummaries, summarise_pixels, summarise_stream
 from fuzzyclip.metrics.thresholds import choose_thresholds
 from fuzzyclip.prefetch import prefetch
 from fuzzyclip.rows import TRAINED
 from fuzzyclip.scoring import Scorer, Scores, join_scores, score_batch
 from fuzzyclip.store.features import CategoryFeatures
+from fuzzyclip.tables import TIED_SHARE
 from stages import paths
 from stages.overlays import Overlays
 
 #: Images whose maps are made at once. Not a parameter: it decides memory, and hardly the time.
 BATCH = 8
+#: Columns of a table by row and category, see `describe`.
+COLUMNS = ("row", "category", "good", "bad", "tied", *METRICS, "prompt")
+
+log = logging.getLogger(__name__)
 
 Masks = NDArray[np.bool_]
 
@@ -141,7 +148,7 @@ def evaluate_category(
                 if pixels is not None and batch.masks is not None:
                     pixels.add(name, scores.maps, batch.masks)
                 if name == kept_row and overlays is not None:
-                    overlays.take(batch.first, scores.maps, batch.masks)
+                    overlays.take(batch.first, scores.shown, batch.masks)
                 # a copy: an empty view would keep the maps alive
                 kept[name].append(replace(scores, maps=scores.maps[:0].copy()))
             release_memory()
@@ -187,22 +194,25 @@ class PixelSide:
 
         def open_file(name: str) -> MapFile:
             path = paths.SCRATCH / f"maps-{category.dataset}-{category.name}-{name}"
-            return stack.enter_context(MapFile(path, category.backbone.image_size))
+            fine = exact and scorers[name].scale is Scale.LOG_ODDS
+            kind = np.float64 if fine else np.float32
+            return stack.enter_context(MapFile(path, category.backbone.image_size, kind))
 
         self.kept = open_file(kept_row)
         self.meters: dict[str, PixelMeter] = {
-            name: ExactMeter(self.kept if name == kept_row else open_file(name))
+            name: ExactMeter(self.kept if name == kept_row else open_file(name), scorer.scale)
             if exact
-            else StreamingMeter()
-            for name in scorers
+            else StreamingMeter(scorer.scale)
+            for name, scorer in scorers.items()
         }
+        self.scale = scorers[kept_row].scale
 
-    def add(self, name: str, maps: NDArray[np.float32], masks: Masks) -> None:
+    def add(self, name: str, maps: NDArray[np.floating], masks: Masks) -> None:
         """Maps (B, S, S) of a row."""
         meter = self.meters[name]
         meter.add(maps, masks)
         if name == self.kept_row and isinstance(meter, StreamingMeter):
-            self.kept.append(maps)
+            self.kept.append(maps.astype(np.float32))
 
     def compute(self, name: str) -> PixelResult:
         """Pixel metrics of a row."""
@@ -212,23 +222,34 @@ class PixelSide:
         """What a bootstrap needs of the kept maps, read back from the disk."""
         images, meter = self.category.rows["image_path"].tolist(), self.meters[self.kept_row]
         if not isinstance(meter, StreamingMeter):
-            return summarise_pixels(self.kept.view_all(), self.category.load_masks(), images)
-        masks = (self.category.load_masks(row, row + 1)[0] for row in range(len(images)))
-        pairs = zip(self.kept, masks, strict=True)
-        return summarise_stream(pairs, images, choose_thresholds(meter.histogram))
+            masks = self.category.load_masks()
+            return summarise_pixels(self.kept.view_all(), masks, images, self.scale)
+        singly = (self.category.load_masks(row, row + 1)[0] for row in range(len(images)))
+        pairs = zip(self.kept, singly, strict=True)
+        return summarise_stream(pairs, images, choose_thresholds(meter.histogram, self.scale))
 
 
 def describe(
     name: str, category: Category, scorer: Scorer, scores: Scores, pixels: Mapping[str, float]
 ) -> dict[str, Any]:
-    """One line of the category table: metrics in percent, absent where undefined."""
+    """One line of the category table: metrics in percent, absent where undefined.
+
+    `good` and `bad` are numbers of images, `tied` that of scores which tie at an end of the scale.
+    """
     labels = category.rows["label"].to_numpy()
+    tied = count_tied_ends(scores.image_scores)
+    if tied >= TIED_SHARE * len(labels):
+        log.warning(
+            "%s/%s, %s: %d of %d image scores tie at an end of their scale; their metrics rank "
+            "what the method does not", category.dataset, category.name, name, tied, len(labels)
+        )  # fmt: skip
     values = compute_image_metrics(scores.image_scores, labels) | dict(pixels)
     line: dict[str, Any] = {
         "row": name,
         "category": category.name,
         "good": int((labels == 0).sum()),
         "bad": int((labels == 1).sum()),
+        "tied": tied,
     }
     line |= {metric: 100 * values[metric] for metric in METRICS if metric in values}
     return line | {"prompt": scorer.prompt}

@@ -16,7 +16,7 @@ from fuzzyclip.metrics.summaries import write_summaries
 from fuzzyclip.rows import TRAINED
 from fuzzyclip.tensor_files import read_header
 from stages import paths
-from stages.category import Category, CategoryResult, evaluate_category
+from stages.category import COLUMNS, Category, CategoryResult, evaluate_category
 from stages.clip import CLIP_PARAMS, load_clip
 from stages.gallery import Gallery
 from stages.members import open_dataset
@@ -108,8 +108,7 @@ def check_backbone(model: dict[str, Any], backbone: Backbone) -> None:
 def write_results(key: str, results: Sequence[CategoryResult], overlays: Overlays) -> None:
     """All files of the stage; numbers with four decimals, so that they compare as text."""
     table = [line for result in results for line in result.table]
-    columns = ["row", "category", "good", "bad", *METRICS, "prompt"]
-    write_csv(paths.category_metrics(key), pd.DataFrame(table).reindex(columns=columns))
+    write_csv(paths.category_metrics(key), pd.DataFrame(table).reindex(columns=[*COLUMNS]))
     own = {
         str(line["category"]): {metric: line[metric] for metric in METRICS if metric in line}
         for line in table

@@ -74,7 +74,7 @@ class Gallery:
         rows, backbone = category.rows.iloc[list(places)], category.backbone
         tokens = category.read_tokens(places)
         embeds = category.features.image_embed[list(places)]
-        maps = torch.from_numpy(score_batch(scorer, tokens, embeds, backbone, self.sigma).maps)
+        maps = torch.from_numpy(score_batch(scorer, tokens, embeds, backbone, self.sigma).shown)
         if category.has_masks:
             masks = torch.from_numpy(load_masks(rows, Path(), backbone.image_size))
         else:

@@ -19,9 +19,8 @@ import pandas as pd
 from fuzzyclip.datasets.index_file import read_info
 from fuzzyclip.files import compute_sha256, write_csv, write_json
 from fuzzyclip.methods.interface import MethodUnavailableError
-from fuzzyclip.metrics.exact import METRICS
 from stages import paths
-from stages.category import Category, CategoryResult, evaluate_category
+from stages.category import COLUMNS, Category, CategoryResult, evaluate_category
 from stages.method_setup import SetUp, describe, learn, set_up
 from stages.params import load_params
 from stages.run import run_matrix_stage
@@ -128,9 +127,8 @@ def evaluate(
 
 def write_results(folder: Path, facts: dict[str, Any], results: list[CategoryResult]) -> None:
     """A line a category, image scores, and the choices behind them."""
-    columns = ["row", "category", "good", "bad", *METRICS, "prompt"]
     lines = [line for result in results for line in result.table]
-    write_csv(folder / TABLE, pd.DataFrame(lines, columns=columns))
+    write_csv(folder / TABLE, pd.DataFrame(lines, columns=[*COLUMNS]))
     if results:
         scores = pd.concat([result.listing for result in results])
         write_csv(folder / SCORES, scores, "%.9g")

@@ -33,7 +33,7 @@ class Overlays:
         self._rows, self._chosen = rows, set(anomalous[places].tolist())
 
     def take(self, first: int, maps: NDArray[np.float32], masks: NDArray[np.bool_] | None) -> None:
-        """Keep what was chosen of a batch of maps (B, S, S) whose first image has a place.
+        """Keep what was chosen of a batch of maps (B, S, S), in [0, 1], from a place on.
 
         Without masks nothing is outlined, and the title says so.
         """
@@ -50,9 +50,12 @@ class Overlays:
             self.tensors["maps"].append(torch.from_numpy(anomaly_map).half())
 
     def write(self, path: Path) -> None:
-        """One file with images (n, S, S, 3), masks and maps (n, S, S), titles in its header."""
+        """One file with images (n, S, S, 3), masks and maps (n, S, S), titles in its header.
+
+        The header also says that maps are a mean over blocks; results of old have their sum.
+        """
         stacked = {
             name: torch.stack(kept) if kept else torch.empty(0)
             for name, kept in self.tensors.items()
         }
-        write_tensors(path, stacked, {"titles": self.titles})
+        write_tensors(path, stacked, {"titles": self.titles, "maps": "mean"})

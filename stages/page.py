@@ -56,7 +56,6 @@ def main() -> None:
             for stage in ("efa", "rpl")
         },
         partitions={name: json.loads(paths.csp_scores(name).read_text()) for name in used},
-        levels=len(params.backbones[params.backbone].blocks),
     )
     write_text(paths.PAGE, render_page(experiment))
 

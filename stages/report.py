@@ -22,11 +22,13 @@ from fuzzyclip.pictures import (
 )
 from fuzzyclip.rows import list_rows
 from fuzzyclip.tables import (
+    COUNTS,
     add_means,
     average_datasets,
     build_table,
     collect_means,
     describe_datasets,
+    list_ties,
     to_markdown,
 )
 from fuzzyclip.tensor_files import read_header
@@ -99,8 +101,9 @@ def write_tables(
     notes += describe_estimates(tested)
     notes += [SHOTS_NOTE] if params.evaluation.shots else []
     notes += list_sample_notes(params)
-    summary = ["# Results", "", *(f"> {note}" for note in notes), ""]
     rows = list_rows(params.evaluation.rows, params.evaluation.shots)
+    notes += list_ties(results, rows, titles)
+    summary = ["# Results", "", *(f"> {note}" for note in notes), ""]
     for table, datasets in TABLES.items():
         frame = build_table(means, datasets, rows, titles, printed)
         if frame.empty:
@@ -120,7 +123,7 @@ def write_tables(
     write_text(paths.TABLES / "summary.md", "\n".join(summary))
     for dataset, categories in results.items():
         frame = add_means(categories)
-        columns = ["row", "category", "good", "bad", *METRICS]
+        columns = ["row", "category", *COUNTS, *METRICS]
         pretty = frame[columns].rename(columns={"good": "normal", "bad": "anomalous"})
         text = f"{titles[dataset]}, by category\n\n{to_markdown(pretty)}"
         write_text(paths.TABLES / "categories" / f"{dataset}.md", text)
@@ -145,19 +148,18 @@ def draw_pictures(params: Params, means: pd.DataFrame, tested: dict[str, dict[st
         draw_bars(means, list(list_rows(params.evaluation.rows, params.evaluation.shots)), PANELS),
         paths.REPORT / "rows.png",
     )
-    levels = len(params.backbones[params.backbone].blocks)
     overview: list[Example] = []
     for dataset, auxiliary in params.pairs.items():
         examples = read_examples(dataset)
         if not examples:
             continue
         title = f"{name_dataset(dataset, tested[dataset])}, model trained on {auxiliary}"
-        figure = draw_heatmaps(examples, levels, f"{title}: image, ground truth, anomaly map")
+        figure = draw_heatmaps(examples, f"{title}: image, ground truth, anomaly map")
         save_figure(figure, paths.REPORT / f"heatmaps_{dataset}.png")
         chosen = examples[:: max(1, len(examples) // OVERVIEW)][:OVERVIEW]
         overview += [replace(one, title=f"{dataset}\n{one.title}") for one in chosen]
     if overview:
-        figure = draw_heatmaps(overview, levels, "Image, ground truth, anomaly map", columns=14)
+        figure = draw_heatmaps(overview, "Image, ground truth, anomaly map", columns=14)
         save_figure(figure, paths.REPORT / "overview.png")
     used = sorted(set(params.pairs.values()))
     curves = {

@@ -47,8 +47,13 @@ class SharedTexts:
             if name in self.rows
         }
         clusters = [cluster["names"] for cluster in model["partition"]["clusters"]]
-        learned = model["rpl"]["text_embed"]
-        self.parts = TrainedParts(self.encode, clusters, learned, params.efa.test)
+        self.parts = TrainedParts(
+            self.encode,
+            clusters,
+            model["rpl"]["text_embed"],
+            model["rpl_header"]["settings"]["temperature"],
+            params.efa.test,
+        )
         found = {int(one[1]) for name in model["efa"] if (one := re.match(r"epoch(\d+)\.", name))}
         self.heads = self.parts.load_heads(model["efa"])
         self.earlier = {

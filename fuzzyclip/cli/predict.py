@@ -65,7 +65,8 @@ ScaleOption = Annotated[
     typer.Option(help="Colours: one fixed scale, or each image's own (even a good one looks hot)."),
 ]
 Given = Annotated[
-    float | None, typer.Option(help="Image scores from here on are bad; else as calibrated.")
+    float | None,
+    typer.Option(help="Image scores (log-odds) from here on are bad; else as calibrated, or 0."),
 ]
 
 
@@ -137,6 +138,7 @@ def _describe(
         "model_files": dict(detector.card.files),
         "backbone": detector.backbone.fingerprint,
         "category": category,
+        "scores": "log-odds",  # not to go on with a folder of the time when they were probabilities
         "prompt": detector.build_detector(category).scorer.prompt,
         "threshold": image.model_dump(),
         "pixel_threshold": pixel.model_dump(),
@@ -174,7 +176,8 @@ def _print_row(row: dict[str, Any], as_json: bool) -> None:
     elif row["error"]:
         typer.echo(f"not read  {row['error']}", err=True)
     else:
-        typer.echo(f"{row['decision']:4}  {row['image_score']:.4f}  {row['image']}")
+        said = f"{row['decision']:4}  {row['image_score']:+.4f}  {row['probability']:6.1%}"
+        typer.echo(f"{said}  {row['image']}")
 
 
 def _conclude(rows: list[dict[str, Any]], before: int, natural: bool, out: Path | None) -> None:
@@ -182,7 +185,7 @@ def _conclude(rows: list[dict[str, Any]], before: int, natural: bool, out: Path 
     unreadable = sum(bool(row["error"]) for row in rows)
     bad = sum(row.get("decision") == "bad" for row in rows)
     if natural:
-        typer.echo("the threshold 0.5 is not calibrated: see fuzzyclip calibrate", err=True)
+        typer.echo("the threshold 0 is not calibrated: see fuzzyclip calibrate", err=True)
     already = f", {before} done before" if before else ""
     where = f" -> {out}" if out else ""
     good = len(rows) - bad - unreadable

@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from fuzzyclip.inference import Detector
 
 KEY = "fuzzyclip"
-#: Version of the facts' layout.
-LAYOUT = 1
+#: Version of the facts' layout; until 1 image scores were probabilities.
+LAYOUT = 2
 PACKAGES = ("fuzzyclip", "torch", "open_clip_torch", "timm", "onnxscript", "onnxruntime")
 INPUT = (
     "image: uint8 (B, S, S, 3), RGB, each image squashed to S x S by PIL's bicubic filter. Mean "
     "and standard deviation are inside the graph"
 )
 OUTPUTS = (
-    "anomaly_map: float32 (B, S, S) in [0, 1], the sum over the taken blocks divided by their "
-    "number; image_score: float32 (B,) in [0, 1]. Higher is more anomalous"
+    "anomaly_map: float32 (B, S, S) in [0, 1], the mean over the taken blocks of a pixel's "
+    "probability to be abnormal; image_score: float32 (B,), log-odds, 0 where abnormal is as "
+    "likely as normal. Higher is more anomalous"
 )
 
 

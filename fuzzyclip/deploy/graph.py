@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.efa import upsample
-from fuzzyclip.few_shot import NormalMemory
+from fuzzyclip.few_shot import NormalMemory, join_memory
 from fuzzyclip.inference import Detector
 
 
@@ -52,10 +52,7 @@ class DetectorGraph(nn.Module):
         self.register_buffer("smoothing", matrix)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 pixels (B, S, S, 3), RGB, to maps (B, S, S) in [0, 1] and scores (B,).
-
-        The map is the detector's divided by the number of taken blocks, of which it is the sum.
-        """
+        """uint8 pixels (B, S, S, 3), RGB, to maps (B, S, S) in [0, 1] and scores (B,), log-odds."""
         pixels = (image.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std  # (B, 3, S, S)
         image_embed, patch_tokens = self.tower.encode(pixels, self.blocks)
         unit = normalise(image_embed)
@@ -63,10 +60,11 @@ class DetectorGraph(nn.Module):
         image_score = self.scorer.compute_score(unit, anomaly_map)
         if self.scorer.memory is not None:
             far = compute_memory_map(self.scorer.memory, patch_tokens)
-            anomaly_map, image_score = self.scorer.memory.join(anomaly_map, image_score, far)
+            anomaly_map, image_score = join_memory(anomaly_map, image_score, far)
+        anomaly_map = anomaly_map.sigmoid()
         if self.smoothing is not None:
             anomaly_map = self.smoothing @ anomaly_map @ self.smoothing.T
-        return anomaly_map / len(self.blocks), image_score
+        return anomaly_map, image_score
 
 
 def build_smoothing(size: int, sigma: float) -> Tensor:
@@ -91,4 +89,4 @@ def compute_memory_map(memory: NormalMemory, patch_tokens: Tensor) -> Tensor:
         ],
         dim=1,
     )  # (B, L, P)
-    return upsample(far, memory.grid, (memory.image_size, memory.image_size)).sum(dim=1)
+    return upsample(far, memory.grid, (memory.image_size, memory.image_size)).mean(dim=1)

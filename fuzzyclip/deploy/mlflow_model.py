@@ -22,7 +22,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from PIL import Image, ImageDraw
 
-from fuzzyclip.model.card import FILENAME, Card
+from fuzzyclip.model.directory import read_card
 
 #: The packaged model among the logged one's artifacts.
 ARTIFACT = "model"
@@ -48,6 +48,7 @@ OUTPUTS = Schema(
         for name, kind in {
             "category": DataType.string,
             "image_score": DataType.double,
+            "probability": DataType.double,
             "label": DataType.long,
             "decision": DataType.string,
             "threshold": DataType.double,
@@ -85,10 +86,9 @@ def describe_model(folder: Path) -> Iterator[dict[str, Any]]:
         folder: the packaged model's directory.
 
     Raises:
-        OSError: there is no model.
-        ValueError: it is one that this version does not understand.
+        ModelError: there is no model, or one that this version does not understand.
     """
-    card = Card.model_validate_json((folder / FILENAME).read_bytes())
+    card = read_card(folder)
     with TemporaryDirectory() as temporary:
         code = Path(temporary) / PACKAGE.name
         shutil.copytree(PACKAGE, code, ignore=shutil.ignore_patterns(*LEFT_OUT))
@@ -117,8 +117,7 @@ def save_served(folder: Path, out: Path) -> None:
         out: the new one.
 
     Raises:
-        OSError: see `describe_model`.
-        ValueError: likewise.
+        ModelError: see `describe_model`.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if not sys.stderr.isatty():

@@ -77,10 +77,9 @@ def compute_reference(detector: Detector, images: Sequence[Image.Image | Path]) 
         raise ValueError("an export is compared with PyTorch on images: give at least one")
     opened = [load_image(one) if isinstance(one, Path) else one.convert("RGB") for one in images]
     found = [detector(preprocess(image, detector.backbone)[None]) for image in opened]
-    maps = np.concatenate([maps for maps, _ in found])
     return Reference(
         pixels=load_pixels(opened, detector.backbone.image_size),
-        maps=(maps / len(detector.backbone.blocks)).astype(np.float32),
+        maps=np.concatenate([maps for maps, _ in found]),
         scores=np.concatenate([scores for _, scores in found]),
     )
 

@@ -84,10 +84,10 @@ class Exported(ABC):
         return load_pixels(images, self.image_size)
 
     def __call__(self, pixels: Pixels) -> tuple[Floats, Floats]:
-        """Maps (B, S, S) and scores (B,), both in [0, 1], of uint8 pixels (B, S, S, 3).
+        """Maps (B, S, S) in [0, 1] and scores (B,), log-odds, of uint8 pixels (B, S, S, 3).
 
         Raises:
-            ValueError: pixels of another type or shape.
+            ValueError: pixels of another type or shape, or an answer that is not finite.
         """
         shape = (self.image_size, self.image_size, 3)
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != shape:
@@ -97,7 +97,12 @@ class Exported(ABC):
             )
         if not len(pixels):
             raise ValueError("no images")
-        return self._run(pixels)
+        maps, scores = self._run(pixels)
+        if not (np.isfinite(maps).all() and np.isfinite(scores).all()):
+            raise ValueError(
+                f"{self.path.name} answers what is not a finite number; export it again"
+            )
+        return maps, scores
 
     @abstractmethod
     def _open(self, path: Path, threads: int | None) -> dict[str, Any]:

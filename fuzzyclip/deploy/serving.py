@@ -34,8 +34,8 @@ from fuzzyclip.model.tiles import plan_tiles
 
 #: What a row of the answer says.
 OUTPUTS = (
-    "category", "image_score", "label", "decision", "threshold", "threshold_method", "map_max",
-    "defect_share", "width", "height", "map", "mask", "error",
+    "category", "image_score", "probability", "label", "decision", "threshold", "threshold_method",
+    "map_max", "defect_share", "width", "height", "map", "mask", "error",
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from fuzzyclip.efa import LOGIT_SCALE, compute_margins
 from fuzzyclip.losses import compute_classification
 from fuzzyclip.methods.interface import Trained, TrainingSet
 from fuzzyclip.methods.vv import DPAM_DEPTH, DPAM_LEVELS, make_vv_kind
+from fuzzyclip.metrics.scales import Scale
 from fuzzyclip.rpl import PromptLearner, PromptShape
 from fuzzyclip.scoring import Scorer, compare_class
 from fuzzyclip.training import CurveRow, train
@@ -202,6 +203,7 @@ class AnomalyClip(Trained):
             prompt=OBJECT,
             compute_map=compute_map,
             compute_score=compare_class(text, 1 / self.temperature),
+            scale=Scale.PLAIN,
         )
 
 

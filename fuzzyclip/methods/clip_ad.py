@@ -22,16 +22,18 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise, project_tokens
 from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.efa import Heads, add_map
+from fuzzyclip.efa import Heads, compute_plane
 from fuzzyclip.methods.clip_ad_text import Density, encode_representatives, read_density
 from fuzzyclip.methods.clip_surgery import compute_surgery, upsample_patches
 from fuzzyclip.methods.vv import Stream, run_paths
+from fuzzyclip.metrics.scales import Scale
 from fuzzyclip.scoring import Scorer, compare_class
 
 #: Parts that the tower is cut into.
@@ -51,7 +53,7 @@ class ClipAd:
             and class token are those after the block that is named.
         sigma: Gaussian smoothing in pixels. 8 of 240 as published; SDP+ has 2 on VisA, chosen per
             tested set like the densities.
-        combine: `single`: an image's score is the text's probability, all that an image alone
+        combine: `single`: an image's score is the text's log-odds, all that an image alone
             gives. `test_set`: as published, scores are `combine_over_test_set` of a category's. It
             needs the whole test set, so an image's score changes with the other images.
     """
@@ -91,7 +93,7 @@ class ClipAd:
             raise ValueError(f"{self.name}: {setting}: {error}") from error
 
     def build_scorer(self, encode: NameEncoder, category: str, heads: Heads | None) -> Scorer:
-        """The scorer of one category; the image score is softmax(100 cosines) with SDP's own text.
+        """The scorer of one category; image scores are log-odds of 100 cosines with SDP's text.
 
         Args:
             encode: names to text features.
@@ -105,15 +107,18 @@ class ClipAd:
         def compute_map(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
             del image_embed  # each stage has its own class token
             vv, original = patch_tokens.chunk(2, dim=1)  # (B, T, N, W) each
-            total = compute_staged_map(backbone, vv, text)[:, None]  # (B, 1, S, S)
+            total = compute_staged_map(backbone, vv, text)  # (B, S, S)
+            size = (total.shape[-2], total.shape[-1])
             for stage, layer in enumerate(heads.layers if heads else ()):
-                add_map(total, layer(original[:, stage, 1:]), text, 1.0, backbone.grid)
-            return total[:, 0]
+                mapped = layer(original[:, stage, 1:])  # (B, P, D)
+                total += compute_plane(mapped, text, backbone.grid, size).sigmoid_()
+            return total
 
         return Scorer(
             prompt=encode.stack([category]),
             compute_map=compute_map,
             compute_score=compare_class(text.T),
+            scale=Scale.PLAIN,
             combine=combine_over_test_set if self.combine == "test_set" else None,
         )
 
@@ -183,18 +188,19 @@ def compute_staged_map(backbone: Backbone, vv: Tensor, text_embed: Tensor) -> Te
 
 
 def combine_over_test_set(
-    image_scores: NDArray[np.float32], peaks: NDArray[np.float32]
+    image_scores: NDArray[np.float32], peaks: NDArray[np.floating]
 ) -> NDArray[np.float32]:
     """The published image scores of one category, (N,): text plus the map's peak, each stretched.
 
     Args:
-        image_scores: (N,), the text's probabilities.
+        image_scores: (N,), the text's log-odds; as published its probabilities are stretched.
         peaks: (N,), the largest value of each smoothed map.
     """
-    return _stretch(image_scores) + _stretch(peaks)
+    sides = _stretch(expit(image_scores.astype(np.float64))), _stretch(peaks.astype(np.float64))
+    return (sides[0] + sides[1]).astype(np.float32)
 
 
-def _stretch(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _stretch(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """From smallest to largest, 0 to 1; all 0 where they are equal."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else np.zeros_like(values)

@@ -22,6 +22,7 @@ from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.methods.interface import Untrained
 from fuzzyclip.methods.vv import DPAM_DEPTH, SURGERY_LEVEL, make_vv_kind
+from fuzzyclip.metrics.scales import Scale
 from fuzzyclip.scoring import Scorer, compare_class
 
 
@@ -60,7 +61,7 @@ class ClipSurgery(Untrained):
         return make_vv_kind(self.taps)
 
     def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `Method`; the image score is CLIP's own, softmax(100 cosines)."""
+        """See `Method`; the image score is CLIP's own, log-odds of 100 cosines."""
         del tensors
         backbone = encode.backbone
         size = (backbone.image_size, backbone.image_size)
@@ -78,6 +79,7 @@ class ClipSurgery(Untrained):
             prompt=encode.stack([category]),
             compute_map=compute_map,
             compute_score=compare_class(text.T),
+            scale=Scale.PLAIN,
         )
 
 

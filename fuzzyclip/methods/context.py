@@ -31,8 +31,10 @@ from fuzzyclip.clip.encoding import (
     tokenize,
 )
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.efa import LOGIT_SCALE, compute_margins, upsample
+from fuzzyclip.efa import LOGIT_SCALE, compute_plane
+from fuzzyclip.metrics.scales import Scale
 from fuzzyclip.prompt_tower import can_skip, run_prompts, run_start
+from fuzzyclip.rpl import compute_image_score
 from fuzzyclip.scoring import Scorer
 
 #: What follows the learnable words, normal and abnormal (appendix A.1). CoOp's full stop is kept.
@@ -190,11 +192,10 @@ def build_scorer(
     def compute_map(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
         mapped = project_tokens(backbone, patch_tokens[:, -1].contiguous())  # (B, P, D)
         text = compute_text(image_embed).transpose(1, 2)  # (B or 1, D, 2)
-        margins = compute_margins(mapped, text)[:, None]  # (B, 1, P)
-        return upsample(margins, backbone.grid, size).sigmoid_()[:, 0]
+        return compute_plane(mapped, text, backbone.grid, size)
 
     def compute_score(image_embed: Tensor, maps: Tensor) -> Tensor:
         del maps
-        return compute_logits(image_embed, compute_text(image_embed)).softmax(dim=-1)[:, 1]
+        return compute_image_score(image_embed, compute_text(image_embed), LOGIT_SCALE)
 
-    return Scorer(prompt=prompt, compute_map=compute_map, compute_score=compute_score)
+    return Scorer(prompt, compute_map, compute_score, Scale.LOG_ODDS)

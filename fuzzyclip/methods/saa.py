@@ -40,6 +40,7 @@ from fuzzyclip.methods.saa_parts import (
 from fuzzyclip.methods.saa_prompts import CategoryPrompts, Wording, read_prompts, word_prompts
 from fuzzyclip.methods.saa_reading import load_models
 from fuzzyclip.methods.saa_tiny import build_tiny_models
+from fuzzyclip.metrics.scales import Scale
 from fuzzyclip.scoring import Scorer
 
 
@@ -158,7 +159,9 @@ class Saa(Untrained):
             return maps
 
         prompt = wording.name if self.tiny_seed is None else f"random tiny models: {wording.name}"
-        return Scorer(prompt, compute_map, lambda image_embed, maps: maps.amax(dim=(1, 2)))
+        return Scorer(
+            prompt, compute_map, lambda image_embed, maps: maps.amax(dim=(1, 2)), Scale.PLAIN
+        )
 
     def _take_models(self, device: torch.device) -> Models:
         """The tiny ones, or those on disk."""

@@ -22,6 +22,7 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.methods.interface import Untrained
 from fuzzyclip.methods.prompt_mean import average_prompts
 from fuzzyclip.methods.windows import SIDES, WINDOWS, list_windows
+from fuzzyclip.metrics.scales import Scale
 from fuzzyclip.scoring import Scorer
 from fuzzyclip.text import NORMAL_STATES, stack_names
 
@@ -108,7 +109,8 @@ class WinClip(Untrained):
         return Scorer(
             prompt=name,
             compute_map=compute_map,
-            compute_score=lambda image_embed, _: compute_margins(image_embed).sigmoid(),
+            compute_score=lambda image_embed, _: compute_margins(image_embed),
+            scale=Scale.PLAIN,
         )
 
 

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from fuzzyclip.metrics.scales import Scale, place_cuts
+
 #: Both forms of AUPRO look at false positive rates up to here.
 FPR_LIMIT = 0.3
 #: Thresholds of the form that the field prints.
@@ -152,17 +154,20 @@ def compute_aupro_std(ranking: Ranking, limit: float = FPR_LIMIT) -> float:
 
 
 def compute_aupro_steps(
-    ranking: Ranking, steps: int = AUPRO_STEPS, limit: float = FPR_LIMIT
+    ranking: Ranking,
+    steps: int = AUPRO_STEPS,
+    limit: float = FPR_LIMIT,
+    scale: Scale = Scale.PLAIN,
 ) -> float | None:
     """AUPRO as the field's tables print it: equal threshold steps and a stretched axis.
 
     `steps` thresholds rise evenly from the lowest score towards the highest; the false positive
     rates below `limit` are stretched to [0, 1] before the trapezoid area is taken. The value is
-    therefore not area / limit, and it changes under a monotone map of the scores. None when fewer
-    than two thresholds fall below the limit.
+    therefore not area / limit, and it changes under a monotone map of the scores: scores of another
+    scale are cut where the plain ones would be. None when fewer than two thresholds fall below the
+    limit.
     """
-    low, high = float(ranking.scores[0]), float(ranking.scores[-1])
-    cuts = low + (high - low) / steps * np.arange(steps)
+    cuts = place_cuts(float(ranking.scores[0]), float(ranking.scores[-1]), steps, scale)
     above = np.searchsorted(-ranking.thresholds, -cuts, side="left")  # thresholds > cut
     exceeded = count_above(ranking.scores, cuts)
     fpr = (exceeded - np.append(0.0, ranking.tp)[above]) / ranking.negatives
@@ -231,13 +236,30 @@ def compute_image_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, flo
     }
 
 
-def compute_pixel_metrics(maps: ArrayLike, masks: ArrayLike) -> dict[str, float]:
+def count_tied_ends(scores: ArrayLike) -> int:
+    """How many scores (N,) share the lowest or the highest value with another.
+
+    Where the scale of a method ends, its scores pile up: they can not be ranked among themselves,
+    and a metric says less than it seems to.
+    """
+    given = np.asarray(scores)
+    if not given.size:
+        return 0
+    piles = [int(np.count_nonzero(given == end)) for end in {given.min(), given.max()}]
+    return sum(pile for pile in piles if pile > 1)
+
+
+def compute_pixel_metrics(
+    maps: ArrayLike, masks: ArrayLike, scale: Scale = Scale.PLAIN
+) -> dict[str, float]:
     """AUROC, AP, F1-max and both AUPRO of anomaly maps (N, H, W) against masks (N, H, W)."""
     masks = np.asarray(masks, dtype=bool)
-    return compute_ranking_metrics(rank(maps, masks, weigh_regions(masks)))
+    return compute_ranking_metrics(rank(maps, masks, weigh_regions(masks)), scale)
 
 
-def compute_ranking_metrics(ranking: Ranking | None) -> dict[str, float]:
+def compute_ranking_metrics(
+    ranking: Ranking | None, scale: Scale = Scale.PLAIN
+) -> dict[str, float]:
     """The pixel metrics of a ranking of pixels; none without one."""
     if ranking is None:
         return {}
@@ -247,7 +269,7 @@ def compute_ranking_metrics(ranking: Ranking | None) -> dict[str, float]:
         "pixel_f1_max": compute_f1_max(ranking),
         "pixel_aupro_std": compute_aupro_std(ranking),
     }
-    stepped = compute_aupro_steps(ranking)
+    stepped = compute_aupro_steps(ranking, scale=scale)
     return values if stepped is None else values | {"pixel_aupro": stepped}
 
 

@@ -25,7 +25,8 @@ from fuzzyclip.metrics.exact import (
     rank_in_place,
     weigh_mask,
 )
-from fuzzyclip.metrics.map_file import MapFile, Maps, as_float32
+from fuzzyclip.metrics.map_file import FineMaps, MapFile, as_floats
+from fuzzyclip.metrics.scales import Scale
 from fuzzyclip.metrics.score_histogram import Cells, ScoreHistogram, find_keys
 from fuzzyclip.metrics.thresholds import place_steps
 
@@ -56,7 +57,7 @@ class PixelMeter(Protocol):
         """Take maps (B, H, W) and masks (B, H, W), true where anomalous.
 
         Raises:
-            ValueError: shapes differ, the maps' type is finer than float32, or a score is not
+            ValueError: shapes differ, the maps' type is finer than float64, or a score is not
                 finite. Nothing is taken then.
         """
 
@@ -70,20 +71,21 @@ class ExactMeter:
     Memory: scores and weights of anomalous pixels; in `compute`, one copy of all maps besides.
     """
 
-    def __init__(self, file: MapFile | None = None) -> None:
+    def __init__(self, file: MapFile | None = None, scale: Scale = Scale.PLAIN) -> None:
         """An empty meter.
 
         Args:
             file: where the maps go, empty; the caller may read them there, and closes it. Default a
                 temporary one, which `close` removes. Temporary folders may lie in memory.
+            scale: of the scores.
 
         Raises:
             ValueError: the file holds maps.
         """
         if file is not None and len(file):
             raise ValueError(f"{file.path} holds {len(file)} maps already")
-        self._file, self._owned = file, file is None
-        self._hits: list[Maps] = []
+        self._file, self._owned, self._scale = file, file is None, scale
+        self._hits: list[FineMaps] = []
         self._weights: list[Floats] = []
         self._images, self._regions = 0, 0
 
@@ -93,7 +95,8 @@ class ExactMeter:
         if not len(scores):
             return
         if self._file is None:
-            self._file = _open_temporary(*scores.shape[1:])
+            height, width = scores.shape[1:]
+            self._file = _open_temporary(height, width, scores.dtype.type)
         self._file.append(scores)
         self._images += len(scores)
         for score, mask in zip(scores, truth, strict=True):
@@ -116,7 +119,7 @@ class ExactMeter:
             return PixelResult()
         hits, weights = np.concatenate(self._hits), join_weights(self._weights, self._regions)
         ranking = rank_in_place(self._file.read_all().reshape(-1), hits, weights)
-        values = compute_ranking_metrics(ranking)
+        values = compute_ranking_metrics(ranking, self._scale)
         return PixelResult(values, dict(values), dict(values))
 
     def close(self) -> None:
@@ -143,14 +146,16 @@ class StreamingMeter:
     AUPRO-std are the exact metrics of maps whose scores moved within their bin to a common one, by
     less than 2**-14 of themselves; the order of scores of different bins stays. The bounds hold for
     every order within the bins: those of AUROC differ by the share of pairs of a positive and a
-    negative that share a bin. A bin of equal scores is exact.
+    negative that share a bin. A bin of equal scores is exact. Scores of float64 are known as
+    float32, and equal ones of those may differ.
 
     Attributes:
         histogram: of all scores so far; thresholds of summaries can be chosen from it.
+        scale: of the scores.
     """
 
-    def __init__(self) -> None:
-        self.histogram = ScoreHistogram()
+    def __init__(self, scale: Scale = Scale.PLAIN) -> None:
+        self.histogram, self.scale = ScoreHistogram(), scale
 
     def add(self, maps: ArrayLike, masks: ArrayLike) -> None:
         """As `PixelMeter.add`; the size may change. Neither order nor split changes the result."""
@@ -169,7 +174,7 @@ class StreamingMeter:
         if not cells.positives.any() or not cells.negatives.any():
             return PixelResult()
         found = _bound_curves(cells, self.histogram.regions)
-        stepped = _bound_steps(cells, self.histogram)
+        stepped = _bound_steps(cells, self.histogram, self.scale)
         if stepped is not None:
             found["pixel_aupro"] = stepped
         return PixelResult(
@@ -179,21 +184,21 @@ class StreamingMeter:
         )
 
 
-def check_batch(maps: ArrayLike, masks: ArrayLike) -> tuple[Maps, NDArray[np.bool_]]:
-    """Maps and masks (B, H, W) as float32 and bool; a ValueError as `PixelMeter.add` raises it."""
-    scores, truth = as_float32(maps), np.asarray(masks, dtype=bool)
+def check_batch(maps: ArrayLike, masks: ArrayLike) -> tuple[FineMaps, NDArray[np.bool_]]:
+    """Maps and masks (B, H, W) as floats and bool; a ValueError as `PixelMeter.add` raises it."""
+    scores, truth = as_floats(maps), np.asarray(masks, dtype=bool)
     if scores.ndim != 3 or scores.shape != truth.shape:
         raise ValueError(f"maps {scores.shape} and masks {truth.shape} are not (B, H, W) alike")
     return scores, truth
 
 
-def _open_temporary(height: int, width: int) -> MapFile:
+def _open_temporary(height: int, width: int, kind: type[np.float32 | np.float64]) -> MapFile:
     """An empty file for maps of that size; a ValueError, and no file, if they are not square."""
     if height != width or not height:
         raise ValueError(f"maps of {height} x {width} are not square")
     handle, name = tempfile.mkstemp(suffix=".maps")
     os.close(handle)
-    return MapFile(Path(name), height)
+    return MapFile(Path(name), height, kind)
 
 
 def _bound_curves(cells: Cells, regions: int) -> dict[str, tuple[float, float, float]]:
@@ -217,9 +222,11 @@ def _bound_curves(cells: Cells, regions: int) -> dict[str, tuple[float, float, f
     return found
 
 
-def _bound_steps(cells: Cells, histogram: ScoreHistogram) -> tuple[float, float, float] | None:
+def _bound_steps(
+    cells: Cells, histogram: ScoreHistogram, scale: Scale
+) -> tuple[float, float, float] | None:
     """The same of the AUPRO of the field's steps."""
-    keys = find_keys(place_steps(np.array(histogram.ends, dtype=np.float32)))
+    keys = find_keys(place_steps(np.array(histogram.ends, dtype=np.float32), scale))
     surely, maybe = np.searchsorted(cells.lowest, keys), np.searchsorted(cells.highest, keys)
 
     def span(amounts: NDArray[np.int64] | Floats, total: int) -> Span:

@@ -103,12 +103,17 @@ class ScoreHistogram:
         return float(low), float(high)
 
     def add(
-        self, scores: NDArray[np.float32], hits: NDArray[np.float32], weights: Floats, regions: int
+        self,
+        scores: NDArray[np.floating],
+        hits: NDArray[np.floating],
+        weights: Floats,
+        regions: int,
     ) -> None:
         """Count the pixels of one image.
 
         Args:
-            scores: finite, (n,), of all pixels.
+            scores: finite, (n,), of all pixels. Those of a finer type are rounded to float32, and
+                bins of rounded ones count as unequal.
             hits: (p,), those of anomalous pixels among them.
             weights: (p,), 1 / area of each hit's region.
             regions: of the image.
@@ -119,6 +124,8 @@ class ScoreHistogram:
         places = self._locate(keys)
         self._totals += np.bincount(places, minlength=self._totals.size).reshape(-1, PAGE_BINS)
         self._compare(places, keys)
+        if scores.dtype != np.float32:
+            self._mixed.reshape(-1)[places[find_scores(keys) != scores]] = True
         self._lowest = min(self._lowest, int(keys.min()))
         self._highest = max(self._highest, int(keys.max()))
         if len(hits):

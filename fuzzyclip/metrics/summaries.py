@@ -30,6 +30,7 @@ from fuzzyclip.metrics.exact import (
     weigh_regions,
 )
 from fuzzyclip.metrics.map_file import as_float32
+from fuzzyclip.metrics.scales import Scale
 from fuzzyclip.metrics.thresholds import Scores, choose_map_thresholds, raise_score
 from fuzzyclip.tensor_files import read_header, write_tensors
 
@@ -70,13 +71,16 @@ class PixelSummaries:
         return np.stack([self.negatives_above[:, lowest], self.positives_above[:, lowest]], axis=1)
 
 
-def summarise_pixels(maps: ArrayLike, masks: ArrayLike, images: Sequence[str]) -> PixelSummaries:
+def summarise_pixels(
+    maps: ArrayLike, masks: ArrayLike, images: Sequence[str], scale: Scale = Scale.PLAIN
+) -> PixelSummaries:
     """Summarise one category.
 
     Args:
         maps: (N, H, W) anomaly maps, higher is more anomalous.
         masks: (N, H, W), true where anomalous.
         images: N names, kept so that a comparison can refuse other images.
+        scale: of the maps.
 
     Raises:
         ValueError: shapes differ, there is no pixel, or a score is not finite.
@@ -92,7 +96,7 @@ def summarise_pixels(maps: ArrayLike, masks: ArrayLike, images: Sequence[str]) -
         raise ValueError("maps hold values that are not finite")
     weights = weigh_regions(truth)  # (p,)
     regions = np.array([ndimage.label(mask, EIGHT_CONNECTED)[1] for mask in truth], dtype=np.int32)
-    thresholds = choose_map_thresholds(scores, truth, weights)
+    thresholds = choose_map_thresholds(scores, truth, weights, scale)
     areas = np.split(weights * regions.sum(), np.cumsum(truth.sum(axis=(1, 2)))[:-1])
     rows = [
         _count_image(score, mask, area, thresholds)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuzzyclip.metrics.exact import AUPRO_STEPS, Floats
+from fuzzyclip.metrics.scales import Scale, place_cuts
 from fuzzyclip.metrics.score_histogram import Cells, ScoreHistogram, find_scores
 
 #: Quantiles that become thresholds, of each of: positives by pixel, positives by region, negatives.
@@ -15,7 +16,9 @@ LEVELS = 400
 Scores = NDArray[np.floating]
 
 
-def choose_map_thresholds(maps: Scores, masks: NDArray[np.bool_], weights: Floats) -> Scores:
+def choose_map_thresholds(
+    maps: Scores, masks: NDArray[np.bool_], weights: Floats, scale: Scale = Scale.PLAIN
+) -> Scores:
     """Thresholds (G,) from maps and masks (N, H, W) and region weights (p,), as they are kept.
 
     A bin of unequal scores then holds less than 2 / LEVELS of the positives and of the regions'
@@ -33,10 +36,10 @@ def choose_map_thresholds(maps: Scores, masks: NDArray[np.bool_], weights: Float
     ]
     ends = np.array([maps.min(), maps.max()])
     curve = np.unique(np.concatenate([*picked, ends, raise_score(ends[1:])]))[::-1]
-    return np.concatenate([curve, place_steps(ends)])  # (G,)
+    return np.concatenate([curve, place_steps(ends, scale)])  # (G,)
 
 
-def choose_thresholds(histogram: ScoreHistogram) -> NDArray[np.float32]:
+def choose_thresholds(histogram: ScoreHistogram, scale: Scale = Scale.PLAIN) -> NDArray[np.float32]:
     """Thresholds (G,) as `choose_map_thresholds` has them, but between the cells of a histogram.
 
     A cell counts as one score: that of a quantile begins with a threshold, and that of several ends
@@ -56,20 +59,20 @@ def choose_thresholds(histogram: ScoreHistogram) -> NDArray[np.float32]:
         _pick_cells(cells, cells.negatives, np.ceil(normal * (1 - even**2)) - 1),
     ]
     curve = np.unique(np.concatenate([*picked, ends, raise_score(ends[1:])]))[::-1]
-    return np.concatenate([curve, place_steps(ends)])  # (G,)
+    return np.concatenate([curve, place_steps(ends, scale)])  # (G,)
 
 
-def place_steps(ends: Scores) -> Scores:
+def place_steps(ends: Scores, scale: Scale = Scale.PLAIN) -> Scores:
     """The field's equal steps, (AUPRO_STEPS,), as thresholds of the scores' type.
 
     Args:
         ends: lowest and highest score, (2,).
+        scale: of the scores; steps are equal on the plain one.
 
     Returns:
         Smallest number of the type above each step: a score exceeds the step where it reaches this.
     """
-    low, high = map(float, ends)
-    cuts = low + (high - low) / AUPRO_STEPS * np.arange(AUPRO_STEPS)
+    cuts = place_cuts(float(ends[0]), float(ends[1]), AUPRO_STEPS, scale)
     steps = cuts.astype(ends.dtype)
     return np.where(steps <= cuts, raise_score(steps), steps)
 

@@ -71,7 +71,7 @@ def calibrate(
     # any threshold will do: it is what is looked for
     found = detector.detect(
         [*good, *bad], category, batch_size=batch_size, workers=workers,
-        tiling=tiling, threshold=0.5, opener=opener,
+        tiling=tiling, threshold=0.0, opener=opener,
     )  # fmt: skip
     for number, one in enumerate(found):
         if isinstance(one, Unreadable):
@@ -87,7 +87,7 @@ def calibrate(
         raise ValueError("no good image could be read; a threshold needs some")
     values, labels = zip(*scores, strict=True)
     image = choose_by_f1(values, labels) if bad else choose_by_quantile(values, false_alarm_rate)
-    pixel = pixels.choose() if truths else choose_by_quantile(highest, false_alarm_rate)
+    pixel = pixels.choose() if truths else choose_by_quantile(highest, false_alarm_rate, most=1)
     memory = detector.memories.get(category)
     digest = digest_memory(memory) if memory else None
     calibration = Calibration(image=image, pixel=pixel, tiling=tiling, memory=digest)

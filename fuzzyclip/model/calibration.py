@@ -1,8 +1,8 @@
 """Thresholds of image scores and of map pixels, each with what it gives and how sure that is.
 
 An image, or a pixel, is taken for anomalous where its score reaches the threshold (score >= value).
-Scores lie in [0, 1] and are float32, as the detector gives them; a threshold is a float32 too, so
-that a comparison says the same in either precision.
+Scores are float32, as the detector gives them: log-odds of images, probabilities of pixels. A
+threshold is a float32 too, so that a comparison says the same in either precision.
 
 A threshold holds for images like those it was chosen from, looked at in the same way: another
 tiling, reference images or category need another one.
@@ -11,7 +11,7 @@ Shapes: n images, H x W pixels.
 """
 
 from collections.abc import Iterable
-from math import ceil, floor
+from math import ceil, floor, inf
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,17 +34,18 @@ Scores = NDArray[np.float32]
 def choose_by_f1(scores: ArrayLike, labels: ArrayLike) -> Threshold:
     """The threshold of image scores with the largest F1, the highest one among several.
 
-    It lies in the middle between the lowest score that reaches it and the next one below (0 if
-    there is none). Intervals are exact ones of a binomial share (Clopper & Pearson, 1934); they do
-    not know that the threshold was chosen on the same images, so that new ones do worse on average.
+    It lies in the middle between the lowest score that reaches it and the next one below, or is
+    that lowest one if there is none below. Intervals are exact ones of a binomial share (Clopper &
+    Pearson, 1934); they do not know that the threshold was chosen on the same images, so that new
+    ones do worse on average.
 
     Args:
-        scores: (n,), in [0, 1].
+        scores: (n,), finite.
         labels: (n,), 0 normal, 1 anomalous.
 
     Raises:
-        ValueError: shapes differ, a score is not in [0, 1], a label is another one, or one of the
-            two is missing.
+        ValueError: shapes differ, a score is not finite, a label is another one, or one of the two
+            is missing.
     """
     given, truth = _check_scores(scores), np.asarray(labels)
     if truth.shape != given.shape:
@@ -59,12 +60,12 @@ def choose_by_f1(scores: ArrayLike, labels: ArrayLike) -> Threshold:
         )
     best = int(_compute_f1(ranking.tp, ranking.fp, ranking.positives).argmax())
     lowest = float(ranking.thresholds[best])  # that reaches the threshold
-    below = float(ranking.scores[ranking.scores < lowest].max(initial=0))
+    below = float(ranking.scores[ranking.scores < lowest].max(initial=-np.inf))
     tp, fp = int(ranking.tp[best]), int(ranking.fp[best])
     return _describe_f1(_split(below, lowest), tp, fp, ranking.positives, ranking.negatives)
 
 
-def choose_by_quantile(scores: ArrayLike, false_alarm_rate: float) -> Threshold:
+def choose_by_quantile(scores: ArrayLike, false_alarm_rate: float, most: float = inf) -> Threshold:
     """The lowest threshold that is expected to alarm on no more than a share of good images.
 
     The threshold lies just above the (n + 1 - k)-th lowest of n scores. Whatever distribution they
@@ -76,14 +77,18 @@ def choose_by_quantile(scores: ArrayLike, false_alarm_rate: float) -> Threshold:
     highest score, the expected rate is 1 / (n + 1), and the note says how many images would do.
 
     Args:
-        scores: (n,), in [0, 1], of good images that stand for those to come; not those that the
-            model was trained on or remembers.
+        scores: (n,), finite, of good images that stand for those to come; not those that the model
+            was trained on or remembers.
         false_alarm_rate: share of good images, between 0 and 1.
+        most: what a score can be at most.
 
     Raises:
-        ValueError: no scores, one is not in [0, 1], or the rate is not between 0 and 1.
+        ValueError: no scores, one is not finite or above `most`, or the rate is not between 0 and
+            1.
     """
     given = np.sort(_check_scores(scores))
+    if given[-1] > most:
+        raise ValueError(f"a score of {given[-1]:g}, but {most:g} is the most there is")
     if not 0 < false_alarm_rate < 1:
         raise ValueError(f"false alarm rate {false_alarm_rate}: give a share between 0 and 1")
     total = len(given)
@@ -100,7 +105,7 @@ def choose_by_quantile(scores: ArrayLike, false_alarm_rate: float) -> Threshold:
         )
     if np.count_nonzero(given == highest) > 1:
         notes.append("several images have this very score: the rate may be lower")
-    if highest == 1:
+    if highest == most:
         notes.append("a good image has the highest score there is: nothing reaches this threshold")
     spread = stats.beta(alarms, rest).interval(CONFIDENCE)
     return Threshold(
@@ -132,7 +137,7 @@ def choose_pixel_by_quantile(maps: Iterable[ArrayLike], false_alarm_rate: float)
         if not given.size:
             raise ValueError(f"a map {given.shape} is empty")
         highest.append(float(given.max()))
-    return choose_by_quantile(highest, false_alarm_rate)
+    return choose_by_quantile(highest, false_alarm_rate, most=1)
 
 
 class PixelCalibrator:
@@ -163,6 +168,8 @@ class PixelCalibrator:
             raise ValueError(f"map {given.shape} and mask {truth.shape} are not (H, W) alike")
         hits = given[truth]
         none = np.zeros(len(hits))  # regions do not count here
+        if not ((given >= 0) & (given <= 1)).all():
+            raise ValueError("map values must be numbers in [0, 1]")
         self._histogram.add(_check_scores(given.reshape(-1)), hits, none, 0)
         self._images[bool(len(hits))] += 1
 
@@ -203,8 +210,8 @@ def _check_scores(scores: ArrayLike) -> Scores:
     given = np.asarray(scores, dtype=np.float32)
     if given.ndim != 1 or not given.size:
         raise ValueError(f"scores {given.shape} must be a list of at least one")
-    if not ((given >= 0) & (given <= 1)).all():
-        raise ValueError("scores must be numbers in [0, 1]")
+    if not np.isfinite(given).all():
+        raise ValueError("scores must be finite numbers")
     return given
 
 

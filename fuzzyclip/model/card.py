@@ -18,8 +18,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from fuzzyclip.model.threshold import Threshold
 
 FILENAME = "model.json"
-#: Raised with every change that older code could not read.
-FORMAT = 1
+#: Raised with every change that older code could not read. Until 1 image scores were probabilities.
+FORMAT: Literal[2] = 2
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -152,7 +152,7 @@ class Card(Part):
         memories: likewise.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = FORMAT
     name: str
     versions: dict[str, str]
     training: TrainingCard
@@ -163,3 +163,17 @@ class Card(Part):
     files: dict[FileName, Digest]
     calibrations: dict[str, Calibration] = {}
     memories: dict[str, MemoryCard] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_format_1(cls, data: Any) -> Any:
+        """Its parts are still good; its thresholds of probabilities, which tie at 1, are not."""
+        if not isinstance(data, dict) or data.get("format") != 1:
+            return data
+        if chosen := data.get("calibrations"):
+            raise ValueError(
+                "made when image scores were probabilities, and they are log-odds now: the "
+                f"thresholds of {', '.join(map(repr, chosen))} mean nothing any more. Set "
+                '"calibrations": {} in this file and calibrate again (fuzzyclip calibrate)'
+            )
+        return data | {"format": FORMAT}

@@ -29,7 +29,7 @@ from fuzzyclip.model.directory import EFA, RPL, load_own_backbone, read_card, re
 from fuzzyclip.model.memories import digest_memory, read_memories
 from fuzzyclip.model.opening import ImageLike, Opener, name_image
 from fuzzyclip.model.prediction import Prediction, Unreadable, resize_map
-from fuzzyclip.model.threshold import NATURAL, Threshold
+from fuzzyclip.model.threshold import NATURAL, NATURAL_PIXEL, Threshold
 from fuzzyclip.model.tiled import detect_tiled
 from fuzzyclip.trained import TrainedParts
 
@@ -96,7 +96,13 @@ class FuzzyCLIP:
         )
         text = card.text
         names = NameEncoder(backbone, encode, text.ensemble, text.separator, text.underscore)
-        parts = TrainedParts(names, card.clusters, tensors[RPL]["text_embed"], card.test)
+        parts = TrainedParts(
+            names,
+            card.clusters,
+            tensors[RPL]["text_embed"],
+            card.training.rpl["temperature"],
+            card.test,
+        )
         memories = read_memories(folder, card, backbone)
         return cls(card, backbone, parts, tensors[EFA], memories)
 
@@ -191,12 +197,11 @@ class FuzzyCLIP:
         name = name_image(found.item)
         if found.map is None or found.size is None or found.score is None:
             return Unreadable(name, found.error)
-        share = found.map / np.float32(len(self.backbone.blocks))
         return Prediction(
             name=name,
             category=category,
             prompt=detector.scorer.prompt,
-            anomaly_map=resize_map(share, found.size),
+            anomaly_map=resize_map(found.map, found.size),
             image_score=found.score,
             threshold=thresholds[0],
             pixel_threshold=thresholds[1],
@@ -217,9 +222,10 @@ class FuzzyCLIP:
         """
         own = self.card.calibrations.get(category)
         if threshold is not None:
-            return Threshold(value=threshold, method="given"), own.pixel if own else NATURAL
+            given = Threshold(value=threshold, method="given")
+            return given, own.pixel if own else NATURAL_PIXEL
         if own is None:
-            return NATURAL, NATURAL
+            return NATURAL, NATURAL_PIXEL
         self._check_calibration(category, own, tiling)
         return own.image, own.pixel
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -184,13 +185,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file.
 
     Raises:
-        ModelError: the file can not be read as that.
+        ModelError: the file can not be read as that, or holds what is not a finite number.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: not readable as safetensors ({error})") from error
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"{path}: {name} holds values that are not finite; train it anew")
+    return tensors
 
 
 def load_own_backbone(

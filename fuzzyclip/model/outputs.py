@@ -27,8 +27,8 @@ from fuzzyclip.model.prediction import Prediction, Unreadable
 
 #: Columns of scores.csv.
 COLUMNS = (
-    "image", "category", "image_score", "label", "decision", "threshold", "threshold_method",
-    "map_max", "defect_share", "width", "height", "sha256", "error",
+    "image", "category", "image_score", "probability", "label", "decision", "threshold",
+    "threshold_method", "map_max", "defect_share", "width", "height", "sha256", "error",
 )  # fmt: skip
 LINES, TABLE, SETTINGS = "scores.jsonl", "scores.csv", "settings.json"
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch.nn import functional as F
 
 from fuzzyclip.model.threshold import Threshold
@@ -28,7 +29,7 @@ class Prediction:
         prompt: what the text tower read, one a cluster, without states and templates.
         anomaly_map: (H, W), in [0, 1], higher is more anomalous: the mean over the taken blocks of
             a pixel's probability to be abnormal.
-        image_score: in [0, 1].
+        image_score: log-odds that the image is anomalous, 0 where that is as likely as not.
         threshold: of image scores, and how it was chosen.
         pixel_threshold: of the map, likewise.
     """
@@ -40,6 +41,11 @@ class Prediction:
     image_score: float
     threshold: Threshold
     pixel_threshold: Threshold
+
+    @property
+    def probability(self) -> float:
+        """The image score for people, in [0, 1]; scores that differ may have the same."""
+        return float(expit(self.image_score))
 
     @property
     def label(self) -> int:
@@ -63,6 +69,7 @@ class Prediction:
             "image": self.name,
             "category": self.category,
             "image_score": self.image_score,
+            "probability": self.probability,
             "label": self.label,
             "decision": self.decision,
             "threshold": self.threshold.value,

@@ -48,8 +48,7 @@ class Threshold(BaseModel):
     note: str = ""
 
 
-NATURAL = Threshold(
-    value=0.5,
-    method="natural",
-    note="not calibrated: where abnormal becomes likelier than normal",
-)
+_LIKELIER = "not calibrated: where abnormal becomes likelier than normal"
+#: Of image scores, which are log-odds, and of map pixels, which are probabilities.
+NATURAL = Threshold(value=0.0, method="natural", note=_LIKELIER)
+NATURAL_PIXEL = Threshold(value=0.5, method="natural", note=_LIKELIER)

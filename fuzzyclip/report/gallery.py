@@ -68,17 +68,16 @@ class Card:
     alt: str
 
 
-def build_cards(dataset: str, title: str, examples: Iterable[Example], levels: int) -> list[Card]:
+def build_cards(dataset: str, title: str, examples: Iterable[Example]) -> list[Card]:
     """Cards of a dataset, by category, the worst first.
 
     Args:
         dataset: its key.
         title: its title.
         examples: kept images.
-        levels: the most a map can be, see `fuzzyclip.report.images.grade_map`.
     """
     order = ("worst", "borderline", "best")
-    cards = [_make_card(dataset, title, one, levels) for one in examples]
+    cards = [_make_card(dataset, title, one) for one in examples]
     return sorted(
         cards, key=lambda card: (card.category, min(order.index(kind) for kind in card.kinds))
     )
@@ -94,7 +93,7 @@ def judge(example: Example) -> str:
     return "false alarm" if called else "passed"
 
 
-def _make_card(dataset: str, title: str, one: Example, levels: int) -> Card:
+def _make_card(dataset: str, title: str, one: Example) -> Card:
     file, label = PurePosixPath(one.path).name, "anomalous" if one.label == 1 else "normal"
     verdict = judge(one)
     truth = "outlined" if one.mask.any() else "nothing to outline"
@@ -113,7 +112,7 @@ def _make_card(dataset: str, title: str, one: Example, levels: int) -> Card:
         truth=truth if one.has_mask or one.label == 0 else "no mask",
         side=len(one.image),
         photo=encode_photo(one.image),
-        heat=encode_map(one.anomaly_map, levels),
+        heat=encode_map(one.anomaly_map),
         outline=trace_outline(one.mask),
         alt=f"{title}, {one.category}, {label} image {file}",
     )

@@ -34,20 +34,19 @@ def list_colours() -> NDArray[np.uint8]:
     return np.asarray(np.round(mpl.colormaps[HEAT](shares)[:, :3] * 255), dtype=np.uint8)
 
 
-def grade_map(anomaly_map: NDArray[np.floating], levels: int) -> NDArray[np.uint8]:
+def grade_map(anomaly_map: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Number of each pixel's colour, (T, T), on `fuzzyclip.pictures.draw_heatmaps`' scale.
 
-    It is logarithmic and ends at `levels`, the most a map can be, for every image of every run.
+    It is logarithmic and ends at 1, the most a map can be, for every image of every run.
     """
-    faintest = levels * FAINTEST
-    share = np.log(np.maximum(anomaly_map.astype(np.float64), faintest) / faintest)
+    share = np.log(np.maximum(anomaly_map.astype(np.float64), FAINTEST) / FAINTEST)
     share /= -np.log(FAINTEST)
     return np.asarray(np.round(share.clip(0, 1) * (COLOURS - 1)), dtype=np.uint8)
 
 
-def encode_map(anomaly_map: NDArray[np.floating], levels: int) -> str:
+def encode_map(anomaly_map: NDArray[np.floating]) -> str:
     """A map (T, T) as a data address; without loss, so that colours can be read off the bar."""
-    picture = Image.fromarray(grade_map(anomaly_map, levels), mode="P")
+    picture = Image.fromarray(grade_map(anomaly_map), mode="P")
     picture.putpalette(list_colours().tobytes())
     return _encode(picture, "PNG", optimize=True)
 

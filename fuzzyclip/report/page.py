@@ -57,7 +57,6 @@ class Experiment:
         datasets: key -> result.
         curves: title -> training curve, see `fuzzyclip.report.training.build_training`.
         partitions: auxiliary set -> scores, see `fuzzyclip.report.clusters.build_clusters`.
-        levels: summed blocks, the most an anomaly map can be.
     """
 
     notes: Sequence[str]
@@ -67,7 +66,6 @@ class Experiment:
     datasets: Mapping[str, DatasetResult]
     curves: Mapping[str, pd.DataFrame]
     partitions: Mapping[str, Mapping[str, Any]]
-    levels: int
 
 
 def render_page(experiment: Experiment) -> str:
@@ -106,13 +104,12 @@ def render_page(experiment: Experiment) -> str:
         cards=[
             card
             for name, one in results.items()
-            for card in build_cards(name, one.title, one.examples, experiment.levels)
+            for card in build_cards(name, one.title, one.examples)
         ],
         categories={
             name: sorted({e.category for e in one.examples}) for name, one in results.items()
         },
         scale=describe_scale(),
-        levels=experiment.levels,
     )
 
 

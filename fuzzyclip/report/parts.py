@@ -34,8 +34,8 @@ def format_cell(value: object, digits: int = 1) -> str:
 
 
 def format_score(score: float) -> str:
-    """A probability; near 1 as its distance from 1, which would not show otherwise."""
-    return f"{score:.4g}" if score <= 0.999 or score == 1 else f"1 − {1 - score:.3g}"
+    """An image score: log-odds with their sign, as people compare them."""
+    return f"{score:+.4g}".replace("-", "−")
 
 
 def tabulate(frame: pd.DataFrame, caption: str, *, numbers: bool = True, digits: int = 1) -> Table:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fuzzyclip.metrics.exact import METRICS
-from fuzzyclip.tables import MEAN, add_means
+from fuzzyclip.tables import MEAN, add_means, list_ties
 from stages import paths
 from stages.experiments.catalog import Experiment, Row
 from stages.names import name_dataset
@@ -78,13 +78,21 @@ def read_facts(methods: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def list_method_notes(facts: Facts) -> list[str]:
-    """What is to be said of methods: what was left out, what ran with other weights."""
+    """What is to be said of methods: what was left out, what ran with other weights, what tied."""
     notes = []
     for found in facts.values():
         one = next(iter(found.values()), {})
         if said := one.get("left_out") or one.get("note"):
             notes.append(f"{one['title']}: {said}")
+        results = {dataset: _read_method(str(one["method"]), dataset) for dataset in found}
+        notes += list_ties(results, {one["method"]: one["title"]} if found else {}, {})
     return notes
+
+
+def _read_method(method: str, dataset: str) -> pd.DataFrame:
+    """A method's table by category on a dataset, which meets one auxiliary set."""
+    (found,) = (paths.METHOD_METRICS / method).glob(f"*/{dataset}.csv")
+    return pd.read_csv(found, dtype={"category": str, "prompt": str})
 
 
 def name_others(experiment: Experiment, facts: Facts) -> dict[str, str]:

@@ -127,8 +127,11 @@ def draw_heatmap_strip(experiment: Experiment, run: Run) -> tuple[Figure, pd.Dat
     (dataset,) = run.row.tests
     path = run.folder / paths.results(dataset) / "overlays.safetensors"
     with safe_open(str(path), framework="np") as file:
-        titles = read_header(file.metadata())["titles"]
+        header = read_header(file.metadata())
         images, masks, maps = (file.get_tensor(name) for name in ("images", "masks", "maps"))
+    if "maps" not in header:  # an older result: the sum over blocks
+        maps = maps / len(run.params["backbones"][run.params["backbone"]]["blocks"])
+    titles = header["titles"]
     chosen = [i for i, title in enumerate(titles) if title.split("\n")[0] == experiment.category]
     if not chosen:
         there = ", ".join(dict.fromkeys(title.split("\n")[0] for title in titles))
@@ -137,9 +140,8 @@ def draw_heatmap_strip(experiment: Experiment, run: Run) -> tuple[Figure, pd.Dat
         Example(titles[i].split("\n")[1], images[i], masks[i], maps[i].astype(np.float32))
         for i in chosen
     ]
-    levels = len(run.params["backbones"][run.params["backbone"]]["blocks"])
     title = f"{experiment.title}: input, FuzzyCLIP, ground truth"
     peaks = [float(example.anomaly_map.max()) for example in examples]
     names = [example.title for example in examples]
-    figure = draw_heatmaps(examples, levels, title, truth_last=True)
+    figure = draw_heatmaps(examples, title, truth_last=True)
     return figure, pd.DataFrame({"defect": names, "peak": peaks})

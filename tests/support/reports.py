@@ -136,6 +136,5 @@ def make_experiment(**changes):
                 "points": dict(zip(names, places, strict=True)),
             }
         },
-        "levels": 4,
     }
     return Experiment(**(settings | changes))
