@@ -22,7 +22,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from PIL import Image, ImageDraw
 
-from fuzzyclip.model.directory import read_card
+from fuzzyclip.model.card import read_card
 
 #: The packaged model among the logged one's artifacts.
 ARTIFACT = "model"

@@ -54,7 +54,8 @@ def check_cached_weights() -> list[Check]:
 
 def check_model(folder: Path) -> list[Check]:
     """A trained model's directory: card, files, weights, and licences of its training data."""
-    from fuzzyclip.model.directory import read_card, read_parts
+    from fuzzyclip.model.card import read_card
+    from fuzzyclip.model.directory import read_parts
 
     name = f"model {folder.name}"
     try:

@@ -6,8 +6,7 @@ MLflow is imported only where an address asks for it.
 import re
 from pathlib import Path
 
-from fuzzyclip.model.card import FILENAME
-from fuzzyclip.model.directory import ModelError
+from fuzzyclip.model.card import FILENAME, ModelError
 
 #: `models:/name/1`, `runs:/id/model`, `mlflow-artifacts:/...`, `s3://...`
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")

@@ -11,9 +11,17 @@ Nothing in it is code: JSON and safetensors alone.
 """
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from fuzzyclip.model.threshold import Threshold
 
@@ -21,6 +29,10 @@ FILENAME = "model.json"
 #: Raised with every change that older code could not read. Until 1 image scores were probabilities.
 FORMAT: Literal[2] = 2
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class ModelError(ValueError):
+    """A model's directory is missing, broken or of another kind."""
 
 
 def _check_plain(name: str) -> str:
@@ -177,3 +189,23 @@ class Card(Part):
                 '"calibrations": {} in this file and calibrate again (fuzzyclip calibrate)'
             )
         return data | {"format": FORMAT}
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a model's directory.
+
+    Raises:
+        ModelError: there is none, or it says what this version does not understand.
+    """
+    path = folder / FILENAME
+    if not path.is_file():
+        raise ModelError(
+            f"{folder}: no model here ({FILENAME} is missing). A finished pipeline has its models "
+            "in models/<auxiliary set>/fuzzyclip"
+        )
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ModelError(f"{path}: {place}: {first['msg']}") from error

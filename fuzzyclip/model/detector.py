@@ -24,8 +24,8 @@ from fuzzyclip.clip.text_cache import TextCache
 from fuzzyclip.few_shot import NormalMemory, remember
 from fuzzyclip.inference import Detector, Found, detect_images
 from fuzzyclip.model.addresses import find_folder
-from fuzzyclip.model.card import Calibration, Card, Tiling
-from fuzzyclip.model.directory import EFA, RPL, load_own_backbone, read_card, read_parts
+from fuzzyclip.model.card import Calibration, Card, Tiling, read_card
+from fuzzyclip.model.directory import EFA, RPL, load_own_backbone, read_parts
 from fuzzyclip.model.memories import digest_memory, read_memories
 from fuzzyclip.model.opening import ImageLike, Opener, name_image
 from fuzzyclip.model.prediction import Prediction, Unreadable, resize_map

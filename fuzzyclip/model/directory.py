@@ -10,13 +10,20 @@ from typing import Any, Literal
 from uuid import uuid4
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone, load_backbone
 from fuzzyclip.files import compute_sha256, write_json
-from fuzzyclip.model.card import FILENAME, BackboneCard, Card, EfaTestCard, TextCard, TrainingCard
+from fuzzyclip.model.card import (
+    FILENAME,
+    BackboneCard,
+    Card,
+    EfaTestCard,
+    ModelError,
+    TextCard,
+    TrainingCard,
+)
 from fuzzyclip.tensor_files import read_header
 
 EFA, RPL, CONFIG, WEIGHTS = "efa.safetensors", "rpl.safetensors", "backbone.json", "backbone"
@@ -24,10 +31,6 @@ EFA, RPL, CONFIG, WEIGHTS = "efa.safetensors", "rpl.safetensors", "backbone.json
 SMALL = 200_000_000
 #: Packages whose versions can change a result.
 VERSIONED = ("fuzzyclip", "torch", "open_clip_torch", "pillow", "timm")
-
-
-class ModelError(ValueError):
-    """A model's directory is missing, broken or of another kind."""
 
 
 @dataclass(frozen=True)
@@ -142,26 +145,6 @@ def _place_weights(folder: Path, backbone: Backbone, source: WeightsSource) -> B
 def write_card(folder: Path, card: Card) -> None:
     """model.json, in the card's own order."""
     write_json(folder / FILENAME, json.loads(card.model_dump_json()))
-
-
-def read_card(folder: Path) -> Card:
-    """The card of a model's directory.
-
-    Raises:
-        ModelError: there is none, or it says what this version does not understand.
-    """
-    path = folder / FILENAME
-    if not path.is_file():
-        raise ModelError(
-            f"{folder}: no model here ({FILENAME} is missing). A finished pipeline has its models "
-            "in models/<auxiliary set>/fuzzyclip"
-        )
-    try:
-        return Card.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ModelError(f"{path}: {place}: {first['msg']}") from error
 
 
 def read_parts(folder: Path, card: Card) -> dict[str, dict[str, Tensor]]:

@@ -9,8 +9,8 @@ import torch
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.few_shot import NormalMemory
 from fuzzyclip.files import compute_sha256
-from fuzzyclip.model.card import FILENAME, Card, MemoryCard
-from fuzzyclip.model.directory import ModelError, read_tensors
+from fuzzyclip.model.card import FILENAME, Card, MemoryCard, ModelError
+from fuzzyclip.model.directory import read_tensors
 from fuzzyclip.tensor_files import write_tensors
 
 TOKENS = "tokens"

@@ -6,8 +6,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from fuzzyclip.few_shot import NormalMemory
-from fuzzyclip.model.card import Calibration, Card
-from fuzzyclip.model.directory import ModelError, read_card, write_card
+from fuzzyclip.model.card import Calibration, Card, ModelError, read_card
+from fuzzyclip.model.directory import write_card
 from fuzzyclip.model.memories import write_memory
 
 
