@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fuzzyclip.metrics.exact import METRICS
+from fuzzyclip.metrics.exact import METRICS, TIED_SHARE
 from fuzzyclip.paper import IMAGE_TUPLE, PIXEL_TUPLE
 
 #: Metric names as people write them.
@@ -28,8 +28,6 @@ LEVELS = {"Pixel": PIXEL_TUPLE, "Image": IMAGE_TUPLE}
 MEAN = "mean"
 #: What is counted of a category, and added up over categories.
 COUNTS = ("good", "bad", "tied")
-#: Share of a row's image scores that may tie at an end of their scale before tables say so.
-TIED_SHARE = 0.01
 ABSENT = "-"
 
 

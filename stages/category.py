@@ -20,7 +20,12 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.clip.pixels import load_pixels
 from fuzzyclip.memory import release_memory
-from fuzzyclip.metrics.exact import METRICS, compute_image_metrics, count_tied_ends
+from fuzzyclip.metrics.exact import (
+    METRICS,
+    TIED_SHARE,
+    compute_image_metrics,
+    count_tied_ends,
+)
 from fuzzyclip.metrics.map_file import MapFile
 from fuzzyclip.metrics.masks import load_masks
 from fuzzyclip.metrics.pixel_meters import ExactMeter, PixelMeter, PixelResult, StreamingMeter
@@ -31,7 +36,6 @@ from fuzzyclip.prefetch import prefetch
 from fuzzyclip.rows import TRAINED
 from fuzzyclip.scoring import Scorer, Scores, join_scores, score_batch
 from fuzzyclip.store.features import CategoryFeatures
-from fuzzyclip.tables import TIED_SHARE
 from stages import paths
 from stages.overlays import Overlays
 

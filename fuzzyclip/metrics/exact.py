@@ -27,6 +27,9 @@ AUPRO_STEPS = 200
 #: Regions touch at corners too, as in the code of the field.
 EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
+#: Share of image scores that may tie at an end of their scale before results say so.
+TIED_SHARE = 0.01
+
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro", "pixel_aupro_std")
 METRICS = (*PIXEL_METRICS, *IMAGE_METRICS)
