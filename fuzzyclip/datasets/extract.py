@@ -3,25 +3,46 @@
 Only plain files and folders below the target are written: absolute names, `..`, links, devices
 and repeated names are refused, and the unpacked size is counted while it is written, because a
 header may lie. The tree appears under its name only when it is complete.
+
+A damaged archive is refused as far as its format lets one see the damage. The contents of a zip
+file and all of a compressed tar stand under checksums (not of `.lzma`, nor of `xz --check=none`); a
+plain tar has some of its headers alone. Damaged contents are seen there by the archive's own SHA-256
+and no earlier than the images are opened.
 """
 
 import lzma
 import re
+import struct
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from tarfile import (  # type: ignore[attr-defined]  # typeshed lacks them
+    EmptyHeaderError,
+    EOFHeaderError,
+    TruncatedHeaderError,
+)
 from typing import IO, NamedTuple
 
 from fuzzyclip.datasets.spec import DatasetError
+from fuzzyclip.files import name_other_content
 
 MAX_MEMBERS = 200_000  # DAGM, the set with most files, has about 20,000
 MAX_BYTES = 24 * 2**30  # MVTec AD, the largest set, unpacks to about 5 GB
 MAX_DEPTH = 2  # DTD-Synthetic: zip files inside a zip file
+MAX_PADDING = 2**24  # zeros behind a tar file's end: a record, of 10 kB or, on tapes, up to 10 MB
+ZIP_STARTS = (b"PK\3\4", b"PK\5\6", b"PK00", b"PK\7\10")  # of files, of none, of one volume
+ZIP_ENTRY = b"PK\1\2"  # how each entry of a zip file's table begins
+CUT = "cut short: the blocks that end a tar file are missing; fetch it again"
 CHUNK = 2**20
-BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+#: What reading a damaged archive raises; bzip2 and gzip have OSError.
+BROKEN = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(OSError, EOFError, RuntimeError, ValueError),
+)
 
 
 class Member(NamedTuple):
@@ -78,8 +99,8 @@ def extract_archive(
             raise DatasetError(f"{path}: {error}") from error
         except (FileExistsError, NotADirectoryError) as error:
             raise DatasetError(f"{path}: a member is both file and folder ({error})") from error
-        except BROKEN as error:
-            raise DatasetError(f"{path}: broken archive ({error}); fetch it again") from error
+        if not any(tree.iterdir()):
+            raise DatasetError(f"{path}: there is nothing in this archive; fetch it again")
         tree.rename(out_dir)
 
 
@@ -125,22 +146,41 @@ def _relative(name: str) -> PurePosixPath:
 def _copy(stream: IO[bytes], target: Path, budget: Budget) -> None:
     """Write one file chunk by chunk, so that a bomb is stopped when the budget ends."""
     with stream, target.open("xb") as out:
-        while chunk := stream.read(CHUNK):
+        while chunk := _read(stream):
             budget.spend(size=len(chunk))
             out.write(chunk)
 
 
+def _read(stream: IO[bytes]) -> bytes:
+    """The next chunk; empty at the end, which is where a zip file's checksums are compared."""
+    with _reading():
+        return stream.read(CHUNK)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Say of an error in reading an archive that the archive is broken, not the disk written to."""
+    try:
+        yield
+    except (DatasetError, FileNotFoundError, PermissionError):
+        raise
+    except BROKEN as error:
+        raise DatasetError(f"broken archive ({error}); fetch it again") from error
+
+
 def _members(path: Path) -> Iterator[Member]:
     """Entries of an archive of either kind."""
-    if tarfile.is_tarfile(path):  # first: a tar file that ends in a zip file looks like both
-        yield from _tar_members(path)
-    elif zipfile.is_zipfile(path):
-        yield from _zip_members(path)
-    else:
-        with path.open("rb") as file:
-            start = file.read(64)
-        hint = "a web page, not an archive" if start.lstrip()[:1] == b"<" else "no zip or tar file"
-        raise DatasetError(f"{hint}; fetch it again")
+    with path.open("rb") as file:
+        start = file.read(4)
+    with _reading():
+        if tarfile.is_tarfile(path):
+            yield from _tar_members(path)
+        elif start in ZIP_STARTS and zipfile.is_zipfile(path):  # a damaged tar may end in a zip
+            yield from _zip_members(path)
+        elif found := name_other_content(path):
+            raise DatasetError(found)
+        else:
+            raise DatasetError("no zip or tar file, or its begin or end is missing; fetch it again")
 
 
 def _zip_members(path: Path) -> Iterator[Member]:
@@ -150,13 +190,18 @@ def _zip_members(path: Path) -> Iterator[Member]:
             kind = (info.external_attr >> 16) & 0o170000  # Unix file type, 0 if none is stored
             if kind not in {0, 0o100000, 0o040000}:
                 raise DatasetError(f"member {info.filename!r} is a link or a device")
-            yield Member(info.filename, None if info.is_dir() else archive.open(info))
+            if ZIP_ENTRY in info.extra + info.comment:  # a damaged length swallows what follows
+                raise DatasetError(f"its table is damaged at {info.filename!r}; fetch it again")
+            stream = archive.open(info)  # of a folder too: its two names are compared
+            if info.is_dir():
+                stream.close()
+            yield Member(info.filename, None if info.is_dir() else stream)
 
 
 def _tar_members(path: Path) -> Iterator[Member]:
-    """Entries of a tar file, compressed or not."""
+    """Entries of a tar file, compressed or not, up to its proper end."""
     with tarfile.open(path, "r:*") as archive:
-        for info in archive:
+        for info in _tar_headers(archive):
             if info.isdir():
                 yield Member(info.name, None)
                 continue
@@ -164,3 +209,43 @@ def _tar_members(path: Path) -> Iterator[Member]:
             if stream is None:
                 raise DatasetError(f"member {info.name!r} is a link or a device")
             yield Member(info.name, stream)
+        if archive.fileobj is not None:
+            _check_end(archive.fileobj.read)
+
+
+def _tar_headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Headers up to a block of zeros; whatever else stands there, or nothing, raises.
+
+    `tarfile`'s own loop also ends, without a word, at a damaged header and where a file is cut
+    before one.
+    """
+    try:
+        info = archive.next()  # read when the archive was opened
+        while info is not None and archive.fileobj is not None:
+            yield info
+            archive.fileobj.seek(archive.offset)
+            info = tarfile.TarInfo.fromtarfile(archive)
+    except EOFHeaderError:
+        return
+    except (EmptyHeaderError, TruncatedHeaderError) as error:
+        raise DatasetError(CUT) from error
+
+
+def _check_end(read: Callable[[int], bytes]) -> None:
+    """Demand what follows a tar file's first block of zeros: a second one, and zeros to the end.
+
+    A compressed stream is read to its end here, so that its checksum is compared. More zeros than
+    any record has are a download that reserved its space and broke off.
+    """
+    size = 0
+    while chunk := read(CHUNK):
+        size += len(chunk)
+        if chunk.strip(b"\0"):
+            raise DatasetError(
+                "more than zeros behind its end: several archives in one file, or a damaged one. "
+                "Fetch it again, or extract it yourself and give the folder"
+            )
+        if size > MAX_PADDING:
+            raise DatasetError(f"over {MAX_PADDING} zeros behind its end; fetch it again")
+    if size < tarfile.BLOCKSIZE:
+        raise DatasetError(CUT)

@@ -1,15 +1,22 @@
 """Extraction: hostile, broken and oversized archives are refused with nothing left behind."""
 
 import io
+import random
+import shutil
 import stat
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from properties import try_examples
 
-from fuzzyclip.datasets.extract import extract_archive
+from fuzzyclip.datasets.extract import MAX_PADDING, extract_archive
 from fuzzyclip.datasets.spec import DatasetError
 
 
@@ -76,6 +83,7 @@ HOSTILE = {
     "tar cut short": tar_bytes(tar_member("a", size=50_000))[:20_000],
     "damaged": zip_bytes({"a": b"x" * 50}, zipfile.ZIP_STORED).replace(b"xx", b"xy", 1),
     "empty": b"",
+    "nothing but zeros": bytes(100_000),
 }
 
 
@@ -110,3 +118,185 @@ def test_zip_files_inside_are_extracted_in_place(tmp_path: Path) -> None:
 def test_existing_folder_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         extract_archive(tmp_path / "toy.zip", tmp_path)
+
+
+# --- damage: refused, or harmless
+
+DRAWN = random.Random(0)
+FILES = {
+    f"nut/{kind}/{i}.png": DRAWN.randbytes(700 * i) for kind in ("good", "bad") for i in range(4)
+}
+FOLDERS = ("nut/", "nut/empty/")
+BLOCK = tarfile.BLOCKSIZE
+
+
+def make_archive(kind: str) -> bytes:
+    """`FILES` and `FOLDERS` as a tar file ("", "gz", "bz2", "xz") or a zip file."""
+    buffer = io.BytesIO()
+    if kind in {"stored", "deflated"}:
+        method = zipfile.ZIP_STORED if kind == "stored" else zipfile.ZIP_DEFLATED
+        with zipfile.ZipFile(buffer, "w", method) as packed:
+            for name, content in {**dict.fromkeys(FOLDERS, b""), **FILES}.items():
+                packed.writestr(zipfile.ZipInfo(name), content, method)
+        return buffer.getvalue()
+    with tarfile.open(fileobj=buffer, mode=f"w:{kind}") as archive:  # type: ignore[call-overload]
+        for name in FOLDERS:
+            archive.addfile(tar_member(name, tarfile.DIRTYPE))
+        for name, content in FILES.items():
+            archive.addfile(tar_member(name, size=len(content)), io.BytesIO(content))
+    return buffer.getvalue()
+
+
+ARCHIVES = {kind: make_archive(kind) for kind in ("", "gz", "bz2", "xz", "stored", "deflated")}
+COMPRESSED = [kind for kind in ARCHIVES if kind]
+
+
+def unpack(content: bytes) -> dict[str, bytes] | str:
+    """The files of an archive, or why it was refused; then nothing is left of it."""
+    with TemporaryDirectory() as folder:
+        (archive := Path(folder) / "toy").write_bytes(content)
+        reason = ""
+        try:
+            extract_archive(archive, Path(folder) / "out")
+        except DatasetError as error:
+            reason = str(error)
+        if reason:
+            assert reason.startswith(f"{archive}: ")
+            assert list(Path(folder).iterdir()) == [archive]
+            return reason
+        assert (Path(folder) / "out/nut/empty").is_dir()
+        return files_below(Path(folder) / "out")
+
+
+def is_harmless(content: bytes) -> bool:
+    found = unpack(content)
+    return isinstance(found, str) or found == FILES
+
+
+def flip(content: bytes, bit: int) -> bytes:
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_whole_archives_are_extracted(kind: str) -> None:
+    assert unpack(ARCHIVES[kind]) == FILES
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+@given(place=st.floats(0, 1, exclude_max=True))
+@example(place=0.0)
+@example(place=0.25)
+@try_examples(120)
+def test_a_flipped_bit_is_refused_or_changes_no_file(kind: str, place: float) -> None:
+    content = ARCHIVES[kind]
+    assert is_harmless(flip(content, int(place * 8 * len(content))))
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_the_checksum_behind_a_compressed_tar_is_read(kind: str) -> None:
+    content = ARCHIVES[kind]
+    for byte in (5, 6, 7, 8):  # gzip's CRC, the end of bzip2's, within xz's last part
+        assert isinstance(unpack(flip(content, 8 * (len(content) - byte))), str)
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+@given(place=st.floats(0, 1, exclude_max=True))
+@try_examples(40)
+def test_a_cut_archive_is_refused(kind: str, place: float) -> None:
+    content = ARCHIVES[kind]
+    assert isinstance(unpack(content[: int(place * len(content))]), str)
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+def test_an_archive_that_lacks_its_last_bytes_is_refused(kind: str) -> None:
+    for missing in range(1, 12):
+        assert isinstance(unpack(ARCHIVES[kind][:-missing]), str)
+
+
+def test_a_tar_cut_at_any_block_is_refused_before_its_two_last() -> None:
+    content = ARCHIVES[""]
+    end = len(content.rstrip(b"\0")) // BLOCK + 1  # the last file has no zeros at its end
+    for block in range(end + 2):
+        assert isinstance(unpack(content[: block * BLOCK]), str), block
+    for block in range(end + 2, len(content) // BLOCK + 1):  # what pads it is no part of it
+        assert unpack(content[: block * BLOCK]) == FILES
+
+
+def find_headers(content: bytes) -> list[int]:
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        return [member.offset for member in archive]
+
+
+def test_a_flipped_bit_in_any_header_of_a_tar_is_refused_or_changes_no_file() -> None:
+    content = ARCHIVES[""]
+    for start in find_headers(content):
+        bits = random.sample(range(8 * start, 8 * (start + BLOCK)), 4)
+        assert all(is_harmless(flip(content, bit)) for bit in bits)
+
+
+def test_zeros_in_place_of_a_header_do_not_end_a_tar() -> None:
+    content = ARCHIVES[""]
+    for start in find_headers(content)[::4]:
+        hole = content[:start] + bytes(BLOCK) + content[start + BLOCK :]
+        assert "broken" in (found := unpack(hole)) or "more than zeros" in found
+        found = unpack(hole[: start + BLOCK] + bytes(MAX_PADDING + 1))  # space that was reserved
+        assert "zeros behind its end" in found or "nothing in this archive" in found
+
+
+def test_joined_tars_and_a_lone_last_block_are_refused() -> None:
+    content = ARCHIVES[""]
+    assert "several archives in one file" in unpack(content + content)
+    end = len(content.rstrip(b"\0")) // BLOCK + 1
+    assert "cut short" in unpack(content[: (end + 1) * BLOCK])
+
+
+def test_a_damaged_tar_is_not_read_as_the_zip_file_at_its_end() -> None:
+    inner = zip_bytes({"a.png": b"1"})
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tar_member("nut", tarfile.DIRTYPE))
+        archive.addfile(tar_member("nut/b.zip", size=len(inner)), io.BytesIO(inner))
+    assert "no zip or tar file" in unpack(flip(buffer.getvalue(), 8 * 124))
+
+
+def test_a_damaged_length_in_a_zip_files_table_loses_no_member() -> None:
+    content = ARCHIVES["stored"]
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        place = archive.start_dir
+    while content[place : place + 4] == b"PK\1\2":
+        for field in (30, 31, 32, 33):  # lengths of the extra field and of the comment
+            for bit in (0, 7):
+                assert is_harmless(flip(content, 8 * (place + field) + bit))
+        name = int.from_bytes(content[place + 28 : place + 30], "little")
+        assert is_harmless(flip(content, 8 * (place + 46 + name - 1) + 5))  # of a folder's name too
+        place += 46 + name
+
+
+@pytest.mark.parametrize("form", ["gnu", "pax", "ustar", "v7"])
+@pytest.mark.skipif(not shutil.which("tar"), reason="there is no tar command")
+def test_tar_files_of_the_tar_command(form: str, tmp_path: Path) -> None:
+    deep = "nut/" + "/".join("d" * 40 for _ in range(2 if form == "v7" else 5)) + "/ü.png"
+    names = {"nut/a.png": random.randbytes(1500), deep: b"x" * BLOCK} | FILES
+    for name, content in names.items():
+        (path := tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (tmp_path / "in/nut/empty").mkdir()
+    for number, options in enumerate((["-b", "1"], ["-b", "2000"], ["-z"], ["-J"], ["-j"])):
+        archive = tmp_path / str(number)
+        command = ["tar", f"--format={form}", *options, "-cf", str(archive), "nut"]
+        subprocess.run(command, cwd=tmp_path / "in", check=True)
+        assert unpack(archive.read_bytes()) == names
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "git LFS pointer"),
+        (b"\n <!DOCTYPE html><title>Sign in</title>", "web page"),
+        (b"", "empty file"),
+    ],
+)
+def test_what_came_in_an_archives_place_is_named(content: bytes, name: str) -> None:
+    assert name in unpack(content)
