@@ -3,12 +3,13 @@
 import json
 import math
 import struct
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from fuzzyclip.files import replace_file
+from fuzzyclip.files import name_other_content, replace_file
 
 if TYPE_CHECKING:  # stages that draw tables read headers, and need no PyTorch for it
     import torch
@@ -16,6 +17,8 @@ if TYPE_CHECKING:  # stages that draw tables read headers, and need no PyTorch f
 
 #: The one header field: several would be written in an order that changes from run to run.
 HEADER = "fuzzyclip"
+#: Bytes at most of the table at the begin of a safetensors file, as the library has it.
+MAX_TABLE = 100_000_000
 #: Safetensors' names of types, those that `write_rows` writes.
 TYPE_NAMES = {
     "torch.float32": "F32",
@@ -38,6 +41,48 @@ def read_header(metadata: Mapping[str, str] | None) -> dict[str, Any]:
     """The JSON header of a safetensors file that `write_tensors` wrote; empty if it has none."""
     header: dict[str, Any] = json.loads((metadata or {}).get(HEADER, "{}"))
     return header
+
+
+def describe_fault(path: Path) -> str:
+    """What a file of tensors from elsewhere is instead, and the way to mend it.
+
+    Args:
+        path: a safetensors file or a PyTorch checkpoint, by its content.
+
+    Returns:
+        A sentence on a pointer, a page or a download that broke off; empty where none is seen, as
+        for every whole file.
+    """
+    if found := name_other_content(path):
+        return found
+    with path.open("rb") as file:
+        start = file.read(9)
+    half = ""
+    if start.startswith(b"PK\3\4") and not zipfile.is_zipfile(path):
+        half = "the end of this zip file is missing"
+    elif start[8:] == b"{":
+        size, promised = path.stat().st_size, _measure_safetensors(path)
+        if size < promised:
+            half = f"its header promises {promised:,} bytes, and it has {size:,}"
+    return f"half a download: {half}; fetch it again" if half else ""
+
+
+def _measure_safetensors(path: Path) -> int:
+    """Bytes that the begin of a safetensors file promises; 0 if that is none."""
+    with path.open("rb") as file:
+        length = struct.unpack("<Q", file.read(8))[0]
+        if length > MAX_TABLE:
+            return 0
+        text = file.read(length)
+    end = 8 + int(length)
+    if len(text) < length:
+        return end
+    try:
+        entries = json.loads(text).items()
+        ends = (int(one["data_offsets"][1]) for name, one in entries if name != "__metadata__")
+        return end + max(ends, default=0)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return 0
 
 
 class RowWriter:

@@ -189,7 +189,7 @@ def load_backbone(
         position_embedding: how the grid of position embeddings is resized, `bicubic` or `bilinear`.
         mean: input mean; None takes the weights' own, see `read_channels`.
         std: input standard deviation; likewise.
-        sha256: expected digest of the weights file.
+        sha256: expected digest of the weights file; OpenAI's need none, for theirs are published.
         allow_unverified: accept a weights file without an expected digest.
         device: see `choose_device`.
         precision: `float32`, or `bfloat16`/`float16` autocast for the towers.
@@ -210,7 +210,7 @@ def load_backbone(
         raise ValueError(f"blocks {list(blocks)}: the image tower has blocks 1 to {depth}")
     digest = f"{RANDOM}-{seed}"
     if weights != RANDOM:
-        path = find_weights(model, weights)
+        path = find_weights(model, weights, sha256, allow_unverified)
         digest = verify_weights(path, sha256, allow_unverified)
         _fill(clip, read_state_dict(path), position_embedding, path)
     fuse_attention(clip)

@@ -1,34 +1,55 @@
 """Where CLIP's weights come from, and the checks before they are used.
 
 A weights argument is one of
-- a file: `.safetensors`, or a PyTorch checkpoint that loads with `weights_only=True`;
-- a tag of open_clip (`openai`, `laion2b_s32b_b82k`, ...): fetched once into the Hugging Face cache;
+- a file: `.safetensors`, a PyTorch checkpoint that loads with `weights_only=True`, or a TorchScript
+  archive, of which the tensors alone are read;
+- a tag of open_clip (`openai`, `laion2b_s32b_b82k`, ...): fetched once into a cache;
 - `random`: the model's own initialisation under a seed, for tests.
+
+OpenAI publishes the SHA-256 of its weights in their addresses, which open_clip's table holds: those
+files need no other checksum, whether fetched or placed by hand.
 """
 
 import logging
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fuzzyclip.clip.torchscript import is_torchscript, read_torchscript
 from fuzzyclip.files import compute_sha256
+from fuzzyclip.tensor_files import describe_fault
 
 log = logging.getLogger(__name__)
 
 RANDOM = "random"
 #: Header field that marks weights whose vocabulary was cut to the rows in use.
 SPARSE_VOCABULARY = "sparse_vocabulary"
+#: Entries of a checkpoint that hold its tensors, where it holds more.
+NESTED = ("state_dict", "model")
+#: Tensors of OpenAI's and of other TorchScript archives that are no weights.
+NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 
 
 class WeightsError(ValueError):
     """Weights are missing, unverified, or do not fit the model."""
 
 
-def find_weights(model_name: str, weights: str) -> Path:
+def find_weights(
+    model_name: str, weights: str, sha256: str | None = None, allow_unverified: bool = False
+) -> Path:
     """The file behind `weights`: a path as it is, an open_clip tag after its download.
+
+    Args:
+        model_name: open_clip's.
+        weights: a file or a tag.
+        sha256: expected digest of the file; of a tag's two sources the one is taken that has it.
+        allow_unverified: whether a tag's file may be one without a published digest.
 
     Raises:
         WeightsError: neither a file nor a tag of this model, or the download failed.
@@ -46,26 +67,66 @@ def find_weights(model_name: str, weights: str) -> Path:
             f"(tags: {', '.join(tags) or 'none'})"
         )
     log.info("fetching the weights %s of %s", weights, model_name)
-    try:
-        return Path(pretrained.download_pretrained(entry, prefer_hf_hub=True))
-    except Exception as error:
-        raise WeightsError(
-            f"weights {weights!r} of {model_name!r} could not be downloaded ({error}). Offline: "
-            "get the file on another machine and give its path as `weights`"
-        ) from error
+    failures = []
+    for hub in _choose_sources(entry, sha256, allow_unverified):
+        try:
+            return Path(pretrained.download_pretrained(entry, prefer_hf_hub=hub))
+        except Exception as error:
+            failures.append(error)
+    raise WeightsError(
+        f"weights {weights!r} of {model_name!r} could not be downloaded "
+        f"({'; '.join(map(str, failures))}). Offline: get {_name_source(entry)} on another machine "
+        "and give the file's path as `weights`"
+    ) from failures[0]
+
+
+def _choose_sources(
+    entry: Mapping[str, Any], sha256: str | None, allow_unverified: bool
+) -> tuple[bool, ...]:
+    """Whether to take a tag's file from the Hugging Face hub; in order, where one may fail.
+
+    The hub has the same tensors in another file, of which no digest is published.
+    """
+    published = read_published_sha256(entry)
+    if not published or (sha256 and sha256.lower() != published):
+        return (True,)
+    return (False, True) if allow_unverified and not sha256 else (False,)
+
+
+def _name_source(entry: Mapping[str, Any]) -> str:
+    if read_published_sha256(entry) or not entry.get("hf_hub"):
+        return str(entry["url"])
+    return f"its weights from huggingface.co/{entry['hf_hub'].rstrip('/')}"
+
+
+def read_published_sha256(entry: Mapping[str, Any]) -> str | None:
+    """The digest in the address of an open_clip tag's weights; OpenAI's have one."""
+    found = re.search(r"/([0-9a-f]{64})/", entry.get("url", ""))
+    return found[1] if found else None
+
+
+def list_published_sha256() -> set[str]:
+    """All digests that open_clip's table holds."""
+    from open_clip import pretrained
+
+    entries = (pretrained.get_pretrained_cfg(*names) for names in pretrained.list_pretrained())
+    return {digest for entry in entries if (digest := read_published_sha256(entry))}
 
 
 def verify_weights(path: Path, sha256: str | None, allow_unverified: bool) -> str:
     """The file's SHA-256, after comparing it with the expected one.
 
     Raises:
-        WeightsError: it differs, or none is expected and that was not allowed.
+        WeightsError: it differs, or none is expected, it is not a published one, and that was not
+            allowed. A file that is no weights file is named as what it is.
     """
+    _refuse_faulty(path)
     actual = compute_sha256(path)
-    if sha256 is None and not allow_unverified:
+    if sha256 is None and not allow_unverified and actual not in list_published_sha256():
         raise WeightsError(
-            f"weights {path.name}: no sha256 is given to check them against. The file's is {actual}"
-            ": set it as the backbone's `sha256`, or set `allow_unverified: true`"
+            f"weights {path.name}: no sha256 is given to check them against, and they are none of "
+            f"the files that OpenAI published. The file's is {actual}: set it as the backbone's "
+            "`sha256`, or set `allow_unverified: true`"
         )
     if sha256 is not None and actual != sha256.lower():
         raise WeightsError(
@@ -76,26 +137,59 @@ def verify_weights(path: Path, sha256: str | None, allow_unverified: bool) -> st
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file, float32, under open_clip's names; never unpickles code.
+    """The tensors of a weights file, float32, under open_clip's names; never runs code from it.
 
     Raises:
         WeightsError: the file can not be read as weights.
     """
+    _refuse_faulty(path)
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(str(path), framework="pt") as file:
-                sparse = SPARSE_VOCABULARY in (file.metadata() or {})
-            if sparse:
-                from fuzzyclip.sample.clip import load_sample_state_dict
-
-                return load_sample_state_dict(path)
-            state = load_file(path)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-            state = dict(loaded.get("state_dict", loaded))
+        state = _read_tensors(path)
+        return {
+            name.removeprefix("module."): tensor.float()
+            for name, tensor in state.items()
+            if name.split(".")[-1] not in NO_WEIGHTS
+        }
     except Exception as error:
         raise WeightsError(
-            f"weights {path}: not readable as safetensors or as a plain PyTorch checkpoint "
-            f"({error}). TorchScript archives hold code and are refused: convert them first"
+            f"weights {path}: not readable as safetensors, as a plain PyTorch checkpoint or as "
+            f"TorchScript ({error})"
         ) from error
-    return {name.removeprefix("module."): tensor.float() for name, tensor in state.items()}
+
+
+def _read_tensors(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a file of any kind, as they are."""
+    if path.suffix == ".safetensors":
+        with safe_open(str(path), framework="pt") as file:
+            sparse = SPARSE_VOCABULARY in (file.metadata() or {})
+        if sparse:
+            from fuzzyclip.sample.clip import load_sample_state_dict
+
+            return load_sample_state_dict(path)
+        tensors: dict[str, Tensor] = load_file(path)
+        return tensors
+    if is_torchscript(path):
+        return read_torchscript(path)
+    return _unwrap(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _unwrap(loaded: Any) -> Mapping[str, Tensor]:
+    """The dictionary of tensors in a checkpoint: itself or one of its entries."""
+    for key in NESTED:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping):
+        raise TypeError(f"it holds a {type(loaded).__name__}, no dictionary of tensors")
+    if others := [str(name) for name, one in loaded.items() if not isinstance(one, Tensor)]:
+        raise TypeError(
+            f"no tensors: {', '.join(others[:5])}. A dictionary of tensors is looked for at the "
+            f"top and under {' and '.join(NESTED)}"
+        )
+    return loaded
+
+
+def _refuse_faulty(path: Path) -> None:
+    if not path.is_file():
+        raise WeightsError(f"weights {path}: no such file")
+    if fault := describe_fault(path):
+        raise WeightsError(f"weights {path}: {fault}")

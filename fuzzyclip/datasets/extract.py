@@ -6,8 +6,8 @@ header may lie. The tree appears under its name only when it is complete.
 
 A damaged archive is refused as far as its format lets one see the damage. The contents of a zip
 file and all of a compressed tar stand under checksums (not of `.lzma`, nor of `xz --check=none`); a
-plain tar has some of its headers alone. Damaged contents are seen there by the archive's own SHA-256
-and no earlier than the images are opened.
+plain tar has some of its headers alone: there, damaged contents are seen by the archive's own
+SHA-256 or when the images are opened.
 """
 
 import lzma

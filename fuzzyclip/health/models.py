@@ -35,21 +35,25 @@ def check_cached_weights() -> list[Check]:
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
     from open_clip.pretrained import get_pretrained_cfg
 
+    from fuzzyclip.clip.weights import read_published_sha256
+
     entry = get_pretrained_cfg(PAPER_MODEL, PAPER_TAG)
     repository = entry["hf_hub"].rstrip("/")
-    name = f"weights {PAPER_MODEL}"
+    name, digest = f"weights {PAPER_MODEL}", read_published_sha256(entry)
+    own = Path("~/.cache/clip").expanduser() / Path(entry["url"]).name
+    if own.is_file() and compute_sha256(own) == digest:
+        return [Check(name, "ok", f"{own}, {own.stat().st_size / 1e9:.2f} GB")]
     for filename in (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
         path = try_to_load_from_cache(repository, filename)
         if isinstance(path, str) and Path(path).is_file():
-            return [Check(name, "ok", f"{path}, {Path(path).stat().st_size / 1e9:.2f} GB")]
+            found = f"{path}, {Path(path).stat().st_size / 1e9:.2f} GB: no published SHA-256 fits"
+            advice = f"set its `sha256` or `allow_unverified`, or get {entry['url']}"
+            return [Check(name, "warn", found, advice)]
     found = "OpenAI's weights are not in the cache; they are fetched when they are first used"
-    older = Path("~/.cache/clip").expanduser() / Path(entry["url"]).name
-    if older.is_file():
-        found += f"; {older} is TorchScript, which holds code and is not read"
-    advice = (
-        f"offline: get {HF_SAFE_WEIGHTS_NAME} of huggingface.co/{repository} elsewhere and give "
-    )
-    return [Check(name, "warn", found, f"{advice}its path as `weights`")]
+    if own.is_file():
+        found += f"; {own} is damaged or half of it: its SHA-256 is not {digest}"
+    advice = f"offline: get {entry['url']} elsewhere and give its path as `weights`"
+    return [Check(name, "warn", found, advice)]
 
 
 def check_model(folder: Path) -> list[Check]:

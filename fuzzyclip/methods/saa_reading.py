@@ -16,6 +16,7 @@ from torch import nn
 
 from fuzzyclip.clip.weights import read_state_dict
 from fuzzyclip.methods.saa_models import Detector, Models, Segmenter
+from fuzzyclip.tensor_files import describe_fault
 
 #: Layers of the ResNet's last stage and classifier, which saliency does not read.
 UNREAD = ("layer4.", "fc.")
@@ -99,8 +100,10 @@ def read_part(part: Part, folder: str | None, device: torch.device) -> tuple[Any
         )
         processor = processor_class.from_pretrained(path, local_files_only=True)
     except Exception as error:
+        faults = (describe_fault(file) for file in sorted(path.glob("*.safetensors")))
+        reason = next(filter(None, faults), error)
         raise SaaModelError(
-            f"{part.setting}: {path} can not be read as {part.title} ({error}). {_advise(part)}"
+            f"{part.setting}: {path} can not be read as {part.title} ({reason}). {_advise(part)}"
         ) from error
     if missing := sorted(report["missing_keys"]):
         raise SaaModelError(

@@ -24,7 +24,7 @@ from fuzzyclip.model.card import (
     TextCard,
     TrainingCard,
 )
-from fuzzyclip.tensor_files import read_header
+from fuzzyclip.tensor_files import describe_fault, read_header
 
 EFA, RPL, CONFIG, WEIGHTS = "efa.safetensors", "rpl.safetensors", "backbone.json", "backbone"
 #: Bytes up to which a weights file is carried along without being asked for.
@@ -159,9 +159,19 @@ def read_parts(folder: Path, card: Card) -> dict[str, dict[str, Tensor]]:
             raise ModelError(f"{path} is missing; copy the model's directory again")
         if name.startswith(f"{WEIGHTS}.") and name != CONFIG:
             continue  # `load_backbone` compares it
-        if compute_sha256(path) != digest:
-            raise ModelError(f"{path} is not the file that {FILENAME} names; copy it again")
+        check_file(path, digest)
     return {name: read_tensors(folder / name) for name in (EFA, RPL)}
+
+
+def check_file(path: Path, sha256: str) -> None:
+    """Compare a file with what the card says of it.
+
+    Raises:
+        ModelError: it is another one; says which, where that can be seen.
+    """
+    if compute_sha256(path) != sha256:
+        other = f"not the file that {FILENAME} names; copy it again"
+        raise ModelError(f"{path} is {describe_fault(path) or other}")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -174,7 +184,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         with safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: not readable as safetensors ({error})") from error
+        reason = describe_fault(path) or f"not readable as safetensors ({error})"
+        raise ModelError(f"{path}: {reason}") from error
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ModelError(f"{path}: {name} holds values that are not finite; train it anew")

@@ -9,8 +9,8 @@ import torch
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.few_shot import NormalMemory
 from fuzzyclip.files import compute_sha256
-from fuzzyclip.model.card import FILENAME, Card, MemoryCard, ModelError
-from fuzzyclip.model.directory import read_tensors
+from fuzzyclip.model.card import Card, MemoryCard, ModelError
+from fuzzyclip.model.directory import check_file, read_tensors
 from fuzzyclip.tensor_files import write_tensors
 
 TOKENS = "tokens"
@@ -30,8 +30,9 @@ def read_memories(folder: Path, card: Card, backbone: Backbone) -> dict[str, Nor
     memories = {}
     for category, entry in card.memories.items():
         path = folder / entry.file
-        if not path.is_file() or compute_sha256(path) != entry.sha256:
-            raise ModelError(f"{path} is not the file that {FILENAME} names; copy it again")
+        if not path.is_file():
+            raise ModelError(f"{path} is missing; copy the model's directory again")
+        check_file(path, entry.sha256)
         tokens = read_tensors(path).get(TOKENS, torch.empty(0))
         expected = (len(backbone.blocks), backbone.vision_width)
         if tokens.ndim != 3 or (tokens.shape[0], tokens.shape[2]) != expected:

@@ -258,19 +258,22 @@ def test_cached_weights_are_found_without_a_network(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     check = only(check_cached_weights())
     assert check.status == "warn"
-    assert (
-        "open_clip_model.safetensors of huggingface.co/timm/vit_large_patch14_clip_336.openai"
-        in (check.advice)
-    )
-    (older := tmp_path / ".cache/clip/ViT-L-14-336px.pt").parent.mkdir(parents=True)
-    older.touch()
-    assert f"{older} is TorchScript" in only(check_cached_weights()).found
+    digest = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"
+    assert f"{digest}/ViT-L-14-336px.pt elsewhere" in check.advice
+    (own := tmp_path / ".cache/clip/ViT-L-14-336px.pt").parent.mkdir(parents=True)
+    own.touch()
+    assert f"{own} is damaged" in only(check_cached_weights()).found
     (tmp_path / "cached").write_bytes(bytes(20_000_000))
     monkeypatch.setattr(
         huggingface_hub, "try_to_load_from_cache", lambda *_: str(tmp_path / "cached")
     )
     check = only(check_cached_weights())
-    assert (check.status, check.found) == ("ok", f"{tmp_path / 'cached'}, 0.02 GB")
+    assert check.status == "warn"
+    assert f"{tmp_path / 'cached'}, 0.02 GB: no published SHA-256 fits" in check.found
+    own.write_bytes(bytes(10_000_000))
+    monkeypatch.setattr("fuzzyclip.health.models.compute_sha256", lambda _: digest)
+    check = only(check_cached_weights())
+    assert (check.status, check.found) == ("ok", f"{own}, 0.01 GB")
 
 
 # --- a model's directory

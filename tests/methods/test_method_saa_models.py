@@ -229,6 +229,9 @@ def test_saliency_weights_are_read_from_a_file(resnet, tmp_path):
         load_network(str(tmp_path / "other.safetensors"))
     with pytest.raises(WeightsError, match=r"none\.pth"):
         load_network(str(tmp_path / "none.pth"))
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html>")
+    with pytest.raises(WeightsError, match=r"page\.pth: a web page"):
+        load_network(str(tmp_path / "page.pth"))
 
 
 def test_models_from_folders_score_as_those_in_memory(folders, models, resnet, tiny):
@@ -288,6 +291,16 @@ def test_a_model_that_lacks_tensors_is_refused(folders, tmp_path, tiny):
     save_file(state, tmp_path / "cut" / "model.safetensors", metadata={"format": "pt"})
     method = make(folders, segmenter_folder=str(tmp_path / "cut"))
     with pytest.raises(SaaModelError, match=r"lack 1 of SAM's tensors .*iou_token"):
+        method.build(NameEncoder(tiny, None), "pill", {})
+
+
+def test_a_pointer_in_place_of_a_models_weights_is_named(folders, tmp_path, tiny):
+    shutil.copytree(folders / "segmenter", tmp_path / "cloned")
+    (tmp_path / "cloned" / "model.safetensors").write_text("version https://git-lfs.github.com/")
+    method = make(folders, segmenter_folder=str(tmp_path / "cloned"))
+    with pytest.raises(
+        SaaModelError, match=r"can not be read as SAM \(a git LFS pointer.*lfs pull"
+    ):
         method.build(NameEncoder(tiny, None), "pill", {})
 
 

@@ -281,9 +281,17 @@ def test_missing_and_broken_files_are_named(copied, tmp_path):
     with pytest.raises(ModelError, match="no model here"):
         FuzzyCLIP.load(tmp_path / "absent")
     whole = (copied / "efa.safetensors").read_bytes()
-    (copied / "efa.safetensors").write_bytes(whole[:100])
-    with pytest.raises(ModelError, match=r"efa\.safetensors is not the file"):
-        FuzzyCLIP.load(copied)
+    others = {
+        b"version https://git-lfs.github.com/spec/v1": "is a git LFS pointer",
+        b"<html>": "is a web page",
+        whole[:100]: "is half a download",
+        whole[:-1]: "is half a download",
+        whole[:-1] + bytes([whole[-1] ^ 1]): "is not the file",
+    }
+    for content, reason in others.items():
+        (copied / "efa.safetensors").write_bytes(content)
+        with pytest.raises(ModelError, match=rf"efa\.safetensors {reason}"):
+            FuzzyCLIP.load(copied)
     (copied / "efa.safetensors").unlink()
     with pytest.raises(ModelError, match=r"efa\.safetensors is missing"):
         FuzzyCLIP.load(copied)
