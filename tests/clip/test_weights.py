@@ -258,3 +258,15 @@ def test_half_downloads_are_named(tmp_path):
         path.write_bytes(content)
         verify_weights(path, None, allow_unverified=True)
         assert torch.equal(read_state_dict(path)["weight"], tensors["weight"])
+
+
+def test_a_whole_file_that_begins_like_a_page_is_one(tmp_path):
+    """The length of a safetensors file's header may read " <a"."""
+    path, text = tmp_path / "weights.safetensors", ""
+    for _ in range(2):
+        save_file({"weight": torch.ones(2)}, path, metadata={"note": text})
+        length = int.from_bytes(path.read_bytes()[:8], "little")
+        text = "x" * (int.from_bytes(b" <a", "little") - length)
+    assert path.read_bytes().startswith(b" <a")
+    verify_weights(path, None, allow_unverified=True)
+    assert torch.equal(read_state_dict(path)["weight"], torch.ones(2))
