@@ -15,8 +15,10 @@ export DVC_NO_ANALYTICS := 1
 .PHONY: repro methods test test-all bench lint types setup clean
 
 # The committed dvc.lock counts `track` as done, but a fresh clone has no MLflow store yet. What is
-# recorded already is not recorded again.
+# recorded already is not recorded again. DVC makes names of the keys in params.yaml before its first
+# stage can look at them.
 repro: $(READY)
+	python -m stages.check
 	dvc repro track
 	python -m stages.track
 	@echo
@@ -29,6 +31,7 @@ repro: $(READY)
 	@echo "              MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db"
 
 methods: $(READY)
+	python -m stages.check
 	dvc repro baselines
 	python -m stages.baselines
 	@cat metrics/method_tables/averages.md

@@ -38,6 +38,11 @@ def name_other_content(path: Path) -> str:
     return ""
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a name stays in the folder that it is put into."""
+    return bool(name) and not set(name) & set("/\\\0") and name not in (".", "..")
+
+
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error."""

@@ -80,8 +80,8 @@ def read_params(path: Path = paths.PARAMS) -> Params:
 
 
 def _name(place: Sequence[int | str]) -> str:
-    """A fault's key as it stands in the file."""
-    return ".".join(str(part) for part in place if part not in TAGS)
+    """A fault's key as it stands in the file; pydantic marks a fault of the key itself."""
+    return ".".join(str(part) for part in place if part not in (*TAGS, "[key]"))
 
 
 def load_params(declared: Sequence[str], **keys: str) -> Params:

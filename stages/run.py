@@ -2,18 +2,23 @@
 
 import json
 import logging
+import os
 import resource
 import sys
 import time
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
 from stages import paths
+from stages.values import check_key
+
+Key = Annotated[str | None, typer.Argument(help="By default that of the stage that DVC runs.")]
 
 
 def run_stage(name: str, work: Callable[[str], None] | Callable[[], None], keyed: bool) -> None:
-    """Run a stage from the command line, `python -m stages.<name> [KEY]`.
+    """Run a stage from the command line, `python -m stages.<name> [KEY]`; DVC gives no key.
 
     A failure ends the process with one message, without a traceback where the message says it all.
 
@@ -24,8 +29,9 @@ def run_stage(name: str, work: Callable[[str], None] | Callable[[], None], keyed
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
-    def keyed_main(key: str) -> None:
-        _run(f"{name}@{key}", lambda: work(key))  # type: ignore[call-arg]
+    def keyed_main(key: Key = None) -> None:
+        chosen = read_key(name) if key is None else key
+        _run(f"{name}@{chosen}", lambda: work(check_key(chosen)))  # type: ignore[call-arg]
 
     def plain_main() -> None:
         _run(name, work)  # type: ignore[arg-type]
@@ -36,7 +42,9 @@ def run_stage(name: str, work: Callable[[str], None] | Callable[[], None], keyed
 
 
 def run_matrix_stage(name: str, work: Callable[[str, str], None]) -> None:
-    """Run a stage of a matrix, `python -m stages.<name> FIRST SECOND`; see `run_stage`.
+    """Run a stage of a matrix, `python -m stages.<name> [FIRST SECOND]`; see `run_stage`.
+
+    DVC joins the keys by `-`, which the first must not hold.
 
     Args:
         name: of the stage.
@@ -44,12 +52,34 @@ def run_matrix_stage(name: str, work: Callable[[str, str], None]) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
-    def main(first: str, second: str) -> None:
-        _run(f"{name}@{first}-{second}", lambda: work(first, second))
+    def main(first: Key = None, second: Key = None) -> None:
+        one, other = first, second
+        if one is None or other is None:
+            one, _, other = read_key(name).partition("-")
+        _run(f"{name}@{one}-{other}", lambda: work(check_key(one), check_key(other)))
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     app()
+
+
+def read_key(stage: str) -> str:
+    """Key of the stage that DVC runs: what stands behind the `@` in DVC_STAGE.
+
+    It is no argument of the command in dvc.yaml, since that is text for a shell: there are keys
+    that leave any quotes.
+
+    Args:
+        stage: its name without key.
+
+    Raises:
+        typer.BadParameter: DVC does not run this stage.
+    """
+    running = os.environ.get("DVC_STAGE", "").rpartition(":")[2]  # behind the path of dvc.yaml
+    name, _, key = running.partition("@")
+    if name != stage or not key:
+        raise typer.BadParameter(f"DVC does not run {stage}: give its key", param_hint="KEY")
+    return key
 
 
 def _run(label: str, work: Callable[[], None]) -> None:

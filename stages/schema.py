@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from fuzzyclip.files import is_file_name
 from stages.values import (
     ByAuxiliary,
     Count,
+    Keyed,
     NonNegative,
     Number,
     Positive,
@@ -66,6 +68,16 @@ class Sample(Section):
     test_bad: Count
 
 
+def _check_category(name: str) -> str:
+    """A category is a folder of features, whatever it is called in prompts."""
+    if not is_file_name(name):
+        raise ValueError(f"{name!r} is no name of a folder; `names` says what stands in prompts")
+    return name
+
+
+Category = Annotated[str, AfterValidator(_check_category)]
+
+
 class Dataset(Section):
     """One dataset: where it lies, what of it is used, and how it is named in prompts."""
 
@@ -74,7 +86,7 @@ class Dataset(Section):
     urls: dict[str, list[str]] | None
     sha256: dict[str, str] | None
     protocol: str
-    categories: list[str] | None
+    categories: list[Category] | None
     counts: Literal["published", "any"]
     mask_above: Annotated[int, BeforeValidator(refuse_bool), Field(ge=0, le=65534)]
     names: Literal["raw", "readable"] | dict[str, str]
@@ -218,16 +230,16 @@ class Params(Section):
     machine: Machine
     data: Data
     sample: Sample
-    datasets: dict[str, Dataset]
-    auxiliary: dict[str, list[str]]
-    pairs: dict[str, str]
-    backbones: dict[str, Backbone]
+    datasets: Keyed[Dataset]
+    auxiliary: Keyed[list[str]]
+    pairs: Keyed[str]
+    backbones: Keyed[Backbone]
     features: Features
     text: Text
     csp: Csp
     efa: Efa
     rpl: Rpl
-    methods: dict[str, Method]
+    methods: Keyed[Method]
     evaluation: Evaluation
     package: Package
     tracking: Tracking
@@ -253,6 +265,8 @@ class Params(Section):
                         "never evaluated on data it was trained on"
                     )
         for name, method in self.methods.items():
+            if not name.isidentifier():
+                raise ValueError(f"methods.{name}: not the name of a module of fuzzyclip/methods")
             for run, own in (method.backbone or {}).items():
                 for key in {run, own} - set(self.backbones):
                     raise ValueError(f"methods.{name}.backbone: {key!r} is not a key of backbones")

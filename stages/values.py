@@ -4,6 +4,7 @@ import re
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -11,6 +12,24 @@ from pydantic import (
     Field,
     Tag,
 )
+
+#: What datasets, auxiliary sets, backbones and methods may be called: a key becomes the name of
+#: files, folders and stages, and a part of DVC's dotted names of parameters.
+KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
+
+
+def check_key(key: str) -> str:
+    """A key that is a plain name.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not KEY.fullmatch(key):
+        raise ValueError(
+            f"{key!r} can not be a key, since files and folders are named by it: use up to 64 "
+            "letters from a to z, digits, _ and -, and not - first"
+        )
+    return key
 
 
 def refuse_bool(value: Any) -> Any:
@@ -48,6 +67,19 @@ def _tell_form(value: Any) -> str:
 ByAuxiliary = Annotated[
     Annotated[V, Tag(TAGS[0])] | Annotated[dict[str, V], Tag(TAGS[1])], Discriminator(_tell_form)
 ]
+
+
+def _check_cases(table: dict[str, V]) -> dict[str, V]:
+    """Keys whose files are different ones also where a file system does not tell a from A."""
+    seen: dict[str, str] = {}
+    for key in table:
+        if (other := seen.setdefault(key.lower(), key)) != key:
+            raise ValueError(f"{other} and {key} differ by capitals alone; rename one of them")
+    return table
+
+
+#: A table by keys that name files.
+Keyed = Annotated[dict[Annotated[str, AfterValidator(check_key)], V], AfterValidator(_check_cases)]
 
 
 class Section(BaseModel):

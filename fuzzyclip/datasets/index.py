@@ -20,6 +20,7 @@ from fuzzyclip.datasets.spec import (
     Problem,
     Protocol,
 )
+from fuzzyclip.files import is_file_name
 
 LOGGER = logging.getLogger(__name__)
 MAX_SHOWN = 1000  # problems in one message
@@ -107,6 +108,8 @@ def check_choice(
             f"{', '.join([*spec.protocols, META])}"
         )
     if not spec.categories:
+        if unfit := [name for name in categories or () if not is_file_name(name)]:
+            raise DatasetError(f"{spec.title}: category {unfit[0]!r} is no name of a folder")
         return found, tuple(categories or ())
     chosen = tuple(spec.categories) if categories is None else tuple(categories)
     unknown = [name for name in chosen if name not in spec.categories]

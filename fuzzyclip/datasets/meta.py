@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from fuzzyclip.datasets.spec import GOOD, DatasetSpec, IndexRow, Listing, Problem, Protocol
-from fuzzyclip.files import write_text
+from fuzzyclip.files import is_file_name, write_text
 
 #: Name of the protocol that takes the split from the file, for any dataset.
 META = "meta"
@@ -82,7 +82,7 @@ def read_item(item: Any, category: str, group: str, split: str) -> IndexRow | st
     image, label = item["img_path"], int(item["anomaly"])
     if item["cls_name"] != group or label not in (0, 1):
         return f"{image}: cls_name {item['cls_name']!r} in {group!r}, anomaly {item['anomaly']!r}"
-    if not category or set(category) & set("/\\\0") or category in (".", ".."):
+    if not is_file_name(category):
         return f"{image}: the category {category!r} is no file name"
     defect = (item["specie_name"] or "bad") if label else GOOD
     return IndexRow(image, item["mask_path"], category, split, label, defect)

@@ -75,6 +75,7 @@ def list_experiments(file: File = FILE) -> None:
 def run_experiment(name: Name, seeds: Seeds = 1, file: File = FILE) -> None:
     """Run what is not done yet, through `dvc exp run`; the work tree is put back afterwards."""
     catalog = read_catalog(file)
+    read_params()  # before DVC makes names and commands of them
     execute(plan_runs(catalog, name, read_base(), seeds))
     if catalog.get(name).methods and call_dvc("repro", "track", "baselines") != 0:
         raise ExperimentError(

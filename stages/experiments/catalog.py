@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fuzzyclip.metrics.exact import METRICS
 from fuzzyclip.rows import ROWS, TRAINED
+from stages.values import Keyed
 
 FILE = Path(__file__).with_name("paper.yaml")
 
@@ -63,7 +64,7 @@ class Catalog(_Part):
 
     auxiliary: dict[str, list[str]]
     notes: dict[str, str]
-    experiments: dict[str, Experiment]
+    experiments: Keyed[Experiment]
 
     @model_validator(mode="after")
     def _check(self) -> "Catalog":

@@ -114,3 +114,10 @@ def test_from_folder_or_archive_to_index(tmp_path: Path, packed: bool) -> None:
     assert count_images(found.frame) == {"bolts": SplitCounts(0, 2, 2)}
     with pytest.raises(DatasetError, match="Give the folder"):
         fetch_dataset(FOLDER, tmp_path / "raw/parts")
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "..", ""])
+def test_a_given_category_is_the_name_of_a_folder(tmp_path: Path, name: str) -> None:
+    make_good_bad(tmp_path / "bolts")
+    with pytest.raises(DatasetError, match=r"category '.*' is no name of a folder"):
+        index(tmp_path / "bolts", categories=[name])

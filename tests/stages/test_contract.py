@@ -20,6 +20,7 @@ from stages.setting import is_paper_setting
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
 DATA_PAGE = (ROOT / "docs/datasets.md").read_text()
 #: Folder of the methods, a module each.
 METHODS = "fuzzyclip/methods"
@@ -130,10 +131,21 @@ def test_params_hold_every_setting_of_every_method():
 @pytest.mark.parametrize("name", STAGES)
 def test_commands_run_the_snapshots_code(name):
     """A console script or a path would run the live checkout inside a queued experiment."""
-    keyed = " ${key}" if "foreach" in STAGES[name] else ""
-    keyed += "".join(f" ${{item.{one}}}" for one in STAGES[name].get("matrix", {}))
-    assert body(name)["cmd"] == f"python -m stages.{name}{keyed}"
+    assert body(name)["cmd"] == f"python -m stages.{name}"  # no key: a shell would read it
     assert body(name)["desc"].strip()
+
+
+def test_what_is_named_by_keys_waits_until_they_are_checked():
+    """Directly: a key that is a path may have nothing else before it."""
+    (checked,) = STAGES["check"]["outs"]
+    named = [name for name in STAGES if "foreach" in STAGES[name] or "matrix" in STAGES[name]]
+    assert len(named) == 10
+    for name in (*named, "method_code"):
+        assert checked in body(name)["deps"], name
+    for section in ("datasets", "auxiliary", "pairs", "methods"):
+        assert section in STAGES["check"]["params"]
+    recipes = re.findall(r"^(repro|methods): .*\n\tpython -m stages.check$", MAKEFILE, flags=re.M)
+    assert recipes == ["repro", "methods"]
 
 
 def test_library_knows_no_stage_and_no_tracker():
@@ -181,7 +193,7 @@ def test_readme_names_stages_and_parameters_that_exist():
     for stage in STAGES:
         assert f"`{stage}`" in README, f"README does not name the stage {stage}"
     for target in re.findall(r"^make ([a-z-]+)", README, flags=re.M):
-        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M), target
+        assert re.search(rf"^{target}:", MAKEFILE, flags=re.M), target
     for path in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
         assert (ROOT / path).exists(), f"README links to {path}"
 

@@ -72,6 +72,50 @@ def test_missing_keys_are_refused_by_name(tmp_path, key):
         write(tmp_path, yaml.safe_dump(data))
 
 
+HOSTILE = [
+    "x; touch PWNED; echo ", "$(touch PWNED)", "`touch PWNED`", "x' ; touch PWNED ; '",
+    "a\ntouch b", "", ".", "..", "../x", "a/b", "/a", "a.b", "a b", "a@b", "-m", "größe",
+    "a\\b", "a\0", "a" * 65, "a\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("section", ["datasets", "auxiliary", "pairs", "backbones", "methods"])
+def test_keys_are_names_of_files(tmp_path, section):
+    for key in HOSTILE:
+        data = copy.deepcopy(COMMITTED)
+        table = data[section]
+        table[key] = next(iter(table.values()))
+        with pytest.raises(ParamsError, match=r"can not be a key") as caught:
+            write(tmp_path, yaml.safe_dump(data, allow_unicode=True))
+        assert f"  {section}.{key}: " in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["parts", "Parts-2024", "01", "_x", "a" * 64])
+def test_plain_keys_are_taken(tmp_path, key):
+    data = copy.deepcopy(COMMITTED)
+    data["datasets"][key] = data["datasets"]["visa"] | {"kind": "folder", "path": "/data"}
+    data["auxiliary"][key] = ["visa"]
+    data["backbones"][key] = data["backbones"]["sample"]
+    assert key in write(tmp_path, yaml.safe_dump(data)).datasets
+
+
+def test_keys_that_are_one_folder_on_some_systems_are_refused(read):
+    block = COMMITTED["datasets"]["visa"]
+    with pytest.raises(ParamsError, match=r"  datasets: .*[Pp]arts differ by capitals alone"):
+        read(**{"datasets.parts": block, "datasets.Parts": block})
+
+
+def test_a_method_is_a_module(read):
+    with pytest.raises(ParamsError, match=r"methods.my-clip: not the name of a module"):
+        read(**{"methods.my-clip": COMMITTED["methods"]["clip"]})
+
+
+@pytest.mark.parametrize("name", ["..", "../up", "a/b", "", "a\0b"])
+def test_categories_are_names_of_folders(read, name):
+    with pytest.raises(ParamsError, match=r"datasets.visa.categories.0: .*is no name of a folder"):
+        read(**{"datasets.visa.categories": [name]})
+
+
 def test_all_faults_are_listed_at_once(read):
     with pytest.raises(ParamsError) as caught:
         read(**{"seed": -1, "rpl.depth": 0, "text.ensemble": "half"})

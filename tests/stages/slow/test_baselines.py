@@ -99,7 +99,7 @@ def test_a_setting_reruns_its_method_alone(baselines):
     folder, _ = baselines
     output = run(folder, "dvc", "exp", "run", "-S", "methods.winclip.temperature=0.2", "baselines")
     assert set(ran(output)) == {
-        "method_code", "method_test@winclip-visa", "method_tables", "baselines"
+        "check", "method_code", "method_test@winclip-visa", "method_tables", "baselines"
     }  # fmt: skip
     assert "images to encode" not in output  # windows are there already
     assert sum(one.data.tags["method"] == "winclip" for one in list_runs(folder)) == 2

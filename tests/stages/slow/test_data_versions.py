@@ -75,7 +75,7 @@ def test_own_images_by_one_params_block(pipeline, tmp_path: Path) -> None:
     output = ran(run(folder, "dvc", "repro"))
     expected = {f"{stage}@parts" for stage in ("download", "index", "features", "evaluate")}
     assert expected <= set(output)
-    assert set(output) - expected == {"auxiliary@visa", "report", "page", "track"}
+    assert set(output) - expected == {"check", "auxiliary@visa", "report", "page", "track"}
     lines = pd.read_csv(folder / "metrics/categories/parts.csv").query("row == 'fuzzyclip'")
     lines = lines.set_index("category")
     assert lines["prompt"].str.contains("black metal bracket")["bracket black"]
@@ -216,7 +216,7 @@ def test_one_datasets_change_reruns_that_dataset_only(official) -> None:
 
     change_params(folder, move)
     output = ran(run(folder, "dvc", "repro"))
-    assert set(output) == {"download@sdd", "index@sdd", "track"}
+    assert set(output) == {"check", "download@sdd", "index@sdd", "track"}
 
     # a new dataset: one module, one line in the registry, one block of parameters
     sizes = FEW | {"train_good": 0}
@@ -243,7 +243,7 @@ def test_one_datasets_change_reruns_that_dataset_only(official) -> None:
     change_params(folder, add)
     output = ran(run(folder, "dvc", "repro"))
     own = {f"{stage}@bolts" for stage in ("download", "index", "features", "evaluate")}
-    assert set(output) == own | {"auxiliary@visa", "report", "page", "track"}
+    assert set(output) == own | {"check", "auxiliary@visa", "report", "page", "track"}
     info = json.loads((folder / "results/bolts/dataset.json").read_text())
     assert info["counts"] == {
         "hex_bolt": {"train_good": 0, "test_good": 3, "test_bad": 3, "train_bad": 0}
