@@ -16,8 +16,9 @@ from fuzzyclip.datasets.arrange import arrange
 from fuzzyclip.datasets.download import download_archive
 from fuzzyclip.datasets.extract import extract_archive
 from fuzzyclip.datasets.meta import META, choose_protocol
-from fuzzyclip.datasets.placed import BY_HAND, describe, find_sources
+from fuzzyclip.datasets.placed import BY_HAND, Source, describe, find_sources
 from fuzzyclip.datasets.spec import Archive, DatasetError, DatasetSpec
+from fuzzyclip.datasets.tree import Tree, copy_tree, read_tree
 
 LOGGER = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ def fetch_dataset(
         raise DatasetError(f"{spec.title}: nothing to read. {spec.instructions}")
     _check_names(spec, {*(urls or {}), *(sha256 or {})}, [source.archive for source in sources])
     out_dir.parent.mkdir(parents=True, exist_ok=True)
+    trees = _look(spec, sources, out_dir.parent)
     entries = []
     with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}.") as temporary:
         kept = _choose_folder(archives_dir, downloads_dir, Path(temporary) / "downloads")
@@ -83,11 +85,13 @@ def fetch_dataset(
                     spec, archive, addresses, archives_dir, expected, allow_unverified, download
                 )
                 found, source = download_archive(archive, kept, expected, addresses)
-            entry = describe(found, archive, source, expected)
+            tree = trees.get(found)
+            entry = describe(found, tree, archive, source, expected)
             if not entry["verified"]:
                 _judge(entry, found, archive, demanded, allow_unverified)
             entries.append(entry)
-            _unpack(found, Path(temporary) / "extracted" / f"{number:02d}", archive.category)
+            place = Path(temporary) / "extracted" / f"{number:02d}"
+            _unpack(found, tree, place, archive.category)
         _finish(spec, protocol, Path(temporary), out_dir)
         if kept == downloads_dir:  # extracted: no need to keep the archives too
             for archive in wanted:
@@ -105,6 +109,28 @@ def wanted_archives(
         for archive in spec.list_archives(protocol or spec.default_protocol)
         if categories is None or archive.category is None or archive.category in categories
     ]
+
+
+def _look(spec: DatasetSpec, sources: Sequence[Source], place: Path) -> dict[Path, Tree]:
+    """What placed folders hold, before anything of them is copied.
+
+    Raises:
+        DatasetError: one holds what is no file, or the place itself, or all are too large for it.
+    """
+    folders = [source.path for source in sources if source.path and source.path.is_dir()]
+    if around := [one for one in folders if place.resolve().is_relative_to(one.resolve())]:
+        raise DatasetError(
+            f"{spec.title}: {around[0]} would be copied into itself, to {place}; name the folder "
+            "of the images alone"
+        )
+    trees = {folder: read_tree(folder) for folder in folders}
+    size = sum(sum(tree.files.values()) for tree in trees.values())
+    if size > (free := shutil.disk_usage(place).free):
+        raise DatasetError(
+            f"{spec.title}: {', '.join(map(str, folders))}: {size:,} bytes to copy, but {free:,} "
+            f"are free in {place}; make room, or leave out what is no image or mask"
+        )
+    return trees
 
 
 def _check_names(spec: DatasetSpec, given: set[str], sources: Sequence[Archive]) -> None:
@@ -185,16 +211,16 @@ def _choose_folder(archives_dir: Path | None, downloads_dir: Path | None, tempor
     return downloads_dir or temporary
 
 
-def _unpack(path: Path, place: Path, category: str | None) -> None:
-    """Extract an archive, or copy a folder that was extracted from one.
+def _unpack(path: Path, tree: Tree | None, place: Path, category: str | None) -> None:
+    """Extract an archive, or copy the files of a folder that was extracted from one.
 
     An archive of one category may lack the category's folder: it gets one here, and `arrange`
     takes away a double.
     """
     folder = place / category if category else place
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        shutil.copytree(path, folder)  # follows links: those are the user's own
+    if tree is not None:
+        copy_tree(tree, folder)
     else:
         extract_archive(path, folder)
 

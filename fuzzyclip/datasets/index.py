@@ -20,6 +20,7 @@ from fuzzyclip.datasets.spec import (
     Problem,
     Protocol,
 )
+from fuzzyclip.datasets.tree import read_tree
 from fuzzyclip.files import is_file_name
 
 LOGGER = logging.getLogger(__name__)
@@ -54,16 +55,18 @@ def build_index(
         workers: threads that decode; None takes one a processor.
 
     Raises:
-        DatasetError: unknown protocol or category, or anything wrong with the files; lists all
-            that is wrong.
+        DatasetError: unknown protocol or category, a folder that holds links elsewhere or what is
+            no file (see `tree`), or anything wrong with the files; lists all that is wrong.
     """
     chosen_protocol, chosen = check_choice(spec, protocol, categories)
+    files = read_tree(root).files
     rows, problems = chosen_protocol.list_rows(root, chosen)
     names = chosen or tuple(sorted({row.category for row in rows}))
     problems = [*problems, *_check_categories(spec, root, rows, names)]
     inspected = inspect_rows(
         root,
         rows,
+        files=files,
         unmasked=find_unmasked(spec, rows),
         mask_above=mask_above,
         workers=workers,

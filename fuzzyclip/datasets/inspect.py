@@ -36,6 +36,7 @@ def inspect_rows(
     root: Path,
     rows: Sequence[IndexRow],
     *,
+    files: Collection[str],
     unmasked: Collection[str] = (),
     mask_above: int = 0,
     workers: int | None = None,
@@ -46,15 +47,15 @@ def inspect_rows(
     Args:
         root: dataset root.
         rows: what to open.
+        files: what the folder holds, by POSIX path below the root; nothing else is opened.
         unmasked: categories whose anomalous images may be without masks.
         mask_above: mask values above this are defect.
         workers: threads; decoding leaves Python's lock, so that threads do.
         title: shown beside the progress bar.
     """
-    resolved = root.resolve()
 
     def inspect(row: IndexRow) -> Inspected:
-        return inspect_row(root, resolved, row, row.category not in unmasked, mask_above)
+        return inspect_row(root, files, row, row.category not in unmasked, mask_above)
 
     count = workers or min(32, os.cpu_count() or 1)
     with ThreadPoolExecutor(count) as pool:
@@ -63,13 +64,13 @@ def inspect_rows(
 
 
 def inspect_row(
-    root: Path, resolved: Path, row: IndexRow, needs_mask: bool, mask_above: int
+    root: Path, files: Collection[str], row: IndexRow, needs_mask: bool, mask_above: int
 ) -> Inspected:
     """Open one image and its mask.
 
     Args:
-        root: dataset root, as it is named in messages.
-        resolved: the same without links.
+        root: dataset root.
+        files: what it holds.
         row: what to open.
         needs_mask: whether an anomalous image without a mask is a fault.
         mask_above: mask values above this are defect.
@@ -81,7 +82,7 @@ def inspect_row(
 
     facts = UNREADABLE
     try:
-        facts = examine_image(_inside(root, resolved, row.image_path))
+        facts = examine_image(_find(root, files, row.image_path))
     except OSError as error:
         report(row.image_path, _explain(root / row.image_path, error))
     if not row.mask_path:
@@ -89,7 +90,7 @@ def inspect_row(
             report(row.image_path, "anomalous image has no mask")
         return Inspected(facts, problems)
     try:
-        content = read_image_file(_inside(root, resolved, row.mask_path))
+        content = read_image_file(_find(root, files, row.mask_path))
         mask = decode_mask(content, str(root / row.mask_path), mask_above)  # (H, W)
     except OSError as error:
         report(row.mask_path, _explain(root / row.mask_path, error))
@@ -104,12 +105,14 @@ def inspect_row(
     return Inspected(facts, problems)
 
 
-def _inside(root: Path, resolved: Path, name: str) -> Path:
-    """Path below the root; split files are data from outside and may point anywhere."""
-    path = root / name
-    if not path.resolve().is_relative_to(resolved):
+def _find(root: Path, files: Collection[str], name: str) -> Path:
+    """Path of a file of the folder; split files are data from outside and may point anywhere."""
+    inside = Path(os.path.normpath(name))  # exact: a tree has no links to folders
+    if inside.is_absolute() or inside.parts[:1] == ("..",):
         raise OSError("lies outside of the dataset folder")
-    return path
+    if inside.as_posix() not in files:
+        raise FileNotFoundError
+    return root / name
 
 
 def _explain(path: Path, error: OSError) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fuzzyclip.datasets.spec import Archive, DatasetError, DatasetSpec
+from fuzzyclip.datasets.tree import Tree
 from fuzzyclip.files import compute_sha256
 
 BY_HAND = "placed by hand"
@@ -79,15 +80,25 @@ def find_archive(archive: Archive, folder: Path) -> Path | None:
     return extracted if extracted.is_dir() else None
 
 
-def describe(path: Path, archive: Archive, source: str, expected: str | None) -> dict[str, Any]:
-    """Record entry of an archive, or of a folder, whose checksum covers names and contents."""
-    if path.is_dir():
-        digest, size = compute_tree_sha256(path)
+def describe(
+    path: Path, tree: Tree | None, archive: Archive, source: str, expected: str | None
+) -> dict[str, Any]:
+    """Record entry of an archive, or of a folder, whose checksum covers names and contents.
+
+    Args:
+        path: of the archive or the folder.
+        tree: what the folder holds; None for an archive.
+        archive: which one it is.
+        source: where it comes from.
+        expected: the checksum that makes it verified.
+    """
+    if tree is not None:
+        digest, size = compute_tree_sha256(tree), sum(tree.files.values())
     else:
         digest, size = compute_sha256(path), path.stat().st_size
     return {
         "file": archive.filename,
-        "kind": "folder" if path.is_dir() else "archive",
+        "kind": "archive" if tree is None else "folder",
         "sha256": digest,
         "size": size,
         "verified": digest == expected,
@@ -95,9 +106,7 @@ def describe(path: Path, archive: Archive, source: str, expected: str | None) ->
     }
 
 
-def compute_tree_sha256(folder: Path) -> tuple[str, int]:
-    """SHA-256 over the `sha256sum` lines of a folder's files, sorted by name, and their size."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = [f"{compute_sha256(p)}  {p.relative_to(folder).as_posix()}\n" for p in files]
-    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
-    return digest, sum(path.stat().st_size for path in files)
+def compute_tree_sha256(tree: Tree) -> str:
+    """SHA-256 over the `sha256sum` lines of a folder's files, sorted by name."""
+    lines = [f"{compute_sha256(tree.root / name)}  {name}\n" for name in tree.files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

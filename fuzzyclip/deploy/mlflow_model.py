@@ -22,6 +22,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from PIL import Image, ImageDraw
 
+from fuzzyclip.datasets.tree import read_tree
 from fuzzyclip.model.card import read_card
 
 #: The packaged model among the logged one's artifacts.
@@ -87,8 +88,10 @@ def describe_model(folder: Path) -> Iterator[dict[str, Any]]:
 
     Raises:
         ModelError: there is no model, or one that this version does not understand.
+        ValueError: it holds what is no file.
     """
     card = read_card(folder)
+    read_tree(folder, linked=True)  # MLflow follows every link
     with TemporaryDirectory() as temporary:
         code = Path(temporary) / PACKAGE.name
         shutil.copytree(PACKAGE, code, ignore=shutil.ignore_patterns(*LEFT_OUT))

@@ -9,6 +9,7 @@ A run that was killed goes on from the last whole line.
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -19,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from fuzzyclip.datasets.images import MAX_PIXELS
-from fuzzyclip.files import compute_sha256, replace_file, write_json, write_text
+from fuzzyclip.datasets.images import MAX_PIXELS, read_image_file
+from fuzzyclip.files import replace_file, write_json, write_text
 from fuzzyclip.heatmaps import Scale, draw_overlay, encode_mask_png, write_map_png
 from fuzzyclip.model.opening import Opener
 from fuzzyclip.model.prediction import Prediction, Unreadable
@@ -174,6 +175,6 @@ def _extend(base: Path, ending: str) -> Path:
 def _hash(image: Path) -> str:
     """SHA-256 of a file; empty where it can not be read."""
     try:
-        return compute_sha256(image)
+        return hashlib.sha256(read_image_file(image)).hexdigest()
     except OSError:
         return ""

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
+from fuzzyclip.datasets.spec import DatasetError
+from fuzzyclip.datasets.tree import copy_tree, read_tree
 from fuzzyclip.few_shot import NormalMemory
 from fuzzyclip.model.card import Calibration, Card, ModelError, read_card
 from fuzzyclip.model.directory import write_card
@@ -31,7 +33,7 @@ def store(
         out: directory of a copy that is changed instead; must not exist.
 
     Raises:
-        ModelError: `out` exists.
+        ModelError: `out` exists, or the model's directory holds what is not to be copied.
     """
     if out is None:
         return _change(folder, category, calibration, memory, references)
@@ -40,9 +42,11 @@ def store(
     out.parent.mkdir(parents=True, exist_ok=True)
     making = out.with_name(f".{out.name}.{uuid4().hex}.tmp")
     try:
-        shutil.copytree(folder, making)
+        copy_tree(read_tree(folder, linked=True), making)
         card = _change(making, category, calibration, memory, references)
         making.rename(out)
+    except DatasetError as error:
+        raise ModelError(str(error)) from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return card

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 
 import numpy as np
@@ -40,6 +41,16 @@ def read_table(out):
 
 def read_lines(out):
     return [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+
+
+def test_a_pipe_or_a_device_is_listed_and_not_waited_for(model, parts, tmp_path):
+    os.mkfifo(tmp_path / "parts/pipe.png")
+    (tmp_path / "parts/zero.png").symlink_to("/dev/zero")
+    done = predict(model, tmp_path / "parts", "--out", tmp_path / "out")
+    assert done.exit_code == 3, done.output
+    unread = {row["image"] for row in read_table(tmp_path / "out") if row["error"]}
+    assert unread == {str(tmp_path / "parts/pipe.png"), str(tmp_path / "parts/zero.png")}
+    assert len(read_table(tmp_path / "out")) == len(parts) + 2
 
 
 def test_files_hold_what_the_model_says(model, parts, tmp_path):

@@ -191,6 +191,18 @@ def test_a_copy_leaves_the_model_alone(copied, tmp_path):
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
+def test_links_in_a_model_are_looked_at_before_it_is_copied(copied, tmp_path):
+    (copied / "efa.safetensors").rename(tmp_path / "blob")  # as hubs keep files
+    (copied / "efa.safetensors").symlink_to(tmp_path / "blob")
+    store(copied, "gear", calibrate(), out=tmp_path / "copy")
+    assert not (tmp_path / "copy/efa.safetensors").is_symlink()
+    assert "gear" in FuzzyCLIP.load(tmp_path / "copy", device="cpu").card.calibrations
+    (copied / "circle").symlink_to(".")
+    with pytest.raises(ModelError, match="circle: a link to a folder"):
+        store(copied, "gear", calibrate(), out=tmp_path / "other")
+    assert list(tmp_path.glob("*other*")) == []
+
+
 def test_good_parts_are_remembered_stored_and_replaced(copied, images):
     plain = FuzzyCLIP.load(copied, device="cpu")
     shown = plain.remember(images[:2], "gear")

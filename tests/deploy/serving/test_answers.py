@@ -49,6 +49,13 @@ def test_a_model_without_weights_is_logged_and_loaded_with_them(tmp_path, tiny_c
         Responder.start(artifact, {})
 
 
+def test_a_model_that_links_to_a_folder_is_not_handed_to_mlflow(tmp_path, tiny_config):
+    made = make_model(tmp_path, tiny_config)[0]
+    (made / "circle").symlink_to(".")
+    with pytest.raises(ValueError, match="circle: a link to a folder"), describe_model(made):
+        pass
+
+
 def test_limits_come_from_the_environment_and_bad_ones_are_named():
     assert Limits.read({}) == Limits()
     assert Limits.read({"FUZZYCLIP_MAX_IMAGES": "3", "FUZZYCLIP_MAX_BYTES": ""}).images == 3

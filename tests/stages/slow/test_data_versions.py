@@ -24,6 +24,7 @@ from pipelines import (
 from trees import write_images, write_picture
 
 from fuzzyclip.datasets.placed import compute_tree_sha256
+from fuzzyclip.datasets.tree import read_tree
 from fuzzyclip.files import compute_sha256
 from fuzzyclip.sample.archives import write_sample_archives
 
@@ -31,7 +32,7 @@ FEW = {"seed": 3, "train_good": 1, "test_good": 3, "test_bad": 3}
 
 
 def tree(folder: Path) -> str:
-    return compute_tree_sha256(folder)[0]
+    return compute_tree_sha256(read_tree(folder))
 
 
 def test_a_team_shares_all_but_the_raw_images(pipeline, tmp_path: Path) -> None:
@@ -144,6 +145,20 @@ def test_own_images_without_masks_cannot_train_the_layers(pipeline, tmp_path: Pa
     output = run(folder, "dvc", "repro", "efa@parts", fails=True)
     assert "auxiliary.parts: parts/bracket black has anomalous images without masks" in output
     assert "hinge" not in output.split("auxiliary.parts: ")[1].split(" has ")[0]
+
+
+def test_data_are_links_into_the_cache(pipeline, tmp_path: Path) -> None:
+    """What DVC makes where a file system can do no better: `cache.type symlink`."""
+    folder = clone_repository(pipeline[0], tmp_path / "linked")
+    run(folder, "dvc", "config", "cache.type", "symlink")
+    run(folder, "dvc", "checkout", "--relink")
+    made = [*folder.glob("data/raw/**/*.png"), *folder.glob("models/visa/fuzzyclip/*")]
+    assert len(made) > 10
+    assert all(path.is_symlink() for path in made)
+    for stage in ("index@sdd", "features@sdd", "efa@visa", "package@visa", "evaluate@sdd"):
+        run(folder, "dvc", "repro", "-s", "-f", stage)
+    assert ran(run(folder, "dvc", "repro")) == []  # the same bytes came out
+    assert all(path.exists() for path in made)
 
 
 NEW_DATASET = '''
