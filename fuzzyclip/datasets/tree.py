@@ -48,24 +48,25 @@ def read_tree(root: Path, *, linked: bool = False) -> Tree:
             be read; says how to mend each.
     """
     folders: list[Path] = []
-    sizes: dict[Path, int] = {}
+    sizes: dict[str, int] = {}
     faults: list[str] = []
     inside = None if linked else root.resolve()
-    for path in _walk(root):
+    for name in _walk(root):
         try:
-            found = _look_at(path, inside)
+            found = _look_at(root / name, inside)
         except OSError as error:
             faults.append(str(error))
             continue
         if found is None:
-            folders.append(path.relative_to(root))
+            folders.append(Path(name))
         else:
-            sizes[path.relative_to(root)] = found
+            sizes[name] = found
     if faults:
         rest = [f"... and {len(faults) - MAX_SHOWN} more"] if len(faults) > MAX_SHOWN else []
         title = f"{root}: {len(faults)} problem(s); only regular files and folders are taken"
         raise DatasetError("\n".join([title, *faults[:MAX_SHOWN], *rest]))
-    return Tree(root, folders, {path.as_posix(): sizes[path] for path in sorted(sizes)})
+    names = sorted(sizes, key=lambda name: name.split("/"))
+    return Tree(root, folders, {name: sizes[name] for name in names})
 
 
 def copy_tree(tree: Tree, target: Path) -> None:
@@ -82,8 +83,8 @@ def copy_tree(tree: Tree, target: Path) -> None:
         shutil.copyfile(tree.root / name, target / name)
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Everything below a folder; no link is entered."""
+def _walk(root: Path) -> Iterator[str]:
+    """POSIX paths of everything below a folder; no link is entered."""
 
     def refuse(error: OSError) -> None:
         raise DatasetError(f"{error.filename}: the folder can not be read ({error.strerror})")
@@ -91,7 +92,8 @@ def _walk(root: Path) -> Iterator[Path]:
     if not root.is_dir():
         return
     for top, folders, files in os.walk(root, onerror=refuse):
-        yield from (Path(top) / name for name in (*folders, *files))
+        inside = Path(top).relative_to(root)
+        yield from ((inside / name).as_posix() for name in (*folders, *files))
 
 
 def _look_at(path: Path, inside: Path | None) -> int | None:

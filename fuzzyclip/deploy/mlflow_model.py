@@ -22,7 +22,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from PIL import Image, ImageDraw
 
-from fuzzyclip.datasets.tree import read_tree
+from fuzzyclip.datasets.tree import copy_tree, read_tree
 from fuzzyclip.model.card import read_card
 
 #: The packaged model among the logged one's artifacts.
@@ -91,13 +91,18 @@ def describe_model(folder: Path) -> Iterator[dict[str, Any]]:
         ValueError: it holds what is no file.
     """
     card = read_card(folder)
-    read_tree(folder, linked=True)  # MLflow follows every link
+    tree = read_tree(folder, linked=True)
     with TemporaryDirectory() as temporary:
         code = Path(temporary) / PACKAGE.name
+        whole = folder.resolve()
+        if any((folder / name).is_symlink() for name in tree.files):  # DVC's, which MLflow refuses
+            whole = Path(temporary) / "model" / whole.name
+            whole.parent.mkdir()
+            copy_tree(tree, whole)
         shutil.copytree(PACKAGE, code, ignore=shutil.ignore_patterns(*LEFT_OUT))
         yield {
             "python_model": str(ENTRY),
-            "artifacts": {ARTIFACT: str(folder.resolve())},
+            "artifacts": {ARTIFACT: str(whole)},
             "code_paths": [str(code)],
             "pip_requirements": [f"{name}=={_read_version(name)}" for name in PACKAGES],
             "signature": ModelSignature(INPUTS, OUTPUTS, PARAMS),

@@ -49,6 +49,23 @@ def test_a_model_without_weights_is_logged_and_loaded_with_them(tmp_path, tiny_c
         Responder.start(artifact, {})
 
 
+def test_a_model_of_links_is_saved_as_files(tmp_path, tiny_config):
+    """As DVC leaves it where `cache.type` is symlink; MLflow takes no link out of the folder."""
+    for name in ("models", "cache"):
+        (tmp_path / name).mkdir()
+    made = make_model(tmp_path / "models", tiny_config)[0]
+    for path in made.iterdir():
+        path.rename(tmp_path / "cache" / path.name)
+        path.symlink_to(tmp_path / "cache" / path.name)
+    with describe_model(made) as described:
+        mlflow.pyfunc.save_model(str(tmp_path / "logged"), **described | {"input_example": None})
+    saved = tmp_path / "logged/artifacts" / made.name
+    assert sorted(path.name for path in saved.iterdir()) == sorted(
+        path.name for path in made.iterdir()
+    )
+    assert not any(path.is_symlink() for path in saved.iterdir())
+
+
 def test_a_model_that_links_to_a_folder_is_not_handed_to_mlflow(tmp_path, tiny_config):
     made = make_model(tmp_path, tiny_config)[0]
     (made / "circle").symlink_to(".")
