@@ -2,15 +2,35 @@
 
 import hashlib
 import json
+import math
+import os
 import re
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class BrokenFileError(ValueError):
+    """A file does not hold the bytes that were written.
+
+    Attributes:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        """Name the file, and what is wrong with it."""
+        super().__init__(f"{path} is broken: {reason}")
+        self.path = path
+
+
+class UnsummedFileError(BrokenFileError):
+    """A file without a check sum: of an earlier version or another program, perhaps whole."""
 
 
 def compute_sha256(path: Path) -> str:
@@ -45,14 +65,60 @@ def is_file_name(name: str) -> bool:
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an error."""
+    """A temporary path beside `path` that takes its place when the block ends without an error.
+
+    The bytes are on the disk before the name is: a machine that loses its power must not keep an
+    empty file under it. On an SSD that takes a third of a millisecond a file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         yield temporary
+        _flush(temporary, os.O_RDWR)
         temporary.replace(path)
+        with suppress(OSError):  # Windows and some networks' disks take no folder
+            _flush(path.parent, os.O_RDONLY)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path, mode: int) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
+    descriptor = os.open(path, mode)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_summed(path: Path, content: bytes | memoryview) -> None:
+    """Any bytes after a line with their check sum, for `read_summed`."""
+    with replace_file(path) as temporary, temporary.open("wb") as file:
+        file.write(_sum_line(content))
+        file.write(content)
+
+
+def read_summed(path: Path) -> memoryview:
+    """What `write_summed` wrote.
+
+    Raises:
+        BrokenFileError: the file can not be read, or holds anything else.
+        FileNotFoundError: it is not there.
+    """
+    try:
+        whole = memoryview(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise BrokenFileError(path, f"it can not be read ({error})") from error
+    size = len(_sum_line(b""))
+    if whole[:size] != _sum_line(whole[size:]):
+        raise BrokenFileError(path, "its content does not fit its check sum")
+    return whole[size:]
+
+
+def _sum_line(content: bytes | memoryview) -> bytes:
+    return f"{zlib.crc32(content):08x}\n".encode()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,10 +128,35 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Indented JSON, keys in the given order, a final newline."""
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    """Indented JSON, keys in the given order, a final newline.
+
+    Raises:
+        ValueError: a number is not finite; names its place. What is undefined is left out.
+    """
+    for place in _find_infinite(data):
+        raise ValueError(f"{path} is not written: {place} is not a finite number")
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _find_infinite(data: Any, place: str = "") -> Iterator[str]:
+    """Places of numbers that JSON has no words for, such as `means.pixel_ap`."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from _find_infinite(value, f"{place}.{key}" if place else str(key))
+    elif isinstance(data, list | tuple):
+        for number, value in enumerate(data):
+            yield from _find_infinite(value, f"{place}[{number}]")
+    elif isinstance(data, float) and not math.isfinite(data):
+        yield place or "the content"
 
 
 def write_csv(path: Path, frame: "pd.DataFrame", numbers: str = "%.4f") -> None:
-    """A table without its index; fractions in the format `numbers`."""
+    """A table without its index; fractions in the format `numbers`, empty where undefined.
+
+    Raises:
+        ValueError: a number is infinite; names its column and row.
+    """
+    for name, column in frame.select_dtypes("number").items():
+        for row in column.index[column.abs() == math.inf]:
+            raise ValueError(f"{path} is not written: {name} is infinite in row {row}")
     write_text(path, frame.to_csv(index=False, float_format=numbers, lineterminator="\n"))

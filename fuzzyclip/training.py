@@ -1,5 +1,8 @@
 """One training loop for all that is trained: seeded, resumable, quiet off a terminal."""
 
+import io
+import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fuzzyclip.files import replace_file
+from fuzzyclip.files import BrokenFileError, read_summed, write_summed
 from fuzzyclip.prefetch import prefetch
+
+log = logging.getLogger(__name__)
 
 Batch = TypeVar("Batch")
 #: `load(rows, epoch)` gives one batch; it is called in a thread, while the step before it runs.
@@ -74,9 +79,14 @@ def train(
         rate: number of an epoch, from 1, to its learning rate; None keeps `learning_rate`.
         checkpoint: written about once a minute and read first, so that a killed run goes on where
             it was, with the same result. Its name must change with everything that changes the
-            result. The caller removes it.
+            result. One that is broken is named and removed, and the run begins anew. The caller
+            removes it.
         after_epoch: called with the number of each epoch, from 1, when it has ended.
-        description: of the progress bar.
+        description: of the progress bar, and in errors.
+
+    Raises:
+        TrainingError: a loss, a parameter or the optimizer's state is not finite. No checkpoint
+            holds such numbers.
     """
     optimizer = make_optimizer(module.parameters(), learning_rate)
     curve: list[CurveRow] = []
@@ -97,13 +107,50 @@ def train(
         losses["loss"].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         values = torch.stack([loss.detach() for loss in losses.values()]).tolist()  # waits once
+        where = f"{description}: epoch {epoch}, step {step}"
+        _check_losses(dict(zip(losses, values, strict=True)), where)
         curve.append({"epoch": epoch, "step": step} | dict(zip(losses, values, strict=True)))
-        if after_epoch is not None and (step == len(steps) or steps[step][0] != epoch):
-            after_epoch(epoch)
-        if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+        last = step == len(steps)
+        told = after_epoch if last or steps[step][0] != epoch else None
+        due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS
+        if last or told or due:  # before anything is kept
+            _check_state(module, optimizer, where)
+        if told is not None:
+            told(epoch)
+        if checkpoint is not None and due:
             _save(checkpoint, module, optimizer, curve)
             saved = time.monotonic()
     return curve
+
+
+class TrainingError(ValueError):
+    """Training has left the finite numbers."""
+
+    def __init__(self, where: str, parts: Sequence[str]) -> None:
+        """Say where, what, and what mends it."""
+        super().__init__(
+            f"{where}: {', '.join(parts)} not finite; choose a lower learning rate, or look at the "
+            "images and features that it is trained on"
+        )
+
+
+def _check_losses(losses: dict[str, float], where: str) -> None:
+    if bad := [name for name, value in losses.items() if not math.isfinite(value)]:
+        raise TrainingError(where, bad)
+
+
+def _check_state(module: nn.Module, optimizer: torch.optim.Optimizer, where: str) -> None:
+    """Refuse parameters and momenta that are not finite: the last step's loss was before them."""
+    parts = [
+        (f"parameter {name}", one) for name, one in module.named_parameters() if one.requires_grad
+    ] + [
+        (f"the optimizer's {name}", value)
+        for state in optimizer.state.values()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    ]
+    if bad := [name for name, one in parts if not one.isfinite().all()]:
+        raise TrainingError(where, list(dict.fromkeys(bad)))
 
 
 def _save(
@@ -114,12 +161,20 @@ def _save(
         "optimizer": optimizer.state_dict(),
         "curve": curve,
     }
-    with replace_file(path) as temporary:
-        torch.save(state, temporary)
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_summed(path, content.getbuffer())
 
 
 def _restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> list[CurveRow]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    """The curve so far, with module and optimizer as they were; empty where that is broken."""
+    try:
+        content = read_summed(path)
+    except BrokenFileError as error:
+        log.warning("%s; the training begins anew", error)
+        path.unlink()
+        return []
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
     curve: list[CurveRow] = state["curve"]

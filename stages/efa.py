@@ -6,15 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.efa import Heads
 from fuzzyclip.efa_training import TrainingImages, train_heads
+from fuzzyclip.files import BrokenFileError
 from fuzzyclip.mosaic import MosaicPlan, plan_mosaics
 from fuzzyclip.store.mosaic_cache import MosaicCache
-from fuzzyclip.tensor_files import write_tensors
+from fuzzyclip.tensor_files import read_tensors, write_tensors
 from fuzzyclip.training import CurveRow
 from stages import paths
 from stages.clip import CLIP_PARAMS, encode_names, load_clip
@@ -118,6 +118,7 @@ def train_cluster(
 
     With `keep: all` the layers as they were after each earlier epoch come along. They are written
     beside the checkpoint at once: a training that goes on after a kill has passed some already.
+    Where one of those is broken or gone by then, the training begins anew.
     """
 
     def locate(epoch: int) -> Path:
@@ -127,23 +128,36 @@ def train_cluster(
         if recipe.keep == "all" and epoch < recipe.epochs:
             write_tensors(locate(epoch), dict(heads.state_dict()), {})
 
-    layers, curve = train_heads(
-        images,
-        text,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
-        seed=recipe.seed,
-        checkpoint=checkpoint,
-        after_epoch=keep,
-        description=f"EFA {label}",
-    )
-    tensors = {f"{{}}.{name}": value for name, value in layers.state_dict().items()}
-    earlier = range(1, recipe.epochs) if recipe.keep == "all" else ()
-    for epoch in earlier:
-        kept = load_file(locate(epoch))
-        tensors |= {f"epoch{epoch}.{{}}.{name}": value for name, value in kept.items()}
-    return tensors, curve
+    def fit() -> tuple[Heads, list[CurveRow]]:
+        return train_heads(
+            images,
+            text,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            seed=recipe.seed,
+            checkpoint=checkpoint,
+            after_epoch=keep,
+            description=f"EFA {label}",
+        )
+
+    def read_epochs() -> dict[str, Tensor]:
+        kept = range(1, recipe.epochs) if recipe.keep == "all" else ()
+        return {
+            f"epoch{epoch}.{{}}.{name}": value
+            for epoch in kept
+            for name, value in read_tensors(locate(epoch))[0].items()
+        }
+
+    layers, curve = fit()
+    try:
+        earlier = read_epochs()
+    except (BrokenFileError, FileNotFoundError) as error:
+        log.warning("%s; the training of %s begins anew", error, label)
+        checkpoint.unlink(missing_ok=True)
+        layers, curve = fit()
+        earlier = read_epochs()
+    return {f"{{}}.{name}": value for name, value in layers.state_dict().items()} | earlier, curve
 
 
 def gather_images(

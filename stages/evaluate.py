@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from safetensors import safe_open
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.datasets.index_file import read_info
@@ -14,7 +13,7 @@ from fuzzyclip.files import write_csv, write_json
 from fuzzyclip.metrics.exact import METRICS, average_categories
 from fuzzyclip.metrics.summaries import write_summaries
 from fuzzyclip.rows import TRAINED
-from fuzzyclip.tensor_files import read_header
+from fuzzyclip.tensor_files import read_tensors
 from stages import paths
 from stages.category import COLUMNS, Category, CategoryResult, evaluate_category
 from stages.clip import CLIP_PARAMS, load_clip
@@ -78,9 +77,7 @@ def read_model(auxiliary: str, dataset: str) -> dict[str, Any]:
     partition = json.loads(paths.partition(auxiliary).read_text())
     model: dict[str, Any] = {"partition": partition}
     for kind, path in (("efa", paths.heads(auxiliary)), ("rpl", paths.prompts(auxiliary))):
-        with safe_open(str(path), framework="pt") as file:
-            model[kind] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            header = read_header(file.metadata())
+        model[kind], header = read_tensors(path)
         if dataset in header["datasets"]:
             raise ValueError(
                 f"{path} was trained on {dataset}; evaluating it there would not be zero-shot. "

@@ -59,7 +59,8 @@ def fill(key: str, shards: list[Shard], backbone: Backbone, params: Params) -> N
     """Write the shards that are missing: taken over, or encoded."""
     missing = [shard for shard in shards if not shard.is_written()]
     if missing and (earlier := list_earlier(f"features@{key}", paths.features(key))):
-        adopt_shards(missing, earlier)
+        for path in adopt_shards(missing, earlier):
+            path.unlink()  # or DVC would take it for what is made anew: the digest is the same
         missing = [shard for shard in missing if not shard.is_written()]
     log.info("%s: %s", key, check_space(missing, paths.SCRATCH, backbone))
     machine = params.machine

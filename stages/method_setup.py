@@ -10,16 +10,15 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.files import compute_sha256
+from fuzzyclip.files import BrokenFileError, compute_sha256
 from fuzzyclip.methods.interface import Method, TrainingSet
 from fuzzyclip.methods.registry import build_method
 from fuzzyclip.metrics.masks import load_masks
-from fuzzyclip.tensor_files import write_tensors
+from fuzzyclip.tensor_files import read_tensors, write_tensors
 from stages import paths
 from stages.category import Category
 from stages.clip import load_clip, make_encoder
@@ -117,17 +116,27 @@ def learn(name: str, auxiliary: str, ready: SetUp, params: Params) -> dict[str, 
     path = paths.method_tensors(name, auxiliary, digest)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # of two processes that want the same, one trains
-        if path.is_file():
+        if (known := read_learned(path)) is not None:
             log.info("%s has learned from %s already", name, auxiliary)
-        else:
-            images = gather_images(auxiliary, ready, params.machine.workers)
-            checkpoint = paths.SCRATCH / f"{path.stem}-{torch.__version__}.pt"
-            checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            tensors = ready.method.fit(ready.encode, images, params.seed, checkpoint)
-            write_tensors(path, dict(tensors), header)
-            checkpoint.unlink(missing_ok=True)
-    learned: dict[str, Tensor] = load_file(path)
-    return learned
+            return known
+        images = gather_images(auxiliary, ready, params.machine.workers)
+        checkpoint = paths.SCRATCH / f"{path.stem}-{torch.__version__}.pt"
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        tensors = ready.method.fit(ready.encode, images, params.seed, checkpoint)
+        write_tensors(path, dict(tensors), header)
+        checkpoint.unlink(missing_ok=True)
+        return read_tensors(path)[0]
+
+
+def read_learned(path: Path) -> dict[str, Tensor] | None:
+    """What a method learned before, or None where that is not there or broken."""
+    try:
+        return read_tensors(path)[0]
+    except FileNotFoundError:
+        return None
+    except BrokenFileError as error:
+        log.warning("%s; it is learned anew", error)
+        return None
 
 
 def gather_images(name: str, ready: SetUp, workers: int) -> TrainingSet:

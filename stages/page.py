@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
 
 from fuzzyclip.files import write_text
 from fuzzyclip.metrics.summaries import read_summaries
@@ -14,7 +13,7 @@ from fuzzyclip.paper import TABLES
 from fuzzyclip.report.curves import Curve, trace_pixels
 from fuzzyclip.report.gallery import Example
 from fuzzyclip.report.page import DatasetResult, Experiment, render_page
-from fuzzyclip.tensor_files import read_header
+from fuzzyclip.tensor_files import read_arrays
 from stages import paths
 from stages.params import load_params
 from stages.run import run_stage
@@ -125,10 +124,9 @@ def read_dataset(name: str, info: dict[str, Any], params: Params) -> DatasetResu
 
 def read_examples(name: str) -> Iterator[Example]:
     """The gallery's images, one after another."""
-    with safe_open(str(paths.gallery(name)), framework="np") as file:
-        items = read_header(file.metadata())["items"]
-        images, masks, maps = (file.get_tensor(key) for key in ("images", "masks", "maps"))
-    for item, image, mask, anomaly_map in zip(items, images, masks, maps, strict=True):
+    arrays, header = read_arrays(paths.gallery(name))
+    images, masks, maps = (arrays[key] for key in ("images", "masks", "maps"))
+    for item, image, mask, anomaly_map in zip(header["items"], images, masks, maps, strict=True):
         yield Example(**item, image=image, mask=mask, anomaly_map=anomaly_map.astype(np.float32))
 
 

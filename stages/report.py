@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
 
 from fuzzyclip.files import write_csv, write_text
 from fuzzyclip.metrics.exact import METRICS
@@ -31,7 +30,7 @@ from fuzzyclip.tables import (
     list_ties,
     to_markdown,
 )
-from fuzzyclip.tensor_files import read_header
+from fuzzyclip.tensor_files import read_arrays
 from stages import paths
 from stages.experiments.catalog import collect_printed, read_catalog
 from stages.names import name_dataset
@@ -173,12 +172,13 @@ def draw_pictures(params: Params, means: pd.DataFrame, tested: dict[str, dict[st
 def read_examples(dataset: str) -> list[Example]:
     """The images, masks and maps that the evaluation kept."""
     path = paths.results(dataset) / "overlays.safetensors"
-    with safe_open(str(path), framework="np") as file:
-        titles = read_header(file.metadata())["titles"]
-        images, masks, maps = (file.get_tensor(name) for name in ("images", "masks", "maps"))
+    arrays, header = read_arrays(path)
+    images, masks, maps = (arrays[name] for name in ("images", "masks", "maps"))
     return [
         Example(title, image, mask, anomaly_map.astype(np.float32))
-        for title, image, mask, anomaly_map in zip(titles, images, masks, maps, strict=True)
+        for title, image, mask, anomaly_map in zip(
+            header["titles"], images, masks, maps, strict=True
+        )
     ]
 
 

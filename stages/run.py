@@ -11,7 +11,9 @@ from typing import Annotated
 
 import typer
 
+from fuzzyclip.files import BrokenFileError, UnsummedFileError
 from stages import paths
+from stages.earlier import discard_output
 from stages.values import check_key
 
 Key = Annotated[str | None, typer.Argument(help="By default that of the stage that DVC runs.")]
@@ -82,14 +84,25 @@ def read_key(stage: str) -> str:
     return key
 
 
+def _discard(error: BrokenFileError) -> None:
+    """Make way for a whole file where a stage has met a broken one of another stage."""
+    if isinstance(error, UnsummedFileError):  # it may be whole, and of use to an earlier version
+        error.add_note("run `dvc repro`: it makes anew what an earlier version made")
+    elif said := discard_output(error.path):
+        error.add_note(said)
+
+
 def _run(label: str, work: Callable[[], None]) -> None:
     start = time.perf_counter()
     try:
         work()
     except (ValueError, OSError, RuntimeError) as error:
+        if isinstance(error, BrokenFileError):
+            _discard(error)
         if logging.getLogger().isEnabledFor(logging.DEBUG) or not str(error):
             raise
-        logging.error("stage %s failed: %s: %s", label, type(error).__name__, error)
+        said = "; ".join([str(error), *getattr(error, "__notes__", ())])
+        logging.error("stage %s failed: %s: %s", label, type(error).__name__, said)
         raise typer.Exit(1) from error
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -101,13 +101,15 @@ class TextCache:
             asked = keys[start : start + LOOKUP]
             marks = ",".join("?" * len(asked))
             for key, blob in db.execute(query.format(marks), asked):
-                embed = _unpack(blob, self.backbone.embed_dim)
+                embed = _unpack(key, blob, self.backbone.embed_dim)
                 if embed is not None:
                     found[owners[key]] = embed
         return found
 
     def _write(self, db: sqlite3.Connection, made: dict[str, Tensor]) -> None:
-        rows = [(self._make_key(prompt), _pack(embed)) for prompt, embed in made.items()]
+        rows = [
+            (key := self._make_key(prompt), _pack(key, embed)) for prompt, embed in made.items()
+        ]
         db.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?)", rows)
 
     def _attempt(self, work: Callable[[sqlite3.Connection], Result]) -> Result | None:
@@ -116,9 +118,10 @@ class TextCache:
             try:
                 with _open(self.path) as db:
                     return work(db)
-            except sqlite3.OperationalError:  # locked, read-only, full: nothing is broken
-                raise
             except sqlite3.DatabaseError as error:
+                # locked, read-only, full: nothing is broken; but without its table it is
+                if isinstance(error, sqlite3.OperationalError) and not _lacks_table(error):
+                    raise
                 _set_aside(self.path, error)
                 with _open(self.path) as db:
                     return work(db)
@@ -194,16 +197,24 @@ def _set_aside(path: Path, error: Exception) -> None:
     path.replace(path.with_name(f"{path.name}.broken"))
 
 
-def _pack(embed: Tensor) -> bytes:
-    """A feature (D,) as little-endian bytes after their check sum: SQLite itself has none."""
+def _lacks_table(error: sqlite3.Error) -> bool:
+    """Whether SQLite does not find our table or its columns: the description of it is damaged."""
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+
+
+def _pack(key: bytes, embed: Tensor) -> bytes:
+    """A feature (D,) as little-endian bytes after their check sum: SQLite itself has none.
+
+    The sum is that of the key, too: a damaged index leads from one key to the row of another.
+    """
     data = embed.numpy().astype("<f4").tobytes()
-    return zlib.crc32(data).to_bytes(4, "little") + data
+    return zlib.crc32(data, zlib.crc32(key)).to_bytes(4, "little") + data
 
 
-def _unpack(blob: Any, width: int) -> Tensor | None:
+def _unpack(key: bytes, blob: Any, width: int) -> Tensor | None:
     """The feature (D,) of packed bytes, or None where they are damaged."""
     if not isinstance(blob, bytes) or len(blob) != 4 * (width + 1):
         return None
-    if zlib.crc32(blob[4:]).to_bytes(4, "little") != blob[:4]:
+    if zlib.crc32(blob[4:], zlib.crc32(key)).to_bytes(4, "little") != blob[:4]:
         return None
     return torch.from_numpy(np.frombuffer(blob[4:], dtype="<f4").astype(np.float32))

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from safetensors import safe_open
 from scipy import ndimage
 
 from fuzzyclip.metrics.bounded_curves import MIDDLE, Curves, place_curve
@@ -32,7 +31,7 @@ from fuzzyclip.metrics.exact import (
 from fuzzyclip.metrics.map_file import as_float32
 from fuzzyclip.metrics.scales import Scale
 from fuzzyclip.metrics.thresholds import Scores, choose_map_thresholds, raise_score
-from fuzzyclip.tensor_files import read_header, write_tensors
+from fuzzyclip.tensor_files import read_arrays, write_tensors
 
 #: Arrays of a file.
 TENSORS = ("thresholds", "negatives_above", "positives_above", "coverage_above", "regions")
@@ -247,8 +246,7 @@ def write_summaries(path: Path, summaries: PixelSummaries) -> None:
 
 def read_summaries(path: Path) -> PixelSummaries:
     """What `write_summaries` saved; a ValueError if the file holds something else."""
-    with safe_open(str(path), framework="numpy") as file:
-        if set(file.keys()) != set(TENSORS):
-            raise ValueError(f"{path} holds no pixel summaries")
-        images = read_header(file.metadata())["images"]
-        return PixelSummaries(tuple(images), **{name: file.get_tensor(name) for name in TENSORS})
+    arrays, header = read_arrays(path)
+    if set(arrays) != set(TENSORS):
+        raise ValueError(f"{path} holds no pixel summaries")
+    return PixelSummaries(tuple(header["images"]), **arrays)

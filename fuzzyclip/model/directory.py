@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from uuid import uuid4
 
 import torch
@@ -24,7 +24,7 @@ from fuzzyclip.model.card import (
     TextCard,
     TrainingCard,
 )
-from fuzzyclip.tensor_files import describe_fault, read_header
+from fuzzyclip.tensor_files import check_tensors, describe_fault
 
 EFA, RPL, CONFIG, WEIGHTS = "efa.safetensors", "rpl.safetensors", "backbone.json", "backbone"
 #: Bytes up to which a weights file is carried along without being asked for.
@@ -77,10 +77,11 @@ def write_model(
 
     Raises:
         ModelError: `out` is taken, or a part was trained with another backbone.
+        BrokenFileError: a part does not hold what was written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f"{out} exists already; name another place or remove it")
-    headers = {path: _read_header(path) for path in (efa, rpl)}
+    headers = {path: check_tensors(path) for path in (efa, rpl)}
     for path, header in headers.items():
         if header.get("backbone") != backbone.fingerprint:
             raise ModelError(f"{path} was trained with another backbone")
@@ -237,11 +238,6 @@ def load_own_backbone(
             f"FuzzyCLIP builds from it (made with {card.versions})"
         )
     return backbone
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    with safe_open(str(path), framework="pt") as file:
-        return read_header(file.metadata())
 
 
 def is_small(weights: str, limit: int = SMALL) -> bool:

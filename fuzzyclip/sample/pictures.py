@@ -1,15 +1,19 @@
 """Drawn pairs for pretraining: the same part without and with a defect, kept in shards on disk."""
 
 import io
+import logging
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from fuzzyclip.files import replace_file
 from fuzzyclip.sample.draw import (
     DEFECTS,
     EVALUATION_RECIPES,
@@ -18,6 +22,8 @@ from fuzzyclip.sample.draw import (
     draw_canvas,
     draw_part,
 )
+
+log = logging.getLogger(__name__)
 
 SIDE = 144  # pixels of a stored picture
 CELLS = 36  # cells per side of a stored mask, three to a patch of 12 pixels
@@ -68,7 +74,7 @@ def count_cells(mask: NDArray[np.bool_]) -> Picture:
 
 
 def draw_shard(folder: Path, seed: int, shard: int) -> None:
-    """Draw one shard of pairs, or keep it if it is there.
+    """Draw one shard of pairs, or keep it if it is there and whole.
 
     Args:
         folder: where shards lie.
@@ -77,7 +83,11 @@ def draw_shard(folder: Path, seed: int, shard: int) -> None:
     """
     path = folder / f"pairs_{seed}_{shard:04d}.npz"
     if path.exists():
-        return
+        try:
+            read_shard(path)
+            return
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            log.warning("%s is broken (%s); it is drawn anew", path, error)
     rng = np.random.default_rng([seed, shard])
     images = np.empty((PAIRS_PER_SHARD, 2, SIDE, SIDE, 3), np.uint8)
     coverage = np.empty((PAIRS_PER_SHARD, CELLS, CELLS), np.uint8)
@@ -96,10 +106,14 @@ def draw_shard(folder: Path, seed: int, shard: int) -> None:
         images[pair, 0] = _develop(normal, grey, quality)
         images[pair, 1] = _develop(damaged, grey, quality)
         coverage[pair] = count_cells(mask)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    with replace_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, images=images, coverage=coverage, category=category, defect=defect)
-    partial.replace(path)
+
+
+def read_shard(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a shard, whose check sums NumPy's zip archive compares."""
+    with np.load(path) as loaded:
+        return {name: loaded[name] for name in ("images", "coverage", "category", "defect")}
 
 
 def load_pairs(folder: Path, seed: int, shards: int, workers: int) -> Pairs:
@@ -116,7 +130,7 @@ def load_pairs(folder: Path, seed: int, shards: int, workers: int) -> Pairs:
         jobs = [pool.submit(draw_shard, folder, seed, shard) for shard in range(shards)]
         for job in tqdm(jobs, desc="drawing", unit="shard", disable=None):
             job.result()
-    loaded = [np.load(folder / f"pairs_{seed}_{shard:04d}.npz") for shard in range(shards)]
+    loaded = [read_shard(folder / f"pairs_{seed}_{shard:04d}.npz") for shard in range(shards)]
     return Pairs(
         np.concatenate([shard["images"] for shard in loaded]),
         np.concatenate([shard["coverage"] for shard in loaded]),

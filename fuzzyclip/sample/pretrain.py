@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from fuzzyclip.files import BrokenFileError
 from fuzzyclip.sample.batches import make_batch
 from fuzzyclip.sample.captions import Words
 from fuzzyclip.sample.clip import SAMPLE_WEIGHTS
@@ -101,8 +102,11 @@ def pretrain(options: argparse.Namespace) -> None:
     trainer = build_trainer(len(vocabulary), options.seed)
     checkpoint = options.cache / "checkpoint.pt"
     if checkpoint.exists():
-        trainer.load(checkpoint)
-        log.info("resumed at step %d from %s", trainer.step, checkpoint)
+        try:
+            trainer.load(checkpoint)
+            log.info("resumed at step %d from %s", trainer.step, checkpoint)
+        except BrokenFileError as error:
+            log.warning("%s; pretraining begins anew", error)
     encode = torch.compile(encode_images, dynamic=False) if options.compile else encode_images
     bar = tqdm(initial=trainer.step, total=options.steps, unit="step", disable=None)
     recent: list[dict[str, float]] = []

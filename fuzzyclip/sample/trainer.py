@@ -1,6 +1,7 @@
 """The state of pretraining: model, optimisers, one update, checkpoint, export."""
 
 import hashlib
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fuzzyclip.files import read_summed, write_summed
 from fuzzyclip.sample.batches import KINDS, Batch
 from fuzzyclip.sample.clip import EMBEDDING, save_sample_weights
 from fuzzyclip.sample.objectives import (
@@ -48,7 +50,6 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; it appears only when complete."""
-        partial = path.with_suffix(".partial")
         state = {
             "clip": self.clip.state_dict(),
             "heads": self.heads.state_dict(),
@@ -56,12 +57,13 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
         }
-        torch.save(state, partial)
-        partial.replace(path)
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_summed(path, content.getbuffer())
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint."""
-        state = torch.load(path, weights_only=True)
+        """Go on from a checkpoint; a BrokenFileError if it does not hold what was written."""
+        state = torch.load(io.BytesIO(read_summed(path)), weights_only=True)
         self.clip.load_state_dict(state["clip"])
         self.heads.load_state_dict(state["heads"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):

@@ -81,6 +81,7 @@ def encode_shards(
 
     Raises:
         OSError: an image can not be read, or is not the one that was indexed.
+        ValueError: features of an image are not finite, or its tokens exceed the type's range.
     """
     if not shards:
         return
@@ -112,7 +113,7 @@ def _encode_shard(
     with write_shard(shard, backbone, shape) as writer, ThreadPoolExecutor(1) as writing:
         pending: Future[None] | None = None
         for first in range(0, len(shard.images), batch_size):
-            encoded = _encode_batch(next(batches), backbone, shard)
+            encoded = _encode_batch(next(batches), backbone, shard, first)
             fetched = {name: fetcher.fetch(tensor) for name, tensor in encoded.items()}
             if pending is not None:
                 pending.result()
@@ -121,12 +122,33 @@ def _encode_shard(
             pending.result()
 
 
-def _encode_batch(pixels: Tensor, backbone: Backbone, shard: Shard) -> dict[str, Tensor]:
-    """What is kept of a batch (B, 3, S, S), on the device."""
+def _encode_batch(
+    pixels: Tensor, backbone: Backbone, shard: Shard, first: int
+) -> dict[str, Tensor]:
+    """What is kept of a batch (B, 3, S, S), on the device; its first image has a place."""
     image_embed, patch_tokens = shard.kind.encode(backbone, pixels)
+    images = shard.images[first : first + len(pixels)]
+    if not image_embed.isfinite().all():
+        bad = int((~image_embed.isfinite()).any(dim=1).nonzero()[0])
+        raise ValueError(
+            f"{images[bad]}: its class feature is not finite; look at the image and the weights"
+        )
     dtype = shard.header["tokens"]
-    kept = {} if dtype is None else pack(patch_tokens, dtype)
+    kept = {} if dtype is None else _pack_batch(patch_tokens, dtype, images)
     return {EMBEDS: image_embed} | kept
+
+
+def _pack_batch(patch_tokens: Tensor, dtype: str, images: Sequence[Path]) -> dict[str, Tensor]:
+    """`pack` of a batch (B, L, P, W); what it refuses gets the name of its image."""
+    try:
+        return pack(patch_tokens, dtype)
+    except ValueError:
+        for image, tokens in zip(images, patch_tokens, strict=True):
+            try:
+                pack(tokens, dtype)
+            except ValueError as error:
+                raise ValueError(f"{image}: {error}") from error
+        raise
 
 
 def _write(writer: RowWriter, first: int, fetched: Mapping[str, Callable[[], Tensor]]) -> None:

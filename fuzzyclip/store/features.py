@@ -8,6 +8,7 @@ Shapes: N images of a category, D embedding width, L taken blocks, P patches, W 
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,20 +17,22 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.kinds import TOKENS, FeatureKind
-from fuzzyclip.files import write_text
+from fuzzyclip.files import BrokenFileError, replace_file, write_text
 from fuzzyclip.store.shards import (
-    EMBEDS,
     Shard,
     compute_identity,
     count_image_bytes,
+    read_embeds,
     read_rows,
     read_shard_header,
 )
+from fuzzyclip.tensor_files import check_tensors, read_header
+
+log = logging.getLogger(__name__)
 
 #: The index of rows of a category.
 ROWS = "rows.csv"
@@ -154,16 +157,27 @@ def _to_gb(count: int) -> str:
     return f"{count / 1e9:.2f} GB"
 
 
-def adopt_shards(shards: Sequence[Shard], earlier: Sequence[Path]) -> None:
-    """Copy files of an earlier store that fit; those of images that stayed where they were."""
+def adopt_shards(shards: Sequence[Shard], earlier: Sequence[Path]) -> list[Path]:
+    """Copy files of an earlier store that fit; those of images that stayed where they were.
+
+    Returns:
+        Those that would fit but are broken.
+    """
     known = {_to_key(read_shard_header(path)): path for path in earlier}
+    broken = []
     for shard in shards:
         path = known.get(_to_key(shard.header))
-        if path is not None:
-            shard.path.parent.mkdir(parents=True, exist_ok=True)
-            partial = shard.path.with_suffix(".partial")
-            shutil.copyfile(path, partial)
-            partial.replace(shard.path)
+        if path is None:
+            continue
+        try:
+            check_tensors(path)
+        except BrokenFileError as error:
+            log.warning("%s; its images are encoded again", error)
+            broken.append(path)
+            continue
+        with replace_file(shard.path) as temporary:
+            shutil.copyfile(path, temporary)
+    return broken
 
 
 def _to_key(header: Mapping[str, Any]) -> str:
@@ -191,15 +205,14 @@ def open_category(folder: Path, expected: Mapping[str, Any]) -> CategoryFeatures
 
     Raises:
         FeatureMismatchError: nothing is stored there, or it belongs to something else.
+        BrokenFileError: a file does not hold what was written.
     """
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         raise FeatureMismatchError(f"{folder}: no features; run the features stage")
     shards, embeds, position, has_tokens = [], [], 0, True
     for path in paths:
-        header = read_shard_header(path)
-        if not header:
-            raise FeatureMismatchError(f"{path} can not be read; run the features stage again")
+        header = read_header(path)
         count = len(header.get("images", ()))
         awaited = {**expected, "images": expected["images"][position : position + count]}
         if changed := _find_changes(header, awaited):
@@ -209,8 +222,7 @@ def open_category(folder: Path, expected: Mapping[str, Any]) -> CategoryFeatures
             )
         shards.append(StoredShard(path, position, count))
         has_tokens &= header["tokens"] is not None
-        with safe_open(str(path), framework="pt") as file:
-            embeds.append(file.get_tensor(EMBEDS))
+        embeds.append(read_embeds(path, count))
         position += count
     if position != len(expected["images"]):
         raise FeatureMismatchError(

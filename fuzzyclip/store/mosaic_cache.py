@@ -8,17 +8,19 @@ Shapes: L taken blocks, P patches, W vision width.
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.files import compute_sha256
+from fuzzyclip.files import BrokenFileError, compute_sha256
 from fuzzyclip.store.packing import pack, unpack
 from fuzzyclip.store.shards import CODE
-from fuzzyclip.tensor_files import write_tensors
+from fuzzyclip.tensor_files import read_tensors, write_tensors
+
+log = logging.getLogger(__name__)
 
 #: Raise when the same images no longer give the same mosaic.
 FORMAT = 1
@@ -51,8 +53,11 @@ class MosaicCache:
     def read(self, path: Path) -> Tensor | None:
         """Tokens (L, P, W), float32, or None where there are none; a broken file counts as none."""
         try:
-            return unpack(load_file(path))
-        except Exception:
+            return unpack(read_tensors(path)[0])
+        except FileNotFoundError:
+            return None
+        except (BrokenFileError, OSError) as error:
+            log.warning("%s; the mosaic is encoded again", error)
             return None
 
     def write(self, path: Path, patch_tokens: Tensor) -> Tensor:

@@ -28,18 +28,26 @@ def pack(tokens: Tensor, dtype: str) -> dict[str, Tensor]:
     127, so that no entry is off by more than half of that.
 
     Raises:
-        ValueError: a float16 cannot hold an entry. CLIP's outliers reach hundreds, so that this
-            means broken weights or another kind of model; bfloat16 and float32 hold any.
+        ValueError: an entry is not finite, or a float16 cannot hold it. CLIP's outliers reach
+            hundreds, so that this means broken weights or another kind of model; bfloat16 and
+            float32 hold any finite one.
     """
+    packed = _pack(tokens, dtype)
+    held = packed.get(SCALES, packed[TOKENS])  # an int8 is always finite, its scale is not
+    if not held.isfinite().all():
+        if tokens.isfinite().all():
+            raise ValueError(f"patch tokens exceed {dtype}'s range; set features.dtype to bfloat16")
+        raise ValueError("patch tokens are not finite; look at the image and the weights")
+    return packed
+
+
+def _pack(tokens: Tensor, dtype: str) -> dict[str, Tensor]:
     if dtype == "int8":
         largest = tokens.abs().amax(dim=-1).float()  # (...)
         scales = largest.clamp(min=torch.finfo(torch.float32).tiny * LEVELS) / LEVELS
         whole = (tokens / scales[..., None]).round().clamp(-LEVELS, LEVELS)
         return {SCALES: scales, TOKENS: whole.to(torch.int8)}
-    packed = tokens.to(DTYPES[dtype])
-    if dtype == "float16" and not packed.isfinite().all():
-        raise ValueError("patch tokens exceed float16's range; set features.dtype to bfloat16")
-    return {TOKENS: packed}
+    return {TOKENS: tokens.to(DTYPES[dtype])}
 
 
 def unpack(packed: Mapping[str, Tensor]) -> Tensor:

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.kinds import TOKENS as PATCH_TOKENS
 from fuzzyclip.clip.kinds import FeatureKind
+from fuzzyclip.files import BrokenFileError
 from fuzzyclip.store.packing import DTYPES, SCALES, TOKENS, count_bytes, unpack
-from fuzzyclip.tensor_files import RowWriter, read_header, write_rows
+from fuzzyclip.tensor_files import RowWriter, check_tensors, read_header, write_rows
+from fuzzyclip.tensor_files import read_rows as read_tensor_rows
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,18 @@ class Shard:
     kind: FeatureKind = PATCH_TOKENS
 
     def is_written(self) -> bool:
-        """Whether the file is there, whole, and made of the same."""
+        """Whether the file is there, made of the same, and whole to the last byte."""
+        if not self.is_placed():
+            return False
+        try:
+            check_tensors(self.path)
+        except BrokenFileError as error:
+            log.warning("%s; its images are encoded again", error)
+            return False
+        return True
+
+    def is_placed(self) -> bool:
+        """Whether the file is there and made of the same; its tensors are not read."""
         return self.path.is_file() and read_shard_header(self.path) == self.header
 
 
@@ -81,10 +93,9 @@ def measure_kind(kind: FeatureKind, backbone: Backbone) -> tuple[int, int, int]:
 def read_shard_header(path: Path) -> dict[str, Any]:
     """A shard's header; empty when the file can not be read, so that it is written again."""
     try:
-        with safe_open(str(path), framework="pt") as file:
-            return read_header(file.metadata())
-    except Exception as error:
-        log.warning("%s can not be read (%s)", path, error)
+        return read_header(path)
+    except (BrokenFileError, OSError) as error:
+        log.warning("%s; its images are encoded again", error)
         return {}
 
 
@@ -124,8 +135,14 @@ def read_rows(path: Path, first: int, count: int, device: torch.device | str) ->
     """Patch tokens of some rows of a shard, (count, L, P, W) float32 on a device.
 
     They travel as they are stored, which is less than float32.
+
+    Raises:
+        BrokenFileError: the file does not hold what was written.
     """
-    with safe_open(str(path), framework="pt") as file:
-        names = [name for name in (TOKENS, SCALES) if name in set(file.keys())]
-        rows = {name: file.get_slice(name)[first : first + count] for name in names}
+    rows = read_tensor_rows(path, (TOKENS, SCALES), first, count)
     return unpack({name: tensor.to(device) for name, tensor in rows.items()})
+
+
+def read_embeds(path: Path, count: int) -> Tensor:
+    """Class features of all images of a shard, (count, D); errors as of `read_rows`."""
+    return read_tensor_rows(path, (EMBEDS,), 0, count)[EMBEDS]

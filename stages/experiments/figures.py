@@ -7,12 +7,11 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from safetensors import safe_open
 
 from fuzzyclip.pictures import Example, draw_heatmaps
 from fuzzyclip.rows import TRAINED
 from fuzzyclip.tables import LABELS, add_means
-from fuzzyclip.tensor_files import read_header
+from fuzzyclip.tensor_files import read_arrays
 from stages import paths
 from stages.experiments.archive import is_done, read_categories, read_csp
 from stages.experiments.catalog import CatalogError, Experiment
@@ -126,12 +125,11 @@ def draw_heatmap_strip(experiment: Experiment, run: Run) -> tuple[Figure, pd.Dat
     """
     (dataset,) = run.row.tests
     path = run.folder / paths.results(dataset) / "overlays.safetensors"
-    with safe_open(str(path), framework="np") as file:
-        header = read_header(file.metadata())
-        images, masks, maps = (file.get_tensor(name) for name in ("images", "masks", "maps"))
+    arrays, header = read_arrays(path)
+    titles = header["titles"]
+    images, masks, maps = (arrays[name] for name in ("images", "masks", "maps"))
     if "maps" not in header:  # an older result: the sum over blocks
         maps = maps / len(run.params["backbones"][run.params["backbone"]]["blocks"])
-    titles = header["titles"]
     chosen = [i for i, title in enumerate(titles) if title.split("\n")[0] == experiment.category]
     if not chosen:
         there = ", ".join(dict.fromkeys(title.split("\n")[0] for title in titles))
