@@ -6,7 +6,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,15 @@ def name_other_content(path: Path) -> str:
 def is_file_name(name: str) -> bool:
     """Whether a name stays in the folder that it is put into."""
     return bool(name) and not set(name) & set("/\\\0") and name not in (".", "..")
+
+
+def find_changed(folder: Path, digests: Mapping[str, str]) -> list[str]:
+    """Names of files that a folder lacks, or holds with another SHA-256 than is known of them."""
+    return [
+        name
+        for name, digest in digests.items()
+        if not (folder / name).is_file() or compute_sha256(folder / name) != digest
+    ]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from fuzzyclip.datasets.index_file import read_info
-from fuzzyclip.files import compute_sha256, write_csv, write_json
+from fuzzyclip.files import compute_sha256, find_changed, write_csv, write_json
 from fuzzyclip.methods.interface import MethodUnavailableError
 from stages import paths
 from stages.category import COLUMNS, Category, CategoryResult, evaluate_category
@@ -35,8 +35,8 @@ PARAMS = (
     "evaluation.pixel_metrics",
     "methods.${method}",
 )
-#: Files of a result; the last one is written when the others are there.
-TABLE, SCORES, FACTS = "metrics.csv", "scores.csv", "facts.json"
+#: Files of a result; the last one is written when the others are there, and has their digests.
+TABLE, SCORES, FACTS, DIGESTS = "metrics.csv", "scores.csv", "facts.json", "sha256.json"
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +64,17 @@ def main(method: str, auxiliary: str) -> None:
 
 
 def is_made(folder: Path) -> bool:
-    """Whether a result is there; one that lacked models is not, since they may be there now."""
-    path = folder / FACTS
-    return path.is_file() and "left_out" not in json.loads(path.read_text())
+    """Whether a result is there, whole; one that lacked models is not: they may be there now."""
+    if not (folder / DIGESTS).is_file():
+        return False
+    try:
+        changed = find_changed(folder, json.loads((folder / DIGESTS).read_text(encoding="utf-8")))
+    except ValueError:
+        changed = [DIGESTS]
+    if changed:
+        log.warning("%s: %s broken; the result is made anew", folder, ", ".join(changed))
+        return False
+    return "left_out" not in json.loads((folder / FACTS).read_text())
 
 
 def identify(method: str, dataset: str, params: Params) -> str:
@@ -126,13 +134,15 @@ def evaluate(
 
 
 def write_results(folder: Path, facts: dict[str, Any], results: list[CategoryResult]) -> None:
-    """A line a category, image scores, and the choices behind them."""
+    """A line a category, image scores, the choices behind them, and the digests of all that."""
     lines = [line for result in results for line in result.table]
     write_csv(folder / TABLE, pd.DataFrame(lines, columns=[*COLUMNS]))
     if results:
         scores = pd.concat([result.listing for result in results])
         write_csv(folder / SCORES, scores, "%.9g")
     write_json(folder / FACTS, facts)
+    names = [TABLE, FACTS, *([SCORES] if results else [])]
+    write_json(folder / DIGESTS, {name: compute_sha256(folder / name) for name in names})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A folder of predictions: pictures, maps, masks and tables, made image by image.
 
-A run that was killed goes on from the last whole line.
+A run that was killed goes on from the last whole line. Each line ends with its check sum: an image
+whose line is damaged is done again.
 
 - `scores.jsonl`: a line an image, written as soon as it is done; `scores.csv`: the same as a table,
   at the end;
@@ -12,7 +13,9 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import os
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,12 +29,16 @@ from fuzzyclip.heatmaps import Scale, draw_overlay, encode_mask_png, write_map_p
 from fuzzyclip.model.opening import Opener
 from fuzzyclip.model.prediction import Prediction, Unreadable
 
+log = logging.getLogger(__name__)
+
 #: Columns of scores.csv.
 COLUMNS = (
     "image", "category", "image_score", "probability", "label", "decision", "threshold",
     "threshold_method", "map_max", "defect_share", "width", "height", "sha256", "error",
 )  # fmt: skip
 LINES, TABLE, SETTINGS = "scores.jsonl", "scores.csv", "settings.json"
+#: Check sum of a line of scores.jsonl, over the line without it.
+SUM = "crc32"
 
 
 class OutputsError(ValueError):
@@ -71,7 +78,7 @@ class PredictionFolder:
         wanted = json.loads(json.dumps({**settings, "kinds": sorted(kinds), "scale": scale}))
         path = out / SETTINGS
         if path.is_file():
-            if json.loads(path.read_text()) != wanted:
+            if _read_json(path) != wanted:
                 raise OutputsError(
                     f"{out} holds predictions of other settings (its {SETTINGS} has them): give "
                     "another folder, or remove it"
@@ -101,7 +108,7 @@ class PredictionFolder:
         if isinstance(found, Prediction):
             self._write_files(image, found)
         with (self.out / LINES).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(_to_line(row))
         self.rows[str(image)] = row
         return row
 
@@ -113,8 +120,7 @@ class PredictionFolder:
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.out / TABLE, text.getvalue())
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_text(self.out / LINES, lines)
+        write_text(self.out / LINES, "".join(map(_to_line, rows)))
 
     def _write_files(self, image: Path, found: Prediction) -> None:
         base = self.out / self._places[image]
@@ -138,16 +144,44 @@ class PredictionFolder:
                 temporary.write_bytes(encode_mask_png(found.mask))
 
     def _read_lines(self) -> dict[str, dict[str, Any]]:
-        """The last line of each image; what a kill left of a line is cut off."""
+        """The last whole line of each image; what a kill left of a line is cut off."""
         path = self.out / LINES
         if not path.is_file():
             return {}
         whole = path.read_bytes()
         kept = whole[: whole.rfind(b"\n") + 1]
-        if kept != whole:
-            write_text(path, kept.decode())
-        rows = [json.loads(line) for line in kept.decode().splitlines()]
-        return {row["image"]: row for row in rows}
+        rows = [_parse_line(line) for line in kept.split(b"\n")[:-1]]
+        if broken := [str(number) for number, row in enumerate(rows, 1) if row is None]:
+            log.warning("%s: lines %s are broken; done again", path, ", ".join(broken))
+        good = [row for row in rows if row is not None]
+        if kept != whole or broken:
+            write_text(path, "".join(map(_to_line, good)))
+        return {row["image"]: row for row in good}
+
+
+def _to_line(row: Mapping[str, Any]) -> str:
+    return json.dumps({**row, SUM: _sum(row)}, ensure_ascii=False) + "\n"
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    """A row of scores.jsonl, or None where the line is not what was written."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and row.pop(SUM, None) == _sum(row) else None
+
+
+def _sum(row: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(row).encode()):08x}"
+
+
+def _read_json(path: Path) -> Any:
+    """Content of a JSON file; None where it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
 
 
 def _name_outputs(images: Sequence[Path]) -> dict[Path, Path]:

@@ -1,6 +1,7 @@
 """Results of finished runs, kept apart from the work tree, which the next run changes."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,15 +10,27 @@ from typing import Any
 
 import pandas as pd
 
+from fuzzyclip.files import compute_sha256, find_changed, write_json
 from stages import paths
 from stages.experiments.plan import Run
+
+log = logging.getLogger(__name__)
 
 RECORD = "run.json"
 
 
 def is_done(run: Run) -> bool:
-    """Whether the run's results are kept."""
-    return (run.folder / RECORD).is_file()
+    """Whether the run's results are kept, whole; what is broken is named, and run again."""
+    path = run.folder / RECORD
+    if not path.is_file():
+        return False
+    try:
+        changed = find_changed(run.folder, json.loads(path.read_text(encoding="utf-8"))["sha256"])
+    except (ValueError, KeyError):
+        changed = [RECORD]
+    if changed:
+        log.warning("%s: %s broken; the run is made anew", run.folder, ", ".join(changed))
+    return not changed
 
 
 def collect(run: Run, seconds: float) -> None:
@@ -29,6 +42,7 @@ def collect(run: Run, seconds: float) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
         target.chmod(0o644)  # DVC's links are read-only
+    kept = sorted(path for path in temporary.rglob("*") if path.is_file())
     record = {
         "key": run.key,
         "name": run.name,
@@ -38,8 +52,9 @@ def collect(run: Run, seconds: float) -> None:
         "set": run.row.set,
         "tests": run.row.tests,
         "seconds": round(seconds, 1),
+        "sha256": {path.relative_to(temporary).as_posix(): compute_sha256(path) for path in kept},
     }
-    (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    write_json(temporary / RECORD, record)
     if run.folder.exists():
         shutil.rmtree(run.folder)
     temporary.rename(run.folder)

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors import safe_open
 from sklearn.metrics import f1_score
 
 import stages.gallery
@@ -20,7 +19,7 @@ from fuzzyclip.scoring import build_untrained, score_batch
 from fuzzyclip.store.caching import write_category
 from fuzzyclip.store.features import open_category
 from fuzzyclip.store.shards import compute_identity
-from fuzzyclip.tensor_files import read_header
+from fuzzyclip.tensor_files import read_arrays
 from stages.category import Category
 from stages.gallery import Gallery
 
@@ -125,9 +124,8 @@ def scored(rows, tiny):
 
 
 def read(path):
-    with safe_open(str(path), framework="np") as file:
-        tensors = {name: file.get_tensor(name) for name in ("images", "masks", "maps")}
-        return read_header(file.metadata())["items"], tensors
+    tensors, header = read_arrays(path)
+    return header["items"], tensors
 
 
 def test_kept_pictures_are_those_of_the_chosen_images(category, scored, rows, tmp_path):

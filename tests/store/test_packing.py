@@ -5,7 +5,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import try_examples
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from fuzzyclip.store.packing import DTYPES, LEVELS, SCALES, TOKENS, count_bytes, pack, unpack
@@ -61,8 +60,7 @@ def test_rows_written_in_any_portions_read_back_by_the_library(tmp_path_factory,
     back = load_file(path)
     assert torch.equal(back["one"], one)
     assert torch.equal(back["two"], two)
-    with safe_open(str(path), framework="pt") as file:
-        assert read_header(file.metadata()) == {"a": "ü", "b": 1}
+    assert read_header(path) == {"a": "ü", "b": 1}
 
 
 def test_a_file_that_fails_half_way_is_not_there(tmp_path):
