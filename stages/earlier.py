@@ -50,7 +50,7 @@ def discard_output(path: Path) -> str:
 
     try:
         with Repo() as repo:
-            (found,) = repo.find_outs_by_path(str(path), recursive=True)
+            (found,) = repo.find_outs_by_path(str(path), strict=False)
             stage = found.stage.addressing
             oid = _find_oid(found, path)
             kept = None if oid is None else Path(found.cache.oid_to_path(oid))

@@ -4,6 +4,9 @@ import threading
 
 import pytest
 import torch
+from damage import DAMAGES, damage
+from hypothesis import given
+from properties import try_examples
 from torch import nn
 
 from fuzzyclip import training
@@ -187,3 +190,100 @@ def test_a_batch_that_cannot_be_loaded_ends_the_training():
 
     with pytest.raises(OSError, match="not a readable"):
         training.train(module, broken, make_losses(module), **SETTINGS)
+
+
+@given(DAMAGES)
+@try_examples(40)
+def test_a_damaged_checkpoint_is_named_and_the_result_is_that_of_an_unbroken_run(
+    tmp_path_factory, how
+):
+    checkpoint = tmp_path_factory.mktemp("run") / "efa.pt"
+    whole, killed, resumed = start_module(), start_module(), start_module()
+    expected = training.train(whole, load, make_losses(whole), **SETTINGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+        losses = make_losses(killed, kill_after=5)
+        with pytest.raises(Killed):
+            training.train(killed, load, losses, **SETTINGS, checkpoint=checkpoint)
+    damaged, said = damage(checkpoint, how), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.log, "warning", lambda text, *given: said.append(text % given))
+        losses = make_losses(resumed)
+        curve = training.train(resumed, load, losses, **SETTINGS, checkpoint=checkpoint)
+    assert curve == expected
+    assert torch.equal(resumed.weight, whole.weight)
+    assert [str(checkpoint) in one for one in said] == [True] * damaged
+    assert checkpoint.exists() != damaged
+
+
+def test_a_checkpoint_of_an_earlier_version_is_begun_anew(tmp_path, caplog):
+    torch.save({"module": {}}, tmp_path / "c.pt")
+    module, seen = start_module(), []
+    losses = make_losses(module, seen)
+    training.train(module, load, losses, **SETTINGS, checkpoint=tmp_path / "c.pt")
+    assert len(seen) == 9
+    assert "c.pt is broken" in caplog.text
+
+
+def test_training_stops_at_the_first_loss_that_is_not_finite(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    module, seen = start_module(), []
+    good = make_losses(module, seen)
+
+    def compute_losses(batch):
+        losses = good(batch)
+        bad = torch.tensor(float("nan") if len(seen) == 5 else 1.0)
+        return losses | {"half": losses["half"] * bad}
+
+    said = "RPL visa: epoch 2, step 5: half not finite; choose a lower learning rate"
+    with pytest.raises(training.TrainingError, match=said):
+        training.train(
+            module, load, compute_losses, **SETTINGS, checkpoint=tmp_path / "c.pt",
+            description="RPL visa",
+        )  # fmt: skip
+    assert len(seen) == 5
+    again = start_module()
+    curve = training.train(
+        again, load, make_losses(again), **SETTINGS, checkpoint=tmp_path / "c.pt"
+    )
+    whole = start_module()
+    assert curve == training.train(whole, load, make_losses(whole), **SETTINGS)
+    assert torch.equal(again.weight, whole.weight)
+
+
+@pytest.mark.parametrize("moment", ["end", "epoch", "checkpoint"])
+def test_parameters_are_looked_at_before_anything_is_kept(tmp_path, monkeypatch, moment):
+    """The loss of a step is that of before it: the last one sees no parameter it has spoilt."""
+    if moment == "checkpoint":
+        monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    module, kept = start_module(), []
+
+    def compute_losses(batch):
+        loss = module(ROWS[batch[0]]).sum()
+        module.weight.register_hook(lambda gradient: gradient * float("nan"))
+        return {"loss": loss}
+
+    changes = {"epochs": 1, "batch_size": 10} if moment == "end" else {"batch_size": 10}
+    with pytest.raises(training.TrainingError, match=r"epoch 1, step 1: parameter weight"):
+        training.train(
+            module, load, compute_losses, **SETTINGS | changes, checkpoint=tmp_path / "c.pt",
+            after_epoch=kept.append if moment == "epoch" else None,
+        )  # fmt: skip
+    assert not kept
+    assert not list(tmp_path.iterdir())
+
+
+def test_momenta_that_would_stop_all_learning_are_refused():
+    """A gradient whose square is infinite leaves the parameter as it is, for ever."""
+    module = start_module()
+    with pytest.raises(training.TrainingError, match="step 3: the optimizer's exp_avg_sq not"):
+        training.train(
+            module, load, lambda batch: {"loss": module(ROWS[batch[0]]).mean() * 1e25},
+            **SETTINGS | {"epochs": 1},
+        )  # fmt: skip
+
+
+def test_a_learning_rate_beyond_reason_is_refused():
+    module = start_module()
+    with pytest.raises(training.TrainingError, match="choose a lower learning rate"):
+        training.train(module, load, make_losses(module), **SETTINGS | {"learning_rate": 1e30})

@@ -141,6 +141,22 @@ def test_a_killed_run_goes_on_where_it_stopped(model, parts, tmp_path, monkeypat
     )
 
 
+@pytest.mark.parametrize("how", ["another score", "no JSON"])
+def test_a_damaged_line_is_named_and_its_image_done_again(model, parts, tmp_path, how):
+    out = tmp_path / "out"
+    predict(model, *parts, "--out", out, "--batch-size", 1)
+    whole = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    lines = whole["scores.jsonl"].decode().splitlines(keepends=True)
+    score = json.loads(lines[2])["image_score"]
+    other = repr(score).replace("0.", "0.9") if how == "another score" else '"'
+    assert repr(score) in lines[2]
+    lines[2] = lines[2].replace(repr(score), other)
+    (out / "scores.jsonl").write_text("".join(lines))
+    done = predict(model, *parts, "--out", out, "--batch-size", 1)
+    assert "5 done before" in done.stderr
+    assert {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} == whole
+
+
 def test_an_image_that_changed_is_done_again(model, parts, tmp_path):
     out = tmp_path / "out"
     predict(model, *parts, "--out", out)

@@ -186,6 +186,31 @@ def test_damage_anywhere_is_never_taken_for_a_feature(cache, tiny):
         assert torch.equal(cache.encode(prompts), expected)
 
 
+def test_the_feature_of_another_string_is_damage(cache, tiny, passes):
+    """A damaged index leads to a whole row, but not to that of the key."""
+    expected = cache.encode(["nut", "bolt"])
+    with sqlite3.connect(cache.path) as db:
+        (one, first), (two, second) = db.execute("SELECT key, embed FROM texts").fetchall()
+        for key, embed in ((one, second), (two, first)):
+            db.execute("UPDATE texts SET embed = ? WHERE key = ?", (embed, key))
+    passes.clear()
+    assert torch.equal(cache.encode(["nut", "bolt"]), expected)
+    assert count(passes) == 2
+    assert torch.equal(cache.encode(["nut", "bolt"]), expected)
+    assert count(passes) == 2
+
+
+def test_a_damaged_description_of_the_table_is_begun_anew(cache, passes, caplog):
+    expected = cache.encode(["nut"])
+    whole = cache.path.read_bytes()
+    cache.path.write_bytes(whole.replace(b"(key BLOB", b"(kex BLOB"))
+    passes.clear()
+    for _ in range(2):
+        assert torch.equal(cache.encode(["nut"]), expected)
+    assert count(passes) == 1
+    assert "moved aside" in caplog.text
+
+
 def connect_with(pragma):
     """sqlite3.connect whose connections carry a limit."""
     connect = sqlite3.connect

@@ -1,13 +1,16 @@
 """The sample CLIP: its files load like any open_clip model, and it tells damaged from sound."""
 
 import csv
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import torch
+from damage import damage
 
+from fuzzyclip.files import BrokenFileError
 from fuzzyclip.sample.batches import make_batch
 from fuzzyclip.sample.captions import Words, make_caption, make_names
 from fuzzyclip.sample.clip import (
@@ -167,6 +170,9 @@ def test_resume_goes_on_exactly(
     second.load(tmp_path / "checkpoint.pt")
     assert [step(second) for _ in range(2)] == expected
     assert second.step == 3
+    damage(tmp_path / "checkpoint.pt", ("flip", 0.5, 1))
+    with pytest.raises(BrokenFileError, match="checkpoint"):
+        second.load(tmp_path / "checkpoint.pt")
 
 
 def test_shards_are_drawn_once_and_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +186,24 @@ def test_shards_are_drawn_once_and_alike(tmp_path: Path, monkeypatch: pytest.Mon
     assert np.array_equal(one["images"], two["images"])
     assert one["images"].shape == (6, 2, 144, 144, 3)
     assert (one["coverage"].max(axis=(1, 2)) > 0).all()
+
+
+def test_a_damaged_shard_is_named_and_drawn_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fuzzyclip.sample.pictures.PAIRS_PER_SHARD", 2)
+    draw_shard(tmp_path, 0, 3)
+    path = tmp_path / "pairs_0_0003.npz"
+    whole, before = path.read_bytes(), path.stat().st_mtime_ns
+    draw_shard(tmp_path, 0, 3)
+    assert path.stat().st_mtime_ns == before
+    for how in (("flip", 0.5, 1), ("zero", 0.1, 200), ("cut", 0.9, 1), ("cut", 0.0, 1)):
+        caplog.clear()
+        assert damage(path, how)
+        draw_shard(tmp_path, 0, 3)
+        assert f"{path} is broken" in caplog.text
+        with np.load(path) as mended, np.load(BytesIO(whole)) as first:
+            assert all(np.array_equal(mended[name], first[name]) for name in first)
 
 
 def test_log_drops_rows_that_are_repeated(tmp_path: Path) -> None:

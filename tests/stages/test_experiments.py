@@ -2,11 +2,13 @@
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from damage import damage
 from imports import ROOT
 from typer.testing import CliRunner
 
@@ -168,7 +170,7 @@ def keep_fake_run(run, value, extra_rows=()):
         path = run.folder / paths.tested(dataset)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(tested))
-    (run.folder / archive.RECORD).write_text("{}")
+    (run.folder / archive.RECORD).write_text('{"sha256": {}}')
 
 
 @pytest.fixture
@@ -176,6 +178,26 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(PAPER))
     return tmp_path
+
+
+@pytest.mark.parametrize("damaged", ["metrics/categories/sdd.csv", "run.json", "params.yaml"])
+def test_damaged_results_of_a_run_are_named_and_it_counts_as_undone(
+    workplace, monkeypatch, caplog, damaged
+):
+    run = plan_runs(CATALOG, "table-1", PAPER)[0]
+    for name in ("metrics/categories/sdd.csv", "dvc.lock"):
+        (workplace / name).parent.mkdir(parents=True, exist_ok=True)
+        (workplace / name).write_text("1.5")
+    listed = [Path("params.yaml"), Path("dvc.lock"), Path("metrics/categories/sdd.csv")]
+    monkeypatch.setattr(archive, "list_results", lambda run: iter(listed))
+    assert not archive.is_done(run)
+    archive.collect(run, 1.0)
+    assert archive.is_done(run)
+    damage(run.folder / damaged, ("cut", 0.5, 1))
+    assert not archive.is_done(run)
+    assert f"{run.folder}: {damaged} broken" in caplog.text
+    archive.collect(run, 1.0)
+    assert archive.is_done(run)
 
 
 def test_values_are_means_over_categories_and_seeds(workplace):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import yaml
+from damage import damage
 from imports import ROOT
 
 from fuzzyclip.methods.interface import MethodUnavailableError
@@ -82,6 +83,22 @@ def test_a_result_that_was_half_written_is_made_again(made):
     (folder,) = (paths.BASELINES / "results" / METHOD).glob("sdd-*")
     (folder / "facts.json").unlink()
     assert run(made) == ["sdd"]
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "scores.csv", "facts.json", "sha256.json"])
+def test_a_damaged_result_is_named_and_made_again(made, caplog, name):
+    run(made)
+    before = paths.method_metrics(METHOD, AUXILIARY, "sdd").read_text()
+    (folder,) = (paths.BASELINES / "results" / METHOD).glob("sdd-*")
+    damage(folder / name, ("flip", 0.5, 1))
+    assert run(made) == ["sdd"]
+    assert f"{folder}: " in caplog.text
+    assert name in caplog.text or name == "sha256.json"
+    assert (
+        paths.method_metrics(METHOD, AUXILIARY, "sdd").read_text().split("run")[0]
+        == (before.split("run")[0])
+    )
+    assert run(made) == []
 
 
 @pytest.mark.parametrize("find", [paths.index, paths.index_info])

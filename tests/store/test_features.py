@@ -1,17 +1,23 @@
 """The feature store: what comes back, what is refused, and what a kill leaves behind."""
 
 import hashlib
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from damage import DAMAGES, damage
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from properties import try_examples
 
 from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.clip.encoding import encode_images, preprocess
 from fuzzyclip.clip.kinds import TOKENS, FeatureKind
+from fuzzyclip.files import BrokenFileError
 from fuzzyclip.store import caching, features
 from fuzzyclip.store.caching import encode_shards, write_category
 from fuzzyclip.store.features import (
@@ -115,8 +121,74 @@ def test_finished_shards_are_kept_and_broken_ones_mended(images, tiny, tmp_path)
 def test_a_broken_shard_is_refused_by_name(images, tiny, tmp_path):
     identity = write(tmp_path, images, tiny)
     (tmp_path / "00001.safetensors").write_bytes(b"")
-    with pytest.raises(FeatureMismatchError, match=r"00001.*run the features stage again"):
+    with pytest.raises(BrokenFileError, match=r"00001\.safetensors is broken") as caught:
         open_category(tmp_path, identity)
+    assert caught.value.path == tmp_path / "00001.safetensors"
+
+
+@given(st.integers(0, 2), DAMAGES)
+@try_examples(40)
+def test_damage_in_a_shard_is_mended_and_never_read(images, tiny, tmp_path_factory, number, how):
+    folder = tmp_path_factory.mktemp("damaged")
+    identity = write(folder, images, tiny)
+    stored = open_category(folder, identity)
+    expected = stored.image_embed, stored.read_tokens(range(COUNT))
+    damage(list_shards(folder)[number], how)
+    for mended in (False, True):
+        if mended:
+            write(folder, images, tiny)
+        try:
+            found = open_category(folder, identity)
+            read = found.image_embed, found.read_tokens(range(COUNT))
+        except BrokenFileError:
+            assert not mended
+            continue
+        assert all(map(torch.equal, read, expected))
+
+
+def test_a_flipped_bit_is_named_and_its_images_alone_are_encoded_again(
+    images, tiny, tmp_path, caplog
+):
+    write(tmp_path, images, tiny)
+    whole, stamps = read_bytes(tmp_path), [p.stat().st_mtime_ns for p in list_shards(tmp_path)]
+    damage(tmp_path / "00001.safetensors", ("flip", 0.9, 1))
+    write(tmp_path, images, tiny)
+    assert f"{tmp_path / '00001.safetensors'} is broken: patch_tokens" in caplog.text
+    assert read_bytes(tmp_path) == whole
+    now = [path.stat().st_mtime_ns for path in list_shards(tmp_path)]
+    assert [a == b for a, b in zip(stamps, now, strict=True)] == [True, False, True]
+
+
+def test_broken_shards_of_an_earlier_store_are_not_taken_over(images, tiny, tmp_path, caplog):
+    write(tmp_path / "old", images, tiny)
+    first = list_shards(tmp_path / "old")[0]
+    damage(first, ("zero", 0.8, 200))
+    root, rows = images
+    shards = plan_category(tmp_path / "new", rows, root, tiny, dtype="float32", shard_size=SHARD)
+    assert adopt_shards(shards, list_shards(tmp_path / "old")) == [first]
+    assert [shard.is_written() for shard in shards] == [False, True, True]
+    assert f"{first} is broken" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("bad", [float("nan"), 1e38, None])
+def test_an_image_whose_features_can_not_be_kept_is_named(images, tiny, tmp_path, dtype, bad):
+    """The fifth: the second one of a batch of the second shard."""
+    pairs = count()
+
+    def encode(backbone, pixels):
+        embeds, tokens = (one.clone() for one in encode_images(backbone, pixels))
+        if len(pixels) == 2 and next(pairs) == 1:  # images 0 and 1, 2, 3 and 4
+            (embeds if bad is None else tokens)[1] = float("inf") if bad is None else bad
+        return embeds, tokens
+
+    kind = FeatureKind("bad", encode)
+    if bad == 1e38 and dtype != "float16":
+        write(tmp_path, images, tiny, dtype=dtype, kind=kind)
+        return
+    said = {None: "its class feature is not finite", 1e38: "exceed float16's range; set features"}
+    with pytest.raises(ValueError, match=rf"4\.png: .*{said.get(bad, 'not finite')}"):
+        write(tmp_path, images, tiny, dtype=dtype, kind=kind)
 
 
 def test_other_settings_write_anew(images, tiny, load_tiny, tmp_path):
