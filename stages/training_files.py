@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from fuzzyclip.files import write_csv
 from fuzzyclip.training import CurveRow
 from stages import paths
 
@@ -22,6 +23,4 @@ def checkpoint_path(key: str, header: dict[str, Any], cluster: int) -> Path:
 
 def write_curve(path: Path, rows: list[CurveRow]) -> None:
     """A training curve as CSV, one row a step, six digits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame = pd.DataFrame(rows)
-    frame.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    write_csv(path, pd.DataFrame(rows), "%.6g")
