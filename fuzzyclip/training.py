@@ -108,8 +108,9 @@ def train(
         optimizer.step()
         values = torch.stack([loss.detach() for loss in losses.values()]).tolist()  # waits once
         where = f"{description}: epoch {epoch}, step {step}"
-        _check_losses(dict(zip(losses, values, strict=True)), where)
-        curve.append({"epoch": epoch, "step": step} | dict(zip(losses, values, strict=True)))
+        named = dict(zip(losses, values, strict=True))
+        _check_losses(named, where)
+        curve.append({"epoch": epoch, "step": step} | named)
         last = step == len(steps)
         told = after_epoch if last or steps[step][0] != epoch else None
         due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS
@@ -129,8 +130,8 @@ class TrainingError(ValueError):
     def __init__(self, where: str, parts: Sequence[str]) -> None:
         """Say where, what, and what mends it."""
         super().__init__(
-            f"{where}: {', '.join(parts)} not finite; choose a lower learning rate, or look at the "
-            "images and features that it is trained on"
+            f"{where}: {', '.join(parts)} {'is' if len(parts) == 1 else 'are'} not finite; choose a "
+            "lower learning rate, or look at the images and features that it is trained on"
         )
 
 

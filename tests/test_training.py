@@ -235,7 +235,7 @@ def test_training_stops_at_the_first_loss_that_is_not_finite(tmp_path, monkeypat
         bad = torch.tensor(float("nan") if len(seen) == 5 else 1.0)
         return losses | {"half": losses["half"] * bad}
 
-    said = "RPL visa: epoch 2, step 5: half not finite; choose a lower learning rate"
+    said = "RPL visa: epoch 2, step 5: half is not finite; choose a lower learning rate"
     with pytest.raises(training.TrainingError, match=said):
         training.train(
             module, load, compute_losses, **SETTINGS, checkpoint=tmp_path / "c.pt",
@@ -276,7 +276,7 @@ def test_parameters_are_looked_at_before_anything_is_kept(tmp_path, monkeypatch,
 def test_momenta_that_would_stop_all_learning_are_refused():
     """A gradient whose square is infinite leaves the parameter as it is, for ever."""
     module = start_module()
-    with pytest.raises(training.TrainingError, match="step 3: the optimizer's exp_avg_sq not"):
+    with pytest.raises(training.TrainingError, match="step 3: the optimizer's exp_avg_sq is not"):
         training.train(
             module, load, lambda batch: {"loss": module(ROWS[batch[0]]).mean() * 1e25},
             **SETTINGS | {"epochs": 1},

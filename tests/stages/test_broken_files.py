@@ -1,6 +1,7 @@
 """Damage that a stage meets: what is ours alone is made anew, what DVC keeps is cleared away."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from dvc.repo import Repo
 from fuzzyclip.efa import Heads
 from fuzzyclip.files import BrokenFileError, compute_sha256
 from fuzzyclip.tensor_files import check_tensors, write_tensors
-from stages import efa, method_setup, paths, run
+from stages import efa, features, method_setup, paths, run
 from stages.earlier import discard_output
 
 FLIP = ("flip", 0.99, 1)
@@ -74,6 +75,23 @@ def test_what_a_method_learned_is_learned_again_where_it_is_broken(tmp_path, cap
     damage(path, FLIP)
     assert method_setup.read_learned(path) is None
     assert f"{path} is broken: a does not fit" in caplog.text
+
+
+def test_a_broken_shard_of_the_last_result_leaves_dvcs_cache(tmp_path, monkeypatch, caplog):
+    """What is made anew has the same digest: DVC would link the broken file again."""
+    path, missing = tmp_path / "kept", [SimpleNamespace(is_written=lambda: False)]
+    path.touch()
+    monkeypatch.setattr(features, "list_earlier", lambda stage, out: [path])
+    monkeypatch.setattr(features, "adopt_shards", lambda shards, earlier: earlier)
+    monkeypatch.setattr(features, "check_space", lambda *given: "1 image to encode")
+    encoded = []
+    monkeypatch.setattr(
+        features, "encode_shards", lambda shards, *given, **more: encoded.extend(shards)
+    )
+    machine = SimpleNamespace(batch_size=1, workers=1, engine="local")
+    features.fill("sdd", missing, None, SimpleNamespace(machine=machine))
+    assert encoded == missing
+    assert not path.exists()
 
 
 MAKE = """
