@@ -130,8 +130,8 @@ class TrainingError(ValueError):
     def __init__(self, where: str, parts: Sequence[str]) -> None:
         """Say where, what, and what mends it."""
         super().__init__(
-            f"{where}: {', '.join(parts)} {'is' if len(parts) == 1 else 'are'} not finite; choose a "
-            "lower learning rate, or look at the images and features that it is trained on"
+            f"{where}: {', '.join(parts)} {'is' if len(parts) == 1 else 'are'} not finite; choose "
+            "a lower learning rate, or look at the images and features that it is trained on"
         )
 
 
