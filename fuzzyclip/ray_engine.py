@@ -98,7 +98,10 @@ def encode_shards_on_ray(
     run_on_ray(placed, work, address=address, actors=actors, use_gpus=use_gpus, threads=threads)
     for shard in placed:
         if not shard.is_placed():
-            raise OSError(f"{shard.path} was written but is not here: all machines must share it")
+            raise OSError(
+                f"{shard.path} was written but is not here as it should be: all machines must "
+                "share it and have the same version of this package"
+            )
 
 
 def _make_absolute(shard: Shard) -> Shard:
