@@ -50,12 +50,9 @@ class Overlays:
             self.tensors["maps"].append(torch.from_numpy(anomaly_map).half())
 
     def write(self, path: Path) -> None:
-        """One file with images (n, S, S, 3), masks and maps (n, S, S), titles in its header.
-
-        The header also says that maps are a mean over blocks; results of old have their sum.
-        """
+        """One file with images (n, S, S, 3), masks and maps (n, S, S), titles in its header."""
         stacked = {
             name: torch.stack(kept) if kept else torch.empty(0)
             for name, kept in self.tensors.items()
         }
-        write_tensors(path, stacked, {"titles": self.titles, "maps": "mean"})
+        write_tensors(path, stacked, {"titles": self.titles})

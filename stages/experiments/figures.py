@@ -128,8 +128,6 @@ def draw_heatmap_strip(experiment: Experiment, run: Run) -> tuple[Figure, pd.Dat
     arrays, header = read_arrays(path)
     titles = header["titles"]
     images, masks, maps = (arrays[name] for name in ("images", "masks", "maps"))
-    if "maps" not in header:  # an older result: the sum over blocks
-        maps = maps / len(run.params["backbones"][run.params["backbone"]]["blocks"])
     chosen = [i for i, title in enumerate(titles) if title.split("\n")[0] == experiment.category]
     if not chosen:
         there = ", ".join(dict.fromkeys(title.split("\n")[0] for title in titles))
