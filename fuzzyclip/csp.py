@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
+from fuzzyclip.ranges import FACTOR, FEW
+
 Clusters = tuple[tuple[str, ...], ...]
 
 #: The partitions the paper reports (section 3.3.2), for auxiliary sets with exactly these members.
@@ -48,6 +50,8 @@ class Scored:
 
 def compute_penalty(k: int, penalty: float = 0.1) -> float:
     """lambda(k) = penalty * e^k; the paper's factor is 0.1. n in eq. 4 is read as k."""
+    FACTOR.check("csp", penalty=penalty)
+    FEW.check("csp", k=k)
     return float(penalty * np.exp(k))
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fuzzyclip.metrics.scales import Scale
+from fuzzyclip.ranges import POSITIVE, SIGMA
 
 #: Factor on cosines before a softmax. Eqs. 2 and 6 omit it; the code they build on has it.
 LOGIT_SCALE = 100.0
@@ -141,6 +142,7 @@ def compute_weights(image_embed: Tensor, anchors: Tensor, temperature: float = 1
         temperature: factor on the cosines. Eq. 11 prints none, as eqs. 2 and 6 print none of the
             100 their code has; with 1 the weights are uniform to about 0.01.
     """
+    POSITIVE.check("the clusters' weights", temperature=temperature)
     return (temperature * image_embed @ anchors.T).softmax(dim=-1)
 
 
@@ -194,6 +196,7 @@ def smooth(
         sigma: in pixels; 0 leaves the maps alone.
         scale: of the maps.
     """
+    SIGMA.check("smoothing", sigma=sigma)
     if sigma == 0:
         return maps
     sigmas = (0, sigma, sigma)

@@ -19,6 +19,7 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_images, preprocess
 from fuzzyclip.datasets.images import decode_image, read_image_file
 from fuzzyclip.prefetch import prefetch
+from fuzzyclip.ranges import SIGMA
 from fuzzyclip.scoring import Scorer, score_batch
 
 T = TypeVar("T")
@@ -37,6 +38,9 @@ class Detector:
     backbone: Backbone
     scorer: Scorer
     sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        SIGMA.check("a detector", sigma=self.sigma)
 
     def __call__(self, pixels: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Maps (B, S, S) and scores (B,), higher is more anomalous, of pixels (B, 3, S, S).

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fuzzyclip.clip.backbone import Backbone, get_text_tower
 from fuzzyclip.clip.encoding import count_tokens, embed_tokens, find_ends, run_text_tower, tokenize
 from fuzzyclip.prompt_tower import can_skip, run_prompts, run_start
+from fuzzyclip.ranges import FEW, FEW_OR_ZERO
 
 #: Sentence pairs of Table 9, (normal, abnormal); {} is [cluster], the stacked names. `o` rows of
 #: the table are the same sentences with "object" for the names.
@@ -76,8 +77,8 @@ class PromptShape:
         ):
             if value not in known:
                 raise ValueError(f"rpl {field} must be one of {', '.join(known)}, not {value!r}")
-        if self.words < 1 or self.deep_tokens < 0 or self.depth < 1:
-            raise ValueError("rpl needs words >= 1, deep_tokens >= 0 and depth >= 1")
+        FEW.check("rpl", words=self.words, depth=self.depth)
+        FEW_OR_ZERO.check("rpl", deep_tokens=self.deep_tokens)
 
 
 class PromptLearner(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.losses import compute_classification, compute_text_regularisation
+from fuzzyclip.ranges import FACTOR, POSITIVE
 from fuzzyclip.rpl import PromptLearner, PromptShape
 from fuzzyclip.training import CurveRow, train
 
@@ -56,6 +57,8 @@ def train_prompts(
         The learner, the two learned text features (2, D) with unit rows, and the curve with
         `loss`, `cls` and `text` of each step.
     """
+    POSITIVE.check("rpl", temperature=temperature)
+    FACTOR.check("rpl", text_weight=text_weight)
     device = backbone.device
     learner = PromptLearner(backbone, stack, shape, seed)
     images, labels = normalise(image_embed).to(device), label.to(device)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from fuzzyclip.files import BrokenFileError, read_summed, write_summed
 from fuzzyclip.prefetch import prefetch
+from fuzzyclip.ranges import COUNT, POSITIVE
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,8 @@ def train(
         TrainingError: a loss, a parameter or the optimizer's state is not finite. No checkpoint
             holds such numbers.
     """
+    POSITIVE.check(description, learning_rate=learning_rate)
+    COUNT.check(description, epochs=epochs, batch_size=batch_size)
     optimizer = make_optimizer(module.parameters(), learning_rate)
     curve: list[CurveRow] = []
     if checkpoint is not None and checkpoint.is_file():

@@ -6,13 +6,14 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Arguments, paths, logging, safe writing, threads, copies: edits change no result, so no stage
-#: needs to depend on them.
+#: Arguments, paths, ranges of settings, logging, safe writing, threads, copies: edits change no
+#: result, so no stage needs to depend on them.
 PLUMBING = frozenset(
     {
         "fuzzyclip/files.py",
         "fuzzyclip/memory.py",
         "fuzzyclip/prefetch.py",
+        "fuzzyclip/ranges.py",
         "fuzzyclip/ray_engine.py",
         "fuzzyclip/clip/imports.py",
         "fuzzyclip/clip/transfers.py",

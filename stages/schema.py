@@ -12,6 +12,9 @@ from fuzzyclip.files import is_file_name
 from stages.values import (
     ByAuxiliary,
     Count,
+    CountOrZero,
+    Few,
+    FewOrZero,
     Keyed,
     NonNegative,
     Number,
@@ -19,17 +22,22 @@ from stages.values import (
     Section,
     Seed,
     Share,
+    Side,
+    Sigma,
     check_ascending,
     read_numbers,
     refuse_bool,
 )
+
+#: One number a colour channel.
+Channels = Field(min_length=3, max_length=3)
 
 
 class Ray(Section):
     """Where the engine `ray` runs; see `fuzzyclip.ray_engine`."""
 
     address: str | None
-    actors: Count | None
+    actors: Few | None
 
 
 class Machine(Section):
@@ -37,7 +45,7 @@ class Machine(Section):
 
     device: str
     batch_size: Count
-    workers: Count
+    workers: Few
     compile: bool
     engine: Literal["local", "ray"]
     ray: Ray
@@ -98,12 +106,12 @@ class Backbone(Section):
     model: str
     weights: str
     sha256: str | None
-    image_size: Count
-    blocks: Annotated[list[Count], AfterValidator(check_ascending)]
+    image_size: Side
+    blocks: Annotated[list[Few], AfterValidator(check_ascending)]
     activation: Literal["model", "gelu", "quickgelu"]
     position_embedding: Literal["bicubic", "bilinear"]
-    mean: list[Number] | None
-    std: list[Positive] | None
+    mean: Annotated[list[Number], Channels] | None
+    std: Annotated[list[Positive], Channels] | None
     precision: Literal["float32", "bfloat16", "float16"]
 
 
@@ -129,8 +137,8 @@ class Csp(Section):
     points: Literal["normal", "both", "bare", "image"]
     penalty: NonNegative
     form: Literal["sum", "mean"]
-    max_clusters: Count
-    partition: Literal["auto", "paper"] | Count
+    max_clusters: Few
+    partition: Literal["auto", "paper"] | Few
 
 
 class EfaTrain(Section):
@@ -148,9 +156,9 @@ class EfaTest(Section):
     """The test side of EFA; changing it trains nothing."""
 
     prompt: Literal["test", "cluster", "test+cluster", "test+cluster+test", "object"]
-    weights: Literal["eq11", "train_cluster", "center", "uniform"] | Count
+    weights: Literal["eq11", "train_cluster", "center", "uniform"] | Few
     temperature: Positive
-    sigma: NonNegative
+    sigma: Sigma
 
 
 class Efa(Section):
@@ -164,9 +172,9 @@ class Rpl(Section):
     template: Literal["c1", "c2", "c3", "c4", "c5"]
     stack: Literal["cluster", "object"]
     layout: Literal["inplace", "prepend", "template_ctx"]
-    words: Count
-    deep_tokens: Seed
-    depth: Count
+    words: Few
+    deep_tokens: FewOrZero
+    depth: Few
     attachment: Literal["overwrite", "insert"]
     deep_per_side: bool
     temperature: Positive
@@ -204,8 +212,8 @@ class Evaluation(Section):
     rows: list[Literal["precise", "object", "stacked", "stacked_auxiliary", "fuzzyclip"]]
     shots: Annotated[list[Count], AfterValidator(check_ascending)]
     pixel_metrics: Literal["exact", "streaming"]
-    overlays: Seed
-    gallery: Seed
+    overlays: CountOrZero
+    gallery: CountOrZero
 
 
 class Package(Section):

@@ -13,6 +13,8 @@ from pydantic import (
     Tag,
 )
 
+from fuzzyclip import ranges
+
 #: What datasets, auxiliary sets, backbones and methods may be called: a key becomes the name of
 #: files, folders and stages, and a part of DVC's dotted names of parameters.
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
@@ -46,12 +48,22 @@ def check_ascending(numbers: list[int]) -> list[int]:
     return numbers
 
 
-Number = Annotated[float, BeforeValidator(refuse_bool)]
-Count = Annotated[int, BeforeValidator(refuse_bool), Field(ge=1)]
-Seed = Annotated[int, BeforeValidator(refuse_bool), Field(ge=0)]
-Share = Annotated[float, BeforeValidator(refuse_bool), Field(ge=0, le=1)]
-Positive = Annotated[float, BeforeValidator(refuse_bool), Field(gt=0)]
-NonNegative = Annotated[float, BeforeValidator(refuse_bool), Field(ge=0)]
+def _limit(limits: ranges.Range) -> Any:
+    return Field(ge=limits.least, le=limits.most)
+
+
+NoBool = BeforeValidator(refuse_bool)
+Number = Annotated[float, NoBool, _limit(ranges.NUMBER)]
+Positive = Annotated[float, NoBool, _limit(ranges.POSITIVE)]
+NonNegative = Annotated[float, NoBool, _limit(ranges.FACTOR)]
+Share = Annotated[float, NoBool, _limit(ranges.SHARE)]
+Sigma = Annotated[float, NoBool, _limit(ranges.SIGMA)]
+Side = Annotated[int, NoBool, _limit(ranges.SIDE)]
+Count = Annotated[int, NoBool, _limit(ranges.COUNT)]
+CountOrZero = Annotated[int, NoBool, _limit(ranges.COUNT_OR_ZERO)]
+Few = Annotated[int, NoBool, _limit(ranges.FEW)]
+FewOrZero = Annotated[int, NoBool, _limit(ranges.FEW_OR_ZERO)]
+Seed = Annotated[int, NoBool, _limit(ranges.SEED)]
 
 
 V = TypeVar("V")

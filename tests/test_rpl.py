@@ -179,7 +179,7 @@ def test_bad_shapes_are_refused(tiny):
         with pytest.raises(ValueError, match=f"rpl {next(iter(changes))} must be one of"):
             PromptShape(**changes)
     for changes in ({"words": 0}, {"deep_tokens": -1}, {"depth": 0}):
-        with pytest.raises(ValueError, match="words >= 1"):
+        with pytest.raises(ValueError, match=f"rpl: {next(iter(changes))} must be from"):
             PromptShape(**changes)
     with pytest.raises(PromptTooLongError):
         PromptLearner(tiny, " ".join([STACK] * 4), PromptShape())

@@ -13,7 +13,6 @@ Shapes: B images, N training images, L taps, P = h * w patches, D embedding widt
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,9 +26,10 @@ from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.efa import LOGIT_SCALE, compute_margins
 from fuzzyclip.losses import compute_classification
-from fuzzyclip.methods.interface import Trained, TrainingSet
+from fuzzyclip.methods.interface import Trained, TrainingSet, check_training
 from fuzzyclip.methods.vv import DPAM_DEPTH, DPAM_LEVELS, make_vv_kind
 from fuzzyclip.metrics.scales import Scale
+from fuzzyclip.ranges import FACTOR, FEW, FEW_OR_ZERO, POSITIVE
 from fuzzyclip.rpl import PromptLearner, PromptShape
 from fuzzyclip.scoring import Scorer, compare_class
 from fuzzyclip.training import CurveRow, train
@@ -85,18 +85,11 @@ class AnomalyClip(Trained):
     title: ClassVar[str] = "AnomalyCLIP"
 
     def __post_init__(self) -> None:
-        counts = (self.words, self.depth, self.epochs, self.batch_size)
-        if min(counts) < 1 or self.deep_tokens < 0:
-            raise ValueError(
-                f"{self.name}: words, depth, epochs and batch_size must be 1 or more, but are "
-                f"{counts}; deep_tokens must not be negative, but is {self.deep_tokens}"
-            )
-        factors = (self.temperature, self.learning_rate, self.pixel_weight, self.sigma)
-        if not all(map(isfinite, factors)) or min(factors[:2]) <= 0 or min(factors) < 0:
-            raise ValueError(
-                f"{self.name}: temperature and learning_rate must be above 0, pixel_weight and "
-                f"sigma not negative, but they are {factors}"
-            )
+        check_training(self.name, self)
+        FEW.check(self.name, words=self.words, depth=self.depth)
+        FEW_OR_ZERO.check(self.name, deep_tokens=self.deep_tokens)
+        POSITIVE.check(self.name, temperature=self.temperature)
+        FACTOR.check(self.name, pixel_weight=self.pixel_weight)
         if self.identical_maps and tuple(self.taps) != (DPAM_DEPTH,):
             raise ValueError(
                 f"{self.name}: identical_maps are four of the last block's, so taps must be "

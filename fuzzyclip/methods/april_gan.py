@@ -10,7 +10,6 @@ Shapes: N training images, B of a batch, C categories, D embedding width.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,7 +20,7 @@ from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.efa import Heads
 from fuzzyclip.methods.aligned import align_heads
-from fuzzyclip.methods.interface import Trained, TrainingSet
+from fuzzyclip.methods.interface import Trained, TrainingSet, check_training
 from fuzzyclip.scoring import Scorer, build_trained
 from fuzzyclip.trained import load_heads
 from fuzzyclip.training import CurveRow
@@ -56,15 +55,7 @@ class AprilGan(Trained):
     kind: ClassVar[FeatureKind] = TOKENS
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(
-                "april_gan: epochs and batch_size must be 1 or more, but are "
-                f"{self.epochs} and {self.batch_size}"
-            )
-        if not 0 < self.learning_rate < inf:
-            raise ValueError(f"april_gan: learning_rate must be above 0, not {self.learning_rate}")
-        if not self.sigma >= 0:
-            raise ValueError(f"april_gan: sigma must be 0 or more, but is {self.sigma}")
+        check_training(self.name, self)
 
     def learn(
         self,

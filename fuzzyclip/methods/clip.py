@@ -18,6 +18,7 @@ from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.methods.interface import Untrained
 from fuzzyclip.methods.prompt_mean import average_prompts
+from fuzzyclip.ranges import SIGMA
 from fuzzyclip.scoring import Scorer, build_untrained
 
 #: The one sentence of each side: normal, abnormal.
@@ -39,8 +40,7 @@ class Clip(Untrained):
     kind: ClassVar[FeatureKind] = TOKENS
 
     def __post_init__(self) -> None:
-        if not self.sigma >= 0:
-            raise ValueError(f"{self.name}: sigma must be 0 or more, but is {self.sigma}")
+        SIGMA.check(self.name, sigma=self.sigma)
 
     def write_prompts(self, category: str) -> list[list[str]]:
         """All prompts of both sides, normal and abnormal."""

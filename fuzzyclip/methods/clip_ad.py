@@ -16,7 +16,6 @@ size.
 """
 
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar
 
 import numpy as np
@@ -34,6 +33,7 @@ from fuzzyclip.methods.clip_ad_text import Density, encode_representatives, read
 from fuzzyclip.methods.clip_surgery import compute_surgery, upsample_patches
 from fuzzyclip.methods.vv import Stream, run_paths
 from fuzzyclip.metrics.scales import Scale
+from fuzzyclip.ranges import FEW, SIGMA
 from fuzzyclip.scoring import Scorer, compare_class
 
 #: Parts that the tower is cut into.
@@ -72,8 +72,7 @@ class ClipAd:
             raise ValueError(
                 f"{self.name}: combine must be 'single' or 'test_set', not {self.combine!r}"
             )
-        if not 0 <= self.sigma < inf:
-            raise ValueError(f"{self.name}: sigma must be 0 or more, but is {self.sigma}")
+        SIGMA.check(self.name, sigma=self.sigma)
         make_sdp_kind(self.stages, self.late_taps)  # refuses stages that do not exist
         self.read_density("test_density")
 
@@ -134,8 +133,7 @@ def plan_staged(depth: int, stages: int = STAGES) -> Stream:
     Raises:
         ValueError: there is no stage.
     """
-    if stages < 1:
-        raise ValueError(f"a staged V-V stream needs at least one stage, not {stages}")
+    FEW.check("a staged V-V stream", stages=stages)
     ends = sorted({-(-depth * stage // stages) for stage in range(1, stages + 1)})
     return Stream(start=1, taps=tuple(ends), restarts=(1, *(end + 1 for end in ends[:-1])))
 

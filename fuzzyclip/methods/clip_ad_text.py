@@ -7,7 +7,6 @@ Shapes: n prompts, D embedding width.
 """
 
 from dataclasses import dataclass
-from math import inf
 
 import torch
 from sklearn.cluster import DBSCAN
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.ranges import COUNT, POSITIVE
 
 FLAWS = ("flaw", "defect", "damage", "scratch", "crack", "contamination")
 #: The states of both sides, 9 and 10, and 22 templates.
@@ -48,8 +48,8 @@ class Density:
     min_samples: int = 15
 
     def __post_init__(self) -> None:
-        if not 0 < self.eps < inf or self.min_samples < 1:
-            raise ValueError(f"{self}: eps must be positive and min_samples at least 1")
+        POSITIVE.check("density", eps=self.eps)
+        COUNT.check("density", min_samples=self.min_samples)
 
 
 #: The published code's choices: for MVTec AD and all others but VisA, and for VisA, which joins all

@@ -10,7 +10,6 @@ Shapes: B images, L levels, P patches, D embedding width, S image size.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar
 
 import torch
@@ -23,6 +22,7 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.methods.interface import Untrained
 from fuzzyclip.methods.vv import DPAM_DEPTH, SURGERY_LEVEL, make_vv_kind
 from fuzzyclip.metrics.scales import Scale
+from fuzzyclip.ranges import FACTOR, SIGMA
 from fuzzyclip.scoring import Scorer, compare_class
 
 
@@ -50,10 +50,8 @@ class ClipSurgery(Untrained):
     title: ClassVar[str] = "CLIP Surgery"
 
     def __post_init__(self) -> None:
-        if not (0 <= self.factor < inf and 0 <= self.sigma < inf):
-            raise ValueError(
-                f"{self.name}: factor {self.factor} and sigma {self.sigma} must be 0 or more"
-            )
+        FACTOR.check(self.name, factor=self.factor)
+        SIGMA.check(self.name, sigma=self.sigma)
         make_vv_kind(self.taps)  # refuses taps that do not exist
 
     @property

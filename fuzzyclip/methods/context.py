@@ -13,7 +13,6 @@ Shapes: B images, n names, E learnable words, T tokens, V text width, N text blo
 width, P patches, S image size.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -32,8 +31,10 @@ from fuzzyclip.clip.encoding import (
 )
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.efa import LOGIT_SCALE, compute_plane
+from fuzzyclip.methods.interface import check_training
 from fuzzyclip.metrics.scales import Scale
 from fuzzyclip.prompt_tower import can_skip, run_prompts, run_start
+from fuzzyclip.ranges import FEW
 from fuzzyclip.rpl import compute_image_score
 from fuzzyclip.scoring import Scorer
 
@@ -66,16 +67,8 @@ class Context:
     def __post_init__(self) -> None:
         if not isinstance(self.init, str):
             raise ValueError(f"init must be a text, empty for random words, not {self.init!r}")
-        if min(self.words, self.epochs, self.batch_size) < 1:
-            raise ValueError(
-                "learned prompts need words, epochs and batch_size of 1 or more, not "
-                f"{self.words}, {self.epochs} and {self.batch_size}"
-            )
-        if not 0 < self.learning_rate < math.inf or not 0 <= self.sigma < math.inf:
-            raise ValueError(
-                "learned prompts need a learning_rate above 0 and a sigma of 0 or more, not "
-                f"{self.learning_rate} and {self.sigma}"
-            )
+        FEW.check("learned prompts", words=self.words)
+        check_training("learned prompts", self)
 
     def start_words(self, backbone: Backbone) -> Tensor:
         """The words before training, (E, V); draws from torch's global generator."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fuzzyclip.clip.kinds import FeatureKind
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.ranges import COUNT, POSITIVE, SIGMA
 from fuzzyclip.scoring import Scorer
 from fuzzyclip.training import CurveRow
 
@@ -86,6 +87,34 @@ class Trained(ABC):
         checkpoint: Path | None = None,
     ) -> tuple[dict[str, Tensor], list[CurveRow]]:
         """What `fit` gives, and the curve of its losses."""
+
+
+class TrainingSettings(Protocol):
+    """What all methods with a training are set by."""
+
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def sigma(self) -> float: ...
+
+
+def check_training(owner: str, settings: TrainingSettings) -> None:
+    """Refuse numbers that no training can have.
+
+    Args:
+        owner: whose they are, for the message.
+        settings: of it.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    COUNT.check(owner, epochs=settings.epochs, batch_size=settings.batch_size)
+    POSITIVE.check(owner, learning_rate=settings.learning_rate)
+    SIGMA.check(owner, sigma=settings.sigma)
 
 
 class Method(Protocol):

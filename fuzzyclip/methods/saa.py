@@ -16,7 +16,6 @@ Shapes: B images, n boxes or masks, S image size.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
 from typing import Any, ClassVar
 
 import torch
@@ -41,7 +40,11 @@ from fuzzyclip.methods.saa_prompts import CategoryPrompts, Wording, read_prompts
 from fuzzyclip.methods.saa_reading import load_models
 from fuzzyclip.methods.saa_tiny import build_tiny_models
 from fuzzyclip.metrics.scales import Scale
+from fuzzyclip.ranges import COUNT, FACTOR, SIDE, SIGMA, Range
 from fuzzyclip.scoring import Scorer
+
+#: Thresholds at most: nothing is more certain than certain, and what is found lies above them.
+SUREST = 0.999
 
 
 @dataclass(frozen=True)
@@ -90,21 +93,15 @@ class Saa(Untrained):
     kind: ClassVar[FeatureKind] = PIXELS
 
     def __post_init__(self) -> None:
-        shares = (self.box_threshold, self.text_threshold)
-        if not all(0 <= share < 1 for share in shares):
-            raise ValueError(
-                f"{self.name}: box_threshold and text_threshold must be 0 or more and below 1, but "
-                f"are {shares}"
-            )
-        if min(self.saliency_side, self.group_side) < 16 or self.largest < 1:
-            raise ValueError(
-                f"{self.name}: saliency_side and group_side must be 16 or more, largest 1 or more, "
-                f"but they are {self.saliency_side}, {self.group_side} and {self.largest}"
-            )
-        if not all(isfinite(value) and value >= 0 for value in (self.strength, self.sigma)):
-            raise ValueError(
-                f"{self.name}: strength {self.strength} and sigma {self.sigma} must be 0 or more"
-            )
+        Range(0, SUREST).check(
+            self.name, box_threshold=self.box_threshold, text_threshold=self.text_threshold
+        )
+        Range(16, SIDE.most).check(
+            self.name, saliency_side=self.saliency_side, group_side=self.group_side
+        )
+        COUNT.check(self.name, largest=self.largest)
+        FACTOR.check(self.name, strength=self.strength)
+        SIGMA.check(self.name, sigma=self.sigma)
         if self.tiny_seed is not None:
             self._check_tiny(self.tiny_seed)
         read_prompts(self.prompts)  # refuses unknown fields

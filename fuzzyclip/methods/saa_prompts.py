@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fuzzyclip.ranges import COUNT, POSITIVE, SHARE, Range
+
 #: Captions that name no kind of defect.
 AGNOSTIC = ("defect on {}", "damage on {}", "flaw on {}")
 
@@ -38,11 +40,8 @@ class CategoryPrompts:
         object.__setattr__(self, "captions", tuple(self.captions))
         if not all(caption.strip(" .") for caption in self.captions):
             raise ValueError(f"a caption of {list(self.captions)} is empty")
-        if self.objects < 1 or self.masks < 1 or not 0 < self.area <= 1:
-            raise ValueError(
-                "objects and masks must be 1 or more, area above 0 and at most 1, but they are "
-                f"{self.objects}, {self.masks} and {self.area}"
-            )
+        COUNT.check("a category", objects=self.objects, masks=self.masks)
+        Range(POSITIVE.least, SHARE.most).check("a category", area=self.area)
 
 
 #: Published knowledge of two categories, to show how it looks; all others have the defaults, which

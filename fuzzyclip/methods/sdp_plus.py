@@ -5,7 +5,6 @@ Shapes: B images, T stages, P patches, W vision width, D embedding width.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,7 +17,7 @@ from fuzzyclip.efa import Heads
 from fuzzyclip.methods.aligned import align_heads
 from fuzzyclip.methods.clip_ad import ClipAd, plan_staged
 from fuzzyclip.methods.clip_ad_text import encode_representatives
-from fuzzyclip.methods.interface import Trained, TrainingSet
+from fuzzyclip.methods.interface import Trained, TrainingSet, check_training
 from fuzzyclip.scoring import Scorer
 from fuzzyclip.training import CurveRow
 
@@ -45,11 +44,7 @@ class SdpPlus(Trained, ClipAd):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.epochs, self.batch_size) < 1 or not 0 < self.learning_rate < inf:
-            raise ValueError(
-                f"{self.name}: epochs, batch_size and learning_rate must be positive, but are "
-                f"{self.epochs}, {self.batch_size} and {self.learning_rate}"
-            )
+        check_training(self.name, self)
         self.read_density("train_density")
 
     def learn(

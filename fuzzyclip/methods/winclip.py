@@ -23,6 +23,7 @@ from fuzzyclip.methods.interface import Untrained
 from fuzzyclip.methods.prompt_mean import average_prompts
 from fuzzyclip.methods.windows import SIDES, WINDOWS, list_windows
 from fuzzyclip.metrics.scales import Scale
+from fuzzyclip.ranges import POSITIVE, SIGMA
 from fuzzyclip.scoring import Scorer
 from fuzzyclip.text import NORMAL_STATES, stack_names
 
@@ -78,10 +79,8 @@ class WinClip(Untrained):
     kind: ClassVar[FeatureKind] = WINDOWS
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"winclip: temperature must be above 0, but is {self.temperature}")
-        if not self.sigma >= 0:
-            raise ValueError(f"winclip: sigma must be 0 or more, but is {self.sigma}")
+        POSITIVE.check(self.name, temperature=self.temperature)
+        SIGMA.check(self.name, sigma=self.sigma)
         stack_names((), underscore=self.underscore)  # refuses what is unknown
 
     def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:

@@ -198,11 +198,11 @@ def test_it_reads_plain_tokens_and_is_trained():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"epochs": 0}, "epochs and batch_size must be 1 or more, but are 0 and 8"),
-        ({"batch_size": 0}, "must be 1 or more, but are 15 and 0"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
-        ({"learning_rate": float("inf")}, "learning_rate must be above 0"),
-        ({"sigma": -0.5}, "sigma must be 0 or more"),
+        ({"epochs": 0}, "epochs must be from"),
+        ({"batch_size": 0}, "batch_size must be from"),
+        ({"learning_rate": 0.0}, "learning_rate must be from"),
+        ({"learning_rate": float("inf")}, "learning_rate must be from"),
+        ({"sigma": -0.5}, "sigma must be from"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, said):

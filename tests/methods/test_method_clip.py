@@ -107,5 +107,5 @@ def test_a_name_that_fits_no_prompt_is_refused(tiny):
 
 @pytest.mark.parametrize("sigma", [-1.0, float("nan")])
 def test_a_smoothing_that_is_no_length_is_refused(sigma):
-    with pytest.raises(ValueError, match="clip_ac: sigma must be 0 or more"):
+    with pytest.raises(ValueError, match="clip_ac: sigma must be from 0 to 1,000"):
         ClipAC(sigma=sigma)

@@ -156,7 +156,7 @@ def test_the_seed_decides_words_and_network(encode):
 
 
 def test_what_can_not_work_is_refused_in_words(encode, tensors):
-    with pytest.raises(ValueError, match="batch_size of 1 or more"):
+    with pytest.raises(ValueError, match="batch_size must be from 1"):
         CoCoOp(batch_size=0)
     with pytest.raises(ValueError, match="train it anew"):
         SMALL.build(encode, "pill", {})

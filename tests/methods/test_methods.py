@@ -3,6 +3,7 @@
 import inspect
 import json
 from importlib import import_module
+from math import inf, nan
 
 import numpy as np
 import pytest
@@ -152,6 +153,29 @@ def test_every_default_may_be_written_in_yaml(name):
 def test_settings_of_another_type_are_refused_in_words(name, settings, said):
     with pytest.raises(ValueError, match=said):
         build_method(name, yaml.safe_load(settings))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_numbers_that_nobody_means_are_refused_by_their_name(name):
+    """Every number of every method, so that a new setting is tried by itself."""
+    settings = list_settings(name)
+    numbers = [key for key, value in settings.items() if type(value) in (int, float)]
+    assert "sigma" in numbers
+    for key in numbers:
+        whole = type(settings[key]) is int
+        for value in (10**18, -(10**18)) if whole else (inf, -inf, nan, 1e308, -1e308):
+            with pytest.raises(ValueError, match=rf"\b{key}\b"):
+                build_method(name, {key: value})
+
+
+@pytest.mark.parametrize("value", [inf, -inf, nan, 1e308, 0.0])
+def test_such_numbers_inside_of_other_settings_are_refused(value):
+    with pytest.raises(ValueError, match=r"test_density.*eps"):
+        build_method("sdp", {"test_density": [value, 15]})
+    with pytest.raises(ValueError, match=r"train_density.*eps"):
+        build_method("sdp_plus", {"train_density": [value, 15]})
+    with pytest.raises(ValueError, match="area"):
+        build_method("saa", {"prompts": {"nut": {"area": value}}})
 
 
 def test_whole_numbers_are_numbers_and_lists_are_tuples():

@@ -5,8 +5,11 @@ import copy
 import pytest
 import yaml
 from imports import ROOT
+from pydantic import ValidationError
+from schemas import SENSELESS, list_numbers, list_unbounded, put
 
 from stages.params import ParamsError, choose, load_params, read_params
+from stages.schema import Params
 
 COMMITTED = yaml.safe_load((ROOT / "params.yaml").read_text())
 
@@ -178,6 +181,46 @@ def test_yes_and_no_are_no_numbers_where_words_are_allowed(read, key):
 def test_values_out_of_range_are_refused(read, key, value):
     with pytest.raises(ParamsError, match=key):
         read(**{key: value})
+
+
+def fill():
+    """The committed parameters with a number where some have none."""
+    tree = copy.deepcopy(COMMITTED)
+    tree["machine"]["ray"]["actors"] = 2
+    tree["backbones"]["sample"] |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    tree["evaluation"]["shots"] = [1]
+    tree["csp"]["partition"] = tree["rpl"]["text_weight"] = tree["efa"]["test"]["weights"] = 1
+    return tree
+
+
+#: A method's own settings are tried in tests/methods/test_methods.py.
+PLACES = [place for place in list_numbers(fill()) if place[0] != "methods"]
+
+
+def test_every_number_of_the_schema_has_bounds():
+    assert list_unbounded(Params) == []
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: ".".join(map(str, place)))
+def test_numbers_that_nobody_means_are_refused_by_their_key(place):
+    tree = fill()
+    Params.model_validate(tree)
+    for value in (*SENSELESS, "1e400", "-1e400"):
+        put(tree, place, value)
+        with pytest.raises(ValidationError) as caught:
+            Params.model_validate(tree)
+        keys = [
+            tuple(part for part in fault["loc"] if part in place) for fault in caught.value.errors()
+        ]
+        assert set(keys) == {place}
+
+
+def test_yamls_own_infinity_is_refused_as_it_is_written(tmp_path):
+    text = (ROOT / "params.yaml").read_text()
+    assert text.count("penalty: 0.1") == 1
+    for value in (".inf", "-.inf", ".nan", "1.0e+400", "1e400", "1e308"):
+        with pytest.raises(ParamsError, match=r"csp\.penalty: Input should be"):
+            write(tmp_path, text.replace("penalty: 0.1", f"penalty: {value}"))
 
 
 def test_a_model_never_meets_its_own_data(read):

@@ -1,0 +1,51 @@
+"""Walking what pydantic checks: every number of a schema, and every number of some plain data."""
+
+#: What nobody means: YAML's and JSON's, what overflows to them, and what only looks like a number.
+SENSELESS = (
+    float("inf"), float("-inf"), float("nan"), 1e308, -1e308, 10**18, -(10**18),
+)  # fmt: skip
+#: What pydantic calls a bound; by its own words where another check comes first.
+LOW, HIGH = {"minimum", "exclusiveMinimum", "ge", "gt"}, {"maximum", "exclusiveMaximum", "le", "lt"}
+
+
+def list_unbounded(model):
+    """Places of all numbers that a model takes without a bound on either side."""
+    schema = model.model_json_schema()
+    found, seen = [], set()
+
+    def walk(node, place):
+        if "$ref" in node:
+            name = node["$ref"].rsplit("/", 1)[1]
+            if name not in seen:
+                seen.add(name)
+                walk(schema["$defs"][name], name)
+            return
+        number = node.get("type") in ("number", "integer") and not {"const", "enum"} & set(node)
+        if number and not (LOW & set(node) and HIGH & set(node)):
+            found.append(place)
+        for one in (*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("prefixItems", ())):
+            walk(one, place)
+        for name, one in node.get("properties", {}).items():
+            walk(one, f"{place}.{name}")
+        for kind in ("items", "additionalProperties"):
+            if isinstance(node.get(kind), dict):
+                walk(node[kind], place)
+
+    walk(schema, model.__name__)
+    return found
+
+
+def list_numbers(data, place=()):
+    """Places of all numbers in plain data, as tuples of keys."""
+    if isinstance(data, dict | list):
+        entries = data.items() if isinstance(data, dict) else enumerate(data)
+        return [one for key, inner in entries for one in list_numbers(inner, (*place, key))]
+    return [place] if isinstance(data, int | float) and not isinstance(data, bool) else []
+
+
+def put(data, place, value):
+    """Set what stands at a place."""
+    *sections, last = place
+    for section in sections:
+        data = data[section]
+    data[last] = value
