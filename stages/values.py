@@ -13,7 +13,20 @@ from pydantic import (
     Tag,
 )
 
-from fuzzyclip import ranges
+from fuzzyclip.ranges import (
+    COUNT,
+    COUNT_OR_ZERO,
+    FACTOR,
+    FEW,
+    FEW_OR_ZERO,
+    NUMBER,
+    POSITIVE,
+    SEED,
+    SHARE,
+    SIDE,
+    SIGMA,
+    Range,
+)
 
 #: What datasets, auxiliary sets, backbones and methods may be called: a key becomes the name of
 #: files, folders and stages, and a part of DVC's dotted names of parameters.
@@ -48,22 +61,22 @@ def check_ascending(numbers: list[int]) -> list[int]:
     return numbers
 
 
-def _limit(limits: ranges.Range) -> Any:
+def _limit(limits: Range) -> Any:
     return Field(ge=limits.least, le=limits.most)
 
 
 NoBool = BeforeValidator(refuse_bool)
-Number = Annotated[float, NoBool, _limit(ranges.NUMBER)]
-Positive = Annotated[float, NoBool, _limit(ranges.POSITIVE)]
-NonNegative = Annotated[float, NoBool, _limit(ranges.FACTOR)]
-Share = Annotated[float, NoBool, _limit(ranges.SHARE)]
-Sigma = Annotated[float, NoBool, _limit(ranges.SIGMA)]
-Side = Annotated[int, NoBool, _limit(ranges.SIDE)]
-Count = Annotated[int, NoBool, _limit(ranges.COUNT)]
-CountOrZero = Annotated[int, NoBool, _limit(ranges.COUNT_OR_ZERO)]
-Few = Annotated[int, NoBool, _limit(ranges.FEW)]
-FewOrZero = Annotated[int, NoBool, _limit(ranges.FEW_OR_ZERO)]
-Seed = Annotated[int, NoBool, _limit(ranges.SEED)]
+Number = Annotated[float, NoBool, _limit(NUMBER)]
+Positive = Annotated[float, NoBool, _limit(POSITIVE)]
+NonNegative = Annotated[float, NoBool, _limit(FACTOR)]
+Share = Annotated[float, NoBool, _limit(SHARE)]
+Sigma = Annotated[float, NoBool, _limit(SIGMA)]
+Side = Annotated[int, NoBool, _limit(SIDE)]
+Count = Annotated[int, NoBool, _limit(COUNT)]
+CountOrZero = Annotated[int, NoBool, _limit(COUNT_OR_ZERO)]
+Few = Annotated[int, NoBool, _limit(FEW)]
+FewOrZero = Annotated[int, NoBool, _limit(FEW_OR_ZERO)]
+Seed = Annotated[int, NoBool, _limit(SEED)]
 
 
 V = TypeVar("V")
