@@ -36,9 +36,12 @@ from fuzzyclip.clip.weights import (
     read_state_dict,
     verify_weights,
 )
+from fuzzyclip.ranges import SIDE
 
 #: Keys of a configuration that decide which logit parameters its weights hold.
 LOGIT_KEYS = ("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale")
+#: Patches of an image at most: 4096 pixels in patches of 16.
+MOST_PATCHES = 65_536
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,10 @@ def build_model(config: dict[str, Any], image_size: int, activation: str) -> nn.
 def _check_size(image_size: int, patch: Any) -> None:
     if not isinstance(patch, int) or image_size % patch:
         raise ValueError(f"image_size {image_size} is not a multiple of the patch size {patch}")
+    if (image_size // patch) ** 2 > MOST_PATCHES:
+        raise ValueError(
+            f"image_size {image_size} in patches of {patch} pixels: more than {MOST_PATCHES:,}"
+        )
 
 
 def load_backbone(
@@ -200,11 +207,15 @@ def load_backbone(
         WeightsError: weights are missing, unverified or of another model.
         ValueError: see `read_model_config`, `check_towers`, `build_model` and `build_tokenizer`.
     """
+    SIDE.check(f"model {model}", image_size=image_size)
     config = read_model_config(model)
     check_towers(model, config)
     tokenizer = build_tokenizer(config["text_cfg"])
     torch.manual_seed(seed)
-    clip = build_model(config, image_size, activation)
+    try:
+        clip = build_model(config, image_size, activation)
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError) as error:
+        raise ValueError(f"model {model}: open_clip can not build it ({error})") from error
     depth = read_image_tower(clip.visual).depth
     if not blocks or not all(1 <= block <= depth for block in blocks):
         raise ValueError(f"blocks {list(blocks)}: the image tower has blocks 1 to {depth}")

@@ -241,18 +241,29 @@ def read_text_tower(model: Any) -> TextTower:
 def build_tokenizer(text: dict[str, Any]) -> Any:
     """The tokenizer that a text configuration asks for: open_clip's own or Hugging Face's.
 
+    Code that lies beside Hugging Face's files is never run, whatever they say.
+
     Raises:
-        ValueError: Hugging Face's can not be had.
+        ValueError: Hugging Face's can not be had, or open_clip's own has no such setting.
     """
     context, settings = text.get("context_length", 77), text.get("tokenizer_kwargs") or {}
     name = text.get("hf_tokenizer_name")
     if not name:
-        return open_clip.SimpleTokenizer(context_length=context, **settings)
+        try:
+            return open_clip.SimpleTokenizer(context_length=context, **settings)
+        except TypeError as error:
+            raise ValueError(f"text_cfg.tokenizer_kwargs {settings}: {error}") from error
     folder = Path(name).expanduser()
     source = str(folder) if folder.is_dir() else name
     mode = text.get("tokenizer_mode")
     try:
-        return HFTokenizer(source, context_length=context, tokenizer_mode=mode, **settings)
+        return HFTokenizer(
+            source,
+            context_length=context,
+            tokenizer_mode=mode,
+            **settings,
+            trust_remote_code=False,
+        )
     except ImportError as error:
         raise ValueError(
             f"the text tower's tokenizer {name!r} needs a package that is missing ({error}): "
