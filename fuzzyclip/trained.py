@@ -12,7 +12,7 @@ from torch import Tensor
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.efa import Heads
+from fuzzyclip.efa import WEIGHTS, Heads
 from fuzzyclip.scoring import Scorer, build_trained, describe_test_prompt
 
 
@@ -118,11 +118,15 @@ def _choose_clusters(weights: str | int, count: int) -> list[int]:
     """Which clusters take part, from 0: all, or the one that is named from 1 (Table 5).
 
     Raises:
-        ValueError: there is no such cluster.
+        ValueError: there is no such cluster, or no such way to weigh them.
     """
     if isinstance(weights, str):
+        if weights not in WEIGHTS:
+            raise ValueError(
+                f"efa.test.weights: {weights!r} is none of {', '.join(WEIGHTS)} and no number"
+            )
         return list(range(count))
-    if weights > count:
+    if not 1 <= weights <= count:
         raise ValueError(f"efa.test.weights: {weights} names a cluster, but there are {count}")
     return [weights - 1]
 

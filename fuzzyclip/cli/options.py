@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fuzzyclip.ranges import COUNT, FEW
+
 if TYPE_CHECKING:
     from fuzzyclip.model.card import Tiling
     from fuzzyclip.model.detector import FuzzyCLIP
@@ -26,18 +28,27 @@ Device = Annotated[str, typer.Option(help="auto (CUDA, then MPS, then CPU), cpu,
 Weights = Annotated[
     Path | None, typer.Option(help="The frozen CLIP's weights, where the model does not hold them.")
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images in a pass of the frozen CLIP.")]
-Workers = Annotated[int, typer.Option(min=1, help="Threads that read and decode images.")]
+BatchSize = Annotated[
+    int, typer.Option(min=1, max=COUNT.most, help="Images in a pass of the frozen CLIP.")
+]
+Workers = Annotated[
+    int, typer.Option(min=1, max=FEW.most, help="Threads that read and decode images.")
+]
 Tile = Annotated[
     int | None,
     typer.Option(
         min=32,
+        max=COUNT.most,
         help="Look at overlapping tiles of this side in pixels, not at the whole image squashed.",
     ),
 ]
 Overlap = Annotated[
     int | None,
-    typer.Option(min=0, help="Pixels that neighbouring tiles share. (default: a quarter)"),
+    typer.Option(
+        min=0,
+        max=COUNT.most,
+        help="Pixels that neighbouring tiles share. (default: a quarter)",
+    ),
 ]
 Reference = Annotated[
     list[str] | None,

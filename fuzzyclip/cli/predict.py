@@ -25,6 +25,7 @@ from fuzzyclip.cli.options import (
     load_model,
 )
 from fuzzyclip.cli.refusal import Refusal
+from fuzzyclip.ranges import NUMBER
 
 if TYPE_CHECKING:
     from fuzzyclip.model.card import Tiling
@@ -66,7 +67,11 @@ ScaleOption = Annotated[
 ]
 Given = Annotated[
     float | None,
-    typer.Option(help="Image scores (log-odds) from here on are bad; else as calibrated, or 0."),
+    typer.Option(
+        min=NUMBER.least,
+        max=NUMBER.most,
+        help="Image scores (log-odds) from here on are bad; else as calibrated, or 0.",
+    ),
 ]
 
 

@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fuzzyclip.datasets.images import open_image_file
 from fuzzyclip.model.card import Calibration, Tiling
+from fuzzyclip.model.threshold import Score
 from fuzzyclip.model.tiles import SMALLEST_SIDE
+from fuzzyclip.ranges import COUNT
 
 #: What a row of a request may say.
 INPUTS = ("image", "path", "category")
@@ -28,8 +30,8 @@ LONGEST_CATEGORY = 100
 DATA_ADDRESS = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1, le=2**62)]
+NonNegative = Annotated[int, Field(ge=0, le=COUNT.most)]
 #: A row of a request; None stands for what is missing.
 Row = Mapping[Any, Any]
 
@@ -92,7 +94,7 @@ class Options(BaseModel):
 
     map: Literal["png16", "none"] = "png16"
     mask: bool = False
-    threshold: float | None = None
+    threshold: Score | None = None
     tile: NonNegative | None = None
     overlap: NonNegative | None = None
     white: Positive | None = None

@@ -20,6 +20,8 @@ from fuzzyclip.tensor_files import describe_fault
 
 #: Layers of the ResNet's last stage and classifier, which saliency does not read.
 UNREAD = ("layer4.", "fc.")
+#: A folder is read as it lies there, and no code that lies beside the files is run.
+SAFELY = {"local_files_only": True, "trust_remote_code": False}
 
 
 class SaaModelError(ValueError):
@@ -96,9 +98,9 @@ def read_part(part: Part, folder: str | None, device: torch.device) -> tuple[Any
     model_class, processor_class = (getattr(transformers, name) for name in part.classes)
     try:
         model, report = model_class.from_pretrained(
-            path, local_files_only=True, use_safetensors=True, output_loading_info=True
+            path, use_safetensors=True, output_loading_info=True, **SAFELY
         )
-        processor = processor_class.from_pretrained(path, local_files_only=True)
+        processor = processor_class.from_pretrained(path, **SAFELY)
     except Exception as error:
         faults = (describe_fault(file) for file in sorted(path.glob("*.safetensors")))
         reason = next(filter(None, faults), error)

@@ -7,7 +7,8 @@ A model's directory holds
   says which weights belong to it;
 - `memory-*.safetensors`, tokens of good parts, where some were remembered.
 
-Nothing in it is code: JSON and safetensors alone.
+Nothing in it is code: JSON and safetensors alone. `backbone.json` is read as
+`fuzzyclip.clip.config_schema` says; names in either file lead nowhere, and numbers are finite.
 """
 
 import re
@@ -24,10 +25,13 @@ from pydantic import (
 )
 
 from fuzzyclip.model.threshold import Threshold
+from fuzzyclip.ranges import COUNT, FEW, NUMBER, POSITIVE, SIDE, SIGMA
 
 FILENAME = "model.json"
 #: Raised with every change that older code could not read. Until 1 image scores were probabilities.
 FORMAT: Literal[2] = 2
+#: Bytes of it at most.
+LARGEST_CARD = 32_000_000
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -44,6 +48,13 @@ def _check_plain(name: str) -> str:
 
 FileName = Annotated[str, AfterValidator(_check_plain)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+#: Names in prompts; a prompt has room for no more than some tens of words.
+Name = Annotated[str, Field(max_length=500)]
+Number = Annotated[float, Field(ge=NUMBER.least, le=NUMBER.most)]
+Positive = Annotated[float, Field(ge=POSITIVE.least, le=POSITIVE.most)]
+Few = Annotated[int, Field(ge=FEW.least, le=FEW.most)]
+#: One number a colour channel.
+Channels = Field(min_length=3, max_length=3)
 
 
 class Part(BaseModel):
@@ -63,22 +74,22 @@ class BackboneCard(Part):
         fingerprint: of the backbone that the parts were trained with.
     """
 
-    model: str
-    weights: str
+    model: FileName
+    weights: Name
     place: Literal["inside", "elsewhere", "tag"]
-    sha256: str
-    image_size: int
-    blocks: list[int]
-    activation: str
-    position_embedding: str
-    mean: list[float]
-    std: list[float]
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64}|random-[0-9]{1,19})$")]
+    image_size: Annotated[int, Field(ge=SIDE.least, le=SIDE.most)]
+    blocks: Annotated[list[Few], Field(max_length=FEW.most)]
+    activation: Literal["model", "gelu", "quickgelu"]
+    position_embedding: Literal["bicubic", "bilinear"]
+    mean: Annotated[list[Number], Channels]
+    std: Annotated[list[Positive], Channels]
     precision: Literal["float32", "bfloat16", "float16"]
     fingerprint: Digest
 
     @model_validator(mode="after")
     def _check_weights(self) -> "BackboneCard":
-        if self.place == "inside":
+        if self.place != "elsewhere":  # that file is only named, for a user to give it
             _check_plain(self.weights)
         return self
 
@@ -87,7 +98,7 @@ class TextCard(Part):
     """How names become prompts; see `fuzzyclip.clip.name_encoder`."""
 
     ensemble: Literal["full", "single"]
-    separator: str
+    separator: Name
     underscore: Literal["keep", "space"]
 
 
@@ -95,9 +106,9 @@ class EfaTestCard(Part):
     """How the trained parts are used; see `fuzzyclip.trained.TestSide`."""
 
     prompt: str
-    weights: str | int
-    temperature: float
-    sigma: float
+    weights: str | Few
+    temperature: Positive
+    sigma: Annotated[float, Field(ge=SIGMA.least, le=SIGMA.most)]
 
 
 class TrainingCard(Part):
@@ -119,8 +130,8 @@ class Tiling(Part):
         overlap: pixels that neighbours share at least.
     """
 
-    side: Annotated[int, Field(ge=1)]
-    overlap: Annotated[int, Field(ge=0)]
+    side: Annotated[int, Field(ge=COUNT.least, le=COUNT.most)]
+    overlap: Annotated[int, Field(ge=0, le=COUNT.most)]
 
 
 class Calibration(Part):
@@ -153,6 +164,10 @@ class MemoryCard(Part):
     images: list[str]
 
 
+#: Names of a cluster. Each is encoded with all templates when the model is loaded.
+Names = Annotated[list[Name], Field(min_length=1, max_length=FEW.most)]
+
+
 class Card(Part):
     """A model; see the module's head.
 
@@ -171,7 +186,7 @@ class Card(Part):
     backbone: BackboneCard
     text: TextCard
     test: EfaTestCard
-    clusters: list[list[str]]
+    clusters: Annotated[list[Names], Field(min_length=1, max_length=FEW.most)]
     files: dict[FileName, Digest]
     calibrations: dict[str, Calibration] = {}
     memories: dict[str, MemoryCard] = {}
@@ -203,6 +218,8 @@ def read_card(folder: Path) -> Card:
             f"{folder}: no model here ({FILENAME} is missing). A finished pipeline has its models "
             "in models/<auxiliary set>/fuzzyclip"
         )
+    if (size := path.stat().st_size) > LARGEST_CARD:
+        raise ModelError(f"{path}: {size:,} bytes, more than the {LARGEST_CARD:,} of a card")
     try:
         return Card.model_validate_json(path.read_bytes())
     except ValidationError as error:

@@ -10,6 +10,7 @@ from typing import Literal
 from uuid import uuid4
 
 import torch
+from open_clip import list_models
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -128,7 +129,7 @@ def _place_weights(folder: Path, backbone: Backbone, source: WeightsSource) -> B
         place, named = "inside", f"{WEIGHTS}{file.suffix}"
         shutil.copyfile(file, folder / named)
     return BackboneCard(
-        model=CONFIG if Path(source.model).is_file() else source.model,
+        model=source.model if source.model in list_models() else CONFIG,
         weights=named,
         place=place,
         sha256=identity["weights_sha256"],
@@ -218,8 +219,9 @@ def load_own_backbone(
         )
     chosen = weights or (folder / own.weights if own.place == "inside" else own.weights)
     random = own.sha256.startswith("random-")
+    known = chosen == own.weights and not random and own.model in list_models()
     backbone = load_backbone(
-        own.model if chosen == own.weights and not random else str(folder / CONFIG),
+        own.model if known else str(folder / CONFIG),
         str(chosen),
         image_size=own.image_size,
         blocks=own.blocks,

@@ -35,7 +35,7 @@ def read_memories(folder: Path, card: Card, backbone: Backbone) -> dict[str, Nor
         check_file(path, entry.sha256)
         tokens = read_tensors(path).get(TOKENS, torch.empty(0))
         expected = (len(backbone.blocks), backbone.vision_width)
-        if tokens.ndim != 3 or (tokens.shape[0], tokens.shape[2]) != expected:
+        if tokens.ndim != 3 or tokens.shape[::2] != expected or not tokens.numel():
             raise ModelError(f"{path}: tokens of shape {tuple(tokens.shape)} are of another CLIP")
         memories[category] = NormalMemory(
             tokens.to(backbone.device), backbone.grid, backbone.image_size

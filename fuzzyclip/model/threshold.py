@@ -4,8 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fuzzyclip.ranges import NUMBER
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
+#: What scores can be compared with.
+Score = Annotated[float, Field(ge=NUMBER.least, le=NUMBER.most)]
 
 
 class Threshold(BaseModel):
@@ -32,7 +36,7 @@ class Threshold(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    value: float
+    value: Score
     method: Literal["f1_max", "quantile", "natural", "given"]
     good: Count = 0
     bad: Count = 0
