@@ -100,11 +100,13 @@ def parse_facts(text: str | None, path: Path) -> dict[str, Any]:
     """
     if text is None:
         raise ValueError(f"{path}: no facts in its metadata; export it with fuzzyclip")
-    facts: dict[str, Any] = json.loads(text)
-    if facts.get("layout") != LAYOUT:
-        raise ValueError(
-            f"{path}: facts of layout {facts.get('layout')}, not {LAYOUT}; export it again"
-        )
+    try:
+        facts: dict[str, Any] = json.loads(text)
+        layout = facts.get("layout")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: facts that are no table of JSON; export it again") from error
+    if layout != LAYOUT:
+        raise ValueError(f"{path}: facts of layout {layout}, not {LAYOUT}; export it again")
     return facts
 
 

@@ -97,7 +97,7 @@ class Options(BaseModel):
     threshold: Score | None = None
     tile: NonNegative | None = None
     overlap: NonNegative | None = None
-    white: Positive | None = None
+    white: Annotated[int, Field(ge=1, le=2**32)] | None = None
 
     @model_validator(mode="after")
     def _check_tiling(self) -> Self:

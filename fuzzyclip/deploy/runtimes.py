@@ -17,6 +17,7 @@ from PIL import Image
 
 from fuzzyclip.deploy.extra import import_extra
 from fuzzyclip.deploy.facts import KEY, parse_facts, read_facts
+from fuzzyclip.ranges import SIDE
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -77,7 +78,8 @@ class Exported(ABC):
             self.facts = self._open(path, threads)
         except RuntimeError as error:
             raise ValueError(f"{path}: can not be opened ({error}); export it again") from error
-        self.image_size = int(self.facts["image_size"])
+        self.image_size = int(self.facts.get("image_size", 0))
+        SIDE.check(str(path), image_size=self.image_size)
 
     def load(self, images: Sequence[Image.Image | Path]) -> Pixels:
         """`load_pixels` of this file's size."""

@@ -153,7 +153,7 @@ def read_parts(folder: Path, card: Card) -> dict[str, dict[str, Tensor]]:
     """Tensors of EFA's and RPL's files, after comparing all files with the card.
 
     Raises:
-        ModelError: a file is missing or is not the one that the card names.
+        ModelError: a file is missing, is not the one that the card names, or lacks its tensors.
     """
     for name, digest in card.files.items():
         path = folder / name
@@ -162,7 +162,11 @@ def read_parts(folder: Path, card: Card) -> dict[str, dict[str, Tensor]]:
         if name.startswith(f"{WEIGHTS}.") and name != CONFIG:
             continue  # `load_backbone` compares it
         check_file(path, digest)
-    return {name: read_tensors(folder / name) for name in (EFA, RPL)}
+    parts = {name: read_tensors(folder / name) for name in (EFA, RPL)}
+    shape = tuple(parts[RPL].get("text_embed", torch.empty(0)).shape)
+    if len(shape) != 2 or shape[0] != 2:
+        raise ModelError(f"{folder / RPL}: text_embed of shape {shape}, not of two prompts")
+    return parts
 
 
 def check_file(path: Path, sha256: str) -> None:

@@ -200,6 +200,9 @@ def test_mistakes_in_the_command_are_said_in_words(model, parts, tmp_path):
         ((tmp_path / "absent", "--model", model), 1, "absent"),
         ((parts[0], "--model", model, "--overlap", 3), 2, "--tile"),
         ((parts[0], "--model", model, "--tile", 5), 2, "tile"),
+        ((parts[0], "--model", model, "--tile", 10**9), 2, "tile"),
+        ((parts[0], "--model", model, "--workers", 10**9), 2, "workers"),
+        ((parts[0], "--model", model, "--batch-size", 10**9), 2, "batch-size"),
         ((parts[0], "--model", model, "--category", " "), 1, "category"),
         ((parts[0], "--model", model, "--category", "very " * 90), 1, "does not fit"),
         ((parts[0], "--model", model, "--save", "everything"), 2, "everything"),
@@ -208,6 +211,19 @@ def test_mistakes_in_the_command_are_said_in_words(model, parts, tmp_path):
         assert done.exit_code == code, done.output
         assert said in done.stderr
         assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e308", "-1e308", "1e400"])
+def test_thresholds_and_rates_that_are_no_numbers_are_refused(value):
+    model = ("--model", "x")
+    for option, rest in (
+        ("--threshold", ("predict", "x", *model)),
+        ("--false-alarms", ("calibrate", "--good", "x", *model)),
+    ):
+        done = run(*rest, option, value)
+        assert done.exit_code == 2
+        assert option in done.stderr
+        assert "Invalid value" in done.stderr
 
 
 def test_calibrated_thresholds_decide_from_then_on(model, parts, tmp_path):

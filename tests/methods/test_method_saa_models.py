@@ -284,6 +284,25 @@ def test_missing_and_other_models_are_named_with_the_way_out(folders, tmp_path, 
         make(folders, segmenter_folder=str(tmp_path)).build(encode, "pill", {})
 
 
+def test_code_beside_a_models_files_is_not_run(folders, tmp_path, tiny, monkeypatch):
+    """Of a processor's parts, the tokenizer is the one that Hugging Face looks up by its files."""
+    monkeypatch.setattr("builtins.input", lambda *said: pytest.fail("nobody is asked"))
+    folder = shutil.copytree(folders / "detector", tmp_path / "evil")
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    for file in folder.glob("*config.json"):
+        said = json.loads(file.read_text())
+        kinds = ("AutoTokenizer", "AutoConfig", "AutoImageProcessor", "AutoProcessor", "AutoModel")
+        said["auto_map"] = dict.fromkeys(kinds, "evil.Evil") | {
+            "AutoTokenizer": [None, "evil.Evil"]
+        }
+        said.pop("tokenizer_class", None)
+        file.write_text(json.dumps(said))
+    method = make(folders, detector_folder=str(folder))
+    with pytest.raises(SaaModelError, match=r"saliency_weights|detector_folder"):
+        method.build(NameEncoder(tiny, None), "pill", {})
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_model_that_lacks_tensors_is_refused(folders, tmp_path, tiny):
     shutil.copytree(folders / "segmenter", tmp_path / "cut")
     state = load_file(tmp_path / "cut" / "model.safetensors")

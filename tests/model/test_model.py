@@ -1,5 +1,6 @@
 """A model's directory and what is loaded from it: whole, equal, refused where it is not itself."""
 
+import copy
 import json
 import threading
 
@@ -7,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from schemas import SENSELESS, list_numbers, list_unbounded, put
 from tiny_models import CLUSTERS, make_model, write_parts
 
 from fuzzyclip import FuzzyCLIP
@@ -15,7 +19,8 @@ from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.weights import WeightsError
 from fuzzyclip.efa import compute_ensemble_map, compute_weights
-from fuzzyclip.model.card import Calibration, EfaTestCard, TextCard, Tiling
+from fuzzyclip.files import compute_sha256
+from fuzzyclip.model.card import Calibration, Card, EfaTestCard, TextCard, Tiling
 from fuzzyclip.model.directory import ModelError, WeightsSource, read_card, write_model
 from fuzzyclip.model.memories import digest_memory
 from fuzzyclip.model.prediction import resize_map
@@ -287,6 +292,131 @@ def test_a_card_that_does_not_fit_is_refused(copied, change, message):
     change_card(copied, change)
     with pytest.raises(ValueError, match=message):
         FuzzyCLIP.load(copied, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "../other.json"}, "plain file name"),
+        ({"model": "local-dir:/tmp"}, "plain file name"),
+        ({"model": "hf-hub:some/model"}, "plain file name"),
+        ({"weights": "/etc/passwd", "place": "tag"}, "plain file name"),
+        ({"weights": "../x", "place": "tag"}, "plain file name"),
+        ({"sha256": "random--1"}, "pattern"),
+        ({"sha256": "random-" + "9" * 5000}, "pattern"),
+        ({"activation": "relu"}, "activation"),
+        ({"position_embedding": "nearest-exact"}, "position_embedding"),
+        ({"blocks": list(range(1, 1000))}, "blocks"),
+        ({"std": [0.5, 0.5]}, "std"),
+        ({"std": [0.0, 1.0, 1.0]}, "std"),
+    ],
+)
+def test_a_backbone_leads_nowhere_and_has_sizes(copied, change, message):
+    change_card(copied, lambda card: card["backbone"].update(change))
+    with pytest.raises(ModelError, match=rf"model\.json: backbone\.?.*{message}"):
+        read_card(copied)
+
+
+def fill_card(folder):
+    """A model's card with a number wherever one may stand."""
+    rates = dict.fromkeys(
+        ("false_alarm_rate", "miss_rate", "precision", "recall", "f1", "asked_rate"), 0.5
+    )
+    ends = {key: [0.25, 0.75] for key in ("false_alarm_interval", "miss_interval")}
+    threshold = {"value": 0.5, "method": "given", "good": 1, "bad": 1} | rates | ends
+    own = {"image": threshold, "pixel": threshold, "tiling": {"side": 64, "overlap": 8}}
+    card = json.loads((folder / "model.json").read_text())
+    card["calibrations"] = {"gear": own}
+    card["test"]["weights"] = 1
+    return card
+
+
+def test_every_number_of_a_card_has_bounds():
+    """Counted images are only told."""
+    assert set(list_unbounded(Card)) == {"Threshold.good", "Threshold.bad"}
+
+
+def test_numbers_that_nobody_means_are_refused_by_their_place(made):
+    whole = fill_card(made[0])
+    Card.model_validate_json(json.dumps(whole))
+    places = [place for place in list_numbers(whole) if place[0] != "training"]
+    assert len(places) > 30
+    for place in places:
+        for value in SENSELESS:
+            if place[-1] in ("good", "bad") and value == 10**18:
+                continue
+            card = copy.deepcopy(whole)
+            put(card, place, value)
+            with pytest.raises(ValidationError) as caught:
+                Card.model_validate_json(json.dumps(card))
+            keys = {key for fault in caught.value.errors() for key in fault["loc"]}
+            assert set(place) <= keys, (place, value)
+
+
+def test_code_is_never_run_by_a_models_directory(copied, tmp_path):
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    (tmp_path / "evil" / "tokenizer_config.json").write_text(
+        json.dumps({"auto_map": {"AutoTokenizer": [None, "evil.Evil"]}})
+    )
+    config = json.loads((copied / "backbone.json").read_text())
+    config["text_cfg"]["hf_tokenizer_name"] = str(tmp_path / "evil")
+    for settings in ({"trust_remote_code": True}, None):
+        config["text_cfg"]["tokenizer_kwargs"] = settings
+        (copied / "backbone.json").write_text(json.dumps(config))
+        digest = compute_sha256(copied / "backbone.json")
+        change_card(copied, lambda card, now=digest: card["files"].update({"backbone.json": now}))
+        with pytest.raises(ValueError, match=r"tokenizer_kwargs\.trust_remote_code|can not be had"):
+            FuzzyCLIP.load(copied, device="cpu")
+        assert not (tmp_path / "ran").exists()
+
+
+def test_a_configuration_of_endless_size_is_refused_at_once(copied):
+    config = json.loads((copied / "backbone.json").read_text())
+    config["vision_cfg"]["layers"] = 1_000_000
+    (copied / "backbone.json").write_text(json.dumps(config))
+    digest = compute_sha256(copied / "backbone.json")
+    change_card(copied, lambda card: card["files"].update({"backbone.json": digest}))
+    with pytest.raises(ValueError, match=r"backbone\.json: .*vision_cfg\.layers"):
+        FuzzyCLIP.load(copied, device="cpu")
+
+
+def test_a_configuration_here_does_not_stand_for_the_models_own(copied, tmp_path, monkeypatch):
+    """A card that names a tag, and a file of the configuration's name where the command runs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "backbone.json").write_text("{}")
+    change_card(
+        copied,
+        lambda card: card["backbone"].update(place="tag", weights="x", model="backbone.json"),
+    )
+    with pytest.raises(WeightsError, match=rf"no open_clip tag of model '{copied}"):
+        FuzzyCLIP.load(copied, device="cpu")
+
+
+@pytest.mark.parametrize("said", ["best", "", 0, -1])
+def test_unknown_weights_of_clusters_are_refused(copied, said):
+    change_card(copied, lambda card: card["test"].update(weights=said))
+    with pytest.raises(ValueError, match="weights"):
+        FuzzyCLIP.load(copied, device="cpu")
+
+
+def test_a_card_of_endless_size_is_refused_unread(copied, monkeypatch):
+    monkeypatch.setattr("fuzzyclip.model.directory.LARGEST_CARD", 100)
+    with pytest.raises(ModelError, match=r"model\.json: [\d,]+ bytes, more than the 100"):
+        read_card(copied)
+    monkeypatch.undo()
+    (copied / "model.json").write_text("[" * 100_000)
+    with pytest.raises(ModelError, match=r"model\.json"):
+        read_card(copied)
+
+
+def test_parts_without_their_tensors_are_refused(copied):
+    for tensors in ({"x": torch.zeros(2)}, {"text_embed": torch.zeros(3, 32)}):
+        save_file(tensors, copied / "rpl.safetensors")
+        digest = compute_sha256(copied / "rpl.safetensors")
+        change_card(copied, lambda card, now=digest: card["files"].update({"rpl.safetensors": now}))
+        with pytest.raises(ModelError, match=r"rpl\.safetensors: text_embed of shape"):
+            FuzzyCLIP.load(copied, device="cpu")
 
 
 def test_missing_and_broken_files_are_named(copied, tmp_path):

@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 from fuzzyclip.clip.encoding import preprocess
 from fuzzyclip.deploy import onnx_export
 from fuzzyclip.deploy.extra import MissingExtraError
-from fuzzyclip.deploy.facts import read_facts
+from fuzzyclip.deploy.facts import parse_facts, read_facts
 from fuzzyclip.deploy.graph import build_smoothing
 from fuzzyclip.deploy.onnx_export import ExportError, export_onnx
 from fuzzyclip.deploy.openvino_export import export_openvino
@@ -260,6 +260,55 @@ def test_files_that_are_none_of_ours_are_refused(runtime, exported, tmp_path):
     onnx.save(model, str(tmp_path / "foreign.onnx"))
     with pytest.raises(ValueError, match=r"foreign.onnx: no facts"):
         open_exported(tmp_path / "foreign.onnx", runtime)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("absolute", [True, False])
+def test_weights_outside_of_a_files_folder_are_not_read(runtime, absolute, tmp_path):
+    np.arange(4, dtype=np.float32).tofile(tmp_path / "secret")
+    (tmp_path / "inner").mkdir()
+    weights = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location="EXTERNAL")
+    place = str(tmp_path / "secret") if absolute else "../secret"
+    weights.external_data.add(key="location", value=place)
+    ends = [onnx.helper.make_tensor_value_info(name, 1, [4]) for name in "xy"]
+    add = onnx.helper.make_node("Add", ["x", "w"], ["y"])
+    graph = onnx.helper.make_graph([add], "g", ends[:1], ends[1:], [weights])
+    opset = onnx.helper.make_opsetid("", 18)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9)
+    (path := tmp_path / "inner" / "a.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match=r"a\.onnx: can not be opened"):
+        open_exported(path, runtime)
+
+
+def test_an_xml_that_swells_or_names_other_files_is_refused(tmp_path):
+    """Ten to the eleventh of a text, and a file of this machine, by what XML calls entities."""
+    (tmp_path / "secret").write_text("secret")
+    swelling = '<!ENTITY a0 "ha">'
+    swelling += "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12))
+    naming = f'<!ENTITY a11 SYSTEM "{(tmp_path / "secret").as_uri()}">'
+    for entities in (swelling, naming):
+        (path := tmp_path / "a.xml").write_text(
+            f'<!DOCTYPE net [{entities}]><net><rt_info><fuzzyclip value="&a11;"/></rt_info></net>'
+        )
+        with pytest.raises(ValueError, match=r"a\.xml: not an OpenVINO file"):
+            read_facts(path)
+
+
+@pytest.mark.parametrize("facts", ["[]", "{", "3", "[" * 100_000])
+def test_facts_that_are_no_table_are_refused(facts, tmp_path):
+    with pytest.raises(ValueError, match=r"a\.onnx: facts that are no table of JSON"):
+        parse_facts(facts, tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize("size", [0, -1, 10**9, None])
+def test_a_file_without_a_size_to_be_run_at_is_refused(size, exported, tmp_path):
+    model = onnx.load(str(exported))
+    facts = json.loads(model.metadata_props[0].value) | {"image_size": size}
+    facts = {name: value for name, value in facts.items() if value is not None}
+    model.metadata_props[0].value = json.dumps(facts)
+    onnx.save(model, str(tmp_path / "a.onnx"))
+    with pytest.raises(ValueError, match=r"a\.onnx: image_size must be from 1 to 8,192"):
+        open_exported(tmp_path / "a.onnx")
 
 
 def test_facts_of_broken_files(tmp_path):

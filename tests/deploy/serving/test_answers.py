@@ -6,6 +6,7 @@ import mlflow
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
+from schemas import SENSELESS, list_unbounded
 from serving_cases import GOOD, draw, encode, expect
 from tiny_models import make_model
 
@@ -79,6 +80,14 @@ def test_limits_come_from_the_environment_and_bad_ones_are_named():
     for value in ("0", "-1", "many", "1.5"):
         with pytest.raises(ValueError, match=f"FUZZYCLIP_MAX_PIXELS='{value}'"):
             Limits.read({"FUZZYCLIP_MAX_PIXELS": value})
+
+
+def test_every_number_of_a_request_has_bounds():
+    assert list_unbounded(Options) == list_unbounded(Limits) == []
+    for name in ("threshold", "tile", "overlap", "white"):
+        for value in SENSELESS:
+            with pytest.raises(RequestError, match=rf"params\.{name}: "):
+                Options.read({name: value})
 
 
 def test_without_a_folder_no_path_is_read_and_a_missing_folder_is_refused(detector, tmp_path):
