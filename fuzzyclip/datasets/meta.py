@@ -47,7 +47,7 @@ def read_meta(root: Path, categories: Sequence[str], aliases: Mapping[str, str])
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Listing([], [Problem(str(path), "missing, but the protocol reads it", fatal=True)])
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return Listing([], [Problem(str(path), f"not readable as JSON ({error})", fatal=True)])
     listing = Listing([], [])
     seen: set[str] = set()

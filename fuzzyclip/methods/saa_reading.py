@@ -171,7 +171,7 @@ def _find_folder(part: Part, folder: str | None) -> Path:
     path = Path(folder).expanduser()
     try:
         kind = json.loads((path / "config.json").read_text()).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise SaaModelError(
             f"{part.setting}: {path} has no readable config.json ({error}). {_advise(part)}"
         ) from error

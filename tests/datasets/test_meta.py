@@ -96,6 +96,7 @@ def test_counts_of_any_protocol_will_do(tmp_path: Path) -> None:
     [
         (None, "missing, but the protocol reads it"),
         ("{", "not readable as JSON"),
+        ("[" * 100_000, "not readable as JSON"),
         ("[]", '"train" is no object of lists'),
         ('{"test": {"nut": {}}}', '"test" is no object of lists'),
         ({"test": {"nut": [{"img_path": "x.png"}]}}, "lacks one of img_path"),
@@ -105,7 +106,19 @@ def test_counts_of_any_protocol_will_do(tmp_path: Path) -> None:
         ({"test": {"nut": [item("../../x.png", "nut", "good")]}}, "outside of the dataset"),
         ({"test": {"nut": [item("nut/gone.png", "nut", "good")]}}, "missing"),
     ],
-    ids=["none", "cut", "list", "object", "keys", "class", "label", "twice", "outside", "gone"],
+    ids=[
+        "none",
+        "cut",
+        "deep",
+        "list",
+        "object",
+        "keys",
+        "class",
+        "label",
+        "twice",
+        "outside",
+        "gone",
+    ],
 )
 def test_faults_are_named(content: Any, message: str, tmp_path: Path) -> None:
     (tmp_path / "nut").mkdir()

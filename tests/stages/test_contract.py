@@ -26,9 +26,12 @@ DATA_PAGE = (ROOT / "docs/datasets.md").read_text()
 METHODS = "fuzzyclip/methods"
 #: Modules of the datasets, one each.
 KINDS = {f"fuzzyclip/datasets/{name}.py" for name in DATASETS}
-#: What of tracker and configuration the library knows: a model's own card, checked as it is
-#: read, and MLflow where a model is fetched from it or served by it.
+#: What of tracker and configuration the library knows: a model's own card and its CLIP's
+#: configuration, checked as they are read, and MLflow where a model is fetched from it or served by
+#: it.
 LIBRARY_KNOWS = {
+    "fuzzyclip/clip/config_schema.py": {"pydantic"},
+    "fuzzyclip/clip/model_configs.py": {"pydantic"},
     "fuzzyclip/model/card.py": {"pydantic"},
     "fuzzyclip/model/directory.py": {"pydantic"},
     "fuzzyclip/model/threshold.py": {"pydantic"},
