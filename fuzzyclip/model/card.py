@@ -112,7 +112,11 @@ class EfaTestCard(Part):
 
 
 class TrainingCard(Part):
-    """What the parts were trained on, and with which settings."""
+    """What the parts were trained on, and with which settings.
+
+    Attributes:
+        rpl: its `temperature` is that of image scores, see `fuzzyclip.trained`.
+    """
 
     auxiliary: str
     datasets: list[str]
@@ -120,6 +124,14 @@ class TrainingCard(Part):
     sources: dict[str, str]
     efa: dict[str, Any]
     rpl: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _check_temperature(self) -> "TrainingCard":
+        temperature = self.rpl.get("temperature")
+        if not isinstance(temperature, int | float):
+            raise ValueError(f"rpl: temperature must be a number, not {temperature!r}")
+        POSITIVE.check("rpl", temperature=temperature)
+        return self
 
 
 class Tiling(Part):
