@@ -203,6 +203,7 @@ def smooth(
     if scale is Scale.PLAIN:
         smoothed: NDArray[np.floating] = gaussian_filter(maps, sigma=sigmas)
         return smoothed
-    sides = [torch.from_numpy(gaussian_filter(expit(side), sigma=sigmas)) for side in (maps, -maps)]
+    fine = maps.astype(np.float64)
+    sides = [torch.from_numpy(gaussian_filter(expit(side), sigma=sigmas)) for side in (fine, -fine)]
     odds: NDArray[np.floating] = divide_odds(*sides).numpy()
     return odds

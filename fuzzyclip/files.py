@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -37,25 +36,6 @@ def compute_sha256(path: Path) -> str:
     """SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def name_other_content(path: Path) -> str:
-    """What a download left in a file's place, and the way to mend it; empty for anything else."""
-    with path.open("rb") as file:
-        start = file.read(512)
-    if not start:
-        return "an empty file; fetch it again"
-    if start.startswith(b"version https://git-lfs"):
-        return (
-            "a git LFS pointer, not the file itself; run `git lfs pull` where it was cloned, or "
-            "fetch the file from its page"
-        )
-    if re.match(rb"(\xef\xbb\xbf)?\s*<[!?a-zA-Z]", start) and b"\0" not in start:
-        return (
-            "a web page, not the file itself (one that asks for a login or consent, or says what "
-            "failed); open the address in a browser and fetch the file from there"
-        )
-    return ""
 
 
 def is_file_name(name: str) -> bool:

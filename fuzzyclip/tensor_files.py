@@ -8,7 +8,6 @@ two: what it guards against is chance, not malice. It covers type and shape too.
 import json
 import math
 import struct
-import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,6 @@ from safetensors import SafetensorError, safe_open
 from fuzzyclip.files import (
     BrokenFileError,
     UnsummedFileError,
-    name_other_content,
     replace_file,
 )
 
@@ -32,8 +30,6 @@ if TYPE_CHECKING:  # stages that draw tables read headers, and need no PyTorch f
 
 #: The one header field: several would be written in an order that changes from run to run.
 HEADER = "fuzzyclip"
-#: Bytes at most of the table at the begin of a safetensors file, as the library has it.
-MAX_TABLE = 100_000_000
 #: Safetensors' names of types, those that `write_rows` writes.
 TYPE_NAMES = {
     "torch.float32": "F32",
@@ -179,48 +175,6 @@ def _is_json(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def describe_fault(path: Path) -> str:
-    """What a file of tensors from elsewhere is instead, and the way to mend it.
-
-    Args:
-        path: a safetensors file or a PyTorch checkpoint, by its content.
-
-    Returns:
-        A sentence on a pointer, a page or a download that broke off; empty where none is seen, as
-        for every whole file.
-    """
-    if found := name_other_content(path):
-        return found
-    with path.open("rb") as file:
-        start = file.read(9)
-    half = ""
-    if start.startswith(b"PK\3\4") and not zipfile.is_zipfile(path):
-        half = "the end of this zip file is missing"
-    elif start[8:] == b"{":
-        size, promised = path.stat().st_size, _measure_safetensors(path)
-        if size < promised:
-            half = f"its header promises {promised:,} bytes, and it has {size:,}"
-    return f"half a download: {half}; fetch it again" if half else ""
-
-
-def _measure_safetensors(path: Path) -> int:
-    """Bytes that the begin of a safetensors file promises; 0 if that is none."""
-    with path.open("rb") as file:
-        length = struct.unpack("<Q", file.read(8))[0]
-        if length > MAX_TABLE:
-            return 0
-        text = file.read(length)
-    end = 8 + int(length)
-    if len(text) < length:
-        return end
-    try:
-        entries = json.loads(text).items()
-        ends = (int(one["data_offsets"][1]) for name, one in entries if name != "__metadata__")
-        return end + max(ends, default=0)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return 0
 
 
 class RowWriter:

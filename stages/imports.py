@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PLUMBING = frozenset(
     {
         "fuzzyclip/files.py",
+        "fuzzyclip/half_files.py",
         "fuzzyclip/memory.py",
         "fuzzyclip/prefetch.py",
         "fuzzyclip/ranges.py",

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fuzzyclip.clip.torchscript import is_torchscript, read_torchscript
 from fuzzyclip.files import compute_sha256
-from fuzzyclip.tensor_files import describe_fault
+from fuzzyclip.half_files import describe_fault
 
 log = logging.getLogger(__name__)
 

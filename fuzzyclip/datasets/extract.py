@@ -28,7 +28,7 @@ from tarfile import (  # type: ignore[attr-defined]  # typeshed lacks them
 from typing import IO, NamedTuple
 
 from fuzzyclip.datasets.spec import DatasetError
-from fuzzyclip.files import name_other_content
+from fuzzyclip.half_files import name_other_content
 
 MAX_MEMBERS = 200_000  # DAGM, the set with most files, has about 20,000
 MAX_BYTES = 24 * 2**30  # MVTec AD, the largest set, unpacks to about 5 GB

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from fuzzyclip.clip.weights import read_state_dict
+from fuzzyclip.half_files import describe_fault
 from fuzzyclip.methods.saa_models import Detector, Models, Segmenter
-from fuzzyclip.tensor_files import describe_fault
 
 #: Layers of the ResNet's last stage and classifier, which saliency does not read.
 UNREAD = ("layer4.", "fc.")

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fuzzyclip.metrics.bounded_curves import HIGH, LOW, MIDDLE, Curves, Span, bound_aupro_steps
 from fuzzyclip.metrics.exact import (
+    AUPRO_STEPS,
     Floats,
     compute_ranking_metrics,
     join_weights,
@@ -26,9 +27,9 @@ from fuzzyclip.metrics.exact import (
     weigh_mask,
 )
 from fuzzyclip.metrics.map_file import FineMaps, MapFile, as_floats
-from fuzzyclip.metrics.scales import Scale
+from fuzzyclip.metrics.scales import Scale, place_cuts
 from fuzzyclip.metrics.score_histogram import Cells, ScoreHistogram, find_keys
-from fuzzyclip.metrics.thresholds import place_steps
+from fuzzyclip.metrics.thresholds import raise_score
 
 #: Bounds are widened by this much, for the rounding of sums over many pixels, here and in the exact
 #: metric.
@@ -226,8 +227,12 @@ def _bound_steps(
     cells: Cells, histogram: ScoreHistogram, scale: Scale
 ) -> tuple[float, float, float] | None:
     """The same of the AUPRO of the field's steps."""
-    keys = find_keys(place_steps(np.array(histogram.ends, dtype=np.float32), scale))
-    surely, maybe = np.searchsorted(cells.lowest, keys), np.searchsorted(cells.highest, keys)
+    cuts = place_cuts(*histogram.ends, AUPRO_STEPS, scale)
+    near = cuts.astype(np.float32)
+    keys = find_keys(np.where(near <= cuts, raise_score(near), near))
+    slack = int(histogram.rounded)
+    surely = np.searchsorted(cells.lowest, keys + slack)
+    maybe = np.searchsorted(cells.highest, keys - slack)
 
     def span(amounts: NDArray[np.int64] | Floats, total: int) -> Span:
         """Share of the amounts (C,) above each step."""

@@ -89,6 +89,8 @@ class ScoreHistogram:
         self._rests = np.zeros((0, PAGE_BINS), dtype=np.int16)  # a score's open bits; -1: none yet
         self._mixed = np.zeros((0, PAGE_BINS), dtype=bool)  # whether another score came
         self._lowest, self._highest = np.iinfo(np.int32).max, np.iinfo(np.int32).min
+        self._ends = np.inf, -np.inf
+        self.rounded = False  # whether scores of a finer type than float32 came
 
     @property
     def pages(self) -> int:
@@ -99,8 +101,7 @@ class ScoreHistogram:
         """Lowest and highest score, exact; a ValueError if there is none."""
         if not self.pages:
             raise ValueError("no scores yet")
-        low, high = find_scores(np.array([self._lowest, self._highest]))
-        return float(low), float(high)
+        return self._ends
 
     def add(
         self,
@@ -125,7 +126,13 @@ class ScoreHistogram:
         self._totals += np.bincount(places, minlength=self._totals.size).reshape(-1, PAGE_BINS)
         self._compare(places, keys)
         if scores.dtype != np.float32:
-            self._mixed.reshape(-1)[places[find_scores(keys) != scores]] = True
+            moved = find_scores(keys) != scores
+            self._mixed.reshape(-1)[places[moved]] = True
+            self.rounded |= bool(moved.any())
+        self._ends = (
+            min(self._ends[0], float(scores.min())),
+            max(self._ends[1], float(scores.max())),
+        )
         self._lowest = min(self._lowest, int(keys.min()))
         self._highest = max(self._highest, int(keys.max()))
         if len(hits):
@@ -183,8 +190,8 @@ class ScoreHistogram:
         single, known = ~self._mixed[at], start + self._rests[at]
         positives = self._positives[at]
         return Cells(
-            lowest=np.where(single, known, np.maximum(start, self._lowest)),
-            highest=np.where(single, known, np.minimum(end, self._highest)),
+            lowest=np.where(single, known, np.maximum(start, self._lowest - self.rounded)),
+            highest=np.where(single, known, np.minimum(end, self._highest + self.rounded)),
             negatives=self._totals[at] - positives,
             positives=positives,
             coverage=self._coverage[at],

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone, load_backbone
 from fuzzyclip.files import compute_sha256, write_json
+from fuzzyclip.half_files import describe_fault
 from fuzzyclip.model.card import (
     FILENAME,
     BackboneCard,
@@ -25,7 +26,7 @@ from fuzzyclip.model.card import (
     TextCard,
     TrainingCard,
 )
-from fuzzyclip.tensor_files import check_tensors, describe_fault
+from fuzzyclip.tensor_files import check_tensors
 
 EFA, RPL, CONFIG, WEIGHTS = "efa.safetensors", "rpl.safetensors", "backbone.json", "backbone"
 #: Bytes up to which a weights file is carried along without being asked for.
