@@ -5,9 +5,11 @@ import pytest
 import references
 import torch
 from scipy.ndimage import gaussian_filter
+from scipy.special import expit
 from torch.nn import functional as F
 
 from fuzzyclip import efa
+from fuzzyclip.metrics.scales import Scale
 
 GRID, SIZE = (3, 4), (9, 13)
 
@@ -45,9 +47,9 @@ def interpolate_by_hand(plane, size):
     return out
 
 
-def slow_map(head, tokens, text_embed):
-    """Anomaly map of one image and one cluster: project, cosine, upsample, softmax, sum."""
-    total = torch.zeros(SIZE)
+def slow_margins(head, tokens, text_embed):
+    """Margins of one image and one cluster, (L, *SIZE): project, cosine, upsample, subtract."""
+    margins = []
     for block, layer in enumerate(head.layers):
         planes = torch.zeros(2, *GRID)
         for patch, token in enumerate(tokens[block]):
@@ -55,8 +57,8 @@ def slow_map(head, tokens, text_embed):
             cosines = (mapped / mapped.norm()) @ text_embed
             planes[:, patch // GRID[1], patch % GRID[1]] = 100 * cosines.detach()
         normal, abnormal = (interpolate_by_hand(plane, SIZE) for plane in planes)
-        total += torch.sigmoid(abnormal - normal)
-    return total
+        margins.append(abnormal - normal)
+    return torch.stack(margins)
 
 
 def test_each_block_has_its_own_affine_layer(heads, tokens):
@@ -128,9 +130,13 @@ def test_the_ensemble_map_equals_the_slow_one(heads, tokens):
     maps = efa.compute_ensemble_map(heads, tokens, text_embeds, weights, GRID, SIZE)
     assert maps.shape == (3, *SIZE)
     for image in range(3):
-        slow = [slow_map(heads[k], tokens[image], text_embeds[k]) for k in range(2)]
-        expected = weights[image, 0] * slow[0] + weights[image, 1] * slow[1]
+        slow = [slow_margins(heads[k], tokens[image], text_embeds[k]) for k in range(2)]
+        share = weights[image].repeat_interleave(2)  # of each cluster's two blocks
+        expected = references.join_margins(torch.cat(slow), share)
         assert torch.allclose(maps[image], expected, atol=1e-3)
+        probs = [one.sigmoid().mean(dim=0) for one in slow]
+        mean = weights[image, 0] * probs[0] + weights[image, 1] * probs[1]
+        assert torch.allclose(maps[image].sigmoid().float(), mean, atol=1e-4)
 
 
 def test_margins_are_the_difference_of_the_logits(tokens):
@@ -150,7 +156,7 @@ def test_the_ensemble_map_equals_the_one_of_two_channels(heads, tokens):
         maps = references.compute_maps(head(tokens), text_embeds[k], GRID, SIZE)
         expected += weights[:, k, None, None] * references.sum_maps(maps)
     found = efa.compute_ensemble_map(heads, tokens, text_embeds, weights, GRID, SIZE)
-    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(2 * found.sigmoid().float(), expected, atol=1e-5)  # of two blocks
 
 
 def test_weights_are_a_softmax_of_cosines_and_sum_to_one():
@@ -176,7 +182,7 @@ def test_one_cluster_weighs_one_and_its_map_is_the_ensembles(heads, tokens):
     text_embed = draw_unit(5, 2, dim=0)
     ensemble = efa.compute_ensemble_map(heads[:1], tokens, text_embed[None], weights, GRID, SIZE)
     alone = references.sum_maps(references.compute_maps(heads[0](tokens), text_embed, GRID, SIZE))
-    assert torch.allclose(ensemble, alone, atol=5e-6)
+    assert torch.allclose(2 * ensemble.sigmoid().float(), alone, atol=5e-6)
     assert not ensemble.requires_grad  # nothing is learned at test time
 
 
@@ -186,3 +192,55 @@ def test_smoothing_treats_each_map_alone():
     smoothed = efa.smooth(maps, 1.5)
     for one, expected in zip(smoothed, maps, strict=True):
         assert one == pytest.approx(gaussian_filter(expected, 1.5), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_probabilities_are_smoothed_and_not_their_log_odds(kind):
+    rng = np.random.default_rng(0)
+    maps = (5 * rng.normal(size=(3, 8, 9))).astype(kind)
+    assert efa.smooth(maps, 0.0, Scale.LOG_ODDS) is maps
+    smoothed = efa.smooth(maps, 1.5, Scale.LOG_ODDS)
+    for one, given in zip(smoothed, maps.astype(np.float64), strict=True):
+        mean = gaussian_filter(1 / (1 + np.exp(-given)), 1.5)
+        assert one == pytest.approx(np.log(mean / (1 - mean)), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_smoothing_tells_sure_pixels_apart(kind):
+    """Each side is smoothed by itself: neither end is lost beside 1."""
+    ramp = np.linspace(30, 50, 21)
+    for side in (1, -1):
+        maps = side * np.broadcast_to(ramp, (1, 21, 21)).astype(kind)
+        smoothed = efa.smooth(maps, 1.0, Scale.LOG_ODDS)[0]
+        assert (side * np.diff(smoothed, axis=1) > 0).all()
+        assert abs(smoothed).min() > 25
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_smoothing_loses_nothing_between_sure_pixels_and_contrary_ones(kind):
+    """Across an edge the mean lies between the sides, where float32 does not show how sure."""
+    ramp = np.linspace(18, 24, 21).astype(kind)
+    maps = np.repeat(np.stack([ramp, -ramp], axis=1), 5, axis=1)[None]  # (1, 21, 10)
+    smoothed = efa.smooth(maps, 1.0, Scale.LOG_ODDS)[0]
+    assert (np.diff(smoothed[:, :5], axis=0) > 0).all()
+    assert (np.diff(smoothed[:, 5:], axis=0) < 0).all()
+    assert 0 < smoothed[:, 4].max() < 2
+
+
+def test_joined_maps_are_finite_and_as_precise_as_float64():
+    """Sure and contrary maps: what is left beside 1/2 is not lost, and no margin is too large."""
+    margins = torch.tensor(
+        [[200.0, 200.0, -200.0, 45.0, 45.0], [200.0, -200.0, -200.0, -20, -20.5]]
+    )
+    planes = [(one.view(1, 1, -1), None) for one in margins]
+    found = efa.join_planes(iter(planes))
+    assert found.dtype == torch.float64
+    assert found.flatten().tolist() == pytest.approx(
+        references.join_margins(margins).tolist(), rel=1e-12, abs=1e-15
+    )
+    assert found[0, 0, 3] > found[0, 0, 4]
+    assert expit(found[0, 0, 3:].numpy()).astype(np.float32).tolist() == [0.5, 0.5]
+    lone = efa.join_planes([(margins[:1, None] / 10, torch.tensor([0.25]))])
+    assert torch.allclose(lone.flatten(), margins[0].double() / 10, rtol=1e-6)
+    with pytest.raises(ValueError, match="no maps to join"):
+        efa.join_planes([])

@@ -242,8 +242,18 @@ def test_a_killed_training_ends_with_the_same_bits(tiny, tmp_path, monkeypatch):
     assert torch.equal(learned, expected)
 
 
-def test_the_image_score_is_the_abnormal_share_of_a_softmax():
+def test_the_image_score_is_the_log_odds_of_the_abnormal_share_of_a_softmax():
     image_embed, text_embed = torch.eye(2, 3), F.normalize(torch.rand(2, 3), dim=1)
     scores = compute_image_score(image_embed, text_embed, 10.0)
-    gaps = 10 * (image_embed @ (text_embed[1] - text_embed[0]))
-    assert torch.allclose(scores, torch.sigmoid(gaps), atol=1e-6)
+    share = (10 * image_embed.double() @ text_embed.double().T).softmax(dim=1)[:, 1]
+    assert torch.allclose(scores.double().sigmoid(), share, atol=1e-6)
+    assert torch.allclose(scores.double(), share.logit(), atol=1e-5)
+
+
+def test_each_image_may_have_text_of_its_own():
+    image_embed = F.normalize(torch.rand(4, 3), dim=1)
+    texts = F.normalize(torch.rand(4, 2, 3), dim=2)
+    scores = compute_image_score(image_embed, texts, 10.0)
+    for row in range(4):
+        alone = compute_image_score(image_embed[row : row + 1], texts[row], 10.0)
+        assert scores[row] == pytest.approx(float(alone), abs=1e-6)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fuzzyclip.metrics.exact import METRICS
+from fuzzyclip.metrics.exact import METRICS, TIED_SHARE
 from fuzzyclip.paper import IMAGE_TUPLE, PAIRS, PIXEL_TUPLE, TABLES
 from fuzzyclip.tables import (
     LABELS,
@@ -14,6 +14,7 @@ from fuzzyclip.tables import (
     build_table,
     collect_means,
     format_tuple,
+    list_ties,
     to_markdown,
 )
 from stages.experiments.catalog import collect_printed, read_catalog
@@ -49,6 +50,41 @@ def test_means_do_not_weigh_categories_by_their_images(results):
     assert means.loc["fuzzyclip", list(METRICS)].tolist() == [20.0 + i for i in range(len(METRICS))]
     assert means.loc["precise", METRICS[0]] == 1.5
     assert means.loc["fuzzyclip", ["good", "bad"]].tolist() == [501, 401]
+
+
+def count_ties(results, tied):
+    """The same tables with as many tied scores in each of their lines."""
+    return {name: frame.assign(tied=tied[name]) for name, frame in results.items()}
+
+
+def test_tied_scores_are_added_up(results):
+    categories = count_ties(results, {"mvtec": [0, 0, 2, 5], "btad": [0]})["mvtec"]
+    with_means = add_means(categories)
+    assert list(with_means.columns) == list(categories.columns)
+    means = with_means[with_means["category"] == MEAN].set_index("row")
+    assert means["tied"].to_dict() == {"precise": 0, "fuzzyclip": 7}
+    assert means.loc["fuzzyclip", ["good", "bad"]].tolist() == [501, 401]
+    assert means.loc["fuzzyclip", METRICS[0]] == 20.0
+
+
+def test_rows_with_many_tied_scores_are_named(results):
+    rows, titles = {"fuzzyclip": "ours", "precise": "precise prompt"}, {"mvtec": "MVTec"}
+    assert TIED_SHARE == 0.01
+
+    def say(mvtec, btad, rows=rows):
+        return list_ties(count_ties(results, {"mvtec": mvtec, "btad": btad}), rows, titles)
+
+    assert say([0, 0, 0, 0], [0]) == []
+    assert say([0, 0, 0, 9], [0]) == []  # of 902 images, just below a hundredth
+    assert say([0, 0, 0, 10], [0]) == [
+        "ours: image scores tie at an end of their scale, 10 of 902 on MVTec."
+    ]
+    assert say([2, 900, 4, 6], [11]) == [
+        "ours: image scores tie at an end of their scale, 10 of 902 on MVTec, 11 of 11 on btad.",
+        "precise prompt: image scores tie at an end of their scale, 902 of 902 on MVTec.",
+    ]
+    assert say([2, 900, 0, 0], [0], {"fuzzyclip": "ours"}) == []
+    assert list_ties({}, rows, titles) == []
 
 
 def test_a_metric_that_one_category_lacks_is_the_mean_of_the_others(results):

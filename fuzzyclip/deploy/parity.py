@@ -45,10 +45,10 @@ class Difference:
 
 #: What float32 may differ by: another order of sums.
 FLOAT32 = Difference(score=1e-4, map_mean=1e-5, map_max=1e-4)
-#: What int8 may differ by. On 768 images of 16 sample categories the largest were 0.14, 0.020 and
-#: 0.055, and image AUROC moved by 0.5 at most. A score is a softmax at a factor of 100: in its
-#: middle 0.2 is a cosine of 0.008. Thresholds of float32 do not hold for int8.
-INT8 = Difference(score=0.2, map_mean=0.03, map_max=0.1)
+#: What int8 may differ by. On 1440 drawn images of 30 categories the largest were 0.21, 0.014 and
+#: 0.058 with either sample model, and image AUROC moved by 0.7 at most. Scores are log-odds: 0.4 is
+#: a cosine of 0.03 at RPL's 14.3. Thresholds of float32 do not hold for int8.
+INT8 = Difference(score=0.4, map_mean=0.03, map_max=0.1)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,10 @@ def check_parity(
     worst = Difference(0.0, 0.0, 0.0)
     for size in BATCHES:
         for rows in _split(len(reference.pixels), size):
-            maps, scores = run(reference.pixels[rows])
+            try:
+                maps, scores = run(reference.pixels[rows])
+            except ValueError as error:  # not finite
+                raise ParityError(f"{error}. Nothing was written") from error
             expected = (reference.maps[rows], reference.scores[rows])
             if (maps.shape, scores.shape) != (expected[0].shape, expected[1].shape):
                 raise ParityError(

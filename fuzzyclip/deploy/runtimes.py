@@ -101,9 +101,7 @@ class Exported(ABC):
             raise ValueError("no images")
         maps, scores = self._run(pixels)
         if not (np.isfinite(maps).all() and np.isfinite(scores).all()):
-            raise ValueError(
-                f"{self.path.name} answers what is not a finite number; export it again"
-            )
+            raise ValueError(f"{self.path.name} answers what is not a finite number")
         return maps, scores
 
     @abstractmethod

@@ -4,18 +4,21 @@ import csv
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
 from command import draw, run
 from PIL import Image
-from tiny_models import make_model
+from scipy.special import expit
+from tiny_models import break_part, break_scorer, make_model
 
 from fuzzyclip import FuzzyCLIP
 from fuzzyclip.heatmaps import read_map_png
 from fuzzyclip.model.card import Tiling
+from fuzzyclip.model.directory import EFA, RPL
 
-COLUMNS = "image,category,image_score,label,decision,threshold,threshold_method"
+COLUMNS = "image,category,image_score,probability,label,decision,threshold,threshold_method"
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,7 @@ def test_files_hold_what_the_model_says(model, parts, tmp_path):
         path = next(path for path in parts if str(path) == row["image"])
         found = detector(path, "gear")
         assert float(row["image_score"]) == pytest.approx(found.image_score, abs=1e-5)
+        assert float(row["probability"]) == pytest.approx(expit(found.image_score), abs=1e-6)
         assert (row["decision"], int(row["label"])) == (found.decision, found.label)
         assert float(row["map_max"]) == pytest.approx(found.anomaly_map.max(), abs=1e-5)
         assert {name: str(line[name]) for name in row} == dict(row)
@@ -84,13 +88,16 @@ def test_files_hold_what_the_model_says(model, parts, tmp_path):
 def test_without_a_folder_lines_are_printed(model, parts):
     plain = predict(model, parts[0], parts[1])
     assert plain.exit_code == 0
-    assert re.fullmatch(r"((good|bad )  0\.\d{4}  .*\.png\n){2}", plain.stdout)
+    assert re.fullmatch(r"((good|bad )  [+-]\d+\.\d{4} +\d+\.\d%  .*\.png\n){2}", plain.stdout)
     assert "0 could not be read" in plain.stderr
+    assert "the threshold 0 is not calibrated" in plain.stderr
     as_json = predict(model, parts[0], "--json")
     row = json.loads(as_json.stdout)
     assert (row["image"], row["category"], row["threshold_method"]) == (
         str(parts[0]), "object", "natural",
     )  # fmt: skip
+    assert row["probability"] == pytest.approx(expit(row["image_score"]))
+    assert (row["threshold"], row["label"]) == (0, row["image_score"] >= 0)
 
 
 def test_one_broken_file_among_a_thousand_is_listed_and_the_rest_is_done(model, tmp_path):
@@ -188,6 +195,47 @@ def test_results_of_other_settings_are_not_mixed(model, parts, tmp_path):
     assert "holds no predictions" in refused.stderr
 
 
+def test_results_of_the_time_of_probabilities_are_not_gone_on_with(model, parts, tmp_path):
+    out = tmp_path / "out"
+    predict(model, parts[0], "--out", out, "--threshold", "0.5")
+    settings = json.loads((out / "settings.json").read_text())
+    assert settings.pop("scores") == "log-odds"
+    (out / "settings.json").write_text(json.dumps(settings))  # as it was written then
+    before = (out / "scores.jsonl").read_bytes()
+    refused = predict(model, *parts, "--out", out, "--threshold", "0.5")
+    assert refused.exit_code == 1
+    assert "other settings" in refused.stderr
+    assert (out / "scores.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("file", [EFA, RPL])
+def test_a_model_that_is_no_numbers_decides_nothing(model, parts, tmp_path, file, value):
+    broken = shutil.copytree(model, tmp_path / "broken")
+    break_part(broken / file, value)
+    for out in ((), ("--json",), ("--out", tmp_path / "out")):
+        done = predict(broken, parts[0], *out)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert f"{file}: " in done.stderr
+        assert "not finite" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("part", ["compute_map", "compute_score"])
+def test_scores_that_are_no_numbers_decide_nothing(model, parts, tmp_path, monkeypatch, part):
+    break_scorer(monkeypatch, part)
+    for out in ((), ("--json",), ("--tile", 32), ("--out", tmp_path / "out")):
+        done = predict(model, *parts, *out)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert "not finite numbers" in done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"settings.json"}
+    calibrated = run("calibrate", "--model", model, "--good", tmp_path / "parts",
+                     "--out", tmp_path / "new")  # fmt: skip
+    assert calibrated.exit_code == 1
+    assert "not finite numbers" in calibrated.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_colours_of_an_images_own_say_so_in_the_name(model, parts, tmp_path):
     predict(model, parts[0], "--out", tmp_path / "out", "--scale", "image")
     names = [path.name for path in (tmp_path / "out").glob("*.png")]
@@ -231,7 +279,7 @@ def test_calibrated_thresholds_decide_from_then_on(model, parts, tmp_path):
     done = run("calibrate", "--model", model, "--category", "gear", "--good", tmp_path / "parts/a",
                "--bad", tmp_path / "parts/b", "--out", new)  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert re.search(r"gear, images: [\d.]+ by f1_max; from 2 good, 3 bad; F1", done.stdout)
+    assert re.search(r"gear, images: -?[\d.]+ by f1_max; from 2 good, 3 bad; F1", done.stdout)
     row = json.loads(predict(new, parts[0], "--category", "gear", "--json").stdout)
     assert row["threshold_method"] == "f1_max"
     scores = [one.image_score for one in FuzzyCLIP.load(new, device="cpu")(parts[:5], "gear")]

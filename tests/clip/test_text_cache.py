@@ -310,6 +310,7 @@ def test_no_string_reaches_the_tower_twice_in_all_stages(tiny, tmp_path, monkeyp
         "partition": {"names": names, "clusters": [{"names": cluster} for cluster in clusters]},
         "efa": {f"cluster{number}.{k}": v for number in range(2) for k, v in heads.items()},
         "rpl": {"text_embed": torch.eye(2, tiny.embed_dim)},
+        "rpl_header": {"settings": {"temperature": params.rpl.temperature}},
     }
     texts = SharedTexts(tiny, params, model, ["nut", "bolt"])
     for category in ("nut", "bolt"):

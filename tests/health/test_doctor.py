@@ -15,6 +15,7 @@ import torch
 import yaml
 from imports import ROOT
 from safetensors.torch import save_file
+from tiny_models import break_part
 from trees import write_images
 from typer.testing import CliRunner
 
@@ -337,6 +338,16 @@ def test_a_damaged_model_fails_with_the_files_name(tmp_path: Path) -> None:
     assert EFA in check.found
     (tmp_path / "m" / "model.json").unlink()
     assert "no model here" in only(check_model(tmp_path / "m")).found
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("file", [EFA, RPL])
+def test_parts_that_are_no_numbers_fail(tmp_path: Path, file: str, value: float) -> None:
+    make_model(tmp_path / "m", source="sample")
+    break_part(tmp_path / "m" / file, value)
+    check = only(check_model(tmp_path / "m"))
+    assert check.status == "fail"
+    assert f"{file}: x holds values that are not finite" in check.found
 
 
 def test_weights_that_lie_elsewhere_are_asked_for(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from references import join_margins
+from scipy.special import expit
 from torch.nn import functional as F
 
 from fuzzyclip.clip.encoding import encode_text
@@ -141,7 +143,7 @@ def test_each_image_finds_the_text_of_its_category(encode):
         assert torch.allclose(texts[place], encode_name(name, draw_embeds, "single"), atol=1e-6)
 
 
-def test_a_map_is_the_sum_over_blocks_and_a_score_is_clips_own(tiny, encode, images):
+def test_a_map_is_the_mean_over_blocks_and_a_score_is_clips_own(tiny, encode, images):
     tensors = AprilGan(epochs=1, batch_size=6).fit(encode, images, seed=0)
     scorer = AprilGan().build(encode, "metal_nut", tensors)
     assert scorer.prompt == "metal_nut"
@@ -150,17 +152,19 @@ def test_a_map_is_the_sum_over_blocks_and_a_score_is_clips_own(tiny, encode, ima
     assert scores.weights is None
     heads, text = load(tensors), encode_name("metal_nut", draw_embeds, "single")
     for image in range(3):
-        expected = torch.zeros(32, 32)
+        margins = []
         with torch.no_grad():
             for block, layer in enumerate(heads.layers):
                 unit = F.normalize(layer(tokens[image, block]), dim=-1)
                 planes = (100 * unit @ text).T.view(1, 2, 4, 4)
                 planes = F.interpolate(planes, (32, 32), mode="bilinear", align_corners=True)
-                expected += planes.softmax(dim=1)[0, 1]
-        assert scores.maps[image] == pytest.approx(expected.numpy(), abs=1e-4)
-        unit = F.normalize(images.image_embed[image], dim=0)
-        score = float((100 * unit @ text).softmax(dim=0)[1])
-        assert scores.image_scores[image] == pytest.approx(score, abs=1e-4)
+                margins.append(planes[0, 1] - planes[0, 0])
+        expected = join_margins(torch.stack(margins)).numpy()
+        assert scores.maps[image] == pytest.approx(expected, abs=1e-4)
+        shown = sum(expit(one.numpy()) for one in margins) / 3
+        assert scores.shown[image] == pytest.approx(shown, abs=3e-5)
+        normal, abnormal = 100 * F.normalize(images.image_embed[image], dim=0) @ text
+        assert scores.image_scores[image] == pytest.approx(float(abnormal - normal), abs=1e-4)
 
 
 def test_layers_of_another_model_are_refused(encode, load_tiny, images):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import expit, logit
 from torch.nn import functional as F
 
 from fuzzyclip.clip.encoding import encode_images, encode_text, project_tokens
@@ -189,8 +190,9 @@ def test_sdps_map_sums_the_surgery_of_the_stages(tiny, encode, features):
         plane = map_slowly(tiny, tokens[row, :4], text)[None, None]
         expected = F.interpolate(plane, size=(32, 32), mode="bilinear")[0, 0]
         torch.testing.assert_close(maps[row], expected, atol=1e-6, rtol=1e-4)
-    scores = torch.softmax(100 * unit @ text, dim=1)[:, 1]
-    torch.testing.assert_close(scorer.compute_score(unit, maps), scores)
+    normal, abnormal = (100 * unit @ text).unbind(dim=1)
+    found = scorer.compute_score(unit, maps)
+    torch.testing.assert_close(found, abnormal - normal, atol=1e-4, rtol=0)
 
 
 def test_sdp_plus_adds_the_maps_of_its_layers_on_the_original_path(tiny, encode, features):
@@ -275,8 +277,9 @@ def test_sdp_trains_nothing(encode, images):
 
 def test_the_published_score_joins_text_and_peak_over_the_test_set():
     peaks = np.array([1, 2, 5], dtype=np.float32)
-    scores = np.array([0.4, 0.2, 0.3], dtype=np.float32)
+    scores = logit(np.array([0.4, 0.2, 0.3])).astype(np.float32)  # probabilities are stretched
     found = clip_ad.combine_over_test_set(scores, peaks)
+    assert found.dtype == np.float32
     assert found == pytest.approx([1.0, 0.25, 1.5])
     assert clip_ad.combine_over_test_set(scores[:1], peaks[:1]) == [0]
 
@@ -295,7 +298,7 @@ def test_a_scorer_joins_a_category_only_if_told_to(name, tiny, encode, features)
     )
     plain = score_batch(single, tokens, image_embed, tiny)
     assert whole.image_scores == pytest.approx(plain.image_scores, abs=1e-6)  # not yet joined
-    text, peaks = whole.image_scores, whole.maps.reshape(6, -1).max(axis=1)
+    text, peaks = expit(whole.image_scores), whole.maps.reshape(6, -1).max(axis=1)
     expected = (text - text.min()) / np.ptp(text) + (peaks - peaks.min()) / np.ptp(peaks)
     assert scorer.combine(whole.image_scores, whole.peaks) == pytest.approx(expected, abs=1e-6)
 

@@ -220,13 +220,16 @@ def test_a_map_and_a_score_are_those_by_hand(method, tiny, pixels):
 
     def judge(embed):
         unit = embed.double() / embed.double().norm()
-        logits = torch.stack([unit @ side for side in sides]) / method.temperature
-        return float(logits.softmax(dim=0)[1])
+        return torch.stack([unit @ side for side in sides]) / method.temperature
+
+    def measure(embed):
+        return float(judge(embed).softmax(dim=0)[1])
 
     for image in range(3):
-        score = judge(image_embed[image])
-        assert scores.image_scores[image] == pytest.approx(score, abs=1e-5)
-        joined = join_by_loops([judge(one) for one in embeds[image, 0]], score, GRID)
+        normal, abnormal = judge(image_embed[image])
+        assert scores.image_scores[image] == pytest.approx(float(abnormal - normal), abs=1e-5)
+        score = measure(image_embed[image])
+        joined = join_by_loops([measure(one) for one in embeds[image, 0]], score, GRID)
         plane = torch.from_numpy(joined)[None, None]
         expected = F.interpolate(plane, (32, 32), mode="bilinear", align_corners=False)[0, 0]
         assert scores.maps[image] == pytest.approx(expected.numpy(), abs=1e-5)

@@ -7,16 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzzyclip.metrics.map_file import MapFile, as_float32
+from fuzzyclip.metrics.map_file import MapFile, as_float32, as_floats
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
 @given(batches=st.lists(st.integers(0, 3), max_size=5), size=st.integers(1, 4))
 def test_maps_come_back_bit_for_bit(
-    tmp_path_factory: pytest.TempPathFactory, batches: list[int], size: int
+    tmp_path_factory: pytest.TempPathFactory,
+    kind: type[np.float32 | np.float64],
+    batches: list[int],
+    size: int,
 ) -> None:
     rng = np.random.default_rng(0)
-    maps = rng.normal(size=(sum(batches), size, size)).astype(np.float32)
-    with MapFile(tmp_path_factory.mktemp("maps") / "x.maps", size) as file:
+    maps = rng.normal(size=(sum(batches), size, size)).astype(kind)
+    with MapFile(tmp_path_factory.mktemp("maps") / "x.maps", size, kind) as file:
         first = 0
         for count in batches:
             file.append(maps[first : first + count])
@@ -78,6 +82,21 @@ def test_bad_maps_are_refused_and_change_nothing(
         assert (file.read_all() == np.concatenate([good, good])).all()
 
 
+def test_a_file_of_float64_takes_coarser_maps_and_nothing_finer(tmp_path: Path) -> None:
+    good = np.full((1, 2, 2), 1 / 3)
+    with MapFile(tmp_path / "x.maps", 2, np.float64) as file:
+        file.append(good)
+        file.append(good.astype(np.float32))
+        for bad in (np.full_like(good, np.nan), np.full_like(good, np.inf)):
+            with pytest.raises(ValueError, match="not finite"):
+                file.append(bad)
+        with pytest.raises(ValueError, match="complex128 would be rounded"):
+            file.append(good.astype(np.complex128))
+        expected = np.concatenate([good, good.astype(np.float32).astype(np.float64)])
+        assert file.read_all().tobytes() == file.view_all().tobytes() == expected.tobytes()
+        assert (tmp_path / "x.maps").stat().st_size == 2 * 4 * 8
+
+
 def test_a_size_must_be_positive(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="size 0"):
         MapFile(tmp_path / "x.maps", 0)
@@ -119,3 +138,7 @@ def test_the_type_is_kept_where_it_fits() -> None:
     maps = np.ones((2, 2), dtype=np.float32)
     assert as_float32(maps) is maps
     assert as_float32(np.ones(2, dtype=np.uint8)).dtype == np.float32
+    fine = np.ones((2, 2))
+    assert as_floats(fine) is fine
+    assert as_floats(maps) is maps
+    assert as_floats(np.ones(2, dtype=np.uint8)).dtype == np.float32

@@ -146,6 +146,33 @@ def test_bad_scores_are_refused():
         metrics.compute_image_metrics([0.1], [0, 1])
 
 
+@pytest.mark.parametrize(
+    ("scores", "tied"),
+    [
+        ([], 0),
+        ([3.0], 0),
+        ([1.0, 2.0, 3.0], 0),
+        ([1.0, 2.0, 2.0, 2.0, 3.0], 0),  # in the middle
+        ([1.0, 1.0, 2.0, 3.0], 2),
+        ([1.0, 2.0, 2.0, 5.0, 5.0, 5.0], 3),
+        ([1.0, 1.0, 2.0, 5.0, 5.0, 5.0], 5),
+        ([7.0, 7.0, 7.0], 3),  # lowest and highest, and counted once
+        ([-0.0, 0.0, 1.0], 2),
+        (np.float32([1, 1 - 2**-24, 1 - 2**-24, 0]), 0),
+    ],
+)
+def test_tied_ends_are_counted(scores, tied):
+    assert metrics.count_tied_ends(scores) == tied
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=30))
+def test_tied_ends_are_what_a_sort_shows(scores):
+    ordered = sorted(scores)
+    low, high = ordered.count(ordered[0]), ordered.count(ordered[-1])
+    expected = (low if low > 1 else 0) + (high if high > 1 else 0)
+    assert metrics.count_tied_ends(scores) == (low if low == len(scores) > 1 else expected)
+
+
 def test_mean_is_unweighted_and_skips_what_is_absent():
     rows = {"a": {"image_auroc": 1.0, "pixel_ap": 0.2}, "b": {"image_auroc": 0.5}}
     assert metrics.average_categories(rows) == {"image_auroc": 0.75, "pixel_ap": 0.2}

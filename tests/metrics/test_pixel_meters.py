@@ -238,7 +238,7 @@ def test_bad_input_is_refused_and_not_counted(make: type[ExactMeter | StreamingM
     with pytest.raises(ValueError, match="alike"):
         meter.add(maps[0], masks[0])
     with pytest.raises(ValueError, match="rounded"):
-        meter.add(maps.astype(np.float64), masks)
+        meter.add(maps.astype(np.int64), masks)
     assert meter.compute() == before
     if isinstance(meter, ExactMeter):
         with pytest.raises(ValueError, match="are not"):

@@ -11,6 +11,7 @@ from pixel_cases import MASKS, Case, draw_case
 from properties import try_examples
 from pydantic import ValidationError
 from scipy import stats
+from scipy.special import expit
 from sklearn.metrics import f1_score, precision_recall_curve, precision_score, recall_score
 
 from fuzzyclip.metrics.score_histogram import OPEN_BITS
@@ -20,10 +21,10 @@ from fuzzyclip.model.calibration import (
     choose_by_quantile,
     choose_pixel_by_quantile,
 )
-from fuzzyclip.model.threshold import NATURAL, Threshold
+from fuzzyclip.model.threshold import NATURAL, NATURAL_PIXEL, Threshold
 
 labelled = st.lists(
-    st.tuples(st.integers(0, 12).map(lambda step: step / 12), st.integers(0, 1)),
+    st.tuples(st.integers(-12, 12).map(lambda step: 2.5 * step), st.integers(0, 1)),
     min_size=2,
     max_size=40,
 )
@@ -46,9 +47,11 @@ def test_f1_is_the_largest_and_the_threshold_the_highest_that_gives_it(
     assert found.precision == pytest.approx(precision_score(labels, flagged))
     assert found.recall == pytest.approx(recall_score(labels, flagged))
     best = cuts[np.flatnonzero(f1[:-1] >= f1.max() - 1e-12)[-1]]
-    below = scores[scores < best].max(initial=0)
-    assert found.value == pytest.approx((best + below) / 2)
-    assert found.value not in scores.tolist() or best == 0
+    if (scores < best).any():
+        assert found.value == pytest.approx((best + scores[scores < best].max()) / 2)
+        assert found.value not in scores.tolist()
+    else:
+        assert found.value == best
     assert found.false_alarm_rate == pytest.approx(flagged[labels == 0].mean())
     assert found.miss_rate == pytest.approx(1 - flagged[labels == 1].mean())
     assert (found.good, found.bad) == ((labels == 0).sum(), (labels == 1).sum())
@@ -92,9 +95,9 @@ def test_neighbouring_floats_are_told_apart_in_either_precision() -> None:
         ([0.1, 0.2], [0, 1, 1], "do not belong together"),
         ([0.1, 0.2], [0, 2], "labels are 0"),
         ([0.1, 0.2], [-1, 1], "labels are 0"),
-        ([0.1, float("nan")], [0, 1], r"in \[0, 1\]"),
-        ([0.1, 93.0], [0, 1], r"in \[0, 1\]"),
-        ([-0.1, 0.3], [0, 1], r"in \[0, 1\]"),
+        ([0.1, float("nan")], [0, 1], "finite numbers"),
+        ([0.1, float("inf")], [0, 1], "finite numbers"),
+        ([float("-inf"), 0.3], [0, 1], "finite numbers"),
     ],
 )
 def test_images_without_an_f1_are_refused(scores: list, labels: list, reason: str) -> None:
@@ -108,7 +111,7 @@ def test_the_quantile_is_the_lowest_threshold_within_the_rate(
     count: int, thousandths: int, seed: int
 ) -> None:
     rate = thousandths / 1000
-    scores = np.random.default_rng(seed).random(count, dtype=np.float32)
+    scores = 20 * np.random.default_rng(seed).standard_normal(count, dtype=np.float32)
     assume(len(np.unique(scores)) == count)
     found = choose_by_quantile(scores, rate)
     reached = int((scores >= found.value).sum())
@@ -120,7 +123,7 @@ def test_the_quantile_is_the_lowest_threshold_within_the_rate(
     else:
         assert (alarms + 1) * 1000 > thousandths * (count + 1)
         assert found.note == ""
-    assert found.value in np.nextafter(scores, np.float32(2)).tolist()
+    assert found.value in np.nextafter(scores, np.float32(np.inf)).tolist()
     assert found.false_alarm_interval == pytest.approx(
         stats.beta.ppf([0.025, 0.975], alarms, count + 1 - alarms)
     )
@@ -177,10 +180,45 @@ def test_equal_scores_are_told() -> None:
     same = choose_by_quantile([0.25] * 30, 0.1)
     assert same.value > 0.25
     assert "the rate may be lower" in same.note
-    full = choose_by_quantile([0.2, 1.0], 1 / 3)
+    full = choose_by_quantile([0.2, 1.0], 1 / 3, most=1)
     assert full.value > 1
     assert full.note.startswith("a good image has the highest score")
     assert "nothing reaches" in full.note
+    assert choose_by_quantile([0.2, 1.0], 1 / 3).note == ""  # log-odds end nowhere
+    with pytest.raises(ValueError, match=r"1\.5, but 1 is the most"):
+        choose_by_quantile([0.2, 1.5], 1 / 3, most=1)
+
+
+SATURATED = np.linspace(20, 60, 40, dtype=np.float32)
+
+
+def test_good_images_beyond_what_a_probability_can_tell_leave_bad_ones_room() -> None:
+    """As float32 probabilities all were 1, and the threshold above it was out of reach."""
+    assert (expit(SATURATED) == 1).all()
+    good, bad = SATURATED[:30], SATURATED[30:]
+    found = choose_by_quantile(good, 0.1)
+    assert (bad >= found.value).all()
+    assert (good >= found.value).sum() == 2  # with a new one, 3 of 31
+    assert found.note == ""
+
+
+def test_f1_of_images_beyond_what_a_probability_can_tell() -> None:
+    apart = choose_by_f1(SATURATED, np.arange(40) >= 30)
+    assert SATURATED[29] < apart.value < SATURATED[30]
+    assert (apart.f1, apart.false_alarm_rate, apart.miss_rate) == (1, 0, 0)
+    labels = np.random.default_rng(0).random(40) < SATURATED / 80
+    mixed = choose_by_f1(SATURATED, labels)
+    best = max(f1_score(labels, cut <= SATURATED) for cut in SATURATED)
+    assert mixed.f1 == pytest.approx(best)
+    assert f1_score(labels, mixed.value <= SATURATED) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("lowest", [-30.0, 0.0, 20.0])
+def test_an_anomalous_image_with_the_lowest_score_of_all_is_reached(lowest: float) -> None:
+    """No score lies below it: a middle between it and 0 would be none."""
+    found = choose_by_f1([lowest, lowest + 5, lowest + 9], [1, 0, 0])
+    assert found.value == lowest
+    assert (found.recall, found.f1, found.false_alarm_rate) == (1, 0.5, 1)
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, 5, float("nan")])
@@ -207,6 +245,10 @@ def test_pixels_of_good_images_count_by_their_highest() -> None:
         choose_pixel_by_quantile([np.full((1, 3), np.nan, np.float32)], 0.1)
     with pytest.raises(ValueError, match="at least one"):
         choose_pixel_by_quantile([], 0.1)
+    with pytest.raises(ValueError, match=r"1\.5, but 1 is the most"):
+        choose_pixel_by_quantile([np.full((1, 3), 1.5, np.float32)], 0.1)
+    hot = choose_pixel_by_quantile([np.ones((1, 3), np.float32)], 0.5)
+    assert "nothing reaches" in hot.note
 
 
 cases = st.builds(
@@ -251,7 +293,10 @@ def test_pixels_have_the_f1_of_all_at_once(case: Case) -> None:
     scores = np.unique(maps)  # positive floats are ordered as their bits are
     if len(np.unique(scores.view(np.int32) >> OPEN_BITS)) == len(scores):  # none share a bin
         assert found.f1 == pytest.approx(exact.f1)
-        assert found.value == pytest.approx(exact.value, rel=1e-4)
+        if exact.value > maps.min():
+            assert found.value == pytest.approx(exact.value, rel=1e-4)
+        else:  # a probability has 0 below it, a score has nothing
+            assert found.value == pytest.approx(exact.value / 2, rel=1e-4)
     assert (found.f1 or 0) <= (exact.f1 or 0) + 1e-12
 
 
@@ -280,6 +325,7 @@ def test_thresholds_come_back_from_json() -> None:
     calibrator.add(scores[None], labels[None] == 1)
     for one in (
         NATURAL,
+        NATURAL_PIXEL,
         Threshold(value=0.3, method="given"),
         choose_by_f1(scores, labels),
         choose_by_quantile(scores, 0.001),
@@ -287,7 +333,8 @@ def test_thresholds_come_back_from_json() -> None:
     ):
         assert Threshold.model_validate_json(one.model_dump_json()) == one
         assert Threshold.model_validate(json.loads(json.dumps(one.model_dump(mode="json")))) == one
-    assert (NATURAL.value, NATURAL.method) == (0.5, "natural")
+    assert (NATURAL.value, NATURAL.method) == (0, "natural")
+    assert (NATURAL_PIXEL.value, NATURAL_PIXEL.method) == (0.5, "natural")
 
 
 @pytest.mark.parametrize("change", [

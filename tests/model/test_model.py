@@ -11,7 +11,8 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import save_file
 from schemas import SENSELESS, list_numbers, list_unbounded, put
-from tiny_models import CLUSTERS, make_model, write_parts
+from scipy.special import expit, logit
+from tiny_models import CLUSTERS, TEMPERATURE, break_part, break_scorer, make_model, write_parts
 
 from fuzzyclip import FuzzyCLIP
 from fuzzyclip.clip.backbone import load_backbone
@@ -20,12 +21,20 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.weights import WeightsError
 from fuzzyclip.efa import compute_ensemble_map, compute_weights
 from fuzzyclip.files import compute_sha256
-from fuzzyclip.model.card import Calibration, Card, EfaTestCard, TextCard, Tiling
-from fuzzyclip.model.directory import ModelError, WeightsSource, read_card, write_model
+from fuzzyclip.model.card import (
+    Calibration,
+    Card,
+    EfaTestCard,
+    ModelError,
+    TextCard,
+    Tiling,
+    read_card,
+)
+from fuzzyclip.model.directory import EFA, RPL, WeightsSource, write_model
 from fuzzyclip.model.memories import digest_memory
 from fuzzyclip.model.prediction import resize_map
 from fuzzyclip.model.storing import store
-from fuzzyclip.model.threshold import NATURAL, Threshold
+from fuzzyclip.model.threshold import NATURAL, NATURAL_PIXEL, Threshold
 from fuzzyclip.trained import TrainedParts
 
 SIZES = [(40, 30), (32, 32), (90, 200), (33, 8)]
@@ -65,25 +74,28 @@ def compute_by_hand(made, image, category):
     from safetensors.torch import load_file
 
     tensors = load_file(folder / "efa.safetensors")
-    parts = TrainedParts(encode, CLUSTERS, torch.zeros(2, 32), read_card(folder).test)
+    test = read_card(folder).test
+    parts = TrainedParts(encode, CLUSTERS, torch.zeros(2, 32), TEMPERATURE, test)
     image_embed, tokens = encode_images(backbone, preprocess(image, backbone)[None])
     unit = torch.nn.functional.normalize(image_embed, dim=-1)
     texts = torch.stack([encode(names, category) for names in CLUSTERS])  # (K, D, 2)
     weights = compute_weights(unit, texts[:, :, 0])
     heads = parts.load_heads(tensors)
     anomaly_map = compute_ensemble_map(heads, tokens, texts, weights, backbone.grid, (32, 32))
-    learned = load_file(folder / "rpl.safetensors")["text_embed"]
-    score = (100 * unit @ learned.T).softmax(dim=-1)[0, 1]
-    return anomaly_map[0].numpy() / 3, float(score)
+    learned = load_file(folder / "rpl.safetensors")["text_embed"].double()
+    probability = (TEMPERATURE * unit.double() @ learned.T).softmax(dim=-1)[0, 1]
+    return anomaly_map[0].sigmoid().float().numpy(), float(probability)
 
 
 def test_an_image_gets_the_papers_map_and_score_at_its_own_size(made, detector, images):
     for image, size in zip(images, SIZES, strict=True):
         found = detector(image, category="gear")
-        anomaly_map, score = compute_by_hand(made, image, "gear")
+        anomaly_map, probability = compute_by_hand(made, image, "gear")
         assert found.anomaly_map.shape == (size[1], size[0])
         assert found.anomaly_map.dtype == np.float32
-        assert found.image_score == pytest.approx(score, abs=1e-6)
+        assert found.probability == expit(found.image_score)
+        assert found.probability == pytest.approx(probability, abs=1e-6)
+        assert found.image_score == pytest.approx(logit(probability), abs=1e-5)
         assert np.allclose(found.anomaly_map, resize_map(anomaly_map, size), atol=1e-5)
         assert 0 <= found.anomaly_map.min() <= found.anomaly_map.max() <= 1
     assert found.prompt == "gear nut bolt | gear cable"
@@ -154,13 +166,14 @@ def test_threads_get_what_one_gets(detector, images):
 
 def test_labels_follow_the_threshold(detector, images):
     found = detector(images[0], "gear")
-    assert (found.threshold, found.pixel_threshold) == (NATURAL, NATURAL)
+    assert (found.threshold, found.pixel_threshold) == (NATURAL, NATURAL_PIXEL)
     exact = detector(images[0], "gear", threshold=found.image_score)
     above = detector(images[0], "gear", threshold=found.image_score + 1e-6)
     assert (exact.label, exact.decision) == (1, "bad")
     assert (above.label, above.decision) == (0, "good")
     assert exact.threshold.method == "given"
     assert np.array_equal(found.mask, found.anomaly_map >= 0.5)
+    assert found.label == (found.probability >= 0.5)
 
 
 def calibrate(tiling=None, memory=None):
@@ -249,14 +262,14 @@ def test_a_moved_model_is_the_same_model(copied, tmp_path, images):
     assert np.array_equal(before.anomaly_map, after.anomaly_map)
 
 
-def test_weights_that_are_not_inside_are_asked_for(tmp_path, tiny_config, images):
+def test_weights_that_are_not_inside_are_asked_for(tmp_path, tiny_config, images, detector):
     folder, _ = make_model(tmp_path, tiny_config, copy=False)
     weights = tmp_path / "weights.safetensors"
     assert not list(folder.glob("backbone.safetensors"))
     with pytest.raises(ModelError, match=r"weights\.safetensors \(sha256"):
         FuzzyCLIP.load(folder)
     loaded = FuzzyCLIP.load(folder, weights=weights, device="cpu")
-    assert loaded(images[0], "gear").image_score >= 0
+    assert loaded(images[0], "gear").image_score == detector(images[0], "gear").image_score
     other = tmp_path / "other.safetensors"
     write_parts(tmp_path, loaded.backbone)
     (tmp_path / "efa.safetensors").rename(other)
@@ -276,7 +289,7 @@ def change_card(folder, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda card: card.update(format=2), "format"),
+        (lambda card: card.update(format=3), "format"),
         (lambda card: card.update(extra=1), "extra"),
         (lambda card: card.pop("text"), "text"),
         (lambda card: card["files"].update({"../efa.safetensors": "0" * 64}), "plain file name"),
@@ -401,7 +414,7 @@ def test_unknown_weights_of_clusters_are_refused(copied, said):
 
 
 def test_a_card_of_endless_size_is_refused_unread(copied, monkeypatch):
-    monkeypatch.setattr("fuzzyclip.model.directory.LARGEST_CARD", 100)
+    monkeypatch.setattr("fuzzyclip.model.card.LARGEST_CARD", 100)
     with pytest.raises(ModelError, match=r"model\.json: [\d,]+ bytes, more than the 100"):
         read_card(copied)
     monkeypatch.undo()
@@ -417,6 +430,57 @@ def test_parts_without_their_tensors_are_refused(copied):
         change_card(copied, lambda card, now=digest: card["files"].update({"rpl.safetensors": now}))
         with pytest.raises(ModelError, match=r"rpl\.safetensors: text_embed of shape"):
             FuzzyCLIP.load(copied, device="cpu")
+
+
+def test_a_model_of_format_1_without_thresholds_decides_as_before(copied, images):
+    """Its scores were probabilities, its parts and the natural thresholds are the same."""
+    before = FuzzyCLIP.load(copied, device="cpu")(images, "gear")
+    for change in (lambda card: card.update(format=1), lambda card: card.pop("calibrations")):
+        change_card(copied, change)
+        after = FuzzyCLIP.load(copied, device="cpu")(images, "gear")
+        for one, other in zip(before, after, strict=True):
+            assert (one.decision, one.image_score) == (other.decision, other.image_score)
+            assert (one.threshold, one.pixel_threshold) == (NATURAL, NATURAL_PIXEL)
+            assert np.array_equal(one.mask, other.mask)
+    assert json.loads((copied / "model.json").read_text())["format"] == 1
+    store(copied, "gear", calibrate())
+    assert json.loads((copied / "model.json").read_text())["format"] == 2
+    assert FuzzyCLIP.load(copied, device="cpu")(images[0], "gear").threshold.value == 0.25
+
+
+def test_thresholds_of_probabilities_are_refused_with_a_way_out(copied, images):
+    for category in ("gear", "metal nut"):
+        store(copied, category, calibrate())
+    change_card(copied, lambda card: card.update(format=1))
+    content = (copied / "model.json").read_bytes()
+    told = r"model\.json: .*'gear', 'metal nut'.*\"calibrations\": \{\}.*fuzzyclip calibrate"
+    for refused in (
+        lambda: FuzzyCLIP.load(copied, device="cpu"),
+        lambda: store(copied, "gear", calibrate()),  # the other category's would stay
+    ):
+        with pytest.raises(ModelError, match=told):
+            refused()
+    assert (copied / "model.json").read_bytes() == content
+    change_card(copied, lambda card: card.update(calibrations={}))
+    assert FuzzyCLIP.load(copied, device="cpu")(images[0], "gear").threshold == NATURAL
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(("file", "tensor"), [(RPL, "text_embed"), (EFA, r"cluster\d\.")])
+def test_parts_that_are_no_numbers_are_refused(copied, file, tensor, value):
+    break_part(copied / file, value)
+    with pytest.raises(ModelError, match=rf"{file}: {tensor}.*not finite"):
+        FuzzyCLIP.load(copied, device="cpu")
+
+
+@pytest.mark.parametrize("part", ["compute_map", "compute_score"])
+def test_answers_that_are_no_numbers_are_none(copied, images, monkeypatch, part):
+    """Whatever in it is broken: there is no decision on what can not be compared."""
+    break_scorer(monkeypatch, part)
+    broken = FuzzyCLIP.load(copied, device="cpu")
+    for tiling in (None, Tiling(side=32, overlap=8)):
+        with pytest.raises(ValueError, match="not finite numbers"):
+            broken(images[0], "gear", tiling=tiling)
 
 
 def test_missing_and_broken_files_are_named(copied, tmp_path):

@@ -147,7 +147,7 @@ def test_kept_pictures_are_those_of_the_chosen_images(category, scored, rows, tm
         assert (tensors["images"][number] == np.asarray(Image.open(line["image_path"]))).all()
         truth = np.asarray(Image.open(line["mask_path"])) > 0 if line["mask_path"] else 0
         assert (tensors["masks"][number] == truth).all()
-        np.testing.assert_allclose(tensors["maps"][number], scores.maps[place], atol=2e-3)
+        np.testing.assert_allclose(tensors["maps"][number], scores.shown[place], atol=2e-3)
 
 
 def test_smaller_pictures_lose_no_defect(category, scored, rows, tmp_path, monkeypatch):
@@ -165,7 +165,7 @@ def test_smaller_pictures_lose_no_defect(category, scored, rows, tmp_path, monke
             truth = np.asarray(Image.open(rows["mask_path"][place])) > 0
         blocks = truth.reshape(8, 4, 8, 4)
         assert (mask == blocks.any(axis=(1, 3))).all()
-        mean = scores.maps[place].reshape(8, 4, 8, 4).mean(axis=(1, 3))
+        mean = scores.shown[place].reshape(8, 4, 8, 4).mean(axis=(1, 3))
         np.testing.assert_allclose(small, mean, atol=2e-3)
 
 

@@ -104,18 +104,17 @@ def test_curves_of_pixels_come_from_the_counts_that_were_kept():
 
 
 def test_maps_have_the_colours_of_the_reports_pictures():
-    values = np.geomspace(1e-7, 4, 900).reshape(30, 30)
-    colours = mpl.colormaps["inferno"](LogNorm(4e-5, 4)(np.maximum(values, 4e-5)))[..., :3] * 255
-    _, _, data = encode_map(values, 4).partition("base64,")
+    values = np.geomspace(1e-7, 1, 900).reshape(30, 30)
+    colours = mpl.colormaps["inferno"](LogNorm(1e-5, 1)(np.maximum(values, 1e-5)))[..., :3] * 255
+    _, _, data = encode_map(values).partition("base64,")
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
     assert np.abs(shown - colours).max() < 5  # of 255: half a step of the scale
 
 
-@given(st.floats(0, 4), st.lists(st.floats(0, 4), min_size=3, max_size=3))
+@given(st.floats(0, 1), st.lists(st.floats(0, 1), min_size=3, max_size=3))
 def test_a_pixels_colour_depends_on_no_other_pixel(value, others):
-    alone = grade_map(np.array([[value]]), 4)[0, 0]
-    assert grade_map(np.array([[value, *others]]), 4)[0, 0] == alone
-    assert grade_map(np.array([[value / 2]]), 2)[0, 0] == alone  # of two blocks: the same mean
+    alone = grade_map(np.array([[value]]))[0, 0]
+    assert grade_map(np.array([[value, *others]]))[0, 0] == alone
 
 
 def test_the_colour_bar_is_that_of_the_maps():
@@ -124,7 +123,7 @@ def test_the_colour_bar_is_that_of_the_maps():
         "0.00001", "0.0001", "0.001", "0.01", "0.1", "1",
     ]  # fmt: skip
     for share, text in bar.ticks:
-        graded = grade_map(np.array([[4 * float(text)]]), 4)[0, 0]
+        graded = grade_map(np.array([[float(text)]]))[0, 0]
         assert graded / (COLOURS - 1) == pytest.approx(share, abs=0.005)
 
 
@@ -140,10 +139,11 @@ def test_an_outline_parts_the_mask_from_the_rest(mask):
     assert ((inside % 2 == 1) == mask).all()
 
 
-def test_near_scores_of_one_can_be_told_apart():
-    assert format_score(0.27029812) == "0.2703"
-    assert format_score(1.0) == "1"
-    assert format_score(1 - 5.4e-7) == "1 − 5.4e-07"
+def test_scores_whose_probabilities_are_one_can_be_told_apart():
+    assert format_score(0.27029812) == "+0.2703"
+    assert format_score(-3.14159) == "−3.142"
+    assert format_score(20.0) == "+20"
+    assert format_score(20.04) == "+20.04"
 
 
 def test_verdicts_follow_the_threshold():

@@ -80,3 +80,16 @@ def compute_maps(
 def sum_maps(maps: Tensor) -> Tensor:
     """Anomaly map of one cluster: the abnormal channel summed over blocks, (B, H, W_px)."""
     return maps[:, :, 1].sum(dim=1)
+
+
+def join_margins(margins: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Log-odds of the weighted mean of sigmoids over the first axis, (M, ...) to (...), float64.
+
+    Args:
+        margins: log-odds of M maps.
+        weights: (M,), default 1 each.
+    """
+    fine = margins.double()
+    share = fine.new_ones(len(fine)) if weights is None else weights.double()
+    above, below = (torch.einsum("m,m...->...", share, side.sigmoid()) for side in (fine, -fine))
+    return above.log() - below.log()

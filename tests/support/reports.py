@@ -88,7 +88,7 @@ def make_examples(names, seed=0):
                     has_mask=True,
                     image=rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8),
                     mask=mask,
-                    anomaly_map=rng.uniform(0, 3, (SIDE, SIDE)).astype(np.float32),
+                    anomaly_map=rng.uniform(0, 1, (SIDE, SIDE)).astype(np.float32),
                 )
             )
     return examples

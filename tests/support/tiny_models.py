@@ -1,13 +1,18 @@
 """A packaged model of a tiny CLIP with random layers, as the stage `package` would make one."""
 
+import json
+from dataclasses import replace
+
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.efa import Heads
+from fuzzyclip.files import compute_sha256
 from fuzzyclip.model.card import EfaTestCard, TextCard
 from fuzzyclip.model.directory import WeightsSource, write_model
 from fuzzyclip.tensor_files import write_tensors
+from fuzzyclip.trained import TrainedParts
 
 #: A CLIP small enough for unit tests: every tower of the real kind.
 TINY = {
@@ -22,6 +27,8 @@ TINY = {
     },
 }
 CLUSTERS = (["nut", "bolt"], ["cable"])
+#: Factor on the cosines that RPL is trained with.
+TEMPERATURE = 14.285714
 
 
 def save_weights(path, config):
@@ -46,13 +53,13 @@ def write_parts(folder, backbone, clusters=CLUSTERS, trained_with=None):
         "auxiliary": "drawn",
         "datasets": ["drawn"],
         "backbone": trained_with or backbone.fingerprint,
-        "settings": {"epochs": 0},
     }
     groups = [{"names": list(names), "stack": " ".join(names)} for names in clusters]
-    write_tensors(folder / "efa.safetensors", tensors, header | {"kind": "efa", "clusters": groups})
-    write_tensors(
-        folder / "rpl.safetensors", {"text_embed": learned}, header | {"kind": "rpl", "stack": "x"}
-    )
+    efa = header | {"kind": "efa", "settings": {"epochs": 0}, "clusters": groups}
+    write_tensors(folder / "efa.safetensors", tensors, efa)
+    settings = {"epochs": 0, "temperature": TEMPERATURE}
+    rpl = header | {"kind": "rpl", "settings": settings, "stack": "x"}
+    write_tensors(folder / "rpl.safetensors", {"text_embed": learned}, rpl)
 
 
 def make_model(folder, config, *, copy=True, test=None, clusters=CLUSTERS):
@@ -75,3 +82,25 @@ def make_model(folder, config, *, copy=True, test=None, clusters=CLUSTERS):
         sources={"drawn": "sample"},
     )
     return folder / "model", backbone
+
+
+def break_part(path, value):
+    """One number of a model's part becomes another; its card knows the file, which is whole."""
+    tensors = load_file(path)
+    next(iter(tensors.values())).view(-1)[0] = value
+    save_file(tensors, path)
+    card = json.loads((path.parent / "model.json").read_text())
+    card["files"][path.name] = compute_sha256(path)
+    (path.parent / "model.json").write_text(json.dumps(card))
+
+
+def break_scorer(monkeypatch, part):
+    """Models compute a map, or a score, that is no number."""
+    build = TrainedParts.build_scorer
+
+    def build_broken(self, *arguments):
+        scorer = build(self, *arguments)
+        compute = getattr(scorer, part)
+        return replace(scorer, **{part: lambda *given: compute(*given) * torch.nan})
+
+    monkeypatch.setattr(TrainedParts, "build_scorer", build_broken)

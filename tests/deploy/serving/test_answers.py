@@ -1,19 +1,23 @@
 """The served model without a server: in this process, and what it refuses to read."""
 
 import base64
+import shutil
 
 import mlflow
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 from schemas import SENSELESS, list_unbounded
+from scipy.special import expit
 from serving_cases import GOOD, draw, encode, expect
-from tiny_models import make_model
+from tiny_models import break_part, break_scorer, make_model
 
 from fuzzyclip.deploy import serving
 from fuzzyclip.deploy.mlflow_model import INPUTS, OUTPUTS, PARAMS, describe_model
 from fuzzyclip.deploy.request import Limits, Options, RequestError, read_content
 from fuzzyclip.deploy.serving import Responder
+from fuzzyclip.model.card import ModelError
+from fuzzyclip.model.directory import EFA, RPL
 
 
 def test_the_schemas_say_what_is_taken_and_given():
@@ -29,6 +33,7 @@ def test_it_runs_in_process_and_the_example_is_answered(model, folder, detector)
     (answer,) = loaded.predict(example).to_dict("records")
     content = base64.b64decode(example["image"][0])
     assert answer == expect(detector(content, "metal plate"))
+    assert answer["probability"] == pytest.approx(expit(answer["image_score"]))
     assert list(loaded.predict(pd.DataFrame({"image": [GOOD], "path": [None]}))["error"]) == [None]
     with pytest.raises(MlflowException, match="no images"):
         loaded.predict(pd.DataFrame({"image": []}, dtype=str))
@@ -72,6 +77,24 @@ def test_a_model_that_links_to_a_folder_is_not_handed_to_mlflow(tmp_path, tiny_c
     (made / "circle").symlink_to(".")
     with pytest.raises(ValueError, match="circle: a link to a folder"), describe_model(made):
         pass
+
+
+@pytest.mark.parametrize("part", ["compute_map", "compute_score"])
+def test_a_score_that_is_no_number_is_an_error_and_no_number(folder, monkeypatch, part):
+    break_scorer(monkeypatch, part)
+    responder = Responder.start(folder, {"FUZZYCLIP_DEVICE": "cpu"})
+    for options in (Options(), Options(threshold=0.0), Options(tile=32, mask=True)):
+        (answer,) = responder.answer([{"image": GOOD}], options)
+        assert "not finite numbers" in answer["error"]
+        assert [key for key, value in answer.items() if value is not None] == ["error"]
+
+
+@pytest.mark.parametrize("file", [EFA, RPL])
+def test_a_model_that_is_no_numbers_is_not_served(folder, tmp_path, file):
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    break_part(broken / file, float("nan"))
+    with pytest.raises(ModelError, match=rf"{file}: .*not finite"):
+        Responder.start(broken, {"FUZZYCLIP_DEVICE": "cpu"})
 
 
 def test_limits_come_from_the_environment_and_bad_ones_are_named():

@@ -5,11 +5,13 @@ import pytest
 import torch
 from imports import ROOT
 from PIL import Image
+from scipy.special import expit
 
 from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.clip.encoding import encode_images, preprocess
 from fuzzyclip.few_shot import remember
 from fuzzyclip.inference import Detector
+from fuzzyclip.metrics.scales import Scale
 from fuzzyclip.model.card import Tiling
 from fuzzyclip.model.prediction import resize_map
 from fuzzyclip.model.tiled import detect_tiled
@@ -41,8 +43,9 @@ def detector():
     memory = remember(encode_images(backbone, torch.stack(good))[1], backbone.grid, 144)
     nothing = Scorer(
         prompt="",
-        compute_map=lambda tokens, embed: torch.zeros(len(tokens), 144, 144),
-        compute_score=lambda embed, maps: torch.zeros(len(embed)),
+        compute_map=lambda tokens, embed: torch.full((len(tokens), 144, 144), -100.0),
+        compute_score=lambda embed, maps: torch.full((len(embed),), -100.0),
+        scale=Scale.LOG_ODDS,
         memory=memory,
     )
     return Detector(backbone, nothing)
@@ -72,9 +75,9 @@ def test_a_scratch_of_30_pixels_in_4000_is_found_by_tiles_and_lost_without(detec
     maps, scores = detector(preprocess(scratched, detector.backbone)[None])
     assert measure_contrast(resize_map(maps[0], (SIDE, SIDE))) < 3
     clean = detect_tiled("x", lambda item: weave(SIDE, SIDE, 9), detector, TILING, batch_size=16)
-    assert found.score > 1.3 * clean.score
+    assert expit(found.score) > 1.3 * expit(clean.score)
     same = detector(preprocess(weave(SIDE, SIDE, 9), detector.backbone)[None])[1]
-    assert scores[0] < 1.05 * same[0]
+    assert expit(scores[0]) < 1.05 * expit(same[0])
 
 
 def test_an_image_that_can_not_be_opened_is_told(detector):

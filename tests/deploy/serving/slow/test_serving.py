@@ -26,6 +26,7 @@ import pytest
 import requests
 from imports import ROOT, list_external
 from PIL import Image
+from scipy.special import expit
 from serving_cases import GOOD, TILED, draw, encode, expect, text
 
 from fuzzyclip import FuzzyCLIP
@@ -190,6 +191,7 @@ def test_answers_are_the_models_own_in_every_form(server, detector):
     ):
         assert server.post(body, kind).json() == {"predictions": expected}, kind
     assert expected[0]["label"] in (0, 1)
+    assert expected[0]["probability"] == pytest.approx(expit(expected[0]["image_score"]))
     assert expected[0]["threshold"] == 0.25
 
 
@@ -220,12 +222,12 @@ def test_parameters_ask_for_masks_thresholds_and_no_map(server, detector):
     assert bare == expect(detector(image, "nut"), ())
     (masked,) = server.ask(row, mask=True)
     assert masked == expect(detector(image, "nut"), ("map", "mask"))
-    for threshold in (0, 0.5, 1.01):
+    for threshold in (-30, 0.5, 30):
         (found,) = server.ask(row, threshold=threshold)
         assert found == expect(detector(image, "nut", threshold=threshold))
         assert found["threshold_method"] == "given"
-    assert server.ask(row, threshold=0)[0]["label"] == 1
-    assert server.ask(row, threshold=1.01)[0]["decision"] == "good"
+    assert server.ask(row, threshold=-30)[0]["label"] == 1
+    assert server.ask(row, threshold=30)[0]["decision"] == "good"
 
 
 def test_a_map_is_decoded_to_what_the_model_found(server, detector):
