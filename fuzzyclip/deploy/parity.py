@@ -110,7 +110,10 @@ def check_parity(
             try:
                 maps, scores = run(reference.pixels[rows])
             except ValueError as error:  # not finite
-                raise ParityError(f"{error}. Nothing was written") from error
+                raise ParityError(
+                    f"{name} differs from PyTorch in a batch of {len(rows)}: {error}. "
+                    "Nothing was written"
+                ) from error
             expected = (reference.maps[rows], reference.scores[rows])
             if (maps.shape, scores.shape) != (expected[0].shape, expected[1].shape):
                 raise ParityError(

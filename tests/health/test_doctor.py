@@ -284,7 +284,7 @@ def make_model(folder: Path, **changes: Any) -> Card:
     """A directory whose card fits its files; the tensors are of no use."""
     folder.mkdir()
     for name in (EFA, RPL):
-        save_file({"x": torch.zeros(2)}, folder / name)
+        save_file({"text_embed": torch.zeros(2, 4)}, folder / name)
     (folder / "backbone.safetensors").write_bytes(b"weights")
     own = {"weights": "backbone.safetensors", "place": "inside"}
     own["sha256"] = compute_sha256(folder / "backbone.safetensors")
@@ -297,7 +297,7 @@ def make_model(folder: Path, **changes: Any) -> Card:
             licences={"mvtec": "CC BY-NC-SA 4.0", "visa": "CC BY 4.0"},
             sources={"mvtec": changes.pop("source", "official"), "visa": "official"},
             efa={},
-            rpl={},
+            rpl={"temperature": 14.0},
         ),
         backbone=BackboneCard.model_validate(
             {
