@@ -347,7 +347,7 @@ def test_parts_that_are_no_numbers_fail(tmp_path: Path, file: str, value: float)
     break_part(tmp_path / "m" / file, value)
     check = only(check_model(tmp_path / "m"))
     assert check.status == "fail"
-    assert f"{file}: x holds values that are not finite" in check.found
+    assert f"{file}: text_embed holds values that are not finite" in check.found
 
 
 def test_weights_that_lie_elsewhere_are_asked_for(tmp_path: Path) -> None:
