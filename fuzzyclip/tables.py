@@ -64,12 +64,15 @@ def list_ties(
     """A sentence on each row of whose image scores on a dataset `TIED_SHARE` or more are tied.
 
     Args:
-        results: dataset to its table by row and category, see `add_means`.
+        results: dataset to its table by row and category, see `add_means`; results of old do not
+            say what tied.
         rows: row to its title; others are left out.
         titles: dataset to its title.
     """
     piles: dict[str, list[str]] = {}
     for dataset, categories in results.items():
+        if "tied" not in categories:
+            continue
         counts = categories.groupby("row", sort=False)[[*COUNTS]].sum()
         for row, found in counts.iterrows():
             images = found["good"] + found["bad"]
