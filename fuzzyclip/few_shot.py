@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fuzzyclip.clip.encoding import normalise
-from fuzzyclip.efa import divide_odds, upsample
+from fuzzyclip.efa import choose_sum_type, divide_odds, upsample
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ def join_memory(maps: Tensor, image_scores: Tensor, far: Tensor) -> tuple[Tensor
 
 def _average(log_odds: Tensor, shares: Tensor) -> Tensor:
     """Log-odds of the mean of a probability, given as log-odds, and a share in [0, 1]."""
-    return divide_odds(log_odds.sigmoid() + shares, log_odds.neg().sigmoid() + (1 - shares))
+    fine = log_odds.to(choose_sum_type(log_odds.device))
+    odds = divide_odds(fine.sigmoid() + shares, fine.neg().sigmoid() + (1 - shares.to(fine.dtype)))
+    return odds.to(log_odds.dtype)
 
 
 def remember(patch_tokens: Tensor, grid: tuple[int, int], image_size: int) -> NormalMemory:

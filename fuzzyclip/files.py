@@ -29,7 +29,12 @@ class BrokenFileError(ValueError):
 
 
 class UnsummedFileError(BrokenFileError):
-    """A file without a check sum: of an earlier version or another program, perhaps whole."""
+    """A file of an earlier version, without a check sum; perhaps whole."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the file."""
+        ValueError.__init__(self, f"{path} is of an earlier version, without check sums")
+        self.path = path
 
 
 def compute_sha256(path: Path) -> str:
@@ -41,6 +46,26 @@ def compute_sha256(path: Path) -> str:
 def is_file_name(name: str) -> bool:
     """Whether a name stays in the folder that it is put into."""
     return bool(name) and not set(name) & set("/\\\0") and name not in (".", "..")
+
+
+def read_digests(path: Path, key: str | None = None) -> dict[str, str]:
+    """SHA-256 of files by name, as a JSON file has them.
+
+    Args:
+        path: of the JSON file.
+        key: under which it has them; None for the whole file.
+
+    Raises:
+        BrokenFileError: it has something else there.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = content if key is None else content[key]
+    except (ValueError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, dict):
+        raise BrokenFileError(path, "it says no digests of files")
+    return {str(name): str(digest) for name, digest in found.items()}
 
 
 def find_changed(folder: Path, digests: Mapping[str, str]) -> list[str]:
@@ -78,6 +103,13 @@ def _flush(path: Path, mode: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def flush_tree(folder: Path) -> None:
+    """Wait until all files of a folder are on the disk, before it gets its name."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _flush(path, os.O_RDWR)
 
 
 def write_summed(path: Path, content: bytes | memoryview) -> None:

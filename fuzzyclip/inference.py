@@ -20,7 +20,7 @@ from fuzzyclip.clip.encoding import encode_images, preprocess
 from fuzzyclip.datasets.images import decode_image, read_image_file
 from fuzzyclip.prefetch import prefetch
 from fuzzyclip.ranges import SIGMA
-from fuzzyclip.scoring import Scorer, score_batch
+from fuzzyclip.scoring import NotFiniteError, Scorer, score_batch
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class Detector:
         Scores are log-odds and maps probabilities, where the scorer's are.
 
         Raises:
-            ValueError: see `score_batch`.
+            NotFiniteError: see `score_batch`.
         """
         image_embed, patch_tokens = encode_images(self.backbone, pixels)
         scores = score_batch(self.scorer, patch_tokens, image_embed, self.backbone, self.sigma)
@@ -124,8 +124,9 @@ def detect_images(
 ) -> Iterator[Found[T]]:
     """What is found in images, in their order; the next batch is decoded while one is computed.
 
-    An image that can not be read is told by what is found, and the others go on. A blank one takes
-    its place in the batch, so that the others' numbers do not depend on it.
+    An image that can not be read, or that the model has no finite answer to, is told by what is
+    found, and the others go on. A blank one takes its place in the batch, so that the others'
+    numbers do not depend on it.
 
     Args:
         items: what `open_image` opens.
@@ -134,6 +135,9 @@ def detect_images(
         batch_size: images a pass. The same images in the same batches give the same bytes; other
             batches may change the last digits.
         workers: threads that read and decode.
+
+    Raises:
+        NotFiniteError: the model has no finite answer to a blank image either.
     """
     size = detector.backbone.image_size
 
@@ -146,8 +150,15 @@ def detect_images(
 
     loaded = prefetch(load, items, ahead=batch_size, workers=workers)
     while batch := list(islice(loaded, batch_size)):
-        maps, scores = detector(torch.stack([pixels for pixels, _ in batch]))
-        for (_, found), anomaly_map, score in zip(batch, maps, scores, strict=True):
+        pixels, given = torch.stack([one for one, _ in batch]), [found for _, found in batch]
+        try:
+            maps, scores = detector(pixels)
+        except NotFiniteError as error:
+            for row in error.rows:
+                pixels[row] = 0
+                given[row] = Found(given[row].item, error=given[row].error or str(error))
+            maps, scores = detector(pixels)
+        for found, anomaly_map, score in zip(given, maps, scores, strict=True):
             if found.error:
                 yield found
             else:

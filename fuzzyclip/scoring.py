@@ -70,6 +70,22 @@ class Scorer:
     combine: Combine | None = None
 
 
+class NotFiniteError(ValueError):
+    """A map or a score is no finite number, and so no answer.
+
+    Attributes:
+        rows: places of the images in their batch.
+    """
+
+    def __init__(self, prompt: str, rows: list[int]) -> None:
+        """Say of which prompt."""
+        super().__init__(
+            f"{prompt!r}: maps or image scores are not finite numbers: the image, its features or "
+            "what the model has learned are beyond what its precision holds, or broken"
+        )
+        self.rows = rows
+
+
 @dataclass(frozen=True)
 class Scores:
     """What a scorer gives for N images.
@@ -212,7 +228,7 @@ def score_batch(
         sigma: Gaussian smoothing of the maps in pixels.
 
     Raises:
-        ValueError: a map or a score is not finite.
+        NotFiniteError: a map or a score is not finite.
     """
     embeds = normalise(image_embed.to(backbone.device))
     maps = scorer.compute_map(patch_tokens, embeds)
@@ -223,11 +239,9 @@ def score_batch(
     weigh = scorer.compute_weights
     smoothed = smooth(maps.cpu().numpy(), sigma, scorer.scale)
     peaks, scored = smoothed.max(axis=(1, 2)), image_scores.cpu().numpy()
-    if not (np.isfinite(smoothed.sum(dtype=np.float64)) and np.isfinite(scored).all()):
-        raise ValueError(
-            f"{scorer.prompt!r}: maps or image scores are not finite numbers: what the model has "
-            "learned, its CLIP or the features are broken; train it anew, or make them anew"
-        )
+    good = np.isfinite(smoothed).all(axis=(1, 2)) & np.isfinite(scored)
+    if not good.all():
+        raise NotFiniteError(scorer.prompt, np.flatnonzero(~good).tolist())
     return Scores(
         maps=smoothed,
         peaks=peaks,

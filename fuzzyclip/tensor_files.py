@@ -163,7 +163,7 @@ def _unseal(path: Path, sealed: str) -> tuple[dict[str, Any], Sums]:
     found, _, text = sealed.partition(" ")
     if found != f"{zlib.crc32(text.encode()):08x}":
         if _is_json(sealed):  # the header of an earlier version
-            raise UnsummedFileError(path, "it has no check sums")
+            raise UnsummedFileError(path)
         raise BrokenFileError(path, "its header does not fit its check sum")
     content = json.loads(text)
     return content["header"], content["sums"]

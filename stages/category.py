@@ -34,7 +34,7 @@ from fuzzyclip.metrics.summaries import PixelSummaries, summarise_pixels, summar
 from fuzzyclip.metrics.thresholds import choose_thresholds
 from fuzzyclip.prefetch import prefetch
 from fuzzyclip.rows import TRAINED
-from fuzzyclip.scoring import Scorer, Scores, join_scores, score_batch
+from fuzzyclip.scoring import NotFiniteError, Scorer, Scores, join_scores, score_batch
 from fuzzyclip.store.features import CategoryFeatures
 from stages import paths
 from stages.overlays import Overlays
@@ -94,6 +94,14 @@ class Category:
         pixels = load_pixels(images, self.backbone, self.workers)
         return self.kind.encode(self.backbone, pixels)[1]
 
+    def score(self, scorer: Scorer, batch: Batch, sigma: float) -> Scores:
+        """`score_batch`; a ValueError names the image to which there is no finite answer."""
+        try:
+            return score_batch(scorer, batch.patch_tokens, batch.image_embed, self.backbone, sigma)
+        except NotFiniteError as error:
+            image = self.rows["image_path"].iloc[batch.first + error.rows[0]]
+            raise ValueError(f"{image}: {error}") from error
+
     def _read(self, first: int) -> Batch:
         stop = min(first + BATCH, len(self.rows))
         tokens = self.read_tokens(range(first, stop))
@@ -146,9 +154,7 @@ def evaluate_category(
             overlays.start(category.rows)
         for batch in category.iterate():
             for name, scorer in scorers.items():
-                scores = score_batch(
-                    scorer, batch.patch_tokens, batch.image_embed, category.backbone, sigma
-                )
+                scores = category.score(scorer, batch, sigma)
                 if pixels is not None and batch.masks is not None:
                     pixels.add(name, scores.maps, batch.masks)
                 if name == kept_row and overlays is not None:

@@ -54,14 +54,14 @@ def discard_output(path: Path) -> str:
             stage = found.stage.addressing
             oid = _find_oid(found, path)
             kept = None if oid is None else Path(found.cache.oid_to_path(oid))
-    except DvcException as error:
+    except (DvcException, ValueError) as error:
         log.info("%s is left: %s", path, error)
         return ""
     path.unlink(missing_ok=True)
     if kept is not None and kept.is_file() and not _has_md5(kept, str(oid)):
-        kept.chmod(0o644)  # Windows removes nothing that is protected
         kept.unlink()
-    return f"it is removed, here and from DVC's cache: `dvc repro {stage}` makes it anew"
+        return f"it is removed, here and from DVC's cache: `dvc repro {stage}` makes it anew"
+    return f"it is removed: `dvc repro {stage}` brings it back"
 
 
 def _find_oid(out: Any, path: Path) -> str | None:

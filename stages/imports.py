@@ -16,6 +16,7 @@ PLUMBING = frozenset(
         "fuzzyclip/prefetch.py",
         "fuzzyclip/ranges.py",
         "fuzzyclip/ray_engine.py",
+        "fuzzyclip/schemas.py",
         "fuzzyclip/clip/imports.py",
         "fuzzyclip/clip/transfers.py",
         "stages/__init__.py",

@@ -17,7 +17,14 @@ from typing import Any
 import pandas as pd
 
 from fuzzyclip.datasets.index_file import read_info
-from fuzzyclip.files import compute_sha256, find_changed, write_csv, write_json
+from fuzzyclip.files import (
+    BrokenFileError,
+    compute_sha256,
+    find_changed,
+    read_digests,
+    write_csv,
+    write_json,
+)
 from fuzzyclip.methods.interface import MethodUnavailableError
 from stages import paths
 from stages.category import COLUMNS, Category, CategoryResult, evaluate_category
@@ -68,8 +75,9 @@ def is_made(folder: Path) -> bool:
     if not (folder / DIGESTS).is_file():
         return False
     try:
-        changed = find_changed(folder, json.loads((folder / DIGESTS).read_text(encoding="utf-8")))
-    except ValueError:
+        known = read_digests(folder / DIGESTS)
+        changed = find_changed(folder, known) if FACTS in known else [DIGESTS]
+    except BrokenFileError:
         changed = [DIGESTS]
     if changed:
         log.warning("%s: %s broken; the result is made anew", folder, ", ".join(changed))

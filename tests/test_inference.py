@@ -1,5 +1,7 @@
 """From files to maps and scores on this machine: what comes out, and what a broken image does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +12,7 @@ from fuzzyclip.clip.pixels import load_pixels
 from fuzzyclip.datasets.images import decode_image, load_image
 from fuzzyclip.inference import detect_files
 from fuzzyclip.ray_inference import list_images
+from fuzzyclip.scoring import NotFiniteError
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,34 @@ def test_threads_change_nothing(files, detector):
     one, many = detect(files, detector), detect(files, detector, workers=3)
     assert [each.score for each in one] == [each.score for each in many]
     assert all(np.array_equal(a.map, b.map) for a, b in zip(one, many, strict=True))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_image_without_a_finite_answer_is_told_and_moves_no_other_number(files, detector, value):
+    scorer, whole = detector.scorer, detect(files, detector)
+    seen = whole[1].score  # of the image that is without an answer
+
+    def compute_score(image_embed, maps):
+        scores = scorer.compute_score(image_embed, maps)
+        return scores.where((scores - seen).abs() > 1e-6, value)
+
+    broken = replace(detector, scorer=replace(scorer, compute_score=compute_score))
+    found = detect(files, broken)
+    assert [one.error != "" for one in found] == [False, True, False, False, False]
+    assert "not finite numbers" in found[1].error
+    assert found[1].score is found[1].map is None
+    for place in (0, 2, 3, 4):
+        assert found[place].score == whole[place].score
+        assert np.array_equal(found[place].map, whole[place].map)
+
+
+def test_a_model_without_any_finite_answer_has_none(files, detector):
+    def compute_score(image_embed, maps):
+        return detector.scorer.compute_score(image_embed, maps) * float("nan")
+
+    broken = replace(detector, scorer=replace(detector.scorer, compute_score=compute_score))
+    with pytest.raises(NotFiniteError, match="not finite numbers"):
+        detect(files, broken)
 
 
 def test_a_broken_image_is_told_and_moves_no_other_number(files, detector, tmp_path):

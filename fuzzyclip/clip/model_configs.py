@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from fuzzyclip.clip.config_schema import ModelConfig, Preprocessing
+from fuzzyclip.schemas import say_first_fault
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -88,7 +89,5 @@ def _check(schema: type[Checked], data: Any, owner: str) -> Checked:
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        said = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{owner}: its configuration is refused: {place}: {said}") from error
+        said = say_first_fault(error)
+        raise ValueError(f"{owner}: its configuration is refused: {said}") from error

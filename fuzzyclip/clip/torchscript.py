@@ -7,6 +7,7 @@ in it each one lies. The unpickler here knows tensors and nothing else, whoever 
 """
 
 import io
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -105,6 +106,8 @@ class _TensorReader(pickle.Unpickler):
     def _rebuild(
         self, storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: object
     ) -> Tensor:
+        if math.prod(size) > storage.numel():  # one number many times: endless, once it is copied
+            raise pickle.UnpicklingError("a tensor has more numbers than are stored of it")
         return torch.as_strided(storage, size, stride, offset)  # compares with the storage's size
 
     def _skip(self, *_: object) -> None:

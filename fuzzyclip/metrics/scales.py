@@ -32,6 +32,6 @@ def place_cuts(low: float, high: float, steps: int, scale: Scale) -> NDArray[np.
     first, last = (low, high) if scale is Scale.PLAIN else expit([low, high])
     cuts = first + (last - first) / steps * np.arange(steps)
     if scale is Scale.LOG_ODDS:
-        cuts = np.maximum(logit(cuts), low)  # what is left of it on its way to and fro may be less
+        cuts = np.clip(logit(cuts), low, high)  # on the way to and fro they may leave this range
         cuts[0] = low
     return np.asarray(cuts, dtype=np.float64)

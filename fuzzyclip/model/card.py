@@ -8,7 +8,7 @@ A model's directory holds
 - `memory-*.safetensors`, tokens of good parts, where some were remembered.
 
 Nothing in it is code: JSON and safetensors alone. `backbone.json` is read as
-`fuzzyclip.clip.config_schema` says; names in either file lead nowhere, and numbers are finite.
+`fuzzyclip.clip.config_schema` says; no name in either makes code run, and numbers are finite.
 """
 
 import re
@@ -26,6 +26,7 @@ from pydantic import (
 
 from fuzzyclip.model.threshold import Threshold
 from fuzzyclip.ranges import COUNT, FEW, NUMBER, POSITIVE, SIDE, SIGMA
+from fuzzyclip.schemas import say_first_fault
 
 FILENAME = "model.json"
 #: Raised with every change that older code could not read. Until 1 image scores were probabilities.
@@ -235,6 +236,4 @@ def read_card(folder: Path) -> Card:
     try:
         return Card.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ModelError(f"{path}: {place}: {first['msg']}") from error
+        raise ModelError(f"{path}: {say_first_fault(error)}") from error

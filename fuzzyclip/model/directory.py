@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone, load_backbone
-from fuzzyclip.files import compute_sha256, write_json
+from fuzzyclip.files import compute_sha256, flush_tree, write_json
 from fuzzyclip.half_files import describe_fault
 from fuzzyclip.model.card import (
     FILENAME,
@@ -113,6 +113,7 @@ def write_model(
             files={path.name: compute_sha256(path) for path in sorted(making.iterdir())},
         )
         write_card(making, card)
+        flush_tree(making)
         if out.exists():
             out.rmdir()
         making.rename(out)

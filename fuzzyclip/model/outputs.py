@@ -80,8 +80,8 @@ class PredictionFolder:
         if path.is_file():
             if _read_json(path) != wanted:
                 raise OutputsError(
-                    f"{out} holds predictions of other settings (its {SETTINGS} has them): give "
-                    "another folder, or remove it"
+                    f"{out} holds predictions of other settings (its {SETTINGS} has them, or is "
+                    "damaged): give another folder, or remove it"
                 )
         elif out.exists() and any(out.iterdir()):
             raise OutputsError(f"{out} is not empty and holds no predictions: give another folder")
@@ -160,7 +160,7 @@ class PredictionFolder:
 
 
 def _to_line(row: Mapping[str, Any]) -> str:
-    return json.dumps({**row, SUM: _sum(row)}, ensure_ascii=False) + "\n"
+    return json.dumps({**row, SUM: _sum(row)}, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _parse_line(line: bytes) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from uuid import uuid4
 from fuzzyclip.datasets.spec import DatasetError
 from fuzzyclip.datasets.tree import copy_tree, read_tree
 from fuzzyclip.few_shot import NormalMemory
+from fuzzyclip.files import flush_tree
 from fuzzyclip.model.card import Calibration, Card, ModelError, read_card
 from fuzzyclip.model.directory import write_card
 from fuzzyclip.model.memories import write_memory
@@ -44,6 +45,7 @@ def store(
     try:
         copy_tree(read_tree(folder, linked=True), making)
         card = _change(making, category, calibration, memory, references)
+        flush_tree(making)
         making.rename(out)
     except DatasetError as error:
         raise ModelError(str(error)) from error

@@ -14,6 +14,7 @@ from fuzzyclip.inference import Detector, Found
 from fuzzyclip.model.card import Tiling
 from fuzzyclip.model.prediction import resize_map
 from fuzzyclip.model.tiles import MapBlender, combine_scores, plan_tiles
+from fuzzyclip.scoring import NotFiniteError
 
 T = TypeVar("T")
 
@@ -43,7 +44,10 @@ def detect_tiled(
     for first in range(0, len(boxes), batch_size):
         batch = boxes[first : first + batch_size]
         tiles = [preprocess(image.crop(box), detector.backbone) for box in batch]
-        maps, found = detector(torch.stack(tiles))
+        try:
+            maps, found = detector(torch.stack(tiles))
+        except NotFiniteError as error:
+            return Found(item, error=str(error))
         scores += found.tolist()
         for box, anomaly_map in zip(batch, maps, strict=True):
             size = (box.right - box.left, box.bottom - box.top)

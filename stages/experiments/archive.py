@@ -10,7 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from fuzzyclip.files import compute_sha256, find_changed, write_json
+from fuzzyclip.files import (
+    BrokenFileError,
+    compute_sha256,
+    find_changed,
+    flush_tree,
+    read_digests,
+    write_json,
+)
 from stages import paths
 from stages.experiments.plan import Run
 
@@ -25,8 +32,8 @@ def is_done(run: Run) -> bool:
     if not path.is_file():
         return False
     try:
-        changed = find_changed(run.folder, json.loads(path.read_text(encoding="utf-8"))["sha256"])
-    except (ValueError, KeyError):
+        changed = find_changed(run.folder, read_digests(path, "sha256"))
+    except BrokenFileError:
         changed = [RECORD]
     if changed:
         log.warning("%s: %s broken; the run is made anew", run.folder, ", ".join(changed))
@@ -55,6 +62,7 @@ def collect(run: Run, seconds: float) -> None:
         "sha256": {path.relative_to(temporary).as_posix(): compute_sha256(path) for path in kept},
     }
     write_json(temporary / RECORD, record)
+    flush_tree(temporary)
     if run.folder.exists():
         shutil.rmtree(run.folder)
     temporary.rename(run.folder)

@@ -53,17 +53,21 @@ def collect_comparison(experiment: Experiment, others: Mapping[str, str]) -> pd.
 
 def read_means(row: Row, dataset: str) -> dict[str, float]:
     """A row's means over categories; empty where it has no result."""
-    name = row.method or row.row
+    frame = _read_table(row, dataset)
+    if frame is None:
+        return {}
+    means = add_means(frame) if len(frame) else frame
+    chosen = means[(means["row"] == (row.method or row.row)) & (means["category"] == MEAN)]
+    return {metric: float(chosen[metric].iloc[0]) for metric in METRICS} if len(chosen) else {}
+
+
+def _read_table(row: Row, dataset: str) -> pd.DataFrame | None:
+    """A row's table by category, None where it has no result."""
     if row.method:  # a dataset meets one auxiliary set
         found = [*(paths.METHOD_METRICS / row.method).glob(f"*/{dataset}.csv")]
     else:
         found = [path for path in [paths.category_metrics(dataset)] if path.is_file()]
-    if not found:
-        return {}
-    frame = pd.read_csv(found[0], dtype={"category": str, "prompt": str})
-    means = add_means(frame) if len(frame) else frame
-    chosen = means[(means["row"] == name) & (means["category"] == MEAN)]
-    return {metric: float(chosen[metric].iloc[0]) for metric in METRICS} if len(chosen) else {}
+    return pd.read_csv(found[0], dtype={"category": str, "prompt": str}) if found else None
 
 
 def read_facts(methods: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -80,19 +84,14 @@ def read_facts(methods: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
 def list_method_notes(facts: Facts) -> list[str]:
     """What is to be said of methods: what was left out, what ran with other weights, what tied."""
     notes = []
-    for found in facts.values():
+    for name, found in facts.items():
         one = next(iter(found.values()), {})
         if said := one.get("left_out") or one.get("note"):
             notes.append(f"{one['title']}: {said}")
-        results = {dataset: _read_method(str(one["method"]), dataset) for dataset in found}
-        notes += list_ties(results, {one["method"]: one["title"]} if found else {}, {})
+        tables = {dataset: _read_table(Row(label="", method=name), dataset) for dataset in found}
+        results = {dataset: table for dataset, table in tables.items() if table is not None}
+        notes += list_ties(results, {name: one.get("title", name)}, {})
     return notes
-
-
-def _read_method(method: str, dataset: str) -> pd.DataFrame:
-    """A method's table by category on a dataset, which meets one auxiliary set."""
-    (found,) = (paths.METHOD_METRICS / method).glob(f"*/{dataset}.csv")
-    return pd.read_csv(found, dtype={"category": str, "prompt": str})
 
 
 def name_others(experiment: Experiment, facts: Facts) -> dict[str, str]:

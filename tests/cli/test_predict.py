@@ -224,10 +224,13 @@ def test_a_model_that_is_no_numbers_decides_nothing(model, parts, tmp_path, file
 @pytest.mark.parametrize("part", ["compute_map", "compute_score"])
 def test_scores_that_are_no_numbers_decide_nothing(model, parts, tmp_path, monkeypatch, part):
     break_scorer(monkeypatch, part)
-    for out in ((), ("--json",), ("--tile", 32), ("--out", tmp_path / "out")):
+    for out in ((), ("--json",), ("--out", tmp_path / "out")):
         done = predict(model, *parts, *out)
         assert (done.exit_code, done.stdout) == (1, "")
         assert "not finite numbers" in done.stderr
+    done = predict(model, *parts, "--tile", 32)  # image by image: each is told
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert done.stderr.count("not finite numbers") == len(parts)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"settings.json"}
     calibrated = run("calibrate", "--model", model, "--good", tmp_path / "parts",
                      "--out", tmp_path / "new")  # fmt: skip

@@ -479,7 +479,7 @@ def test_answers_that_are_no_numbers_are_none(copied, images, monkeypatch, part)
     break_scorer(monkeypatch, part)
     broken = FuzzyCLIP.load(copied, device="cpu")
     for tiling in (None, Tiling(side=32, overlap=8)):
-        with pytest.raises(ValueError, match="not finite numbers"):
+        with pytest.raises((ValueError, OSError), match="not finite numbers"):
             broken(images[0], "gear", tiling=tiling)
 
 

@@ -190,5 +190,5 @@ def test_a_file_of_an_earlier_version_stays(made, caplog, monkeypatch):
     write_tensors(path, {"a": torch.ones(1)}, {})
     with pytest.raises(typer.Exit):
         run._run("evaluate@sdd", lambda: check_tensors(path))
-    assert "has no check sums; run `dvc repro`" in caplog.text
+    assert "without check sums; run `dvc repro`" in caplog.text
     assert path.exists()
