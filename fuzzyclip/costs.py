@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from fuzzyclip.store.packing import count_bytes
 
 #: Operations on one pixel of one cluster's and block's plane, an estimate that hardly matters:
-#: bilinear 8, sigmoid 4, weighted sum 2.
-PIXEL_OPERATIONS = 14
+#: bilinear 8, two sigmoids 8, two weighted sums 4.
+PIXEL_OPERATIONS = 20
 #: Values read and written in one block for each token and channel, when each operation reads its
 #: inputs and writes its result once and attention keeps its table to itself: two norms 4, queries,
 #: keys and values 4, attention 4, its projection 2, both sums 6, MLP 18 with its hidden layer.

@@ -47,13 +47,13 @@ def describe_fault(path: Path) -> str:
     if start.startswith(b"PK\3\4") and not zipfile.is_zipfile(path):
         half = "the end of this zip file is missing"
     elif start[8:] == b"{":
-        size, promised = path.stat().st_size, _measure_safetensors(path)
+        size, promised = path.stat().st_size, measure_safetensors(path)
         if size < promised:
             half = f"its header promises {promised:,} bytes, and it has {size:,}"
     return f"half a download: {half}; fetch it again" if half else ""
 
 
-def _measure_safetensors(path: Path) -> int:
+def measure_safetensors(path: Path) -> int:
     """Bytes that the begin of a safetensors file promises; 0 if that is none."""
     with path.open("rb") as file:
         length = struct.unpack("<Q", file.read(8))[0]

@@ -1,6 +1,7 @@
 """`fuzzyclip predict`: images in, decisions, scores and pictures out."""
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -104,6 +105,9 @@ def predict(
     from fuzzyclip.model.opening import Opener
 
     with Refusal():
+        if threshold is not None:
+            share = 1 / (1 + math.exp(-threshold)) if threshold > -700 else 0.0
+            typer.echo(f"the threshold {threshold:g} is a probability of {share:.4g}", err=True)
         tiling, files = choose_tiling(tile, overlap), list_images(images)
         opener = Opener(max_pixels or MAX_PIXELS, white)
         detector, references = load_model(model, category, device, weights, reference)
@@ -144,6 +148,9 @@ def _describe(
         "backbone": detector.backbone.fingerprint,
         "category": category,
         "scores": "log-odds",  # not to go on with a folder of the time when they were probabilities
+        "temperature": detector.card.training.rpl["temperature"],
+        "test": detector.card.test.model_dump(),
+        "text": detector.card.text.model_dump(),
         "prompt": detector.build_detector(category).scorer.prompt,
         "threshold": image.model_dump(),
         "pixel_threshold": pixel.model_dump(),

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: Modules at most, one that is in several counted in each; a large CLIP has some hundreds.
+MOST = 100_000
 #: Names of storages in an archive, and the types of their numbers.
 STORAGES = {
     "BFloat16Storage": torch.bfloat16,
@@ -59,13 +61,19 @@ def _is_record(name: str, record: str) -> bool:
     return name.split("/")[1:] == [record]
 
 
-def _collect(module: object, kind: type, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Tensors of a module and of those inside it."""
-    for name, value in vars(module).items():
-        if isinstance(value, Tensor):
-            yield prefix + name, value
-        elif isinstance(value, kind):
-            yield from _collect(value, kind, f"{prefix}{name}.")
+def _collect(module: object, kind: type) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of a module and of those inside it, under their names."""
+    left, seen = [("", module)], 0
+    while left:
+        prefix, inside = left.pop()
+        seen += 1
+        if seen > MOST:
+            raise pickle.UnpicklingError("modules inside of one another without end")
+        for name, value in vars(inside).items():
+            if isinstance(value, Tensor):
+                yield prefix + name, value
+            elif isinstance(value, kind):
+                left.append((f"{prefix}{name}.", value))
 
 
 class _TensorReader(pickle.Unpickler):
@@ -95,9 +103,12 @@ class _TensorReader(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Tensor:
         """The numbers of a storage, flat. Its device is where it was saved; here it is the CPU."""
-        _, dtype, key, _, _ = pid
+        _, dtype, key, _, numel = pid
         if key not in self._storages:
-            content = bytearray(self._archive.read(self._folder + key))
+            record = self._folder + key
+            if self._archive.getinfo(record).file_size != numel * dtype.itemsize:
+                raise pickle.UnpicklingError(f"{record} is not of the size that is said of it")
+            content = bytearray(self._archive.read(record))
             self._storages[key] = (
                 torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
             )

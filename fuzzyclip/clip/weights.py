@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fuzzyclip.clip.torchscript import is_torchscript, read_torchscript
 from fuzzyclip.files import compute_sha256
-from fuzzyclip.half_files import describe_fault
+from fuzzyclip.half_files import describe_fault, measure_safetensors
 
 log = logging.getLogger(__name__)
 
@@ -144,10 +144,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     _refuse_faulty(path)
     try:
-        state = _read_tensors(path)
-        return {
+        state = {
             name.removeprefix("module."): tensor.float()
-            for name, tensor in state.items()
+            for name, tensor in _read_tensors(path).items()
             if name.split(".")[-1] not in NO_WEIGHTS
         }
     except Exception as error:
@@ -155,11 +154,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"weights {path}: not readable as safetensors, as a plain PyTorch checkpoint or as "
             f"TorchScript ({error})"
         ) from error
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise WeightsError(f"weights {path}: {name} holds values that are not finite")
+    return state
 
 
 def _read_tensors(path: Path) -> Mapping[str, Tensor]:
     """The tensors of a file of any kind, as they are."""
-    if path.suffix == ".safetensors":
+    if measure_safetensors(path):  # whatever its name
         with safe_open(str(path), framework="pt") as file:
             sparse = SPARSE_VOCABULARY in (file.metadata() or {})
         if sparse:

@@ -36,6 +36,13 @@ MAX_DEPTH = 2  # DTD-Synthetic: zip files inside a zip file
 MAX_PADDING = 2**24  # zeros behind a tar file's end: a record, of 10 kB or, on tapes, up to 10 MB
 ZIP_STARTS = (b"PK\3\4", b"PK\5\6", b"PK00", b"PK\7\10")  # of files, of none, of one volume
 ZIP_ENTRY = b"PK\1\2"  # how each entry of a zip file's table begins
+#: What stands before a file in a zip archive: flags are number 2, the checksum is 6, the lengths of
+#: its name and of what follows that are 9 and 10.
+ZIP_LOCAL = struct.Struct("<4s5H3L2H")
+#: Its flag for a checksum that comes after the content, and the number that may come before that.
+ZIP_STREAMED, ZIP_DESCRIPTOR = 8, 0x08074B50
+#: How a file begins that Zstandard has packed.
+ZSTANDARD = b"\x28\xb5\x2f\xfd"
 CUT = "cut short: the blocks that end a tar file are missing; fetch it again"
 CHUNK = 2**20
 #: What reading a damaged archive raises; bzip2 and gzip have OSError.
@@ -179,6 +186,8 @@ def _members(path: Path) -> Iterator[Member]:
             yield from _zip_members(path)
         elif found := name_other_content(path):
             raise DatasetError(found)
+        elif start == ZSTANDARD:
+            raise DatasetError("packed by Zstandard, which is not read: give the extracted folder")
         else:
             raise DatasetError("no zip or tar file, or its begin or end is missing; fetch it again")
 
@@ -193,9 +202,31 @@ def _zip_members(path: Path) -> Iterator[Member]:
             if ZIP_ENTRY in info.extra + info.comment:  # a damaged length swallows what follows
                 raise DatasetError(f"its table is damaged at {info.filename!r}; fetch it again")
             stream = archive.open(info)  # of a folder too: its two names are compared
+            if archive.fp is not None:
+                _check_entry(archive.fp, info)
             if info.is_dir():
                 stream.close()
             yield Member(info.filename, None if info.is_dir() else stream)
+
+
+def _check_entry(file: IO[bytes], info: zipfile.ZipInfo) -> None:
+    """Compare a file's checksum in the table at the end with the one beside its content.
+
+    The library believes the table, and a table of zeros is the right one of an empty file.
+    """
+    place = file.tell()
+    try:
+        file.seek(info.header_offset)
+        head = ZIP_LOCAL.unpack(file.read(ZIP_LOCAL.size))
+        flags, checksum, name, extra = head[2], head[6], head[9], head[10]
+        if flags & ZIP_STREAMED:  # it follows the content
+            file.seek(info.header_offset + ZIP_LOCAL.size + name + extra + info.compress_size)
+            words = struct.unpack("<2L", file.read(8))
+            checksum = words[1] if words[0] == ZIP_DESCRIPTOR else words[0]
+    finally:
+        file.seek(place)
+    if checksum != info.CRC:
+        raise DatasetError(f"its table is damaged at {info.filename!r}; fetch it again")
 
 
 def _tar_members(path: Path) -> Iterator[Member]:

@@ -7,7 +7,7 @@ A model's directory holds
   says which weights belong to it;
 - `memory-*.safetensors`, tokens of good parts, where some were remembered.
 
-Nothing in it is code: JSON and safetensors alone. `backbone.json` is read as
+Nothing in it is run: JSON and tensors alone. `backbone.json` is read as
 `fuzzyclip.clip.config_schema` says; no name in either makes code run, and numbers are finite.
 """
 
@@ -129,7 +129,7 @@ class TrainingCard(Part):
     @model_validator(mode="after")
     def _check_temperature(self) -> "TrainingCard":
         temperature = self.rpl.get("temperature")
-        if not isinstance(temperature, int | float):
+        if isinstance(temperature, bool) or not isinstance(temperature, int | float):
             raise ValueError(f"rpl: temperature must be a number, not {temperature!r}")
         POSITIVE.check("rpl", temperature=temperature)
         return self

@@ -157,6 +157,10 @@ def read_parts(folder: Path, card: Card) -> dict[str, dict[str, Tensor]]:
     Raises:
         ModelError: a file is missing, is not the one that the card names, or lacks its tensors.
     """
+    if unknown := [name for name in (EFA, RPL, CONFIG) if name not in card.files]:
+        raise ModelError(
+            f"{folder / FILENAME} has no digest of {', '.join(unknown)}; copy it again"
+        )
     for name, digest in card.files.items():
         path = folder / name
         if not path.is_file():

@@ -188,6 +188,13 @@ def test_results_of_other_settings_are_not_mixed(model, parts, tmp_path):
         refused = predict(model, parts[0], "--out", out, *change)
         assert refused.exit_code == 1
         assert "other settings" in refused.stderr
+    card = json.loads((model / "model.json").read_text())
+    for key, value in (("test", card["test"] | {"sigma": 2.0}), ("training", None)):
+        other = shutil.copytree(model, tmp_path / key)
+        card["training"]["rpl"]["temperature"] += value is None
+        (other / "model.json").write_text(json.dumps(card | ({key: value} if value else {})))
+        refused = predict(other, parts[0], "--out", out)
+        assert "other settings" in refused.stderr, key
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     refused = predict(model, parts[0], "--out", tmp_path / "mine")

@@ -3,7 +3,9 @@
 import json
 import pickle
 import shutil
+import sys
 import zipfile
+from types import ModuleType
 
 import pytest
 import torch
@@ -158,9 +160,50 @@ def test_damaged_archives_are_refused(archive, tmp_path):
     content[len(content) // 2] ^= 1  # in a tensor
     (flipped := tmp_path / "flipped.pt").write_bytes(content)
     short = replace_record(archive, tmp_path / "short.pt", "/data/0", lambda content: content[:-4])
-    for path, reason in ((flipped, "CRC"), (short, "more numbers than are stored")):
+    long = replace_record(archive, tmp_path / "long.pt", "/data/0", lambda content: content * 9)
+    for path, reason in ((flipped, "CRC"), (short, "not of the size"), (long, "not of the size")):
         with pytest.raises(WeightsError, match=f"{path.name}.*{reason}"):
             read_state_dict(path)
+
+
+def test_an_archive_without_end_is_refused(archive, tmp_path, monkeypatch):
+    """Sixty modules, each of which has the one before twice: as many paths as 2 to the 60th."""
+    monkeypatch.setitem(sys.modules, "__torch__", (torch_module := ModuleType("__torch__")))
+    torch_module.M = type("M", (), {"__module__": "__torch__"})
+    outer = torch_module.M()
+    for _ in range(60):
+        inner, outer = outer, torch_module.M()
+        outer.a = outer.b = inner
+    content = pickle.dumps(outer, protocol=2)
+    path = replace_record(archive, tmp_path / "endless.pt", "/data.pkl", lambda _: content)
+    with pytest.raises(WeightsError, match="without end"):
+        read_state_dict(path)
+
+
+def test_one_number_that_stands_for_many_is_refused(tmp_path):
+    class One(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1).expand(1000, 1000))
+
+    torch.jit.script(One()).save(str(tmp_path / "one.pt"))
+    with pytest.raises(WeightsError, match="more numbers than are stored"):
+        read_state_dict(tmp_path / "one.pt")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(tmp_path, bad):
+    save_file({"proj": torch.ones(2), "bias": torch.tensor([1.0, bad])}, tmp_path / "a.safetensors")
+    with pytest.raises(
+        WeightsError, match=r"a\.safetensors: bias holds values that are not finite"
+    ):
+        read_state_dict(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights", "weights.SAFETENSORS"])
+def test_safetensors_are_known_by_their_content(tmp_path, name):
+    save_file({"proj": torch.ones(2)}, tmp_path / name)
+    assert read_state_dict(tmp_path / name)["proj"].tolist() == [1, 1]
 
 
 # --- checksums

@@ -261,6 +261,52 @@ def test_a_damaged_tar_is_not_read_as_the_zip_file_at_its_end() -> None:
     assert "no zip or tar file" in unpack(flip(buffer.getvalue(), 8 * 124))
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_zip_files_table_of_zeros_empties_no_file(streamed: bool, tmp_path: Path) -> None:
+    """Checksum and sizes of an entry: the right ones of an empty file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(Unseekable(buffer) if streamed else buffer, "w") as archive:
+        archive.writestr("a.png", b"content")
+        place = 0
+    content = bytearray(buffer.getvalue())
+    place = content.index(b"PK\1\2") + 16
+    content[place : place + 12] = bytes(12)
+    (tmp_path / "toy.zip").write_bytes(content)
+    with pytest.raises(DatasetError, match="damaged"):
+        extract_archive(tmp_path / "toy.zip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_zip_files_that_were_streamed_are_extracted(compression: int, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(Unseekable(buffer), "w", compression) as archive:
+        for name in ("a.png", "b/c.png", "empty"):
+            archive.writestr(name, b"" if name == "empty" else name.encode() * 9)
+    (tmp_path / "toy.zip").write_bytes(buffer.getvalue())
+    extract_archive(tmp_path / "toy.zip", tmp_path / "out")
+    assert (tmp_path / "out/b/c.png").read_bytes() == b"b/c.png" * 9
+
+
+class Unseekable(io.RawIOBase):
+    """A pipe: checksums then follow the content."""
+
+    def __init__(self, target: io.BytesIO) -> None:
+        self.target = target
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        return self.target.write(content)
+
+
+def test_zstandard_is_named(tmp_path: Path) -> None:
+    (tmp_path / "toy.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(600))
+    with pytest.raises(DatasetError, match="Zstandard"):
+        extract_archive(tmp_path / "toy.tar.zst", tmp_path / "out")
+
+
 def test_a_damaged_length_in_a_zip_files_table_loses_no_member() -> None:
     content = ARCHIVES["stored"]
     with zipfile.ZipFile(io.BytesIO(content)) as archive:

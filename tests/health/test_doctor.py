@@ -36,7 +36,7 @@ from fuzzyclip.health.models import (
 )
 from fuzzyclip.health.packages import check_packages
 from fuzzyclip.model.card import BackboneCard, Card, TextCard, TrainingCard
-from fuzzyclip.model.directory import EFA, RPL, write_card
+from fuzzyclip.model.directory import CONFIG, EFA, RPL, write_card
 from fuzzyclip.sample.clip import SAMPLE_WEIGHTS
 
 GB = 10**9
@@ -285,6 +285,7 @@ def make_model(folder: Path, **changes: Any) -> Card:
     folder.mkdir()
     for name in (EFA, RPL):
         save_file({"text_embed": torch.zeros(2, 4)}, folder / name)
+    (folder / CONFIG).write_text("{}")
     (folder / "backbone.safetensors").write_bytes(b"weights")
     own = {"weights": "backbone.safetensors", "place": "inside"}
     own["sha256"] = compute_sha256(folder / "backbone.safetensors")
@@ -309,7 +310,7 @@ def make_model(folder: Path, **changes: Any) -> Card:
         text=TextCard(ensemble="full", separator=" ", underscore="keep"),
         test={"prompt": "test", "weights": "eq11", "temperature": 100.0, "sigma": 0.0},
         clusters=[["bottle"]],
-        files={name: compute_sha256(folder / name) for name in (EFA, RPL)},
+        files={name: compute_sha256(folder / name) for name in (EFA, RPL, CONFIG)},
     )  # fmt: skip
     write_card(folder, card)
     return card

@@ -294,6 +294,7 @@ def change_card(folder, change):
         (lambda card: card.pop("text"), "text"),
         (lambda card: card["files"].update({"../efa.safetensors": "0" * 64}), "plain file name"),
         (lambda card: card["files"].update({"efa.safetensors": "0" * 64}), "is not the file"),
+        (lambda card: card["files"].clear(), r"no digest of efa.*, rpl.*, backbone\.json"),
         (lambda card: card["backbone"].update(sha256="0" * 64), "sha256"),
         (lambda card: card["backbone"].update(image_size=40), "another backbone"),
         (lambda card: card["backbone"].update(weights="../../x.safetensors"), "plain file name"),
