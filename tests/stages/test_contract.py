@@ -33,12 +33,12 @@ LIBRARY_KNOWS = {
     "fuzzyclip/clip/config_schema.py": {"pydantic"},
     "fuzzyclip/clip/model_configs.py": {"pydantic"},
     "fuzzyclip/model/card.py": {"pydantic"},
-    "fuzzyclip/model/directory.py": {"pydantic"},
     "fuzzyclip/model/threshold.py": {"pydantic"},
     "fuzzyclip/model/addresses.py": {"mlflow"},
     "fuzzyclip/deploy/mlflow_model.py": {"mlflow"},
     "fuzzyclip/deploy/pyfunc.py": {"mlflow"},
     "fuzzyclip/deploy/request.py": {"pydantic"},
+    "fuzzyclip/schemas.py": {"pydantic"},
 }
 #: What of the stages may import MLflow: the last one, and what it is made of.
 MLFLOW_ONLY = {
