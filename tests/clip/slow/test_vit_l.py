@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.special import expit
 from torch.nn import functional as F
 
 from fuzzyclip.alignment import compute_alignment_losses
@@ -77,9 +78,10 @@ def test_one_pass_from_image_to_map_and_score(large, features, text_embeds):
     for scorer in (trained, untrained):
         scores = score_batch(scorer, features[1], features[0], large)
         assert scores.maps.shape == (1, 518, 518)
-        assert 0 <= scores.maps.min() <= scores.maps.max() <= 4  # four softmax maps are summed
+        assert 0 < scores.shown.min() <= scores.shown.max() < 1  # the mean of four softmax maps
+        assert np.allclose(scores.shown, expit(scores.maps), atol=1e-6)
         assert scores.image_scores.shape == (1,)
-        assert 0 <= scores.image_scores[0] <= 1
+        assert 0 < abs(scores.image_scores[0]) <= 200  # a difference of cosines, times 100
         if scorer is trained:
             assert scores.weights.shape == (1, 2)
             assert scores.weights.sum() == pytest.approx(1.0)
