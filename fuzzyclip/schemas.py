@@ -1,6 +1,18 @@
-"""Words for what a schema refuses."""
+"""What schemas share: ranges as their limits, and words for what they refuse."""
 
-from pydantic import ValidationError
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from fuzzyclip.ranges import Range
+
+#: One number a colour channel.
+CHANNELS: Any = Field(min_length=3, max_length=3)
+
+
+def limit(limits: Range) -> Any:
+    """A range as a limit of a field."""
+    return Field(ge=limits.least, le=limits.most)
 
 
 def say_first_fault(error: ValidationError) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fuzzyclip.files import is_file_name
+from fuzzyclip.schemas import CHANNELS
 from stages.values import (
     ByAuxiliary,
     Count,
@@ -28,9 +29,6 @@ from stages.values import (
     read_numbers,
     refuse_bool,
 )
-
-#: One number a colour channel.
-Channels = Field(min_length=3, max_length=3)
 
 
 class Ray(Section):
@@ -110,8 +108,8 @@ class Backbone(Section):
     blocks: Annotated[list[Few], AfterValidator(check_ascending)]
     activation: Literal["model", "gelu", "quickgelu"]
     position_embedding: Literal["bicubic", "bilinear"]
-    mean: Annotated[list[Number], Channels] | None
-    std: Annotated[list[Positive], Channels] | None
+    mean: Annotated[list[Number], CHANNELS] | None
+    std: Annotated[list[Positive], CHANNELS] | None
     precision: Literal["float32", "bfloat16", "float16"]
 
 

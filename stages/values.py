@@ -9,7 +9,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Discriminator,
-    Field,
     Tag,
 )
 
@@ -25,8 +24,8 @@ from fuzzyclip.ranges import (
     SHARE,
     SIDE,
     SIGMA,
-    Range,
 )
+from fuzzyclip.schemas import limit
 
 #: What datasets, auxiliary sets, backbones and methods may be called: a key becomes the name of
 #: files, folders and stages, and a part of DVC's dotted names of parameters.
@@ -61,22 +60,18 @@ def check_ascending(numbers: list[int]) -> list[int]:
     return numbers
 
 
-def _limit(limits: Range) -> Any:
-    return Field(ge=limits.least, le=limits.most)
-
-
 NoBool = BeforeValidator(refuse_bool)
-Number = Annotated[float, NoBool, _limit(NUMBER)]
-Positive = Annotated[float, NoBool, _limit(POSITIVE)]
-NonNegative = Annotated[float, NoBool, _limit(FACTOR)]
-Share = Annotated[float, NoBool, _limit(SHARE)]
-Sigma = Annotated[float, NoBool, _limit(SIGMA)]
-Side = Annotated[int, NoBool, _limit(SIDE)]
-Count = Annotated[int, NoBool, _limit(COUNT)]
-CountOrZero = Annotated[int, NoBool, _limit(COUNT_OR_ZERO)]
-Few = Annotated[int, NoBool, _limit(FEW)]
-FewOrZero = Annotated[int, NoBool, _limit(FEW_OR_ZERO)]
-Seed = Annotated[int, NoBool, _limit(SEED)]
+Number = Annotated[float, NoBool, limit(NUMBER)]
+Positive = Annotated[float, NoBool, limit(POSITIVE)]
+NonNegative = Annotated[float, NoBool, limit(FACTOR)]
+Share = Annotated[float, NoBool, limit(SHARE)]
+Sigma = Annotated[float, NoBool, limit(SIGMA)]
+Side = Annotated[int, NoBool, limit(SIDE)]
+Count = Annotated[int, NoBool, limit(COUNT)]
+CountOrZero = Annotated[int, NoBool, limit(COUNT_OR_ZERO)]
+Few = Annotated[int, NoBool, limit(FEW)]
+FewOrZero = Annotated[int, NoBool, limit(FEW_OR_ZERO)]
+Seed = Annotated[int, NoBool, limit(SEED)]
 
 
 V = TypeVar("V")

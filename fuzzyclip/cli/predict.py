@@ -1,7 +1,6 @@
 """`fuzzyclip predict`: images in, decisions, scores and pictures out."""
 
 import json
-import math
 import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -100,14 +99,16 @@ def predict(
     An image that can not be read is listed, the others are done, and the exit code is 3. A run that
     was killed goes on where it stopped when the same command is given again.
     """
+    from scipy.special import expit
+
     from fuzzyclip.datasets.image_lists import list_images
     from fuzzyclip.datasets.images import MAX_PIXELS
     from fuzzyclip.model.opening import Opener
 
     with Refusal():
         if threshold is not None:
-            share = 1 / (1 + math.exp(-threshold)) if threshold > -700 else 0.0
-            typer.echo(f"the threshold {threshold:g} is a probability of {share:.4g}", err=True)
+            said = f"{threshold:g} is a probability of {expit(threshold):.4g}"
+            typer.echo(f"the threshold {said}", err=True)
         tiling, files = choose_tiling(tile, overlap), list_images(images)
         opener = Opener(max_pixels or MAX_PIXELS, white)
         detector, references = load_model(model, category, device, weights, reference)

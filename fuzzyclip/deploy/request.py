@@ -17,7 +17,8 @@ from fuzzyclip.datasets.images import open_image_file
 from fuzzyclip.model.card import Calibration, Tiling
 from fuzzyclip.model.threshold import Score
 from fuzzyclip.model.tiles import SMALLEST_SIDE
-from fuzzyclip.ranges import COUNT
+from fuzzyclip.ranges import COUNT_OR_ZERO
+from fuzzyclip.schemas import limit
 
 #: What a row of a request may say.
 INPUTS = ("image", "path", "category")
@@ -31,7 +32,7 @@ DATA_ADDRESS = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 Positive = Annotated[int, Field(ge=1, le=2**62)]
-NonNegative = Annotated[int, Field(ge=0, le=COUNT.most)]
+NonNegative = Annotated[int, limit(COUNT_OR_ZERO)]
 #: A row of a request; None stands for what is missing.
 Row = Mapping[Any, Any]
 

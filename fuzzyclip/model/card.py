@@ -25,8 +25,8 @@ from pydantic import (
 )
 
 from fuzzyclip.model.threshold import Threshold
-from fuzzyclip.ranges import COUNT, FEW, NUMBER, POSITIVE, SIDE, SIGMA
-from fuzzyclip.schemas import say_first_fault
+from fuzzyclip.ranges import COUNT, COUNT_OR_ZERO, FEW, NUMBER, POSITIVE, SIDE, SIGMA
+from fuzzyclip.schemas import CHANNELS, limit, say_first_fault
 
 FILENAME = "model.json"
 #: Raised with every change that older code could not read. Until 1 image scores were probabilities.
@@ -51,11 +51,9 @@ FileName = Annotated[str, AfterValidator(_check_plain)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 #: Names in prompts; a prompt has room for no more than some tens of words.
 Name = Annotated[str, Field(max_length=500)]
-Number = Annotated[float, Field(ge=NUMBER.least, le=NUMBER.most)]
-Positive = Annotated[float, Field(ge=POSITIVE.least, le=POSITIVE.most)]
-Few = Annotated[int, Field(ge=FEW.least, le=FEW.most)]
-#: One number a colour channel.
-Channels = Field(min_length=3, max_length=3)
+Number = Annotated[float, limit(NUMBER)]
+Positive = Annotated[float, limit(POSITIVE)]
+Few = Annotated[int, limit(FEW)]
 
 
 class Part(BaseModel):
@@ -79,12 +77,12 @@ class BackboneCard(Part):
     weights: Name
     place: Literal["inside", "elsewhere", "tag"]
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64}|random-[0-9]{1,19})$")]
-    image_size: Annotated[int, Field(ge=SIDE.least, le=SIDE.most)]
+    image_size: Annotated[int, limit(SIDE)]
     blocks: Annotated[list[Few], Field(max_length=FEW.most)]
     activation: Literal["model", "gelu", "quickgelu"]
     position_embedding: Literal["bicubic", "bilinear"]
-    mean: Annotated[list[Number], Channels]
-    std: Annotated[list[Positive], Channels]
+    mean: Annotated[list[Number], CHANNELS]
+    std: Annotated[list[Positive], CHANNELS]
     precision: Literal["float32", "bfloat16", "float16"]
     fingerprint: Digest
 
@@ -109,7 +107,7 @@ class EfaTestCard(Part):
     prompt: str
     weights: str | Few
     temperature: Positive
-    sigma: Annotated[float, Field(ge=SIGMA.least, le=SIGMA.most)]
+    sigma: Annotated[float, limit(SIGMA)]
 
 
 class TrainingCard(Part):
@@ -143,8 +141,8 @@ class Tiling(Part):
         overlap: pixels that neighbours share at least.
     """
 
-    side: Annotated[int, Field(ge=COUNT.least, le=COUNT.most)]
-    overlap: Annotated[int, Field(ge=0, le=COUNT.most)]
+    side: Annotated[int, limit(COUNT)]
+    overlap: Annotated[int, limit(COUNT_OR_ZERO)]
 
 
 class Calibration(Part):

@@ -5,11 +5,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fuzzyclip.ranges import NUMBER
+from fuzzyclip.schemas import limit
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 #: What scores can be compared with.
-Score = Annotated[float, Field(ge=NUMBER.least, le=NUMBER.most)]
+Score = Annotated[float, limit(NUMBER)]
 
 
 class Threshold(BaseModel):
