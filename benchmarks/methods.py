@@ -30,16 +30,16 @@ sys.path.insert(0, str(ROOT))
 import pandas as pd  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from fuzzyclip.baselines.registry import build_method  # noqa: E402
 from fuzzyclip.clip.backbone import Backbone, load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import encode_images, encode_text  # noqa: E402
-from fuzzyclip.clip.kinds import TOKENS, FeatureKind  # noqa: E402
 from fuzzyclip.clip.name_encoder import NameEncoder  # noqa: E402
-from fuzzyclip.efa import Heads  # noqa: E402
-from fuzzyclip.memory import release_memory  # noqa: E402
-from fuzzyclip.methods.interface import Method, MethodUnavailableError, TrainingSet  # noqa: E402
-from fuzzyclip.methods.registry import build_method  # noqa: E402
-from fuzzyclip.rpl import PromptLearner, PromptShape  # noqa: E402
-from fuzzyclip.scoring import Scorer, build_trained, score_batch  # noqa: E402
+from fuzzyclip.features.kinds import TOKENS, FeatureKind  # noqa: E402
+from fuzzyclip.method.efa import Heads  # noqa: E402
+from fuzzyclip.method.interface import Method, MethodUnavailableError, TrainingSet  # noqa: E402
+from fuzzyclip.method.rpl import PromptLearner, PromptShape  # noqa: E402
+from fuzzyclip.method.scorer import Scorer, build_trained, score_batch  # noqa: E402
+from fuzzyclip.utils.memory import release_memory  # noqa: E402
 from stages.method_setup import choose_settings  # noqa: E402
 from stages.params import read_params  # noqa: E402
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fuzzyclip.pictures import save_figure  # noqa: E402
+from fuzzyclip.report.figures import save_figure  # noqa: E402
 
 OURS, OTHER = "#c2410c", "#4b6584"
 PANELS = {"pixel_aupro": "pixel AUPRO", "image_auroc": "image AUROC"}

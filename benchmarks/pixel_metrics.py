@@ -21,8 +21,8 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fuzzyclip.metrics.exact import AUPRO_STEPS, FPR_LIMIT, compute_pixel_metrics  # noqa: E402
-from fuzzyclip.metrics.pixel_meters import StreamingMeter  # noqa: E402
+from fuzzyclip.evaluation.metrics import AUPRO_STEPS, FPR_LIMIT, compute_pixel_metrics  # noqa: E402
+from fuzzyclip.evaluation.pixel_meters import StreamingMeter  # noqa: E402
 
 IMAGES, SIDE = 100, 518
 

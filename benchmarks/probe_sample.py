@@ -17,8 +17,8 @@ from sklearn.linear_model import LogisticRegression
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fuzzyclip.datasets.index_file import read_index  # noqa: E402
-from fuzzyclip.metrics.exact import compute_image_metrics  # noqa: E402
+from fuzzyclip.evaluation.metrics import compute_image_metrics  # noqa: E402
+from fuzzyclip.images.index_file import read_index  # noqa: E402
 from stages import paths  # noqa: E402
 from stages.params import read_params  # noqa: E402
 

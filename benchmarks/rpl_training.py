@@ -20,14 +20,14 @@ sys.path.insert(0, str(ROOT))
 
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import encode_images, normalise  # noqa: E402
+from fuzzyclip.clip.prompts import stack_names  # noqa: E402
 from fuzzyclip.datasets import get_dataset  # noqa: E402
-from fuzzyclip.files import compute_sha256  # noqa: E402
-from fuzzyclip.losses import (  # noqa: E402
+from fuzzyclip.method.losses import (  # noqa: E402
     compute_classification,
     compute_text_regularisation,
 )
-from fuzzyclip.rpl import PromptLearner, PromptShape  # noqa: E402
-from fuzzyclip.text import stack_names  # noqa: E402
+from fuzzyclip.method.rpl import PromptLearner, PromptShape  # noqa: E402
+from fuzzyclip.utils.files import compute_sha256  # noqa: E402
 
 BATCH, TEMPERATURE = 16, 1 / 0.07
 ROUNDS, STEPS = 3, 5  # steps of training follow one another, so they are measured in a row

@@ -1,8 +1,8 @@
 """What it takes at scale: `python benchmarks/scale.py [--write]`.
 
-With `--write`, docs/scale.md anew, from fuzzyclip/costs.py and the constants below. Without, checks
-the model on this machine: the speed of one tower predicts the others' time, and the store takes the
-predicted bytes. Prints a line: name, ratio, goal.
+With `--write`, docs/scale.md anew, from benchmarks/costs.py and the constants below. Without,
+checks the model on this machine: the speed of one tower predicts the others' time, and the store
+takes the predicted bytes. Prints a line: name, ratio, goal.
 """
 
 import sys
@@ -21,12 +21,12 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import costs  # noqa: E402
 from benchmarks.scale_page import LARGE, PAGE, build_page  # noqa: E402
-from fuzzyclip import costs  # noqa: E402
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import preprocess  # noqa: E402
-from fuzzyclip.metrics.exact import compute_pixel_metrics  # noqa: E402
-from fuzzyclip.store.caching import write_category  # noqa: E402
+from fuzzyclip.evaluation.metrics import compute_pixel_metrics  # noqa: E402
+from fuzzyclip.features.encode import write_category  # noqa: E402
 
 BASE = costs.VisionShape(image_size=224, patch_size=16, width=768, depth=12, embed_dim=512)
 MIDDLE = costs.VisionShape(image_size=336, patch_size=14, width=1024, depth=24, embed_dim=768)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from fuzzyclip import costs
+from benchmarks import costs
+from fuzzyclip.clip.prompts import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.text import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/scale.md"
 TEXT_OF_PAGE = Path(__file__).with_name("scale.md.template")

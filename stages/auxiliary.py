@@ -7,8 +7,8 @@ training stages depend on the manifest alone, so another dataset's change retrai
 
 from typing import Any
 
-from fuzzyclip.datasets.index_file import read_info
-from fuzzyclip.files import compute_sha256, write_json
+from fuzzyclip.images.index_file import read_info
+from fuzzyclip.utils.files import compute_sha256, write_json
 from stages import paths
 from stages.params import load_params
 from stages.run import run_stage

@@ -16,8 +16,8 @@ import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from fuzzyclip.files import compute_sha256
-from fuzzyclip.metrics.exact import METRICS
+from fuzzyclip.evaluation.metrics import METRICS
+from fuzzyclip.utils.files import compute_sha256
 from stages import paths
 from stages.params import load_params
 from stages.run import run_stage

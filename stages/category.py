@@ -17,25 +17,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.kinds import TOKENS, FeatureKind
 from fuzzyclip.clip.pixels import load_pixels
-from fuzzyclip.memory import release_memory
-from fuzzyclip.metrics.exact import (
+from fuzzyclip.evaluation.map_file import MapFile
+from fuzzyclip.evaluation.metrics import (
     METRICS,
     TIED_SHARE,
     compute_image_metrics,
     count_tied_ends,
 )
-from fuzzyclip.metrics.map_file import MapFile
-from fuzzyclip.metrics.masks import load_masks
-from fuzzyclip.metrics.pixel_meters import ExactMeter, PixelMeter, PixelResult, StreamingMeter
-from fuzzyclip.metrics.scales import Scale
-from fuzzyclip.metrics.summaries import PixelSummaries, summarise_pixels, summarise_stream
-from fuzzyclip.metrics.thresholds import choose_thresholds
-from fuzzyclip.prefetch import prefetch
-from fuzzyclip.rows import TRAINED
-from fuzzyclip.scoring import NotFiniteError, Scorer, Scores, join_scores, score_batch
-from fuzzyclip.store.features import CategoryFeatures
+from fuzzyclip.evaluation.pixel_meters import ExactMeter, PixelMeter, PixelResult, StreamingMeter
+from fuzzyclip.evaluation.rows import TRAINED
+from fuzzyclip.evaluation.summaries import PixelSummaries, summarise_pixels, summarise_stream
+from fuzzyclip.evaluation.thresholds import choose_thresholds
+from fuzzyclip.features.kinds import TOKENS, FeatureKind
+from fuzzyclip.features.store import CategoryFeatures
+from fuzzyclip.images.masks import load_masks
+from fuzzyclip.method.scales import Scale
+from fuzzyclip.method.scorer import NotFiniteError, Scorer, Scores, join_scores, score_batch
+from fuzzyclip.utils.memory import release_memory
+from fuzzyclip.utils.prefetch import prefetch
 from stages import paths
 from stages.overlays import Overlays
 

@@ -4,7 +4,7 @@ Its keys become the names of outputs, and DVC removes a stage's outputs before i
 too late for that stage to see that its key leads elsewhere. So all wait for the file of this one.
 """
 
-from fuzzyclip.files import write_json
+from fuzzyclip.utils.files import write_json
 from stages import paths
 from stages.params import load_params
 from stages.run import run_stage

@@ -5,9 +5,9 @@ from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
-from fuzzyclip.csp import Scored, choose_partition, project_points, score_partitions
-from fuzzyclip.files import write_json
-from fuzzyclip.text import stack_names
+from fuzzyclip.clip.prompts import stack_names
+from fuzzyclip.method.csp import Scored, choose_partition, project_points, score_partitions
+from fuzzyclip.utils.files import write_json
 from stages import paths
 from stages.clip import CLIP_PARAMS, encode_names, load_clip, open_texts
 from stages.members import open_auxiliary, read_manifest

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from fuzzyclip.datasets import REGISTRY, get_dataset
-from fuzzyclip.datasets.fetch import fetch_dataset
-from fuzzyclip.datasets.spec import DatasetError, DatasetSpec
-from fuzzyclip.files import write_json
+from fuzzyclip.datasets.fetching.fetch import fetch_dataset
+from fuzzyclip.datasets.spec import DatasetSpec
 from fuzzyclip.sample.archives import sample_categories, write_sample_archives
+from fuzzyclip.utils.files import write_json
+from fuzzyclip.utils.tree import DatasetError
 from stages import paths
 from stages.params import load_params
 from stages.run import run_stage

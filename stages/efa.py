@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.efa import Heads
-from fuzzyclip.efa_training import TrainingImages, train_heads
-from fuzzyclip.files import BrokenFileError
-from fuzzyclip.mosaic import MosaicPlan, plan_mosaics
-from fuzzyclip.store.mosaic_cache import MosaicCache
-from fuzzyclip.tensor_files import read_tensors, write_tensors
-from fuzzyclip.training import CurveRow
+from fuzzyclip.method.efa import Heads
+from fuzzyclip.method.efa_training import TrainingImages, train_heads
+from fuzzyclip.method.mosaic import MosaicPlan, plan_mosaics
+from fuzzyclip.method.mosaic_cache import MosaicCache
+from fuzzyclip.method.training import CurveRow
+from fuzzyclip.utils.files import BrokenFileError
+from fuzzyclip.utils.tensor_files import read_tensors, write_tensors
 from stages import paths
 from stages.clip import CLIP_PARAMS, encode_names, load_clip
 from stages.members import AuxiliarySet, open_auxiliary

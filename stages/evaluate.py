@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.datasets.index_file import read_info
-from fuzzyclip.files import write_csv, write_json
-from fuzzyclip.metrics.exact import METRICS, average_categories
-from fuzzyclip.metrics.summaries import write_summaries
-from fuzzyclip.rows import TRAINED
-from fuzzyclip.tensor_files import read_tensors
+from fuzzyclip.evaluation.metrics import METRICS, average_categories
+from fuzzyclip.evaluation.rows import TRAINED
+from fuzzyclip.evaluation.summaries import write_summaries
+from fuzzyclip.images.index_file import read_info
+from fuzzyclip.utils.files import write_csv, write_json
+from fuzzyclip.utils.tensor_files import read_tensors
 from stages import paths
 from stages.category import COLUMNS, Category, CategoryResult, evaluate_category
 from stages.clip import CLIP_PARAMS, load_clip

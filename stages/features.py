@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.datasets.index_file import read_index
-from fuzzyclip.ray_engine import encode_shards_on_ray
-from fuzzyclip.store.caching import encode_shards
-from fuzzyclip.store.features import adopt_shards, check_space, finish_category, plan_category
-from fuzzyclip.store.shards import Shard
+from fuzzyclip.distributed.engine import encode_shards_on_ray
+from fuzzyclip.features.encode import encode_shards
+from fuzzyclip.features.shards import Shard
+from fuzzyclip.features.store import adopt_shards, check_space, finish_category, plan_category
+from fuzzyclip.images.index_file import read_index
 from stages import paths
 from stages.clip import CLIP_PARAMS, load_clip, prepare_clip
 from stages.earlier import list_earlier

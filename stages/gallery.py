@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
-from fuzzyclip.datasets.images import load_image
-from fuzzyclip.metrics.masks import load_masks
-from fuzzyclip.report.choice import choose_examples, find_threshold
-from fuzzyclip.scoring import Scorer, score_batch
-from fuzzyclip.tensor_files import write_tensors
+from fuzzyclip.evaluation.choice import choose_examples, find_threshold
+from fuzzyclip.images.decode import load_image
+from fuzzyclip.images.masks import load_masks
+from fuzzyclip.method.scorer import Scorer, score_batch
+from fuzzyclip.utils.tensor_files import write_tensors
 from stages.category import BATCH, Category
 
 #: Longest side of a kept picture.

@@ -10,15 +10,15 @@ ROOT = Path(__file__).resolve().parent.parent
 #: result, so no stage needs to depend on them.
 PLUMBING = frozenset(
     {
-        "fuzzyclip/files.py",
-        "fuzzyclip/half_files.py",
-        "fuzzyclip/memory.py",
-        "fuzzyclip/prefetch.py",
-        "fuzzyclip/ranges.py",
-        "fuzzyclip/ray_engine.py",
-        "fuzzyclip/schemas.py",
+        "fuzzyclip/utils/files.py",
+        "fuzzyclip/utils/half_files.py",
+        "fuzzyclip/utils/memory.py",
+        "fuzzyclip/utils/prefetch.py",
+        "fuzzyclip/utils/ranges.py",
+        "fuzzyclip/distributed/engine.py",
+        "fuzzyclip/utils/schemas.py",
         "fuzzyclip/clip/imports.py",
-        "fuzzyclip/clip/transfers.py",
+        "fuzzyclip/utils/transfers.py",
         "stages/__init__.py",
         "stages/earlier.py",
         "stages/params.py",

@@ -4,9 +4,9 @@ import json
 import logging
 
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.datasets.index import build_index
-from fuzzyclip.datasets.index_file import write_index
+from fuzzyclip.datasets.indexing.index import build_index
 from fuzzyclip.datasets.meta import write_meta
+from fuzzyclip.images.index_file import write_index
 from stages import paths
 from stages.names import list_prompt_names
 from stages.params import load_params

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.datasets.index_file import read_index
-from fuzzyclip.store.features import CategoryFeatures, open_category
-from fuzzyclip.store.shards import compute_identity
+from fuzzyclip.features.shards import compute_identity
+from fuzzyclip.features.store import CategoryFeatures, open_category
+from fuzzyclip.images.index_file import read_index
 from stages import paths
 
 #: Dataset, category and `mask_above` to index rows and features, as `open_dataset` gives them.

@@ -7,7 +7,7 @@ and with one list for all a change of one method would run every other again; so
 
 import hashlib
 
-from fuzzyclip.files import compute_sha256, write_json
+from fuzzyclip.utils.files import compute_sha256, write_json
 from stages import paths
 from stages.imports import ROOT, close, find_module, leave_plumbing
 from stages.params import load_params
@@ -33,11 +33,11 @@ def describe(method: str) -> dict[str, object]:
     Raises:
         ValueError: the method has no module.
     """
-    module = find_module(f"fuzzyclip.methods.{method}")
+    module = find_module(f"fuzzyclip.baselines.{method}")
     if module is None:
         raise ValueError(
-            f"methods.{method}: there is no fuzzyclip/methods/{method}.py; a method is a module of "
-            "that folder (docs/methods.md)"
+            f"methods.{method}: there is no fuzzyclip/baselines/{method}.py; a method is a module "
+            "of that folder (docs/methods.md)"
         )
     modules = leave_plumbing(close(STAGE, module))
     digest = hashlib.sha256()

@@ -12,13 +12,13 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from fuzzyclip.baselines.registry import build_method
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.files import BrokenFileError, compute_sha256
-from fuzzyclip.methods.interface import Method, TrainingSet
-from fuzzyclip.methods.registry import build_method
-from fuzzyclip.metrics.masks import load_masks
-from fuzzyclip.tensor_files import read_tensors, write_tensors
+from fuzzyclip.images.masks import load_masks
+from fuzzyclip.method.interface import Method, TrainingSet
+from fuzzyclip.utils.files import BrokenFileError, compute_sha256
+from fuzzyclip.utils.tensor_files import read_tensors, write_tensors
 from stages import paths
 from stages.category import Category
 from stages.clip import load_clip, make_encoder

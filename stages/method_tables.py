@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from fuzzyclip.files import write_csv, write_text
-from fuzzyclip.metrics.exact import METRICS
-from fuzzyclip.rows import TRAINED
-from fuzzyclip.tables import to_markdown
+from fuzzyclip.evaluation.metrics import METRICS
+from fuzzyclip.evaluation.rows import TRAINED
+from fuzzyclip.report.tables import to_markdown
+from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
 from stages.experiments.catalog import Row, read_catalog
 from stages.experiments.comparison import (

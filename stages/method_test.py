@@ -16,8 +16,9 @@ from typing import Any
 
 import pandas as pd
 
-from fuzzyclip.datasets.index_file import read_info
-from fuzzyclip.files import (
+from fuzzyclip.images.index_file import read_info
+from fuzzyclip.method.interface import MethodUnavailableError
+from fuzzyclip.utils.files import (
     BrokenFileError,
     compute_sha256,
     find_changed,
@@ -25,7 +26,6 @@ from fuzzyclip.files import (
     write_csv,
     write_json,
 )
-from fuzzyclip.methods.interface import MethodUnavailableError
 from stages import paths
 from stages.category import COLUMNS, Category, CategoryResult, evaluate_category
 from stages.method_setup import SetUp, describe, learn, set_up

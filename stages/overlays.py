@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fuzzyclip.datasets.images import load_image
-from fuzzyclip.tensor_files import write_tensors
+from fuzzyclip.images.decode import load_image
+from fuzzyclip.utils.tensor_files import write_tensors
 
 
 class Overlays:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fuzzyclip.files import write_text
-from fuzzyclip.metrics.summaries import read_summaries
-from fuzzyclip.paper import TABLES
+from fuzzyclip.evaluation.summaries import read_summaries
 from fuzzyclip.report.curves import Curve, trace_pixels
 from fuzzyclip.report.gallery import Example
 from fuzzyclip.report.page import DatasetResult, Experiment, render_page
-from fuzzyclip.tensor_files import read_arrays
+from fuzzyclip.report.paper import TABLES
+from fuzzyclip.utils.files import write_text
+from fuzzyclip.utils.tensor_files import read_arrays
 from stages import paths
 from stages.params import load_params
 from stages.run import run_stage

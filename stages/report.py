@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fuzzyclip.files import write_csv, write_text
-from fuzzyclip.metrics.exact import METRICS
-from fuzzyclip.paper import TABLES
-from fuzzyclip.pictures import (
+from fuzzyclip.evaluation.metrics import METRICS
+from fuzzyclip.evaluation.rows import list_rows
+from fuzzyclip.report.figures import (
     Example,
     draw_bars,
     draw_curves,
@@ -19,8 +18,8 @@ from fuzzyclip.pictures import (
     draw_table,
     save_figure,
 )
-from fuzzyclip.rows import list_rows
-from fuzzyclip.tables import (
+from fuzzyclip.report.paper import TABLES
+from fuzzyclip.report.tables import (
     COUNTS,
     add_means,
     average_datasets,
@@ -30,7 +29,8 @@ from fuzzyclip.tables import (
     list_ties,
     to_markdown,
 )
-from fuzzyclip.tensor_files import read_arrays
+from fuzzyclip.utils.files import write_csv, write_text
+from fuzzyclip.utils.tensor_files import read_arrays
 from stages import paths
 from stages.experiments.catalog import collect_printed, read_catalog
 from stages.names import name_dataset

@@ -4,10 +4,10 @@ import json
 
 import torch
 
-from fuzzyclip.rpl import PromptShape
-from fuzzyclip.rpl_training import train_prompts
-from fuzzyclip.tensor_files import write_tensors
-from fuzzyclip.text import stack_names
+from fuzzyclip.clip.prompts import stack_names
+from fuzzyclip.method.rpl import PromptShape
+from fuzzyclip.method.rpl_training import train_prompts
+from fuzzyclip.utils.tensor_files import write_tensors
 from stages import paths
 from stages.clip import CLIP_PARAMS, encode_names, load_clip
 from stages.members import open_auxiliary, read_manifest

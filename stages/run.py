@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from fuzzyclip.files import BrokenFileError, UnsummedFileError
+from fuzzyclip.utils.files import BrokenFileError, UnsummedFileError
 from stages import paths
 from stages.earlier import discard_output
 from stages.values import check_key

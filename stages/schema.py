@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from fuzzyclip.files import is_file_name
-from fuzzyclip.schemas import CHANNELS
+from fuzzyclip.utils.files import is_file_name
+from fuzzyclip.utils.schemas import CHANNELS
 from stages.values import (
     ByAuxiliary,
     Count,
@@ -32,7 +32,7 @@ from stages.values import (
 
 
 class Ray(Section):
-    """Where the engine `ray` runs; see `fuzzyclip.ray_engine`."""
+    """Where the engine `ray` runs; see `fuzzyclip.distributed.engine`."""
 
     address: str | None
     actors: Few | None
@@ -272,7 +272,7 @@ class Params(Section):
                     )
         for name, method in self.methods.items():
             if not name.isidentifier():
-                raise ValueError(f"methods.{name}: not the name of a module of fuzzyclip/methods")
+                raise ValueError(f"methods.{name}: not the name of a module of fuzzyclip/baselines")
             for run, own in (method.backbone or {}).items():
                 for key in {run, own} - set(self.backbones):
                     raise ValueError(f"methods.{name}.backbone: {key!r} is not a key of backbones")

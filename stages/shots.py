@@ -9,8 +9,8 @@ import torch
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_images
 from fuzzyclip.clip.pixels import iterate_pixels
-from fuzzyclip.datasets.index_file import read_index
-from fuzzyclip.few_shot import NormalMemory, remember
+from fuzzyclip.images.index_file import read_index
+from fuzzyclip.method.normal_memory import NormalMemory, remember
 from stages import paths
 
 #: Images encoded at once.

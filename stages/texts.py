@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.few_shot import NormalMemory
-from fuzzyclip.rows import TRAINED, name_shots
-from fuzzyclip.scoring import Scorer, build_untrained, share_projection
-from fuzzyclip.trained import TrainedParts
+from fuzzyclip.evaluation.rows import TRAINED, name_shots
+from fuzzyclip.method.fuzzyclip import TrainedParts
+from fuzzyclip.method.normal_memory import NormalMemory
+from fuzzyclip.method.scorer import Scorer, build_untrained, share_projection
 from stages.clip import make_encoder
 from stages.schema import Params
 

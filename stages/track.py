@@ -20,8 +20,8 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from fuzzyclip.metrics.exact import METRICS
-from fuzzyclip.rows import TRAINED
+from fuzzyclip.evaluation.metrics import METRICS
+from fuzzyclip.evaluation.rows import TRAINED
 from stages import paths
 from stages.model_log import log_models
 from stages.params import LOADER, read_params

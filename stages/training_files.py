@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from fuzzyclip.files import write_csv
-from fuzzyclip.training import CurveRow
+from fuzzyclip.method.training import CurveRow
+from fuzzyclip.utils.files import write_csv
 from stages import paths
 
 

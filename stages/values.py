@@ -12,7 +12,7 @@ from pydantic import (
     Tag,
 )
 
-from fuzzyclip.ranges import (
+from fuzzyclip.utils.ranges import (
     COUNT,
     COUNT_OR_ZERO,
     FACTOR,
@@ -25,7 +25,7 @@ from fuzzyclip.ranges import (
     SIDE,
     SIGMA,
 )
-from fuzzyclip.schemas import limit
+from fuzzyclip.utils.schemas import limit
 
 #: What datasets, auxiliary sets, backbones and methods may be called: a key becomes the name of
 #: files, folders and stages, and a part of DVC's dotted names of parameters.

@@ -14,16 +14,16 @@ import torch
 from filelock import FileLock
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.kinds import TOKENS, FeatureKind
-from fuzzyclip.store.caching import encode_shards
-from fuzzyclip.store.features import (
+from fuzzyclip.features.encode import encode_shards
+from fuzzyclip.features.kinds import TOKENS, FeatureKind
+from fuzzyclip.features.shards import compute_identity
+from fuzzyclip.features.store import (
     CategoryFeatures,
     check_space,
     finish_category,
     open_category,
     plan_category,
 )
-from fuzzyclip.store.shards import compute_identity
 from stages import paths
 from stages.features import keeps_tokens
 from stages.members import Open, open_dataset, read_test_rows

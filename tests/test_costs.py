@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fuzzyclip import costs
+from benchmarks import costs
 from fuzzyclip.clip.backbone import build_model
 from fuzzyclip.clip.model_configs import read_model_config
-from fuzzyclip.efa import Heads
-from fuzzyclip.store.packing import DTYPES, pack
+from fuzzyclip.features.packing import DTYPES, pack
+from fuzzyclip.method.efa import Heads
 
 LARGE = costs.VisionShape(image_size=518, patch_size=14, width=1024, depth=24, embed_dim=768)
 TEXT = costs.TextShape(width=768, depth=12, embed_dim=768)

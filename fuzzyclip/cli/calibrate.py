@@ -72,8 +72,8 @@ def calibrate(
     wanted share of good parts exceeds. The model then uses it with the same category, tiles and
     references.
     """
-    from fuzzyclip.datasets.image_lists import list_images
-    from fuzzyclip.datasets.images import MAX_PIXELS
+    from fuzzyclip.images.decode import MAX_PIXELS
+    from fuzzyclip.images.lists import list_images
     from fuzzyclip.model.addresses import find_folder
     from fuzzyclip.model.calibrating import calibrate as choose
     from fuzzyclip.model.calibrating import match_masks

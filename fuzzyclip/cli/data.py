@@ -8,8 +8,8 @@ import typer
 from fuzzyclip.cli.refusal import Refusal
 
 if TYPE_CHECKING:
-    from fuzzyclip.datasets.index_file import Index
     from fuzzyclip.datasets.spec import DatasetSpec
+    from fuzzyclip.images.index_file import Index
 
 data = typer.Typer(no_args_is_help=True, help="Datasets: what there is, getting and checking them.")
 
@@ -77,7 +77,7 @@ def prepare(
 
     The folder then works with AnomalyCLIP, AdaCLIP and others that read meta.json.
     """
-    from fuzzyclip.datasets.fetch import fetch_dataset
+    from fuzzyclip.datasets.fetching.fetch import fetch_dataset
 
     spec = _find(name)
     chosen = protocol or spec.default_protocol
@@ -136,7 +136,7 @@ def _index(
     mask_above: int,
 ) -> "Index":
     """Index a folder and print its counts."""
-    from fuzzyclip.datasets.index import build_index
+    from fuzzyclip.datasets.indexing.index import build_index
 
     index = build_index(
         spec,
@@ -155,8 +155,8 @@ def _index(
 
 def _write_index(folder: Path, index: "Index") -> None:
     """index.csv, index.json and meta.json at the root of a dataset."""
-    from fuzzyclip.datasets.index_file import write_index
     from fuzzyclip.datasets.meta import FILENAME, write_meta
+    from fuzzyclip.images.index_file import write_index
 
     write_index(index, folder / "index.csv", folder / "index.json")
     write_meta(index.frame, index.info, folder / FILENAME)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fuzzyclip.ranges import COUNT, FEW
+from fuzzyclip.utils.ranges import COUNT, FEW
 
 if TYPE_CHECKING:
     from fuzzyclip.model.card import Tiling
@@ -91,7 +91,7 @@ def load_model(
     model: str, category: str, device: str, weights: Path | None, reference: list[str] | None
 ) -> "tuple[FuzzyCLIP, list[Path]]":
     """The model, with reference images in mind, and those images."""
-    from fuzzyclip.datasets.image_lists import list_images
+    from fuzzyclip.images.lists import list_images
     from fuzzyclip.model.detector import FuzzyCLIP
 
     detector = FuzzyCLIP.load(model, device=device, weights=weights, text_cache=find_text_cache())

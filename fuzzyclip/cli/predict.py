@@ -25,7 +25,7 @@ from fuzzyclip.cli.options import (
     load_model,
 )
 from fuzzyclip.cli.refusal import Refusal
-from fuzzyclip.ranges import NUMBER
+from fuzzyclip.utils.ranges import NUMBER
 
 if TYPE_CHECKING:
     from fuzzyclip.model.card import Tiling
@@ -101,8 +101,8 @@ def predict(
     """
     from scipy.special import expit
 
-    from fuzzyclip.datasets.image_lists import list_images
-    from fuzzyclip.datasets.images import MAX_PIXELS
+    from fuzzyclip.images.decode import MAX_PIXELS
+    from fuzzyclip.images.lists import list_images
     from fuzzyclip.model.opening import Opener
 
     with Refusal():
@@ -140,7 +140,7 @@ def _describe(
     opener: "Opener",
 ) -> dict[str, Any]:
     """What decides the results of a run."""
-    from fuzzyclip.files import compute_sha256
+    from fuzzyclip.utils.files import compute_sha256
 
     image, pixel = detector.choose_thresholds(category, tiling, threshold)
     return {

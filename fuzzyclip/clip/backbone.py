@@ -36,7 +36,7 @@ from fuzzyclip.clip.weights import (
     read_state_dict,
     verify_weights,
 )
-from fuzzyclip.ranges import SIDE
+from fuzzyclip.utils.ranges import SIDE
 
 #: Keys of a configuration that decide which logit parameters its weights hold.
 LOGIT_KEYS = ("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale")

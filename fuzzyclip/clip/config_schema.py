@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from fuzzyclip.ranges import NUMBER, POSITIVE, SHARE, SIDE
+from fuzzyclip.utils.ranges import NUMBER, POSITIVE, SHARE, SIDE
 
 #: Parameters of a tower at most, twice as many as in the largest of open_clip's, ViT-e-14.
 LARGEST_TOWER = 8_000_000_000

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from fuzzyclip.clip.config_schema import ModelConfig, Preprocessing
-from fuzzyclip.schemas import say_first_fault
+from fuzzyclip.utils.schemas import say_first_fault
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)

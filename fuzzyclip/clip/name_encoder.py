@@ -11,12 +11,12 @@ from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import count_tokens
-from fuzzyclip.text import EncodeText, encode_stack, stack_names
+from fuzzyclip.clip.prompts import EncodeText, encode_stack, stack_names
 
 
 @dataclass(frozen=True)
 class NameEncoder:
-    """Names to text features, see `fuzzyclip.text.encode_stack`.
+    """Names to text features, see `fuzzyclip.clip.prompts.encode_stack`.
 
     Attributes:
         backbone: the frozen CLIP.

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import preprocess
-from fuzzyclip.datasets.images import load_image
-from fuzzyclip.prefetch import prefetch
+from fuzzyclip.images.decode import load_image
+from fuzzyclip.utils.prefetch import prefetch
 
 
 def load_pixels(paths: Sequence[Path], backbone: Backbone, workers: int = 1) -> Tensor:

@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fuzzyclip.clip.torchscript import is_torchscript, read_torchscript
-from fuzzyclip.files import compute_sha256
-from fuzzyclip.half_files import describe_fault, measure_safetensors
+from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.half_files import describe_fault, measure_safetensors
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def _read_tensors(path: Path) -> Mapping[str, Tensor]:
         with safe_open(str(path), framework="pt") as file:
             sparse = SPARSE_VOCABULARY in (file.metadata() or {})
         if sparse:
-            from fuzzyclip.sample.clip import load_sample_state_dict
+            from fuzzyclip.clip.sparse_weights import load_sample_state_dict
 
             return load_sample_state_dict(path)
         tensors: dict[str, Tensor] = load_file(path)

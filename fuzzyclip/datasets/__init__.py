@@ -11,8 +11,9 @@ from fuzzyclip.datasets.folder import FOLDER
 from fuzzyclip.datasets.mpdd import MPDD
 from fuzzyclip.datasets.mvtec import MVTEC
 from fuzzyclip.datasets.sdd import SDD
-from fuzzyclip.datasets.spec import DatasetError, DatasetSpec
+from fuzzyclip.datasets.spec import DatasetSpec
 from fuzzyclip.datasets.visa import VISA
+from fuzzyclip.utils.tree import DatasetError
 
 REGISTRY: dict[str, DatasetSpec] = {
     spec.name: spec for spec in (MVTEC, VISA, BTAD, MPDD, DAGM, SDD, DTD, FOLDER)

@@ -7,11 +7,10 @@ first missing mask; here every mask names its image.
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from fuzzyclip.datasets.images import IMAGE_SUFFIXES
 from fuzzyclip.datasets.spec import GOOD, IndexRow, Listing, ListRows, Problem
+from fuzzyclip.images.decode import IGNORED, IMAGE_SUFFIXES
 
 SPLITS = ("train", "test")
-IGNORED = frozenset({"__MACOSX"})  # resource forks that look like a second copy of the tree
 
 
 def list_images(folder: Path) -> list[Path]:

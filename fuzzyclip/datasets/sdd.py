@@ -19,7 +19,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from fuzzyclip.datasets.images import load_image, load_mask
 from fuzzyclip.datasets.layouts import (
     list_category,
     list_folders,
@@ -30,14 +29,15 @@ from fuzzyclip.datasets.layouts import (
 from fuzzyclip.datasets.spec import (
     GOOD,
     Archive,
-    DatasetError,
     DatasetSpec,
     Listing,
     Problem,
     Protocol,
     SplitCounts,
 )
-from fuzzyclip.files import compute_sha256
+from fuzzyclip.images.decode import load_image, load_mask
+from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.tree import DatasetError
 
 CATEGORY = "electrical commutators"
 UNDERSCORED = "electrical_commutators"

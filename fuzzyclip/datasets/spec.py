@@ -9,24 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-INDEX_COLUMNS = (
-    "image_path",  # POSIX, relative to the dataset root
-    "mask_path",  # the same; "" if there is no mask
-    "category",
-    "split",  # "train" or "test"
-    "label",  # 0 normal, 1 anomalous
-    "defect",  # "good" for normal images, else the dataset's own name of the defect
-    "width",
-    "height",
-    "sha256",  # of the image file; the feature store is bound to it
-    "mask_sha256",  # of the mask file; what is trained on masks is bound to it. "" if there is none
-)
 GOOD = "good"
 SUFFIXES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
-
-
-class DatasetError(ValueError):
-    """Something is wrong with a dataset's archives, folders or images; says how to mend it."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from fuzzyclip.deploy.extra import import_extra
 
 if TYPE_CHECKING:
-    from fuzzyclip.inference import Detector
+    from fuzzyclip.model.inference import Detector
 
 KEY = "fuzzyclip"
 #: Version of the facts' layout; until 1 image scores were probabilities.

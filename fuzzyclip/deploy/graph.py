@@ -10,9 +10,9 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
 from fuzzyclip.clip.encoding import normalise
-from fuzzyclip.efa import upsample
-from fuzzyclip.few_shot import NormalMemory, join_memory
-from fuzzyclip.inference import Detector
+from fuzzyclip.method.efa import upsample
+from fuzzyclip.method.normal_memory import NormalMemory, join_memory
+from fuzzyclip.model.inference import Detector
 
 
 class DetectorGraph(nn.Module):
@@ -70,7 +70,7 @@ class DetectorGraph(nn.Module):
 def build_smoothing(size: int, sigma: float) -> Tensor:
     """Gaussian smoothing of one axis as a matrix (S, S): `matrix @ map @ matrix.T` smooths both.
 
-    The filter of `fuzzyclip.efa.smooth` is linear, and its answers to single pixels are the
+    The filter of `fuzzyclip.method.efa.smooth` is linear, and its answers to single pixels are the
     matrix's columns. This holds at the borders too, however wide the filter is; a convolution
     would need the borders' mirror images around the map, more than once for a wide one.
     """

@@ -22,8 +22,8 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from PIL import Image, ImageDraw
 
-from fuzzyclip.datasets.tree import copy_tree, read_tree
 from fuzzyclip.model.card import read_card
+from fuzzyclip.utils.tree import copy_tree, read_tree
 
 #: The packaged model among the logged one's artifacts.
 ARTIFACT = "model"

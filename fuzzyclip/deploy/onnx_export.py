@@ -22,7 +22,7 @@ from fuzzyclip.deploy.int8 import quantise
 from fuzzyclip.deploy.parity import FLOAT32, INT8, Difference, check_parity, compute_reference
 from fuzzyclip.deploy.placing import place_together
 from fuzzyclip.deploy.runtimes import INPUT, MAP, SCORE, OnnxRuntime
-from fuzzyclip.inference import Detector
+from fuzzyclip.model.inference import Detector
 
 #: The first with GELU as one operator.
 OPSET = 20

@@ -16,7 +16,7 @@ from fuzzyclip.deploy.onnx_export import ALLOWED
 from fuzzyclip.deploy.parity import Difference, check_parity, compute_reference
 from fuzzyclip.deploy.placing import place_together
 from fuzzyclip.deploy.runtimes import OpenVino
-from fuzzyclip.inference import Detector
+from fuzzyclip.model.inference import Detector
 
 
 def export_openvino(

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from fuzzyclip.clip.encoding import preprocess
-from fuzzyclip.datasets.images import load_image
 from fuzzyclip.deploy.runtimes import Floats, Pixels, load_pixels
-from fuzzyclip.inference import Detector
+from fuzzyclip.images.decode import load_image
+from fuzzyclip.model.inference import Detector
 
 #: Images in a pass: one as most users send them, and several. Each image is seen both ways.
 BATCHES = (1, 3)

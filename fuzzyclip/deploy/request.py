@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fuzzyclip.datasets.images import open_image_file
+from fuzzyclip.images.decode import open_image_file
 from fuzzyclip.model.card import Calibration, Tiling
 from fuzzyclip.model.threshold import Score
 from fuzzyclip.model.tiles import SMALLEST_SIDE
-from fuzzyclip.ranges import COUNT_OR_ZERO
-from fuzzyclip.schemas import limit
+from fuzzyclip.utils.ranges import COUNT_OR_ZERO
+from fuzzyclip.utils.schemas import limit
 
 #: What a row of a request may say.
 INPUTS = ("image", "path", "category")
@@ -88,7 +88,7 @@ class Options(BaseModel):
             the category was calibrated, the whole image where it was not.
         overlap: pixels that tiles share, up to half a side; None for a quarter.
         white: value shown as white in gray images of more than 8 bits; see
-            `fuzzyclip.datasets.images`.
+            `fuzzyclip.images.decode`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

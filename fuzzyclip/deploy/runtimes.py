@@ -17,7 +17,7 @@ from PIL import Image
 
 from fuzzyclip.deploy.extra import import_extra
 from fuzzyclip.deploy.facts import KEY, parse_facts, read_facts
-from fuzzyclip.ranges import SIDE
+from fuzzyclip.utils.ranges import SIDE
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -45,7 +45,7 @@ def load_pixels(images: Sequence[Image.Image | Path], size: int) -> Pixels:
 
 
 def _load_file(path: Path) -> Image.Image:
-    from fuzzyclip.datasets.images import load_image  # its package imports pandas
+    from fuzzyclip.images.decode import load_image  # its package imports pandas
 
     return load_image(path)
 

@@ -26,11 +26,11 @@ from fuzzyclip.deploy.request import (
     read_category,
     read_content,
 )
-from fuzzyclip.heatmaps import encode_map_png, encode_mask_png
 from fuzzyclip.model.detector import ANY_CATEGORY, FuzzyCLIP
 from fuzzyclip.model.opening import Opener
 from fuzzyclip.model.prediction import Prediction
 from fuzzyclip.model.tiles import plan_tiles
+from fuzzyclip.report.heatmaps import encode_map_png, encode_mask_png
 
 #: What a row of the answer says.
 OUTPUTS = (

@@ -62,8 +62,8 @@ def check_disk(folder: Path, images: int) -> list[Check]:
         folder: where features are written.
         images: test images of all datasets that are there.
     """
-    from fuzzyclip.costs import VisionShape, count_store_bytes
-    from fuzzyclip.store.features import SPARE_BYTES
+    from benchmarks.costs import VisionShape, count_store_bytes
+    from fuzzyclip.features.store import SPARE_BYTES
 
     free = shutil.disk_usage(folder).free
     sample, paper = (

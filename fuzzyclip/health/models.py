@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
-from fuzzyclip.files import compute_sha256
 from fuzzyclip.health.check import Check
 from fuzzyclip.health.data import is_non_commercial
+from fuzzyclip.utils.files import compute_sha256
 
 #: SHA-256 of the sample CLIP's weights as they come with the package.
 SAMPLE_SHA256 = "8f4fdb7636ff979a1e5e5fe1210bc9ef8ac0460940336c8a27f21600fa5ead8f"
@@ -17,7 +17,7 @@ PAPER_MODEL, PAPER_TAG = "ViT-L-14-336", "openai"
 
 def check_sample_weights() -> list[Check]:
     """The sample CLIP's files are there and are the ones that were published."""
-    from fuzzyclip.sample.clip import SAMPLE_CONFIG, SAMPLE_WEIGHTS
+    from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
 
     for path in (SAMPLE_CONFIG, SAMPLE_WEIGHTS):
         if not path.is_file():
@@ -96,7 +96,7 @@ def run_sample() -> list[Check]:
 
     from fuzzyclip.clip.backbone import load_backbone
     from fuzzyclip.clip.encoding import encode_images, preprocess
-    from fuzzyclip.sample.clip import SAMPLE_CONFIG, SAMPLE_WEIGHTS
+    from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
     from fuzzyclip.sample.draw import EVALUATION_RECIPES, draw_part
 
     start = time.perf_counter()

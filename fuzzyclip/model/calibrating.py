@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fuzzyclip.datasets.images import load_mask
+from fuzzyclip.images.decode import load_mask
 from fuzzyclip.model.calibration import PixelCalibrator, choose_by_f1, choose_by_quantile
 from fuzzyclip.model.card import Calibration, Tiling
 from fuzzyclip.model.detector import FuzzyCLIP

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from fuzzyclip.metrics.exact import Floats, rank
-from fuzzyclip.metrics.map_file import as_float32
-from fuzzyclip.metrics.score_histogram import Cells, ScoreHistogram, find_scores
-from fuzzyclip.metrics.thresholds import raise_score
+from fuzzyclip.evaluation.map_file import as_float32
+from fuzzyclip.evaluation.metrics import Floats, rank
+from fuzzyclip.evaluation.score_histogram import Cells, ScoreHistogram, find_scores
+from fuzzyclip.evaluation.thresholds import raise_score
 from fuzzyclip.model.threshold import Threshold
 
 #: How sure intervals are.

@@ -25,8 +25,8 @@ from pydantic import (
 )
 
 from fuzzyclip.model.threshold import Threshold
-from fuzzyclip.ranges import COUNT, COUNT_OR_ZERO, FEW, NUMBER, POSITIVE, SIDE, SIGMA
-from fuzzyclip.schemas import CHANNELS, limit, say_first_fault
+from fuzzyclip.utils.ranges import COUNT, COUNT_OR_ZERO, FEW, NUMBER, POSITIVE, SIDE, SIGMA
+from fuzzyclip.utils.schemas import CHANNELS, limit, say_first_fault
 
 FILENAME = "model.json"
 #: Raised with every change that older code could not read. Until 1 image scores were probabilities.
@@ -102,7 +102,7 @@ class TextCard(Part):
 
 
 class EfaTestCard(Part):
-    """How the trained parts are used; see `fuzzyclip.trained.TestSide`."""
+    """How the trained parts are used; see `fuzzyclip.method.fuzzyclip.TestSide`."""
 
     prompt: str
     weights: str | Few
@@ -114,7 +114,7 @@ class TrainingCard(Part):
     """What the parts were trained on, and with which settings.
 
     Attributes:
-        rpl: its `temperature` is that of image scores, see `fuzzyclip.trained`.
+        rpl: its `temperature` is that of image scores, see `fuzzyclip.method.fuzzyclip`.
     """
 
     auxiliary: str

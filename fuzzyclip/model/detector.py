@@ -21,17 +21,17 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.text_cache import TextCache
-from fuzzyclip.few_shot import NormalMemory, remember
-from fuzzyclip.inference import Detector, Found, detect_images
+from fuzzyclip.method.fuzzyclip import TrainedParts
+from fuzzyclip.method.normal_memory import NormalMemory, remember
 from fuzzyclip.model.addresses import find_folder
 from fuzzyclip.model.card import Calibration, Card, Tiling, read_card
 from fuzzyclip.model.directory import EFA, RPL, load_own_backbone, read_parts
+from fuzzyclip.model.inference import Detector, Found, detect_images
 from fuzzyclip.model.memories import digest_memory, read_memories
 from fuzzyclip.model.opening import ImageLike, Opener, name_image
 from fuzzyclip.model.prediction import Prediction, Unreadable, resize_map
 from fuzzyclip.model.threshold import NATURAL, NATURAL_PIXEL, Threshold
 from fuzzyclip.model.tiled import detect_tiled
-from fuzzyclip.trained import TrainedParts
 
 #: Stands for the category where none is given, as in the paper's Table 4.
 ANY_CATEGORY = "object"

@@ -15,8 +15,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone, load_backbone
-from fuzzyclip.files import compute_sha256, flush_tree, write_json
-from fuzzyclip.half_files import describe_fault
 from fuzzyclip.model.card import (
     FILENAME,
     BackboneCard,
@@ -26,7 +24,9 @@ from fuzzyclip.model.card import (
     TextCard,
     TrainingCard,
 )
-from fuzzyclip.tensor_files import check_tensors
+from fuzzyclip.utils.files import compute_sha256, flush_tree, write_json
+from fuzzyclip.utils.half_files import describe_fault
+from fuzzyclip.utils.tensor_files import check_tensors
 
 EFA, RPL, CONFIG, WEIGHTS = "efa.safetensors", "rpl.safetensors", "backbone.json", "backbone"
 #: Bytes up to which a weights file is carried along without being asked for.

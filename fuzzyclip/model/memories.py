@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.few_shot import NormalMemory
-from fuzzyclip.files import compute_sha256
+from fuzzyclip.method.normal_memory import NormalMemory
 from fuzzyclip.model.card import Card, MemoryCard, ModelError
 from fuzzyclip.model.directory import check_file, read_tensors
-from fuzzyclip.tensor_files import write_tensors
+from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.tensor_files import write_tensors
 
 TOKENS = "tokens"
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fuzzyclip.datasets.images import MAX_PIXELS, check_inspectable, decode_image, load_image
+from fuzzyclip.images.decode import MAX_PIXELS, check_inspectable, decode_image, load_image
 
 #: A file, the bytes of one, a PIL image, or an array (H, W, 3) or (H, W) of uint8.
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8]

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from fuzzyclip.datasets.images import MAX_PIXELS, read_image_file
-from fuzzyclip.files import replace_file, write_json, write_text
-from fuzzyclip.heatmaps import Scale, draw_overlay, encode_mask_png, write_map_png
+from fuzzyclip.images.decode import MAX_PIXELS, read_image_file
 from fuzzyclip.model.opening import Opener
 from fuzzyclip.model.prediction import Prediction, Unreadable
+from fuzzyclip.report.heatmaps import Scale, draw_overlay, encode_mask_png, write_map_png
+from fuzzyclip.utils.files import replace_file, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class PredictionFolder:
             settings: what decides the results, as JSON data.
             kinds: which files each image gets: the overlay (PNG), the map as 16-bit PNG (`map`) and
                 as float32 (`npy`), the mask.
-            scale: of the overlays, see `fuzzyclip.heatmaps`.
+            scale: of the overlays, see `fuzzyclip.report.heatmaps`.
             opener: opens an image once more, for its overlay.
 
         Raises:

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
-from fuzzyclip.datasets.spec import DatasetError
-from fuzzyclip.datasets.tree import copy_tree, read_tree
-from fuzzyclip.few_shot import NormalMemory
-from fuzzyclip.files import flush_tree
+from fuzzyclip.method.normal_memory import NormalMemory
 from fuzzyclip.model.card import Calibration, Card, ModelError, read_card
 from fuzzyclip.model.directory import write_card
 from fuzzyclip.model.memories import write_memory
+from fuzzyclip.utils.files import flush_tree
+from fuzzyclip.utils.tree import DatasetError, copy_tree, read_tree
 
 
 def store(

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fuzzyclip.ranges import NUMBER
-from fuzzyclip.schemas import limit
+from fuzzyclip.utils.ranges import NUMBER
+from fuzzyclip.utils.schemas import limit
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]

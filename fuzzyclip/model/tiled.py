@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from fuzzyclip.clip.encoding import preprocess
-from fuzzyclip.inference import Detector, Found
+from fuzzyclip.method.scorer import NotFiniteError
 from fuzzyclip.model.card import Tiling
+from fuzzyclip.model.inference import Detector, Found
 from fuzzyclip.model.prediction import resize_map
 from fuzzyclip.model.tiles import MapBlender, combine_scores, plan_tiles
-from fuzzyclip.scoring import NotFiniteError
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fuzzyclip.metrics.map_file import Maps, as_float32
+from fuzzyclip.evaluation.map_file import Maps, as_float32
 
 #: Pixels; a smaller tile shows nothing that a model could know.
 SMALLEST_SIDE = 32

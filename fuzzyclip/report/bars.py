@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from fuzzyclip.metrics.exact import METRICS
+from fuzzyclip.evaluation.metrics import METRICS
+from fuzzyclip.evaluation.rows import ROWS, TRAINED, list_rows
 from fuzzyclip.report.parts import format_cell
-from fuzzyclip.rows import ROWS, TRAINED, list_rows
-from fuzzyclip.tables import LABELS, MEAN, add_means
+from fuzzyclip.report.tables import LABELS, MEAN, add_means
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def build_bars(key: str, title: str, categories: pd.DataFrame) -> list[Bars]:
     Args:
         key: of the dataset.
         title: of the dataset.
-        categories: per-category results, as `fuzzyclip.tables.add_means` takes them.
+        categories: per-category results, as `fuzzyclip.report.tables.add_means` takes them.
     """
     frame = add_means(categories)
     rows = sorted(dict.fromkeys(frame["row"]), key=lambda row: row != TRAINED)

@@ -70,7 +70,7 @@ def build_clusters(auxiliary: str, found: Mapping[str, Any]) -> ClusterPanel:
     Args:
         auxiliary: its name.
         found: `clusters` (chosen), `candidates` (`k`, `spread`, `penalty`, `score`, `clusters`) and
-            `points`, name -> place on two axes (`fuzzyclip.csp.project_points`).
+            `points`, name -> place on two axes (`fuzzyclip.method.csp.project_points`).
     """
     partitions = [one["clusters"] for one in found["candidates"]]
     if found["clusters"] not in partitions:  # set by hand, or the paper's

@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from fuzzyclip.metrics.exact import METRICS
+from fuzzyclip.evaluation.metrics import METRICS
+from fuzzyclip.evaluation.rows import TRAINED
 from fuzzyclip.report.bars import name_metric, name_row
 from fuzzyclip.report.parts import Table, format_cell
 from fuzzyclip.report.render import render
-from fuzzyclip.rows import TRAINED
-from fuzzyclip.tables import ABSENT
+from fuzzyclip.report.tables import ABSENT
 
 #: Points from which on a difference is one: results keep four decimals.
 SMALLEST = 5e-5

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from fuzzyclip.evaluation.choice import find_threshold
+from fuzzyclip.evaluation.rows import TRAINED
 from fuzzyclip.report.bars import name_row
 from fuzzyclip.report.charts import Chart, Line, Mark, draw_chart, step_before
-from fuzzyclip.report.choice import find_threshold
 from fuzzyclip.report.curves import Curve, average_curves, trace_scores
 from fuzzyclip.report.parts import Table, format_cell, format_score
-from fuzzyclip.rows import TRAINED
 
 #: Where the tables under the charts read the curves.
 RATES = (0.01, 0.05, 0.1, 0.3)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fuzzyclip.metrics.exact import AUPRO_STEPS, rank
-from fuzzyclip.metrics.summaries import PixelSummaries
+from fuzzyclip.evaluation.metrics import AUPRO_STEPS, rank
+from fuzzyclip.evaluation.summaries import PixelSummaries
 
 Floats = NDArray[np.float64]
 #: Where mean curves are taken.

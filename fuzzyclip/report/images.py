@@ -13,7 +13,7 @@ from contourpy import contour_generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from fuzzyclip.colours import FAINTEST, HEAT
+from fuzzyclip.report.colours import FAINTEST, HEAT
 
 #: Colours of a map: steps that the eye does not see, and half the bytes of 256.
 COLOURS = 128
@@ -35,7 +35,7 @@ def list_colours() -> NDArray[np.uint8]:
 
 
 def grade_map(anomaly_map: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Number of each pixel's colour, (T, T), on `fuzzyclip.pictures.draw_heatmaps`' scale.
+    """Number of each pixel's colour, (T, T), on `fuzzyclip.report.figures.draw_heatmaps`' scale.
 
     It is logarithmic and ends at 1, the most a map can be, for every image of every run.
     """

@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from fuzzyclip.metrics.exact import METRICS
+from fuzzyclip.evaluation.choice import KINDS
+from fuzzyclip.evaluation.metrics import METRICS
+from fuzzyclip.evaluation.rows import TRAINED
 from fuzzyclip.report.bars import build_bars, name_metric, name_row
-from fuzzyclip.report.choice import KINDS
 from fuzzyclip.report.clusters import build_clusters, describe_groups
 from fuzzyclip.report.curve_charts import build_curves
 from fuzzyclip.report.curves import Curve
@@ -16,9 +17,8 @@ from fuzzyclip.report.gallery import Example, build_cards
 from fuzzyclip.report.images import describe_scale
 from fuzzyclip.report.parts import Table, tabulate
 from fuzzyclip.report.render import render
+from fuzzyclip.report.tables import average_datasets, collect_means
 from fuzzyclip.report.training import build_training
-from fuzzyclip.rows import TRAINED
-from fuzzyclip.tables import average_datasets, collect_means
 
 #: Parameters by which a reader tells pages apart.
 IDENTITY = ("data.source", "backbone", "seed")
@@ -31,7 +31,7 @@ class DatasetResult:
     Attributes:
         title: of the dataset.
         auxiliary: the set whose model was tested on it.
-        categories: per-category results, as `fuzzyclip.tables.add_means` takes them.
+        categories: per-category results, as `fuzzyclip.report.tables.add_means` takes them.
         scores: a line an image: `category`, `label`, and a column of scores for each row.
         pixels: category -> FuzzyCLIP's curve over its pixels, where there is one.
         examples: the gallery.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fuzzyclip.tables import ABSENT
+from fuzzyclip.report.tables import ABSENT
 
 
 @dataclass(frozen=True)

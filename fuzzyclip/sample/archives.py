@@ -7,11 +7,11 @@ checksums and counts are their own.
 from pathlib import Path
 
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.datasets.fetch import wanted_archives
-from fuzzyclip.files import compute_sha256
+from fuzzyclip.datasets.fetching.fetch import wanted_archives
 from fuzzyclip.sample.draw import EVALUATION_RECIPES
 from fuzzyclip.sample.layouts import LAYOUTS, Order
 from fuzzyclip.sample.members import write_archive
+from fuzzyclip.utils.files import compute_sha256
 
 
 def sample_categories(dataset: str) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from fuzzyclip.sample.defects import DEFECTS, Canvas, add_defect
 from fuzzyclip.sample.evaluation_recipes import EVALUATION
 from fuzzyclip.sample.parts import Layer, Light, cast_shadow, compute_distance, lay_over
-from fuzzyclip.sample.pretraining_recipes import PRETRAINING
 from fuzzyclip.sample.recipes import Recipe
 from fuzzyclip.sample.textures import Field, Surface, paint_surface, smooth_noise
+from tools.pretrain_sample.recipes import PRETRAINING
 
 __all__ = [
     "DEFECTS",

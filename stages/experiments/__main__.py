@@ -9,10 +9,10 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from fuzzyclip.files import write_csv, write_text
-from fuzzyclip.pictures import draw_table, save_figure
 from fuzzyclip.report.comparison import render_comparison
-from fuzzyclip.tables import to_markdown
+from fuzzyclip.report.figures import draw_table, save_figure
+from fuzzyclip.report.tables import to_markdown
+from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
 from stages.experiments.archive import is_done, read_tested
 from stages.experiments.catalog import FILE, Catalog, CatalogError, read_catalog

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from fuzzyclip.files import (
+from fuzzyclip.utils.files import (
     BrokenFileError,
     compute_sha256,
     find_changed,

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fuzzyclip.metrics.exact import METRICS
-from fuzzyclip.rows import ROWS, TRAINED
+from fuzzyclip.evaluation.metrics import METRICS
+from fuzzyclip.evaluation.rows import ROWS, TRAINED
 from stages.values import Keyed
 
 FILE = Path(__file__).with_name("paper.yaml")

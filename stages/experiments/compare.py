@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from fuzzyclip.metrics.bootstrap import CategoryResult, compare_experiments
-from fuzzyclip.metrics.summaries import read_summaries
-from fuzzyclip.rows import TRAINED
-from fuzzyclip.tables import LABELS
+from fuzzyclip.evaluation.bootstrap import CategoryResult, compare_experiments
+from fuzzyclip.evaluation.rows import TRAINED
+from fuzzyclip.evaluation.summaries import read_summaries
+from fuzzyclip.report.tables import LABELS
 from stages import paths
 from stages.experiments.archive import is_done
 from stages.experiments.catalog import CatalogError

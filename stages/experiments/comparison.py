@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fuzzyclip.metrics.exact import METRICS
-from fuzzyclip.tables import MEAN, add_means, list_ties
+from fuzzyclip.evaluation.metrics import METRICS
+from fuzzyclip.report.tables import MEAN, add_means, list_ties
 from stages import paths
 from stages.experiments.catalog import Experiment, Row
 from stages.names import name_dataset

@@ -7,9 +7,9 @@ import torch
 
 from fuzzyclip.clip.model_configs import read_model_config
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.datasets.index_file import read_info
+from fuzzyclip.features.packing import count_bytes
+from fuzzyclip.images.index_file import read_info
 from fuzzyclip.sample.archives import sample_categories
-from fuzzyclip.store.packing import count_bytes
 from stages import paths
 from stages.experiments.archive import is_done
 from stages.experiments.catalog import Catalog

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fuzzyclip.pictures import Example, draw_heatmaps
-from fuzzyclip.rows import TRAINED
-from fuzzyclip.tables import LABELS, add_means
-from fuzzyclip.tensor_files import read_arrays
+from fuzzyclip.evaluation.rows import TRAINED
+from fuzzyclip.report.figures import Example, draw_heatmaps
+from fuzzyclip.report.tables import LABELS, add_means
+from fuzzyclip.utils.tensor_files import read_arrays
 from stages import paths
 from stages.experiments.archive import is_done, read_categories, read_csp
 from stages.experiments.catalog import CatalogError, Experiment

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from fuzzyclip.metrics.bootstrap import Spread, summarise_runs
-from fuzzyclip.metrics.exact import METRICS
-from fuzzyclip.tables import ABSENT, LABELS, MEAN, add_means
+from fuzzyclip.evaluation.bootstrap import Spread, summarise_runs
+from fuzzyclip.evaluation.metrics import METRICS
+from fuzzyclip.report.tables import ABSENT, LABELS, MEAN, add_means
 from stages.experiments.archive import is_done, read_categories
 from stages.experiments.catalog import Catalog, Experiment, Row
 from stages.experiments.plan import Run

@@ -6,10 +6,9 @@ from pathlib import Path
 import pandas as pd
 import typer
 
-from fuzzyclip.files import write_csv, write_text
-from fuzzyclip.pictures import save_figure
-from fuzzyclip.ranked_picture import draw_ranked_tables
-from fuzzyclip.ranking import (
+from fuzzyclip.report.figures import save_figure
+from fuzzyclip.report.ranked_picture import draw_ranked_tables
+from fuzzyclip.report.ranking import (
     LEVELS,
     MARKDOWN,
     PLAIN,
@@ -17,7 +16,8 @@ from fuzzyclip.ranking import (
     build_ranked_table,
     describe_level,
 )
-from fuzzyclip.tables import to_markdown
+from fuzzyclip.report.tables import to_markdown
+from fuzzyclip.utils.files import write_csv, write_text
 from stages.experiments.catalog import Catalog, CatalogError
 from stages.experiments.comparison import (
     Facts,

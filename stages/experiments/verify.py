@@ -7,8 +7,8 @@ from typing import NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from fuzzyclip.metrics.exact import METRICS
-from fuzzyclip.tables import MEAN, add_means
+from fuzzyclip.evaluation.metrics import METRICS
+from fuzzyclip.report.tables import MEAN, add_means
 from stages.experiments.archive import is_done, read_categories, read_csp
 from stages.experiments.plan import Run
 

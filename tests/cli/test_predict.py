@@ -14,9 +14,9 @@ from scipy.special import expit
 from tiny_models import break_part, break_scorer, make_model
 
 from fuzzyclip import FuzzyCLIP
-from fuzzyclip.heatmaps import read_map_png
 from fuzzyclip.model.card import Tiling
 from fuzzyclip.model.directory import EFA, RPL
+from fuzzyclip.report.heatmaps import read_map_png
 
 COLUMNS = "image,category,image_score,probability,label,decision,threshold,threshold_method"
 

@@ -15,10 +15,10 @@ from torchvision import transforms
 from fuzzyclip.clip.backbone import choose_device
 from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess, project_tokens, tokenize
 from fuzzyclip.clip.model_configs import OPENAI_MEAN, OPENAI_STD
-from fuzzyclip.clip.transfers import Fetcher, send
+from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.clip.weights import WeightsError, find_weights
-from fuzzyclip.files import compute_sha256
-from fuzzyclip.text import PromptTooLongError
+from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.transfers import Fetcher, send
 
 PROMPTS = ["a photo of a damaged bottle.", "pcb1 without flaw", "object"]
 

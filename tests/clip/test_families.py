@@ -23,13 +23,13 @@ from fuzzyclip.clip.encoding import (
     tokenize,
 )
 from fuzzyclip.clip.model_configs import OPENAI_MEAN, OPENAI_STD, read_channels
+from fuzzyclip.clip.prompts import PromptTooLongError, encode_name
 from fuzzyclip.clip.towers import SUPPORTED, check_towers, read_image_tower
 from fuzzyclip.clip.weights import WeightsError
-from fuzzyclip.efa import Heads, compute_ensemble_map
-from fuzzyclip.files import compute_sha256
-from fuzzyclip.rpl import PromptLearner, PromptShape, write_sentences
-from fuzzyclip.scoring import build_untrained, score_batch
-from fuzzyclip.text import PromptTooLongError, encode_name
+from fuzzyclip.method.efa import Heads, compute_ensemble_map
+from fuzzyclip.method.rpl import PromptLearner, PromptShape, write_sentences
+from fuzzyclip.method.scorer import build_untrained, score_batch
+from fuzzyclip.utils.files import compute_sha256
 
 PROMPTS = ["a photo of a damaged bottle.", "pcb1 without flaw", "object"]
 

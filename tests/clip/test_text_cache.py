@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 
 from fuzzyclip.clip import text_cache
 from fuzzyclip.clip.encoding import encode_text
+from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.clip.text_cache import TextCache
-from fuzzyclip.efa import Heads
-from fuzzyclip.files import compute_sha256
-from fuzzyclip.text import PromptTooLongError
+from fuzzyclip.method.efa import Heads
+from fuzzyclip.utils.files import compute_sha256
 from stages import efa
 from stages.clip import encode_names
 from stages.csp import compute_points

@@ -24,7 +24,7 @@ from fuzzyclip.clip.weights import (
     read_state_dict,
     verify_weights,
 )
-from fuzzyclip.files import compute_sha256
+from fuzzyclip.utils.files import compute_sha256
 
 PUBLISHED = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"
 #: Small, with heads of 64 numbers as all of OpenAI's.

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fuzzyclip.datasets import REGISTRY, get_dataset
-from fuzzyclip.datasets.counts import count_images
 from fuzzyclip.datasets.dagm import list_half
-from fuzzyclip.datasets.images import load_image, load_mask
-from fuzzyclip.datasets.index import build_index
-from fuzzyclip.datasets.index_file import Index, read_index, read_info, write_index
+from fuzzyclip.datasets.indexing.counts import count_images
+from fuzzyclip.datasets.indexing.index import build_index
 from fuzzyclip.datasets.layouts import list_images, list_mvtec_tree, pair_masks
-from fuzzyclip.datasets.spec import INDEX_COLUMNS, DatasetError, SplitCounts
+from fuzzyclip.datasets.spec import SplitCounts
+from fuzzyclip.images.decode import load_image, load_mask
+from fuzzyclip.images.index_file import INDEX_COLUMNS, Index, read_index, read_info, write_index
+from fuzzyclip.utils.tree import DatasetError
 
 SUMS = {
     ("mvtec", "official"): (3629, 467, 1258),
@@ -94,7 +95,7 @@ def test_unknown_dataset_lists_the_known() -> None:
 
 
 #: Where datasets are named: the registry; the sample, which draws these seven; the paper's tables.
-NAMING = ("fuzzyclip/datasets/__init__.py", "fuzzyclip/sample/", "fuzzyclip/paper.py")
+NAMING = ("fuzzyclip/datasets/__init__.py", "fuzzyclip/sample/", "fuzzyclip/report/paper.py")
 
 
 def test_no_other_file_names_a_dataset() -> None:

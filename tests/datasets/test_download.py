@@ -15,9 +15,10 @@ from loopback import Loopback
 from properties import try_examples
 from toy_archives import FILES, fetch, files_below, toy, zip_bytes
 
-from fuzzyclip.datasets import download
-from fuzzyclip.datasets.download import download_archive
-from fuzzyclip.datasets.spec import Archive, DatasetError
+from fuzzyclip.datasets.fetching import download
+from fuzzyclip.datasets.fetching.download import download_archive
+from fuzzyclip.datasets.spec import Archive
+from fuzzyclip.utils.tree import DatasetError
 
 DATA = zip_bytes(FILES)
 BIG = bytes(range(256)) * 20  # 5120 bytes: six pieces of 1000
@@ -246,7 +247,7 @@ def test_a_bomb_is_stopped(
     assert len(data) < 2**21
     server.pages["toy.zip"] = data
     monkeypatch.setattr(
-        "fuzzyclip.datasets.extract.extract_archive.__kwdefaults__",
+        "fuzzyclip.datasets.fetching.extract.extract_archive.__kwdefaults__",
         {"max_members": 100, "max_bytes": 2**26},
     )
     with pytest.raises(DatasetError, match="unpacks to more"):

@@ -16,8 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from properties import try_examples
 
-from fuzzyclip.datasets.extract import MAX_PADDING, extract_archive
-from fuzzyclip.datasets.spec import DatasetError
+from fuzzyclip.datasets.fetching.extract import MAX_PADDING, extract_archive
+from fuzzyclip.utils.tree import DatasetError
 
 
 def files_below(folder: Path) -> dict[str, bytes]:

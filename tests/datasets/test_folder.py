@@ -7,11 +7,12 @@ import pytest
 from trees import MASK, write_images, write_picture
 
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.datasets.counts import count_images
-from fuzzyclip.datasets.fetch import fetch_dataset
-from fuzzyclip.datasets.index import build_index
-from fuzzyclip.datasets.index_file import Index
-from fuzzyclip.datasets.spec import DatasetError, SplitCounts
+from fuzzyclip.datasets.fetching.fetch import fetch_dataset
+from fuzzyclip.datasets.indexing.counts import count_images
+from fuzzyclip.datasets.indexing.index import build_index
+from fuzzyclip.datasets.spec import SplitCounts
+from fuzzyclip.images.index_file import Index
+from fuzzyclip.utils.tree import DatasetError
 
 FOLDER = get_dataset("folder")
 

@@ -15,10 +15,10 @@ from toy_dataset import TOY, make_nut, spoil
 from trees import MASK, picture, write_images, write_picture
 
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.datasets.index import build_index
-from fuzzyclip.datasets.index_file import Index
+from fuzzyclip.datasets.indexing.index import build_index
 from fuzzyclip.datasets.sdd import keep_copies_together
-from fuzzyclip.datasets.spec import DatasetError
+from fuzzyclip.images.index_file import Index
+from fuzzyclip.utils.tree import DatasetError
 
 
 def index(root: Path, **options: Any) -> Index:

@@ -9,11 +9,12 @@ from toy_dataset import TOY, make_nut
 from trees import MASK, write_images, write_picture
 
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.datasets.counts import count_images
-from fuzzyclip.datasets.fetch import fetch_dataset
-from fuzzyclip.datasets.index import build_index
+from fuzzyclip.datasets.fetching.fetch import fetch_dataset
+from fuzzyclip.datasets.indexing.counts import count_images
+from fuzzyclip.datasets.indexing.index import build_index
 from fuzzyclip.datasets.meta import write_meta
-from fuzzyclip.datasets.spec import DatasetError, SplitCounts
+from fuzzyclip.datasets.spec import SplitCounts
+from fuzzyclip.utils.tree import DatasetError
 
 
 def item(path: str, category: str, specie: str, mask: str = "", **changes: Any) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from tiny_models import break_part
 from trees import write_images
 from typer.testing import CliRunner
 
-import fuzzyclip.sample.clip
+import fuzzyclip.clip.sparse_weights
+from benchmarks.costs import VisionShape, count_store_bytes
 from fuzzyclip.cli import app
-from fuzzyclip.costs import VisionShape, count_store_bytes
+from fuzzyclip.clip.sparse_weights import SAMPLE_WEIGHTS
 from fuzzyclip.datasets import REGISTRY
-from fuzzyclip.files import compute_sha256
 from fuzzyclip.health.check import Check, judge, run_check
 from fuzzyclip.health.data import check_data, is_non_commercial
 from fuzzyclip.health.machine import check_device, check_disk, check_folder, check_pipeline
@@ -37,7 +37,7 @@ from fuzzyclip.health.models import (
 from fuzzyclip.health.packages import check_packages
 from fuzzyclip.model.card import BackboneCard, Card, TextCard, TrainingCard
 from fuzzyclip.model.directory import CONFIG, EFA, RPL, write_card
-from fuzzyclip.sample.clip import SAMPLE_WEIGHTS
+from fuzzyclip.utils.files import compute_sha256
 
 GB = 10**9
 
@@ -136,7 +136,9 @@ def test_a_fault_is_told_and_everything_else_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(fuzzyclip.sample.clip, "SAMPLE_WEIGHTS", tmp_path / "absent.safetensors")
+    monkeypatch.setattr(
+        fuzzyclip.clip.sparse_weights, "SAMPLE_WEIGHTS", tmp_path / "absent.safetensors"
+    )
     code, output = call("--json", "--data", tmp_path / "nothing", "--model", tmp_path / "no_model")
     by_name = {one["name"]: one for one in json.loads(output)["checks"]}
     assert code == 1
@@ -223,7 +225,7 @@ def test_the_digest_of_the_sample_clip_is_the_recorded_one() -> None:
 def test_missing_files_of_the_sample_clip_fail(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fuzzyclip.sample.clip, name, tmp_path / "gone")
+    monkeypatch.setattr(fuzzyclip.clip.sparse_weights, name, tmp_path / "gone")
     check = only(check_sample_weights())
     assert (check.status, check.found) == ("fail", f"{tmp_path / 'gone'} is missing")
     assert "install FuzzyCLIP again" in check.advice
@@ -235,7 +237,7 @@ def test_one_changed_byte_of_the_weights_fails(
     content = bytearray(SAMPLE_WEIGHTS.read_bytes())
     content[-1] ^= 1
     (changed := tmp_path / "model.safetensors").write_bytes(content)
-    monkeypatch.setattr(fuzzyclip.sample.clip, "SAMPLE_WEIGHTS", changed)
+    monkeypatch.setattr(fuzzyclip.clip.sparse_weights, "SAMPLE_WEIGHTS", changed)
     check = only(check_sample_weights())
     assert check.status == "fail"
     assert compute_sha256(changed) in check.found

@@ -14,7 +14,7 @@ from scipy import stats
 from scipy.special import expit
 from sklearn.metrics import f1_score, precision_recall_curve, precision_score, recall_score
 
-from fuzzyclip.metrics.score_histogram import OPEN_BITS
+from fuzzyclip.evaluation.score_histogram import OPEN_BITS
 from fuzzyclip.model.calibration import (
     PixelCalibrator,
     choose_by_f1,

@@ -19,8 +19,8 @@ from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.weights import WeightsError
-from fuzzyclip.efa import compute_ensemble_map, compute_weights
-from fuzzyclip.files import compute_sha256
+from fuzzyclip.method.efa import compute_ensemble_map, compute_weights
+from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.model.card import (
     Calibration,
     Card,
@@ -35,7 +35,7 @@ from fuzzyclip.model.memories import digest_memory
 from fuzzyclip.model.prediction import resize_map
 from fuzzyclip.model.storing import store
 from fuzzyclip.model.threshold import NATURAL, NATURAL_PIXEL, Threshold
-from fuzzyclip.trained import TrainedParts
+from fuzzyclip.utils.files import compute_sha256
 
 SIZES = [(40, 30), (32, 32), (90, 200), (33, 8)]
 

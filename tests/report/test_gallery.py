@@ -14,12 +14,12 @@ from sklearn.metrics import f1_score
 
 import stages.gallery
 from fuzzyclip.clip.encoding import encode_images, normalise, preprocess
-from fuzzyclip.report.choice import KINDS, choose_examples, find_threshold
-from fuzzyclip.scoring import build_untrained, score_batch
-from fuzzyclip.store.caching import write_category
-from fuzzyclip.store.features import open_category
-from fuzzyclip.store.shards import compute_identity
-from fuzzyclip.tensor_files import read_arrays
+from fuzzyclip.evaluation.choice import KINDS, choose_examples, find_threshold
+from fuzzyclip.features.encode import write_category
+from fuzzyclip.features.shards import compute_identity
+from fuzzyclip.features.store import open_category
+from fuzzyclip.method.scorer import build_untrained, score_batch
+from fuzzyclip.utils.tensor_files import read_arrays
 from stages.category import Category
 from stages.gallery import Gallery
 

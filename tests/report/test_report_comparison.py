@@ -9,7 +9,7 @@ from reports import CATEGORIES, HOSTILE, Reader, make_categories
 from typer.testing import CliRunner
 
 from fuzzyclip.cli import app
-from fuzzyclip.metrics.exact import METRICS
+from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.report.comparison import (
     Side,
     compare_params,

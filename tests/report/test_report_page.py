@@ -23,8 +23,9 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from fuzzyclip.metrics.exact import METRICS, PIXEL_METRICS
-from fuzzyclip.metrics.summaries import summarise_pixels
+from fuzzyclip.evaluation.metrics import METRICS, PIXEL_METRICS
+from fuzzyclip.evaluation.rows import ROWS, list_rows
+from fuzzyclip.evaluation.summaries import summarise_pixels
 from fuzzyclip.report.bars import build_bars, name_row
 from fuzzyclip.report.charts import LEFT, RIGHT, WIDTH, Line, draw_chart, write_path
 from fuzzyclip.report.clusters import LETTER, LINE, build_clusters, place_labels
@@ -33,7 +34,6 @@ from fuzzyclip.report.gallery import judge
 from fuzzyclip.report.images import COLOURS, describe_scale, encode_map, grade_map, trace_outline
 from fuzzyclip.report.page import render_page
 from fuzzyclip.report.parts import format_score
-from fuzzyclip.rows import ROWS, list_rows
 
 PAIRS = st.lists(
     st.tuples(st.sampled_from([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]), st.booleans()), min_size=2

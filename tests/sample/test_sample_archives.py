@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.datasets.counts import count_images
-from fuzzyclip.datasets.fetch import fetch_dataset
-from fuzzyclip.datasets.images import load_image, load_mask
-from fuzzyclip.datasets.index import build_index
-from fuzzyclip.datasets.spec import DatasetError, SplitCounts
+from fuzzyclip.datasets.fetching.fetch import fetch_dataset
+from fuzzyclip.datasets.indexing.counts import count_images
+from fuzzyclip.datasets.indexing.index import build_index
+from fuzzyclip.datasets.spec import SplitCounts
+from fuzzyclip.images.decode import load_image, load_mask
 from fuzzyclip.sample.archives import sample_categories, write_sample_archives
 from fuzzyclip.sample.layouts import count_good_thirds, cover_with_ellipse
 from fuzzyclip.sample.members import write_archive
+from fuzzyclip.utils.tree import DatasetError
 
 COUNTS = {"train_good": 1, "test_good": 3, "test_bad": 2}
 ARCHIVES = {

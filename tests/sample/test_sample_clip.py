@@ -10,10 +10,7 @@ import pytest
 import torch
 from damage import damage
 
-from fuzzyclip.files import BrokenFileError
-from fuzzyclip.sample.batches import make_batch
-from fuzzyclip.sample.captions import Words, make_caption, make_names
-from fuzzyclip.sample.clip import (
+from fuzzyclip.clip.sparse_weights import (
     EMBEDDING,
     SAMPLE_CONFIG,
     SAMPLE_WEIGHTS,
@@ -21,10 +18,13 @@ from fuzzyclip.sample.clip import (
     save_sample_weights,
 )
 from fuzzyclip.sample.draw import PRETRAINING_RECIPES
-from fuzzyclip.sample.objectives import contrastive_loss, patch_targets
-from fuzzyclip.sample.pictures import PAIRS_PER_SHARD, Pairs, draw_shard
-from fuzzyclip.sample.pretrain import LOG_COLUMNS, append_row, learning_rate
-from fuzzyclip.sample.towers import (
+from fuzzyclip.utils.files import BrokenFileError
+from tools.pretrain_sample.batches import make_batch
+from tools.pretrain_sample.captions import Words, make_caption, make_names
+from tools.pretrain_sample.objectives import contrastive_loss, patch_targets
+from tools.pretrain_sample.pictures import PAIRS_PER_SHARD, Pairs, draw_shard
+from tools.pretrain_sample.pretrain import LOG_COLUMNS, append_row, learning_rate
+from tools.pretrain_sample.towers import (
     DENSE_BLOCKS,
     GRID,
     MEAN,
@@ -34,8 +34,8 @@ from fuzzyclip.sample.towers import (
     encode_captions,
     encode_images,
 )
-from fuzzyclip.sample.trainer import build_trainer, train_step
-from fuzzyclip.sample.vocabulary import OFFICIAL_CATEGORIES, Vocabulary
+from tools.pretrain_sample.trainer import build_trainer, train_step
+from tools.pretrain_sample.vocabulary import OFFICIAL_CATEGORIES, Vocabulary
 
 WHOLE = torch.arange(GRID * GRID)
 
@@ -176,7 +176,7 @@ def test_resume_goes_on_exactly(
 
 
 def test_shards_are_drawn_once_and_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fuzzyclip.sample.pictures.PAIRS_PER_SHARD", 6)
+    monkeypatch.setattr("tools.pretrain_sample.pictures.PAIRS_PER_SHARD", 6)
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         draw_shard(tmp_path / folder, 0, 3)
@@ -191,7 +191,7 @@ def test_shards_are_drawn_once_and_alike(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_damaged_shard_is_named_and_drawn_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("fuzzyclip.sample.pictures.PAIRS_PER_SHARD", 2)
+    monkeypatch.setattr("tools.pretrain_sample.pictures.PAIRS_PER_SHARD", 2)
     draw_shard(tmp_path, 0, 3)
     path = tmp_path / "pairs_0_0003.npz"
     whole, before = path.read_bytes(), path.stat().st_mtime_ns

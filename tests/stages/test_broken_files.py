@@ -9,9 +9,9 @@ import typer
 from damage import damage
 from dvc.repo import Repo
 
-from fuzzyclip.efa import Heads
-from fuzzyclip.files import BrokenFileError, compute_sha256
-from fuzzyclip.tensor_files import check_tensors, write_tensors
+from fuzzyclip.method.efa import Heads
+from fuzzyclip.utils.files import BrokenFileError, compute_sha256
+from fuzzyclip.utils.tensor_files import check_tensors, write_tensors
 from stages import efa, features, method_setup, paths, run
 from stages.earlier import discard_output
 
@@ -96,7 +96,7 @@ def test_a_broken_shard_of_the_last_result_leaves_dvcs_cache(tmp_path, monkeypat
 
 MAKE = """
 import torch
-from fuzzyclip.tensor_files import write_tensors
+from fuzzyclip.utils.tensor_files import write_tensors
 from pathlib import Path
 for name in ("out/a/1", "out/a/2", "one"):
     write_tensors(Path(name + ".safetensors"), {"x": torch.arange(9.0)}, {"of": name})
@@ -184,7 +184,7 @@ def test_a_stage_that_meets_a_broken_output_says_what_to_do(made, caplog):
 
 
 def test_a_file_of_an_earlier_version_stays(made, caplog, monkeypatch):
-    monkeypatch.setattr("fuzzyclip.tensor_files._seal", lambda header, sums: "{}")
+    monkeypatch.setattr("fuzzyclip.utils.tensor_files._seal", lambda header, sums: "{}")
     path = paths.Path("one.safetensors")
     path.unlink()
     write_tensors(path, {"a": torch.ones(1)}, {})

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from imports import PLUMBING, REGISTRY, ROOT, close, leave_plumbing, list_external, list_imports
 
+from fuzzyclip.baselines.registry import METHODS as METHOD_NAMES
+from fuzzyclip.baselines.registry import build_method, list_settings
 from fuzzyclip.datasets import REGISTRY as DATASETS
-from fuzzyclip.methods.registry import METHODS as METHOD_NAMES
-from fuzzyclip.methods.registry import build_method, list_settings
 from stages.method_code import describe
 from stages.method_setup import choose_settings
 from stages.params import read_params
@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 DATA_PAGE = (ROOT / "docs/datasets.md").read_text()
 #: Folder of the methods, a module each.
-METHODS = "fuzzyclip/methods"
+METHODS = "fuzzyclip/baselines"
 #: Modules of the datasets, one each.
 KINDS = {f"fuzzyclip/datasets/{name}.py" for name in DATASETS}
 #: What of tracker and configuration the library knows: a model's own card and its CLIP's
@@ -38,7 +38,7 @@ LIBRARY_KNOWS = {
     "fuzzyclip/deploy/mlflow_model.py": {"mlflow"},
     "fuzzyclip/deploy/pyfunc.py": {"mlflow"},
     "fuzzyclip/deploy/request.py": {"pydantic"},
-    "fuzzyclip/schemas.py": {"pydantic"},
+    "fuzzyclip/utils/schemas.py": {"pydantic"},
 }
 #: What of the stages may import MLflow: the last one, and what it is made of.
 MLFLOW_ONLY = {

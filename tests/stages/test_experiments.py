@@ -12,7 +12,7 @@ from damage import damage
 from imports import ROOT
 from typer.testing import CliRunner
 
-from fuzzyclip.metrics.exact import METRICS
+from fuzzyclip.evaluation.metrics import METRICS
 from stages import paths
 from stages.experiments import __main__ as command
 from stages.experiments import archive

@@ -10,7 +10,7 @@ import yaml
 from damage import damage
 from imports import ROOT
 
-from fuzzyclip.methods.interface import MethodUnavailableError
+from fuzzyclip.method.interface import MethodUnavailableError
 from stages import method_test, paths
 
 METHOD, AUXILIARY = "winclip", "visa"

@@ -9,9 +9,9 @@ from PIL import Image
 
 from fuzzyclip.clip.encoding import encode_images
 from fuzzyclip.clip.pixels import load_pixels
-from fuzzyclip.datasets.spec import INDEX_COLUMNS
-from fuzzyclip.few_shot import remember
-from fuzzyclip.rows import ROWS, list_rows
+from fuzzyclip.evaluation.rows import ROWS, list_rows
+from fuzzyclip.images.index_file import INDEX_COLUMNS
+from fuzzyclip.method.normal_memory import remember
 from stages.shots import Shots
 
 

@@ -11,9 +11,9 @@ from in_process import copy_pipeline, run_stages
 from pipelines import OWN, list_runs, make_own_images, shorten_methods
 from safetensors import safe_open
 
-from fuzzyclip.files import compute_sha256
-from fuzzyclip.methods.registry import METHODS
-from fuzzyclip.rows import TRAINED
+from fuzzyclip.baselines.registry import METHODS
+from fuzzyclip.evaluation.rows import TRAINED
+from fuzzyclip.utils.files import compute_sha256
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_saa_without_models_is_left_out_and_the_tables_say_so(tested, tmp_path, 
         ("april_gan", {"epochs": 0}, r"methods\.april_gan: .*epochs"),
         ("anomaly_clip", {"taps": [1]}, r"methods\.anomaly_clip: .*taps"),
         ("clip", {"sgima": 1}, r"methods\.clip: clip has no setting sgima"),
-        ("patchcore", {"sigma": 1}, r"no fuzzyclip/methods/patchcore\.py"),
+        ("patchcore", {"sigma": 1}, r"no fuzzyclip/baselines/patchcore\.py"),
     ],
 )
 def test_settings_that_are_refused_are_named(folder, method, setting, said):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fuzzyclip.methods.interface import TrainingSet
+from fuzzyclip.method.interface import TrainingSet
 
 
 def draw_embeds(prompts):

@@ -14,9 +14,9 @@ from fuzzyclip.deploy.facts import Origin
 from fuzzyclip.deploy.parity import (
     Difference,
 )
-from fuzzyclip.efa import Heads
-from fuzzyclip.inference import Detector
-from fuzzyclip.scoring import build_trained
+from fuzzyclip.method.efa import Heads
+from fuzzyclip.method.scorer import build_trained
+from fuzzyclip.model.inference import Detector
 
 ORIGIN = Origin("bottle", ["one bottle", "two"], {"image_score": 0.25}, "ab" * 32)
 

@@ -127,8 +127,8 @@ def build_detector(build, sigma=1.0):
     """A detector without training, whose text is drawn."""
     import torch
 
-    from fuzzyclip.inference import Detector
-    from fuzzyclip.scoring import build_untrained
+    from fuzzyclip.method.scorer import build_untrained
+    from fuzzyclip.model.inference import Detector
 
     backbone = build()
     text = torch.randn(backbone.embed_dim, 2, generator=torch.Generator().manual_seed(0))
@@ -138,8 +138,8 @@ def build_detector(build, sigma=1.0):
 
 def run_job(name, arguments):
     """One call of the library; its answer or its error, printed."""
-    from fuzzyclip.ray_engine import encode_shards_on_ray
-    from fuzzyclip.ray_inference import detect_on_ray
+    from fuzzyclip.distributed.engine import encode_shards_on_ray
+    from fuzzyclip.distributed.inference import detect_on_ray
 
     work = {"encode": encode_shards_on_ray, "detect": detect_on_ray}[name]
     try:

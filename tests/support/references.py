@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fuzzyclip.efa import LOGIT_SCALE
+from fuzzyclip.method.efa import LOGIT_SCALE
 
 #: Label smoothing and logarithm guard of the focal loss.
 FOCAL_SMOOTH = 1e-5

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 
-from fuzzyclip.metrics.exact import METRICS
+from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.report.curves import trace_scores
 from fuzzyclip.report.gallery import Example
 from fuzzyclip.report.page import DatasetResult, Experiment

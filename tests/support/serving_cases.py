@@ -6,8 +6,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from fuzzyclip.heatmaps import encode_map_png, encode_mask_png
 from fuzzyclip.model.card import Tiling
+from fuzzyclip.report.heatmaps import encode_map_png, encode_mask_png
 
 TILED = Tiling(side=32, overlap=8)
 

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
-from fuzzyclip.metrics import exact as metrics
-from fuzzyclip.metrics.summaries import summarise_pixels
+from fuzzyclip.evaluation import metrics
+from fuzzyclip.evaluation.summaries import summarise_pixels
 
 #: The four metrics whose thresholds are all scores; the fifth has the field's 200 steps.
 CURVE_METRICS = [name for name in metrics.PIXEL_METRICS if name != "pixel_aupro"]

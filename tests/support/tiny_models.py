@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fuzzyclip.clip.backbone import load_backbone
-from fuzzyclip.efa import Heads
-from fuzzyclip.files import compute_sha256
+from fuzzyclip.method.efa import Heads
+from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.model.card import EfaTestCard, TextCard
 from fuzzyclip.model.directory import WeightsSource, write_model
-from fuzzyclip.tensor_files import write_tensors
-from fuzzyclip.trained import TrainedParts
+from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.tensor_files import write_tensors
 
 #: A CLIP small enough for unit tests: every tower of the real kind.
 TINY = {

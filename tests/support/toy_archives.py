@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from fuzzyclip.datasets.fetch import fetch_dataset
+from fuzzyclip.datasets.fetching.fetch import fetch_dataset
 from fuzzyclip.datasets.layouts import mvtec_lister
 from fuzzyclip.datasets.spec import Archive, DatasetSpec, Protocol, SplitCounts
 

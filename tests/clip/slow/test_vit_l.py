@@ -9,14 +9,14 @@ from PIL import Image
 from scipy.special import expit
 from torch.nn import functional as F
 
-from fuzzyclip.alignment import compute_alignment_losses
 from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.clip.encoding import count_tokens, encode_images, encode_text, normalise, preprocess
+from fuzzyclip.clip.prompts import encode_name, encode_stack, stack_names
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.efa import Heads
-from fuzzyclip.rpl import PromptLearner, PromptShape
-from fuzzyclip.scoring import build_trained, build_untrained, score_batch
-from fuzzyclip.text import encode_name, encode_stack, stack_names
+from fuzzyclip.method.efa import Heads
+from fuzzyclip.method.efa_loss import compute_alignment_losses
+from fuzzyclip.method.rpl import PromptLearner, PromptShape
+from fuzzyclip.method.scorer import build_trained, build_untrained, score_batch
 
 STACKS = ["candle capsules", "pcb1 pcb2"]
 

@@ -32,7 +32,7 @@ from fuzzyclip.deploy.parity import (
 )
 from fuzzyclip.deploy.placing import place_together
 from fuzzyclip.deploy.runtimes import OnnxRuntime, OpenVino, load_pixels, open_exported
-from fuzzyclip.inference import Detector
+from fuzzyclip.model.inference import Detector
 
 
 def test_both_runtimes_give_the_detectors_numbers_in_any_batch(exported, detector, images):

@@ -9,13 +9,13 @@ from scipy.special import expit
 
 from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.clip.encoding import encode_images, preprocess
-from fuzzyclip.few_shot import remember
-from fuzzyclip.inference import Detector
-from fuzzyclip.metrics.scales import Scale
+from fuzzyclip.method.normal_memory import remember
+from fuzzyclip.method.scales import Scale
+from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.model.card import Tiling
+from fuzzyclip.model.inference import Detector
 from fuzzyclip.model.prediction import resize_map
 from fuzzyclip.model.tiled import detect_tiled
-from fuzzyclip.scoring import Scorer
 
 SAMPLE = ROOT / "fuzzyclip/sample/weights"
 SIDE = 4000

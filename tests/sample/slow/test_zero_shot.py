@@ -5,8 +5,8 @@ import open_clip
 import torch
 
 from fuzzyclip.sample.draw import EVALUATION_RECIPES
-from fuzzyclip.sample.pictures import draw_held_out
-from fuzzyclip.sample.towers import GRID, encode_images
+from tools.pretrain_sample.pictures import draw_held_out
+from tools.pretrain_sample.towers import GRID, encode_images
 
 WHOLE = torch.arange(GRID * GRID)
 

@@ -109,7 +109,7 @@ def test_a_setting_reruns_its_method_alone(baselines):
 
 def test_an_edit_of_a_methods_code_reruns_that_method_alone(baselines):
     folder, _ = baselines
-    path = folder / "fuzzyclip/methods/coop.py"
+    path = folder / "fuzzyclip/baselines/coop.py"
     path.write_text(path.read_text() + "# a change\n")
     status = run(folder, "dvc", "repro", "baselines")
     tested = {stage for stage in ran(status) if stage.startswith("method_test")}
@@ -122,7 +122,7 @@ def test_a_method_of_ones_own_is_one_file_and_one_block(baselines):
     page = (ROOT / "docs/methods.md").read_text()
     (code,) = re.findall(r"```python\n(from collections.*?METHOD = TopPatches\n)```", page, re.S)
     (block,) = re.findall(r"```yaml\n(methods:.*?)```", page, flags=re.S)
-    (folder / "fuzzyclip/methods/top_patches.py").write_text(code)
+    (folder / "fuzzyclip/baselines/top_patches.py").write_text(code)
 
     def add(params):
         params["methods"] |= yaml.safe_load(block)["methods"]
@@ -133,4 +133,4 @@ def test_a_method_of_ones_own_is_one_file_and_one_block(baselines):
     assert tested == {"method_test@top_patches-visa"}
     assert "| Top patches |" in (folder / "metrics/method_tables/table-3.md").read_text()
     run(folder, "git", "checkout", "-q", "HEAD", "--", ".")
-    (folder / "fuzzyclip/methods/top_patches.py").unlink()
+    (folder / "fuzzyclip/baselines/top_patches.py").unlink()

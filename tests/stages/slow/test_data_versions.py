@@ -23,10 +23,10 @@ from pipelines import (
 )
 from trees import write_images, write_picture
 
-from fuzzyclip.datasets.placed import compute_tree_sha256
-from fuzzyclip.datasets.tree import read_tree
-from fuzzyclip.files import compute_sha256
+from fuzzyclip.datasets.fetching.placed import compute_tree_sha256
 from fuzzyclip.sample.archives import write_sample_archives
+from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.tree import read_tree
 
 FEW = {"seed": 3, "train_good": 1, "test_good": 3, "test_bad": 3}
 

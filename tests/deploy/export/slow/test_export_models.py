@@ -21,6 +21,7 @@ from families import FAMILIES, Words, give_tokenizer, shake
 
 from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.clip.encoding import encode_images, preprocess
+from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
 from fuzzyclip.deploy import onnx_export
 from fuzzyclip.deploy.facts import read_facts
 from fuzzyclip.deploy.graph import DetectorGraph
@@ -31,11 +32,10 @@ from fuzzyclip.deploy.parity import (
     ParityError,
 )
 from fuzzyclip.deploy.runtimes import open_exported
-from fuzzyclip.efa import join_planes
-from fuzzyclip.few_shot import remember
-from fuzzyclip.inference import Detector
-from fuzzyclip.sample.clip import SAMPLE_CONFIG, SAMPLE_WEIGHTS
-from fuzzyclip.scoring import build_untrained
+from fuzzyclip.method.efa import join_planes
+from fuzzyclip.method.normal_memory import remember
+from fuzzyclip.method.scorer import build_untrained
+from fuzzyclip.model.inference import Detector
 
 
 def test_equal_exports_are_equal_bytes_that_tell_nothing_of_the_machine(

@@ -1,0 +1,130 @@
+"""APRIL-GAN: linear layers between patch tokens and text, trained against each image's own name.
+
+"A Zero-/Few-Shot Anomaly Classification and Segmentation Method for CVPR 2023 VAND Workshop
+Challenge Tracks 1&2", its zero-shot form, which FuzzyCLIP builds on: EFA's layers and losses with
+one set of layers for all images, and the precise prompt in place of the stacked one. Image scores
+are CLIP's own.
+
+Shapes: N training images, B of a batch, C categories, D embedding width.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fuzzyclip.baselines.shared.aligned import align_heads
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.features.kinds import TOKENS, FeatureKind
+from fuzzyclip.method.efa import Heads
+from fuzzyclip.method.fuzzyclip import load_heads
+from fuzzyclip.method.interface import Trained, TrainingSet, check_training
+from fuzzyclip.method.scorer import Scorer, build_trained
+from fuzzyclip.method.training import CurveRow
+
+#: What the stored tensors' names begin with.
+PREFIX = "heads."
+
+
+@dataclass(frozen=True)
+class AprilGan(Trained):
+    """APRIL-GAN's settings, with the defaults and their reasons.
+
+    The text's settings (35 templates, names with their underscores) are the run's: their defaults
+    are APRIL-GAN's own.
+
+    Attributes:
+        epochs: 15, as published for layers trained on VisA. For those trained on MVTec-AD it was 3,
+            with a fifth of the images replaced by mosaics of four, which are left out here: all
+            methods learn from the same stored features.
+        learning_rate: Adam's; as published.
+        batch_size: images a step; as published.
+        sigma: Gaussian smoothing of its maps in pixels; APRIL-GAN has none.
+    """
+
+    epochs: int = 15
+    learning_rate: float = 1e-3
+    batch_size: int = 8
+    sigma: float = 0.0
+
+    name: ClassVar[str] = "april_gan"
+    title: ClassVar[str] = "APRIL-GAN"
+    kind: ClassVar[FeatureKind] = TOKENS
+
+    def __post_init__(self) -> None:
+        check_training(self.name, self)
+
+    def learn(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
+        """The layers, named `heads.*`, and the curve with `loss`, `focal` and `dice` of each step.
+
+        Raises:
+            ValueError: no image shows a defect.
+            PromptTooLongError: a name does not fit a prompt.
+        """
+        if not images.labels.any():
+            raise ValueError(
+                "april_gan learns from masks of defects, but no image of the auxiliary set is "
+                "anomalous: choose another auxiliary set"
+            )
+        backbone = encode.backbone
+        texts, places = encode_names(encode, images.names)
+        texts = texts.to(backbone.device)
+        torch.manual_seed(seed)
+        heads = Heads(len(backbone.blocks), backbone.vision_width, backbone.embed_dim)
+        heads.to(backbone.device)
+
+        curve = align_heads(
+            backbone,
+            heads,
+            images,
+            images.load_tokens,
+            lambda rows: texts[[places[row] for row in rows]],  # (B, D, 2)
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            seed=seed,
+            checkpoint=checkpoint,
+            description=self.title,
+        )
+        layers = {f"{PREFIX}{name}": value.cpu() for name, value in heads.state_dict().items()}
+        return layers, curve
+
+    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
+        """See `Method.build`.
+
+        Raises:
+            ValueError: the tensors are not layers of this backbone.
+            PromptTooLongError: the name does not fit a prompt.
+        """
+        heads = load_heads(encode.backbone, tensors, PREFIX)
+        text_embed = encode([category])  # (D, 2)
+        scorer = build_trained(
+            encode.backbone,
+            encode.stack([category]),
+            [heads],
+            text_embed[None],
+            anchors=None,
+            temperature=1.0,  # of weights between sets of layers; there is one
+            learned_embed=text_embed.T,
+        )
+        return replace(scorer, compute_weights=None)
+
+
+def encode_names(encode: NameEncoder, names: Sequence[str]) -> tuple[Tensor, list[int]]:
+    """Text features of the categories, (C, D, 2), and which of them is each image's own, N long."""
+    categories = sorted(set(names))
+    place = {name: number for number, name in enumerate(categories)}
+    texts = torch.stack([encode([name]) for name in categories])
+    return texts, [place[name] for name in names]
+
+
+METHOD = AprilGan

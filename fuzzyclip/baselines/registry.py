@@ -1,0 +1,105 @@
+"""The methods by name, made from plain settings.
+
+A method's module bears its name and ends with `METHOD`, its class. Modules are imported when a
+method is made: some need packages that others do not.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from importlib import import_module
+from typing import Any
+
+from fuzzyclip.method.interface import Method
+
+#: The methods of the paper's tables, in their order. Other modules of this package may be methods
+#: too.
+METHODS = (
+    "clip",
+    "clip_ac",
+    "winclip",
+    "april_gan",
+    "clip_surgery",
+    "sdp",
+    "sdp_plus",
+    "coop",
+    "cocoop",
+    "anomaly_clip",
+    "saa",
+)
+#: What a setting must be, by the type of its default; others are judged by the method.
+PLAIN: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number (YAML takes 1e-4 for a text, 1.0e-4 for a number)"),
+    tuple: ((tuple,), "a list"),
+}
+
+
+def build_method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
+    """A method with its settings.
+
+    Args:
+        name: of `METHODS`, or of another module of this package that has a `METHOD`.
+        settings: by name, those that differ from the defaults, as YAML has them; lists stand for
+            tuples.
+
+    Raises:
+        ValueError: no such method or setting, or a value that it refuses; names it.
+    """
+    known = list_settings(name)
+    given = dict(settings or {})
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(
+            f"{name} has no setting {', '.join(unknown)}; there are {', '.join(known) or 'none'}"
+        )
+    ready = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
+    }
+    for key, value in ready.items():
+        _check_type(f"{name}: {key}", value, known[key])
+    made: Method = _find_class(name)(**ready)
+    return made
+
+
+def list_settings(name: str) -> dict[str, Any]:
+    """Settings of a method with their defaults: the fields of its class.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    found: dict[str, Any] = {}
+    for field in fields(_find_class(name)):
+        if not field.init:
+            continue
+        if field.default_factory is not MISSING:
+            found[field.name] = field.default_factory()
+        else:
+            found[field.name] = None if field.default is MISSING else field.default
+    return found
+
+
+def _find_class(name: str) -> Any:
+    """`METHOD` of a module of this package."""
+    place = f"{__package__}.{name}"
+    try:
+        # nothing but a module's own name: no path, no package inside of another
+        made = getattr(import_module(place), "METHOD", None) if name.isidentifier() else None
+    except ModuleNotFoundError as error:
+        if error.name != place:  # it is there, and lacks a package
+            raise
+        made = None
+    if not (isinstance(made, type) and is_dataclass(made)):
+        raise ValueError(
+            f"there is no method {name!r}; there are {', '.join(METHODS)}, and any other module of "
+            "fuzzyclip/baselines that ends with METHOD = its class, a dataclass with the members "
+            "of fuzzyclip.method.interface.Method"
+        )
+    return made
+
+
+def _check_type(what: str, value: Any, default: Any) -> None:
+    if type(default) not in PLAIN:
+        return
+    types, said = PLAIN[type(default)]
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise ValueError(f"{what} must be {said}, not {value!r}")

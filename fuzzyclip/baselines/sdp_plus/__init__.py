@@ -1,0 +1,103 @@
+"""SDP+: linear layers on the original path beside CLIP-AD's staged V-V streams; see `clip_ad`.
+
+Shapes: B images, T stages, P patches, W vision width, D embedding width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fuzzyclip.baselines.shared.aligned import align_heads
+from fuzzyclip.baselines.shared.clip_ad import ClipAd, plan_staged
+from fuzzyclip.baselines.shared.clip_ad_text import encode_representatives
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.method.efa import Heads
+from fuzzyclip.method.interface import Trained, TrainingSet, check_training
+from fuzzyclip.method.scorer import Scorer
+from fuzzyclip.method.training import CurveRow
+
+
+@dataclass(frozen=True)
+class SdpPlus(Trained, ClipAd):
+    """SDP+ with its settings: those of `ClipAd` and its training's, the published ones.
+
+    Attributes:
+        train_density: of the auxiliary set's prompts, see `ClipAd.test_density`.
+        epochs: published.
+        batch_size: published.
+        learning_rate: published. Adam's momenta are `fuzzyclip.method.training`'s, and each epoch
+            is in a new order.
+    """
+
+    train_density: str | tuple[float, int] = "usual"
+    epochs: int = 5
+    batch_size: int = 8
+    learning_rate: float = 1e-4
+
+    name: ClassVar[str] = "sdp_plus"
+    title: ClassVar[str] = "SDP+"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_training(self.name, self)
+        self.read_density("train_density")
+
+    def learn(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
+        """A linear layer for each stage, and the curve with `loss`, `focal` and `dice`."""
+        backbone, density = encode.backbone, self.read_density("train_density")
+        texts = {
+            name: encode_representatives(encode, name, density)
+            for name in dict.fromkeys(images.names)
+        }
+        torch.manual_seed(seed)
+        heads = self._make_heads(backbone)
+
+        curve = align_heads(
+            backbone,
+            heads,
+            images,
+            lambda rows: images.load_tokens(rows).chunk(2, dim=1)[1][:, :, 1:],  # (B, T, P, W)
+            lambda rows: torch.stack([texts[images.names[row]] for row in rows]),  # (B, D, 2)
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            seed=seed,
+            checkpoint=checkpoint,
+            description=self.title,
+        )
+        return {name: value.cpu() for name, value in heads.state_dict().items()}, curve
+
+    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
+        """See `Method.build`.
+
+        Raises:
+            ValueError: there are no tensors of its layers, or they are those of another model.
+            PromptTooLongError: the name does not fit a prompt.
+        """
+        heads = self._make_heads(encode.backbone)
+        try:
+            heads.load_state_dict(dict(tensors))
+        except RuntimeError as error:
+            raise ValueError(
+                f"SDP+ has no trained layers for this model and these settings ({error}): train it "
+                "with them"
+            ) from error
+        return self.build_scorer(encode, category, heads)
+
+    def _make_heads(self, backbone: Backbone) -> Heads:
+        stages = len(plan_staged(backbone.image_tower.depth, self.stages).taps)
+        return Heads(stages, backbone.vision_width, backbone.embed_dim).to(backbone.device)
+
+
+METHOD = SdpPlus

@@ -1,0 +1,1 @@
+"""Getting a dataset's archives: fetched, verified, extracted, arranged."""

@@ -1,0 +1,246 @@
+"""From official archives, placed by hand or downloaded, to one dataset folder.
+
+What was placed by hand wins over the network. Nothing is downloaded unverified unless the caller
+says so, and the folder appears under its name only when it is complete.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fuzzyclip.datasets.fetching.arrange import arrange
+from fuzzyclip.datasets.fetching.download import download_archive
+from fuzzyclip.datasets.fetching.extract import extract_archive
+from fuzzyclip.datasets.fetching.placed import BY_HAND, Source, describe, find_sources
+from fuzzyclip.datasets.meta import META, choose_protocol
+from fuzzyclip.datasets.spec import Archive, DatasetSpec
+from fuzzyclip.utils.tree import DatasetError, Tree, copy_tree, read_tree
+
+LOGGER = logging.getLogger(__name__)
+
+
+def fetch_dataset(
+    spec: DatasetSpec,
+    out_dir: Path,
+    *,
+    protocol: str | None = None,
+    path: Path | None = None,
+    archives_dir: Path | None = None,
+    downloads_dir: Path | None = None,
+    urls: Mapping[str, Sequence[str]] | None = None,
+    sha256: Mapping[str, str] | None = None,
+    allow_unverified: bool = False,
+    download: bool = True,
+    categories: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Make the dataset's folder from its archives.
+
+    Args:
+        spec: which dataset.
+        out_dir: dataset root to make; an older one is replaced once the new one is complete.
+        protocol: one of the dataset's protocols, which may have archives of their own, or `meta`
+            for data prepared with a meta.json; None for the default.
+        path: where this dataset lies: an archive, a folder of archives, or the extracted folder.
+        archives_dir: folder with archives under their official names, or with folders extracted
+            from them; downloads are kept there if it can be written.
+        downloads_dir: where broken downloads wait for the next attempt otherwise.
+        urls: archive name -> addresses to try before the official ones.
+        sha256: archive name -> checksum to demand in place of the published one; for an extracted
+            folder that of `compute_tree_sha256`.
+        allow_unverified: take downloads without a known checksum, and archives placed by hand whose
+            checksum is not the published one. A checksum from `sha256` is demanded in any case.
+        download: whether the network may be used.
+        categories: fetch only the archives of these, where a dataset has one a category.
+
+    Returns:
+        Record of what was used: dataset, title, licence, page, and for each archive its file,
+        kind ("archive" or "folder"), sha256, size in bytes, verified, source (address or "placed
+        by hand").
+
+    Raises:
+        DatasetError: an archive is missing, broken, hostile or not verified; says how to mend it.
+    """
+    protocol = protocol or spec.default_protocol
+    wanted = wanted_archives(spec, categories, protocol)
+    sources = find_sources(spec, wanted, path, archives_dir, (out_dir.name, spec.name))
+    if not sources:
+        raise DatasetError(f"{spec.title}: nothing to read. {spec.instructions}")
+    _check_names(spec, {*(urls or {}), *(sha256 or {})}, [source.archive for source in sources])
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    trees = _look(spec, sources, out_dir.parent)
+    entries = []
+    with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}.") as temporary:
+        kept = _choose_folder(archives_dir, downloads_dir, Path(temporary) / "downloads")
+        for number, (archive, placed) in enumerate(sources):
+            demanded = (sha256 or {}).get(archive.filename)
+            expected = demanded or archive.sha256
+            found, source = placed, BY_HAND
+            if found is None:
+                addresses = [*(urls or {}).get(archive.filename, ()), *archive.urls]
+                _check_download(
+                    spec, archive, addresses, archives_dir, expected, allow_unverified, download
+                )
+                found, source = download_archive(archive, kept, expected, addresses)
+            tree = trees.get(found)
+            entry = describe(found, tree, archive, source, expected)
+            if not entry["verified"]:
+                _judge(entry, found, archive, demanded, allow_unverified)
+            entries.append(entry)
+            place = Path(temporary) / "extracted" / f"{number:02d}"
+            _unpack(found, tree, place, archive.category)
+        _finish(spec, protocol, Path(temporary), out_dir)
+        if kept == downloads_dir:  # extracted: no need to keep the archives too
+            for archive in wanted:
+                (kept / archive.filename).unlink(missing_ok=True)
+    header = {"dataset": spec.name, "title": spec.title}
+    return {**header, "licence": spec.licence, "page": spec.page, "archives": entries}
+
+
+def wanted_archives(
+    spec: DatasetSpec, categories: Sequence[str] | None, protocol: str | None = None
+) -> list[Archive]:
+    """Archives that hold the categories; all of them for None."""
+    return [
+        archive
+        for archive in spec.list_archives(protocol or spec.default_protocol)
+        if categories is None or archive.category is None or archive.category in categories
+    ]
+
+
+def _look(spec: DatasetSpec, sources: Sequence[Source], place: Path) -> dict[Path, Tree]:
+    """What placed folders hold, before anything of them is copied.
+
+    Raises:
+        DatasetError: one holds what is no file, or the place itself, or all are too large for it.
+    """
+    folders = [source.path for source in sources if source.path and source.path.is_dir()]
+    if around := [one for one in folders if place.resolve().is_relative_to(one.resolve())]:
+        raise DatasetError(
+            f"{spec.title}: {around[0]} would be copied into itself, to {place}; name the folder "
+            "of the images alone"
+        )
+    trees = {folder: read_tree(folder) for folder in folders}
+    size = sum(sum(tree.files.values()) for tree in trees.values())
+    if size > (free := shutil.disk_usage(place).free):
+        raise DatasetError(
+            f"{spec.title}: {', '.join(map(str, folders))}: {size:,} bytes to copy, but {free:,} "
+            f"are free in {place}; make room, or leave out what is no image or mask"
+        )
+    return trees
+
+
+def _check_names(spec: DatasetSpec, given: set[str], sources: Sequence[Archive]) -> None:
+    """A checksum or an address for a file that is never read would do nothing."""
+    known = {archive.filename for archive in (*spec.archives, *sources)}
+    known |= {a.filename for protocol in spec.protocols.values() for a in protocol.archives}
+    if unknown := sorted(given - known):
+        raise DatasetError(
+            f"{spec.title}: addresses or checksums for {', '.join(unknown)}, but its archives are "
+            f"{', '.join(sorted(known))}"
+        )
+
+
+def _check_download(
+    spec: DatasetSpec,
+    archive: Archive,
+    addresses: Sequence[str],
+    archives_dir: Path | None,
+    expected: str | None,
+    allow_unverified: bool,
+    download: bool,
+) -> None:
+    """Refuse a download that cannot work, before the first byte, and say what to do instead."""
+    place = f"{archives_dir}/{archive.filename}" if archives_dir else "a folder of archives"
+    missing = f"{spec.title}: {archive.filename} is not there"
+    if not addresses:
+        raise DatasetError(
+            f"{missing} and has no address to download it from (licence or login). "
+            f"{spec.instructions} Put it at {place} and run again. Page: {spec.page}. "
+            f"Licence: {spec.licence}."
+        )
+    if not download:
+        raise DatasetError(
+            f"{missing} and downloads are switched off. Put it at {place}, or allow downloads. "
+            f"Addresses: {', '.join(addresses)}. {spec.instructions}".strip()
+        )
+    if expected is None and not allow_unverified:
+        raise DatasetError(
+            f"{missing}, and no checksum of it is known: give one in sha256, or set "
+            "allow_unverified to take what comes"
+        )
+
+
+def _judge(
+    entry: dict[str, Any], path: Path, archive: Archive, demanded: str | None, allowed: bool
+) -> None:
+    """Refuse what has a checksum other than the known one; what has none is the index's to check.
+
+    Raises:
+        DatasetError: the bytes are not those that were asked for or published.
+    """
+    folder = entry["kind"] == "folder"
+    expected = demanded if folder else demanded or archive.sha256
+    if expected is None:
+        kind = "an extracted folder" if folder else "an archive for which no checksum is published"
+        LOGGER.warning(
+            "%s is %s (its sha256 is %s); the index checks its images and their number",
+            path, kind, entry["sha256"],
+        )  # fmt: skip
+        return
+    reason = f"{path} has sha256 {entry['sha256']}, expected {expected}"
+    if demanded:
+        raise DatasetError(f"{reason}; fetch it again or correct the checksum given")
+    if not allowed:
+        raise DatasetError(
+            f"{reason}. If this is what you mean to use (a part of the dataset, or your own copy), "
+            "set allow_unverified; its images are then checked by the index only"
+        )
+    LOGGER.warning("%s; taken as it is, as asked", reason)
+
+
+def _choose_folder(archives_dir: Path | None, downloads_dir: Path | None, temporary: Path) -> Path:
+    """Downloads outlive the run in the folder of archives, if it can be written."""
+    if archives_dir is not None:
+        archives_dir.mkdir(parents=True, exist_ok=True)
+        if os.access(archives_dir, os.W_OK):
+            return archives_dir
+    return downloads_dir or temporary
+
+
+def _unpack(path: Path, tree: Tree | None, place: Path, category: str | None) -> None:
+    """Extract an archive, or copy the files of a folder that was extracted from one.
+
+    An archive of one category may lack the category's folder: it gets one here, and `arrange`
+    takes away a double.
+    """
+    folder = place / category if category else place
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if tree is not None:
+        copy_tree(tree, folder)
+    else:
+        extract_archive(path, folder)
+
+
+def _finish(spec: DatasetSpec, protocol: str, temporary: Path, out_dir: Path) -> None:
+    """Arrange and prepare the tree, then let it appear under its name."""
+    chosen = choose_protocol(spec, protocol)
+    if chosen is None:
+        known = ", ".join([*spec.protocols, META])
+        raise DatasetError(f"{spec.title} has no protocol {protocol!r}; there are {known}")
+    root = temporary / "root"
+    try:
+        if markers := chosen.markers or tuple(spec.categories):
+            arrange(temporary / "extracted", markers, root)
+        else:  # a folder of one's own: its layout is for the index to find
+            (temporary / "extracted" / "00").rename(root)
+        if chosen.prepare is not None:
+            chosen.prepare(root)
+    except (DatasetError, OSError) as error:
+        raise DatasetError(f"{spec.title}: {error}") from error
+    if out_dir.exists():
+        out_dir.rename(temporary / "replaced")  # removed with the temporary folder
+    root.rename(out_dir)

@@ -1,0 +1,1 @@
+"""Looking at every image of a dataset once: the index and its checks."""

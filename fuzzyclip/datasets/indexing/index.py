@@ -1,0 +1,188 @@
+"""The index: one table per dataset, every file opened once, every problem reported at once."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from fuzzyclip.datasets.indexing.counts import check_counts, count_images
+from fuzzyclip.datasets.indexing.inspect import find_duplicates, inspect_rows
+from fuzzyclip.datasets.meta import META, choose_protocol
+from fuzzyclip.datasets.spec import DatasetSpec, IndexRow, Problem, Protocol
+from fuzzyclip.images.decode import ImageFacts
+from fuzzyclip.images.index_file import COLUMN_TYPES, INDEX_COLUMNS, Index
+from fuzzyclip.utils.files import is_file_name
+from fuzzyclip.utils.tree import DatasetError, read_tree
+
+LOGGER = logging.getLogger(__name__)
+MAX_SHOWN = 1000  # problems in one message
+OnError = Literal["fail", "drop"]
+
+
+def build_index(
+    spec: DatasetSpec,
+    root: Path,
+    *,
+    protocol: str,
+    categories: Sequence[str] | None = None,
+    expect_counts: bool = True,
+    on_error: OnError = "fail",
+    mask_above: int = 0,
+    workers: int | None = None,
+) -> Index:
+    """List a dataset's tree, open every image and mask, and check the counts.
+
+    Args:
+        spec: which dataset.
+        root: dataset root, as `fetch_dataset` leaves it.
+        protocol: one of the dataset's protocols, or `meta`.
+        categories: raw names of the categories to index, None for all. A category that is named
+            or implied must be there.
+        expect_counts: whether the numbers of images must be the published ones; False declares
+            a subset.
+        on_error: "drop" leaves out images that cannot be used and files that have no place, and
+            records them; counts are checked before.
+        mask_above: mask values above this are defect.
+        workers: threads that decode; None takes one a processor.
+
+    Raises:
+        DatasetError: unknown protocol or category, a folder that holds links elsewhere or what is
+            no file (see `tree`), or anything wrong with the files; lists all that is wrong.
+    """
+    chosen_protocol, chosen = check_choice(spec, protocol, categories)
+    files = read_tree(root).files
+    rows, problems = chosen_protocol.list_rows(root, chosen)
+    names = chosen or tuple(sorted({row.category for row in rows}))
+    problems = [*problems, *_check_categories(spec, root, rows, names)]
+    inspected = inspect_rows(
+        root,
+        rows,
+        files=files,
+        unmasked=find_unmasked(spec, rows),
+        mask_above=mask_above,
+        workers=workers,
+        title=spec.title,
+    )
+    facts = [one.facts for one in inspected]
+    problems += [problem for one in inspected for problem in one.problems]
+    present = [name for name in names if any(row.category == name for row in rows)]
+    problems += check_counts(spec, _make_frame(rows, facts), protocol, present, expect_counts)
+    fatal = [problem for problem in problems if problem.fatal or on_error == "fail"]
+    if fatal:
+        raise DatasetError(describe_problems(spec, root, fatal))
+    frame, duplicates = _drop(spec, root, rows, facts, problems)
+    info = {
+        "dataset": spec.name,
+        "title": spec.title,
+        "page": spec.page,
+        "licence": spec.licence,
+        "protocol": protocol,
+        "summary": chosen_protocol.summary,
+        "masks": f"> {mask_above}",
+        "categories": {name: spec.categories.get(name, name) for name in present},
+        "counts": {name: counts._asdict() for name, counts in count_images(frame).items()},
+        "dropped": [[str(_relative(root, one.path)), one.reason] for one in problems],
+        "duplicates": duplicates,
+    }
+    return Index(frame, info)
+
+
+def check_choice(
+    spec: DatasetSpec, protocol: str, categories: Sequence[str] | None
+) -> tuple[Protocol, tuple[str, ...]]:
+    """The protocol, and the categories to index in the dataset's order.
+
+    Raises:
+        DatasetError: the dataset has no such protocol or category.
+    """
+    found = choose_protocol(spec, protocol)
+    if found is None:
+        raise DatasetError(
+            f"{spec.title} has no protocol {protocol!r}; there are "
+            f"{', '.join([*spec.protocols, META])}"
+        )
+    if not spec.categories:
+        if unfit := [name for name in categories or () if not is_file_name(name)]:
+            raise DatasetError(f"{spec.title}: category {unfit[0]!r} is no name of a folder")
+        return found, tuple(categories or ())
+    chosen = tuple(spec.categories) if categories is None else tuple(categories)
+    unknown = [name for name in chosen if name not in spec.categories]
+    if unknown or not chosen:
+        raise DatasetError(
+            f"{spec.title} has no category {', '.join(map(repr, unknown)) or '(none given)'}; "
+            f"there are {', '.join(spec.categories)}"
+        )
+    return found, tuple(name for name in spec.categories if name in chosen)
+
+
+def find_unmasked(spec: DatasetSpec, rows: Sequence[IndexRow]) -> set[str]:
+    """Categories that are without any mask, where the dataset allows that."""
+    if spec.masks == "required":
+        return set()
+    return {row.category for row in rows} - {row.category for row in rows if row.mask_path}
+
+
+def _check_categories(
+    spec: DatasetSpec, root: Path, rows: Sequence[IndexRow], names: Sequence[str]
+) -> list[Problem]:
+    """Categories that are asked for and not there."""
+    found = {row.category for row in rows}
+    return [
+        Problem(
+            str(root / name),
+            "category folder is missing or has no images; complete the data, or name the "
+            "categories to use",
+            fatal=True,
+        )
+        for name in names
+        if name not in found
+    ]
+
+
+def describe_problems(spec: DatasetSpec, root: Path, problems: Sequence[Problem]) -> str:
+    """One message with all problems, as far as a person reads."""
+    shown = [str(problem) for problem in problems[:MAX_SHOWN]]
+    rest = [f"... and {len(problems) - MAX_SHOWN} more"] if len(problems) > MAX_SHOWN else []
+    title = f"{spec.title}: {len(problems)} problem(s) in {root}"
+    return "\n".join([title, *shown, *rest])
+
+
+def _drop(
+    spec: DatasetSpec,
+    root: Path,
+    rows: Sequence[IndexRow],
+    facts: Sequence[ImageFacts],
+    problems: Sequence[Problem],
+) -> tuple[pd.DataFrame, list[list[str]]]:
+    """The table without unusable images, and the duplicates left in it.
+
+    Raises:
+        DatasetError: a category lost all its normal or all its anomalous test images.
+    """
+    gone = {problem.image for problem in problems if problem.image}
+    kept = [(row, one) for row, one in zip(rows, facts, strict=True) if row.image_path not in gone]
+    if problems:
+        LOGGER.warning("dropped, as asked: %s", describe_problems(spec, root, problems))
+    left, left_facts = [row for row, _ in kept], [one for _, one in kept]
+    frame = _make_frame(left, left_facts)
+    names = sorted({row.category for row in rows})
+    if emptied := check_counts(spec, frame, "", names, expect=False):
+        raise DatasetError(describe_problems(spec, root, [*problems, *emptied]))
+    duplicates = find_duplicates(left, left_facts)
+    for group in duplicates:
+        LOGGER.warning("%s: identical pictures: %s", spec.title, ", ".join(group))
+    return frame, duplicates
+
+
+def _make_frame(rows: Sequence[IndexRow], facts: Sequence[ImageFacts]) -> pd.DataFrame:
+    """Sorted index table."""
+    records = [(*row, *one) for row, one in zip(rows, facts, strict=True)]
+    frame = pd.DataFrame(records, columns=list(INDEX_COLUMNS)).astype(COLUMN_TYPES)
+    return frame.sort_values(["category", "split", "image_path"], ignore_index=True)
+
+
+def _relative(root: Path, path: str) -> Path | str:
+    """A path for the record, which must not depend on where the data lie."""
+    return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path

@@ -1,0 +1,1 @@
+"""The same work on several GPUs and machines, by Ray."""

@@ -1,0 +1,236 @@
+"""Batch inference by Ray's actors: images of a folder or a bucket in, Parquet out.
+
+An address is a path or anything that pyarrow understands: `s3://bucket/parts?region=eu-west-1`,
+`gs://...`, `hdfs://...`, `file:///...`. Actors read and write by themselves, so that only names
+travel through Ray, the batches are the same whatever becomes of a machine, and a part that is
+written again is the same part.
+
+Shapes: S image size.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fuzzyclip.distributed.engine import Outcome, Work, import_ray, run_on_ray
+from fuzzyclip.images.decode import IMAGE_SUFFIXES
+from fuzzyclip.model.inference import Detection, Detector, detect_files, read_file
+from fuzzyclip.utils.files import replace_file
+
+#: See `detect_on_ray`.
+BATCHES_PER_PART = 16
+
+
+class Part(NamedTuple):
+    """A Parquet file to be, and the images whose rows it holds."""
+
+    name: str
+    images: list[str]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where files lie: this machine's file system (None), or another one.
+
+    Attributes:
+        files: pyarrow's file system; None for paths.
+        path: in it.
+        scheme: goes before paths that are shown, such as `s3://`.
+    """
+
+    files: Any
+    path: str
+    scheme: str = ""
+
+    def read(self, address: str) -> bytes:
+        """Content of a file, by a path of `list_images`."""
+        if self.files is None:
+            return read_file(address)
+        with self.files.open_input_stream(address.removeprefix(self.scheme)) as stream:
+            content: bytes = stream.read()
+        return content
+
+
+def detect_on_ray(
+    source: str | Path | Sequence[str | Path],
+    build: Callable[[], Detector],
+    out: str | Path,
+    *,
+    batch_size: int,
+    workers: int = 1,
+    keep_maps: bool = True,
+    batches_per_part: int = BATCHES_PER_PART,
+    address: str | None = None,
+    actors: int | None = None,
+    use_gpus: bool = True,
+    threads: int | None = None,
+) -> Outcome:
+    """`fuzzyclip.model.inference.detect_files` by actors, into Parquet files.
+
+    Paths must mean the same files to all machines; object stores do without shared file systems.
+
+    Columns: `path`; `image_score` (float32); `map`, the bytes of (S, S) float16 row by row, with
+    its `side` S; `error`, why an image can not be read, whose score and map are then null. Scores
+    and maps are those of `detect_files` over the same list, bit for bit.
+
+    Args:
+        source: a folder or a bucket's folder, in which all images count, at any depth, in the order
+            of their paths; or a list of files, all on one file system. A folder's address may carry
+            pyarrow's options (`?region=`, `?endpoint_override=`), those of a list may not.
+        build: makes the detector, once in each actor; picklable, for example a module's function.
+        out: folder or bucket's folder for the files; must not hold any Parquet yet.
+        batch_size: see `detect_files`.
+        workers: likewise, threads of each actor.
+        keep_maps: whether maps are written; without, `map` and `side` are null.
+        batches_per_part: batches whose rows make one file; what an actor takes at a time, and does
+            again if it is lost.
+        address: see `fuzzyclip.distributed.engine.run_on_ray`, as the three arguments below.
+        actors: see there.
+        use_gpus: see there.
+        threads: see there.
+
+    Returns:
+        Images that have a row, and how many of them could not be read.
+
+    Raises:
+        ValueError: Ray is not installed, `out` is taken, or no image is there.
+        OSError: a folder can not be read or written.
+    """
+    import_ray()  # pyarrow comes with it
+    place, images = list_images(source)
+    if not images:
+        raise ValueError(f"no images in {source}")
+    target = _find_target(out)
+    size = batch_size * batches_per_part
+    parts = [
+        Part(f"{number:06d}.parquet", images[first : first + size])
+        for number, first in enumerate(range(0, len(images), size))
+    ]
+    work = Work(
+        prepare=_PrepareDetecting(build, place, target, batch_size, workers, keep_maps),
+        group=1,
+        count=lambda part: len(part.images),
+        title="detect",
+    )
+    return run_on_ray(
+        parts, work, address=address, actors=actors, use_gpus=use_gpus, threads=threads
+    )
+
+
+def list_images(source: str | Path | Sequence[str | Path]) -> tuple[Place, list[str]]:
+    """File system and image files of a folder, or of a list."""
+    if isinstance(source, str | Path):
+        from pyarrow import fs
+
+        place = _open_place(str(source))
+        files = place.files or fs.LocalFileSystem()
+        found = files.get_file_info(fs.FileSelector(place.path, recursive=True))
+        return place, sorted(
+            place.scheme + info.path
+            for info in found
+            if info.type == fs.FileType.File and Path(info.path).suffix.lower() in IMAGE_SUFFIXES
+        )
+    listed = [str(path) for path in source]
+    if not any("://" in path for path in listed):
+        return Place(None, ""), [str(Path(path).absolute()) for path in listed]
+    return _open_place(listed[0]), listed
+
+
+def _open_place(address: str) -> Place:
+    if "://" not in address:
+        return Place(None, str(Path(address).absolute()))
+    from pyarrow import fs
+
+    files, path = fs.FileSystem.from_uri(address)
+    return Place(files, path, address.split("://")[0] + "://")
+
+
+def _find_target(out: str | Path) -> Place:
+    """The folder to write to, made, without Parquet of another run.
+
+    Raises:
+        ValueError: some is there.
+    """
+    from pyarrow import fs
+
+    target = _open_place(str(out))
+    files = target.files or fs.LocalFileSystem()
+    files.create_dir(target.path, recursive=True)
+    found = files.get_file_info(fs.FileSelector(target.path))
+    if any(info.path.endswith(".parquet") for info in found):
+        raise ValueError(f"{out} already holds Parquet files: choose another folder or remove them")
+    return target
+
+
+@dataclass(frozen=True)
+class _PrepareDetecting:
+    """Builds a detector in an actor, and writes parts with it."""
+
+    build: Callable[[], Detector]
+    place: Place
+    target: Place
+    batch_size: int
+    workers: int
+    keep_maps: bool
+
+    def __call__(self) -> Callable[[list[Part]], Outcome]:
+        detector = self.build()
+
+        def detect(parts: list[Part]) -> Outcome:
+            images = unreadable = 0
+            for part in parts:
+                rows = self._detect(part.images, detector)
+                write_part(rows, self.target, part.name)
+                images += len(rows)
+                unreadable += sum(row["error"] != "" for row in rows)
+            return Outcome(images, unreadable)
+
+        return detect
+
+    def _detect(self, images: list[str], detector: Detector) -> list[dict[str, Any]]:
+        found = detect_files(
+            images,
+            detector,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            read=self.place.read,
+        )
+        return [to_row(one, self.keep_maps) for one in found]  # float16: half of what waits
+
+
+def to_row(one: Detection, keep_map: bool) -> dict[str, Any]:
+    """A detection as a row of Parquet."""
+    half = one.map.astype(np.float16) if keep_map and one.map is not None else None
+    return {
+        "path": one.item,
+        "image_score": one.score,
+        "map": None if half is None else half.tobytes(),
+        "side": None if half is None else len(half),
+        "error": one.error,
+    }
+
+
+def write_part(rows: Sequence[dict[str, Any]], target: Place, name: str) -> None:
+    """One Parquet file, whole or not at all."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = pa.schema(
+        [
+            ("path", pa.string()),
+            ("image_score", pa.float32()),
+            ("map", pa.binary()),
+            ("side", pa.int32()),
+            ("error", pa.string()),
+        ]
+    )
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    if target.files is None:
+        with replace_file(Path(target.path) / name) as temporary:
+            parquet.write_table(table, temporary)
+    else:  # an object is there when its stream is closed
+        with target.files.open_output_stream(f"{target.path}/{name}") as stream:
+            parquet.write_table(table, stream)

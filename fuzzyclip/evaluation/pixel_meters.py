@@ -1,0 +1,243 @@
+"""Pixel metrics of one category's maps as they come, a few at a time, without the maps in memory.
+
+`ExactMeter` keeps the maps on disk and computes what `compute_pixel_metrics` does. `StreamingMeter`
+keeps a histogram, whatever the number of images, and computes an estimate between certain bounds.
+
+Shapes: B images, H x W pixels.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fuzzyclip.evaluation.bounded_curves import HIGH, LOW, MIDDLE, Curves, Span, bound_aupro_steps
+from fuzzyclip.evaluation.map_file import FineMaps, MapFile, as_floats
+from fuzzyclip.evaluation.metrics import (
+    AUPRO_STEPS,
+    Floats,
+    compute_ranking_metrics,
+    join_weights,
+    rank_in_place,
+    weigh_mask,
+)
+from fuzzyclip.evaluation.score_histogram import Cells, ScoreHistogram, find_keys
+from fuzzyclip.evaluation.thresholds import raise_score
+from fuzzyclip.method.scales import Scale, place_cuts
+
+#: Bounds are widened by this much, for the rounding of sums over many pixels, here and in the exact
+#: metric.
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class PixelResult:
+    """Pixel metrics as fractions in [0, 1]; one that the pixels do not define is in none of these.
+
+    Attributes:
+        values: of each metric, exact or an estimate.
+        low: what the exact value is at least.
+        high: what it is at most.
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    low: dict[str, float] = field(default_factory=dict)
+    high: dict[str, float] = field(default_factory=dict)
+
+
+class PixelMeter(Protocol):
+    """What takes the maps of one category and gives its pixel metrics."""
+
+    def add(self, maps: ArrayLike, masks: ArrayLike) -> None:
+        """Take maps (B, H, W) and masks (B, H, W), true where anomalous.
+
+        Raises:
+            ValueError: shapes differ, the maps' type is finer than float64, or a score is not
+                finite. Nothing is taken then.
+        """
+
+    def compute(self) -> PixelResult:
+        """Metrics of all that was taken so far; more may follow."""
+
+
+class ExactMeter:
+    """Metrics bit for bit as `compute_pixel_metrics` on all maps at once; a context manager.
+
+    Memory: scores and weights of anomalous pixels; in `compute`, one copy of all maps besides.
+    """
+
+    def __init__(self, file: MapFile | None = None, scale: Scale = Scale.PLAIN) -> None:
+        """An empty meter.
+
+        Args:
+            file: where the maps go, empty; the caller may read them there, and closes it. Default a
+                temporary one, which `close` removes. Temporary folders may lie in memory.
+            scale: of the scores.
+
+        Raises:
+            ValueError: the file holds maps.
+        """
+        if file is not None and len(file):
+            raise ValueError(f"{file.path} holds {len(file)} maps already")
+        self._file, self._owned, self._scale = file, file is None, scale
+        self._hits: list[FineMaps] = []
+        self._weights: list[Floats] = []
+        self._images, self._regions = 0, 0
+
+    def add(self, maps: ArrayLike, masks: ArrayLike) -> None:
+        """As `PixelMeter.add`; maps must be square and of one size."""
+        scores, truth = check_batch(maps, masks)
+        if not len(scores):
+            return
+        if self._file is None:
+            height, width = scores.shape[1:]
+            self._file = _open_temporary(height, width, scores.dtype.type)
+        self._file.append(scores)
+        self._images += len(scores)
+        for score, mask in zip(scores, truth, strict=True):
+            weights, found = weigh_mask(mask)
+            self._hits.append(score[mask])
+            self._weights.append(weights)
+            self._regions += found
+
+    def compute(self) -> PixelResult:
+        """As `PixelMeter.compute`; bounds are the values themselves.
+
+        Raises:
+            ValueError: another than this meter wrote to the file, or it is closed.
+        """
+        if self._file is None:
+            return PixelResult()
+        if len(self._file) != self._images:
+            raise ValueError(f"{self._file.path} holds {len(self._file)} maps, not {self._images}")
+        if not self._images:
+            return PixelResult()
+        hits, weights = np.concatenate(self._hits), join_weights(self._weights, self._regions)
+        ranking = rank_in_place(self._file.read_all().reshape(-1), hits, weights)
+        values = compute_ranking_metrics(ranking, self._scale)
+        return PixelResult(values, dict(values), dict(values))
+
+    def close(self) -> None:
+        """Remove the temporary file, if there is one."""
+        if self._owned and self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class StreamingMeter:
+    """Metrics between certain bounds, in memory that does not grow with the number of images.
+
+    Scores are known by their bin of `metrics.score_histogram`. The estimates of AUROC, F1-max and
+    AUPRO-std are the exact metrics of maps whose scores moved within their bin to a common one, by
+    less than 2**-14 of themselves; the order of scores of different bins stays. The bounds hold for
+    every order within the bins: those of AUROC differ by the share of pairs of a positive and a
+    negative that share a bin. A bin of equal scores is exact. Scores of float64 are known as
+    float32, and equal ones of those may differ.
+
+    Attributes:
+        histogram: of all scores so far; thresholds of summaries can be chosen from it.
+        scale: of the scores.
+    """
+
+    def __init__(self, scale: Scale = Scale.PLAIN) -> None:
+        self.histogram, self.scale = ScoreHistogram(), scale
+
+    def add(self, maps: ArrayLike, masks: ArrayLike) -> None:
+        """As `PixelMeter.add`; the size may change. Neither order nor split changes the result."""
+        scores, truth = check_batch(maps, masks)
+        for score, mask in zip(scores, truth, strict=True):
+            weights, found = weigh_mask(mask)
+            self.histogram.add(score.reshape(-1), score[mask], weights, found)
+
+    def compute(self) -> PixelResult:
+        """As `PixelMeter.compute`.
+
+        `pixel_aupro` has the bounds 0 and 1 or nearly so where most scores share a bin; there it is
+        given although the exact metric may be undefined.
+        """
+        cells = self.histogram.list_cells()
+        if not cells.positives.any() or not cells.negatives.any():
+            return PixelResult()
+        found = _bound_curves(cells, self.histogram.regions)
+        stepped = _bound_steps(cells, self.histogram, self.scale)
+        if stepped is not None:
+            found["pixel_aupro"] = stepped
+        return PixelResult(
+            values={name: float(np.clip(value, 0, 1)) for name, (_, value, _) in found.items()},
+            low={name: max(low - ROUNDING, 0.0) for name, (low, _, _) in found.items()},
+            high={name: min(high + ROUNDING, 1.0) for name, (_, _, high) in found.items()},
+        )
+
+
+def check_batch(maps: ArrayLike, masks: ArrayLike) -> tuple[FineMaps, NDArray[np.bool_]]:
+    """Maps and masks (B, H, W) as floats and bool; a ValueError as `PixelMeter.add` raises it."""
+    scores, truth = as_floats(maps), np.asarray(masks, dtype=bool)
+    if scores.ndim != 3 or scores.shape != truth.shape:
+        raise ValueError(f"maps {scores.shape} and masks {truth.shape} are not (B, H, W) alike")
+    return scores, truth
+
+
+def _open_temporary(height: int, width: int, kind: type[np.float32 | np.float64]) -> MapFile:
+    """An empty file for maps of that size; a ValueError, and no file, if they are not square."""
+    if height != width or not height:
+        raise ValueError(f"maps of {height} x {width} are not square")
+    handle, name = tempfile.mkstemp(suffix=".maps")
+    os.close(handle)
+    return MapFile(Path(name), height, kind)
+
+
+def _bound_curves(cells: Cells, regions: int) -> dict[str, tuple[float, float, float]]:
+    """Lower bound, estimate and upper bound of the metrics that need no thresholds."""
+    fall = slice(None, None, -1)  # curves run from high scores to low ones
+    tp, fp, covered = (
+        np.append(0.0, np.cumsum(amounts[fall], dtype=np.float64))[None]
+        for amounts in (cells.positives, cells.negatives, cells.coverage)
+    )
+    curves, pro = Curves(tp, fp, exact=cells.single[fall]), covered / regions
+    ways: dict[str, Callable[[float], Floats]] = {
+        "pixel_auroc": curves.compute_auroc,
+        "pixel_ap": curves.compute_average_precision,
+        "pixel_f1_max": curves.compute_f1_max,
+        "pixel_aupro_std": lambda place: curves.compute_aupro_std(pro, place),
+    }
+    found = {}
+    for name, compute in ways.items():
+        low, value, high = (float(compute(place)[0]) for place in (LOW, MIDDLE, HIGH))
+        found[name] = (low, min(max(value, low), high), high)
+    return found
+
+
+def _bound_steps(
+    cells: Cells, histogram: ScoreHistogram, scale: Scale
+) -> tuple[float, float, float] | None:
+    """The same of the AUPRO of the field's steps."""
+    cuts = place_cuts(*histogram.ends, AUPRO_STEPS, scale)
+    near = cuts.astype(np.float32)
+    keys = find_keys(np.where(near <= cuts, raise_score(near), near))
+    slack = int(histogram.rounded)
+    surely = np.searchsorted(cells.lowest, keys + slack)
+    maybe = np.searchsorted(cells.highest, keys - slack)
+
+    def span(amounts: NDArray[np.int64] | Floats, total: int) -> Span:
+        """Share of the amounts (C,) above each step."""
+        above = np.append(np.cumsum(amounts[::-1])[::-1], 0) / total
+        return Span(low=above[surely], high=above[maybe])
+
+    negatives = span(cells.negatives, int(cells.negatives.sum()))
+    return bound_aupro_steps(negatives, span(cells.coverage, histogram.regions))

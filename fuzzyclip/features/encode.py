@@ -1,0 +1,155 @@
+"""Filling the feature store: images through the frozen tower, into shards.
+
+Three things go on at a time: threads decode the next images, the device computes, and a thread
+writes what it computed. Held in memory are two batches of images and two of tokens, never a shard.
+
+Shapes: B images of a batch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor
+from tqdm import tqdm
+
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.pixels import iterate_pixels
+from fuzzyclip.features.kinds import TOKENS, FeatureKind
+from fuzzyclip.features.packing import pack
+from fuzzyclip.features.shards import EMBEDS, Shard, measure_kind, write_shard
+from fuzzyclip.features.store import check_space, finish_category, plan_category
+from fuzzyclip.utils.tensor_files import RowWriter
+from fuzzyclip.utils.transfers import Fetcher
+
+
+def write_category(
+    folder: Path,
+    rows: pd.DataFrame,
+    root: Path,
+    backbone: Backbone,
+    *,
+    dtype: str | None = "float16",
+    shard_size: int = 64,
+    batch_size: int = 16,
+    workers: int = 1,
+    kind: FeatureKind = TOKENS,
+) -> None:
+    """Encode a category's images into `folder`, skipping shards that are already there.
+
+    Args:
+        folder: see `fuzzyclip.features.store.plan_category`, as the four arguments below.
+        rows: with the columns `image_path` and `sha256`.
+        root: see there.
+        backbone: see there.
+        dtype: see there.
+        shard_size: see there.
+        batch_size: images a pass.
+        workers: threads that decode images.
+        kind: what is kept of an image.
+
+    Raises:
+        OSError: no room on the disk, or an image can not be read.
+    """
+    shards = plan_category(
+        folder, rows, root, backbone, dtype=dtype, shard_size=shard_size, kind=kind
+    )
+    missing = [shard for shard in shards if not shard.is_written()]
+    check_space(missing, folder, backbone)
+    encode_shards(missing, backbone, batch_size=batch_size, workers=workers, title=folder.name)
+    finish_category(folder, rows, shards)
+
+
+def encode_shards(
+    shards: Sequence[Shard],
+    backbone: Backbone,
+    *,
+    batch_size: int,
+    workers: int = 1,
+    title: str = "",
+) -> None:
+    """Encode and write shards, one after the other.
+
+    Args:
+        shards: what to write, all of one kind.
+        backbone: the frozen CLIP.
+        batch_size: images a pass. A pass never crosses shards, so that a shard's bytes do not
+            depend on what was encoded before it.
+        workers: threads that decode images.
+        title: shown beside the progress bar.
+
+    Raises:
+        OSError: an image can not be read, or is not the one that was indexed.
+        ValueError: features of an image are not finite, or its tokens exceed the type's range.
+    """
+    if not shards:
+        return
+    shape = measure_kind(shards[0].kind, backbone)
+    plan = [(shard, first) for shard in shards for first in range(0, len(shard.images), batch_size)]
+    batches = iterate_pixels(
+        [shard.images[first : first + batch_size] for shard, first in plan],
+        backbone,
+        digests=[shard.digests[first : first + batch_size] for shard, first in plan],
+        workers=workers,
+    )
+    total = sum(len(shard.images) for shard in shards)
+    fetcher = Fetcher(backbone.device)
+    with tqdm(total=total, desc=title, unit="image", disable=None, leave=False) as progress:
+        for shard in shards:
+            _encode_shard(shard, backbone, shape, batches, batch_size, fetcher)
+            progress.update(len(shard.images))
+
+
+def _encode_shard(
+    shard: Shard,
+    backbone: Backbone,
+    shape: tuple[int, int, int],
+    batches: Iterator[Tensor],
+    batch_size: int,
+    fetcher: Fetcher,
+) -> None:
+    """One shard; a batch is written while the next one is computed."""
+    with write_shard(shard, backbone, shape) as writer, ThreadPoolExecutor(1) as writing:
+        pending: Future[None] | None = None
+        for first in range(0, len(shard.images), batch_size):
+            encoded = _encode_batch(next(batches), backbone, shard, first)
+            fetched = {name: fetcher.fetch(tensor) for name, tensor in encoded.items()}
+            if pending is not None:
+                pending.result()
+            pending = writing.submit(_write, writer, first, fetched)
+        if pending is not None:
+            pending.result()
+
+
+def _encode_batch(
+    pixels: Tensor, backbone: Backbone, shard: Shard, first: int
+) -> dict[str, Tensor]:
+    """What is kept of a batch (B, 3, S, S), on the device; its first image has a place."""
+    image_embed, patch_tokens = shard.kind.encode(backbone, pixels)
+    images = shard.images[first : first + len(pixels)]
+    if not image_embed.isfinite().all():
+        bad = int((~image_embed.isfinite()).any(dim=1).nonzero()[0])
+        raise ValueError(
+            f"{images[bad]}: its class feature is not finite; look at the image and the weights"
+        )
+    dtype = shard.header["tokens"]
+    kept = {} if dtype is None else _pack_batch(patch_tokens, dtype, images)
+    return {EMBEDS: image_embed} | kept
+
+
+def _pack_batch(patch_tokens: Tensor, dtype: str, images: Sequence[Path]) -> dict[str, Tensor]:
+    """`pack` of a batch (B, L, P, W); what it refuses gets the name of its image."""
+    try:
+        return pack(patch_tokens, dtype)
+    except ValueError:
+        for image, tokens in zip(images, patch_tokens, strict=True):
+            try:
+                pack(tokens, dtype)
+            except ValueError as error:
+                raise ValueError(f"{image}: {error}") from error
+        raise
+
+
+def _write(writer: RowWriter, first: int, fetched: Mapping[str, Callable[[], Tensor]]) -> None:
+    writer.write(first, {name: wait() for name, wait in fetched.items()})

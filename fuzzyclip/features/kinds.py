@@ -1,0 +1,46 @@
+"""Ways to look at an image, which are computed once and kept: see `fuzzyclip.features`.
+
+Shapes: B images, D embedding width, S image size; L x P x W is what a kind keeps of an image
+besides its class feature.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import encode_images
+
+#: Pixels (B, 3, S, S), as `clip.encoding.preprocess` gives them, to class features (B, D), not
+#: normalised, and what else is kept, (B, L, P, W); both float32.
+Encode = Callable[[Backbone, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class FeatureKind:
+    """One way to look at an image, which several methods may share.
+
+    Attributes:
+        name: of the kind; goes into paths.
+        encode: see `Encode`.
+        version: raised with every change of the numbers that `encode` gives.
+        stored: whether it is worth keeping: False where `encode` computes next to nothing.
+    """
+
+    name: str
+    encode: Encode
+    version: int = 1
+    stored: bool = True
+
+    def measure(self, backbone: Backbone) -> tuple[int, int, int]:
+        """L, P and W for this backbone, seen on a black image."""
+        size = backbone.image_size
+        found = self.encode(backbone, torch.zeros(1, 3, size, size))[1]  # (1, L, P, W)
+        levels, patches, width = found.shape[1:]
+        return levels, patches, width
+
+
+#: One plain pass of the image tower: class features, and the patch tokens of the taken blocks.
+TOKENS = FeatureKind("tokens", encode_images)

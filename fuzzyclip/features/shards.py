@@ -1,0 +1,148 @@
+"""One file of the feature store: what it is bound to, how it is written and read.
+
+Shapes: n images of a shard, D embedding width; L taken blocks, P patches, W vision width, or
+whatever another kind of features keeps of an image as L x P x W.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.features.kinds import TOKENS as PATCH_TOKENS
+from fuzzyclip.features.kinds import FeatureKind
+from fuzzyclip.features.packing import DTYPES, SCALES, TOKENS, count_bytes, unpack
+from fuzzyclip.utils.files import BrokenFileError
+from fuzzyclip.utils.tensor_files import RowWriter, check_tensors, read_header, write_rows
+from fuzzyclip.utils.tensor_files import read_rows as read_tensor_rows
+
+log = logging.getLogger(__name__)
+
+#: Layout of the files.
+FORMAT = 2
+#: Version of the code that makes the content. Raise it when the same image, weights and settings
+#: no longer give the same numbers; tests/store/test_features.py compares with kept numbers.
+CODE = 2
+#: Class features, (n, D) float32, not normalised.
+EMBEDS = "image_embed"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file to be: consecutive images of one category, and all that decides its content.
+
+    Attributes:
+        path: of the file.
+        images: files of the images.
+        digests: SHA-256 of each.
+        header: what the file is bound to; a file with another header is never used.
+        kind: of its features.
+    """
+
+    path: Path
+    images: tuple[Path, ...]
+    digests: tuple[str, ...]
+    header: Mapping[str, Any]
+    kind: FeatureKind = PATCH_TOKENS
+
+    def is_written(self) -> bool:
+        """Whether the file is there, made of the same, and whole to the last byte."""
+        if not self.is_placed():
+            return False
+        try:
+            check_tensors(self.path)
+        except BrokenFileError as error:
+            log.warning("%s; its images are encoded again", error)
+            return False
+        return True
+
+    def is_placed(self) -> bool:
+        """Whether the file is there and made of the same; its tensors are not read."""
+        return self.path.is_file() and read_shard_header(self.path) == self.header
+
+
+def compute_identity(
+    backbone: Backbone, digests: Sequence[str], kind: FeatureKind = PATCH_TOKENS
+) -> dict[str, Any]:
+    """What stored features of images depend on, as plain data: backbone, code, content, kind.
+
+    Plain patch tokens are not named, so that stores from before there were kinds stay valid.
+    """
+    named = {} if kind == PATCH_TOKENS else {"kind": [kind.name, kind.version]}
+    return {
+        "format": FORMAT,
+        "code": CODE,
+        "backbone": backbone.identity,
+        "images": list(digests),
+    } | named
+
+
+def measure_kind(kind: FeatureKind, backbone: Backbone) -> tuple[int, int, int]:
+    """L, P and W of a kind; one pass of the tower, except for plain patch tokens."""
+    if kind != PATCH_TOKENS:
+        return kind.measure(backbone)
+    return len(backbone.blocks), backbone.grid[0] * backbone.grid[1], backbone.vision_width
+
+
+def read_shard_header(path: Path) -> dict[str, Any]:
+    """A shard's header; empty when the file can not be read, so that it is written again."""
+    try:
+        return read_header(path)
+    except (BrokenFileError, OSError) as error:
+        log.warning("%s; its images are encoded again", error)
+        return {}
+
+
+@contextmanager
+def write_shard(
+    shard: Shard, backbone: Backbone, shape: tuple[int, int, int]
+) -> Iterator[RowWriter]:
+    """A writer of the shard's rows; the file is there when the block ends without an error.
+
+    Args:
+        shard: the file to be.
+        backbone: the frozen CLIP.
+        shape: from `measure_kind`.
+    """
+    embeds: tuple[torch.dtype, Sequence[int]] = (torch.float32, (backbone.embed_dim,))
+    layout = {EMBEDS: embeds}
+    if dtype := shard.header["tokens"]:
+        if dtype == "int8":
+            layout[SCALES] = (torch.float32, shape[:2])
+        layout[TOKENS] = (DTYPES[dtype], shape)
+    with write_rows(shard.path, layout, len(shard.images), shard.header) as writer:
+        yield writer
+
+
+def count_image_bytes(
+    backbone: Backbone, dtype: str | None, kind: FeatureKind = PATCH_TOKENS
+) -> int:
+    """Bytes that one image takes in the store; `dtype` is None where tokens are not kept."""
+    embed = backbone.embed_dim * torch.float32.itemsize
+    if dtype is None:
+        return embed
+    levels, patches, width = measure_kind(kind, backbone)
+    return embed + count_bytes(levels * patches, width, dtype)
+
+
+def read_rows(path: Path, first: int, count: int, device: torch.device | str) -> Tensor:
+    """Patch tokens of some rows of a shard, (count, L, P, W) float32 on a device.
+
+    They travel as they are stored, which is less than float32.
+
+    Raises:
+        BrokenFileError: the file does not hold what was written.
+    """
+    rows = read_tensor_rows(path, (TOKENS, SCALES), first, count)
+    return unpack({name: tensor.to(device) for name, tensor in rows.items()})
+
+
+def read_embeds(path: Path, count: int) -> Tensor:
+    """Class features of all images of a shard, (count, D); errors as of `read_rows`."""
+    return read_tensor_rows(path, (EMBEDS,), 0, count)[EMBEDS]

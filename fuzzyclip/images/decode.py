@@ -1,0 +1,302 @@
+"""The only place that opens images and masks: all that works with pixels sees the same ones.
+
+- Pictures are turned upright as their EXIF orientation says, masks too.
+- Gray of more than 8 bits is scaled to 8: 16 bits over their full range, others from 0 to `white`.
+  Of colour with 16 bits a channel Pillow reads the upper 8.
+- What is transparent lies on white. CMYK is converted plainly; ICC profiles are not applied.
+- A file of several pictures is refused, since the one that is left out could show the defect. Of a
+  phone's MPO the first is taken; the others are previews of it.
+
+Shapes: H rows, W columns of one image.
+"""
+
+import hashlib
+import io
+import math
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile
+
+#: What folders are searched for.
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+#: Resource forks that look like a second copy of the tree.
+IGNORED = frozenset({"__MACOSX"})
+#: What is read, whatever the suffix. Pillow knows more, of which some run other programs (EPS).
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
+#: Pixels of the largest image that is read unless said otherwise: from here on Pillow sees an
+#: attack, a small file that unfolds to gigabytes.
+MAX_PIXELS = 178_956_970
+#: Shortest side of an image that is worth inspecting, pixels.
+MIN_SIDE = 8
+
+#: EXIF orientation -> what makes the picture upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF
+
+Image.init()  # fills the table of readers that `_identify` looks into
+
+
+class ImageFacts(NamedTuple):
+    """What the index keeps of a picture: size in pixels, upright, and SHA-256 of its files."""
+
+    width: int
+    height: int
+    sha256: str
+    mask_sha256: str = ""
+
+
+def load_image(
+    path: Path,
+    sha256: str | None = None,
+    *,
+    white: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
+    """An image of mode RGB without metadata; gray (MVTec's grid, screw, zipper; DAGM) is repeated.
+
+    Args:
+        path: image file.
+        sha256: digest that the file must have, as the index keeps it; None does not look.
+        white: value of gray images of more than 8 bits that is shown as white, 4095 for a 12-bit
+            camera; larger ones are white too. None takes the type's largest: 65535, or 1 of
+            floating-point numbers. Images of 8 bits do not depend on it.
+        max_pixels: width times height of the largest image that is decoded.
+
+    Raises:
+        OSError: the file is missing, truncated, no image, several images, too large, or another
+            file than expected; names it.
+        ValueError: `white` is below 1.
+    """
+    with open_image_file(path) as stream:
+        if sha256 is None:
+            return _load_rgb(stream, str(path), white, max_pixels)
+        content = stream.read()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise OSError(f"{path}: not the file that was indexed; build the index again")
+    return decode_image(content, str(path), white=white, max_pixels=max_pixels)
+
+
+def decode_image(
+    content: bytes, name: str, *, white: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """An image as `load_image` gives it, from the bytes of its file.
+
+    Args:
+        content: the whole file.
+        name: of the file, for errors.
+        white: see `load_image`.
+        max_pixels: see `load_image`.
+
+    Raises:
+        OSError: truncated, no image, several images or too large; names the file.
+        ValueError: `white` is below 1.
+    """
+    return _load_rgb(io.BytesIO(content), name, white, max_pixels)
+
+
+def examine_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
+    """Read a file once, decode it whole and keep only facts.
+
+    Raises:
+        OSError: where `load_image` would raise it.
+    """
+    content = read_image_file(path)
+    width, height = decode_image(content, str(path), max_pixels=max_pixels).size
+    return ImageFacts(width, height, hashlib.sha256(content).hexdigest())
+
+
+def load_mask(path: Path, above: int = 0, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
+    """A ground truth mask, (H, W): all above a threshold, zero for all datasets, is defect.
+
+    Masks come with 0/255, with 0/1 (KolektorSDD), with class ids 1 to 9 that look black (VisA)
+    and with three equal channels (BTAD), so that the comparison must come before any resize and
+    before any conversion to gray, which would round (0, 0, 1) down to 0.
+
+    Args:
+        path: mask file.
+        above: threshold; raise it for masks of your own that were saved as JPEG.
+        max_pixels: see `load_image`.
+
+    Raises:
+        OSError: as `load_image`, or the zero of the mask's colours is not black.
+    """
+    return decode_mask(read_image_file(path), str(path), above, max_pixels=max_pixels)
+
+
+def decode_mask(
+    content: bytes, name: str, above: int = 0, *, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.bool_]:
+    """`load_mask` of a file's content; `name` stands in errors."""
+    with io.BytesIO(content) as stream, _naming(name):
+        image = _decode(stream, max_pixels)
+        if image.mode in {"CMYK", "YCbCr", "LAB", "HSV"}:
+            raise OSError(f"a mask in {image.mode}: save it in gray")
+        values = np.asarray(_turn(image, image))  # (H, W) or (H, W, C); indices of a palette
+    if image.mode in {"RGBA", "LA", "PA"}:
+        values = values[..., :-1]  # alpha is not a class id
+    positive: NDArray[np.bool_] = values > above
+    return np.any(positive, axis=-1) if positive.ndim == 3 else positive  # (H, W)
+
+
+def check_inspectable(image: Image.Image, name: str) -> None:
+    """Refuse what is too small to show a defect; a map of it would be made of nothing.
+
+    Raises:
+        OSError: a side is below `MIN_SIDE`; names the file.
+    """
+    width, height = image.size
+    if min(width, height) < MIN_SIDE:
+        raise OSError(f"{name}: {width} x {height} pixels, at least {MIN_SIDE} a side are needed")
+
+
+def open_image_file(path: Path) -> BinaryIO:
+    """A file for reading. A pipe would make the reader wait, and a device never end.
+
+    Raises:
+        OSError: missing, no regular file, or not readable; names the file.
+    """
+    try:
+        kind = path.stat().st_mode
+        if stat.S_ISREG(kind):
+            return path.open("rb")
+    except PermissionError as error:
+        raise PermissionError(f"{path}: no permission to read it") from error
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(f"{path}: a folder, not an image file")
+    raise OSError(f"{path}: a pipe, socket or device, not an image file")
+
+
+def read_image_file(path: Path) -> bytes:
+    """Content of a file, for `decode_image`; raises as `open_image_file` does."""
+    with open_image_file(path) as stream:
+        return stream.read()
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Every failure becomes an OSError that names the file."""
+    try:
+        yield
+    except Exception as error:  # on broken files decoders raise nearly everything there is
+        reason = str(error) or type(error).__name__
+        raise OSError(f"{name}: not a readable image ({reason})") from error
+
+
+def _load_rgb(stream: BinaryIO, name: str, white: int | None, max_pixels: int) -> Image.Image:
+    if white is not None and white < 1:
+        raise ValueError(f"white must be at least 1, not {white}")
+    with _naming(name):
+        file = _decode(stream, max_pixels, deep_colour=white is None)
+        image = _turn(_to_rgb(file, white), file)
+    image.info.clear()  # the orientation would turn it again, wherever it is looked at
+    return image
+
+
+def _decode(stream: BinaryIO, max_pixels: int, *, deep_colour: bool = True) -> ImageFile.ImageFile:
+    """The picture of a file, in its own mode, not yet upright.
+
+    `deep_colour` says whether colour with 16 bits a channel may lose its lower 8.
+    """
+    image = _identify(stream)
+    if math.prod(image.size) > max_pixels:
+        raise OSError(
+            f"{image.width} x {image.height} pixels, the limit is {max_pixels:,} in all; raise it "
+            "by max_pixels (--max-pixels) if you trust the file"
+        )
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        frames = getattr(image, "n_frames", "several")
+        raise OSError(f"{frames} frames; save the one to be inspected as a file of its own")
+    if not deep_colour and image.mode.startswith("RGB") and ";16" in str(image.tile):
+        raise OSError("16-bit colour, whose lower 8 bits are not read, can have no `white`")
+    image.load()  # until here only the header was read; truncation shows now
+    return image
+
+
+def _identify(stream: BinaryIO) -> ImageFile.ImageFile:
+    """Read the header, as `Image.open` does.
+
+    That function compares with a limit of the whole process and warns from half of it on; here each
+    call has its own, in threads too.
+    """
+    prefix = stream.read(16)
+    if not prefix:
+        raise OSError("the file is empty")
+    for name in FORMATS:
+        read_header, accepts = Image.OPEN[name]
+        if accepts is None or accepts(prefix) is True:
+            stream.seek(0)
+            return read_header(stream, "")
+    raise OSError(f"it is none of {', '.join(FORMATS)}")
+
+
+def _to_rgb(image: ImageFile.ImageFile, white: int | None) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Image.fromarray(_scale_gray(image, white)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    shown = image.convert("RGBA")
+    if shown.getchannel("A").getextrema()[0] == 255:
+        return shown.convert("RGB")
+    ground = Image.new("RGBA", image.size, "white")
+    ground.alpha_composite(shown)
+    return ground.convert("RGB")
+
+
+def _scale_gray(image: ImageFile.ImageFile, white: int | None) -> NDArray[np.uint8]:
+    """Gray of more than 8 bits in 8, (H, W): 0 is black, `white` and above is white."""
+    values = np.asarray(image)  # (H, W)
+    tags = getattr(image, "tag_v2", {})
+    if image.mode.startswith("I;16"):
+        largest = 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1  # TIFF knows 12 bits too
+        gray: NDArray[np.uint8] = _scale(np.arange(2**16), white or largest)[values]
+    else:
+        gray = _scale(values, white or _find_white(image, values))
+    if tags.get(PHOTOMETRIC) == 0:  # white is zero; Pillow inverts only up to 8 bits
+        gray = 255 - gray
+    if "transparency" in image.info:
+        gray[values == image.info["transparency"]] = 255
+    return gray
+
+
+def _find_white(image: ImageFile.ImageFile, values: NDArray[np.generic]) -> int:
+    """White of 32-bit numbers, where the file lets no doubt."""
+    high = float(values.max())
+    if image.mode == "F" and high <= 1:
+        return 1
+    if image.mode == "I" and image.format == "PPM":  # of 16 bits, which comes as 32
+        return 65535
+    raise OSError(
+        f"32-bit values up to {high:g}, of which white is not known; convert the image to 8 or 16 "
+        "bits, or say which value is white (`white`)"
+    )
+
+
+def _scale(values: NDArray[np.generic], white: int) -> NDArray[np.uint8]:
+    shares = values.astype(np.float64) / white
+    if not (shares.min() >= 0 and shares.max() < math.inf):  # nor with a NaN among them
+        raise OSError("values below 0 or not finite; convert the image to 8 or 16 bits")
+    scaled: NDArray[np.uint8] = np.rint(np.minimum(shares, 1) * 255).astype(np.uint8)
+    return scaled
+
+
+def _turn(image: Image.Image, file: ImageFile.ImageFile) -> Image.Image:
+    """The image upright, as the file it comes from says."""
+    try:
+        turn = TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata raise anything, and say nothing about the pixels
+        turn = None
+    return image if turn is None else image.transpose(turn)

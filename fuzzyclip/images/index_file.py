@@ -1,0 +1,67 @@
+"""The index on disk: a table that people and programs read, and what is known of the whole."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fuzzyclip.utils.files import write_json, write_text
+from fuzzyclip.utils.tree import DatasetError
+
+INDEX_COLUMNS = (
+    "image_path",  # POSIX, relative to the dataset root
+    "mask_path",  # the same; "" if there is no mask
+    "category",
+    "split",  # "train" or "test"
+    "label",  # 0 normal, 1 anomalous
+    "defect",  # "good" for normal images, else the dataset's own name of the defect
+    "width",
+    "height",
+    "sha256",  # of the image file; the feature store is bound to it
+    "mask_sha256",  # of the mask file; what is trained on masks is bound to it. "" if there is none
+)
+COLUMN_TYPES = {"label": "int64", "width": "int64", "height": "int64"}
+
+
+@dataclass(frozen=True)
+class Index:
+    """A dataset's images and what is known of them as a whole.
+
+    Attributes:
+        frame: table with the columns `INDEX_COLUMNS`, sorted by category, split and image path.
+        info: which dataset, protocol, counts, licence, categories with readable names, dropped
+            files and duplicates, as plain data; it travels with every result.
+    """
+
+    frame: pd.DataFrame
+    info: dict[str, Any]
+
+
+def write_index(index: Index, table: Path, info: Path) -> None:
+    """Write the table as CSV with "\\n" line ends and the rest as JSON, through temporary names."""
+    columns = list(INDEX_COLUMNS)
+    write_text(table, index.frame.to_csv(index=False, lineterminator="\n", columns=columns))
+    write_json(info, index.info)
+
+
+def read_index(path: Path) -> pd.DataFrame:
+    """Read a table; categories such as "01" stay strings, an absent mask stays "".
+
+    Raises:
+        DatasetError: the table has other columns.
+    """
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if tuple(frame.columns) != INDEX_COLUMNS:
+        raise DatasetError(
+            f"{path}: columns {list(frame.columns)} instead of {list(INDEX_COLUMNS)}; build the "
+            "index again"
+        )
+    return frame.astype(COLUMN_TYPES)
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """What is known of the whole; see `Index`."""
+    info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return info

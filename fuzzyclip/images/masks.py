@@ -1,0 +1,35 @@
+"""Ground truth masks at the size of the anomaly maps.
+
+Shapes: B rows, S image size.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from fuzzyclip.images.decode import load_mask
+
+
+def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """A binary mask squashed to (S, S): bilinear, then more than half covered."""
+    full = Image.fromarray(mask.astype(np.uint8) * 255)
+    squashed = np.asarray(full.resize((size, size), Image.Resampling.BILINEAR))
+    return squashed > 127
+
+
+def load_masks(rows: pd.DataFrame, root: Path, size: int) -> NDArray[np.bool_]:
+    """Masks of index rows, (B, S, S); all false where a row has none.
+
+    Args:
+        rows: index rows with a column `mask_above`, the value that defects exceed.
+        root: what the paths are relative to.
+        size: S.
+    """
+    masks = np.zeros((len(rows), size, size), dtype=bool)
+    for mask, path, above in zip(masks, rows["mask_path"], rows["mask_above"], strict=True):
+        if path:
+            mask[:] = resize_mask(load_mask(root / path, above), size)
+    return masks

@@ -1,0 +1,209 @@
+"""RPL, regulating prompt learning: two prompts learned for classification, held near CSP's.
+
+The prompts start from a template sentence with the stacked names in it (paper, section 2.4 and
+Table 9). Their first words are learnable, and learnable tokens are attached inside the text tower
+(section 3.1.2); everything else stays frozen. The loss is cross entropy plus the squared distance
+to the untrained stacked prompt's features (eq. 12).
+
+Shapes: V text width, D embedding width, T tokens, E learnable words, L deep tokens, M depth.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fuzzyclip.clip.backbone import Backbone, get_text_tower
+from fuzzyclip.clip.encoding import count_tokens, embed_tokens, find_ends, run_text_tower, tokenize
+from fuzzyclip.clip.prompt_tower import can_skip, run_prompts, run_start
+from fuzzyclip.utils.ranges import FEW, FEW_OR_ZERO
+
+#: Sentence pairs of Table 9, (normal, abnormal); {} is [cluster], the stacked names. `o` rows of
+#: the table are the same sentences with "object" for the names.
+TEMPLATES = {
+    "c1": ("a photo of a good {}", "a photo of a damaged {}"),
+    "c2": ("This is a good photo of {}", "This is a damaged photo of {}"),
+    "c3": ("It is a photo of a {} without damage", "It is a photo of a {} with damage"),
+    "c4": (
+        "There is not a damaged {} in the photo",
+        "There is a damaged {} in the photo",
+    ),
+    "c5": (
+        "It is a good, perfect and pristine picture of {}",
+        "It is a damaged, flawed, and broken picture of {}",
+    ),
+}
+#: The sentences that follow random words in the `prepend` layout.
+PREPENDED = ("{}.", "damaged {}.")
+LAYOUTS = ("inplace", "prepend", "template_ctx")
+ATTACHMENTS = ("overwrite", "insert")
+#: Standard deviation of random learnable tokens.
+INIT_STD = 0.02
+
+
+@dataclass(frozen=True)
+class PromptShape:
+    """All that decides a prompt learner's tensors, with the defaults and their reasons.
+
+    Attributes:
+        template: key of `TEMPLATES`; c4 is the best of Table 9.
+        layout: `inplace`: the template's own first E words are learnable (Table 9 varies the
+            template while E varies on its own, so the words must be the template's); `prepend`: E
+            random words stand before a short sentence; `template_ctx`: all words before the names
+            are learnable, E is their number.
+        words: E, learnable words (section 3.1.2: 12).
+        deep_tokens: L, learnable tokens in each deep layer (section 3.1.2: 20; its 29 is taken as
+            a misprint).
+        depth: M, layers with learnable tokens, the words being the first layer's (section 3.1.2:
+            9, so 8 deep tensors).
+        attachment: `overwrite`: deep tokens replace positions 1 to L; `insert`: they are
+            added after the start token.
+        deep_per_side: separate deep tokens for the normal and the abnormal prompt.
+    """
+
+    template: str = "c4"
+    layout: str = "inplace"
+    words: int = 12
+    deep_tokens: int = 20
+    depth: int = 9
+    attachment: str = "overwrite"
+    deep_per_side: bool = False
+
+    def __post_init__(self) -> None:
+        for field, value, known in (
+            ("template", self.template, tuple(TEMPLATES)),
+            ("layout", self.layout, LAYOUTS),
+            ("attachment", self.attachment, ATTACHMENTS),
+        ):
+            if value not in known:
+                raise ValueError(f"rpl {field} must be one of {', '.join(known)}, not {value!r}")
+        FEW.check("rpl", words=self.words, depth=self.depth)
+        FEW_OR_ZERO.check("rpl", deep_tokens=self.deep_tokens)
+
+
+class PromptLearner(nn.Module):
+    """Two learnable prompts, normal and abnormal, through the frozen text tower.
+
+    Trainable are `ctx` (the learnable words of each side) and `deep` (M - 1 tensors); the
+    sentences around them are buffers. The frozen tower is passed to `forward`, not held.
+    """
+
+    sentence: Tensor
+    end: Tensor
+    start: Tensor | None
+
+    def __init__(self, backbone: Backbone, stack: str, shape: PromptShape, seed: int = 0) -> None:
+        """Tokenise the two sentences and initialise the learnable tokens.
+
+        Args:
+            backbone: the frozen CLIP.
+            stack: the stacked names, or "object".
+            shape: see `PromptShape`.
+            seed: of random tokens.
+
+        Raises:
+            PromptTooLongError: a sentence exceeds the text tower's context.
+        """
+        super().__init__()
+        self.shape = shape
+        generator = torch.Generator().manual_seed(seed)
+        sentences = write_sentences(stack, shape)
+        ids = tokenize(backbone, sentences)
+        with torch.no_grad():
+            embedded = embed_tokens(backbone, ids).float()  # (2, T, V)
+        end = find_ends(backbone, ids)  # (2,)
+        counts = count_words(backbone, shape, end)
+        width = embedded.shape[-1]
+        words = [embedded[side, 1 : 1 + count].clone() for side, count in enumerate(counts)]
+        if shape.layout == "prepend":
+            words = [INIT_STD * torch.randn(word.shape, generator=generator) for word in words]
+        self.ctx = nn.ParameterList(nn.Parameter(word.to(backbone.device)) for word in words)
+        self.deep_tokens = fit_deep_tokens(shape, end)
+        sides = 2 if shape.deep_per_side else 1
+        deep = INIT_STD * torch.randn(
+            fit_depth(backbone, shape) - 1, sides, self.deep_tokens, width, generator=generator
+        )
+        self.deep = nn.Parameter(deep.to(backbone.device))  # (M-1, 1 or 2, L, V)
+        self.register_buffer("sentence", embedded, persistent=False)
+        self.register_buffer("end", end, persistent=False)
+        start = run_start(backbone, embedded[0, 0]) if can_skip(backbone) else None
+        self.register_buffer("start", start, persistent=False)  # (N, V)
+
+    def forward(self, backbone: Backbone) -> Tensor:
+        """Text features of the two prompts, (2, D): normal, abnormal; not normalised."""
+        if self.start is None:
+            return self.forward_plainly(backbone)
+        x, end = self._fill_words()
+        deep = self.deep.expand(-1, 2, -1, -1)
+        inserted = self.shape.attachment == "insert"
+        return run_prompts(backbone, x, end, self.start, deep, inserted)
+
+    def forward_plainly(self, backbone: Backbone) -> Tensor:
+        """The same through every position of every block, for towers of another make."""
+        x, end = self._fill_words()
+        return run_text_tower(backbone, x, end, self._attach)
+
+    def _fill_words(self) -> tuple[Tensor, Tensor]:
+        """Embedded prompts (2, T, V), and where they will end in the last block, (2,)."""
+        rows = [
+            torch.cat((row[:1], ctx, row[1 + len(ctx) :]))
+            for row, ctx in zip(self.sentence, self.ctx, strict=True)
+        ]
+        inserted = self.shape.attachment == "insert" and len(self.deep) > 0
+        return torch.stack(rows), self.end + self.deep_tokens if inserted else self.end
+
+    def _attach(self, block: int, x: Tensor) -> Tensor:
+        """Put the deep tokens of this block, counted from 0, in place; none in the first."""
+        if not 1 <= block <= len(self.deep) or self.deep_tokens == 0:
+            return x
+        tokens = self.deep[block - 1].expand(2, -1, -1)  # (2, L, V)
+        first = self.shape.attachment == "insert" and block == 1
+        rest = x[:, 1:] if first else x[:, 1 + self.deep_tokens :]
+        return torch.cat((x[:, :1], tokens, rest), dim=1)
+
+
+def write_sentences(stack: str, shape: PromptShape) -> list[str]:
+    """The normal and the abnormal sentence, placeholders for prepended words included."""
+    if shape.layout == "prepend":
+        placeholders = " ".join(["x"] * shape.words)
+        return [f"{placeholders} {sentence.format(stack)}" for sentence in PREPENDED]
+    return [sentence.format(stack) for sentence in TEMPLATES[shape.template]]
+
+
+def count_words(backbone: Backbone, shape: PromptShape, end: Tensor) -> list[int]:
+    """Number of learnable words of each side; E is cut to the shortest sentence's tokens.
+
+    The start and the end token stay frozen: a stack of one short name leaves fewer words than E.
+    """
+    if shape.layout == "template_ctx":
+        heads = [sentence.split("{}")[0].strip() for sentence in TEMPLATES[shape.template]]
+        return [count_tokens(backbone, head) - 2 for head in heads]
+    count = min(shape.words, int(end.min()) - 1)
+    return [count, count]
+
+
+def fit_deep_tokens(shape: PromptShape, end: Tensor) -> int:
+    """L, cut where overwriting would destroy a prompt's end token."""
+    if shape.attachment == "insert":
+        return shape.deep_tokens
+    return min(shape.deep_tokens, int(end.min()) - 1)
+
+
+def fit_depth(backbone: Backbone, shape: PromptShape) -> int:
+    """M, cut to the blocks that the text tower has."""
+    return min(shape.depth, len(get_text_tower(backbone.model).transformer.resblocks))
+
+
+def compute_image_score(image_embed: Tensor, text_embed: Tensor, temperature: float) -> Tensor:
+    """Log-odds that each image is anomalous, (B,): eq. 2 before its softmax.
+
+    Eq. 2's probability is the sigmoid of it, and as a float32 the same number, 1, for all log-odds
+    above about 17. Only before the softmax does the temperature change no order of images.
+
+    Args:
+        image_embed: (B, D), unit rows.
+        text_embed: (2, D), or (B, 2, D), each image's own; unit rows: normal, abnormal.
+        temperature: factor on the cosines.
+    """
+    direction = text_embed[..., 1, :] - text_embed[..., 0, :]  # (D,) or (B, D)
+    return temperature * (image_embed * direction).sum(dim=-1)

@@ -1,0 +1,185 @@
+"""One training loop for all that is trained: seeded, resumable, quiet off a terminal."""
+
+import io
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fuzzyclip.utils.files import BrokenFileError, read_summed, write_summed
+from fuzzyclip.utils.prefetch import prefetch
+from fuzzyclip.utils.ranges import COUNT, POSITIVE
+
+log = logging.getLogger(__name__)
+
+Batch = TypeVar("Batch")
+#: `load(rows, epoch)` gives one batch; it is called in a thread, while the step before it runs.
+Load = Callable[[Sequence[int], int], Batch]
+#: `compute_losses(batch)` gives named losses; "loss" is what is minimised.
+ComputeLosses = Callable[[Batch], dict[str, Tensor]]
+#: `make_optimizer(parameters, learning_rate)`.
+MakeOptimizer = Callable[[Iterator[nn.Parameter], float], torch.optim.Optimizer]
+#: One step of a training curve: epoch and step from 1, and the losses.
+CurveRow = dict[str, float]
+
+#: Adam's momenta as in the code the paper builds on.
+BETAS = (0.5, 0.999)
+#: Seconds between two checkpoints.
+CHECKPOINT_SECONDS = 60.0
+
+
+def plan_batches(count: int, epochs: int, batch_size: int, seed: int) -> list[list[list[int]]]:
+    """Row numbers of every batch of every epoch; each epoch sees each row once."""
+    generator = torch.Generator().manual_seed(seed)
+    plan = []
+    for _ in range(epochs):
+        order = torch.randperm(count, generator=generator).tolist()
+        plan.append([order[i : i + batch_size] for i in range(0, count, batch_size)])
+    return plan
+
+
+def make_adam(parameters: Iterator[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+    """Adam without weight decay."""
+    return torch.optim.Adam(parameters, lr=learning_rate, betas=BETAS)
+
+
+def train(
+    module: nn.Module,
+    load: Load[Batch],
+    compute_losses: ComputeLosses[Batch],
+    *,
+    count: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    make_optimizer: MakeOptimizer = make_adam,
+    rate: Callable[[int], float] | None = None,
+    checkpoint: Path | None = None,
+    after_epoch: Callable[[int], None] | None = None,
+    description: str = "training",
+) -> list[CurveRow]:
+    """Train `module` in place and return its curve.
+
+    Args:
+        module: its parameters that require a gradient are trained.
+        load: see `Load`. Two batches are in memory: the step's own and the next one.
+        compute_losses: see `ComputeLosses`.
+        count: number of training rows.
+        epochs: passes over them; the last state is kept, none is chosen on test data.
+        batch_size: rows a step; the last batch of an epoch may be smaller.
+        learning_rate: of the optimizer.
+        seed: of the order of rows.
+        make_optimizer: see `MakeOptimizer`.
+        rate: number of an epoch, from 1, to its learning rate; None keeps `learning_rate`.
+        checkpoint: written about once a minute and read first, so that a killed run goes on where
+            it was, with the same result. Its name must change with everything that changes the
+            result. One that is broken is named and removed, and the run begins anew. The caller
+            removes it.
+        after_epoch: called with the number of each epoch, from 1, when it has ended.
+        description: of the progress bar, and in errors.
+
+    Raises:
+        TrainingError: a loss, a parameter or the optimizer's state is not finite. No checkpoint
+            holds such numbers.
+    """
+    POSITIVE.check(description, learning_rate=learning_rate)
+    COUNT.check(description, epochs=epochs, batch_size=batch_size)
+    optimizer = make_optimizer(module.parameters(), learning_rate)
+    curve: list[CurveRow] = []
+    if checkpoint is not None and checkpoint.is_file():
+        curve = _restore(checkpoint, module, optimizer)
+    plan = plan_batches(count, epochs, batch_size, seed)
+    steps = [(epoch, rows) for epoch, batches in enumerate(plan, 1) for rows in batches]
+    saved = time.monotonic()
+    left = steps[len(curve) :]
+    batches = prefetch(lambda step: load(step[1], step[0]), left, ahead=1)
+    progress = tqdm(left, desc=description, unit="step", disable=None)
+    for step, ((epoch, _), batch) in enumerate(zip(progress, batches, strict=True), len(curve) + 1):
+        if rate is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = rate(epoch)
+        losses = compute_losses(batch)
+        optimizer.zero_grad()
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        values = torch.stack([loss.detach() for loss in losses.values()]).tolist()  # waits once
+        where = f"{description}: epoch {epoch}, step {step}"
+        named = dict(zip(losses, values, strict=True))
+        _check_losses(named, where)
+        curve.append({"epoch": epoch, "step": step} | named)
+        last = step == len(steps)
+        told = after_epoch if last or steps[step][0] != epoch else None
+        due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS
+        if last or told or due:  # before anything is kept
+            _check_state(module, optimizer, where)
+        if told is not None:
+            told(epoch)
+        if checkpoint is not None and due:
+            _save(checkpoint, module, optimizer, curve)
+            saved = time.monotonic()
+    return curve
+
+
+class TrainingError(ValueError):
+    """Training has left the finite numbers."""
+
+    def __init__(self, where: str, parts: Sequence[str]) -> None:
+        """Say where, what, and what mends it."""
+        super().__init__(
+            f"{where}: {', '.join(parts)} {'is' if len(parts) == 1 else 'are'} not finite; choose "
+            "a lower learning rate, or look at the images and features that it is trained on"
+        )
+
+
+def _check_losses(losses: dict[str, float], where: str) -> None:
+    if bad := [name for name, value in losses.items() if not math.isfinite(value)]:
+        raise TrainingError(where, bad)
+
+
+def _check_state(module: nn.Module, optimizer: torch.optim.Optimizer, where: str) -> None:
+    """Refuse parameters and momenta that are not finite: the last step's loss was before them."""
+    parts = [
+        (f"parameter {name}", one) for name, one in module.named_parameters() if one.requires_grad
+    ] + [
+        (f"the optimizer's {name}", value)
+        for state in optimizer.state.values()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    ]
+    if bad := [name for name, one in parts if not one.isfinite().all()]:
+        raise TrainingError(where, list(dict.fromkeys(bad)))
+
+
+def _save(
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, curve: list[CurveRow]
+) -> None:
+    state: dict[str, Any] = {
+        "module": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "curve": curve,
+    }
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_summed(path, content.getbuffer())
+
+
+def _restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> list[CurveRow]:
+    """The curve so far, with module and optimizer as they were; empty where that is broken."""
+    try:
+        content = read_summed(path)
+    except BrokenFileError as error:
+        log.warning("%s; the training begins anew", error)
+        path.unlink()
+        return []
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    module.load_state_dict(state["module"])
+    optimizer.load_state_dict(state["optimizer"])
+    curve: list[CurveRow] = state["curve"]
+    return curve

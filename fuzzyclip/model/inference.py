@@ -1,0 +1,165 @@
+"""From images to anomaly maps and scores, with a model that is ready.
+
+Shapes: B images of a batch, S image size.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import encode_images, preprocess
+from fuzzyclip.images.decode import decode_image, read_image_file
+from fuzzyclip.method.scorer import NotFiniteError, Scorer, score_batch
+from fuzzyclip.utils.prefetch import prefetch
+from fuzzyclip.utils.ranges import SIGMA
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A frozen CLIP and one way to score what it gives.
+
+    Attributes:
+        backbone: the frozen CLIP.
+        scorer: see `fuzzyclip.method.scorer`.
+        sigma: Gaussian smoothing of the maps in pixels.
+    """
+
+    backbone: Backbone
+    scorer: Scorer
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        SIGMA.check("a detector", sigma=self.sigma)
+
+    def __call__(self, pixels: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Maps (B, S, S) and scores (B,), higher is more anomalous, of pixels (B, 3, S, S).
+
+        Scores are log-odds and maps probabilities, where the scorer's are.
+
+        Raises:
+            NotFiniteError: see `score_batch`.
+        """
+        image_embed, patch_tokens = encode_images(self.backbone, pixels)
+        scores = score_batch(self.scorer, patch_tokens, image_embed, self.backbone, self.sigma)
+        return scores.shown, scores.image_scores
+
+
+@dataclass(frozen=True)
+class Found(Generic[T]):
+    """What was found in one image.
+
+    Attributes:
+        item: the image as it was given.
+        size: width and height in pixels; None where it can not be read.
+        score: of the whole image; None likewise.
+        map: (S, S); None likewise.
+        error: why the image can not be read; empty where it can.
+    """
+
+    item: T
+    size: tuple[int, int] | None = None
+    score: float | None = None
+    map: NDArray[np.float32] | None = None
+    error: str = ""
+
+
+#: What was found in a file, by its path as it was given.
+Detection = Found[str]
+
+
+def read_file(path: str) -> bytes:
+    """Content of a local image file.
+
+    Raises:
+        OSError: it is missing, unreadable or no regular file.
+    """
+    return read_image_file(Path(path))
+
+
+def detect_files(
+    paths: Sequence[str | Path],
+    detector: Detector,
+    *,
+    batch_size: int,
+    workers: int = 1,
+    read: Callable[[str], bytes] = read_file,
+) -> Iterator[Detection]:
+    """`detect_images` over image files.
+
+    Args:
+        paths: image files.
+        detector: the model.
+        batch_size: see `detect_images`.
+        workers: likewise.
+        read: path to content, called in threads; raises OSError.
+    """
+    names = [str(path) for path in paths]
+    return detect_images(
+        names,
+        lambda name: decode_image(read(name), name),
+        detector,
+        batch_size=batch_size,
+        workers=workers,
+    )
+
+
+def detect_images(
+    items: Iterable[T],
+    open_image: Callable[[T], Image.Image],
+    detector: Detector,
+    *,
+    batch_size: int,
+    workers: int = 1,
+) -> Iterator[Found[T]]:
+    """What is found in images, in their order; the next batch is decoded while one is computed.
+
+    An image that can not be read, or that the model has no finite answer to, is told by what is
+    found, and the others go on. A blank one takes its place in the batch, so that the others'
+    numbers do not depend on it.
+
+    Args:
+        items: what `open_image` opens.
+        open_image: item to RGB image, called in threads; raises OSError.
+        detector: the model.
+        batch_size: images a pass. The same images in the same batches give the same bytes; other
+            batches may change the last digits.
+        workers: threads that read and decode.
+
+    Raises:
+        NotFiniteError: the model has no finite answer to a blank image either.
+    """
+    size = detector.backbone.image_size
+
+    def load(item: T) -> tuple[Tensor, Found[T]]:
+        try:
+            image = open_image(item)
+        except OSError as error:
+            return torch.zeros(3, size, size), Found(item, error=str(error))
+        return preprocess(image, detector.backbone), Found(item, image.size)
+
+    loaded = prefetch(load, items, ahead=batch_size, workers=workers)
+    while batch := list(islice(loaded, batch_size)):
+        pixels, given = torch.stack([one for one, _ in batch]), [found for _, found in batch]
+        try:
+            maps, scores = detector(pixels)
+        except NotFiniteError as error:
+            for row in error.rows:
+                pixels[row] = 0
+                given[row] = Found(given[row].item, error=given[row].error or str(error))
+            maps, scores = detector(pixels)
+        for found, anomaly_map, score in zip(given, maps, scores, strict=True):
+            if found.error:
+                yield found
+            else:
+                yield Found(found.item, found.size, float(score), anomaly_map)

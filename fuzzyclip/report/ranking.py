@@ -1,0 +1,148 @@
+"""Methods side by side, as the paper's Tables 2 and 3 have them: marks, average ranks, tables.
+
+Values are compared as they are printed, with one decimal: two methods whose cells look equal share
+a place. Ranks are competition ranks: those that tie share the best of their ranks.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from fuzzyclip.report.tables import ABSENT, LABELS
+
+#: Level to what its metrics begin with.
+LEVELS = {"Pixel": "pixel_", "Image": "image_"}
+#: Where values come from.
+SOURCES = ("ours", "paper")
+RANK = "average rank"
+KEYS = ["label", "dataset", "metric"]
+#: What surrounds the best and the second best cell, for Markdown and for a terminal.
+MARKDOWN = {1: ("**", "**"), 2: ("<u>", "</u>")}
+PLAIN = {1: ("", "*"), 2: ("", "+")}
+PLAIN_LEGEND = "* best, + second best"
+
+
+def check_values(values: pd.DataFrame) -> pd.DataFrame:
+    """Values in long form: `label`, `dataset`, `metric`, `ours` and `paper`, percent.
+
+    Raises:
+        ValueError: nothing is there, or a method has two values for one metric of a dataset.
+    """
+    if values.empty:
+        raise ValueError("there are no methods to compare")
+    doubled = values[values.duplicated(KEYS)]
+    if len(doubled):
+        label, dataset, metric = doubled.iloc[0][KEYS]
+        raise ValueError(f"{label} has two values of {metric} on {dataset}")
+    return values
+
+
+def select_level(values: pd.DataFrame, level: str, source: str) -> pd.DataFrame:
+    """One level's values of one source, rounded: a row a method, columns (dataset, metric).
+
+    Raises:
+        ValueError: no metric is of the level.
+    """
+    chosen = values[values["metric"].str.startswith(LEVELS[level])]
+    if chosen.empty:
+        raise ValueError(f"no metric begins with {LEVELS[level]!r}: there is no {level} table")
+    columns = list(dict.fromkeys(zip(chosen["dataset"], chosen["metric"], strict=True)))
+    table = chosen.set_index(KEYS)[source].unstack(["dataset", "metric"])  # noqa: PD010
+    ordered = table.reindex(index=values["label"].unique(), columns=columns)
+    # As they are printed: rounding a number is not always what printing it gives.
+    return ordered.astype(float).map(lambda value: float(f"{value:.1f}"))
+
+
+def list_datasets(table: pd.DataFrame) -> list[str]:
+    """Datasets of a table from `select_level`, in order."""
+    return list(dict.fromkeys(table.columns.get_level_values(0)))
+
+
+def place_values(table: pd.DataFrame) -> pd.DataFrame:
+    """1 where a value is the best of its column, 2 where it is the next lower one, else 0.
+
+    Args:
+        table: from `select_level`.
+    """
+    dense = table.rank(method="dense", ascending=False)
+    return dense.where(dense <= 2, 0).fillna(0).astype(int)
+
+
+def rank_methods(table: pd.DataFrame) -> pd.Series:
+    """Average competition rank of each method over all columns, ties share the best rank.
+
+    A metric that a method's maps leave undefined, where it has other values on that dataset, counts
+    as last: it must not gain by it. A method without any value on a dataset has no average, and
+    takes no rank from the others.
+
+    Args:
+        table: from `select_level`.
+    """
+    known = table.notna()
+    complete = np.all(
+        [known[dataset].to_numpy().any(axis=1) for dataset in list_datasets(table)], axis=0
+    )
+    averages = pd.Series(np.nan, index=table.index)
+    if complete.any():
+        ranks = table[complete].fillna(-np.inf).rank(method="min", ascending=False)
+        averages[complete] = ranks.to_numpy().mean(axis=1)
+    return averages
+
+
+def place_ranks(ranks: pd.Series) -> pd.Series:
+    """1 for the best average rank, which is the lowest, 2 for the next, else 0."""
+    places = ranks.round(1).rank(method="dense")
+    return places.where(places <= 2, 0).fillna(0).astype(int)
+
+
+def build_ranked_table(
+    values: pd.DataFrame,
+    level: str,
+    titles: Mapping[str, str],
+    marks: Mapping[int, tuple[str, str]] = MARKDOWN,
+) -> pd.DataFrame:
+    """One level as people read it: a row a method; for each dataset ours and the printed tuple.
+
+    Args:
+        values: see `check_values`.
+        level: key of `LEVELS`.
+        titles: dataset to its title.
+        marks: what surrounds the best and the second best, `MARKDOWN` or `PLAIN`.
+    """
+    check_values(values)
+    tables = {source: select_level(values, level, source) for source in SOURCES}
+    labels = tables["ours"].index
+    frame = pd.DataFrame({"method": labels})
+    places = {source: place_values(table) for source, table in tables.items()}
+    for dataset in list_datasets(tables["ours"]):
+        for source in SOURCES:
+            cells, marked = tables[source][dataset], places[source][dataset]
+            frame[f"{titles.get(dataset, dataset)}, {source}"] = [
+                _write_tuple(cells.loc[label], marked.loc[label], marks) for label in labels
+            ]
+    for source in SOURCES:
+        frame[f"{RANK}, {source}"] = _write_ranks(rank_methods(tables[source]), marks)
+    return frame
+
+
+def describe_level(values: pd.DataFrame, level: str) -> str:
+    """A level's heading with the metrics of its tuples, in their order."""
+    metrics = values.loc[values["metric"].str.startswith(LEVELS[level]), "metric"].unique()
+    return f"{level} ({', '.join(LABELS[metric] for metric in metrics)})"
+
+
+def _write_tuple(cells: pd.Series, places: pd.Series, marks: Mapping[int, tuple[str, str]]) -> str:
+    if cells.isna().all():
+        return ABSENT
+    written = [_write(cell, place, marks) for cell, place in zip(cells, places, strict=True)]
+    return f"({', '.join(written)})"
+
+
+def _write(value: float, place: int, marks: Mapping[int, tuple[str, str]]) -> str:
+    before, after = marks.get(place, ("", ""))
+    return ABSENT if np.isnan(value) else f"{before}{value:.1f}{after}"
+
+
+def _write_ranks(ranks: pd.Series, marks: Mapping[int, tuple[str, str]]) -> list[str]:
+    return [_write(*one, marks) for one in zip(ranks, place_ranks(ranks), strict=True)]

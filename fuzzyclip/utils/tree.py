@@ -1,0 +1,147 @@
+"""What a folder from outside may hold: one rule for checking it in place, copying and reading it.
+
+Regular files and folders; of links those to regular files of the same folder, and those to files in
+a cache of DVC, which puts them in place of files where `cache.type` is symlink. A link that leads
+elsewhere would bring in what nobody meant to share, one to a folder may go in a circle, and a
+device or a pipe has no end.
+"""
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+MAX_SHOWN = 20  # faults in one message
+#: Where DVC keeps a file, by the MD5 of its content.
+CACHED = re.compile(r".+/files/md5/[0-9a-f]{2}/[0-9a-f]{30}")
+
+
+class DatasetError(ValueError):
+    """Something is wrong with a dataset's archives, folders or images; says how to mend it."""
+
+
+class Tree(NamedTuple):
+    """A folder that was looked at.
+
+    Attributes:
+        root: the folder.
+        folders: those below it, each behind the one that it lies in.
+        files: size in bytes by POSIX path below the root, sorted as paths are.
+    """
+
+    root: Path
+    folders: list[Path]
+    files: dict[str, int]
+
+
+def read_tree(root: Path, *, linked: bool = False) -> Tree:
+    """Look at a folder before anything in it is opened; a missing folder is empty.
+
+    Args:
+        root: the folder.
+        linked: whether links may lead to files anywhere: in a model they often lie in the store of
+            the hub that it came from, and its card has their digests.
+
+    Raises:
+        DatasetError: it holds what is neither file nor folder, a link that is not taken, or can not
+            be read; says how to mend each.
+    """
+    folders: list[Path] = []
+    sizes: dict[str, int] = {}
+    faults: list[str] = []
+    inside = None if linked else root.resolve()
+    for name in _walk(root):
+        try:
+            found = _look_at(root / name, inside)
+        except OSError as error:
+            faults.append(str(error))
+            continue
+        if found is None:
+            folders.append(Path(name))
+        else:
+            sizes[name] = found
+    if faults:
+        rest = [f"... and {len(faults) - MAX_SHOWN} more"] if len(faults) > MAX_SHOWN else []
+        title = f"{root}: {len(faults)} problem(s); only regular files and folders are taken"
+        raise DatasetError("\n".join([title, *faults[:MAX_SHOWN], *rest]))
+    names = sorted(sizes, key=lambda name: name.split("/"))
+    return Tree(root, folders, {name: sizes[name] for name in names})
+
+
+def copy_tree(tree: Tree, target: Path) -> None:
+    """Copy the files that were looked at, those behind links as files.
+
+    Args:
+        tree: what to copy.
+        target: folder to make; must not exist.
+    """
+    target.mkdir()
+    for folder in tree.folders:
+        (target / folder).mkdir()
+    for name in tree.files:
+        shutil.copyfile(tree.root / name, target / name)
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """POSIX paths of everything below a folder; no link is entered."""
+
+    def refuse(error: OSError) -> None:
+        raise DatasetError(f"{error.filename}: the folder can not be read ({error.strerror})")
+
+    if not root.is_dir():
+        return
+    for top, folders, files in os.walk(root, onerror=refuse):
+        inside = Path(top).relative_to(root)
+        yield from ((inside / name).as_posix() for name in (*folders, *files))
+
+
+def _look_at(path: Path, inside: Path | None) -> int | None:
+    """Size of a file, or None for a folder.
+
+    Args:
+        path: what to look at.
+        inside: where links must lead; None for anywhere.
+
+    Raises:
+        OSError: neither; names it and says how to mend it.
+    """
+    if not _is_text(path.name):
+        raise OSError(f"{os.fsencode(path)!r}: a name that is no UTF-8; rename it")
+    kind = path.lstat()
+    if stat.S_ISDIR(kind.st_mode):
+        return None
+    if stat.S_ISREG(kind.st_mode):
+        return kind.st_size
+    if not stat.S_ISLNK(kind.st_mode):
+        raise OSError(f"{path}: a pipe, socket or device; remove it")
+    try:
+        kind = path.stat()
+    except OSError as error:
+        raise OSError(f"{path}: a link that leads nowhere ({error.strerror}); remove it") from error
+    if stat.S_ISDIR(kind.st_mode):
+        raise OSError(f"{path}: a link to a folder; put the folder itself in its place")
+    if not stat.S_ISREG(kind.st_mode):
+        raise OSError(f"{path}: a link to a pipe, socket or device; remove it")
+    if inside is not None and not _is_own(path.resolve(), inside):
+        raise OSError(
+            f"{path}: a link to {path.resolve()}, which lies outside of the folder; put the file "
+            "itself in its place"
+        )
+    return kind.st_size
+
+
+def _is_own(target: Path, folder: Path) -> bool:
+    """Whether a file lies in a folder, or DVC keeps it for one."""
+    return target.is_relative_to(folder) or CACHED.fullmatch(target.as_posix()) is not None
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name can be written into a table."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,240 @@
+"""AnomalyCLIP's prompts, losses and maps against two softmax channels and slow forward passes."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from references import compute_dice, compute_focal
+from torch.nn import functional as F
+
+from fuzzyclip.baselines.anomaly_clip import AnomalyClip, compute_probs
+from fuzzyclip.clip.encoding import encode_text
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.method.interface import Method, TrainingSet
+from fuzzyclip.method.rpl import PromptLearner
+from fuzzyclip.method.scorer import score_batch
+
+TOKENIZER = open_clip.SimpleTokenizer()
+SMALL = AnomalyClip(epochs=6, batch_size=4, learning_rate=0.02)
+SIZE = (32, 32)
+
+
+@pytest.fixture(scope="module")
+def encode(tiny):
+    return NameEncoder(tiny, lambda prompts: encode_text(tiny, prompts))
+
+
+def draw_images(count=12, taps=1):
+    """Features in which a direction marks bad images, another bad patches, those upper left."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % 2
+    image, patch = torch.randn(2, 32, generator=generator)
+    sign = 2.0 * labels[:, None] - 1
+    tokens = torch.randn(count, 1 + taps, 16, 32, generator=generator)
+    corner = torch.zeros(4, 4)
+    corner[:2, :2] = 1
+    bad = corner.flatten() * labels[:, None]  # (N, P)
+    tokens += ((2 * bad - 1)[..., None] * patch)[:, None]
+    masks = (corner.repeat_interleave(8, 0).repeat_interleave(8, 1) * labels[:, None, None]).bool()
+    return TrainingSet(
+        image_embed=torch.randn(count, 32, generator=generator) + sign * image,
+        load_tokens=lambda rows: tokens[list(rows)],
+        load_masks=lambda rows: masks[list(rows)],
+        labels=labels,
+        names=["nut"] * count,
+    )
+
+
+def slow_features(backbone, learner):
+    """The two prompts as published, through open_clip's blocks, (2, D) unit rows."""
+    clip, rows = backbone.model, []
+    for side, sentence in enumerate(("object.", "damaged object.")):
+        ids = TOKENIZER([" ".join(["X"] * 12) + " " + sentence])
+        x = clip.token_embedding(ids)[0].clone()
+        x[1:13] = learner.ctx[side]
+        x = x + clip.positional_embedding
+        mask = torch.full((len(x), len(x)), -math.inf).triu(1)
+        for number, block in enumerate(clip.transformer.resblocks):
+            if 1 <= number <= 8:  # blocks 2 to 9
+                x = torch.cat((x[:1], learner.deep[number - 1, 0], x[5:]))
+            x = block(x[None], attn_mask=mask)[0]
+        rows.append(clip.ln_final(x)[int(ids.argmax())] @ clip.text_projection)
+    return F.normalize(torch.stack(rows), dim=1)
+
+
+def slow_maps(tokens, text_embed, temperature, size=SIZE):
+    """Softmax of each patch over two texts, then pixels, (B, L, 2, S, S)."""
+    cosines = F.normalize(tokens, dim=-1) @ text_embed.T / temperature
+    probs = cosines.softmax(-1).permute(0, 1, 3, 2)  # (B, L, 2, P)
+    planes = probs.reshape(-1, 2, 4, 4)
+    pixels = F.interpolate(planes, size=size, mode="bilinear")
+    return pixels.view(*tokens.shape[:2], 2, *size)
+
+
+def test_anomaly_clip_is_a_method():
+    method: Method = AnomalyClip()
+    assert (method.name, method.title, method.trains, method.sigma) == (
+        "anomaly_clip",
+        "AnomalyCLIP",
+        True,
+        4.0,
+    )
+    assert method.kind.name == "vv"  # shared with CLIP Surgery
+    others = [AnomalyClip(taps=(6, 12, 18, 24)), AnomalyClip(class_norm=False)]
+    assert len({"vv", *(other.kind.name for other in others)}) == 3
+    assert AnomalyClip(identical_maps=True).kind == method.kind
+    assert AnomalyClip(taps=[24]).kind == method.kind  # as YAML gives them
+
+
+def test_the_prompts_are_the_published_ones(tiny):
+    learner = PromptLearner(tiny, "object", SMALL.shape, seed=3)
+    assert sum(one.numel() for one in learner.parameters()) == (2 * 12 + 8 * 4) * 32
+    with torch.no_grad():
+        for one in learner.parameters():
+            one += 0.1 * torch.randn(one.shape, generator=torch.Generator().manual_seed(0))
+        text_embed = F.normalize(learner(tiny), dim=1)
+        assert torch.allclose(text_embed, slow_features(tiny, learner), atol=1e-5)
+
+
+@pytest.mark.parametrize("taps", [1, 4])
+@pytest.mark.parametrize("identical", [False, True])
+def test_maps_and_scores_equal_their_formulas(tiny, encode, taps, identical):
+    generator = torch.Generator().manual_seed(5)
+    text_embed = F.normalize(torch.randn(2, 32, generator=generator), dim=1)
+    tokens = torch.randn(3, 1 + taps, 16, 32, generator=generator)
+    image_embed = torch.randn(3, 32, generator=generator)
+    method = AnomalyClip(identical_maps=identical)
+    scorer = method.build(encode, "never read", {"text_embed": text_embed})
+    scores = score_batch(scorer, tokens, image_embed, tiny)
+    logits = F.normalize(image_embed, dim=1) @ text_embed.T / 0.07
+    gaps = logits[:, 1] - logits[:, 0]
+    assert torch.allclose(torch.from_numpy(scores.image_scores), gaps, atol=1e-5)
+    pixels = slow_maps(tokens[:, 1:], text_embed, 0.07)  # level 0 is CLIP Surgery's
+    expected = ((pixels[:, :, 1] + 1 - pixels[:, :, 0]) / 2).sum(dim=1)
+    if identical:
+        expected = 4 * expected
+    assert torch.allclose(torch.from_numpy(scores.maps), expected, atol=1e-5)
+    assert scorer.prompt == "object"
+
+
+@pytest.mark.parametrize("taps", [1, 3])
+@pytest.mark.parametrize("identical", [False, True])
+def test_the_first_loss_equals_the_published_formula(tiny, encode, taps, identical):
+    images = draw_images(taps=taps)
+    method = replace(SMALL, epochs=1, batch_size=12, identical_maps=identical)
+    _, curve = method.learn(encode, images, seed=4)
+    rows = list(range(12))
+    with torch.no_grad():
+        text_embed = slow_features(tiny, PromptLearner(tiny, "object", SMALL.shape, 4))
+        masks = images.load_masks(rows).float()
+        pixels = slow_maps(images.load_tokens(rows)[:, 1:], text_embed, 0.07)
+        focal = sum(compute_focal(pixels[:, tap], masks) for tap in range(taps))
+        dice = sum(
+            compute_dice(pixels[:, tap, 1], masks) + compute_dice(pixels[:, tap, 0], 1 - masks)
+            for tap in range(taps)
+        )
+        logits = F.normalize(images.image_embed, dim=1) @ text_embed.T / 0.07
+        cls = F.cross_entropy(logits, images.labels)
+    assert curve[0]["focal"] == pytest.approx(float(focal), rel=1e-4)
+    assert curve[0]["dice"] == pytest.approx(float(dice), rel=1e-4)
+    assert curve[0]["cls"] == pytest.approx(float(cls), rel=1e-4)
+    factor = 16 if identical else 4
+    assert curve[0]["loss"] == pytest.approx(float(cls + factor * (focal + dice)), rel=1e-4)
+
+
+def test_training_tells_images_and_patches_apart_and_spares_the_backbone(tiny, encode):
+    before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
+    images = draw_images()
+    tensors, curve = SMALL.learn(encode, images, seed=1)
+    assert len(curve) == 6 * 3
+    for part in ("loss", "cls", "focal", "dice"):
+        first, last = (sum(row[part] for row in rows) for rows in (curve[:3], curve[-3:]))
+        assert last < 0.9 * first, part
+    assert tensors.keys() == {"text_embed"}
+    assert torch.allclose(tensors["text_embed"].norm(dim=1), torch.ones(2), atol=1e-6)
+    assert not tensors["text_embed"].requires_grad
+    assert all(one.grad is None for one in tiny.model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
+    scorer = SMALL.build(encode, "nut", tensors)
+    scores = score_batch(scorer, images.load_tokens(range(12)), images.image_embed, tiny)
+    masks = images.load_masks(range(12)).numpy()
+    assert scores.maps[masks].mean() > scores.maps[~masks].mean() + 0.1
+
+
+def test_the_seed_decides_the_prompts(encode):
+    method = replace(SMALL, epochs=2)
+    one, two, other = (method.fit(encode, draw_images(), s)["text_embed"] for s in (1, 1, 2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+def test_identical_maps_are_four_times_the_patches_weight(encode):
+    method = replace(SMALL, epochs=1)
+    four = replace(method, identical_maps=True).fit(encode, draw_images(), 1)["text_embed"]
+    heavy = replace(method, pixel_weight=16.0).fit(encode, draw_images(), 1)["text_embed"]
+    assert torch.allclose(four, heavy, atol=1e-6)
+    assert not torch.allclose(four, method.fit(encode, draw_images(), 1)["text_embed"], atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"taps": (6, 12, 18, 24)}, {"class_norm": False}])
+def test_its_kind_feeds_it_on_a_small_tower(tiny, encode, pixels, settings):
+    method = replace(SMALL, epochs=1, **settings)
+    image_embed, tokens = method.kind.encode(tiny, pixels)
+    assert tokens.shape[2:] == (16, 32)
+    images = TrainingSet(
+        image_embed=image_embed,
+        load_tokens=lambda rows: tokens[list(rows)],
+        load_masks=lambda rows: torch.zeros(len(rows), *SIZE, dtype=torch.bool),
+        labels=torch.tensor([0, 0, 1]),  # a bad image without a mask
+        names=["nut"] * 3,
+    )
+    scorer = method.build(encode, "pill", method.fit(encode, images, seed=0))
+    scores = score_batch(scorer, tokens, image_embed, tiny, method.sigma)
+    assert scores.maps.shape == (3, *SIZE)
+    levels = tokens.shape[1] - 1
+    assert ((scores.maps > 0) & (scores.maps < levels)).all()
+    assert (np.abs(scores.image_scores) < 2 / method.temperature).all()
+
+
+def test_probabilities_need_no_square_grid():
+    tokens, text_embed = torch.randn(1, 1, 6, 32), F.normalize(torch.randn(2, 32), dim=1)
+    probs = compute_probs(tokens, text_embed, 0.07, (2, 3), (2, 3))
+    cosines = F.normalize(tokens[0, 0], dim=1) @ text_embed.T / 0.07
+    assert torch.allclose(probs[0, 0].flatten(), cosines.softmax(1)[:, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"words": 0}, "words must be from"),
+        ({"depth": 0}, "depth must be from"),
+        ({"epochs": 0}, "epochs must be from"),
+        ({"batch_size": 0}, "batch_size must be from"),
+        ({"deep_tokens": -1}, "deep_tokens must be from"),
+        ({"temperature": 0.0}, "temperature must be from"),
+        ({"learning_rate": math.nan}, "learning_rate must be from"),
+        ({"pixel_weight": -1.0}, "pixel_weight must be from"),
+        ({"sigma": math.inf}, "sigma must be from"),
+        ({"taps": (3,)}, "taps"),
+        ({"taps": ()}, "taps"),
+        ({"taps": (12, 24), "identical_maps": True}, r"taps must be \(24,\)"),
+    ],
+)
+def test_bad_settings_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        AnomalyClip(**changes)
+
+
+def test_what_can_not_work_is_refused_in_words(tiny, encode, monkeypatch):
+    for tensors in ({}, {"text_embed": torch.zeros(2, 16)}):
+        with pytest.raises(ValueError, match=r"needs text_embed of shape \(2, 32\)"):
+            SMALL.build(encode, "pill", tensors)
+    none = replace(draw_images(), image_embed=torch.zeros(0, 32), labels=torch.zeros(0).long())
+    with pytest.raises(ValueError, match="at least one training image"):
+        SMALL.fit(encode, none, 0)
+    monkeypatch.setattr(type(tiny.text_tower), "reads_end", False)
+    with pytest.raises(ValueError, match="prompts can not be learned with this model"):
+        SMALL.fit(encode, draw_images(), 0)

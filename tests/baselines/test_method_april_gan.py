@@ -1,0 +1,214 @@
+"""APRIL-GAN: its training on each image's own name, and its row against the same by hand."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from references import join_margins
+from scipy.special import expit
+from torch.nn import functional as F
+
+from fuzzyclip.baselines.april_gan import AprilGan, encode_names
+from fuzzyclip.clip.encoding import encode_text
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.prompts import PromptTooLongError, encode_name
+from fuzzyclip.features.kinds import TOKENS
+from fuzzyclip.method.efa import Heads
+from fuzzyclip.method.interface import TrainingSet
+from fuzzyclip.method.scorer import score_batch
+
+NAMES = ["metal_nut", "pill", "wood"]
+
+
+def draw_embeds(prompts):
+    """Features (n, 32) that depend on nothing but each prompt's words."""
+    rows = []
+    for prompt in prompts:
+        seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")
+        rows.append(torch.from_numpy(np.random.default_rng(seed).standard_normal(32)).float())
+    return torch.stack(rows)
+
+
+@pytest.fixture
+def encode(tiny):
+    return NameEncoder(tiny, draw_embeds, ensemble="single")
+
+
+@pytest.fixture
+def images():
+    """Twelve images of three categories; a defect moves its patches along one direction."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(12, 3, 16, 64, generator=generator)
+    masks = torch.zeros(12, 32, 32, dtype=torch.bool)
+    labels = torch.arange(12) % 2
+    for row in range(1, 12, 2):
+        place = row % 9  # never in the last column or row of the 4 x 4 patches
+        top, left = divmod(place, 3)
+        masks[row, 8 * top : 8 * top + 16, 8 * left : 8 * left + 16] = True
+        for patch in (0, 1, 4, 5):
+            tokens[row, :, 4 * top + left + patch, :8] += 4
+    return TrainingSet(
+        image_embed=torch.randn(12, 32, generator=generator),
+        load_tokens=lambda rows: tokens[list(rows)],
+        load_masks=lambda rows: masks[list(rows)],
+        labels=labels,
+        names=[NAMES[row % 3] for row in range(12)],
+    )
+
+
+def measure_by_hand(heads, tokens, mask, text):
+    """Focal plus dice of one image, block by block, as two softmax channels."""
+    total = torch.zeros(())
+    for block, layer in enumerate(heads.layers):
+        mapped = layer(tokens[block])
+        unit = mapped / mapped.norm(dim=-1, keepdim=True)
+        planes = (100 * unit @ text).T.view(1, 2, 4, 4)
+        probs = F.interpolate(planes, (32, 32), mode="bilinear", align_corners=True).softmax(1)[0]
+        target = torch.stack((~mask, mask)).float().clamp(1e-5, 1 - 1e-5)
+        for_true = (target * probs).sum(dim=0) + 1e-5
+        focal = -((1 - for_true) ** 2 * for_true.log()).mean()
+        overlap = 2 * (probs[1] * mask).sum() + 1
+        total = total + focal + 1 - overlap / (probs[1].sum() + mask.sum() + 1)
+    return total
+
+
+def measure_all(heads, images, encode):
+    losses = []
+    for row, name in enumerate(images.names):
+        tokens, mask = images.load_tokens([row])[0], images.load_masks([row])[0]
+        losses.append(measure_by_hand(heads, tokens, mask, encode([name])))
+    return torch.stack(losses).mean()
+
+
+def load(tensors):
+    heads = Heads(3, 64, 32)
+    heads.load_state_dict({name.removeprefix("heads."): t for name, t in tensors.items()})
+    return heads
+
+
+def test_training_lowers_the_loss(encode, images):
+    method = AprilGan(epochs=6, batch_size=4, learning_rate=0.01)
+    layers, curve = method.learn(encode, images, seed=3)
+    assert len(curve) == 6 * 3
+    assert curve[-1]["loss"] < 0.6 * curve[0]["loss"]
+    torch.manual_seed(3)
+    before = Heads(3, 64, 32)
+    with torch.no_grad():
+        after = measure_all(load(layers), images, encode)
+        assert after < 0.6 * measure_all(before, images, encode)
+
+
+def test_one_step_is_adams_on_every_images_own_prompt(encode, images):
+    torch.manual_seed(5)
+    heads = Heads(3, 64, 32)
+    optimizer = torch.optim.Adam(heads.parameters(), lr=0.01, betas=(0.5, 0.999))
+    loss = measure_all(heads, images, encode)
+    loss.backward()
+    optimizer.step()
+    method = AprilGan(epochs=1, batch_size=12, learning_rate=0.01)
+    layers, curve = method.learn(encode, images, seed=5)
+    assert curve[0]["loss"] == pytest.approx(loss.item(), rel=1e-4)
+    for name, value in heads.state_dict().items():
+        # Adam's first step is +-lr wherever the slope is not next to nothing.
+        agrees = (layers[f"heads.{name}"] - value).abs() < 1e-4
+        assert agrees.float().mean() > 0.99
+
+
+def test_names_decide_what_is_learned(encode, images):
+    method = AprilGan(epochs=1, batch_size=12, learning_rate=0.01)
+    turned = TrainingSet(
+        images.image_embed,
+        images.load_tokens,
+        images.load_masks,
+        images.labels,
+        [*images.names[1:], images.names[0]],
+    )
+    one, other = (method.fit(encode, among, seed=1) for among in (images, turned))
+    assert any(not torch.allclose(one[name], other[name], atol=1e-3) for name in one)
+
+
+def test_a_seed_decides_everything(encode, images):
+    method = AprilGan(epochs=2, batch_size=4)
+    one, again, other = (method.fit(encode, images, seed) for seed in (1, 1, 2))
+    assert one.keys() == again.keys()
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_each_image_finds_the_text_of_its_category(encode):
+    texts, places = encode_names(encode, ["wood", "pill", "wood"])
+    assert texts.shape == (2, 32, 2)
+    for name, place in zip(["wood", "pill", "wood"], places, strict=True):
+        assert torch.allclose(texts[place], encode_name(name, draw_embeds, "single"), atol=1e-6)
+
+
+def test_a_map_is_the_mean_over_blocks_and_a_score_is_clips_own(tiny, encode, images):
+    tensors = AprilGan(epochs=1, batch_size=6).fit(encode, images, seed=0)
+    scorer = AprilGan().build(encode, "metal_nut", tensors)
+    assert scorer.prompt == "metal_nut"
+    tokens = images.load_tokens([0, 1, 2])
+    scores = score_batch(scorer, tokens, images.image_embed[:3], tiny)
+    assert scores.weights is None
+    heads, text = load(tensors), encode_name("metal_nut", draw_embeds, "single")
+    for image in range(3):
+        margins = []
+        with torch.no_grad():
+            for block, layer in enumerate(heads.layers):
+                unit = F.normalize(layer(tokens[image, block]), dim=-1)
+                planes = (100 * unit @ text).T.view(1, 2, 4, 4)
+                planes = F.interpolate(planes, (32, 32), mode="bilinear", align_corners=True)
+                margins.append(planes[0, 1] - planes[0, 0])
+        expected = join_margins(torch.stack(margins)).numpy()
+        assert scores.maps[image] == pytest.approx(expected, abs=1e-4)
+        shown = sum(expit(one.numpy()) for one in margins) / 3
+        assert scores.shown[image] == pytest.approx(shown, abs=3e-5)
+        normal, abnormal = 100 * F.normalize(images.image_embed[image], dim=0) @ text
+        assert scores.image_scores[image] == pytest.approx(float(abnormal - normal), abs=1e-4)
+
+
+def test_layers_of_another_model_are_refused(encode, load_tiny, images):
+    tensors = AprilGan(epochs=1).fit(encode, images, seed=0)
+    other = NameEncoder(load_tiny(blocks=(1, 4)), draw_embeds)
+    with pytest.raises(ValueError, match="do not fit this backbone"):
+        AprilGan().build(other, "pill", tensors)
+
+
+def test_a_set_without_a_defect_is_refused(encode, images):
+    good = TrainingSet(
+        images.image_embed,
+        images.load_tokens,
+        images.load_masks,
+        torch.zeros(12, dtype=torch.int64),
+        images.names,
+    )
+    with pytest.raises(ValueError, match="no image of the auxiliary set is anomalous"):
+        AprilGan().fit(encode, good, seed=0)
+
+
+def test_a_name_that_fits_no_prompt_is_refused(tiny):
+    encode = NameEncoder(tiny, lambda prompts: encode_text(tiny, prompts), ensemble="single")
+    with pytest.raises(PromptTooLongError, match="shorter prompt name"):
+        encode_names(encode, ["nut " * 80])
+
+
+def test_it_reads_plain_tokens_and_is_trained():
+    method = AprilGan()
+    assert method.kind is TOKENS
+    assert method.trains
+    assert (method.epochs, method.learning_rate, method.batch_size) == (15, 1e-3, 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"epochs": 0}, "epochs must be from"),
+        ({"batch_size": 0}, "batch_size must be from"),
+        ({"learning_rate": 0.0}, "learning_rate must be from"),
+        ({"learning_rate": float("inf")}, "learning_rate must be from"),
+        ({"sigma": -0.5}, "sigma must be from"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        AprilGan(**changes)

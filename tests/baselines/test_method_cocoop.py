@@ -1,0 +1,169 @@
+"""CoCoOp's shifted words against one image and one sentence at a time."""
+
+import math
+from dataclasses import replace
+
+import open_clip
+import pytest
+import torch
+from drawn_embeds import draw_class_images
+from torch.nn import functional as F
+
+from fuzzyclip.baselines import cocoop
+from fuzzyclip.baselines.cocoop import CoCoOp, ShiftedWords
+from fuzzyclip.baselines.shared.context import Sentences
+from fuzzyclip.clip.encoding import encode_text
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.features.kinds import TOKENS
+from fuzzyclip.method.interface import Method
+from fuzzyclip.method.scorer import score_batch
+
+TOKENIZER = open_clip.SimpleTokenizer()
+NAMES = ("nut", "pill")
+SMALL = CoCoOp(epochs=4, batch_size=2, learning_rate=0.01)
+
+
+@pytest.fixture(scope="module")
+def encode(tiny):
+    return NameEncoder(tiny, lambda prompts: encode_text(tiny, prompts))
+
+
+@pytest.fixture
+def tensors(tiny):
+    """Words and a network away from where they start."""
+    torch.manual_seed(3)
+    state = ShiftedWords(torch.randn(4, 32), 32).state_dict()
+    return {name: value + 2 * torch.randn_like(value) for name, value in state.items()}
+
+
+def draw_images(count=16):
+    names = [NAMES[number % 2] for number in range(count)]
+    return draw_class_images(torch.arange(count) // 2 % 2, names)
+
+
+def shift(tensors, embed):
+    """Words for one unit class feature (D,), the network written out."""
+    inner = (tensors["meta.0.weight"] @ embed + tensors["meta.0.bias"]).clamp_min(0)
+    moved = tensors["meta.2.weight"] @ inner + tensors["meta.2.bias"]
+    return torch.stack([word + moved for word in tensors["words"]])
+
+
+def slow_features(backbone, words, name):
+    """The two prompts of a name padded to the whole context, through open_clip's blocks, (2, D)."""
+    clip, rows = backbone.model, []
+    for state in ("good", "damaged"):
+        ids = TOKENIZER([f"x x x x {state} {name}."])
+        x = clip.token_embedding(ids)[0].clone()
+        x[1:5] = words
+        x = x + clip.positional_embedding
+        mask = torch.full((len(x), len(x)), -math.inf).triu(1)
+        for block in clip.transformer.resblocks:
+            x = block(x[None], attn_mask=mask)[0]
+        rows.append(clip.ln_final(x)[int(ids.argmax())] @ clip.text_projection)
+    return F.normalize(torch.stack(rows), dim=1)
+
+
+def test_cocoop_is_a_method():
+    method: Method = CoCoOp()
+    assert (method.name, method.title, method.kind, method.trains, method.sigma) == (
+        "cocoop",
+        "CoCoOp",
+        TOKENS,
+        True,
+        0.0,
+    )
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 32])
+def test_maps_and_scores_equal_the_slow_way_image_by_image(
+    tiny, encode, tensors, monkeypatch, chunk
+):
+    monkeypatch.setattr(cocoop, "CHUNK", chunk)
+    generator = torch.Generator().manual_seed(5)
+    tokens = torch.randn(3, 3, 16, 64, generator=generator)
+    image_embed = torch.randn(3, 32, generator=generator)
+    scorer = SMALL.build(encode, "cashew", tensors)
+    scores = score_batch(scorer, tokens, image_embed, tiny)
+    visual, texts = tiny.model.visual, []
+    for row in range(3):
+        embed = F.normalize(image_embed[row], dim=0)
+        text = slow_features(tiny, shift(tensors, embed), "cashew")
+        texts.append(text)
+        normal, abnormal = 100 * text @ embed
+        assert scores.image_scores[row] == pytest.approx(float(abnormal - normal), abs=4e-4)
+        mapped = F.normalize(visual.ln_post(tokens[row, -1]) @ visual.proj, dim=-1)
+        planes = (100 * text @ mapped.T).view(1, 2, 4, 4)
+        pixels = F.interpolate(planes, size=(32, 32), mode="bilinear", align_corners=True)
+        margins = pixels[0, 1] - pixels[0, 0]
+        assert torch.allclose(torch.from_numpy(scores.maps[row]), margins, atol=4e-4)
+    assert not torch.allclose(texts[0], texts[1], atol=1e-2)  # or nothing depends on the image
+    assert scorer.prompt == "cashew"
+
+
+def test_the_text_tower_runs_once_for_a_batch_in_bounded_chunks(tiny, encode, tensors, monkeypatch):
+    sizes, whole = [], Sentences.encode
+
+    def count(self, backbone, places, words):
+        sizes.append(len(places))
+        return whole(self, backbone, places, words)
+
+    monkeypatch.setattr(Sentences, "encode", count)
+    scorer = SMALL.build(encode, "pill", tensors)
+    tokens, image_embed = torch.randn(70, 3, 16, 64), torch.randn(70, 32)
+    first = score_batch(scorer, tokens, image_embed, tiny)
+    assert sizes == [32, 32, 6]
+    second = score_batch(scorer, tokens, image_embed.flip(0), tiny)  # another batch is not mistaken
+    assert sizes == [32, 32, 6] * 2
+    assert second.image_scores[::-1] == pytest.approx(first.image_scores, abs=1e-5)
+
+
+def test_training_tells_the_images_apart_and_spares_the_backbone(tiny, encode):
+    before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
+    tensors, curve = SMALL.learn(encode, draw_images(), seed=1)
+    assert tensors["words"].shape == (4, 32)
+    assert tensors["meta.0.weight"].shape == (2, 32)  # a sixteenth of the embedding
+    assert not any(value.requires_grad for value in tensors.values())
+    assert len(curve) == 4 * 8
+    first, last = (sum(row["loss"] for row in rows) for rows in (curve[:8], curve[-8:]))
+    assert last < 0.8 * first
+    assert all(one.grad is None for one in tiny.model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
+    torch.manual_seed(1)
+    start = ShiftedWords(SMALL.start_words(tiny), 32).state_dict()
+    assert all(not torch.equal(value, start[name]) for name, value in tensors.items())
+
+
+def test_the_first_loss_is_cross_entropy_of_each_images_own_two_prompts(tiny, encode):
+    images = draw_images()
+    _, curve = replace(SMALL, epochs=1, batch_size=16).learn(encode, images, seed=4)
+    torch.manual_seed(4)
+    start, losses = ShiftedWords(SMALL.start_words(tiny), 32).state_dict(), []
+    for embed, label, name in zip(images.image_embed, images.labels, images.names, strict=True):
+        unit = F.normalize(embed, dim=0)
+        logits = 100 * slow_features(tiny, shift(start, unit), name) @ unit
+        losses.append(-logits.log_softmax(dim=0)[label])
+    assert [row["loss"] for row in curve] == pytest.approx(
+        [float(torch.stack(losses).mean())], rel=1e-4
+    )
+
+
+def test_the_seed_decides_words_and_network(encode):
+    fits = [replace(SMALL, epochs=2).fit(encode, draw_images(), seed) for seed in (1, 1, 2)]
+    assert all(torch.equal(fits[0][name], fits[1][name]) for name in fits[0])
+    assert not any(torch.equal(fits[0][name], fits[2][name]) for name in fits[0])
+
+
+def test_what_can_not_work_is_refused_in_words(encode, tensors):
+    with pytest.raises(ValueError, match="batch_size must be from 1"):
+        CoCoOp(batch_size=0)
+    with pytest.raises(ValueError, match="train it anew"):
+        SMALL.build(encode, "pill", {})
+    with pytest.raises(ValueError, match="train it anew"):
+        SMALL.build(encode, "pill", {"words": tensors["words"]})
+    with pytest.raises(ValueError, match="train it anew"):
+        SMALL.build(encode, "pill", tensors | {"meta.0.weight": torch.zeros(2, 16)})
+    none = replace(
+        draw_images(), image_embed=torch.zeros(0, 32), labels=torch.zeros(0).long(), names=[]
+    )
+    with pytest.raises(ValueError, match="at least one training image"):
+        SMALL.fit(encode, none, 0)

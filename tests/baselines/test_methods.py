@@ -1,0 +1,213 @@
+"""Every method through the one interface: features, training, maps and scores on a small CLIP."""
+
+import inspect
+import json
+from importlib import import_module
+from math import inf, nan
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from fuzzyclip import baselines
+from fuzzyclip.baselines.registry import METHODS, build_method, list_settings
+from fuzzyclip.clip.encoding import encode_text
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.method import training
+from fuzzyclip.method.interface import TrainingSet
+from fuzzyclip.method.scorer import score_batch
+
+#: What makes a training short.
+SHORT = {"epochs": 1, "batch_size": 2}
+NAMES = ["nut", "bolt", "nut", "bolt"]
+
+
+#: SAA+ reads models of its own from folders: tests/methods/test_method_saa.py.
+WITHOUT_FOLDERS = [name for name in METHODS if name != "saa"]
+
+
+def make(name):
+    return build_method(name, {key: SHORT[key] for key in SHORT if key in list_settings(name)})
+
+
+@pytest.fixture(scope="module")
+def encode(tiny):
+    return NameEncoder(tiny, lambda prompts: encode_text(tiny, prompts), ensemble="single")
+
+
+def make_set(method, backbone):
+    """Four images, two of them with a defect."""
+    pixels = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    masks = torch.zeros(4, 32, 32, dtype=torch.bool)
+    masks[2:, 4:20, 4:20] = True
+    image_embed, tokens = method.kind.encode(backbone, pixels)
+    return TrainingSet(
+        image_embed, lambda rows: tokens[list(rows)], lambda rows: masks[list(rows)],
+        torch.tensor([0, 0, 1, 1]), NAMES,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WITHOUT_FOLDERS)
+def test_a_method_goes_from_images_to_maps_and_scores(name, encode, pixels):
+    method, backbone = make(name), encode.backbone
+    assert method.name == name
+    images = make_set(method, backbone)
+    tensors = dict(method.fit(encode, images, seed=3))
+    assert bool(tensors) == method.trains
+    again = method.fit(encode, images, seed=3)
+    assert all(torch.equal(tensors[key], again[key]) for key in tensors)
+    image_embed, tokens = method.kind.encode(backbone, pixels)
+    assert image_embed.shape == (3, backbone.embed_dim)
+    assert (len(tokens), tokens.ndim) == (3, 4)
+    scorer = method.build(encode, "gear", tensors)
+    found = score_batch(scorer, tokens, image_embed, backbone, method.sigma)
+    assert found.maps.shape == (3, 32, 32)
+    assert found.image_scores.shape == (3,)
+    assert np.isfinite(found.maps).all()
+    assert np.isfinite(found.image_scores).all()
+    assert found.image_scores.std() > 0
+    for row in range(3):  # an image's numbers are its own, whatever it is scored with
+        one = score_batch(
+            scorer, tokens[row : row + 1], image_embed[row : row + 1], backbone, method.sigma
+        )
+        assert np.allclose(one.maps[0], found.maps[row], atol=1e-4)
+        assert np.allclose(one.image_scores[0], found.image_scores[row], atol=1e-4)
+    other = method.build(encode, "brush", tensors)
+    agnostic = name == "anomaly_clip"
+    same = np.allclose(score_batch(other, tokens, image_embed, backbone).image_scores,
+                       found.image_scores, atol=1e-7)  # fmt: skip
+    assert same == agnostic
+
+
+def test_methods_of_one_kind_share_their_features():
+    kinds = {name: make(name).kind for name in WITHOUT_FOLDERS}
+    assert kinds["clip"] == kinds["april_gan"] == kinds["coop"]
+    assert kinds["clip_surgery"] == kinds["anomaly_clip"]
+    assert kinds["sdp"] == kinds["sdp_plus"]
+    assert len(set(kinds.values())) == 4
+
+
+def test_titles_are_those_of_the_tables_and_distinct():
+    titles = [make(name).title for name in WITHOUT_FOLDERS]
+    assert len(set(titles)) == len(titles)
+    assert {"WinCLIP", "APRIL-GAN", "CLIP Surgery", "SDP+", "AnomalyCLIP"} <= set(titles)
+
+
+@pytest.mark.parametrize("name", WITHOUT_FOLDERS)
+def test_unknown_settings_and_methods_are_refused_by_name(name):
+    with pytest.raises(ValueError, match=rf"{name} has no setting lerning_rate"):
+        build_method(name, {"lerning_rate": 1})
+    with pytest.raises(ValueError, match="sigma"):
+        build_method(name, {"sigma": -1.0})
+    with pytest.raises(ValueError, match="no setting title"):
+        build_method(name, {"title": "x"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["patchcore", "vv", "registry", "__init__", "clip_ad", "", "../x", "os.path", "saa.x", ".clip"],
+)
+def test_what_is_no_method_is_refused_with_a_list_of_those_there_are(name):
+    said = rf"no method {name!r}; there are clip, .* saa, and any other .* METHOD = its class"
+    for use in (build_method, list_settings):
+        with pytest.raises(ValueError, match=said):
+            use(name)
+
+
+def test_a_method_whose_module_lacks_a_package_says_which(monkeypatch, tmp_path):
+    (tmp_path / "needy.py").write_text("import no_such_package\n")
+    monkeypatch.setattr(baselines, "__path__", [*baselines.__path__, str(tmp_path)])
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        build_method("needy")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_of_the_tables_has_a_module_of_its_name(name):
+    made = import_module(f"fuzzyclip.baselines.{name}").METHOD
+    assert made.name == name
+    assert isinstance(inspect.signature(made.fit).parameters["checkpoint"].default, type(None))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_default_may_be_written_in_yaml(name):
+    settings = list_settings(name)
+    read = yaml.safe_load(yaml.safe_dump(json.loads(json.dumps(settings))))
+    assert build_method(name, read) == build_method(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("coop", "epochs: 2.5", "coop: epochs must be a whole number, not 2.5"),
+        ("coop", "epochs: true", "coop: epochs must be a whole number, not True"),
+        ("sdp_plus", "learning_rate: 1e-4", "must be a number .*1.0e-4.*, not '1e-4'"),
+        ("clip", "sigma: null", "clip: sigma must be a number .* not None"),
+        ("clip_surgery", "stretch: 1", "stretch must be true or false, not 1"),
+        ("clip_surgery", "taps: 24", "clip_surgery: taps must be a list, not 24"),
+        ("anomaly_clip", "taps: [last]", r"taps \['last'\]"),
+        ("winclip", "underscore: 3", "underscore"),
+        ("sdp", "combine: [single]", "combine must be 'single' or 'test_set'"),
+        ("cocoop", "init: [a, photo]", "init must be a text, empty for random words, not"),
+    ],
+)
+def test_settings_of_another_type_are_refused_in_words(name, settings, said):
+    with pytest.raises(ValueError, match=said):
+        build_method(name, yaml.safe_load(settings))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_numbers_that_nobody_means_are_refused_by_their_name(name):
+    """Every number of every method, so that a new setting is tried by itself."""
+    settings = list_settings(name)
+    numbers = [key for key, value in settings.items() if type(value) in (int, float)]
+    assert "sigma" in numbers
+    for key in numbers:
+        whole = type(settings[key]) is int
+        for value in (10**18, -(10**18)) if whole else (inf, -inf, nan, 1e308, -1e308):
+            with pytest.raises(ValueError, match=rf"\b{key}\b"):
+                build_method(name, {key: value})
+
+
+@pytest.mark.parametrize("value", [inf, -inf, nan, 1e308, 0.0])
+def test_such_numbers_inside_of_other_settings_are_refused(value):
+    with pytest.raises(ValueError, match=r"test_density.*eps"):
+        build_method("sdp", {"test_density": [value, 15]})
+    with pytest.raises(ValueError, match=r"train_density.*eps"):
+        build_method("sdp_plus", {"train_density": [value, 15]})
+    with pytest.raises(ValueError, match="area"):
+        build_method("saa", {"prompts": {"nut": {"area": value}}})
+
+
+def test_whole_numbers_are_numbers_and_lists_are_tuples():
+    method = build_method("anomaly_clip", yaml.safe_load("{sigma: 4, taps: [12, 24]}"))
+    assert (method.sigma, method.taps) == (4, (12, 24))
+
+
+class Killed(RuntimeError):
+    """Stands for a kill in the middle of a training."""
+
+
+@pytest.mark.parametrize("name", [name for name in WITHOUT_FOLDERS if make(name).trains])
+def test_a_killed_training_ends_with_the_same_bits(name, encode, tmp_path, monkeypatch):
+    method = build_method(name, {"epochs": 4, "batch_size": 2})  # 8 steps
+    images, checkpoint = make_set(method, encode.backbone), tmp_path / f"{name}.pt"
+    whole = method.fit(encode, images, 3)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)  # one after every step
+
+    def die(steps, **_):
+        yield from steps[:5]
+        raise Killed
+
+    monkeypatch.setattr(training, "tqdm", die)
+    with pytest.raises(Killed):
+        method.fit(encode, images, 3, checkpoint)
+    assert checkpoint.is_file()
+    left = []
+    monkeypatch.setattr(training, "tqdm", lambda steps, **_: left.extend(steps) or steps)
+    resumed = method.fit(encode, images, 3, checkpoint=checkpoint)
+    assert len(left) == 3
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+    other = method.fit(encode, images, 4)
+    assert not all(torch.equal(other[key], whole[key]) for key in whole)

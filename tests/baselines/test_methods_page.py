@@ -1,0 +1,49 @@
+"""docs/methods.md: its blocks run, the new method is one, and the table names what there is."""
+
+import re
+
+import torch
+from imports import ROOT
+
+from fuzzyclip import baselines
+from fuzzyclip.baselines.registry import METHODS, build_method, list_settings
+from fuzzyclip.clip.encoding import encode_images, encode_text
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.method.scorer import score_batch
+
+PAGE = (ROOT / "docs/methods.md").read_text()
+USE, OWN = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_the_example_runs_as_it_stands(capsys):
+    exec(compile(USE, "docs/methods.md", "exec"), {})
+    assert "(4, 144, 144)" in capsys.readouterr().out
+
+
+def test_a_new_method_is_a_file_of_less_than_60_lines(tiny, pixels, tmp_path, monkeypatch):
+    assert len(OWN.splitlines()) < 60
+    (tmp_path / "top_patches.py").write_text(OWN)
+    monkeypatch.setattr(baselines, "__path__", [*baselines.__path__, str(tmp_path)])
+    assert list_settings("top_patches") == {"top": 0.01, "sigma": 0.0}
+    method = build_method("top_patches", {"top": 0.25})
+    encode = NameEncoder(tiny, lambda prompts: encode_text(tiny, prompts), ensemble="single")
+    scorer = method.build(encode, "nut", method.fit(encode, None, 0))
+    image_embed, tokens = encode_images(tiny, pixels)
+    found = score_batch(scorer, tokens, image_embed, tiny)
+    values = torch.from_numpy(found.maps).flatten(1)  # (B, S * S)
+    expected = values.sort(dim=1).values[:, -(values.shape[1] // 4) :].mean(dim=1)
+    assert torch.allclose(torch.from_numpy(found.image_scores), expected, atol=1e-5)
+    assert values.std(dim=1).min() > 1e-4  # a share of a flat map is any share
+
+
+def test_the_page_names_every_method_and_real_settings():
+    for name in METHODS:
+        assert f"`{name}`" in PAGE
+    known = {setting for name in METHODS for setting in list_settings(name)}
+    fidelity = (ROOT / "docs/fidelity.md").read_text()
+    begin = fidelity.index("## Faults of published code")
+    table = fidelity[begin : fidelity.index("\n## ", begin + 1)]
+    switches = "".join(row.split("|")[3] for row in table.splitlines() if row.startswith("| "))
+    assert len(re.findall("`", switches)) > 15
+    for setting in re.findall(r"`(\w+)(?::[^`]*)?`", switches):
+        assert setting in known, setting

@@ -1,0 +1,122 @@
+"""Files, folders and patterns to image files: which, in what order, and what is refused."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import try_examples
+
+from fuzzyclip.images.lists import list_images
+
+TREE = (
+    "b.png", "a.JPG", "c.webp", "notes.txt", "gray.pgm", ".hidden.png", "__MACOSX/b.png",
+    "in/1.bmp", "in/0.tiff", "in/deep/2.png", "in/.cache/3.png", "part[1].png", "part1.png",
+)  # fmt: skip
+ALL = ["a.JPG", "b.png", "c.webp", "in/0.tiff", "in/1.bmp", "in/deep/2.png"]
+ALL += ["part1.png", "part[1].png"]
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Files by name only: nothing is opened."""
+    folder = tmp_path / "tree"
+    for name in TREE:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def names(*paths: str | Path) -> list[str]:
+    return [path.as_posix() for path in list_images(paths)]
+
+
+@pytest.mark.usefixtures("tree")
+@pytest.mark.parametrize(
+    ("given_names", "expected"),
+    [
+        (["."], ALL),
+        (["in"], ["in/0.tiff", "in/1.bmp", "in/deep/2.png"]),
+        (["b.png", "a.JPG"], ["b.png", "a.JPG"]),
+        (["notes.txt", ".hidden.png"], ["notes.txt", ".hidden.png"]),
+        (["b.png", ".", "./b.png", "in/../a.JPG"], ["b.png", *(n for n in ALL if n != "b.png")]),
+        (["part[1].png"], ["part[1].png"]),
+        (["part[0-9].png"], ["part1.png"]),
+        (["*.png"], ["b.png", "part1.png", "part[1].png"]),
+        (["*.pgm"], ["gray.pgm"]),
+        (["*.*"], [name for name in ALL if "/" not in name]),
+        (["?*"], ALL),
+        (["**/*.png"], ["b.png", "in/deep/2.png", "part1.png", "part[1].png"]),
+        (["in/*"], ["in/0.tiff", "in/1.bmp", "in/deep/2.png"]),
+    ],
+)
+def test_a_name_stands_for_these_images(given_names: list[str], expected: list[str]) -> None:
+    assert names(*given_names) == expected
+
+
+@pytest.mark.usefixtures("tree")
+@pytest.mark.parametrize("name", ["absent.png", "absent/*.png", "*.tga", "__MACOSX/*", "empty"])
+def test_a_name_without_images_is_refused_by_name(name: str) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(FileNotFoundError) as caught:
+        list_images(["b.png", name])
+    assert str(caught.value).startswith(f"{name}: no ")
+
+
+def test_no_names_are_no_images() -> None:
+    assert list_images([]) == []
+
+
+@pytest.mark.usefixtures("tree")
+def test_the_home_folder_may_be_written_short(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tree))
+    expected = [str(tree / "in" / name) for name in ("0.tiff", "1.bmp", "deep/2.png")]
+    assert names("~/in") == expected
+    assert names("~/*.webp") == [str(tree / "c.webp")]
+
+
+def test_links_are_followed_and_end(tree: Path, tmp_path: Path) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (elsewhere / "x.png").touch()
+    (tree / "link").symlink_to(elsewhere)
+    (tree / "in/up").symlink_to(tree)  # a circle
+    assert names(".") == sorted([*ALL, "link/x.png"])
+    (tree / "gone.png").symlink_to(tmp_path / "gone")  # listed, so that its error is seen
+    assert "gone.png" in names(".")
+    for twin in ("twin0.png", "twin1.png"):  # as DVC links equal files to one in its cache
+        (tree / twin).symlink_to(elsewhere / "x.png")
+    assert {"twin0.png", "twin1.png"} <= set(names("."))
+
+
+@pytest.mark.usefixtures("tree")
+def test_a_folder_that_can_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "deep":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(OSError, match=r"^in/deep: the folder can not be read \(Permission denied"):
+        list_images(["in"])
+
+
+@try_examples(50)
+@given(chosen=st.lists(st.sampled_from([*TREE, "in", "in/deep", "."]), max_size=8))
+def test_order_of_names_is_kept_and_nothing_comes_twice(
+    chosen: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("chosen")
+    for name in TREE:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    listed = list_images([root / name for name in chosen])
+    expected: list[Path] = []
+    for name in chosen:  # each name alone, the slow way
+        for path in list_images([root / name]):
+            if not any(path.samefile(other) for other in expected):
+                expected.append(path)
+    assert listed == expected

@@ -1,0 +1,255 @@
+"""Comparisons of methods: places and ranks against slow references, marks, hostile input."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.stats import rankdata
+
+from fuzzyclip.report.ranked_picture import draw_ranked_tables
+from fuzzyclip.report.ranking import (
+    LEVELS,
+    PLAIN,
+    build_ranked_table,
+    check_values,
+    describe_level,
+    place_ranks,
+    place_values,
+    rank_methods,
+    select_level,
+)
+from stages.experiments.catalog import read_catalog
+
+COLUMNS = ["label", "dataset", "metric", "ours", "paper"]
+METRICS = ("pixel_aupro", "pixel_ap", "pixel_f1_max")
+NAN = float("nan")
+
+
+def make_values(*lines):
+    """Long form from lines of label, dataset, metric, ours, paper."""
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def read_printed(name):
+    """A table as the paper prints it, nothing of ours."""
+    experiment = read_catalog().get(name)
+    return make_values(
+        *(
+            (row.label, dataset, metric, NAN, value)
+            for row in experiment.rows
+            for dataset, printed in row.printed.items()
+            for metric, value in zip(experiment.metrics, printed, strict=True)
+        )
+    )
+
+
+@st.composite
+def tables(draw, absent=True):
+    """One level's table; few distinct values, so that many tie before or after rounding."""
+    methods, datasets = draw(st.integers(1, 6)), draw(st.integers(1, 3))
+    number = st.sampled_from([10.0, 10.04, 10.06, 10.1, 20.0, 33.33, 99.96, 100.0])
+    cell = st.one_of(number, st.just(NAN)) if absent else number
+    lines = [
+        (f"method {i}", f"dataset {j}", metric, draw(cell), NAN)
+        for i, j, metric in itertools.product(range(methods), range(datasets), METRICS)
+    ]
+    return select_level(make_values(*lines), "Pixel", "ours")
+
+
+@given(tables(absent=False))
+def test_average_ranks_are_those_of_scipy(table):
+    expected = np.mean(
+        [rankdata(-np.round(table[column], 1), method="min") for column in table], axis=0
+    )
+    np.testing.assert_allclose(rank_methods(table), expected)
+
+
+@given(tables())
+def test_average_ranks_count_the_better_methods_among_the_complete_ones(table):
+    datasets = dict.fromkeys(dataset for dataset, _ in table.columns)
+    complete = [
+        label for label in table.index if all(table.loc[label, d].notna().any() for d in datasets)
+    ]
+    ranks = rank_methods(table)
+    for label in table.index:
+        if label not in complete:
+            assert np.isnan(ranks[label])
+            continue
+        found = []
+        for column in table:
+            own = table.loc[label, column]
+            others = [table.loc[other, column] for other in complete]
+            better = [x for x in others if x > own or (np.isnan(own) and not np.isnan(x))]
+            found.append(1 + len(better))
+        assert ranks[label] == pytest.approx(sum(found) / len(found))
+
+
+@given(tables())
+def test_best_and_second_are_the_two_highest_distinct_values(table):
+    places = place_values(table)
+    for column in table:
+        distinct = sorted({value for value in table[column] if value == value}, reverse=True)[:2]
+        for label, value in table[column].items():
+            expected = distinct.index(value) + 1 if value in distinct else 0
+            assert places.loc[label, column] == expected
+
+
+@given(tables(), st.randoms(use_true_random=False))
+def test_the_order_of_methods_changes_no_rank_and_no_place(table, random):
+    labels = list(table.index)
+    random.shuffle(labels)
+    shuffled = table.loc[labels]
+    pd.testing.assert_series_equal(rank_methods(shuffled), rank_methods(table)[labels])
+    pd.testing.assert_frame_equal(place_values(shuffled), place_values(table).loc[labels])
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"), [("Pixel", [2.87, 1.73, 1.40]), ("Image", [2.4, 1.9, 1.7])]
+)
+def test_ranks_of_the_printed_table_3(level, expected):
+    ranks = rank_methods(select_level(read_printed("table-3"), level, "paper"))
+    assert ranks[["APRIL-GAN", "AnomalyCLIP", "FuzzyCLIP"]].round(2).tolist() == expected
+
+
+def test_marks_of_the_printed_table_2():
+    table = build_ranked_table(read_printed("table-2"), "Image", {"mvtec": "MVTec"})
+    cells = table.set_index("method")["MVTec, paper"]
+    assert cells["SDP+"] == "(**92.2**, **96.6**, **93.4**)"
+    assert cells["FuzzyCLIP"] == "(91.7, **96.6**, 92.7)"  # three methods share the best AP
+    assert cells["WinCLIP"] == "(<u>91.8</u>, <u>96.5</u>, <u>92.9</u>)"
+    assert set(table["MVTec, ours"]) == set(table["average rank, ours"]) == {"-"}
+
+
+def test_values_that_look_equal_share_a_place():
+    values = make_values(
+        ("A", "d", "image_ap", 90.04, NAN),
+        ("B", "d", "image_ap", 89.96, NAN),
+        ("C", "d", "image_ap", 89.94, NAN),
+    )
+    table = build_ranked_table(values, "Image", {}, PLAIN)
+    assert table["d, ours"].tolist() == ["(90.0*)", "(90.0*)", "(89.9+)"]
+    assert table["average rank, ours"].tolist() == ["1.0*", "1.0*", "3.0+"]
+
+
+def test_values_are_rounded_as_they_are_printed_elsewhere():
+    table = select_level(make_values(("a", "x", "pixel_ap", 0.35, NAN)), "Pixel", "ours")
+    assert f"{0.35:.1f}" == "0.3"  # a little below the half; numpy rounds it to 0.4
+    assert table.to_numpy().item() == 0.3
+
+
+def test_a_method_without_a_dataset_takes_no_rank_from_the_others():
+    values = make_values(
+        ("absent on e", "d", "image_ap", 99.0, NAN),
+        ("whole", "d", "image_ap", 50.0, NAN),
+        ("whole", "e", "image_ap", 50.0, NAN),
+    )
+    ranks = rank_methods(select_level(values, "Image", "ours"))
+    assert np.isnan(ranks["absent on e"])
+    assert ranks["whole"] == 1.0
+
+
+def test_a_metric_that_a_method_leaves_undefined_counts_as_last():
+    values = make_values(
+        ("A", "d", "image_auroc", 90.0, NAN),
+        ("A", "d", "image_ap", NAN, NAN),
+        ("B", "d", "image_auroc", 80.0, NAN),
+        ("B", "d", "image_ap", 1.0, NAN),
+    )
+    assert rank_methods(select_level(values, "Image", "ours")).tolist() == [1.5, 1.5]
+    assert build_ranked_table(values, "Image", {})["d, ours"][0] == "(**90.0**, -)"
+
+
+def test_ranks_are_marked_as_printed_lowest_first():
+    ranks = pd.Series([1.52, 1.48, 2.0, NAN, 3.0], index=list("ABCDE"))
+    assert place_ranks(ranks).tolist() == [1, 1, 2, 0, 0]
+
+
+def test_a_table_keeps_the_order_given_and_ignores_other_columns():
+    values = make_values(
+        ("Z", "visa", "image_ap", 1.0, 2.0),
+        ("Z", "btad", "image_ap", 3.0, 4.0),
+        ("A", "visa", "image_ap", 5.0, 6.0),
+        ("A", "btad", "image_ap", 7.0, 8.0),
+    ).assign(seeds=1, spread=0.5)
+    table = build_ranked_table(values, "Image", {"visa": "VisA"})
+    assert table["method"].tolist() == ["Z", "A"]
+    assert list(table.columns) == [
+        "method", "VisA, ours", "VisA, paper", "btad, ours", "btad, paper",
+        "average rank, ours", "average rank, paper",
+    ]  # fmt: skip
+
+
+def test_a_heading_names_the_metrics_in_their_order():
+    values = read_printed("table-3")
+    assert describe_level(values, "Pixel") == "Pixel (AUPRO, AP, F1-max)"
+    assert describe_level(values, "Image") == "Image (AUROC, AP)"
+
+
+def test_two_values_for_one_cell_are_refused_by_name():
+    line = ("WinCLIP", "visa", "image_ap", 1.0, NAN)
+    with pytest.raises(ValueError, match="WinCLIP has two values of image_ap on visa"):
+        check_values(make_values(line, line))
+    with pytest.raises(ValueError, match="WinCLIP"):
+        draw_ranked_tables(make_values(line, line), {}, "title")
+
+
+@pytest.mark.parametrize("values", [make_values(), pd.DataFrame()])
+def test_nothing_to_compare_is_refused(values):
+    with pytest.raises(ValueError, match="no methods"):
+        build_ranked_table(values, "Image", {})
+
+
+def test_methods_without_any_value_are_dashes():
+    values = make_values(("A", "d", "image_ap", NAN, NAN), ("B", "d", "image_ap", None, None))
+    table = build_ranked_table(values, "Image", {})
+    assert set(table.drop(columns="method").to_numpy().ravel()) == {"-"}
+
+
+def test_one_method_is_best_everywhere():
+    table = build_ranked_table(make_values(("A", "d", "image_ap", 0.0, NAN)), "Image", {})
+    assert table.loc[0, ["d, ours", "average rank, ours"]].tolist() == ["(**0.0**)", "**1.0**"]
+
+
+def list_texts(figure: Figure):
+    """Text and weight of everything written into the axes."""
+    return [(text.get_text(), text.get_weight()) for axis in figure.axes for text in axis.texts]
+
+
+def test_the_picture_writes_every_number_and_the_best_in_bold():
+    values = read_printed("table-2")
+    written = list_texts(draw_ranked_tables(values, {"visa": "VisA"}, "title", ["a note"]))
+    texts = [text for text, _ in written]
+    for value in values["paper"]:
+        assert f"{value:.1f}" in texts
+    assert ("89.8", "bold") in written
+    assert ("87.0", "normal") in written
+    assert {"VisA", *(describe_level(values, level) for level in LEVELS)} <= set(texts)
+
+
+def test_the_picture_underlines_as_many_numbers_as_are_second():
+    values = read_printed("table-2")
+    figure = draw_ranked_tables(values, {}, "title")
+    for level, axis in zip(LEVELS, figure.axes, strict=True):
+        table = select_level(values, level, "paper")
+        ranks = place_ranks(rank_methods(table))
+        seconds = int((place_values(table) == 2).to_numpy().sum() + (ranks == 2).sum())
+        assert len(axis.lines) == 1 + seconds  # and the rule under the heading
+
+
+def test_a_level_without_metrics_is_refused_by_name():
+    values = make_values(("A", "d", "image_ap", 1.0, NAN))
+    with pytest.raises(ValueError, match="there is no Pixel table"):
+        build_ranked_table(values, "Pixel", {})
+    with pytest.raises(ValueError, match="pixel_ or image_"):
+        draw_ranked_tables(values.assign(metric="other"), {}, "title")
+
+
+def test_long_notes_stay_inside_the_picture():
+    figure = draw_ranked_tables(read_printed("table-2"), {}, "title", ["MMMM wide notes " * 20])
+    FigureCanvasAgg(figure).draw()
+    assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in figure.texts)

@@ -1,0 +1,162 @@
+"""The paper's table layout: unweighted means, tuples with their names, and Markdown."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fuzzyclip.evaluation.metrics import METRICS, TIED_SHARE
+from fuzzyclip.report.paper import IMAGE_TUPLE, PAIRS, PIXEL_TUPLE, TABLES
+from fuzzyclip.report.tables import (
+    LABELS,
+    MEAN,
+    add_means,
+    average_datasets,
+    build_table,
+    collect_means,
+    format_tuple,
+    list_ties,
+    to_markdown,
+)
+from stages.experiments.catalog import collect_printed, read_catalog
+
+PRINTED = collect_printed(read_catalog())
+
+
+def make_categories(values, row="fuzzyclip"):
+    """A category table: category to (good, bad, value of every metric)."""
+    lines = [
+        {"row": row, "category": name, "good": good, "bad": bad, "prompt": name}
+        | {metric: value + place for place, metric in enumerate(METRICS)}
+        for name, (good, bad, value) in values.items()
+    ]
+    return pd.DataFrame(lines)[["row", "category", "good", "bad", *METRICS, "prompt"]]
+
+
+@pytest.fixture
+def results():
+    """Two datasets with two rows; one category is much larger than the other."""
+    own = make_categories({"pill": (1, 1, 10.0), "wood": (500, 400, 30.0)})
+    precise = make_categories({"pill": (1, 1, 1.0), "wood": (500, 400, 2.0)}, "precise")
+    alone = make_categories({"01": (5, 6, 60.0)})
+    return {"mvtec": pd.concat([precise, own]), "btad": alone}
+
+
+def test_means_do_not_weigh_categories_by_their_images(results):
+    with_means = add_means(results["mvtec"])
+    assert len(with_means) == 4 + 2
+    assert list(with_means.columns) == list(results["mvtec"].columns)
+    means = with_means[with_means["category"] == MEAN].set_index("row")
+    assert list(means.index) == ["precise", "fuzzyclip"]
+    assert means.loc["fuzzyclip", list(METRICS)].tolist() == [20.0 + i for i in range(len(METRICS))]
+    assert means.loc["precise", METRICS[0]] == 1.5
+    assert means.loc["fuzzyclip", ["good", "bad"]].tolist() == [501, 401]
+
+
+def count_ties(results, tied):
+    """The same tables with as many tied scores in each of their lines."""
+    return {name: frame.assign(tied=tied[name]) for name, frame in results.items()}
+
+
+def test_tied_scores_are_added_up(results):
+    categories = count_ties(results, {"mvtec": [0, 0, 2, 5], "btad": [0]})["mvtec"]
+    with_means = add_means(categories)
+    assert list(with_means.columns) == list(categories.columns)
+    means = with_means[with_means["category"] == MEAN].set_index("row")
+    assert means["tied"].to_dict() == {"precise": 0, "fuzzyclip": 7}
+    assert means.loc["fuzzyclip", ["good", "bad"]].tolist() == [501, 401]
+    assert means.loc["fuzzyclip", METRICS[0]] == 20.0
+
+
+def test_rows_with_many_tied_scores_are_named(results):
+    rows, titles = {"fuzzyclip": "ours", "precise": "precise prompt"}, {"mvtec": "MVTec"}
+    assert TIED_SHARE == 0.01
+
+    def say(mvtec, btad, rows=rows):
+        return list_ties(count_ties(results, {"mvtec": mvtec, "btad": btad}), rows, titles)
+
+    assert say([0, 0, 0, 0], [0]) == []
+    assert say([0, 0, 0, 9], [0]) == []  # of 902 images, just below a hundredth
+    assert say([0, 0, 0, 10], [0]) == [
+        "ours: image scores tie at an end of their scale, 10 of 902 on MVTec."
+    ]
+    assert say([2, 900, 4, 6], [11]) == [
+        "ours: image scores tie at an end of their scale, 10 of 902 on MVTec, 11 of 11 on btad.",
+        "precise prompt: image scores tie at an end of their scale, 902 of 902 on MVTec.",
+    ]
+    assert say([2, 900, 0, 0], [0], {"fuzzyclip": "ours"}) == []
+    assert list_ties({}, rows, titles) == []
+
+
+def test_a_metric_that_one_category_lacks_is_the_mean_of_the_others(results):
+    frame = results["mvtec"].reset_index(drop=True)
+    frame.loc[frame["category"] == "pill", "pixel_ap"] = np.nan
+    means = add_means(frame).set_index(["row", "category"])
+    place = METRICS.index("pixel_ap")
+    assert means.loc[("fuzzyclip", MEAN), "pixel_ap"] == 30.0 + place
+
+
+def test_datasets_count_alike(results):
+    means = collect_means(results)
+    assert means[["dataset", "row", "images"]].to_numpy().tolist() == [
+        ["mvtec", "precise", 902],
+        ["mvtec", "fuzzyclip", 902],
+        ["btad", "fuzzyclip", 11],
+    ]
+    average = average_datasets(means).set_index("row")
+    assert average.loc["fuzzyclip", METRICS[0]] == (20.0 + 60.0) / 2
+    assert average.loc["precise", METRICS[0]] == 1.5
+
+
+def test_tuples_have_one_decimal_and_a_dash_for_what_is_absent():
+    values = {"pixel_aupro": 86.449, "pixel_ap": float("nan"), "pixel_f1_max": 100.0}
+    assert format_tuple(values, PIXEL_TUPLE) == "(86.4, -, 100.0)"
+    assert format_tuple({}, IMAGE_TUPLE) == "(-, -, -)"
+    assert format_tuple(pd.Series({"image_auroc": 5.0}), IMAGE_TUPLE) == "(5.0, -, -)"
+
+
+def test_a_table_has_the_papers_layout(results):
+    rows = {"precise": "precise prompt", "fuzzyclip": "ours"}
+    titles = {"mvtec": "MVTec", "btad": "BTAD", "visa": "VisA"}
+    table = build_table(collect_means(results), ["visa", "mvtec", "btad"], rows, titles, PRINTED)
+    assert list(table.columns) == [
+        "level", "dataset", "precise prompt", "ours", "paper, FuzzyCLIP",
+    ]  # fmt: skip
+    assert table["level"].tolist() == 2 * ["Pixel (AUPRO, AP, F1-max)"] + 2 * [
+        "Image (AUROC, AP, F1-max)"
+    ]
+    assert table["dataset"].tolist() == ["MVTec", "BTAD"] * 2  # VisA was not evaluated
+    cells = [20.0 + METRICS.index(metric) for metric in PIXEL_TUPLE]
+    assert table.loc[0, "ours"] == "({:.1f}, {:.1f}, {:.1f})".format(*cells)
+    assert table.loc[0, "paper, FuzzyCLIP"] == "(86.4, 46.0, 47.6)"
+    assert table.loc[3, "paper, FuzzyCLIP"] == "(83.2, 83.5, -)"  # Table 3 prints no F1-max
+    without = build_table(collect_means(results), ["mvtec"], rows, titles)
+    assert "paper, FuzzyCLIP" not in without.columns
+
+
+def test_markdown_escapes_bars_and_shows_numbers_shortly():
+    frame = pd.DataFrame(
+        {"a": [1.25, float("nan")], "n": [3, 4], "prompt": ["pill | wood", "x"]},
+    )
+    assert to_markdown(frame).splitlines() == [
+        "| a | n | prompt |",
+        "| --- | --- | --- |",
+        "| 1.2 | 3 | pill \\| wood |",
+        "| - | 4 | x |",
+    ]
+    assert to_markdown(frame).endswith("|\n")
+
+
+def test_a_cell_that_a_row_lacks_is_a_dash(results):
+    rows = {"precise": "precise prompt", "fuzzyclip": "ours"}
+    titles = {"mvtec": "MVTec", "btad": "BTAD"}
+    table = build_table(collect_means(results), ["mvtec", "btad"], rows, titles)
+    line = next(line for line in to_markdown(table).splitlines() if "BTAD" in line)
+    assert "| - |" in line
+
+
+def test_every_metric_has_a_label_and_every_dataset_printed_values():
+    assert set(LABELS) == set(METRICS)
+    shown = [dataset for table in TABLES.values() for dataset in table]
+    assert sorted(shown) == sorted(PRINTED) == sorted(PAIRS)
+    assert PRINTED["visa"]["pixel_aupro"] == 89.8
+    assert "image_f1_max" not in PRINTED["sdd"]

@@ -1,0 +1,74 @@
+"""Work done ahead in threads: order, bound, errors."""
+
+import threading
+import time
+
+import pytest
+
+from fuzzyclip.utils.prefetch import prefetch
+
+
+def test_results_come_in_order_whatever_takes_longest():
+    def work(number):
+        time.sleep(0.01 * (number % 3))
+        return number * number
+
+    results = prefetch(work, range(20), ahead=5, workers=4)
+    assert list(results) == [number * number for number in range(20)]
+
+
+@pytest.mark.parametrize("ahead", [1, 3, 50])
+def test_no_more_than_the_bound_is_begun(ahead):
+    begun = []
+    results = prefetch(begun.append, range(20), ahead=ahead, workers=2)
+    assert not begun  # nothing happens before the first result is asked for
+    for used in range(1, 21):
+        next(results)
+        time.sleep(0.002)
+        assert len(begun) <= min(20, used + ahead)
+    assert begun == list(range(20)) or sorted(begun) == list(range(20))
+
+
+def test_the_next_results_are_made_while_one_is_used():
+    made = threading.Event()
+
+    def work(number):
+        if number == 1:
+            made.set()
+        return number
+
+    results = prefetch(work, range(3), ahead=1)
+    assert next(results) == 0
+    assert made.wait(5)  # without anybody asking for it
+    assert list(results) == [1, 2]
+
+
+def test_an_error_comes_in_its_place_and_ends_the_work():
+    begun = []
+
+    def work(number):
+        begun.append(number)
+        if number == 2:
+            raise OSError("broken.png")
+        return number
+
+    results = prefetch(work, range(1000), ahead=2)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(OSError, match="broken"):
+        next(results)
+    assert max(begun) < 10
+    assert list(results) == []
+
+
+def test_items_are_read_no_further_than_needed():
+    read = []
+
+    def items():
+        for number in range(100):
+            read.append(number)
+            yield number
+
+    results = prefetch(str, items(), ahead=4)
+    assert next(results) == "0"
+    results.close()
+    assert len(read) <= 6

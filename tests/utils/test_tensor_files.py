@@ -1,0 +1,148 @@
+"""Tensors on disk: what comes back is what was written, or the file is named."""
+
+import json
+
+import pytest
+import torch
+from damage import DAMAGES, damage
+from hypothesis import example, given
+from properties import try_examples
+from safetensors.torch import load_file, save_file
+
+from fuzzyclip.utils.files import BrokenFileError, UnsummedFileError
+from fuzzyclip.utils.tensor_files import (
+    HEADER,
+    check_tensors,
+    read_arrays,
+    read_header,
+    read_rows,
+    read_tensors,
+    write_rows,
+    write_tensors,
+)
+
+TENSORS = {
+    "half": torch.arange(6.0).view(2, 3).half(),
+    "mask": torch.tensor([True, False, True]),
+    "empty": torch.empty(0),
+    "one": torch.tensor(2.5),
+    "bytes": torch.arange(5, dtype=torch.uint8),
+}
+HEADER_DATA = {"kind": "ü", "of": [1, 2]}
+ROWS = {"one": torch.randn(4, 3), "two": torch.randn(4, 2, 5).bfloat16()}
+LAYOUT = {"one": (torch.float32, (3,)), "two": (torch.bfloat16, (2, 5))}
+
+
+def write_some_rows(path):
+    with write_rows(path, LAYOUT, 4, HEADER_DATA) as writer:
+        writer.write(2, {name: tensor[2:] for name, tensor in ROWS.items()})
+        writer.write(0, {name: tensor[:2] for name, tensor in ROWS.items()})
+
+
+def same(found, expected):
+    return set(found) == set(expected) and all(
+        found[name].dtype == expected[name].dtype and torch.equal(found[name], expected[name])
+        for name in expected
+    )
+
+
+def test_everything_comes_back_with_and_without_pytorch(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_tensors(path, TENSORS, HEADER_DATA)
+    tensors, header = read_tensors(path)
+    assert same(tensors, TENSORS)
+    arrays, again = read_arrays(path)
+    assert same({name: torch.from_numpy(array) for name, array in arrays.items()}, TENSORS)
+    assert header == again == read_header(path) == check_tensors(path) == HEADER_DATA
+    assert same(load_file(path), TENSORS)  # the library's own reader needs none of ours
+
+
+def test_rows_come_back_alone_and_together(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_some_rows(path)
+    assert same(read_tensors(path)[0], ROWS)
+    for first, count in ((0, 4), (1, 2), (3, 1)):
+        found = read_rows(path, ("two", "absent"), first, count)
+        assert same(found, {"two": ROWS["two"][first : first + count]})
+    write_some_rows(tmp_path / "b.safetensors")
+    assert path.read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("write", [lambda path: write_tensors(path, TENSORS, HEADER_DATA),
+                                   write_some_rows], ids=["whole", "rows"])  # fmt: skip
+@example(("flip", 0.0, 1))
+@example(("cut", 0.0, 1))
+@given(DAMAGES)
+@try_examples(160)
+def test_damage_anywhere_changes_nothing_or_is_named(tmp_path_factory, write, how):
+    path = tmp_path_factory.mktemp("damaged") / "a.safetensors"
+    write(path)
+    tensors, header = read_tensors(path)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    damage(path, how)
+    for read in (read_tensors, lambda path: (tensors, check_tensors(path))):
+        try:
+            found, said = read(path)
+        except BrokenFileError as error:
+            named = error.path
+        else:  # the spaces at the end of the header
+            named = path
+            assert same(found, tensors)
+            assert said == header
+        assert named == path
+
+
+@given(DAMAGES)
+@try_examples(60)
+def test_damage_of_other_rows_is_not_the_readers_business(tmp_path_factory, how):
+    path = tmp_path_factory.mktemp("damaged") / "a.safetensors"
+    write_some_rows(path)
+    damage(path, how)
+    for row in range(4):
+        try:
+            found = read_rows(path, ("one", "two"), row, 1)
+        except BrokenFileError:
+            continue
+        assert same(found, {name: tensor[row : row + 1] for name, tensor in ROWS.items()})
+
+
+def test_a_row_of_another_place_is_not_taken(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_some_rows(path)
+    whole = bytearray(path.read_bytes())
+    one = ROWS["one"].numpy().tobytes()
+    at = whole.index(one)
+    whole[at : at + 12], whole[at + 12 : at + 24] = one[12:24], one[:12]
+    path.write_bytes(whole)
+    with pytest.raises(BrokenFileError, match="one does not fit its check sum"):
+        read_rows(path, ("one",), 0, 1)
+    assert torch.equal(read_rows(path, ("one",), 2, 2)["one"], ROWS["one"][2:])
+
+
+def test_files_of_earlier_versions_are_told_apart_from_broken_ones(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.ones(2)}, path, metadata={HEADER: json.dumps({"format": 1})})
+    with pytest.raises(UnsummedFileError, match="without check sums"):
+        read_tensors(path)
+    save_file({"a": torch.ones(2)}, path)
+    with pytest.raises(BrokenFileError, match="header") as caught:
+        read_tensors(path)
+    assert not isinstance(caught.value, UnsummedFileError)
+    with pytest.raises(FileNotFoundError):
+        read_tensors(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_numbers_that_are_not_finite_are_refused_by_name(tmp_path, bad, dtype):
+    tensors = TENSORS | {"layer": torch.tensor([1.0, bad], dtype=dtype)}
+    with pytest.raises(ValueError, match=r"a\.safetensors is not written: layer has values"):
+        write_tensors(tmp_path / "a.safetensors", tensors, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_with_a_row_missing_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="rows of two were not written"):  # noqa: SIM117
+        with write_rows(tmp_path / "a.safetensors", LAYOUT, 4, {}) as writer:
+            writer.write(0, {"one": ROWS["one"], "two": ROWS["two"][:3]})
+    assert not list(tmp_path.iterdir())

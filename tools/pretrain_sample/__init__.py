@@ -1,0 +1,1 @@
+"""How the sample CLIP was made: `python -m tools.pretrain_sample.pretrain`; needed by no user."""

@@ -1,0 +1,174 @@
+"""Pretrain the sample CLIP from scratch on drawn parts: `python -m tools.pretrain_sample.pretrain`.
+
+Every step sees pairs of pictures, the same part without and with a defect, and fresh captions.
+The evaluation's categories are held out. The result is for demonstration, not for inspection.
+
+Seeded: step n draws the same batch in every run, also after a resume from the checkpoint.
+"""
+
+import argparse
+import csv
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from fuzzyclip.clip.sparse_weights import SAMPLE_WEIGHTS
+from fuzzyclip.sample.draw import EVALUATION_RECIPES, PRETRAINING_RECIPES
+from fuzzyclip.utils.files import BrokenFileError
+from tools.pretrain_sample.batches import make_batch
+from tools.pretrain_sample.captions import Words
+from tools.pretrain_sample.held_out import HeldOutScores, score_held_out
+from tools.pretrain_sample.pictures import draw_held_out, load_pairs
+from tools.pretrain_sample.recipes import HARD_SHARES
+from tools.pretrain_sample.towers import GRID, encode_images
+from tools.pretrain_sample.trainer import (
+    EARLY_WEIGHTS,
+    LATE_WEIGHTS,
+    build_trainer,
+    export_weights,
+    train_step,
+)
+from tools.pretrain_sample.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
+
+HELD_OUT_SEED = 20_000
+WARM_UP = 100  # steps
+LOG_COLUMNS = (
+    "step", "window", "seconds", "rate", *EARLY_WEIGHTS, "logit_scale", "state_accuracy",
+    "held_out_precise", "held_out_object", "held_out_lowest", "held_out_patches", "name_cosine",
+    *EVALUATION_RECIPES,
+)  # fmt: skip
+
+
+def learning_rate(step: int, steps: int, peak: float, decay: int) -> float:
+    """Linear warm-up, constant, then linear decay over the last `decay` steps."""
+    return peak * min(1.0, (step + 1) / WARM_UP, (steps - step) / max(1, decay))
+
+
+def choose_window(step: int, schedule: Sequence[tuple[int, int]]) -> int:
+    """Patches per side that a step sees: the first (size, end) whose end is not reached, or all."""
+    return next((size for size, end in schedule if step < end), GRID)
+
+
+def parse_stage(text: str) -> tuple[int, int]:
+    """A stage of the window schedule, "6:600" for windows of 6 patches up to step 600."""
+    size, end = text.split(":")
+    return int(size), int(end)
+
+
+def append_row(path: Path, row: Mapping[str, float | int]) -> None:
+    """Add a row to the log; rows of steps that a resumed run repeats are dropped first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = [old for old in csv.DictReader(file) if int(old["step"]) < row["step"]]
+    rows.append({name: round(value, 4) for name, value in row.items()})
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, LOG_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+def describe_held_out(scores: HeldOutScores) -> dict[str, float]:
+    """The held-out columns of the log."""
+    precise = list(scores.precise.values())
+    return {
+        "held_out_precise": float(np.mean(precise)),
+        "held_out_object": float(np.mean(list(scores.abstract.values()))),
+        "held_out_lowest": min(precise),
+        "held_out_patches": scores.patches,
+        "name_cosine": scores.name_cosine,
+        **scores.precise,
+    }
+
+
+def pretrain(options: argparse.Namespace) -> None:
+    """Train to the last step, from the checkpoint if there is one, and export the weights."""
+    torch.set_num_threads(options.threads)
+    vocabulary = Vocabulary()
+    words = Words(PRETRAINING_RECIPES, vocabulary.known_words, vocabulary.strange_words)
+    pairs = load_pairs(options.cache, options.seed, options.shards, options.threads)
+    held_out = draw_held_out(options.held_out, HELD_OUT_SEED)
+    trainer = build_trainer(len(vocabulary), options.seed)
+    checkpoint = options.cache / "checkpoint.pt"
+    if checkpoint.exists():
+        try:
+            trainer.load(checkpoint)
+            log.info("resumed at step %d from %s", trainer.step, checkpoint)
+        except BrokenFileError as error:
+            log.warning("%s; pretraining begins anew", error)
+    encode = torch.compile(encode_images, dynamic=False) if options.compile else encode_images
+    bar = tqdm(initial=trainer.step, total=options.steps, unit="step", disable=None)
+    recent: list[dict[str, float]] = []
+    while trainer.step < options.steps:
+        started = time.monotonic()
+        rate = learning_rate(trainer.step, options.steps, options.rate, options.decay)
+        window = choose_window(trainer.step, options.windows)
+        weights = EARLY_WEIGHTS if trainer.step < options.kinds_from else LATE_WEIGHTS
+        if trainer.step < options.pair_from:
+            weights = weights | {"state_pair": 0.0}
+        rng = np.random.default_rng([options.seed, trainer.step])
+        shares = HARD_SHARES if trainer.step >= options.hard_from else None
+        batch = make_batch(pairs, options.pairs, window, words, rng, shares)
+        recent.append(train_step(trainer, batch, vocabulary, encode, rate, weights))
+        trainer.seconds += time.monotonic() - started
+        bar.update()
+        last = trainer.step == options.steps
+        if trainer.step % options.log_every and not last:
+            continue
+        row = {name: float(np.mean([losses[name] for losses in recent])) for name in recent[0]}
+        row |= {"step": trainer.step, "window": window, "seconds": trainer.seconds, "rate": rate}
+        recent.clear()
+        if trainer.step % options.evaluate_every == 0 or last:
+            scores = score_held_out(trainer.clip, trainer.heads, vocabulary, held_out)
+            row |= describe_held_out(scores)
+            trainer.save(checkpoint)
+        append_row(options.log, row)
+    digest = export_weights(trainer, vocabulary, options.weights)
+    log.info("%s: %d bytes, sha256 %s", options.weights, options.weights.stat().st_size, digest)
+
+
+def parse_options() -> argparse.Namespace:
+    """Command-line options; the defaults are those of the committed weights."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--cache", type=Path, default=Path(".cache/sample_clip"), help="drawn pairs, checkpoint")
+    add("--weights", type=Path, default=SAMPLE_WEIGHTS, help="file to export")
+    add("--log", type=Path, default=SAMPLE_WEIGHTS.with_name("pretraining.csv"), help="CSV log")
+    add("--steps", type=int, default=2500, help="updates in all")
+    add("--pairs", type=int, default=24, help="pairs of pictures in a batch")
+    add(
+        "--windows", type=parse_stage, nargs="*", default=[(6, 800), (8, 1200)], metavar="SIZE:END",
+        help="up to step END, steps see windows of SIZE patches a side; then whole pictures",
+    )  # fmt: skip
+    add("--pair-from", type=int, default=800, help="step from which pairs are ranked")
+    add("--kinds-from", type=int, default=1600, help="step from which defects are told apart")
+    add("--hard-from", type=int, default=1400, help="step from which hard categories come often")
+    add("--shards", type=int, default=72, help="shards of 256 pairs to draw")
+    add("--rate", type=float, default=1.5e-3, help="peak learning rate")
+    add("--decay", type=int, default=300, help="last steps, in which the rate falls to zero")
+    add("--seed", type=int, default=0, help="seed of drawings, batches and initialisation")
+    add("--held-out", type=int, default=18, help="held-out pictures per category and label")
+    add("--log-every", type=int, default=50, help="steps between rows of the log")
+    add("--evaluate-every", type=int, default=200, help="steps between scores and checkpoints")
+    add("--threads", type=int, default=2, help="threads, and processes that draw")
+    add("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    pretrain(parse_options())

@@ -1,0 +1,141 @@
+"""The state of pretraining: model, optimisers, one update, checkpoint, export."""
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fuzzyclip.clip.sparse_weights import EMBEDDING, save_sample_weights
+from fuzzyclip.utils.files import read_summed, write_summed
+from tools.pretrain_sample.batches import KINDS, Batch
+from tools.pretrain_sample.objectives import (
+    contrastive_loss,
+    dense_loss,
+    name_loss,
+    pair_loss,
+    state_loss,
+)
+from tools.pretrain_sample.towers import DenseHeads, build_clip, encode_captions, split_parameters
+from tools.pretrain_sample.vocabulary import Vocabulary
+
+#: Weights of the losses at first: damaged or not, in general.
+EARLY_WEIGHTS = {
+    "contrastive": 0.5, "state": 2.0, "state_pair": 2.0, "kind": 0.0, "kind_pair": 0.0,
+    "dense": 2.0, "name": 0.1,
+}  # fmt: skip
+#: And in the end: which defect it is, so that the class token carries more than one direction.
+LATE_WEIGHTS = {
+    "contrastive": 1.0, "state": 0.25, "state_pair": 0.0, "kind": 1.0, "kind_pair": 2.0,
+    "dense": 2.0, "name": 0.1,
+}  # fmt: skip
+CLIP_NORM = 2.0
+
+EncodeImages = Callable[[Any, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
+
+
+@dataclass
+class Trainer:
+    """Everything that a checkpoint holds."""
+
+    clip: Any  # open_clip's CLIP
+    heads: DenseHeads
+    optimizers: tuple[torch.optim.Optimizer, ...]
+    step: int = 0
+    seconds: float = 0.0
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; it appears only when complete."""
+        state = {
+            "clip": self.clip.state_dict(),
+            "heads": self.heads.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_summed(path, content.getbuffer())
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint; a BrokenFileError if it does not hold what was written."""
+        state = torch.load(io.BytesIO(read_summed(path)), weights_only=True)
+        self.clip.load_state_dict(state["clip"])
+        self.heads.load_state_dict(state["heads"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def build_trainer(vocabulary_size: int, seed: int) -> Trainer:
+    """A fresh model with its optimisers: Muon for the blocks' matrices, AdamW for the rest."""
+    torch.manual_seed(seed)
+    clip = build_clip(vocabulary_size)
+    heads = DenseHeads(clip.visual.transformer.width)
+    matrices, others = split_parameters(clip, heads)
+    optimizers = (
+        torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01),
+    )
+    return Trainer(clip, heads, optimizers)
+
+
+def compute_losses(
+    trainer: Trainer, batch: Batch, vocabulary: Vocabulary, encode: EncodeImages
+) -> dict[str, Tensor]:
+    """The losses of a batch by name, the scale of the cosines and the accuracy of the state."""
+    with torch.autocast("cpu", torch.bfloat16):
+        image, tokens = encode(trainer.clip.visual, batch.images, batch.positions)  # (B, D)
+        own = encode_captions(trainer.clip, vocabulary.encode(batch.captions))  # (n, D)
+        general = encode_captions(trainer.clip, vocabulary.encode(batch.name_captions))
+        specific = encode_captions(trainer.clip, vocabulary.encode(batch.kind_captions))
+    names = general.view(-1, 2, general.shape[1])  # (m, 2, D)
+    kinds = specific.view(-1, KINDS, specific.shape[1])  # (m, 7, D)
+    scale = trainer.clip.logit_scale.exp().clamp(max=100)
+    margin = scale * image @ (names[:, 1] - names[:, 0]).T  # (B, m)
+    return {
+        "contrastive": contrastive_loss(scale * image @ own.T, batch.positive),
+        "state": state_loss(image, names, scale, batch.labels),
+        "state_pair": pair_loss(image, names, scale, batch.labels),
+        "kind": state_loss(image, kinds, scale, batch.kinds),
+        "kind_pair": pair_loss(image, kinds, scale, batch.kinds),
+        "dense": dense_loss(trainer.heads(tokens), batch.targets),
+        "name": name_loss(names),
+        "logit_scale": scale.detach(),
+        "state_accuracy": ((margin > 0) == (batch.labels[:, None] > 0)).float().mean(),
+    }
+
+
+def train_step(
+    trainer: Trainer,
+    batch: Batch,
+    vocabulary: Vocabulary,
+    encode: EncodeImages,
+    rate: float,
+    weights: Mapping[str, float] = EARLY_WEIGHTS,
+) -> dict[str, float]:
+    """One update at a learning rate; returns what `compute_losses` does, as numbers."""
+    losses = compute_losses(trainer, batch, vocabulary, encode)
+    total = torch.stack([weight * losses[name] for name, weight in weights.items()]).sum()
+    torch.autograd.backward(total)
+    nn.utils.clip_grad_norm_([*trainer.clip.parameters(), *trainer.heads.parameters()], CLIP_NORM)
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    trainer.step += 1
+    return {name: value.item() for name, value in losses.items()}
+
+
+def export_weights(trainer: Trainer, vocabulary: Vocabulary, path: Path) -> str:
+    """Write the weights file and return its SHA-256."""
+    state = dict(trainer.clip.state_dict())
+    table = state[EMBEDDING]
+    state[EMBEDDING] = table[1:]  # row 0 is the unknown word's
+    save_sample_weights(path, state, vocabulary.token_ids, table[0])
+    return hashlib.sha256(path.read_bytes()).hexdigest()
