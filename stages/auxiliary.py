@@ -28,23 +28,21 @@ def main(key: str) -> None:
 
 def describe(dataset: str) -> dict[str, Any]:
     """One member: origin, categories in dataset order with prompt names, digests of its inputs."""
-    info = read_info(paths.index_info(dataset))
-    shards = sorted(paths.features(dataset).glob("*/*.safetensors"))
+    info, features = read_info(paths.index_info(dataset)), paths.features(dataset)
     return {
         "dataset": dataset,
         "source": info["source"],
         "licence": info["licence"],
-        "mask_above": info["mask_above"],
         "categories": [
             {"category": name, "prompt": prompt} for name, prompt in info["prompts"].items()
         ],
         "index_sha256": compute_sha256(paths.index(dataset)),
         "features_sha256": {
-            shard.relative_to(paths.features(dataset)).as_posix(): compute_sha256(shard)
-            for shard in shards
+            shard.relative_to(features).as_posix(): compute_sha256(shard)
+            for shard in sorted(features.glob("*/*.safetensors"))
         },
     }
 
 
 if __name__ == "__main__":
-    run_stage("auxiliary", main, keyed=True)
+    run_stage(auxiliary=main)

@@ -6,17 +6,18 @@ too late for that stage to see that its key leads elsewhere. So all wait for the
 
 from fuzzyclip.utils.files import write_json
 from stages import paths
-from stages.params import load_params
+from stages.params import read_params
 from stages.run import run_stage
 
-PARAMS = ("auxiliary", "backbones", "datasets", "methods", "pairs")
+#: It looks at the whole file, on which it depends as on any other.
+PARAMS = ()
 
 
 def main() -> None:
     """Make data/keys.json, the same whenever params.yaml is valid: nothing reruns for it."""
-    load_params(PARAMS)
-    write_json(paths.KEYS, {"checked": PARAMS})
+    read_params()
+    write_json(paths.KEYS, {"checked": paths.PARAMS.name})
 
 
 if __name__ == "__main__":
-    run_stage("check", main, keyed=False)
+    run_stage(check=main)

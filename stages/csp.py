@@ -96,4 +96,4 @@ def describe_scores(scored: list[Scored], chosen: Scored) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    run_stage("csp", main, keyed=True)
+    run_stage(csp=main)

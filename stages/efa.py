@@ -22,7 +22,7 @@ from stages.members import AuxiliarySet, open_auxiliary
 from stages.params import choose, load_params
 from stages.run import run_stage
 from stages.schema import Params
-from stages.training_files import checkpoint_path, write_curve
+from stages.trained import checkpoint_path, write_curve
 
 PARAMS = (*CLIP_PARAMS, "seed", "text", "features.dtype", "efa.train")
 
@@ -189,4 +189,4 @@ def gather_images(
 
 
 if __name__ == "__main__":
-    run_stage("efa", main, keyed=True)
+    run_stage(efa=main)

@@ -1,126 +1,248 @@
-"""evaluate: every row of the tables on one dataset, from the stored features."""
+"""evaluate: a method on a dataset, from the stored features; the same for every method.
+
+`evaluate` tests FuzzyCLIP, a dataset at a time; `evaluate_baseline` one of the methods that it is
+compared with, on every dataset of `pairs`.
+"""
 
 import json
 import logging
+import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
-from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.baselines.registry import build_method
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.settings import BackboneSettings, TextSettings
+from fuzzyclip.evaluation.category import COLUMNS, Category, CategoryResult, evaluate_category
+from fuzzyclip.evaluation.examples import Gallery, Overlays
 from fuzzyclip.evaluation.metrics import METRICS, average_categories
-from fuzzyclip.evaluation.rows import TRAINED
+from fuzzyclip.evaluation.references import choose_references, encode_references
 from fuzzyclip.evaluation.summaries import write_summaries
 from fuzzyclip.images.index_file import read_info
+from fuzzyclip.method.fuzzyclip import FuzzyClip, join_parts
+from fuzzyclip.method.interface import Learned, Method, MethodUnavailableError, Target
 from fuzzyclip.utils.files import write_csv, write_json
 from fuzzyclip.utils.tensor_files import read_tensors
 from stages import paths
-from stages.category import COLUMNS, Category, CategoryResult, evaluate_category
-from stages.clip import CLIP_PARAMS, load_clip
-from stages.gallery import Gallery
-from stages.members import open_dataset
-from stages.overlays import Overlays
+from stages.clip import CLIP_PARAMS, load_clip, load_settings, make_encoder
+from stages.members import make_opener, read_rows
 from stages.params import load_params
 from stages.run import run_stage
-from stages.shots import Shots
-from stages.texts import SharedTexts
+from stages.schema import Params
+from stages.trained import check_trained
 
-PARAMS = (
-    *CLIP_PARAMS,
-    "seed",
-    "text",
-    "efa.test",
-    "evaluation",
-    "pairs.${key}",
-)
+PARAMS = {
+    "evaluate": (*CLIP_PARAMS, "seed", "text", "efa.test", "evaluation", "pairs.${key}"),
+    "evaluate_baseline": ("pairs", "seed", "evaluation.pixel_metrics"),
+}
 
 log = logging.getLogger(__name__)
 
 
-def main(key: str) -> None:
-    """Make metrics/datasets/<key>.json, metrics/categories/<key>.csv and results/<key>."""
-    params = load_params(PARAMS, key=key)
-    model = read_model(params.pairs[key], key)
-    backbone = load_clip(params)
-    check_backbone(model, backbone)
-    info = read_info(paths.index_info(key))
-    prompts = info["prompts"]
-    texts = SharedTexts(backbone, params, model, list(dict.fromkeys(prompts.values())))
-    sigma = params.efa.test.sigma
-    overlays = Overlays(params.evaluation.overlays)
-    gallery = Gallery(params.evaluation.gallery, sigma)
-    shots = Shots(key, params.evaluation.shots, params.seed, backbone)
-    results = []
-    for name, prompt in prompts.items():
-        rows, features = open_dataset(key, name, backbone, info["mask_above"])
-        category = Category(key, name, rows, features, backbone, params.machine.workers)
-        scorers = texts.build_scorers(prompt, shots.remember(name))
-        exact = params.evaluation.pixel_metrics == "exact"
-        result = evaluate_category(category, scorers, overlays, exact=exact, sigma=sigma)
-        gallery.add(category, scorers[TRAINED], result.listing[TRAINED])
-        if result.summaries is not None:
-            write_summaries(paths.summaries(key, name), result.summaries)
-        results.append(result)
-        log.info("%s/%s: %s", key, name, result.table[-1])
-    write_results(key, results, overlays)
-    gallery.write(paths.gallery(key))
-    tested = {"pixel_metrics": params.evaluation.pixel_metrics}
-    write_json(paths.tested(key), info | tested)
+@dataclass(frozen=True)
+class Ready:
+    """A method that has learned, and what it is tested with.
 
-
-def read_model(auxiliary: str, dataset: str) -> dict[str, Any]:
-    """The trained model of an auxiliary set: partition, layers, learned prompts.
-
-    Raises:
-        ValueError: its parts disagree, or it was trained on `dataset`.
+    Attributes:
+        method: with its settings.
+        learned: from the auxiliary set that the dataset meets.
+        encode: names to text features.
+        view: key of the features that it reads.
+        facts: all choices that made it, for the file beside the result.
+        overlays: anomalous images a category whose maps are kept for pictures.
+        gallery: images a category, label and kind that the page shows.
     """
-    partition = json.loads(paths.partition(auxiliary).read_text())
-    model: dict[str, Any] = {"partition": partition}
-    for kind, path in (("efa", paths.heads(auxiliary)), ("rpl", paths.prompts(auxiliary))):
-        model[kind], header = read_tensors(path)
-        if dataset in header["datasets"]:
-            raise ValueError(
-                f"{path} was trained on {dataset}; evaluating it there would not be zero-shot. "
-                f"Choose another auxiliary set in pairs.{dataset}"
-            )
-        model[f"{kind}_header"] = header
-    if model["efa_header"]["clusters"] != partition["clusters"]:
-        raise ValueError(f"{paths.heads(auxiliary)} has other clusters than CSP's; run efa again")
-    return model
+
+    method: Method
+    learned: Learned
+    encode: NameEncoder
+    view: str
+    facts: dict[str, Any]
+    overlays: int = 0
+    gallery: int = 0
 
 
-def check_backbone(model: dict[str, Any], backbone: Backbone) -> None:
-    """Layers and prompts only fit the backbone they were trained with.
-
-    Raises:
-        ValueError: another backbone.
-    """
-    for kind in ("efa", "rpl"):
-        if model[f"{kind}_header"]["backbone"] != backbone.fingerprint:
-            raise ValueError(
-                f"the {kind} model was trained with another backbone; run {kind} again"
-            )
-
-
-def write_results(key: str, results: Sequence[CategoryResult], overlays: Overlays) -> None:
-    """All files of the stage; numbers with four decimals, so that they compare as text."""
-    table = [line for result in results for line in result.table]
-    write_csv(paths.category_metrics(key), pd.DataFrame(table).reindex(columns=[*COLUMNS]))
+def evaluate_own(key: str) -> None:
+    """Make FuzzyCLIP's files of a dataset, and the means where DVC looks for metrics."""
+    params = load_params(PARAMS["evaluate"], key=key)
+    ready = prepare_own(params, params.pairs[key], key)
+    results = evaluate_dataset(ready, key, params)
+    lines = [line for result in results for line in result.table]
     own = {
         str(line["category"]): {metric: line[metric] for metric in METRICS if metric in line}
-        for line in table
-        if line["row"] == TRAINED
+        for line in lines
+        if line["variant"] == ready.method.name
     }
     means = {metric: round(value, 4) for metric, value in average_categories(own).items()}
     write_json(paths.dataset_metrics(key), means)
-    folder = paths.results(key)
+
+
+def evaluate_baseline(key: str) -> None:
+    """Make a baseline's files of every dataset; they say so where it needs models not here."""
+    params = load_params(PARAMS["evaluate_baseline"])
+    for folder in (paths.METHOD_METRICS / key, paths.RESULTS / key):
+        shutil.rmtree(folder, ignore_errors=True)
+    ready: dict[str, Ready] = {}
+    for dataset, auxiliary in params.pairs.items():
+        if auxiliary not in ready:
+            ready[auxiliary] = prepare_baseline(key, auxiliary, params)
+        check_trained(
+            paths.learned(key, auxiliary),
+            ready[auxiliary].facts,
+            dataset,
+            ready[auxiliary].encode.backbone,
+        )
+        evaluate_dataset(ready[auxiliary], dataset, params)
+
+
+def prepare_own(params: Params, auxiliary: str, dataset: str) -> Ready:
+    """FuzzyCLIP with what CSP, EFA and RPL have learned from an auxiliary set.
+
+    Raises:
+        ValueError: its parts disagree, fit another CLIP, or were trained on `dataset`.
+    """
+    backbone = load_clip(params)
+    partition = json.loads(paths.partition(auxiliary).read_text())
+    parts, headers = {}, {}
+    for kind, path in (("efa", paths.heads(auxiliary)), ("rpl", paths.prompts(auxiliary))):
+        parts[kind], headers[kind] = read_tensors(path)
+        check_trained(path, headers[kind], dataset, backbone)
+    if headers["efa"]["clusters"] != partition["clusters"]:
+        raise ValueError(f"{paths.heads(auxiliary)} has other clusters than CSP's; run efa again")
+    temperature = headers["rpl"]["settings"]["temperature"]
+    evaluation = params.evaluation
+    method = FuzzyClip(params.efa.test, tuple(evaluation.variants), tuple(evaluation.shots))
+    settings = {kind: header["settings"] for kind, header in headers.items()}
+    return Ready(
+        method,
+        join_parts(partition, parts["efa"], parts["rpl"], temperature),
+        make_encoder(backbone, params.text),
+        paths.TOKENS,
+        describe(method, auxiliary, params.backbone, params.backbones[params.backbone], params.text)
+        | {"clusters": len(partition["clusters"]), "seed": params.seed}
+        | {"settings": settings | {"test": params.efa.test.model_dump(mode="json")}},
+        evaluation.overlays,
+        evaluation.gallery,
+    )
+
+
+def prepare_baseline(name: str, auxiliary: str, params: Params) -> Ready:
+    """A baseline as the file says that it was trained with."""
+    tensors, header = read_tensors(paths.learned(name, auxiliary))
+    method = build_method(name, header["settings"])
+    clip = BackboneSettings.model_validate(header["clip_settings"])
+    text = TextSettings.model_validate(header["text"])
+    facts = describe(method, auxiliary, header["clip"], clip, text)
+    return Ready(
+        method,
+        Learned(tensors, header["facts"]),
+        make_encoder(load_settings(clip, params), text),
+        header["features"],
+        facts | {key: header[key] for key in ("settings", "seed", "datasets", "backbone")},
+    )
+
+
+def describe(
+    method: Method, auxiliary: str, clip: str, settings: BackboneSettings, text: TextSettings
+) -> dict[str, Any]:
+    """What made a result, but for the method's own settings."""
+    return {
+        "method": method.name,
+        "title": method.title,
+        "note": getattr(method, "note", ""),
+        "random": getattr(method, "random_weights", False),
+        "auxiliary": auxiliary if method.trains else None,
+        "kind": method.kind.name,
+        "clip": clip,
+        "model": settings.model,
+        "image_size": settings.image_size,
+        "text": text.model_dump(mode="json"),
+    }
+
+
+def evaluate_dataset(ready: Ready, dataset: str, params: Params) -> list[CategoryResult]:
+    """Every variant of a method on a dataset, written; empty where it can not run here."""
+    info, facts = read_info(paths.index_info(dataset)), dict(ready.facts)
+    overlays = Overlays(ready.overlays)
+    gallery = Gallery(ready.gallery, ready.method.sigma)
+    results = []
+    try:
+        for name in info["prompts"]:
+            results.append(evaluate_one(ready, dataset, name, info, params, overlays, gallery))
+            log.info("%s on %s/%s: %s", ready.method.title, dataset, name, results[-1].table[-1])
+    except MethodUnavailableError as error:
+        log.warning("%s is left out: %s", ready.method.title, error)
+        facts["left_out"], results = str(error), []
+    write_results(ready.method.name, dataset, facts, results)
+    if ready.overlays:
+        overlays.write(paths.overlays(ready.method.name, dataset))
+    if ready.gallery:
+        gallery.write(paths.gallery(ready.method.name, dataset))
+    tested = {"pixel_metrics": params.evaluation.pixel_metrics}
+    write_json(paths.tested(ready.method.name, dataset), info | tested)
+    return results
+
+
+def evaluate_one(
+    ready: Ready,
+    dataset: str,
+    name: str,
+    info: dict[str, Any],
+    params: Params,
+    overlays: Overlays,
+    gallery: Gallery,
+) -> CategoryResult:
+    """Every variant of a method on one category."""
+    method, backbone = ready.method, ready.encode.backbone
+    rows, features = make_opener(method.kind, backbone, ready.view)(dataset, name)
+    category = Category(
+        dataset, name, rows, features, backbone, params.machine.workers, method.kind
+    )
+
+    def load_references(count: int) -> Tensor:
+        try:
+            chosen = choose_references(read_rows(dataset, "train", name), count, params.seed)
+        except ValueError as error:
+            raise ValueError(f"evaluation.shots: {dataset}/{name} has {error}") from error
+        return encode_references(chosen, backbone)
+
+    prompts = list(dict.fromkeys(info["prompts"].values()))
+    target = Target(info["prompts"][name], prompts, load_references)
+    scorers = method.build_variants(ready.encode, target, ready.learned)
+    result = evaluate_category(
+        category,
+        scorers,
+        shown=method.name,
+        scratch=paths.SCRATCH,
+        exact=params.evaluation.pixel_metrics == "exact",
+        sigma=method.sigma,
+        overlays=overlays if ready.overlays else None,
+    )
+    if ready.gallery:
+        gallery.add(category, scorers[method.name], result.listing[method.name])
+    if result.summaries is not None:
+        write_summaries(paths.summaries(method.name, dataset, name), result.summaries)
+    return result
+
+
+def write_results(
+    method: str, dataset: str, facts: dict[str, Any], results: Sequence[CategoryResult]
+) -> None:
+    """A method's tables, image scores and facts; numbers with four decimals compare as text."""
+    table = [line for result in results for line in result.table]
+    write_csv(paths.method_metrics(method, dataset), pd.DataFrame(table, columns=[*COLUMNS]))
+    write_json(paths.method_facts(method, dataset), facts)
     # Nine digits bring a float32 back exactly: rounded scores would tie where they did not.
-    scores = pd.concat([result.listing for result in results])
-    write_csv(folder / "scores.csv", scores, "%.9g")
+    listings = [result.listing for result in results]
+    scores = pd.concat(listings) if listings else pd.DataFrame()
+    write_csv(paths.scores(method, dataset), scores, "%.9g")
     if bounds := [line for result in results for line in result.bounds]:
-        write_csv(paths.bounds(key), pd.DataFrame(bounds), "%.6f")
-    overlays.write(folder / "overlays.safetensors")
+        write_csv(paths.bounds(method, dataset), pd.DataFrame(bounds), "%.6f")
 
 
 if __name__ == "__main__":
-    run_stage("evaluate", main, keyed=True)
+    run_stage(evaluate=evaluate_own, evaluate_baseline=evaluate_baseline)

@@ -55,4 +55,4 @@ def main(key: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("index", main, keyed=True)
+    run_stage(index=main)

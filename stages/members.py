@@ -1,99 +1,79 @@
-"""Reading an auxiliary set: its manifest, its test images and their features."""
+"""Reading what the stages before have stored: index rows, features, auxiliary sets."""
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.features.auxiliary import AuxiliarySet, join_members
+from fuzzyclip.features.kinds import FeatureKind
 from fuzzyclip.features.shards import compute_identity
 from fuzzyclip.features.store import CategoryFeatures, open_category
 from fuzzyclip.images.index_file import read_index
 from stages import paths
 
-#: Dataset, category and `mask_above` to index rows and features, as `open_dataset` gives them.
-Open = Callable[[str, str, int], tuple[pd.DataFrame, CategoryFeatures]]
-
-
-@dataclass(frozen=True)
-class AuxiliarySet:
-    """The test images of an auxiliary set, all members, in manifest order.
-
-    Attributes:
-        names: distinct prompt names of its categories; the order in which they are stacked.
-        rows: index rows with paths relative to the pipeline's folder, and columns `member`
-            (dataset and category), `name` (prompt name of the category), `place` (row within the
-            category's features) and `mask_above`.
-        features: stored features by `member`, in the order of the rows.
-    """
-
-    names: list[str]
-    rows: pd.DataFrame
-    features: dict[str, CategoryFeatures]
-
-    @property
-    def image_embed(self) -> Tensor:
-        """Class features of all rows, (N, D), not normalised."""
-        return torch.cat([stored.image_embed for stored in self.features.values()])
-
-    def find_unmasked(self) -> list[str]:
-        """Members that have anomalous images without masks."""
-        without = self.rows[(self.rows["label"] == 1) & (self.rows["mask_path"] == "")]
-        return sorted(set(without["member"]))
+#: Dataset and category to index rows and features of the test images.
+Open = Callable[[str, str], tuple[pd.DataFrame, CategoryFeatures]]
 
 
 def read_manifest(name: str) -> dict[str, Any]:
-    """The manifest that the auxiliary stage wrote."""
+    """What the auxiliary stage wrote of a set."""
     manifest: dict[str, Any] = json.loads(paths.auxiliary(name).read_text())
     return manifest
 
 
-def read_test_rows(dataset: str, category: str, mask_above: int) -> pd.DataFrame:
-    """Index rows of a category's test images.
-
-    Their paths are relative to the pipeline's folder; `mask_above` becomes a column.
-    """
-    frame = read_index(paths.index(dataset))
-    rows = frame[(frame["split"] == "test") & (frame["category"] == category)].copy()
-    root = paths.raw(dataset).as_posix()
-    rows["image_path"] = [f"{root}/{path}" for path in rows["image_path"]]
-    rows["mask_path"] = [f"{root}/{path}" if path else "" for path in rows["mask_path"]]
-    return rows.assign(mask_above=mask_above).reset_index(drop=True)
+def read_rows(dataset: str, split: str, category: str) -> pd.DataFrame:
+    """Index rows of a category's images, with paths that can be opened."""
+    rows = read_index(paths.index(dataset), paths.raw(dataset))
+    chosen = rows[(rows["split"] == split) & (rows["category"] == category)]
+    return chosen.reset_index(drop=True)
 
 
-def open_dataset(
-    dataset: str, category: str, backbone: Backbone, mask_above: int
-) -> tuple[pd.DataFrame, CategoryFeatures]:
-    """Test rows of a category and their patch tokens."""
-    rows = read_test_rows(dataset, category, mask_above)
-    identity = compute_identity(backbone, list(rows["sha256"]))
-    return rows, open_category(paths.features(dataset) / category, identity)
-
-
-def open_auxiliary(name: str, backbone: Backbone, open_one: Open | None = None) -> AuxiliarySet:
-    """All test images of an auxiliary set.
+def make_opener(kind: FeatureKind, backbone: Backbone, view: str = paths.TOKENS) -> Open:
+    """How a method opens the test images of a category.
 
     Args:
-        name: of the set.
-        backbone: the frozen CLIP.
-        open_one: opens a category in place of `open_dataset`.
+        kind: what it reads.
+        backbone: its CLIP.
+        view: key of the features.
     """
+    return partial(_open_stored if kind.stored else _open_unstored, kind, backbone, view)
+
+
+def _open_stored(
+    kind: FeatureKind, backbone: Backbone, view: str, dataset: str, category: str
+) -> tuple[pd.DataFrame, CategoryFeatures]:
+    rows = read_rows(dataset, "test", category)
+    identity = compute_identity(backbone, list(rows["sha256"]), kind)
+    return rows, open_category(paths.features(dataset, view) / category, identity)
+
+
+def _open_unstored(
+    kind: FeatureKind, backbone: Backbone, view: str, dataset: str, category: str
+) -> tuple[pd.DataFrame, CategoryFeatures]:
+    """Of a kind that is not stored: no tokens, so that readers make them, and class features 0."""
+    del kind, view
+    rows = read_rows(dataset, "test", category)
+    embeds = torch.zeros(len(rows), backbone.embed_dim)
+    return rows, CategoryFeatures(embeds, (), has_tokens=False)
+
+
+def open_auxiliary(name: str, open_one: Open) -> AuxiliarySet:
+    """All test images of an auxiliary set, in the manifest's order."""
     manifest = read_manifest(name)
-    frames, features = [], {}
-    for member in manifest["members"]:
-        for category in member["categories"]:
-            place = member["dataset"], category["category"]
-            above = member["mask_above"]
-            rows, stored = (
-                open_dataset(*place, backbone, above)
-                if open_one is None
-                else open_one(*place, above)
-            )
-            key = "/".join(place)
-            frames.append(rows.assign(member=key, name=category["prompt"], place=range(len(rows))))
-            features[key] = stored
-    return AuxiliarySet(manifest["names"], pd.concat(frames, ignore_index=True), features)
+    places = [
+        (member["dataset"], category["category"], category["prompt"])
+        for member in manifest["members"]
+        for category in member["categories"]
+    ]
+    return join_members(
+        manifest["names"],
+        {
+            f"{dataset}/{category}": (prompt, *open_one(dataset, category))
+            for dataset, category, prompt in places
+        },
+    )

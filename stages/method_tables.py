@@ -1,22 +1,23 @@
-"""method_tables: all methods and FuzzyCLIP side by side, in the layout of Tables 2 and 3."""
+"""method_tables: FuzzyCLIP and all baselines side by side, in the layout of Tables 2 and 3."""
 
 import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS
-from fuzzyclip.evaluation.rows import TRAINED
+from fuzzyclip.method.variants import OWN
 from fuzzyclip.report.tables import to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
-from stages.experiments.catalog import Row, read_catalog
-from stages.experiments.comparison import (
+from stages.experiments.catalog import read_catalog
+from stages.experiments.show import (
+    FORM_NOTE,
     collect_comparison,
     list_method_notes,
     name_others,
     read_facts,
     read_means,
     read_titles,
+    render,
 )
-from stages.experiments.show_comparison import FORM_NOTE, render
 from stages.params import load_params
 from stages.run import run_stage
 from stages.setting import list_sample_notes
@@ -28,36 +29,34 @@ TABLES = ("table-2", "table-3")
 def main() -> None:
     """Make metrics/method_tables."""
     params = load_params(PARAMS)
-    facts = read_facts(params.methods)
-    titles = {name: next(iter(found.values()))["title"] for name, found in facts.items() if found}
+    facts, catalog, titles = read_facts(params.methods), read_catalog(), read_titles(params.pairs)
     notes = [FORM_NOTE, *list_sample_notes(params), *list_method_notes(facts)]
-    catalog, named = read_catalog(), read_titles(params.pairs)
     for name in TABLES:
         experiment = catalog.get(name)
-        values = collect_comparison(experiment, name_others(experiment, facts))
-        text = render(f"{name}: {experiment.title}", values, notes, named)
+        values = collect_comparison(experiment, name_others(experiment, facts), facts)
+        text = render(f"{name}: {experiment.title}", values, notes, titles)
         write_text(paths.METHOD_TABLES / f"{name}.md", text)
         write_csv(paths.METHOD_TABLES / f"{name}.csv", values)
-    means = collect_means(titles, list(params.pairs))
+    named = {method: next(iter(of.values()))["title"] for method, of in facts.items() if of}
+    means = collect_means({**named, OWN: "FuzzyCLIP"}, list(params.pairs))
     write_csv(paths.METHOD_TABLES / "means.csv", means)
     averages = means.groupby("method", sort=False)[[*METRICS]].mean().reset_index()
     write_csv(paths.METHOD_TABLES / "averages.csv", averages)
-    lines = [f"# Methods, mean over {len(params.pairs)} dataset(s)", ""]
-    lines += [to_markdown(averages), *(f"- {note}" for note in notes), ""]
-    write_text(paths.METHOD_TABLES / "averages.md", "\n".join(lines))
+    lines = [f"# Methods, mean over {len(params.pairs)} dataset(s)", "", to_markdown(averages)]
+    text = "\n".join([*lines, *(f"- {note}" for note in notes), ""])
+    write_text(paths.METHOD_TABLES / "averages.md", text)
 
 
 def collect_means(titles: dict[str, str], datasets: list[str]) -> pd.DataFrame:
-    """Means of every method and dataset: `dataset`, `row`, `method` (its title), the metrics."""
-    rows = [Row(label=title, method=name) for name, title in titles.items()]
-    lines = []
-    for row in (*rows, Row(label="FuzzyCLIP")):
-        for dataset in datasets:
-            if found := read_means(row, dataset):
-                line = {"dataset": dataset, "row": row.method or TRAINED, "method": row.label}
-                lines.append(line | found)
-    return pd.DataFrame(lines, columns=["dataset", "row", "method", *METRICS])
+    """Means of every method and dataset: `dataset`, `variant`, `method` (title), the metrics."""
+    lines = [
+        {"dataset": dataset, "variant": method, "method": title} | means
+        for method, title in titles.items()
+        for dataset in datasets
+        if (means := read_means(method, dataset))
+    ]
+    return pd.DataFrame(lines, columns=["dataset", "variant", "method", *METRICS])
 
 
 if __name__ == "__main__":
-    run_stage("method_tables", main, keyed=False)
+    run_stage(method_tables=main)

@@ -45,4 +45,4 @@ def main(key: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("package", main, keyed=True)
+    run_stage(package=main)

@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 
 from fuzzyclip.evaluation.summaries import read_summaries
+from fuzzyclip.method.variants import OWN
 from fuzzyclip.report.curves import Curve, trace_pixels
-from fuzzyclip.report.gallery import Example
-from fuzzyclip.report.page import DatasetResult, Experiment, render_page
-from fuzzyclip.report.paper import TABLES
+from fuzzyclip.report.gallery import GalleryImage
+from fuzzyclip.report.page import DatasetResult, PageContent, render_page
+from fuzzyclip.report.tables import TABLES, name_dataset, read_categories
 from fuzzyclip.utils.files import write_text
 from fuzzyclip.utils.tensor_files import read_arrays
 from stages import paths
-from stages.params import load_params
+from stages.params import flatten, load_params
 from stages.run import run_stage
 from stages.schema import Params
-from stages.values import Section
 
 #: Sections of params.yaml that are shown; what decides a dataset stands in its own table.
 SHOWN = (
@@ -41,9 +41,9 @@ PARAMS = (*SHOWN, "backbones.${backbone}")
 def main() -> None:
     """Make page/index.html."""
     params = load_params(PARAMS)
-    tested = {name: json.loads(paths.tested(name).read_text()) for name in params.pairs}
+    tested = {name: json.loads(paths.tested(OWN, name).read_text()) for name in params.pairs}
     used = sorted(set(params.pairs.values()))
-    experiment = Experiment(
+    content = PageContent(
         notes=read_notes(),
         params=list_params(params),
         tables=read_tables(),
@@ -56,7 +56,7 @@ def main() -> None:
         },
         partitions={name: json.loads(paths.csp_scores(name).read_text()) for name in used},
     )
-    write_text(paths.PAGE, render_page(experiment))
+    write_text(paths.PAGE, render_page(content))
 
 
 def read_notes() -> list[str]:
@@ -89,46 +89,40 @@ def list_params(params: Params) -> dict[str, str]:
             value = getattr(value, part)
         shown[name] = value
     shown[f"backbones.{params.backbone}"] = params.backbones[params.backbone]
-    return dict(flatten("", shown))
-
-
-def flatten(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """A tree of parameters as dotted keys and text."""
-    tree = value.model_dump() if isinstance(value, Section) else value
-    if isinstance(tree, dict) and tree:
-        for name, inner in tree.items():
-            yield from flatten(f"{key}.{name}".removeprefix("."), inner)
-    else:
-        yield key, tree if isinstance(tree, str) else json.dumps(tree, ensure_ascii=False)
+    return dict(flatten(shown))
 
 
 def read_dataset(name: str, info: dict[str, Any], params: Params) -> DatasetResult:
     """What the evaluation left of a dataset."""
-    categories = pd.read_csv(paths.category_metrics(name), dtype={"category": str, "prompt": str})
-    scores = pd.read_csv(paths.results(name) / "scores.csv", dtype={"category": str})
+    scores = pd.read_csv(paths.scores(OWN, name), dtype={"category": str})
     pixels: dict[str, Curve] = {}
     for category in dict.fromkeys(scores["category"]):
-        path = paths.summaries(name, str(category))
+        path = paths.summaries(OWN, name, str(category))
         curve = trace_pixels(read_summaries(path)) if path.is_file() else None
         if curve is not None:
             pixels[str(category)] = curve
     return DatasetResult(
-        title=name if info["source"] == "own" else info["title"],
+        title=name_dataset(name, info),
         auxiliary=params.pairs[name],
-        categories=categories,
+        categories=read_categories(paths.method_metrics(OWN, name)),
         scores=scores,
         pixels=pixels,
         examples=list(read_examples(name)),
     )
 
 
-def read_examples(name: str) -> Iterator[Example]:
+def read_examples(name: str) -> Iterator[GalleryImage]:
     """The gallery's images, one after another."""
-    arrays, header = read_arrays(paths.gallery(name))
+    path = paths.gallery(OWN, name)
+    if not path.is_file():  # none are asked for
+        return
+    arrays, header = read_arrays(path)
     images, masks, maps = (arrays[key] for key in ("images", "masks", "maps"))
     for item, image, mask, anomaly_map in zip(header["items"], images, masks, maps, strict=True):
-        yield Example(**item, image=image, mask=mask, anomaly_map=anomaly_map.astype(np.float32))
+        yield GalleryImage(
+            **item, image=image, mask=mask, anomaly_map=anomaly_map.astype(np.float32)
+        )
 
 
 if __name__ == "__main__":
-    run_stage("page", main, keyed=False)
+    run_stage(page=main)

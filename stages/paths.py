@@ -8,15 +8,21 @@ LOCK = Path("dvc.lock")
 KEYS = Path("data/keys.json")
 
 METRICS = Path("metrics")
+#: What each method gave, FuzzyCLIP too: tables by variant and category, and how they came about.
+METHOD_METRICS = METRICS / "methods"
+#: FuzzyCLIP's means, where DVC looks for metrics.
 DATASET_METRICS = METRICS / "datasets"
-CATEGORY_METRICS = METRICS / "categories"
 CSP_METRICS = METRICS / "csp"
 CURVES = METRICS / "curves"
 TABLES = METRICS / "tables"
+METHOD_TABLES = METRICS / "method_tables"
 RESULTS = Path("results")
 REPORT = Path("report")
 PAGE = Path("page/index.html")
-#: Kept results of the experiments that were run.
+FEATURES = Path("features")
+#: What baselines have learned.
+BASELINES = Path("baselines")
+#: Tables and figures of the experiments that were run.
 EXPERIMENTS = Path("experiments")
 #: Unfinished work that a killed stage goes on from; safe to delete.
 SCRATCH = Path("scratch")
@@ -25,15 +31,22 @@ BEFORE_EXPERIMENTS = SCRATCH / "before-experiments"
 #: Encoded mosaics; safe to delete.
 MOSAICS = SCRATCH / "mosaics"
 #: Encoded prompts; safe to delete.
-TEXTS = SCRATCH / "texts.sqlite"
+TEXTS = SCRATCH / "texts"
 #: Seconds and memory of each stage; differs from run to run, so no stage depends on it.
 TIMING = Path("timing")
-#: What the methods of the tables share and leave: features of their kinds, what they learned,
-#: scores of images. Made anew where it is not there.
-BASELINES = Path("baselines")
-METHOD_METRICS = METRICS / "methods"
-METHOD_CODE = METRICS / "method_code"
-METHOD_TABLES = METRICS / "method_tables"
+
+#: The features that the stage `features` makes: plain patch tokens of the run's CLIP.
+TOKENS = "tokens"
+
+
+def sample(dataset: str) -> Path:
+    """Drawn archives of a dataset; a note alone where its images are real ones."""
+    return Path("data/sample") / dataset
+
+
+def sample_note(dataset: str) -> Path:
+    """What is drawn of a dataset: its categories, and the digests of the archives."""
+    return sample(dataset) / "drawn.json"
 
 
 def raw(dataset: str) -> Path:
@@ -61,14 +74,14 @@ def index_meta(dataset: str) -> Path:
     return Path("data/index") / f"{dataset}.meta.json"
 
 
-def features(dataset: str) -> Path:
-    """Folder of the dataset's stored features, one subfolder a category."""
-    return Path("features") / dataset
+def features(dataset: str, view: str = TOKENS) -> Path:
+    """Folder of a dataset's stored features, one subfolder a category.
 
-
-def tested(dataset: str) -> Path:
-    """What a result was measured on: the index's facts, and the names in the prompts."""
-    return RESULTS / dataset / "dataset.json"
+    Args:
+        dataset: whose.
+        view: `TOKENS`, or a key of `views` in params.yaml.
+    """
+    return FEATURES / view / dataset
 
 
 def auxiliary(name: str) -> Path:
@@ -106,69 +119,59 @@ def curve(stage: str, name: str) -> Path:
     return CURVES / f"{stage}_{name}.csv"
 
 
+def learned(method: str, auxiliary: str) -> Path:
+    """What a baseline has learned from an auxiliary set, and its settings; beside it its curve."""
+    return BASELINES / method / f"{auxiliary}.safetensors"
+
+
 def dataset_metrics(dataset: str) -> Path:
     """FuzzyCLIP's mean metrics on a dataset, flat, percent."""
     return DATASET_METRICS / f"{dataset}.json"
 
 
-def category_metrics(dataset: str) -> Path:
-    """Metrics of every row and category, percent."""
-    return CATEGORY_METRICS / f"{dataset}.csv"
+def method_metrics(method: str, dataset: str) -> Path:
+    """A method's metrics on a dataset by variant and category, percent."""
+    return METHOD_METRICS / method / f"{dataset}.csv"
 
 
-def results(dataset: str) -> Path:
-    """Folder of image scores and selected anomaly maps of a dataset."""
-    return RESULTS / dataset
+def method_facts(method: str, dataset: str) -> Path:
+    """How a method's result on a dataset came about: all choices that made it."""
+    return METHOD_METRICS / method / f"{dataset}.json"
 
 
-def bounds(dataset: str) -> Path:
+def results(method: str, dataset: str) -> Path:
+    """Folder of what else a method gave on a dataset: image scores, maps of some images."""
+    return RESULTS / method / dataset
+
+
+def scores(method: str, dataset: str) -> Path:
+    """Image scores by every variant, a line an image."""
+    return results(method, dataset) / "scores.csv"
+
+
+def tested(method: str, dataset: str) -> Path:
+    """What a result was measured on: the index's facts, and the names in the prompts."""
+    return results(method, dataset) / "dataset.json"
+
+
+def bounds(method: str, dataset: str) -> Path:
     """Bounds of pixel metrics that are estimates; there only with streaming metrics."""
-    return results(dataset) / "bounds.csv"
+    return results(method, dataset) / "bounds.csv"
 
 
-def gallery(dataset: str) -> Path:
+def overlays(method: str, dataset: str) -> Path:
+    """Some anomalous images with masks and maps, for pictures."""
+    return results(method, dataset) / "overlays.safetensors"
+
+
+def gallery(method: str, dataset: str) -> Path:
     """Images of a dataset that the page shows, with masks and maps."""
-    return results(dataset) / "gallery.safetensors"
+    return results(method, dataset) / "gallery.safetensors"
 
 
-def summaries(dataset: str, category: str) -> Path:
-    """Counts of a category's pixels at thresholds, from FuzzyCLIP's maps; there only with masks."""
-    return results(dataset) / "summaries" / f"{category}.safetensors"
-
-
-def method_code(method: str) -> Path:
-    """Digest of the code that makes a method's results."""
-    return METHOD_CODE / f"{method}.json"
-
-
-def method_results(method: str, auxiliary: str) -> Path:
-    """Results of a method on the datasets that meet what it learned from an auxiliary set."""
-    return METHOD_METRICS / method / auxiliary
-
-
-def method_metrics(method: str, auxiliary: str, dataset: str) -> Path:
-    """A method's metrics on every category of a dataset, percent."""
-    return method_results(method, auxiliary) / f"{dataset}.csv"
-
-
-def method_facts(method: str, auxiliary: str, dataset: str) -> Path:
-    """How a method's result came about."""
-    return method_results(method, auxiliary) / f"{dataset}.json"
-
-
-def method_work(method: str, dataset: str, digest: str) -> Path:
-    """What a method made of a dataset, image scores too, by the digest of what it was made of."""
-    return BASELINES / "results" / method / f"{dataset}-{digest[:16]}"
-
-
-def method_tensors(method: str, auxiliary: str, digest: str) -> Path:
-    """What a method learned from an auxiliary set."""
-    return BASELINES / "models" / f"{method}-{auxiliary}-{digest[:16]}.safetensors"
-
-
-def view(kind: str, backbone: str, dataset: str) -> Path:
-    """Features of a kind, one subfolder a category."""
-    return BASELINES / "features" / f"{kind}-{backbone[:16]}" / dataset
+def summaries(method: str, dataset: str, category: str) -> Path:
+    """Counts of a category's pixels at thresholds; there only with masks."""
+    return results(method, dataset) / "summaries" / f"{category}.safetensors"
 
 
 def timing(stage: str) -> Path:

@@ -1,4 +1,4 @@
-"""report: the paper's tables, per-category tables and pictures from the results."""
+"""report: the paper's tables, per-category tables and pictures from FuzzyCLIP's results."""
 
 import json
 from collections.abc import Mapping
@@ -9,31 +9,25 @@ import numpy as np
 import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS
-from fuzzyclip.evaluation.rows import list_rows
-from fuzzyclip.report.figures import (
-    Example,
-    draw_bars,
-    draw_curves,
-    draw_heatmaps,
-    draw_table,
-    save_figure,
-)
-from fuzzyclip.report.paper import TABLES
+from fuzzyclip.method.variants import OWN, list_titles
+from fuzzyclip.report.figures import Example, draw_heatmaps, save_figure
 from fuzzyclip.report.tables import (
     COUNTS,
+    TABLES,
     add_means,
     average_datasets,
     build_table,
     collect_means,
     describe_datasets,
     list_ties,
+    name_dataset,
+    read_categories,
     to_markdown,
 )
 from fuzzyclip.utils.files import write_csv, write_text
 from fuzzyclip.utils.tensor_files import read_arrays
 from stages import paths
 from stages.experiments.catalog import collect_printed, read_catalog
-from stages.names import name_dataset
 from stages.params import load_params
 from stages.run import run_stage
 from stages.schema import Params
@@ -44,7 +38,7 @@ PARAMS = (
     "backbones.${backbone}",
     "data.source",
     "pairs",
-    "evaluation.rows",
+    "evaluation.variants",
     "evaluation.shots",
 )
 
@@ -53,100 +47,76 @@ PRINTED_NOTE = (
     "stand as printed. It prints no image F1-max."
 )
 FORM_NOTE = (
-    "All rows but FuzzyCLIP are without training. "
+    "All variants but FuzzyCLIP are without training. "
     "AUPRO is the 200-threshold form that the field prints; the exact one is `pixel_aupro_std` in "
     "the CSV files. Percent; unweighted mean over categories; one seed."
 )
 SHOTS_NOTE = (
-    "Rows with good images have seen normal training images of the tested category: they are not "
-    "zero-shot."
+    "Variants with good images have seen normal training images of the tested category: they are "
+    "not zero-shot."
 )
 #: Examples of each dataset in the overview.
 OVERVIEW = 2
-PANELS = {
-    "pixel_ap": "pixel AP",
-    "pixel_aupro": "pixel AUPRO",
-    "image_auroc": "image AUROC",
-}
 
 
 def main() -> None:
     """Make metrics/tables and report."""
     params = load_params(PARAMS)
-    results = {name: read_categories(name) for name in params.pairs}
-    tested = {name: json.loads(paths.tested(name).read_text()) for name in params.pairs}
-    means = collect_means(results)
-    write_tables(params, means, results, tested)
-    draw_pictures(params, means, tested)
-
-
-def read_categories(dataset: str) -> pd.DataFrame:
-    """The evaluation's per-category table; names such as "01" stay text."""
-    path = paths.category_metrics(dataset)
-    return pd.read_csv(path, dtype={"category": str, "prompt": str}, keep_default_na=True)
+    results = {name: read_categories(paths.method_metrics(OWN, name)) for name in params.pairs}
+    tested = {name: json.loads(paths.tested(OWN, name).read_text()) for name in params.pairs}
+    write_tables(params, results, tested)
+    draw_pictures(params, tested)
 
 
 def write_tables(
-    params: Params,
-    means: pd.DataFrame,
-    results: dict[str, pd.DataFrame],
-    tested: dict[str, dict[str, Any]],
+    params: Params, results: Mapping[str, pd.DataFrame], tested: Mapping[str, dict[str, Any]]
 ) -> None:
     """Tables 2 and 3 in the paper's layout, all means, and per-category tables; .md and .csv."""
+    means, titles = collect_means(results), {}
+    for name, info in tested.items():
+        titles[name] = name_dataset(name, info)
+    variants = list_titles(params.evaluation.variants, params.evaluation.shots)
     paper = is_paper_setting(params, tested)
-    titles = {name: name_dataset(name, info) for name, info in tested.items()}
     printed = collect_printed(read_catalog()) if paper else None
-    notes = [FORM_NOTE, *([PRINTED_NOTE] if paper else [])]
-    notes += describe_estimates(tested)
+    notes = [FORM_NOTE, *([PRINTED_NOTE] if paper else []), *describe_estimates(tested)]
     notes += [SHOTS_NOTE] if params.evaluation.shots else []
-    notes += list_sample_notes(params)
-    rows = list_rows(params.evaluation.rows, params.evaluation.shots)
-    notes += list_ties(results, rows, titles)
+    notes += [*list_sample_notes(params), *list_ties(results, variants, titles)]
     summary = ["# Results", "", *(f"> {note}" for note in notes), ""]
     for table, datasets in TABLES.items():
-        frame = build_table(means, datasets, rows, titles, printed)
+        frame = build_table(means, datasets, variants, titles, printed)
         if frame.empty:
             continue
         title = f"Table {table[-1]} of the paper, same layout"
         write_csv(paths.TABLES / f"{table}.csv", frame)
         write_text(paths.TABLES / f"{table}.md", f"{title}\n\n{to_markdown(frame)}")
-        save_figure(draw_table(frame, title, notes), paths.REPORT / f"{table}.png")
         summary += [f"## {title}", "", to_markdown(frame)]
-    averages = average_datasets(means)
+    averages, described = average_datasets(means), describe_datasets(tested)
     summary += [f"## Mean over {len(results)} dataset(s)", "", to_markdown(averages)]
-    described = describe_datasets(tested)
     summary += ["## What was tested", "", to_markdown(described)]
     write_csv(paths.TABLES / "datasets.csv", described)
     write_csv(paths.TABLES / "means.csv", means)
     write_csv(paths.TABLES / "averages.csv", averages)
     write_text(paths.TABLES / "summary.md", "\n".join(summary))
     for dataset, categories in results.items():
-        frame = add_means(categories)
-        columns = ["row", "category", *COUNTS, *METRICS]
-        pretty = frame[columns].rename(columns={"good": "normal", "bad": "anomalous"})
-        text = f"{titles[dataset]}, by category\n\n{to_markdown(pretty)}"
+        shown = add_means(categories)[["variant", "category", *COUNTS, *METRICS]]
+        text = f"{titles[dataset]}, by category\n\n{to_markdown(shown)}"
         write_text(paths.TABLES / "categories" / f"{dataset}.md", text)
 
 
 def describe_estimates(tested: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What is to be said of pixel metrics that are not exact."""
     streamed = [name for name, info in tested.items() if info["pixel_metrics"] == "streaming"]
-    if not streamed:
-        return []
     widths = []
-    for name in streamed:
-        bounds = pd.read_csv(paths.bounds(name)) if paths.bounds(name).is_file() else pd.DataFrame()
+    for path in (paths.bounds(OWN, name) for name in streamed):
+        bounds = pd.read_csv(path) if path.is_file() else pd.DataFrame()
         widths += [] if bounds.empty else [(bounds["high"] - bounds["low"]).max()]
     error = max(widths, default=0.0)
-    return [f"Pixel metrics are estimates; the exact values are within {error:.4f} of them."]
+    note = f"Pixel metrics are estimates; the exact values are within {error:.4f} of them."
+    return [note] if streamed else []
 
 
-def draw_pictures(params: Params, means: pd.DataFrame, tested: dict[str, dict[str, Any]]) -> None:
-    """Heatmaps of each dataset and an overview, metrics by dataset, and training curves."""
-    save_figure(
-        draw_bars(means, list(list_rows(params.evaluation.rows, params.evaluation.shots)), PANELS),
-        paths.REPORT / "rows.png",
-    )
+def draw_pictures(params: Params, tested: Mapping[str, dict[str, Any]]) -> None:
+    """Heatmaps of each dataset, and an overview."""
     overview: list[Example] = []
     for dataset, auxiliary in params.pairs.items():
         examples = read_examples(dataset)
@@ -156,22 +126,18 @@ def draw_pictures(params: Params, means: pd.DataFrame, tested: dict[str, dict[st
         figure = draw_heatmaps(examples, f"{title}: image, ground truth, anomaly map")
         save_figure(figure, paths.REPORT / f"heatmaps_{dataset}.png")
         chosen = examples[:: max(1, len(examples) // OVERVIEW)][:OVERVIEW]
-        overview += [replace(one, title=f"{dataset}\n{one.title}") for one in chosen]
+        overview += [replace(example, title=f"{dataset}\n{example.title}") for example in chosen]
+    paths.REPORT.mkdir(exist_ok=True)
     if overview:
         figure = draw_heatmaps(overview, "Image, ground truth, anomaly map", columns=14)
         save_figure(figure, paths.REPORT / "overview.png")
-    used = sorted(set(params.pairs.values()))
-    curves = {
-        f"{stage.upper()} {name}": pd.read_csv(paths.curve(stage, name))
-        for stage in ("efa", "rpl")
-        for name in used
-    }
-    save_figure(draw_curves(curves), paths.REPORT / "curves.png")
 
 
 def read_examples(dataset: str) -> list[Example]:
-    """The images, masks and maps that the evaluation kept."""
-    path = paths.results(dataset) / "overlays.safetensors"
+    """The images, masks and maps that the evaluation kept; none where none were asked for."""
+    path = paths.overlays(OWN, dataset)
+    if not path.is_file():
+        return []
     arrays, header = read_arrays(path)
     images, masks, maps = (arrays[name] for name in ("images", "masks", "maps"))
     return [
@@ -183,4 +149,4 @@ def read_examples(dataset: str) -> list[Example]:
 
 
 if __name__ == "__main__":
-    run_stage("report", main, keyed=False)
+    run_stage(report=main)

@@ -13,7 +13,7 @@ from stages.clip import CLIP_PARAMS, encode_names, load_clip
 from stages.members import open_auxiliary, read_manifest
 from stages.params import choose, load_params
 from stages.run import run_stage
-from stages.training_files import checkpoint_path, write_curve
+from stages.trained import checkpoint_path, write_curve
 
 PARAMS = (*CLIP_PARAMS, "seed", "text", "data.source", "rpl")
 
@@ -75,4 +75,4 @@ def main(key: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("rpl", main, keyed=True)
+    run_stage(rpl=main)

@@ -1,5 +1,6 @@
-"""What every stage does around its work: arguments, logging, timing, errors in words."""
+"""What every stage does around its work: which stage, logging, timing, errors in words."""
 
+import inspect
 import json
 import logging
 import os
@@ -13,83 +14,78 @@ import typer
 
 from fuzzyclip.utils.files import BrokenFileError, UnsummedFileError
 from stages import paths
-from stages.earlier import discard_output
+from stages.dvc_cache import discard_output
 from stages.values import check_key
 
-Key = Annotated[str | None, typer.Argument(help="By default that of the stage that DVC runs.")]
+#: A stage's main function, with the key of a stage that there are several of.
+Work = Callable[[str], None] | Callable[[], None]
+Stage = Annotated[
+    str | None,
+    typer.Argument(metavar="[STAGE@KEY]", help="By default the stage that DVC runs."),
+]
 
 
-def run_stage(name: str, work: Callable[[str], None] | Callable[[], None], keyed: bool) -> None:
-    """Run a stage from the command line, `python -m stages.<name> [KEY]`; DVC gives no key.
+def run_stage(**stages: Work) -> None:
+    """Run a stage from the command line; DVC gives no argument.
+
+        python -m stages.evaluate visa
+        python -m stages.evaluate evaluate_baseline@coop
 
     A failure ends the process with one message, without a traceback where the message says it all.
 
     Args:
-        name: of the stage.
-        work: the stage's main function.
-        keyed: whether it takes the key of a dataset or an auxiliary set.
+        stages: main functions by stage; those of one module. A key alone is meant for the first.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
-    def keyed_main(key: Key = None) -> None:
-        chosen = read_key(name) if key is None else key
-        _run(f"{name}@{chosen}", lambda: work(check_key(chosen)))  # type: ignore[call-arg]
-
-    def plain_main() -> None:
-        _run(name, work)  # type: ignore[arg-type]
-
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(keyed_main if keyed else plain_main)
-    app()
-
-
-def run_matrix_stage(name: str, work: Callable[[str, str], None]) -> None:
-    """Run a stage of a matrix, `python -m stages.<name> [FIRST SECOND]`; see `run_stage`.
-
-    DVC joins the keys by `-`, which the first must not hold.
-
-    Args:
-        name: of the stage.
-        work: the stage's main function.
-    """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-
-    def main(first: Key = None, second: Key = None) -> None:
-        one, other = first, second
-        if one is None or other is None:
-            one, _, other = read_key(name).partition("-")
-        _run(f"{name}@{one}-{other}", lambda: work(check_key(one), check_key(other)))
+    def main(stage: Stage = None) -> None:
+        name, key = choose_stage(read_running() if stage is None else stage, [*stages])
+        work = stages[name]
+        if not inspect.signature(work).parameters:
+            _run(name, work)  # type: ignore[arg-type]
+            return
+        if not key:
+            raise typer.BadParameter(f"{name} needs a key: {name}@KEY", param_hint="STAGE")
+        _run(f"{name}@{key}", lambda: work(check_key(key)))  # type: ignore[call-arg]
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     app()
 
 
-def read_key(stage: str) -> str:
-    """Key of the stage that DVC runs: what stands behind the `@` in DVC_STAGE.
+def read_running() -> str:
+    """The stage that DVC runs, `name` or `name@key`; empty where it runs none.
 
     It is no argument of the command in dvc.yaml, since that is text for a shell: there are keys
     that leave any quotes.
+    """
+    return os.environ.get("DVC_STAGE", "").rpartition(":")[2]  # behind the path of dvc.yaml
+
+
+def choose_stage(stage: str, known: list[str]) -> tuple[str, str]:
+    """Name and key of a stage of a module; the first one where no name is given.
 
     Args:
-        stage: its name without key.
+        stage: `name`, `name@key`, a key of the first one, or nothing.
+        known: the module's stages.
 
     Raises:
-        typer.BadParameter: DVC does not run this stage.
+        typer.BadParameter: it is another module's.
     """
-    running = os.environ.get("DVC_STAGE", "").rpartition(":")[2]  # behind the path of dvc.yaml
-    name, _, key = running.partition("@")
-    if name != stage or not key:
-        raise typer.BadParameter(f"DVC does not run {stage}: give its key", param_hint="KEY")
-    return key
+    name, at, key = stage.partition("@")
+    if name in known:
+        return name, key
+    if at:
+        raise typer.BadParameter(f"{stage} is none of {', '.join(known)}", param_hint="STAGE")
+    return known[0], name
 
 
 def _discard(error: BrokenFileError) -> None:
     """Make way for a whole file where a stage has met a broken one of another stage."""
     if isinstance(error, UnsummedFileError):  # it may be whole, and of use to an earlier version
         error.add_note("run `dvc repro`: it makes anew what an earlier version made")
-    elif said := discard_output(error.path):
-        error.add_note(said)
+    elif advice := discard_output(error.path):
+        error.add_note(advice)
 
 
 def _run(label: str, work: Callable[[], None]) -> None:
@@ -101,8 +97,8 @@ def _run(label: str, work: Callable[[], None]) -> None:
             _discard(error)
         if logging.getLogger().isEnabledFor(logging.DEBUG) or not str(error):
             raise
-        said = "; ".join([str(error), *getattr(error, "__notes__", ())])
-        logging.error("stage %s failed: %s: %s", label, type(error).__name__, said)
+        message = "; ".join([str(error), *getattr(error, "__notes__", ())])
+        logging.error("stage %s failed: %s: %s", label, type(error).__name__, message)
         raise typer.Exit(1) from error
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

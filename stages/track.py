@@ -1,14 +1,17 @@
-"""track: one MLflow run for this experiment.
+"""track: one MLflow run for each result, FuzzyCLIP's and each baseline's, in one experiment.
 
-The last stage, and without outs on purpose: DVC never takes such a stage from its run cache, so a
-result is recorded also when every other stage was a cache hit, and not again when nothing changed.
+`track` records FuzzyCLIP, `baselines` the methods that it is compared with. The last stages, and
+without outs on purpose: DVC never takes such a stage from its run cache, so a result is recorded
+also when every other stage was a cache hit, and not again when nothing changed.
 """
 
 import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import mlflow
@@ -17,56 +20,93 @@ import yaml
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.http_dataset_source import HTTPDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.tracking import MlflowClient
 
+from fuzzyclip.deploy.mlflow_model import describe_model
 from fuzzyclip.evaluation.metrics import METRICS
-from fuzzyclip.evaluation.rows import TRAINED
+from fuzzyclip.method.variants import OWN
+from fuzzyclip.utils.files import compute_sha256
 from stages import paths
-from stages.model_log import log_models
-from stages.params import LOADER, read_params
+from stages.params import LOADER, flatten, load_params, read_params
 from stages.run import run_stage
-from stages.tracker import describe_ui, find_run, open_experiment, run_git
+from stages.schema import Params
+from stages.tracker import Record, describe_ui, keep, open_experiment, run_git
 
-PARAMS = ("params.yaml",)
-BATCH = 100
+#: `track` looks at the whole file, on which it depends as on any other.
+PARAMS = {"track": (), "baselines": ("methods", "pairs", "tracking.experiment")}
 #: Stages with a training curve of each auxiliary set.
 TRAINED_BY = ("efa", "rpl")
+#: Facts of a baseline that differ between datasets, or are no choices.
+NO_PARAMS = ("auxiliary", "note", "left_out", "datasets", "backbone")
 
 log = logging.getLogger(__name__)
 
 
-def main() -> None:
-    """Record parameters, metrics, tables, curves, pictures, data and versions."""
+def track_own() -> None:
+    """Record FuzzyCLIP: parameters, metrics, tables, curves, pictures, data, models, versions."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     params = read_params()
     client, experiment = open_experiment(params.tracking.experiment)
     tags = collect_tags()
-    identity = {key: tags[key] for key in ("dvc.lock_sha256", "dvc.exp_name")}
-    if existing := find_run(client, experiment, identity):
-        log.info("this result is recorded already, as run %s", existing)
-    else:
-        name = tags["dvc.exp_name"] or f"repro-{tags['dvc.lock_sha256'][:8]}"
-        mlflow.set_experiment(experiment_id=experiment)
-        with mlflow.start_run(run_name=name) as run:
-            log_numbers(client, run.info.run_id, tags)
-            log_files()
-            log_datasets(list(params.pairs))
-            log_models(params.auxiliary if params.tracking.models else ())
-        log.info("recorded as MLflow run %s (%s)", name, run.info.run_id)
+    record = Record(
+        name=tags["dvc.exp_name"] or f"repro-{tags['dvc.lock_sha256'][:8]}",
+        identity=("dvc.lock_sha256", "dvc.exp_name"),
+        tags=tags,
+        params=list_params(),
+        metrics=[*list_results(params), *list_curves(params), *list_timings()],
+        log_files=partial(log_own, params),
+    )
+    keep(record, client, experiment)
     log.info("compare the runs:\n  %s", describe_ui(experiment))
 
 
+def track_baselines() -> None:
+    """Record every baseline's settings, metrics and files."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    params = load_params(PARAMS["baselines"])
+    client, experiment = open_experiment(params.tracking.experiment)
+    means = pd.read_csv(paths.METHOD_TABLES / "means.csv")
+    for method in params.methods:
+        own = means[means["variant"] == method]
+        if own.empty:
+            log.info("%s has no result to record", method)
+            continue
+        keep(describe_baseline(method, own, list(params.pairs)), client, experiment)
+    log.info("compare the runs:\n  %s", describe_ui(experiment))
+
+
+def describe_baseline(method: str, means: pd.DataFrame, datasets: list[str]) -> Record:
+    """A baseline's run; its metrics have the names that FuzzyCLIP's run gives them."""
+    digest = hashlib.sha256()
+    for dataset in datasets:
+        for path in (paths.method_metrics(method, dataset), paths.method_facts(method, dataset)):
+            digest.update(compute_sha256(path).encode())
+    results = digest.hexdigest()
+    return Record(
+        name=f"{method}-{results[:8]}",
+        identity=("method", "results_sha256"),
+        tags={
+            "method": method,
+            "results_sha256": results,
+            "dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""),
+            "git.commit": run_git("rev-parse", "HEAD"),
+        },
+        params=list_choices(method, datasets),
+        metrics=[*list_means(means), *((f"{m}/mean", means[m].mean(), 0) for m in METRICS)],
+        log_files=partial(log_baseline, method),
+    )
+
+
 def read_lock() -> dict[str, Any]:
-    """dvc.lock's stages without this one, which is not in it yet the first time."""
+    """dvc.lock's stages without the recording ones, which are not in it yet the first time."""
     stages: dict[str, Any] = yaml.load(paths.LOCK.read_text(), LOADER)["stages"]
-    return {name: stage for name, stage in stages.items() if name != "track"}
+    return {name: stage for name, stage in stages.items() if name not in PARAMS}
 
 
 def collect_tags() -> dict[str, str]:
-    """Where this result comes from: DVC's experiment, its lock and the commit."""
+    """Where FuzzyCLIP's result comes from: DVC's experiment, its lock and the commit."""
     locked = json.dumps(read_lock(), sort_keys=True)
     return {
+        "method": OWN,
         # which row of which of the paper's tables this run was made for, if for one
         "paper.experiment": os.environ.get("FUZZYCLIP_EXPERIMENT", ""),
         "paper.row": os.environ.get("FUZZYCLIP_ROW", ""),
@@ -78,95 +118,98 @@ def collect_tags() -> dict[str, str]:
     }
 
 
-def log_numbers(client: MlflowClient, run: str, tags: dict[str, str]) -> None:
-    """Parameters, tags, metrics and curves, in batches as large as the store takes."""
-    metrics = [*list_results(), *list_curves(), *list_timings()]
-    for part in batch(metrics, 10 * BATCH):
-        client.log_batch(run, metrics=part)
-    for part in batch([Param(key, value) for key, value in flatten_params()], BATCH):
-        client.log_batch(run, params=part)
-    client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
-
-
-def batch(items: list[Any], size: int) -> Iterator[list[Any]]:
-    """Consecutive pieces of at most `size` items."""
-    return (items[i : i + size] for i in range(0, len(items), size))
-
-
-def flatten_params() -> Iterator[tuple[str, str]]:
+def list_params() -> list[tuple[str, str]]:
     """params.yaml as dotted keys; of the backbones only the one in use."""
     tree = yaml.load(paths.PARAMS.read_text(), LOADER)
     tree["backbones"] = {tree["backbone"]: tree["backbones"][tree["backbone"]]}
+    return list(flatten(tree))
 
-    def walk(value: Any, key: str) -> Iterator[tuple[str, str]]:
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                yield from walk(inner, f"{key}.{name}".removeprefix("."))
+
+def list_choices(method: str, datasets: list[str]) -> list[tuple[str, str]]:
+    """A baseline's choices; settings that differ between datasets by the dataset."""
+    facts = [json.loads(paths.method_facts(method, name).read_text()) for name in datasets]
+    flat = [
+        dict(flatten({key: value for key, value in one.items() if key not in NO_PARAMS}))
+        for one in facts
+    ]
+    choices = []
+    for key in flat[0]:
+        values = [one.get(key, "") for one in flat]
+        if len(set(values)) == 1:
+            choices.append((key, values[0]))
         else:
-            yield key, json.dumps(value) if isinstance(value, list) else str(value)
+            named = zip(datasets, values, strict=True)
+            choices += [(f"{key}/{dataset}", value) for dataset, value in named]
+    return choices
 
-    return walk(tree, "")
+
+def list_means(means: pd.DataFrame) -> Iterator[tuple[str, float, int]]:
+    """A method's means by dataset, `pixel_aupro/mvtec`."""
+    for metric in METRICS:
+        for dataset, value in zip(means["dataset"], means[metric], strict=True):
+            yield f"{metric}/{dataset}", value, 0
 
 
-def list_results() -> list[Metric]:
-    """FuzzyCLIP's metrics by dataset, `pixel_aupro/mvtec`, and every row's mean over datasets."""
-    found = []
+def list_results(params: Params) -> Iterator[tuple[str, float, int]]:
+    """FuzzyCLIP's metrics by dataset, every variant's mean over datasets, and CSP's k."""
     means = pd.read_csv(paths.TABLES / "means.csv")
     averages = pd.read_csv(paths.TABLES / "averages.csv")
-    own = means[means["row"] == TRAINED]
+    yield from list_means(means[means["variant"] == OWN])
     for metric in METRICS:
-        for dataset, value in zip(own["dataset"], own[metric], strict=True):
-            found.append((f"{metric}/{dataset}", value))
-        for row, value in zip(averages["row"], averages[metric], strict=True):
-            name = "mean" if row == TRAINED else f"mean_{row}"
-            found.append((f"{metric}/{name}", value))
-    for auxiliary in read_params().auxiliary:
-        scores = json.loads(paths.csp_scores(auxiliary).read_text())
-        found.append((f"csp_k/{auxiliary}", scores["k"]))
-    return [Metric(name, float(value), 0, 0) for name, value in found if pd.notna(value)]
+        for variant, value in zip(averages["variant"], averages[metric], strict=True):
+            name = "mean" if variant == OWN else f"mean_{variant}"
+            yield f"{metric}/{name}", value, 0
+    for auxiliary in params.auxiliary:
+        yield f"csp_k/{auxiliary}", json.loads(paths.csp_scores(auxiliary).read_text())["k"], 0
 
 
-def list_curves() -> list[Metric]:
+def list_curves(params: Params) -> Iterator[tuple[str, float, int]]:
     """Training curves, `efa_visa/cluster0_loss` by step."""
-    found = []
-    curves = [paths.curve(stage, name) for name in read_params().auxiliary for stage in TRAINED_BY]
-    for path in curves:
+    for path in (paths.curve(stage, name) for name in params.auxiliary for stage in TRAINED_BY):
         for line in pd.read_csv(path).to_dict("records"):
             step, cluster = int(line.pop("step")), line.pop("cluster", None)
             line.pop("epoch")
             prefix = "" if cluster is None else f"cluster{int(cluster)}_"
             for loss, value in line.items():
-                found.append(Metric(f"{path.stem}/{prefix}{loss}", float(value), 0, step))
-    return found
+                yield f"{path.stem}/{prefix}{loss}", float(value), step
 
 
-def list_timings() -> list[Metric]:
+def list_timings() -> Iterator[tuple[str, float, int]]:
     """Seconds and peak memory of the stages that ran here; cached stages have none."""
-    found = []
     for path in sorted(paths.TIMING.glob("*.json")):
         for name, value in json.loads(path.read_text()).items():
-            found.append(Metric(f"timing_{name}/{path.stem.replace('@', '-')}", float(value), 0, 0))
-    return found
+            yield f"timing_{name}/{path.stem.replace('@', '-')}", float(value), 0
 
 
-def log_files() -> None:
-    """Tables, pictures, CSP's clusters and what made them, as artifacts."""
-    for folder in (paths.TABLES, paths.CATEGORY_METRICS, paths.CSP_METRICS, paths.CURVES):
+def log_own(params: Params) -> None:
+    """FuzzyCLIP's tables, pictures, clusters, data and models into the run that is open."""
+    for folder in (paths.TABLES, paths.METHOD_METRICS / OWN, paths.CSP_METRICS, paths.CURVES):
         mlflow.log_artifacts(str(folder), folder.as_posix())
     mlflow.log_artifacts(str(paths.REPORT), "report")
     mlflow.log_artifacts(str(paths.PAGE.parent), "page")
     for path in (paths.PARAMS, paths.LOCK):
         mlflow.log_artifact(str(path))
     means = pd.read_csv(paths.TABLES / "means.csv")
-    own = means[means["row"] == TRAINED].drop(columns="row")
+    own = means[means["variant"] == OWN].drop(columns="variant")
     mlflow.log_table(own, "results_table.json")  # `dataset` first: the UI groups by it
+    log_datasets(list(params.pairs))
+    for name in params.auxiliary if params.tracking.models else ():
+        with describe_model(paths.package(name)) as described:
+            logged = mlflow.pyfunc.log_model(name=name_model(name), **described)
+        log.info("logged the model %s, to be served from %s", name, logged.model_uri)
+
+
+def log_baseline(method: str) -> None:
+    """A baseline's results and the tables that it stands in, into the run that is open."""
+    mlflow.log_artifacts(str(paths.METHOD_METRICS / method), "metrics")
+    mlflow.log_artifacts(str(paths.METHOD_TABLES), "method_tables")
 
 
 def log_datasets(datasets: list[str]) -> None:
     """What was evaluated, by DVC's own digest of the images, with licence, protocol and counts."""
     locked = read_lock()
     for name in datasets:
-        info = json.loads(paths.tested(name).read_text())
+        info = json.loads(paths.tested(OWN, name).read_text())
         digests = {
             out["path"]: out["md5"] for out in locked.get(f"download@{name}", {}).get("outs", [])
         }
@@ -187,5 +230,10 @@ def log_datasets(datasets: list[str]) -> None:
         )
 
 
+def name_model(name: str) -> str:
+    """What the model of an auxiliary set is called in MLflow, which takes no `/:.%"'` in names."""
+    return "fuzzyclip-" + re.sub(r"""[/:.%"']""", "_", name)
+
+
 if __name__ == "__main__":
-    run_stage("track", main, keyed=False)
+    run_stage(track=track_own, baselines=track_baselines)

@@ -5,16 +5,70 @@ The default store is a SQLite file in the main checkout, also for `dvc exp run -
 DVC_ROOT. Several processes may start at once: a fresh SQLite store is made by one at a time.
 """
 
+import logging
 import os
 import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 from filelock import FileLock
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
 STORE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
+#: What a store takes at a time.
+BATCH = 100
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One result, as a run of MLflow.
+
+    Attributes:
+        name: of the run.
+        identity: names of the tags by which the same result is known again.
+        tags: where it comes from.
+        params: the choices that made it.
+        metrics: its numbers; those that are not there are left out.
+        log_files: logs files, data and models to the run that is open.
+    """
+
+    name: str
+    identity: Sequence[str]
+    tags: Mapping[str, str]
+    params: Iterable[tuple[str, str]]
+    metrics: Iterable[tuple[str, float, int]]
+    log_files: Callable[[], None]
+
+
+def keep(record: Record, client: MlflowClient, experiment: str) -> None:
+    """Make a run of a result, unless there is one already."""
+    identity = {tag: record.tags[tag] for tag in record.identity}
+    if existing := find_run(client, experiment, identity):
+        log.info("%s is recorded already, as run %s", record.name, existing)
+        return
+    metrics = [
+        Metric(name, float(value), 0, step)
+        for name, value, step in record.metrics
+        if pd.notna(value)
+    ]
+    params = [Param(key, value) for key, value in record.params]
+    mlflow.set_experiment(experiment_id=experiment)
+    with mlflow.start_run(run_name=record.name) as run:
+        for first in range(0, len(metrics), 10 * BATCH):
+            client.log_batch(run.info.run_id, metrics=metrics[first : first + 10 * BATCH])
+        for first in range(0, len(params), BATCH):
+            client.log_batch(run.info.run_id, params=params[first : first + BATCH])
+        tags = [RunTag(key, value) for key, value in record.tags.items()]
+        client.log_batch(run.info.run_id, tags=tags)
+        record.log_files()
+    log.info("recorded as MLflow run %s (%s)", record.name, run.info.run_id)
 
 
 def find_root() -> Path:

@@ -1,96 +1,39 @@
-"""Features of the kinds that methods read: each image once, however many methods look at it.
+"""views: what some baselines read in place of the run's patch tokens, once for all that read it.
 
-Plain patch tokens of the run's CLIP are those of the features stage. Others are made by the first
-method that needs them and kept under `baselines/features`, bound to what they were made of like
-those: what does not fit is made anew.
+It is another kind of features, or another CLIP's; `views` in params.yaml says whose.
 """
 
-import logging
-from functools import partial
-from pathlib import Path
-
-import pandas as pd
-import torch
-from filelock import FileLock
-
-from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.features.encode import encode_shards
-from fuzzyclip.features.kinds import TOKENS, FeatureKind
-from fuzzyclip.features.shards import compute_identity
-from fuzzyclip.features.store import (
-    CategoryFeatures,
-    check_space,
-    finish_category,
-    open_category,
-    plan_category,
-)
+from fuzzyclip.baselines.registry import build_method
 from stages import paths
-from stages.features import keeps_tokens
-from stages.members import Open, open_dataset, read_test_rows
-from stages.schema import Params
+from stages.clip import load_clip
+from stages.features import encode_dataset
+from stages.params import ParamsError, load_params, resolve
+from stages.run import run_stage
 
-log = logging.getLogger(__name__)
-
-
-def make_opener(kind: FeatureKind, backbone: Backbone, own: bool, params: Params) -> Open:
-    """How a method opens the images of a category.
-
-    Args:
-        kind: what it reads.
-        backbone: its CLIP.
-        own: whether that is another CLIP than the run's.
-        params: of the stage, `features` and `auxiliary` among them.
-    """
-    if kind == TOKENS and not own:
-        return lambda dataset, category, above: open_dataset(dataset, category, backbone, above)
-    if kind.stored:
-        return partial(open_view, kind, backbone, params)
-    return lambda dataset, category, above: open_nothing(
-        backbone, read_test_rows(dataset, category, above)
-    )
+PARAMS = (
+    "backbone",
+    "backbones",
+    "data.source",
+    "features",
+    "views.${key}",
+    "methods.${item}",
+)
 
 
-def open_view(
-    kind: FeatureKind,
-    backbone: Backbone,
-    params: Params,
-    dataset: str,
-    category: str,
-    mask_above: int,
-) -> tuple[pd.DataFrame, CategoryFeatures]:
-    """Index rows of a category and their features of a kind, which are made where missing."""
-    rows = read_test_rows(dataset, category, mask_above)
-    root = paths.view(kind.name, backbone.fingerprint, dataset)
-    folder = root / category
-    folder.mkdir(parents=True, exist_ok=True)
-    shards = plan_category(
-        folder,
-        rows,
-        Path(),
-        backbone,
-        dtype=params.features.dtype if keeps_tokens(params, dataset) else None,
-        shard_size=params.features.shard_size,
-        kind=kind,
-    )
-    # of two processes that want the same, one makes it
-    with FileLock(root / f"{category}.lock"):
-        if missing := [shard for shard in shards if not shard.is_written()]:
-            said = check_space(missing, folder, backbone)
-            log.info("%s/%s, %s: %s", dataset, category, kind.name, said)
-            machine = params.machine
-            encode_shards(
-                missing,
-                backbone,
-                batch_size=machine.batch_size,
-                workers=machine.workers,
-                title=f"{kind.name} {dataset}/{category}",
-            )
-        finish_category(folder, rows, shards)
-    identity = compute_identity(backbone, list(rows["sha256"]), kind)
-    return rows, open_category(folder, identity)
+def main(key: str) -> None:
+    """Make features/<key>, a folder a dataset."""
+    method = load_params(("views.${key}",), key=key).views[key]
+    # Why sets are auxiliary decides only whether tokens are kept, and datasets come from the index.
+    params = load_params((*PARAMS, "auxiliary", "datasets"), key=key, item=method)
+    block, source = params.methods[method], params.data.source
+    settings = resolve(block.settings, "", source, f"methods.{method}")
+    kind, clip = build_method(method, settings).kind, block.choose_backbone(params.backbone)
+    if not kind.stored:
+        raise ParamsError(f"views.{key}: {method} reads images anew, of which nothing is stored")
+    backbone = load_clip(params, clip)
+    for dataset in params.datasets:
+        encode_dataset(f"views@{key}", key, dataset, kind, backbone, clip, params)
 
 
-def open_nothing(backbone: Backbone, rows: pd.DataFrame) -> tuple[pd.DataFrame, CategoryFeatures]:
-    """For a kind that is not stored: no tokens, so that readers make them, and class features 0."""
-    embeds = torch.zeros(len(rows), backbone.embed_dim)
-    return rows, CategoryFeatures(embeds, (), has_tokens=False)
+if __name__ == "__main__":
+    run_stage(views=main)

@@ -1,10 +1,15 @@
-"""The trained parts of FuzzyCLIP together: from a category's name to its scorer.
+"""FuzzyCLIP as a method: what it learns from an auxiliary set, and a scorer of each variant.
+
+CSP's clusters, EFA's layers and RPL's prompts are learned one after the other by `fit`, or apart by
+whoever stores each of them: `join_parts` brings those together.
 
 Shapes: K chosen clusters, D embedding width.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,91 +17,171 @@ from torch import Tensor
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.method.efa import WEIGHTS, Heads
-from fuzzyclip.method.scorer import Scorer, build_trained, describe_test_prompt
-
-
-class TestSide(Protocol):
-    """How trained parts are used (`efa.test`); changing it trains nothing.
-
-    Attributes:
-        prompt: key of `fuzzyclip.method.scorer.TEST_PROMPTS`.
-        weights: key of `fuzzyclip.method.efa.WEIGHTS`, or the number of one cluster, from 1.
-        temperature: of the weights.
-    """
-
-    @property
-    def prompt(self) -> str: ...
-    @property
-    def weights(self) -> str | int: ...
-    @property
-    def temperature(self) -> float: ...
+from fuzzyclip.method.interface import Learned, Target, Trained
+from fuzzyclip.method.normal_memory import remember
+from fuzzyclip.method.scorer import (
+    Scorer,
+    build_trained,
+    build_untrained,
+    describe_test_prompt,
+    share_projection,
+)
+from fuzzyclip.method.settings import EfaTest
+from fuzzyclip.method.variants import OWN, VARIANTS, name_epoch, name_shots
 
 
 class TrainedParts:
     """CSP's clusters, EFA's layers and RPL's text features, ready for any category."""
 
-    def __init__(
-        self,
-        encode: NameEncoder,
-        clusters: Sequence[Sequence[str]],
-        learned_embed: Tensor,
-        temperature: float,
-        test: TestSide,
-    ) -> None:
+    def __init__(self, encode: NameEncoder, learned: Learned, test: EfaTest) -> None:
         """Encode what all categories share.
 
         Args:
             encode: names to text features.
-            clusters: names of each cluster.
-            learned_embed: (2, D), RPL's text features.
-            temperature: factor on the cosines that they were trained with; image scores have it
-                too, so that their log-odds are the trained ones.
+            learned: from `join_parts`. Its `temperature` is the factor on the cosines that RPL's
+                prompts were trained with; image scores have it too, so that their log-odds are the
+                trained ones.
             test: how the parts are used.
 
         Raises:
             ValueError: `test.weights` names a cluster that is not there.
         """
-        self.encode, self.test = encode, test
-        self.learned_embed, self.temperature = learned_embed, temperature
-        chosen = _choose_clusters(test.weights, len(clusters))
-        self.chosen = chosen
-        self.clusters = [list(clusters[number]) for number in chosen]
+        self.encode, self.learned, self.test = encode, learned, test
+        clusters = learned.facts["clusters"]
+        self.chosen = _choose_clusters(test.weights, len(clusters))
+        self.clusters = [list(clusters[number]) for number in self.chosen]
         self.anchors = _encode_anchors(encode, self.clusters, test.weights)
+        self.heads = self.load_heads()
 
-    def load_heads(self, tensors: Mapping[str, Tensor], prefix: str = "") -> list[Heads]:
-        """Layers of the chosen clusters out of an EFA file's tensors."""
-        backbone = self.encode.backbone
+    def load_heads(self, prefix: str = "") -> list[Heads]:
+        """Layers of the chosen clusters; with a prefix, those of an earlier epoch."""
+        backbone, tensors = self.encode.backbone, self.learned.tensors
         return [
             load_heads(backbone, tensors, f"{prefix}cluster{number}.") for number in self.chosen
         ]
 
-    def build_scorer(self, category: str, heads: Sequence[Heads]) -> Scorer:
+    def build_scorer(self, category: str, heads: Sequence[Heads] | None = None) -> Scorer:
         """The scorer of one category.
 
         Args:
             category: its name in prompts.
-            heads: from `load_heads`.
+            heads: from `load_heads`, in place of the last epoch's.
         """
         prefix, with_cluster, suffix = describe_test_prompt(self.test.prompt, category)
-        embeds, said = [], []
+        embeds, prompts = [], []
         for cluster in self.clusters:
             names = cluster if with_cluster else [prefix]
             before, after = (prefix, suffix) if with_cluster else ("", "")
             embeds.append(self.encode(names, before, after))
             stack = self.encode.stack(names)
-            said.append(" ".join(part for part in (before, stack, after) if part))
+            prompts.append(" ".join(part for part in (before, stack, after) if part))
         tests = torch.stack(embeds)  # (K, D, 2)
         return build_trained(
             self.encode.backbone,
-            " | ".join(said),
-            heads,
+            " | ".join(prompts),
+            self.heads if heads is None else heads,
             tests,
             tests[:, :, 0] if self.test.weights == "eq11" else self.anchors,
             self.test.temperature,
-            self.learned_embed,
-            self.temperature,
+            self.learned.tensors["text_embed"],
+            self.learned.facts["temperature"],
         )
+
+
+def join_parts(
+    partition: Mapping[str, Any],
+    efa: Mapping[str, Tensor],
+    rpl: Mapping[str, Tensor],
+    temperature: float,
+) -> Learned:
+    """What CSP, EFA and RPL have learned, as one.
+
+    Args:
+        partition: `names` of the auxiliary categories and `clusters`, each with its `names`.
+        efa: layers of every cluster, `cluster0.*`; of earlier epochs `epoch1.cluster0.*`.
+        rpl: `text_embed`, (2, D), and what else is stored beside it.
+        temperature: factor on the cosines that RPL was trained with.
+    """
+    clusters = [list(cluster["names"]) for cluster in partition["clusters"]]
+    facts = {"names": list(partition["names"]), "clusters": clusters, "temperature": temperature}
+    return Learned({**efa, "text_embed": rpl["text_embed"]}, facts)
+
+
+@dataclass(frozen=True)
+class FuzzyClip(Trained):
+    """FuzzyCLIP's settings at test time, and its variants.
+
+    Attributes:
+        test: how the trained parts are used; changing it trains nothing.
+        variants: keys of `VARIANTS` that are measured beside FuzzyCLIP itself.
+        shots: further variants with a memory of so many normal images of the tested category.
+    """
+
+    test: EfaTest
+    variants: tuple[str, ...] = ()
+    shots: tuple[int, ...] = ()
+
+    name: ClassVar[str] = OWN
+    title: ClassVar[str] = "FuzzyCLIP"
+    kind: ClassVar[FeatureKind] = TOKENS
+
+    @property
+    def sigma(self) -> float:
+        """Gaussian smoothing of its maps in pixels."""
+        return self.test.sigma
+
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """FuzzyCLIP itself for one category.
+
+        Raises:
+            ValueError: `test.weights` names a cluster that is not there.
+            PromptTooLongError: the name does not fit a prompt.
+        """
+        return TrainedParts(encode, learned, self.test).build_scorer(category)
+
+    def build_variants(
+        self, encode: NameEncoder, target: Target, learned: Learned
+    ) -> dict[str, Scorer]:
+        """A scorer for each variant, FuzzyCLIP itself behind the untrained ones.
+
+        Raises:
+            ValueError: `test.weights` names a cluster that is not there, or there are fewer normal
+                images than `shots`.
+        """
+        parts = TrainedParts(encode, learned, self.test)
+        stacks = {
+            "precise": [target.category],
+            "object": ["object"],
+            "stacked": list(target.categories),
+            "stacked_auxiliary": list(learned.facts["names"]),
+        }
+        project = share_projection(encode.backbone)
+        scorers = {
+            variant: build_untrained(
+                encode.backbone, encode.stack(names), encode(names), project
+            )
+            for variant, names in stacks.items()
+            if variant in self.variants
+        }
+        for epoch in list_epochs(learned):
+            earlier = parts.load_heads(f"epoch{epoch}.")
+            scorers[name_epoch(epoch)] = parts.build_scorer(target.category, earlier)
+        scorers[OWN] = parts.build_scorer(target.category)
+        if self.shots:
+            backbone = encode.backbone
+            tokens = target.load_references(max(self.shots))
+            for count in self.shots:
+                memory = remember(tokens[:count], backbone.grid, backbone.image_size)
+                scorers[name_shots(count)] = replace(scorers[OWN], memory=memory)
+        return scorers
+
+
+def list_epochs(learned: Learned) -> list[int]:
+    """Earlier epochs of which EFA's layers are kept, ascending."""
+    known = (re.match(r"epoch(\d+)\.", name) for name in learned.tensors)
+    return sorted({int(epoch[1]) for epoch in known if epoch})
 
 
 def load_heads(backbone: Backbone, tensors: Mapping[str, Tensor], prefix: str) -> Heads:
@@ -143,3 +228,6 @@ def _encode_anchors(
         ]
         return normalise(torch.stack(means))
     return None
+
+
+METHOD = FuzzyClip

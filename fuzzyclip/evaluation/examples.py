@@ -1,17 +1,19 @@
-"""What a page shows of single images: the best, the worst and the borderline of each category.
+"""What is shown of single images: overlays of some, and a gallery of the best and the worst.
 
-They are known once all images of a category are scored, so their few maps are made a second time.
+Overlays are taken as a category's maps come by. A gallery's images are known once all images of a
+category are scored, so their few maps are made a second time.
 
 Shapes: n kept images, S map size, T side of a kept picture.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
@@ -20,10 +22,57 @@ from fuzzyclip.images.decode import load_image
 from fuzzyclip.images.masks import load_masks
 from fuzzyclip.method.scorer import Scorer, score_batch
 from fuzzyclip.utils.tensor_files import write_tensors
-from stages.category import BATCH, Category
+
+if TYPE_CHECKING:
+    from fuzzyclip.evaluation.category import Category
 
 #: Longest side of a kept picture.
 SIDE = 192
+#: Images whose maps are made at once.
+BATCH = 8
+
+
+class Overlays:
+    """Evenly spaced anomalous images, taken as a category's maps come by."""
+
+    def __init__(self, per_category: int) -> None:
+        self.per_category = per_category
+        self.titles: list[str] = []
+        self.tensors: dict[str, list[Tensor]] = {"images": [], "masks": [], "maps": []}
+        self._rows = pd.DataFrame()
+        self._chosen: set[int] = set()
+
+    def start(self, rows: pd.DataFrame) -> None:
+        """Choose among the anomalous images of the next category."""
+        anomalous = np.flatnonzero(rows["label"].to_numpy() == 1)
+        count = min(self.per_category, len(anomalous))
+        places = np.linspace(0, len(anomalous) - 1, count + 2)[1:-1].round().astype(int)
+        self._rows, self._chosen = rows, set(anomalous[places].tolist())
+
+    def take(self, first: int, maps: NDArray[np.float32], masks: NDArray[np.bool_] | None) -> None:
+        """Keep what was chosen of a batch of maps (B, S, S), in [0, 1], from a place on.
+
+        Without masks nothing is outlined, and the title says so.
+        """
+        note = " (no mask)" if masks is None else ""
+        known = np.zeros(maps.shape, dtype=bool) if masks is None else masks
+        for number, (anomaly_map, mask) in enumerate(zip(maps, known, strict=True), first):
+            if number not in self._chosen:
+                continue
+            picked = self._rows.iloc[number]
+            image = load_image(Path(str(picked["image_path"]))).resize(mask.shape[::-1])
+            self.titles.append(f"{picked['category']}\n{picked['defect']}{note}")
+            self.tensors["images"].append(torch.from_numpy(np.array(image)))  # (S, S, 3)
+            self.tensors["masks"].append(torch.from_numpy(mask))
+            self.tensors["maps"].append(torch.from_numpy(anomaly_map).half())
+
+    def write(self, path: Path) -> None:
+        """One file with images (n, S, S, 3), masks and maps (n, S, S), titles in its header."""
+        stacked = {
+            name: torch.stack(kept) if kept else torch.empty(0)
+            for name, kept in self.tensors.items()
+        }
+        write_tensors(path, stacked, {"titles": self.titles})
 
 
 class Gallery:
@@ -40,7 +89,7 @@ class Gallery:
         self.items: list[dict[str, Any]] = []
         self.tensors: dict[str, list[Tensor]] = {"images": [], "masks": [], "maps": []}
 
-    def add(self, category: Category, scorer: Scorer, image_scores: ArrayLike) -> None:
+    def add(self, category: "Category", scorer: Scorer, image_scores: ArrayLike) -> None:
         """Choose among a category's images and keep their pictures.
 
         Args:
@@ -69,7 +118,7 @@ class Gallery:
                 }
             )
 
-    def _keep(self, category: Category, scorer: Scorer, places: Sequence[int]) -> None:
+    def _keep(self, category: "Category", scorer: Scorer, places: Sequence[int]) -> None:
         """Pictures of a few images; a pixel of a smaller mask is set where any of it is."""
         rows, backbone = category.rows.iloc[list(places)], category.backbone
         tokens = category.read_tokens(places)
