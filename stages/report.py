@@ -10,14 +10,7 @@ import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.evaluation.rows import list_rows
-from fuzzyclip.report.figures import (
-    Example,
-    draw_bars,
-    draw_curves,
-    draw_heatmaps,
-    draw_table,
-    save_figure,
-)
+from fuzzyclip.report.figures import Example, draw_heatmaps, save_figure
 from fuzzyclip.report.paper import TABLES
 from fuzzyclip.report.tables import (
     COUNTS,
@@ -63,11 +56,6 @@ SHOTS_NOTE = (
 )
 #: Examples of each dataset in the overview.
 OVERVIEW = 2
-PANELS = {
-    "pixel_ap": "pixel AP",
-    "pixel_aupro": "pixel AUPRO",
-    "image_auroc": "image AUROC",
-}
 
 
 def main() -> None:
@@ -77,7 +65,7 @@ def main() -> None:
     tested = {name: json.loads(paths.tested(name).read_text()) for name in params.pairs}
     means = collect_means(results)
     write_tables(params, means, results, tested)
-    draw_pictures(params, means, tested)
+    draw_pictures(params, tested)
 
 
 def read_categories(dataset: str) -> pd.DataFrame:
@@ -110,7 +98,6 @@ def write_tables(
         title = f"Table {table[-1]} of the paper, same layout"
         write_csv(paths.TABLES / f"{table}.csv", frame)
         write_text(paths.TABLES / f"{table}.md", f"{title}\n\n{to_markdown(frame)}")
-        save_figure(draw_table(frame, title, notes), paths.REPORT / f"{table}.png")
         summary += [f"## {title}", "", to_markdown(frame)]
     averages = average_datasets(means)
     summary += [f"## Mean over {len(results)} dataset(s)", "", to_markdown(averages)]
@@ -141,12 +128,8 @@ def describe_estimates(tested: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [f"Pixel metrics are estimates; the exact values are within {error:.4f} of them."]
 
 
-def draw_pictures(params: Params, means: pd.DataFrame, tested: dict[str, dict[str, Any]]) -> None:
-    """Heatmaps of each dataset and an overview, metrics by dataset, and training curves."""
-    save_figure(
-        draw_bars(means, list(list_rows(params.evaluation.rows, params.evaluation.shots)), PANELS),
-        paths.REPORT / "rows.png",
-    )
+def draw_pictures(params: Params, tested: dict[str, dict[str, Any]]) -> None:
+    """Heatmaps of each dataset and an overview."""
     overview: list[Example] = []
     for dataset, auxiliary in params.pairs.items():
         examples = read_examples(dataset)
@@ -160,13 +143,6 @@ def draw_pictures(params: Params, means: pd.DataFrame, tested: dict[str, dict[st
     if overview:
         figure = draw_heatmaps(overview, "Image, ground truth, anomaly map", columns=14)
         save_figure(figure, paths.REPORT / "overview.png")
-    used = sorted(set(params.pairs.values()))
-    curves = {
-        f"{stage.upper()} {name}": pd.read_csv(paths.curve(stage, name))
-        for stage in ("efa", "rpl")
-        for name in used
-    }
-    save_figure(draw_curves(curves), paths.REPORT / "curves.png")
 
 
 def read_examples(dataset: str) -> list[Example]:
