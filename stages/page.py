@@ -9,9 +9,9 @@ import pandas as pd
 
 from fuzzyclip.evaluation.summaries import read_summaries
 from fuzzyclip.report.curves import Curve, trace_pixels
-from fuzzyclip.report.gallery import Example
-from fuzzyclip.report.page import DatasetResult, Experiment, render_page
-from fuzzyclip.report.paper import TABLES
+from fuzzyclip.report.gallery import GalleryImage
+from fuzzyclip.report.page import DatasetResult, PageContent, render_page
+from fuzzyclip.report.tables import TABLES, read_categories
 from fuzzyclip.utils.files import write_text
 from fuzzyclip.utils.tensor_files import read_arrays
 from stages import paths
@@ -43,7 +43,7 @@ def main() -> None:
     params = load_params(PARAMS)
     tested = {name: json.loads(paths.tested(name).read_text()) for name in params.pairs}
     used = sorted(set(params.pairs.values()))
-    experiment = Experiment(
+    content = PageContent(
         notes=read_notes(),
         params=list_params(params),
         tables=read_tables(),
@@ -56,7 +56,7 @@ def main() -> None:
         },
         partitions={name: json.loads(paths.csp_scores(name).read_text()) for name in used},
     )
-    write_text(paths.PAGE, render_page(experiment))
+    write_text(paths.PAGE, render_page(content))
 
 
 def read_notes() -> list[str]:
@@ -104,7 +104,6 @@ def flatten(key: str, value: Any) -> Iterator[tuple[str, str]]:
 
 def read_dataset(name: str, info: dict[str, Any], params: Params) -> DatasetResult:
     """What the evaluation left of a dataset."""
-    categories = pd.read_csv(paths.category_metrics(name), dtype={"category": str, "prompt": str})
     scores = pd.read_csv(paths.results(name) / "scores.csv", dtype={"category": str})
     pixels: dict[str, Curve] = {}
     for category in dict.fromkeys(scores["category"]):
@@ -115,19 +114,21 @@ def read_dataset(name: str, info: dict[str, Any], params: Params) -> DatasetResu
     return DatasetResult(
         title=name if info["source"] == "own" else info["title"],
         auxiliary=params.pairs[name],
-        categories=categories,
+        categories=read_categories(paths.category_metrics(name)),
         scores=scores,
         pixels=pixels,
         examples=list(read_examples(name)),
     )
 
 
-def read_examples(name: str) -> Iterator[Example]:
+def read_examples(name: str) -> Iterator[GalleryImage]:
     """The gallery's images, one after another."""
     arrays, header = read_arrays(paths.gallery(name))
     images, masks, maps = (arrays[key] for key in ("images", "masks", "maps"))
     for item, image, mask, anomaly_map in zip(header["items"], images, masks, maps, strict=True):
-        yield Example(**item, image=image, mask=mask, anomaly_map=anomaly_map.astype(np.float32))
+        yield GalleryImage(
+            **item, image=image, mask=mask, anomaly_map=anomaly_map.astype(np.float32)
+        )
 
 
 if __name__ == "__main__":

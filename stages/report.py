@@ -11,15 +11,16 @@ import pandas as pd
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.evaluation.rows import list_rows
 from fuzzyclip.report.figures import Example, draw_heatmaps, save_figure
-from fuzzyclip.report.paper import TABLES
 from fuzzyclip.report.tables import (
     COUNTS,
+    TABLES,
     add_means,
     average_datasets,
     build_table,
     collect_means,
     describe_datasets,
     list_ties,
+    read_categories,
     to_markdown,
 )
 from fuzzyclip.utils.files import write_csv, write_text
@@ -61,17 +62,11 @@ OVERVIEW = 2
 def main() -> None:
     """Make metrics/tables and report."""
     params = load_params(PARAMS)
-    results = {name: read_categories(name) for name in params.pairs}
+    results = {name: read_categories(paths.category_metrics(name)) for name in params.pairs}
     tested = {name: json.loads(paths.tested(name).read_text()) for name in params.pairs}
     means = collect_means(results)
     write_tables(params, means, results, tested)
     draw_pictures(params, tested)
-
-
-def read_categories(dataset: str) -> pd.DataFrame:
-    """The evaluation's per-category table; names such as "01" stay text."""
-    path = paths.category_metrics(dataset)
-    return pd.read_csv(path, dtype={"category": str, "prompt": str}, keep_default_na=True)
 
 
 def write_tables(
@@ -109,9 +104,8 @@ def write_tables(
     write_text(paths.TABLES / "summary.md", "\n".join(summary))
     for dataset, categories in results.items():
         frame = add_means(categories)
-        columns = ["row", "category", *COUNTS, *METRICS]
-        pretty = frame[columns].rename(columns={"good": "normal", "bad": "anomalous"})
-        text = f"{titles[dataset]}, by category\n\n{to_markdown(pretty)}"
+        shown = frame[["variant", "category", *COUNTS, *METRICS]]
+        text = f"{titles[dataset]}, by category\n\n{to_markdown(shown)}"
         write_text(paths.TABLES / "categories" / f"{dataset}.md", text)
 
 

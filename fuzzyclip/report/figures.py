@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from fuzzyclip.report.colours import CONTOUR, FAINTEST, HEAT
+from fuzzyclip.report.heatmaps import CONTOUR, FAINTEST, HEAT
 from fuzzyclip.utils.files import replace_file
 
 DPI = 110
