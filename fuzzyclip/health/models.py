@@ -97,7 +97,8 @@ def run_sample() -> list[Check]:
     from fuzzyclip.clip.backbone import load_backbone
     from fuzzyclip.clip.encoding import encode_images, preprocess
     from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
-    from fuzzyclip.sample.draw import EVALUATION_RECIPES, draw_part
+    from fuzzyclip.sample.draw import draw_part
+    from fuzzyclip.sample.evaluation_recipes import EVALUATION
 
     start = time.perf_counter()
     backbone = load_backbone(
@@ -108,7 +109,7 @@ def run_sample() -> list[Check]:
         sha256=SAMPLE_SHA256,
     )
     loaded = time.perf_counter()
-    pixels, _ = draw_part(EVALUATION_RECIPES[0], np.random.default_rng(0))  # (H, W, 3)
+    pixels, _ = draw_part(EVALUATION["mvtec/bottle"], np.random.default_rng(0))  # (H, W, 3)
     batch = preprocess(Image.fromarray(pixels), backbone)[None]  # (1, 3, S, S)
     image_embed, patch_tokens = encode_images(backbone, batch)
     taken = time.perf_counter() - loaded

@@ -25,6 +25,8 @@ from fuzzyclip.report.tables import (
     tabulate,
 )
 
+#: Metric to its title.
+TITLES = {metric: name_metric(metric) for metric in METRICS}
 #: Parameters by which a reader tells pages apart.
 IDENTITY = ("data.source", "backbone", "seed")
 
@@ -103,29 +105,29 @@ class Bars:
 def render_page(content: PageContent) -> str:
     """The whole page; equal contents give equal pages."""
     results = content.datasets
-    means = collect_means({name: one.categories for name, one in results.items()})
+    means = collect_means({name: result.categories for name, result in results.items()})
     variants = list(dict.fromkeys(means["variant"]))
     return render(
         "page.html",
         title="FuzzyCLIP: report of an experiment",
         identity={name: content.params[name] for name in IDENTITY if name in content.params},
         notes=content.notes,
-        params=list_params(content.params),
+        params=Table("Parameters", ["parameter", "value"], [*content.params.items()], False),
         headline=_summarise(means, results),
         tables=[tabulate(frame, title, numbers=False) for title, frame in content.tables.items()],
         averages=_average(means, len(results)),
         tested=tabulate(content.tested, "What was tested", numbers=False),
-        datasets={name: one.title for name, one in results.items()},
-        metrics={metric: name_metric(metric) for metric in METRICS},
+        datasets={name: result.title for name, result in results.items()},
+        metrics=TITLES,
         bars=[
             panel
-            for name, one in results.items()
-            for panel in build_bars(name, one.title, one.categories)
+            for name, result in results.items()
+            for panel in build_bars(name, result.title, result.categories)
         ],
         curves=[
             panel
-            for name, one in results.items()
-            for panel in build_curves(name, one.scores, variants, one.pixels)
+            for name, result in results.items()
+            for panel in build_curves(name, result.scores, variants, result.pixels)
         ],
         training=build_training(content.curves),
         clusters=[build_clusters(name, scores) for name, scores in content.partitions.items()],
@@ -133,29 +135,23 @@ def render_page(content: PageContent) -> str:
         kinds=KINDS,
         cards=[
             card
-            for name, one in results.items()
-            for card in build_cards(name, one.title, one.examples)
+            for name, result in results.items()
+            for card in build_cards(name, result.title, result.examples)
         ],
         categories={
-            name: sorted({example.category for example in one.examples})
-            for name, one in results.items()
+            name: sorted({example.category for example in result.examples})
+            for name, result in results.items()
         },
         scale=describe_scale(),
     )
 
 
-def list_params(params: Mapping[str, str]) -> Table:
-    """Parameters as a table."""
-    lines = [[name, value] for name, value in params.items()]
-    return Table("Parameters", ["parameter", "value"], lines, False)
-
-
 def _summarise(means: pd.DataFrame, results: Mapping[str, DatasetResult]) -> Table:
     """FuzzyCLIP's means, a line a dataset."""
     own = means[means["variant"] == TRAINED].set_index("dataset")
-    frame = own.loc[[*results], ["images", *METRICS]].rename(columns=name_metric_or_keep)
-    frame.insert(0, "trained on", [one.auxiliary for one in results.values()])
-    frame.insert(0, "dataset", [one.title for one in results.values()])
+    frame = own.loc[[*results], ["images", *METRICS]].rename(columns=TITLES)
+    frame.insert(0, "trained on", [result.auxiliary for result in results.values()])
+    frame.insert(0, "dataset", [result.title for result in results.values()])
     return tabulate(frame, "FuzzyCLIP, mean over the categories of each dataset [%]")
 
 
@@ -163,13 +159,8 @@ def _average(means: pd.DataFrame, count: int) -> Table:
     """Every variant's mean over datasets."""
     frame = average_datasets(means)
     frame["variant"] = [name_variant(variant) for variant in frame["variant"]]
-    frame = frame.rename(columns=name_metric_or_keep)
+    frame = frame.rename(columns=TITLES)
     return tabulate(frame, f"Mean over {count} dataset(s) [%]")
-
-
-def name_metric_or_keep(column: str) -> str:
-    """Title of a column."""
-    return name_metric(column) if column in METRICS else column
 
 
 def build_bars(key: str, title: str, categories: pd.DataFrame) -> list[Bars]:
@@ -197,5 +188,5 @@ def build_bars(key: str, title: str, categories: pd.DataFrame) -> list[Bars]:
             for name, line in zip(values.index, values.to_numpy(), strict=True)
         }
         head = [name_variant(variant) for variant in variants]
-        panels.append(Bars(key, metric, f"{title}: {name_metric(metric)} [%]", head, lines))
+        panels.append(Bars(key, metric, f"{title}: {TITLES[metric]} [%]", head, lines))
     return panels
