@@ -1,9 +1,9 @@
 """How much of a defect can be read from the class features at all.
 
 `python benchmarks/probe_sample.py`, after `make repro`. Compares, by image AUROC averaged over
-categories and datasets, the rows of the result tables with a logistic regression on the same class
-features: `transfer` is trained on the auxiliary set's images and labels, as RPL is; `others` on all
-other categories of all datasets, which no zero-shot method may use.
+categories and datasets, the variants of the result tables with a logistic regression on the same
+class features: `transfer` is trained on the auxiliary set's images and labels, as RPL is; `others`
+on all other categories of all datasets, which no zero-shot method may use.
 """
 
 import sys
@@ -45,9 +45,9 @@ def fit(pairs, strength):
 def main():
     params = read_params()
     data = {dataset: read_features(dataset) for dataset in params.datasets}
-    rows = pd.read_csv(paths.TABLES / "averages.csv").set_index("row")["image_auroc"]
-    for row, value in rows.items():
-        print(f"{row:28s} {value:6.2f}")
+    variants = pd.read_csv(paths.TABLES / "averages.csv").set_index("variant")["image_auroc"]
+    for variant, value in variants.items():
+        print(f"{variant:28s} {value:6.2f}")
     for strength in (1.0, 10.0, 100.0):
         found = {"transfer": [], "others": []}
         for dataset, auxiliary in params.pairs.items():

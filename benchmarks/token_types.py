@@ -1,8 +1,8 @@
 """What each type of stored tokens changes: `python benchmarks/token_types.py`.
 
 Runs the whole pipeline of this checkout once for each type, as `dvc exp run --temp -S
-features.dtype=...`, which leaves the work tree alone, and prints the mean metrics of FuzzyCLIP's
-row as differences from float32, with the size of the store.
+features.dtype=...`, which leaves the work tree alone, and prints the mean metrics of FuzzyCLIP,
+as differences from float32, with the size of the store.
 """
 
 import io
@@ -31,7 +31,7 @@ def measure(dtype):
         run("dvc", "exp", "run", "--temp", "-n", name, "-S", f"features.dtype={dtype}")
     commit = run("git", "rev-parse", "-q", "--verify", find_reference(name)).strip()
     frame = pd.read_csv(io.StringIO(run("git", "show", f"{commit}:metrics/tables/averages.csv")))
-    return frame[frame["row"] == "fuzzyclip"].iloc[0]
+    return frame[frame["variant"] == "fuzzyclip"].iloc[0]
 
 
 def find_reference(name):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fuzzyclip.report.paper import PAIRS
+from fuzzyclip.report.tables import PAIRS
 from stages.schema import Params
 
 SAMPLE_DATA_NOTE = (

@@ -23,8 +23,7 @@ def doctor(
     import json
     from dataclasses import asdict
 
-    from fuzzyclip.health.check import judge
-    from fuzzyclip.health.examination import examine
+    from fuzzyclip.health.examination import examine, judge
 
     checks = examine(model, data)
     status = judge(checks)

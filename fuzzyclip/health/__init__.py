@@ -1,1 +1,1 @@
-"""What works in this installation and what to do about what does not; never downloads."""
+"""Checks of what works in this installation, with advice; they never download."""

@@ -7,17 +7,17 @@ from pathlib import Path
 from fuzzyclip.datasets import REGISTRY
 from fuzzyclip.datasets.meta import META, choose_protocol
 from fuzzyclip.datasets.spec import DatasetSpec
-from fuzzyclip.health.check import Check
+from fuzzyclip.health.installation import Check
 
 #: Mark of licences that forbid commercial use.
 NON_COMMERCIAL = "NC"
-#: What the pipeline records of images that it has drawn itself.
+#: The source that the pipeline records of images that it has drawn itself.
 DRAWN = "sample"
 
 
 @dataclass(frozen=True)
-class Found:
-    """A dataset in a folder: its protocol, and numbers by what the tree says."""
+class CountedImages:
+    """A dataset's test images in a folder, counted in its tree by a protocol."""
 
     protocol: str
     images: int
@@ -25,13 +25,10 @@ class Found:
 
 
 def check_data(folder: Path) -> tuple[list[Check], int]:
-    """Which of the paper's datasets lie in a folder, each in one named by its id.
+    """Checks of the paper's datasets that lie in a folder, and the number of their test images.
 
     Args:
-        folder: as `data/raw` of the pipeline.
-
-    Returns:
-        Checks, and test images of all that are there.
+        folder: holds a folder a dataset, named by its id, as `data/raw` of the pipeline.
     """
     specs = [spec for spec in REGISTRY.values() if spec.categories]
     missing = [spec.name for spec in specs if not (folder / spec.name).is_dir()]
@@ -51,43 +48,44 @@ def check_data(folder: Path) -> tuple[list[Check], int]:
 
 def _check_dataset(spec: DatasetSpec, root: Path) -> tuple[Check, int]:
     name = f"data {spec.name}"
-    found = find_test_images(spec, root)
-    if found is None:
+    tested = find_test_images(spec, root)
+    if tested is None:
         layouts = ", ".join([*spec.protocols, META])
         advice = f"see what is wrong: fuzzyclip data check {spec.name} {root}"
         return Check(name, "fail", f"{root} has no images as in {layouts}", advice), 0
-    said = f"{found.images} test images of {found.categories} of {len(spec.categories)} categories"
-    said += f" ({found.protocol})"
+    found = f"{tested.images} test images of {tested.categories} of {len(spec.categories)} "
+    found += f"categories ({tested.protocol})"
     if is_drawn(root):
-        return Check(name, "ok", f"{said}; drawn sample, of FuzzyCLIP's own licence"), found.images
-    said += f"; licence: {spec.licence}"
+        check = Check(name, "ok", f"{found}; drawn sample, of FuzzyCLIP's own licence")
+        return check, tested.images
+    found += f"; licence: {spec.licence}"
     if is_non_commercial(spec.licence):
-        return Check(
-            name, "warn", f"{said}: not for commercial use", f"read {spec.page}"
-        ), found.images
-    if not spec.licence.startswith("CC "):
-        return Check(name, "warn", said, f"ask before commercial use: {spec.page}"), found.images
-    return Check(name, "ok", said), found.images
+        check = Check(name, "warn", f"{found}: not for commercial use", f"read {spec.page}")
+    elif not spec.licence.startswith("CC "):
+        check = Check(name, "warn", found, f"ask before commercial use: {spec.page}")
+    else:
+        check = Check(name, "ok", found)
+    return check, tested.images
 
 
-def find_test_images(spec: DatasetSpec, root: Path) -> Found | None:
+def find_test_images(spec: DatasetSpec, root: Path) -> CountedImages | None:
     """Test images by the first protocol that the tree fits; opens no image."""
     for name in [*spec.protocols, META]:
         protocol = choose_protocol(spec, name)
         rows = protocol.list_rows(root, tuple(spec.categories)).rows if protocol else []
         tested = [row for row in rows if row.split == "test"]
         if tested:
-            return Found(name, len(tested), len({row.category for row in tested}))
+            return CountedImages(name, len(tested), len({row.category for row in tested}))
     return None
 
 
 def is_non_commercial(licence: str) -> bool:
-    """Whether a licence forbids commercial use, as in `CC BY-NC-SA 4.0`."""
+    """True of a licence that forbids commercial use, as in `CC BY-NC-SA 4.0`."""
     return NON_COMMERCIAL in licence.replace("-", " ").split()
 
 
 def is_drawn(root: Path) -> bool:
-    """Whether the pipeline's record beside the data says that it has drawn them."""
+    """True of data that the pipeline has drawn, by its record beside them."""
     record = root.parent.parent / "records" / f"{root.name}.json"
     try:
         return bool(json.loads(record.read_text(encoding="utf-8"))["source"] == DRAWN)

@@ -1,24 +1,31 @@
-"""All checks in their order."""
+"""All checks in their order, and the worst of their answers."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fuzzyclip.health.check import Check, run_check
 from fuzzyclip.health.data import check_data
-from fuzzyclip.health.machine import check_device, check_disk, check_folder, check_pipeline
+from fuzzyclip.health.installation import (
+    Check,
+    Status,
+    check_device,
+    check_disk,
+    check_folder,
+    check_packages,
+    check_pipeline,
+)
 from fuzzyclip.health.models import (
     check_cached_weights,
     check_model,
     check_sample_weights,
     run_sample,
 )
-from fuzzyclip.health.packages import check_packages
 
 #: Where the pipeline puts datasets.
 RAW = Path("data/raw")
 
 
 def examine(model: Path | None = None, data: Path | None = None) -> list[Check]:
-    """Look at everything; needs neither network nor checkout, and raises nothing.
+    """Answers on everything; needs neither network nor checkout, and raises nothing.
 
     Args:
         model: a trained model's directory; None looks at none.
@@ -40,6 +47,22 @@ def examine(model: Path | None = None, data: Path | None = None) -> list[Check]:
 
 
 def _check_data_and_disk(data: Path | None, here: Path) -> list[Check]:
-    """Datasets, and whether there is room for their features."""
+    """Checks of the datasets, and of the room for their features."""
     checks, images = check_data(data) if data else ([], 0)
     return [*checks, *check_disk(here, images)]
+
+
+def run_check(name: str, check: Callable[[], Sequence[Check]]) -> list[Check]:
+    """The answers of a check; one that breaks is an answer too."""
+    try:
+        return list(check())
+    except Exception as error:  # a broken package may raise anything when it is imported
+        lines = str(error).strip().splitlines() or [""]
+        advice = "install again into a fresh environment; if that does not help, report it"
+        return [Check(name, "fail", f"{type(error).__name__}: {lines[0]}", advice)]
+
+
+def judge(checks: Sequence[Check]) -> Status:
+    """The worst status among checks."""
+    statuses = {check.status for check in checks}
+    return "fail" if "fail" in statuses else "warn" if "warn" in statuses else "ok"

@@ -1,10 +1,10 @@
-"""The sample CLIP with one image through it, OpenAI's weights in the cache, and trained models."""
+"""Checks of the sample CLIP, of OpenAI's weights in the cache, and of trained models."""
 
 import time
 from pathlib import Path
 
-from fuzzyclip.health.check import Check
 from fuzzyclip.health.data import is_non_commercial
+from fuzzyclip.health.installation import Check
 from fuzzyclip.utils.files import compute_sha256
 
 #: SHA-256 of the sample CLIP's weights as they come with the package.
@@ -16,7 +16,7 @@ PAPER_MODEL, PAPER_TAG = "ViT-L-14-336", "openai"
 
 
 def check_sample_weights() -> list[Check]:
-    """The sample CLIP's files are there and are the ones that were published."""
+    """The check that the sample CLIP's files are there and are the ones that were published."""
     from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
 
     for path in (SAMPLE_CONFIG, SAMPLE_WEIGHTS):
@@ -30,7 +30,7 @@ def check_sample_weights() -> list[Check]:
 
 
 def check_cached_weights() -> list[Check]:
-    """Whether the paper's CLIP could be loaded without a network."""
+    """The check that the paper's CLIP could be loaded without a network."""
     from huggingface_hub import try_to_load_from_cache
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
     from open_clip.pretrained import get_pretrained_cfg
@@ -57,7 +57,7 @@ def check_cached_weights() -> list[Check]:
 
 
 def check_model(folder: Path) -> list[Check]:
-    """A trained model's directory: card, files, weights, and licences of its training data."""
+    """Checks of a trained model's directory: card, files, weights, licences of training data."""
     from fuzzyclip.model.card import read_card
     from fuzzyclip.model.directory import read_parts
 
@@ -90,14 +90,15 @@ def check_model(folder: Path) -> list[Check]:
 
 
 def run_sample() -> list[Check]:
-    """One drawn image through the sample CLIP on the device that `auto` takes."""
+    """The check that a drawn image goes through the sample CLIP on the device `auto` takes."""
     import numpy as np
     from PIL import Image
 
     from fuzzyclip.clip.backbone import load_backbone
     from fuzzyclip.clip.encoding import encode_images, preprocess
     from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
-    from fuzzyclip.sample.draw import EVALUATION_RECIPES, draw_part
+    from fuzzyclip.sample.draw import draw_part
+    from fuzzyclip.sample.evaluation_recipes import EVALUATION
 
     start = time.perf_counter()
     backbone = load_backbone(
@@ -108,7 +109,7 @@ def run_sample() -> list[Check]:
         sha256=SAMPLE_SHA256,
     )
     loaded = time.perf_counter()
-    pixels, _ = draw_part(EVALUATION_RECIPES[0], np.random.default_rng(0))  # (H, W, 3)
+    pixels, _ = draw_part(EVALUATION["mvtec/bottle"], np.random.default_rng(0))  # (H, W, 3)
     batch = preprocess(Image.fromarray(pixels), backbone)[None]  # (1, 3, S, S)
     image_embed, patch_tokens = encode_images(backbone, batch)
     taken = time.perf_counter() - loaded

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from fuzzyclip.report.parts import Table
+from fuzzyclip.report.tables import Table
 
 #: Units of a chart, pixels on a narrow screen; what is drawn on lies between the margins.
 WIDTH, HEIGHT = 340.0, 260.0
@@ -19,7 +19,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 10.0, 40.0
 #: A point that lies nearer than this to the last one is left out.
 NEAR = 0.5
 
-#: The same for the templates.
+#: The chart's measures for the templates.
 FRAME = {
     "width": WIDTH,
     "height": HEIGHT,
@@ -63,7 +63,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Path:
+class DrawnLine:
     """A line as SVG draws it."""
 
     name: str
@@ -74,7 +74,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Tick:
-    """Where along an axis, and the number there."""
+    """A place along an axis, and the number there."""
 
     place: float
     text: str
@@ -82,15 +82,15 @@ class Tick:
 
 @dataclass(frozen=True)
 class Chart:
-    """What a template draws; `title` and `said` are its text for those who do not see it."""
+    """A chart for a template; `title` and `description` tell it to those who do not see it."""
 
     title: str
-    said: str
+    description: str
     x_label: str
     y_label: str
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
-    paths: Sequence[Path]
+    paths: Sequence[DrawnLine]
     marks: Sequence[Mark] = ()
     table: Table | None = None
 
@@ -134,7 +134,7 @@ def draw_chart(
     *,
     x_label: str,
     y_label: str,
-    said: str = "",
+    description: str = "",
     x_range: Range | None = None,
     y_range: Range | None = None,
     log: bool = False,
@@ -148,7 +148,7 @@ def draw_chart(
         lines: at least one; values that are not finite are left out.
         x_label: of the axis.
         y_label: of the axis.
-        said: what the picture shows, in words.
+        description: what the picture shows, in words.
         x_range: of the axis; None for that of the lines.
         y_range: of the axis; None for that of the lines.
         log: whether the y axis is logarithmic; then all y are positive.
@@ -158,13 +158,14 @@ def draw_chart(
     x = make_axis(x_range or _span(lines, "x"), LEFT, WIDTH - RIGHT)
     y = make_axis(y_range or _span(lines, "y"), HEIGHT - BOTTOM, TOP, log=log)
     paths = [
-        Path(line.name, write_path(x.place(line.x), y.place(line.y)), line.style, line.faint)
+        DrawnLine(line.name, write_path(x.place(line.x), y.place(line.y)), line.style, line.faint)
         for line in lines
     ]
     placed = [
-        Mark(one.name, float(x.place(one.x)), float(y.place(one.y)), one.style) for one in marks
+        Mark(mark.name, float(x.place(mark.x)), float(y.place(mark.y)), mark.style)
+        for mark in marks
     ]
-    return Chart(title, said, x_label, y_label, x.ticks, y.ticks, paths, placed, table)
+    return Chart(title, description, x_label, y_label, x.ticks, y.ticks, paths, placed, table)
 
 
 def _span(lines: Sequence[Line], name: str) -> Range:

@@ -21,7 +21,7 @@ from fuzzyclip.report.charts import (
     draw_chart,
     make_axis,
 )
-from fuzzyclip.report.parts import Table, tabulate
+from fuzzyclip.report.tables import Table, tabulate
 
 #: Of a letter of a label, and how far from its point a label stands.
 LETTER, LINE, AWAY = 5.6, 11.0, 7.0
@@ -48,7 +48,7 @@ class ClusterPicture:
     k: int
     chosen: bool
     title: str
-    said: str
+    description: str
     dots: Sequence[Dot]
     groups: Sequence[Sequence[str]]
     x_ticks: Sequence[Tick]
@@ -97,7 +97,7 @@ def _draw_scores(auxiliary: str, found: Mapping[str, Any]) -> Chart:
         lines[::-1],
         x_label="clusters k",
         y_label="score, its two parts",
-        said=f"Score, squared distances and penalty by k. {found['k']} cluster(s) are used.",
+        description=f"Score, squared distances and penalty by k. {found['k']} cluster(s) are used.",
         log=True,
         marks=[
             Mark(f"used: k = {k}", k, score) for k, score in zip(used.k, used.score, strict=True)
@@ -130,7 +130,7 @@ def _draw_partition(
         k=len(clusters),
         chosen=chosen,
         title=f"{auxiliary}: {len(clusters)} cluster(s)" + (", used" if chosen else ""),
-        said=f"{len(names)} category names by their text features on the two main axes.",
+        description=f"{len(names)} category names by their text features on the two main axes.",
         dots=dots,
         groups=clusters,
         x_ticks=x_axis.ticks,

@@ -11,10 +11,8 @@ import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.evaluation.rows import TRAINED
-from fuzzyclip.report.bars import name_metric, name_row
-from fuzzyclip.report.parts import Table, format_cell
 from fuzzyclip.report.render import render
-from fuzzyclip.report.tables import ABSENT
+from fuzzyclip.report.tables import ABSENT, Table, format_cell, name_metric, name_variant
 
 #: Points from which on a difference is one: results keep four decimals.
 SMALLEST = 5e-5
@@ -27,7 +25,7 @@ class Side:
     Attributes:
         name: as it was asked for.
         params: dotted name -> value, as text.
-        categories: dataset -> per-category results, columns `row`, `category` and the metrics.
+        categories: dataset -> per-category results, columns `variant`, `category` and the metrics.
     """
 
     name: str
@@ -42,7 +40,7 @@ class Change:
     Attributes:
         dataset: key.
         category: name; empty for the mean over the categories that both have.
-        row: of the results.
+        variant: of the results.
         metric: its name.
         first: percent, as text.
         second: percent, as text.
@@ -55,7 +53,7 @@ class Change:
 
     dataset: str
     category: str
-    row: str
+    variant: str
     metric: str
     first: str
     second: str
@@ -75,9 +73,9 @@ def render_comparison(first: Side, second: Side) -> str:
     table = join_results(first, second)
     if table.empty:
         raise ValueError(f"{first.name} and {second.name} have no tested dataset in common")
-    rows = list_changed_rows(table)
-    table = table[table["row"].isin(rows)]
-    means = table.groupby(["dataset", "row", "metric"], sort=False)[["first", "second"]].mean()
+    variants = list_changed_variants(table)
+    table = table[table["variant"].isin(variants)]
+    means = table.groupby(["dataset", "variant", "metric"], sort=False)[["first", "second"]].mean()
     return render(
         "comparison.html",
         title="FuzzyCLIP: comparison of two experiments",
@@ -88,7 +86,7 @@ def render_comparison(first: Side, second: Side) -> str:
         means=list_changes(means.reset_index().assign(category="")),
         changes=list_changes(table),
         datasets=list(dict.fromkeys(table["dataset"])),
-        rows={row: name_row(row) for row in rows},
+        variants={variant: name_variant(variant) for variant in variants},
         metrics={
             metric: name_metric(metric) for metric in METRICS if metric in set(table["metric"])
         },
@@ -107,14 +105,14 @@ def compare_params(first: Side, second: Side) -> Table:
 
 
 def join_results(first: Side, second: Side) -> pd.DataFrame:
-    """What both have: `dataset`, `row`, `category`, `metric`, `first`, `second`, in percent."""
-    keys = ["row", "category", "metric"]
+    """What both have: `dataset`, `variant`, `category`, `metric`, `first`, `second`, in percent."""
+    keys = ["variant", "category", "metric"]
     frames = [pd.DataFrame(columns=["dataset", *keys, "first", "second"])]
     for dataset, ours in first.categories.items():
         if dataset not in second.categories:
             continue
         long = [
-            side.melt(["row", "category"], [m for m in METRICS if m in side], "metric").dropna()
+            side.melt(["variant", "category"], [m for m in METRICS if m in side], "metric").dropna()
             for side in (ours, second.categories[dataset])
         ]
         joined = long[0].merge(long[1], on=keys, suffixes=("_first", "_second"))
@@ -123,11 +121,11 @@ def join_results(first: Side, second: Side) -> pd.DataFrame:
     return pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
 
 
-def list_changed_rows(table: pd.DataFrame) -> list[str]:
-    """FuzzyCLIP, and the other rows of the results in which anything changed."""
+def list_changed_variants(table: pd.DataFrame) -> list[str]:
+    """FuzzyCLIP, and the other variants in which anything changed."""
     changed = table[(table["second"] - table["first"]).abs() >= SMALLEST]
-    others = [row for row in dict.fromkeys(changed["row"]) if row != TRAINED]
-    return ([TRAINED] if (table["row"] == TRAINED).any() else []) + others
+    others = [variant for variant in dict.fromkeys(changed["variant"]) if variant != TRAINED]
+    return ([TRAINED] if (table["variant"] == TRAINED).any() else []) + others
 
 
 def list_changes(table: pd.DataFrame) -> list[Change]:
@@ -146,7 +144,7 @@ def _make_change(line: Mapping[Hashable, Any]) -> Change:
     return Change(
         dataset=line["dataset"],
         category=line["category"],
-        row=line["row"],
+        variant=line["variant"],
         metric=line["metric"],
         first=format_cell(line["first"], 2),
         second=format_cell(line["second"], 2),

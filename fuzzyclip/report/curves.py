@@ -1,20 +1,30 @@
-"""ROC and precision-recall curves from image scores, and from the counts kept of pixels.
+"""Curves of a page: ROC and precision-recall of images and pixels, and losses of the training.
 
 Shapes: N images of a category, n points of a curve, K points of a mean curve.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import pandas as pd
+from numpy.typing import ArrayLike
 
+from fuzzyclip.evaluation.choice import find_threshold
 from fuzzyclip.evaluation.metrics import AUPRO_STEPS, rank
+from fuzzyclip.evaluation.rows import TRAINED
 from fuzzyclip.evaluation.summaries import PixelSummaries
+from fuzzyclip.report.charts import Chart, Floats, Line, Mark, draw_chart, step_before
+from fuzzyclip.report.tables import Table, format_cell, format_score, name_variant, tabulate
 
-Floats = NDArray[np.float64]
 #: Where mean curves are taken.
 GRID = np.linspace(0, 1, 201)
+#: Where the tables under the charts read the curves.
+RATES = (0.01, 0.05, 0.1, 0.3)
+RECALLS = (0.25, 0.5, 0.75, 0.9)
+SHARE = (0.0, 1.0)
+#: Columns of a training curve that are no loss.
+PLACES = ("cluster", "epoch", "step")
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,173 @@ def average_curves(curves: Sequence[Curve]) -> Curve:
     recall = GRID[1:]
     return Curve(
         fpr=GRID,
-        tpr=np.mean([one.read_tpr(GRID) for one in curves], axis=0),
+        tpr=np.mean([curve.read_tpr(GRID) for curve in curves], axis=0),
         recall=recall,
-        precision=np.mean([one.read_precision(recall) for one in curves], axis=0),
+        precision=np.mean([curve.read_precision(recall) for curve in curves], axis=0),
+    )
+
+
+@dataclass(frozen=True)
+class CurvePanel:
+    """Charts that are shown together: `name` is a category, or empty for a dataset's mean."""
+
+    dataset: str
+    name: str
+    charts: Sequence[Chart]
+    note: str
+
+
+def build_curves(
+    dataset: str, scores: pd.DataFrame, variants: Sequence[str], pixels: Mapping[str, Curve]
+) -> list[CurvePanel]:
+    """Panels of a dataset: the mean of its categories, then each category.
+
+    Args:
+        dataset: its key.
+        scores: a line an image: `category`, `label`, and a column of scores for each variant.
+        variants: of the results, in order; those without scores are left out.
+        pixels: category -> FuzzyCLIP's curve over its pixels, where there is one.
+    """
+    panels, images = [], {}
+    for category, part in scores.groupby("category", sort=False):
+        shown = [variant for variant in variants if variant in part]
+        curves = {variant: trace_scores(part[variant], part["label"]) for variant in shown}
+        known = {variant: curve for variant, curve in curves.items() if curve is not None}
+        charts, note = [], "One of the two classes is missing: images have no curves."
+        threshold = find_threshold(part[TRAINED], part["label"])
+        if threshold is not None:
+            images[str(category)] = known[TRAINED]
+            charts += _draw_variants(known, part, threshold)
+            note = (
+                "The dot is FuzzyCLIP at the threshold of the largest F1, "
+                f"{format_score(threshold)}. That threshold is chosen on these test images."
+            )
+        if str(category) in pixels:
+            charts += _draw_pair("Pixels, FuzzyCLIP", {"FuzzyCLIP": pixels[str(category)]})
+        panels.append(CurvePanel(dataset, str(category), charts, note))
+    charts = [*_draw_mean("Images, FuzzyCLIP", images), *_draw_mean("Pixels, FuzzyCLIP", pixels)]
+    note = (
+        "Thin: each category. Thick: their mean at equal false positive rate, and at equal recall."
+    )
+    return [CurvePanel(dataset, "", charts, note), *panels] if charts else panels
+
+
+def _draw_variants(
+    curves: Mapping[str, Curve], part: pd.DataFrame, threshold: float
+) -> list[Chart]:
+    """Image curves of all variants, FuzzyCLIP's on top, with its F1-max threshold."""
+    order = sorted(curves, key=lambda variant: variant != TRAINED)
+    named = {name_variant(variant): curves[variant] for variant in order}
+    above, truth = part[TRAINED].to_numpy() >= threshold, part["label"].to_numpy() == 1
+    fpr, tpr = float(above[~truth].mean()), float(above[truth].mean())
+    name = "F1-max threshold (chosen on the test set)"
+    marks = (Mark(name, fpr, tpr), Mark(name, tpr, float(truth[above].mean())))
+    return _draw_pair("Images", named, marks)
+
+
+def _draw_mean(title: str, curves: Mapping[str, Curve]) -> list[Chart]:
+    """Each category thin behind the mean of all."""
+    if not curves:
+        return []
+    return _draw_pair(title, {"mean": average_curves([*curves.values()])}, (), curves)
+
+
+def _draw_pair(
+    title: str,
+    curves: Mapping[str, Curve],
+    marks: Sequence[Mark] = (),
+    behind: Mapping[str, Curve] | None = None,
+) -> list[Chart]:
+    """ROC and precision-recall of the same curves, the first one on top.
+
+    Args:
+        title: what is ranked.
+        curves: name -> curve.
+        marks: a point for each of the two charts, or none.
+        behind: thin curves without a place in the legend.
+    """
+    thin, named = [*(behind or {}).values()], [*curves.items()][::-1]
+    styles = {name: number for number, name in enumerate(curves)}
+    roc = [Line("", curve.fpr, curve.tpr, faint=True) for curve in thin]
+    roc += [Line(name, curve.fpr, curve.tpr, styles[name]) for name, curve in named]
+    pr = [Line("", *step_before(curve.recall, curve.precision), faint=True) for curve in thin]
+    pr += [
+        Line(name, *step_before(curve.recall, curve.precision), styles[name])
+        for name, curve in named
+    ]
+    shown = dict(curves) | (dict(behind) if behind else {})
+    return [
+        draw_chart(
+            f"{title}: ROC",
+            roc,
+            x_label="false positive rate",
+            y_label="true positive rate",
+            description=_describe("true positive rate by false positive rate", shown),
+            x_range=SHARE,
+            y_range=SHARE,
+            marks=marks[:1],
+            table=_read(shown, "true positive rate at false positive rate", RATES, Curve.read_tpr),
+        ),
+        draw_chart(
+            f"{title}: precision and recall",
+            pr,
+            x_label="recall",
+            y_label="precision",
+            description=_describe("precision by recall", shown),
+            x_range=SHARE,
+            y_range=SHARE,
+            marks=marks[1:],
+            table=_read(shown, "precision at recall", RECALLS, Curve.read_precision),
+        ),
+    ]
+
+
+def _describe(what: str, curves: Mapping[str, Curve]) -> str:
+    return f"Line chart of {what}, {len(curves)} curve(s). The numbers stand below."
+
+
+def _read(
+    curves: Mapping[str, Curve],
+    caption: str,
+    places: Sequence[float],
+    read: Callable[[Curve, ArrayLike], Floats],
+) -> Table:
+    """The curves' values at some places, in percent."""
+    lines = [
+        [name, *(format_cell(100 * float(value)) for value in read(curve, places))]
+        for name, curve in curves.items()
+    ]
+    return Table(f"{caption} [%]", ["", *(f"{100 * place:g}\u00a0%" for place in places)], lines)
+
+
+def build_training(curves: Mapping[str, pd.DataFrame]) -> list[Chart]:
+    """Charts of training curves.
+
+    Args:
+        curves: title -> columns `epoch`, `step`, the losses, and `cluster` (from 0) where there
+            are several sets of layers.
+    """
+    charts = []
+    for title, curve in curves.items():
+        owners = curve["cluster"] if "cluster" in curve else pd.Series(0, index=curve.index)
+        several = len(owners.unique()) > 1
+        for cluster, part in curve.groupby(owners):
+            name = f"{title}, cluster {int(str(cluster)) + 1}" if several else title
+            charts.append(_draw_losses(name, part))
+    return charts
+
+
+def _draw_losses(title: str, part: pd.DataFrame) -> Chart:
+    losses = [str(column) for column in part if column not in PLACES]
+    means = part.groupby("epoch")[losses].mean().reset_index()
+    first, last = means[losses[0]].iloc[0], means[losses[0]].iloc[-1]
+    return draw_chart(
+        title,
+        [Line(loss, part["step"], part[loss], style) for style, loss in enumerate(losses)][::-1],
+        x_label="step",
+        y_label="loss",
+        description=f"Losses by step. Mean {losses[0]} of the first epoch {first:.3g}, of the last "
+        f"{last:.3g}.",
+        y_range=(0.0, float(part[losses].to_numpy().max())),
+        table=tabulate(means.astype({"epoch": str}), "mean loss of each epoch", digits=4),
     )

@@ -22,12 +22,17 @@ from scipy import ndimage
 
 from fuzzyclip.evaluation.map_file import Maps, as_float32
 from fuzzyclip.evaluation.metrics import EIGHT_CONNECTED
-from fuzzyclip.report.colours import CONTOUR, FAINTEST, HEAT
 from fuzzyclip.utils.files import replace_file
 
 Picture = NDArray[np.uint8]
 Scale = Literal["fixed", "image"]
 
+#: The colours of every anomaly map that is drawn, one scale for all pictures of all runs: from
+#: normal to anomalous, readable in gray and without red-green vision.
+HEAT = "inferno"
+CONTOUR = "#00e5ff"
+#: What is drawn black, as a share of the most an anomaly map can be.
+FAINTEST = 1e-5
 #: Shades of heat.
 SHADES = 256
 #: How much of the image the highest heat hides.
@@ -44,7 +49,7 @@ SUFFIXES: dict[Scale, str] = {"fixed": "", "image": "_scaled_to_image"}
 
 @dataclass(frozen=True)
 class Overlay:
-    """A picture, and what its file's name must end with so that its scale is known."""
+    """A picture, and the end of its file's name that tells its scale."""
 
     picture: Image.Image
     suffix: str
@@ -52,7 +57,7 @@ class Overlay:
 
 @dataclass(frozen=True)
 class _Range:
-    """What heat means: probabilities from coldest to hottest, and how they are spaced."""
+    """The meaning of heat: probabilities from coldest to hottest, and how they are spaced."""
 
     low: float
     high: float
@@ -221,7 +226,7 @@ def encode_map_png(anomaly_map: ArrayLike) -> bytes:
     """A map (H, W) in [0, 1] as a 16-bit gray PNG, 0 to 65535; rounded to the nearest step.
 
     Raises:
-        ValueError: the map is no map, see `check_map`.
+        ValueError: `check_map` refuses the map.
     """
     given = check_map(anomaly_map)
     steps = np.empty(given.shape, dtype=np.uint16)

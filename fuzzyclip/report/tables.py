@@ -1,17 +1,30 @@
-"""The paper's table layout from per-category results: a dataset a row, metric tuples in cells.
+"""Tables of results: means over categories, the paper's layout, Markdown, and tables of a page.
 
-Values are percent. Tuples are always printed with their metric names: their order differs from
-paper to paper and is a proven source of errors.
+A variant is what stands in a row of a table: a method with certain settings. Values are percent.
+Tuples are always printed with their metric names: their order differs from paper to paper and is a
+proven source of errors.
 """
 
+import io
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS, TIED_SHARE
-from fuzzyclip.report.paper import IMAGE_TUPLE, PIXEL_TUPLE
+from fuzzyclip.evaluation.rows import ROWS, TRAINED, list_rows
+
+#: Order of each tuple that the paper prints.
+PIXEL_TUPLE = ("pixel_aupro", "pixel_ap", "pixel_f1_max")
+IMAGE_TUPLE = ("image_auroc", "image_ap", "image_f1_max")
+#: Tables of the paper and the datasets in them, in the paper's order.
+TABLES = {"table_2": ("mvtec", "visa"), "table_3": ("btad", "dagm", "dtd", "sdd", "mpdd")}
+#: Which auxiliary set's model the paper tests on which dataset (section 3.2).
+PAIRS = {"mvtec": "visa", "visa": "mvtec"} | dict.fromkeys(TABLES["table_3"], "visa")
 
 #: Metric names as people write them.
 LABELS = {
@@ -27,18 +40,52 @@ LABELS = {
 LEVELS = {"Pixel": PIXEL_TUPLE, "Image": IMAGE_TUPLE}
 MEAN = "mean"
 #: What is counted of a category, and added up over categories.
-COUNTS = ("good", "bad", "tied")
+COUNTS = ("normal", "anomalous", "tied")
 ABSENT = "-"
+#: Columns of per-category results: their names of old, and today's.
+RENAMED = {"row": "variant", "good": "normal", "bad": "anomalous"}
+
+
+def read_categories(source: Path | str) -> pd.DataFrame:
+    """Per-category results, the columns by today's names; a category such as "01" stays text.
+
+    Args:
+        source: a CSV file by its path, or its text; results of old may name columns as `RENAMED`
+            tells.
+
+    Raises:
+        ValueError: it has no column `variant` or `category`; names the file.
+    """
+    file = source if isinstance(source, Path) else io.StringIO(source)
+    frame = pd.read_csv(file, dtype={"category": str, "prompt": str}).rename(columns=RENAMED)
+    if missing := {"variant", "category"} - set(frame.columns):
+        name = source if isinstance(source, Path) else "this text"
+        raise ValueError(
+            f"{name}: no column {' or '.join(sorted(missing))}; results by category are needed, "
+            "as metrics/categories has them"
+        )
+    return frame
+
+
+def name_metric(metric: str) -> str:
+    """A metric as people write it, with its level: "pixel AUPRO"."""
+    return f"{metric.split('_')[0]} {LABELS[metric]}"
+
+
+def name_variant(variant: str) -> str:
+    """Title of a variant; one of none of the tables goes by its own name."""
+    shots = re.fullmatch(rf"{TRAINED}_(\d+)shot", variant)
+    return list_rows([*ROWS], [int(shots[1])] if shots else []).get(variant, variant)
 
 
 def add_means(categories: pd.DataFrame) -> pd.DataFrame:
-    """Append each row's unweighted mean over categories.
+    """The results with each variant's unweighted mean over categories below them.
 
     Args:
-        categories: columns `row`, `category`, `good`, `bad`, `tied` (results of old may lack it),
-            the metrics, `prompt`.
+        categories: columns `variant`, `category`, `normal`, `anomalous`, `tied` (results of old may
+            lack it), the metrics, `prompt`.
     """
-    grouped = categories.groupby("row", sort=False)
+    grouped = categories.groupby("variant", sort=False)
     means = grouped[[*METRICS]].mean().reset_index()
     counted = [name for name in COUNTS if name in categories]
     counts = grouped[counted].sum().reset_index(drop=True)
@@ -47,52 +94,52 @@ def add_means(categories: pd.DataFrame) -> pd.DataFrame:
 
 
 def collect_means(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Means of every dataset and row, long form: `dataset`, `row`, `images`, the metrics."""
+    """Means of every dataset and variant: `dataset`, `variant`, `images`, the metrics."""
     lines = []
     for dataset, categories in results.items():
         means = add_means(categories)
         means = means[means["category"] == MEAN]
-        images = means["good"] + means["bad"]
-        lines.append(means[["row", *METRICS]].assign(dataset=dataset, images=images))
+        images = means["normal"] + means["anomalous"]
+        lines.append(means[["variant", *METRICS]].assign(dataset=dataset, images=images))
     frame = pd.concat(lines, ignore_index=True)
-    return frame[["dataset", "row", "images", *METRICS]]
+    return frame[["dataset", "variant", "images", *METRICS]]
 
 
 def list_ties(
-    results: Mapping[str, pd.DataFrame], rows: Mapping[str, str], titles: Mapping[str, str]
+    results: Mapping[str, pd.DataFrame], variants: Mapping[str, str], titles: Mapping[str, str]
 ) -> list[str]:
-    """A sentence on each row of whose image scores on a dataset `TIED_SHARE` or more are tied.
+    """A sentence on each variant of whose image scores on a dataset `TIED_SHARE` or more are tied.
 
     Args:
-        results: dataset to its table by row and category, see `add_means`; results of old do not
-            say what tied.
-        rows: row to its title; others are left out.
+        results: dataset to its per-category results, as `add_means` takes them; results of old do
+            not say what tied.
+        variants: variant to its title; others are left out.
         titles: dataset to its title.
     """
     piles: dict[str, list[str]] = {}
     for dataset, categories in results.items():
         if "tied" not in categories:
             continue
-        counts = categories.groupby("row", sort=False)[[*COUNTS]].sum()
-        for row, found in counts.iterrows():
-            images = found["good"] + found["bad"]
-            if row in rows and found["tied"] >= TIED_SHARE * images > 0:
-                said = f"{found['tied']:.0f} of {images:.0f} on {titles.get(dataset, dataset)}"
-                piles.setdefault(str(row), []).append(said)
+        sums = categories.groupby("variant", sort=False)[[*COUNTS]].sum()
+        for variant, counts in sums.iterrows():
+            images = counts["normal"] + counts["anomalous"]
+            if variant in variants and counts["tied"] >= TIED_SHARE * images > 0:
+                pile = f"{counts['tied']:.0f} of {images:.0f} on {titles.get(dataset, dataset)}"
+                piles.setdefault(str(variant), []).append(pile)
     return [
-        f"{rows[row]}: image scores tie at an end of their scale, {', '.join(piles[row])}."
-        for row in rows
-        if row in piles
+        f"{title}: image scores tie at an end of their scale, {', '.join(piles[variant])}."
+        for variant, title in variants.items()
+        if variant in piles
     ]
 
 
 def average_datasets(means: pd.DataFrame) -> pd.DataFrame:
-    """Unweighted mean over datasets of each row of the table."""
-    return means.groupby("row", sort=False)[[*METRICS]].mean().reset_index()
+    """Unweighted mean over datasets of each variant."""
+    return means.groupby("variant", sort=False)[[*METRICS]].mean().reset_index()
 
 
 def describe_datasets(tested: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """What each result was measured on: protocol, test images, licence, what was left out.
+    """A line a dataset: protocol, test images, licence, what was left out.
 
     Args:
         tested: dataset -> facts of its index (`fuzzyclip.images.index_file.Index`) and `prompts`.
@@ -106,8 +153,8 @@ def describe_datasets(tested: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
                 "title": info["title"],
                 "protocol": info["protocol"],
                 "categories": len(info["counts"]),
-                "normal": sum(one["test_good"] for one in counts),
-                "anomalous": sum(one["test_bad"] for one in counts),
+                "normal": sum(count["test_good"] for count in counts),
+                "anomalous": sum(count["test_bad"] for count in counts),
                 "mask pixels": info["masks"],
                 "verified": "yes" if info["verified"] else "no",
                 "left out": len(info["dropped"]),
@@ -127,17 +174,17 @@ def format_tuple(values: Mapping[str, float], metrics: Sequence[str]) -> str:
 def build_table(
     means: pd.DataFrame,
     datasets: Sequence[str],
-    rows: Mapping[str, str],
+    variants: Mapping[str, str],
     titles: Mapping[str, str],
     printed: Mapping[str, Mapping[str, float]] | None = None,
 ) -> pd.DataFrame:
-    """One of the paper's tables: level and dataset down, our rows across, tuples in the cells.
+    """One of the paper's tables: level and dataset down, our variants across, tuples in the cells.
 
     Args:
         means: from `collect_means`.
         datasets: those of the table; absent ones are left out.
-        rows: row name to its title.
-        titles: dataset name to its title.
+        variants: variant to its title.
+        titles: dataset to its title.
         printed: dataset -> metric -> what the paper prints for FuzzyCLIP; adds a column.
     """
     lines = []
@@ -147,26 +194,58 @@ def build_table(
             chosen = means[means["dataset"] == dataset]
             if chosen.empty:
                 continue
-            cells = dict(zip(chosen["row"], chosen[[*METRICS]].to_dict("records"), strict=True))
+            cells = dict(zip(chosen["variant"], chosen[[*METRICS]].to_dict("records"), strict=True))
             line = {"level": named, "dataset": titles[dataset]}
-            for row, title in rows.items():
-                if row in cells:
-                    line[title] = format_tuple(cells[row], metrics)
+            for variant, title in variants.items():
+                if variant in cells:
+                    line[title] = format_tuple(cells[variant], metrics)
             if printed is not None:
                 line["paper, FuzzyCLIP"] = format_tuple(printed[dataset], metrics)
             lines.append(line)
     return pd.DataFrame(lines)
 
 
+def format_cell(value: object, digits: int = 1) -> str:
+    """Text of a cell; an absent number is a dash."""
+    if isinstance(value, float | np.floating):
+        return ABSENT if np.isnan(value) else f"{value:.{digits}f}"
+    return str(value)
+
+
+def format_score(score: float) -> str:
+    """An image score: log-odds with their sign, as people compare them."""
+    return f"{score:+.4g}".replace("-", "−")
+
+
 def to_markdown(frame: pd.DataFrame) -> str:
     """A GitHub pipe table; numbers with one decimal, an absent number as a dash."""
-
-    def write(value: object) -> str:
-        if isinstance(value, float):
-            return ABSENT if np.isnan(value) else f"{value:.1f}"
-        return str(value).replace("|", "\\|")
-
     head = [str(column) for column in frame.columns]
     lines = [head, ["---"] * len(head)]
-    lines += [[write(value) for value in line] for line in frame.itertuples(index=False)]
+    lines += [
+        [format_cell(value).replace("|", "\\|") for value in line]
+        for line in frame.itertuples(index=False)
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as a page shows it; the first column names the lines.
+
+    Attributes:
+        caption: what it holds.
+        head: a name each column.
+        lines: cells of text.
+        numbers: whether all columns but the first are numbers, set flush right.
+    """
+
+    caption: str
+    head: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    numbers: bool = True
+
+
+def tabulate(frame: pd.DataFrame, caption: str, *, numbers: bool = True, digits: int = 1) -> Table:
+    """A data frame as a table of a page."""
+    lines = [[format_cell(cell, digits) for cell in line] for line in frame.to_numpy(object)]
+    return Table(caption, [str(column) for column in frame.columns], lines, numbers)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.fetching.fetch import wanted_archives
-from fuzzyclip.sample.draw import EVALUATION_RECIPES
+from fuzzyclip.sample.evaluation_recipes import EVALUATION
 from fuzzyclip.sample.layouts import LAYOUTS, Order
 from fuzzyclip.sample.members import write_archive
 from fuzzyclip.utils.files import compute_sha256
@@ -20,7 +20,7 @@ def sample_categories(dataset: str) -> tuple[str, ...]:
     Args:
         dataset: dataset id.
     """
-    recipes = [recipe.split("/", 1) for recipe in EVALUATION_RECIPES]
+    recipes = [recipe.split("/", 1) for recipe in EVALUATION]
     return tuple(category for owner, category in recipes if owner == dataset)
 
 

@@ -1,6 +1,6 @@
 """Draw one industrial part, with or without a defect, and its exact mask.
 
-A recipe (`evaluation_recipes.py`, `pretraining_recipes.py`) is data: a backdrop, the layers of the
+A recipe, as `evaluation_recipes.py` has those of the sample, is data: a backdrop, the layers of the
 part and where its copies lie. A recipe without layers is a texture that fills the image. Part,
 defect and camera each have their own random stream, so that the same generator state gives the same
 part with every defect.
@@ -11,24 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fuzzyclip.sample.defects import DEFECTS, Canvas, add_defect
-from fuzzyclip.sample.evaluation_recipes import EVALUATION
+from fuzzyclip.sample.defects import Canvas, add_defect
 from fuzzyclip.sample.parts import Layer, Light, cast_shadow, compute_distance, lay_over
 from fuzzyclip.sample.recipes import Recipe
 from fuzzyclip.sample.textures import Field, Surface, paint_surface, smooth_noise
-from tools.pretrain_sample.recipes import PRETRAINING
 
-__all__ = [
-    "DEFECTS",
-    "EVALUATION_RECIPES",
-    "PRETRAINING_RECIPES",
-    "damage_part",
-    "draw_canvas",
-    "draw_part",
-]
-
-EVALUATION_RECIPES: tuple[str, ...] = tuple(EVALUATION)
-PRETRAINING_RECIPES: tuple[str, ...] = tuple(PRETRAINING)
 DEFAULT_SIZE = (144, 144)
 
 
@@ -164,22 +151,15 @@ def _draw_layers(recipe: Recipe, rng: np.random.Generator, size: tuple[int, int]
     return Canvas(part, under, distance, loose, x, y)
 
 
-def draw_canvas(recipe: str, rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
-    """Draw a flawless part, ready for `damage_part`.
+def draw_canvas(recipe: Recipe, rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
+    """A flawless part, ready for `damage_part`.
 
     Args:
-        recipe: one of `EVALUATION_RECIPES` or `PRETRAINING_RECIPES`.
+        recipe: how the part looks.
         rng: source of pose, light, colours and texture.
         size: height and width in pixels.
-
-    Raises:
-        ValueError: the recipe's name is unknown.
     """
-    table = EVALUATION if recipe in EVALUATION else PRETRAINING
-    if recipe not in table:
-        raise ValueError(f"unknown recipe {recipe!r}: see EVALUATION_RECIPES, PRETRAINING_RECIPES")
-    entry = table[recipe]
-    return (_draw_layers if entry.layers else _draw_texture)(entry, rng, size)
+    return (_draw_layers if recipe.layers else _draw_texture)(recipe, rng, size)
 
 
 def damage_part(
@@ -205,7 +185,7 @@ def damage_part(
 
 
 def draw_part(
-    recipe: str,
+    recipe: Recipe,
     rng: np.random.Generator,
     size: tuple[int, int] = DEFAULT_SIZE,
     defect: str | None = None,
@@ -216,7 +196,7 @@ def draw_part(
     outside the mask the pictures are equal.
 
     Args:
-        recipe: one of `EVALUATION_RECIPES` or `PRETRAINING_RECIPES`.
+        recipe: how the part looks.
         rng: generator; advanced by the same amount whatever is drawn.
         size: height and width in pixels.
         defect: one of `DEFECTS`, or None for a normal part.
@@ -226,7 +206,7 @@ def draw_part(
         None.
 
     Raises:
-        ValueError: the recipe or the defect is unknown.
+        ValueError: the defect is unknown.
     """
     part_seed, defect_seed, camera_seed = (int(seed) for seed in rng.integers(0, 2**63, 3))
     canvas = draw_canvas(recipe, np.random.default_rng(part_seed), size)

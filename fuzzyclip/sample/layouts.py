@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fuzzyclip.sample.draw import DEFECTS, draw_part
+from fuzzyclip.sample.defects import DEFECTS
+from fuzzyclip.sample.draw import draw_part
+from fuzzyclip.sample.evaluation_recipes import EVALUATION
 from fuzzyclip.sample.members import Member, encode_image, to_gray, zip_members
 
 Pixels = NDArray[np.uint8]
@@ -38,10 +40,10 @@ class Order:
         self, category: str, group: str, number: int, size: tuple[int, int], defect: str | None
     ) -> tuple[Pixels, Mask]:
         """One part, image (H, W, 3) and mask (H, W); other counts leave it as it is."""
-        recipe = f"{self.dataset}/{category}"
-        stream = zlib.crc32(f"{recipe}/{group}".encode())
+        name = f"{self.dataset}/{category}"
+        stream = zlib.crc32(f"{name}/{group}".encode())
         rng = np.random.default_rng([self.seed, stream, number])
-        return draw_part(recipe, rng, size, defect)
+        return draw_part(EVALUATION[name], rng, size, defect)
 
 
 def defect_of(number: int) -> str:

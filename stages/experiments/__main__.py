@@ -10,7 +10,7 @@ import pandas as pd
 import typer
 
 from fuzzyclip.report.comparison import render_comparison
-from fuzzyclip.report.figures import draw_table, save_figure
+from fuzzyclip.report.figures import save_figure
 from fuzzyclip.report.tables import to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
@@ -169,7 +169,7 @@ def verify_runs() -> None:
 
 
 def show_table(catalog: Catalog, name: str, runs: list[Run], out: Path) -> None:
-    """One table: .md, .csv (long form) and .png."""
+    """One table: .md and .csv (long form)."""
     experiment = catalog.get(name)
     done = [run for run in runs if is_done(run)]
     tested = {key: read_tested(run, key) for run in done for key in run.row.tests}
@@ -186,10 +186,8 @@ def show_table(catalog: Catalog, name: str, runs: list[Run], out: Path) -> None:
     lines = [f"# {title}", "", to_markdown(frame), *(f"- {note}" for note in notes), ""]
     write_text(out / f"{name}.md", "\n".join(lines))
     write_csv(out / f"{name}.csv", values)
-    warning = [] if comparable else [f"Ours: {source}; not comparable with the printed values."]
-    save_figure(draw_table(frame, title, warning), out / f"{name}.png")
     typer.echo("\n".join(lines))
-    typer.echo(f"{out / name}.md, .csv (long form) and .png written")
+    typer.echo(f"{out / name}.md and .csv (long form) written")
 
 
 def is_comparable(run: Run) -> bool:

@@ -6,8 +6,6 @@ from pathlib import Path
 import pandas as pd
 import typer
 
-from fuzzyclip.report.figures import save_figure
-from fuzzyclip.report.ranked_picture import draw_ranked_tables
 from fuzzyclip.report.ranking import (
     LEVELS,
     MARKDOWN,
@@ -55,7 +53,7 @@ def render(
 
 
 def show_comparison(catalog: Catalog, name: str, params: Params, out: Path) -> None:
-    """One table from the work tree's results: .md, .csv (long form) and .png.
+    """One table from the work tree's results: .md and .csv (long form).
 
     Args:
         catalog: the experiments.
@@ -78,9 +76,8 @@ def show_comparison(catalog: Catalog, name: str, params: Params, out: Path) -> N
     title = f"{name}: {experiment.title}"
     write_text(out / f"{name}.md", render(title, values, [*own, *notes], titles))
     write_csv(out / f"{name}.csv", values)
-    save_figure(draw_ranked_tables(values, titles, title, own), out / f"{name}.png")
     typer.echo(render(title, values, [PLAIN_LEGEND, *own, *notes], titles, PLAIN))
-    typer.echo(f"{out / name}.md, .csv (long form) and .png written")
+    typer.echo(f"{out / name}.md and .csv (long form) written")
 
 
 def list_missing(values: pd.DataFrame, facts: Facts) -> list[str]:

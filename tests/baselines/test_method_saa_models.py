@@ -23,6 +23,7 @@ from fuzzyclip.clip.weights import WeightsError
 from fuzzyclip.method.interface import MethodUnavailableError
 from fuzzyclip.method.scorer import score_batch
 from fuzzyclip.sample.draw import draw_part
+from tools.pretrain_sample.recipes import PRETRAINING
 
 CPU = torch.device("cpu")
 
@@ -177,7 +178,7 @@ def test_tiny_models_are_those_of_their_seed_and_draw_from_no_one_else():
 def draw_parts(side):
     """Two good and two damaged parts and two images of noise, as the scorer gets them."""
     drawn = [
-        draw_part("gear", np.random.default_rng(seed), (side, side), defect)[0]
+        draw_part(PRETRAINING["gear"], np.random.default_rng(seed), (side, side), defect)[0]
         for seed, defect in ((0, None), (1, None), (0, "scratch"), (1, "hole"))
     ]
     parts = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2) / 255

@@ -13,8 +13,10 @@ from PIL import Image, ImageColor
 from properties import try_examples
 
 from fuzzyclip.images.decode import load_mask
-from fuzzyclip.report.colours import CONTOUR, FAINTEST, HEAT
 from fuzzyclip.report.heatmaps import (
+    CONTOUR,
+    FAINTEST,
+    HEAT,
     STEPS,
     STRONGEST,
     draw_overlay,

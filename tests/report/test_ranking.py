@@ -7,13 +7,9 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from fuzzyclip.report.ranked_picture import draw_ranked_tables
 from fuzzyclip.report.ranking import (
-    LEVELS,
     PLAIN,
     build_ranked_table,
     check_values,
@@ -195,7 +191,7 @@ def test_two_values_for_one_cell_are_refused_by_name():
     with pytest.raises(ValueError, match="WinCLIP has two values of image_ap on visa"):
         check_values(make_values(line, line))
     with pytest.raises(ValueError, match="WinCLIP"):
-        draw_ranked_tables(make_values(line, line), {}, "title")
+        build_ranked_table(make_values(line, line), "Image", {})
 
 
 @pytest.mark.parametrize("values", [make_values(), pd.DataFrame()])
@@ -215,41 +211,7 @@ def test_one_method_is_best_everywhere():
     assert table.loc[0, ["d, ours", "average rank, ours"]].tolist() == ["(**0.0**)", "**1.0**"]
 
 
-def list_texts(figure: Figure):
-    """Text and weight of everything written into the axes."""
-    return [(text.get_text(), text.get_weight()) for axis in figure.axes for text in axis.texts]
-
-
-def test_the_picture_writes_every_number_and_the_best_in_bold():
-    values = read_printed("table-2")
-    written = list_texts(draw_ranked_tables(values, {"visa": "VisA"}, "title", ["a note"]))
-    texts = [text for text, _ in written]
-    for value in values["paper"]:
-        assert f"{value:.1f}" in texts
-    assert ("89.8", "bold") in written
-    assert ("87.0", "normal") in written
-    assert {"VisA", *(describe_level(values, level) for level in LEVELS)} <= set(texts)
-
-
-def test_the_picture_underlines_as_many_numbers_as_are_second():
-    values = read_printed("table-2")
-    figure = draw_ranked_tables(values, {}, "title")
-    for level, axis in zip(LEVELS, figure.axes, strict=True):
-        table = select_level(values, level, "paper")
-        ranks = place_ranks(rank_methods(table))
-        seconds = int((place_values(table) == 2).to_numpy().sum() + (ranks == 2).sum())
-        assert len(axis.lines) == 1 + seconds  # and the rule under the heading
-
-
 def test_a_level_without_metrics_is_refused_by_name():
     values = make_values(("A", "d", "image_ap", 1.0, NAN))
     with pytest.raises(ValueError, match="there is no Pixel table"):
         build_ranked_table(values, "Pixel", {})
-    with pytest.raises(ValueError, match="pixel_ or image_"):
-        draw_ranked_tables(values.assign(metric="other"), {}, "title")
-
-
-def test_long_notes_stay_inside_the_picture():
-    figure = draw_ranked_tables(read_printed("table-2"), {}, "title", ["MMMM wide notes " * 20])
-    FigureCanvasAgg(figure).draw()
-    assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in figure.texts)

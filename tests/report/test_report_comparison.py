@@ -14,7 +14,7 @@ from fuzzyclip.report.comparison import (
     Side,
     compare_params,
     join_results,
-    list_changed_rows,
+    list_changed_variants,
     list_changes,
     list_gaps,
     render_comparison,
@@ -35,12 +35,12 @@ def test_a_comparison_is_the_second_minus_the_first():
     own = {
         side.name: pd.concat(
             [one.assign(dataset=key) for key, one in side.categories.items()]
-        ).set_index(["dataset", "row", "category"])
+        ).set_index(["dataset", "variant", "category"])
         for side in (first, second)
     }
     assert len(changes) == own["A"][[*METRICS]].notna().to_numpy().sum()
     for one in changes:
-        place = (one.dataset, one.row, one.category)
+        place = (one.dataset, one.variant, one.category)
         expected = own["B"].loc[place, one.metric] - own["A"].loc[place, one.metric]
         assert one.size == pytest.approx(expected)
         assert one.sign == ("better" if expected > 0 else "worse")
@@ -51,11 +51,11 @@ def test_a_comparison_is_the_second_minus_the_first():
         assert max(one.length for one in changes if one.metric == metric) == 50
 
 
-def test_rows_that_are_the_same_are_left_out():
+def test_variants_that_are_the_same_are_left_out():
     first, second = make_side(), make_side("B")
-    assert list_changed_rows(join_results(first, second)) == ["fuzzyclip"]
+    assert list_changed_variants(join_results(first, second)) == ["fuzzyclip"]
     second.categories["own"].loc[0, "image_ap"] += 1
-    assert list_changed_rows(join_results(first, second)) == ["fuzzyclip", "precise"]
+    assert list_changed_variants(join_results(first, second)) == ["fuzzyclip", "precise"]
     assert {one.sign for one in list_changes(join_results(first, make_side("C")))} == {"equal"}
 
 

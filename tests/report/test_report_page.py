@@ -26,14 +26,19 @@ from sklearn.metrics import (
 from fuzzyclip.evaluation.metrics import METRICS, PIXEL_METRICS
 from fuzzyclip.evaluation.rows import ROWS, list_rows
 from fuzzyclip.evaluation.summaries import summarise_pixels
-from fuzzyclip.report.bars import build_bars, name_row
 from fuzzyclip.report.charts import LEFT, RIGHT, WIDTH, Line, draw_chart, write_path
 from fuzzyclip.report.clusters import LETTER, LINE, build_clusters, place_labels
 from fuzzyclip.report.curves import average_curves, trace_pixels, trace_scores
-from fuzzyclip.report.gallery import judge
-from fuzzyclip.report.images import COLOURS, describe_scale, encode_map, grade_map, trace_outline
-from fuzzyclip.report.page import render_page
-from fuzzyclip.report.parts import format_score
+from fuzzyclip.report.gallery import (
+    COLOURS,
+    describe_scale,
+    encode_map,
+    grade_map,
+    judge,
+    trace_outline,
+)
+from fuzzyclip.report.page import build_bars, render_page
+from fuzzyclip.report.tables import format_score, name_variant
 
 PAIRS = st.lists(
     st.tuples(st.sampled_from([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]), st.booleans()), min_size=2
@@ -187,7 +192,7 @@ def test_bars_hold_the_results_and_leave_out_what_is_absent():
     frame = make_categories(["a", "b"])
     panels = {one.metric: one for one in build_bars("own", "Own", frame)}
     assert list(panels) == list(METRICS)
-    own = frame[frame["row"] == "fuzzyclip"].set_index("category")
+    own = frame[frame["variant"] == "fuzzyclip"].set_index("category")
     bars = panels["image_ap"]
     assert bars.head[0].startswith("FuzzyCLIP")
     assert bars.lines["a"][0].length == pytest.approx(own.loc["a", "image_ap"], abs=0.006)
@@ -201,10 +206,10 @@ def test_bars_hold_the_results_and_leave_out_what_is_absent():
     ]
 
 
-def test_rows_have_the_titles_of_the_tables():
+def test_variants_have_the_titles_of_the_tables():
     titles = list_rows([*ROWS], [1, 16])
-    assert {row: name_row(row) for row in titles} == titles
-    assert name_row("fuzzyclip_epoch_1") == "fuzzyclip_epoch_1"
+    assert {variant: name_variant(variant) for variant in titles} == titles
+    assert name_variant("fuzzyclip_epoch_1") == "fuzzyclip_epoch_1"
 
 
 def test_labels_cover_no_other_label_where_there_is_room():

@@ -5,16 +5,20 @@ import pandas as pd
 import pytest
 
 from fuzzyclip.evaluation.metrics import METRICS, TIED_SHARE
-from fuzzyclip.report.paper import IMAGE_TUPLE, PAIRS, PIXEL_TUPLE, TABLES
 from fuzzyclip.report.tables import (
+    IMAGE_TUPLE,
     LABELS,
     MEAN,
+    PAIRS,
+    PIXEL_TUPLE,
+    TABLES,
     add_means,
     average_datasets,
     build_table,
     collect_means,
     format_tuple,
     list_ties,
+    read_categories,
     to_markdown,
 )
 from stages.experiments.catalog import collect_printed, read_catalog
@@ -22,19 +26,25 @@ from stages.experiments.catalog import collect_printed, read_catalog
 PRINTED = collect_printed(read_catalog())
 
 
-def make_categories(values, row="fuzzyclip"):
-    """A category table: category to (good, bad, value of every metric)."""
+def make_categories(values, variant="fuzzyclip"):
+    """A category table: category to (normal, anomalous, value of every metric)."""
     lines = [
-        {"row": row, "category": name, "good": good, "bad": bad, "prompt": name}
+        {
+            "variant": variant,
+            "category": name,
+            "normal": normal,
+            "anomalous": anomalous,
+            "prompt": name,
+        }
         | {metric: value + place for place, metric in enumerate(METRICS)}
-        for name, (good, bad, value) in values.items()
+        for name, (normal, anomalous, value) in values.items()
     ]
-    return pd.DataFrame(lines)[["row", "category", "good", "bad", *METRICS, "prompt"]]
+    return pd.DataFrame(lines)
 
 
 @pytest.fixture
 def results():
-    """Two datasets with two rows; one category is much larger than the other."""
+    """Two datasets with two variants; one category is much larger than the other."""
     own = make_categories({"pill": (1, 1, 10.0), "wood": (500, 400, 30.0)})
     precise = make_categories({"pill": (1, 1, 1.0), "wood": (500, 400, 2.0)}, "precise")
     alone = make_categories({"01": (5, 6, 60.0)})
@@ -45,11 +55,11 @@ def test_means_do_not_weigh_categories_by_their_images(results):
     with_means = add_means(results["mvtec"])
     assert len(with_means) == 4 + 2
     assert list(with_means.columns) == list(results["mvtec"].columns)
-    means = with_means[with_means["category"] == MEAN].set_index("row")
+    means = with_means[with_means["category"] == MEAN].set_index("variant")
     assert list(means.index) == ["precise", "fuzzyclip"]
     assert means.loc["fuzzyclip", list(METRICS)].tolist() == [20.0 + i for i in range(len(METRICS))]
     assert means.loc["precise", METRICS[0]] == 1.5
-    assert means.loc["fuzzyclip", ["good", "bad"]].tolist() == [501, 401]
+    assert means.loc["fuzzyclip", ["normal", "anomalous"]].tolist() == [501, 401]
 
 
 def count_ties(results, tied):
@@ -61,18 +71,18 @@ def test_tied_scores_are_added_up(results):
     categories = count_ties(results, {"mvtec": [0, 0, 2, 5], "btad": [0]})["mvtec"]
     with_means = add_means(categories)
     assert list(with_means.columns) == list(categories.columns)
-    means = with_means[with_means["category"] == MEAN].set_index("row")
+    means = with_means[with_means["category"] == MEAN].set_index("variant")
     assert means["tied"].to_dict() == {"precise": 0, "fuzzyclip": 7}
-    assert means.loc["fuzzyclip", ["good", "bad"]].tolist() == [501, 401]
+    assert means.loc["fuzzyclip", ["normal", "anomalous"]].tolist() == [501, 401]
     assert means.loc["fuzzyclip", METRICS[0]] == 20.0
 
 
-def test_rows_with_many_tied_scores_are_named(results):
-    rows, titles = {"fuzzyclip": "ours", "precise": "precise prompt"}, {"mvtec": "MVTec"}
+def test_variants_with_many_tied_scores_are_named(results):
+    variants, titles = {"fuzzyclip": "ours", "precise": "precise prompt"}, {"mvtec": "MVTec"}
     assert TIED_SHARE == 0.01
 
-    def say(mvtec, btad, rows=rows):
-        return list_ties(count_ties(results, {"mvtec": mvtec, "btad": btad}), rows, titles)
+    def say(mvtec, btad, variants=variants):
+        return list_ties(count_ties(results, {"mvtec": mvtec, "btad": btad}), variants, titles)
 
     assert say([0, 0, 0, 0], [0]) == []
     assert say([0, 0, 0, 9], [0]) == []  # of 902 images, just below a hundredth
@@ -84,25 +94,36 @@ def test_rows_with_many_tied_scores_are_named(results):
         "precise prompt: image scores tie at an end of their scale, 902 of 902 on MVTec.",
     ]
     assert say([2, 900, 0, 0], [0], {"fuzzyclip": "ours"}) == []
-    assert list_ties({}, rows, titles) == []
+    assert list_ties({}, variants, titles) == []
+
+
+def test_results_of_old_are_read_by_todays_names(tmp_path):
+    today = make_categories({"01": (5, 6, 60.0), "NUT": (1, 2, 3.0)})
+    old = today.rename(columns={"variant": "row", "normal": "good", "anomalous": "bad"})
+    (path := tmp_path / "parts.csv").write_text(text := old.to_csv(index=False))
+    for source in (path, text, today.to_csv(index=False)):
+        pd.testing.assert_frame_equal(read_categories(source), today)
+    path.write_text("category,pixel_ap\n01,3\n")
+    with pytest.raises(ValueError, match=r"parts\.csv: no column variant"):
+        read_categories(path)
 
 
 def test_a_metric_that_one_category_lacks_is_the_mean_of_the_others(results):
     frame = results["mvtec"].reset_index(drop=True)
     frame.loc[frame["category"] == "pill", "pixel_ap"] = np.nan
-    means = add_means(frame).set_index(["row", "category"])
+    means = add_means(frame).set_index(["variant", "category"])
     place = METRICS.index("pixel_ap")
     assert means.loc[("fuzzyclip", MEAN), "pixel_ap"] == 30.0 + place
 
 
 def test_datasets_count_alike(results):
     means = collect_means(results)
-    assert means[["dataset", "row", "images"]].to_numpy().tolist() == [
+    assert means[["dataset", "variant", "images"]].to_numpy().tolist() == [
         ["mvtec", "precise", 902],
         ["mvtec", "fuzzyclip", 902],
         ["btad", "fuzzyclip", 11],
     ]
-    average = average_datasets(means).set_index("row")
+    average = average_datasets(means).set_index("variant")
     assert average.loc["fuzzyclip", METRICS[0]] == (20.0 + 60.0) / 2
     assert average.loc["precise", METRICS[0]] == 1.5
 
@@ -115,9 +136,11 @@ def test_tuples_have_one_decimal_and_a_dash_for_what_is_absent():
 
 
 def test_a_table_has_the_papers_layout(results):
-    rows = {"precise": "precise prompt", "fuzzyclip": "ours"}
+    variants = {"precise": "precise prompt", "fuzzyclip": "ours"}
     titles = {"mvtec": "MVTec", "btad": "BTAD", "visa": "VisA"}
-    table = build_table(collect_means(results), ["visa", "mvtec", "btad"], rows, titles, PRINTED)
+    table = build_table(
+        collect_means(results), ["visa", "mvtec", "btad"], variants, titles, PRINTED
+    )
     assert list(table.columns) == [
         "level", "dataset", "precise prompt", "ours", "paper, FuzzyCLIP",
     ]  # fmt: skip
@@ -129,7 +152,7 @@ def test_a_table_has_the_papers_layout(results):
     assert table.loc[0, "ours"] == "({:.1f}, {:.1f}, {:.1f})".format(*cells)
     assert table.loc[0, "paper, FuzzyCLIP"] == "(86.4, 46.0, 47.6)"
     assert table.loc[3, "paper, FuzzyCLIP"] == "(83.2, 83.5, -)"  # Table 3 prints no F1-max
-    without = build_table(collect_means(results), ["mvtec"], rows, titles)
+    without = build_table(collect_means(results), ["mvtec"], variants, titles)
     assert "paper, FuzzyCLIP" not in without.columns
 
 
@@ -146,10 +169,10 @@ def test_markdown_escapes_bars_and_shows_numbers_shortly():
     assert to_markdown(frame).endswith("|\n")
 
 
-def test_a_cell_that_a_row_lacks_is_a_dash(results):
-    rows = {"precise": "precise prompt", "fuzzyclip": "ours"}
+def test_a_cell_that_a_variant_lacks_is_a_dash(results):
+    variants = {"precise": "precise prompt", "fuzzyclip": "ours"}
     titles = {"mvtec": "MVTec", "btad": "BTAD"}
-    table = build_table(collect_means(results), ["mvtec", "btad"], rows, titles)
+    table = build_table(collect_means(results), ["mvtec", "btad"], variants, titles)
     line = next(line for line in to_markdown(table).splitlines() if "BTAD" in line)
     assert "| - |" in line
 

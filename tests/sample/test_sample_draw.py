@@ -1,11 +1,14 @@
-"""The drawn parts: exact masks, determinism, and the split of pretraining from evaluation."""
+"""The drawn parts: exact masks, every size, and the split of pretraining from evaluation."""
 
 import numpy as np
 import pytest
 
-from fuzzyclip.sample.draw import DEFECTS, EVALUATION_RECIPES, PRETRAINING_RECIPES, draw_part
+from fuzzyclip.sample.defects import DEFECTS
+from fuzzyclip.sample.draw import draw_part
+from fuzzyclip.sample.evaluation_recipes import EVALUATION
+from tools.pretrain_sample.recipes import PRETRAINING
 
-ALL_RECIPES = (*EVALUATION_RECIPES, *PRETRAINING_RECIPES)
+RECIPES = EVALUATION | PRETRAINING
 
 
 def _readable(recipe: str) -> str:
@@ -13,19 +16,20 @@ def _readable(recipe: str) -> str:
 
 
 def test_evaluation_recipes_are_thirty_in_seven_datasets() -> None:
-    datasets = [recipe.split("/")[0] for recipe in EVALUATION_RECIPES]
+    datasets = [recipe.split("/")[0] for recipe in EVALUATION]
     counts = {name: datasets.count(name) for name in dict.fromkeys(datasets)}
     assert counts == {"mvtec": 8, "visa": 8, "btad": 3, "mpdd": 3, "dagm": 3, "sdd": 1, "dtd": 4}
 
 
 def test_pretraining_never_names_an_evaluation_category() -> None:
-    assert len(PRETRAINING_RECIPES) >= 40
-    evaluation = {_readable(recipe) for recipe in EVALUATION_RECIPES}
-    assert evaluation.isdisjoint(PRETRAINING_RECIPES)
+    assert len(PRETRAINING) >= 40
+    evaluation = {_readable(recipe) for recipe in EVALUATION}
+    assert evaluation.isdisjoint(PRETRAINING)
 
 
-@pytest.mark.parametrize("recipe", ALL_RECIPES)
-def test_mask_is_exact(recipe: str) -> None:
+@pytest.mark.parametrize("name", RECIPES)
+def test_mask_is_exact(name: str) -> None:
+    recipe = RECIPES[name]
     normal, empty = draw_part(recipe, np.random.default_rng(3))
     assert normal.shape == (144, 144, 3)
     assert normal.dtype == np.uint8
@@ -40,34 +44,26 @@ def test_mask_is_exact(recipe: str) -> None:
         assert change[mask].mean() > 8, "the defect is visible"
 
 
-@pytest.mark.parametrize("recipe", EVALUATION_RECIPES)
+@pytest.mark.parametrize("name", EVALUATION)
 @pytest.mark.parametrize("size", [(96, 150), (200, 144), (60, 180)])
-def test_other_sizes(recipe: str, size: tuple[int, int]) -> None:
-    image, mask = draw_part(recipe, np.random.default_rng(0), size, "crack")
+def test_other_sizes(name: str, size: tuple[int, int]) -> None:
+    image, mask = draw_part(EVALUATION[name], np.random.default_rng(0), size, "crack")
     assert image.shape == (*size, 3)
     assert mask.shape == size
     assert mask.any()
 
 
-def test_same_seed_same_picture() -> None:
-    for recipe in ("visa/pcb1", "mvtec/tile", "gear"):
-        first = draw_part(recipe, np.random.default_rng(11), defect="stain")
-        second = draw_part(recipe, np.random.default_rng(11), defect="stain")
-        other = draw_part(recipe, np.random.default_rng(12), defect="stain")
+def test_a_seed_fixes_the_picture_and_the_generators_advance() -> None:
+    for name in ("visa/pcb1", "mvtec/tile", "gear"):
+        generators = [np.random.default_rng(seed) for seed in (11, 11, 12)]
+        first, second, other = (draw_part(RECIPES[name], rng, defect="stain") for rng in generators)
         assert np.array_equal(first[0], second[0])
         assert np.array_equal(first[1], second[1])
         assert not np.array_equal(first[0], other[0])
+        draw_part(RECIPES[name], normal := np.random.default_rng(11))
+        assert normal.integers(1 << 30) == generators[0].integers(1 << 30)
 
 
-def test_generator_advances_alike_with_and_without_defect() -> None:
-    first, second = np.random.default_rng(5), np.random.default_rng(5)
-    draw_part("mvtec/bottle", first)
-    draw_part("mvtec/bottle", second, defect="hole")
-    assert first.integers(1 << 30) == second.integers(1 << 30)
-
-
-def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown recipe 'anvil'"):
-        draw_part("anvil", np.random.default_rng(0))
+def test_an_unknown_defect_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown defect 'rust'"):
-        draw_part("coin", np.random.default_rng(0), defect="rust")
+        draw_part(RECIPES["coin"], np.random.default_rng(0), defect="rust")

@@ -236,7 +236,7 @@ def test_show_says_what_is_missing_and_what_is_contradicted(workplace):
     assert "4 run(s) are not done: fuzzyclip tables run table-8" in output
     assert "C7: Table 8 is headed AUROC" in output
     assert "(89.8, 28.0, 34.2)" in output
-    for suffix in ("md", "csv", "png"):
+    for suffix in ("md", "csv"):
         assert (workplace / f"experiments/table-8.{suffix}").stat().st_size > 0
     assert "table-9" in call("list")
 
@@ -324,7 +324,6 @@ def test_comparisons_are_complete_from_the_committed_results(name, printed, tmp_
     assert text.count("<u>") == text.count("</u>") > 0
     assert "average rank, ours" in text
     assert "SAA+: tiny random models" in text
-    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     means = pd.read_csv("metrics/methods/winclip/mvtec/visa.csv")["pixel_ap"].mean()
     shown = values[(values["label"] == "WinCLIP") & (values["metric"] == "pixel_ap")]
     if name == "table-2":

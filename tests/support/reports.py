@@ -7,13 +7,13 @@ import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.report.curves import trace_scores
-from fuzzyclip.report.gallery import Example
-from fuzzyclip.report.page import DatasetResult, Experiment
+from fuzzyclip.report.gallery import GalleryImage
+from fuzzyclip.report.page import DatasetResult, PageContent
 
 #: What runs if anything of it is not escaped.
 HOSTILE = "<script>window.broken=1</script>\"'><img src=x onerror=window.broken=1>"
 CATEGORIES = {"mvtec": ["metal nut", "01", HOSTILE], "own": ["a/b", "lid"]}
-ROWS = ("precise", "fuzzyclip", "fuzzyclip_epoch_1")
+VARIANTS = ("precise", "fuzzyclip", "fuzzyclip_epoch_1")
 SIDE = 24
 
 
@@ -42,17 +42,19 @@ class Reader(HTMLParser):
 def make_categories(names, seed=0):
     """Per-category results; the last category has no masks, so that pixel metrics are absent."""
     rng, lines = np.random.default_rng(seed), []
-    for row in ROWS:
+    for variant in VARIANTS:
         for name in names:
             values = dict(zip(METRICS, rng.uniform(1, 99, len(METRICS)).round(4), strict=True))
             if name == names[-1]:
                 values |= {metric: np.nan for metric in METRICS if metric.startswith("pixel")}
-            lines.append({"row": row, "category": name, "good": 6, "bad": 6, **values})
+            lines.append(
+                {"variant": variant, "category": name, "normal": 6, "anomalous": 6, **values}
+            )
     return pd.DataFrame(lines).assign(prompt="p")
 
 
 def make_scores(names, seed=0):
-    """Twelve images a category, scores by every row."""
+    """Twelve images a category, scores by every variant."""
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame(
         {
@@ -62,8 +64,8 @@ def make_scores(names, seed=0):
             "defect": "scratch",
         }
     )
-    for row in ROWS:
-        frame[row] = (rng.uniform(0, 1, len(frame)) + 0.3 * frame["label"]).clip(0, 1).round(3)
+    for variant in VARIANTS:
+        frame[variant] = (rng.uniform(0, 1, len(frame)) + 0.3 * frame["label"]).clip(0, 1).round(3)
     return frame
 
 
@@ -77,7 +79,7 @@ def make_examples(names, seed=0):
             mask = np.zeros((SIDE, SIDE), dtype=bool)
             mask[4:9, 5:12] = label == 1
             examples.append(
-                Example(
+                GalleryImage(
                     path=f"data/{name}/{number}.png",
                     category=name,
                     label=label,
@@ -137,4 +139,4 @@ def make_experiment(**changes):
             }
         },
     }
-    return Experiment(**(settings | changes))
+    return PageContent(**(settings | changes))

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fuzzyclip.sample.draw import PRETRAINING_RECIPES
 from tools.pretrain_sample.captions import (
     DEFECT_STATES,
     GENERAL_SHARE,
@@ -23,6 +22,7 @@ from tools.pretrain_sample.captions import (
 )
 from tools.pretrain_sample.objectives import patch_targets
 from tools.pretrain_sample.pictures import CELLS, Pairs, Picture, turn_over
+from tools.pretrain_sample.recipes import CATEGORIES
 from tools.pretrain_sample.towers import GRID
 
 PATCH = 12  # pixels
@@ -32,7 +32,7 @@ KINDS = 1 + len(DEFECT_STATES)  # no defect, and each defect
 
 
 @dataclass(frozen=True)
-class Batch:
+class PairBatch:
     """B images, half of them normal, of P patches; n captions of images; m names."""
 
     images: Tensor  # uint8 (B, H, W, 3)
@@ -91,7 +91,7 @@ def make_batch(
     words: Words,
     rng: np.random.Generator,
     shares: Sequence[float] | None = None,
-) -> Batch:
+) -> PairBatch:
     """Pictures of `count` random pairs with their captions, and captions of other names.
 
     Args:
@@ -119,17 +119,14 @@ def make_batch(
     names = make_names(NAMES_PER_STEP, words, rng)
     caption_category, caption_kind = np.array(meanings).T
     positive = (category[:, None] == caption_category) & (kinds[:, None] == caption_kind)
-    return Batch(
+    return PairBatch(
         torch.from_numpy(images.reshape(-1, *images.shape[2:])),
         torch.from_numpy(np.repeat(positions, 2, axis=0)),
         torch.from_numpy(labels),
         torch.from_numpy(kinds),
         patch_targets(torch.from_numpy(coverage.reshape(-1, *coverage.shape[2:]))),
         torch.from_numpy(positive),
-        [
-            make_defect_caption(PRETRAINING_RECIPES[c], kind, rng, GENERAL_SHARE)
-            for c, kind in meanings
-        ],
+        [make_defect_caption(CATEGORIES[c], kind, rng, GENERAL_SHARE) for c, kind in meanings],
         [make_caption(name, state, rng) for name in names for state in (0, 1)],
         [make_defect_caption(name, kind, rng) for name in names for kind in range(KINDS)],
     )

@@ -13,15 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from fuzzyclip.sample.draw import (
-    DEFECTS,
-    EVALUATION_RECIPES,
-    PRETRAINING_RECIPES,
-    damage_part,
-    draw_canvas,
-    draw_part,
-)
+from fuzzyclip.sample.defects import DEFECTS
+from fuzzyclip.sample.draw import damage_part, draw_canvas, draw_part
+from fuzzyclip.sample.evaluation_recipes import EVALUATION
 from fuzzyclip.utils.files import replace_file
+from tools.pretrain_sample.recipes import CATEGORIES, PRETRAINING
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +35,7 @@ class Pairs:
     Attributes:
         images: (n, 2, 144, 144, 3): the same part, normal and damaged.
         coverage: (n, 36, 36): how many of a cell's 16 pixels the defect covers.
-        category: (n,) number in PRETRAINING_RECIPES.
+        category: (n,) number in CATEGORIES.
         defect: (n,) number in DEFECTS.
     """
 
@@ -91,13 +87,13 @@ def draw_shard(folder: Path, seed: int, shard: int) -> None:
     rng = np.random.default_rng([seed, shard])
     images = np.empty((PAIRS_PER_SHARD, 2, SIDE, SIDE, 3), np.uint8)
     coverage = np.empty((PAIRS_PER_SHARD, CELLS, CELLS), np.uint8)
-    category = rng.integers(len(PRETRAINING_RECIPES), size=PAIRS_PER_SHARD)
+    category = rng.integers(len(CATEGORIES), size=PAIRS_PER_SHARD)
     defect = np.empty(PAIRS_PER_SHARD, np.int64)
     for pair, number in enumerate(category):
         size = (SIDE, SIDE)
         if rng.random() < 0.4:
             size = (int(rng.integers(120, 201)), int(rng.integers(120, 201)))
-        canvas = draw_canvas(PRETRAINING_RECIPES[number], rng, size)
+        canvas = draw_canvas(PRETRAINING[CATEGORIES[number]], rng, size)
         camera, grey = int(rng.integers(1 << 62)), bool(rng.random() < 0.15)
         quality = int(rng.integers(70, 96)) if rng.random() < 0.2 else 0
         normal, _ = damage_part(canvas, None, rng, camera)
@@ -151,11 +147,11 @@ def draw_held_out(per_class: int, seed: int) -> dict[str, tuple[Picture, NDArray
         normal ones come first.
     """
     held_out = {}
-    for number, recipe in enumerate(EVALUATION_RECIPES):
+    for number, (category, recipe) in enumerate(EVALUATION.items()):
         rng = np.random.default_rng([seed, number])
         defects = [None] * per_class + [DEFECTS[i % len(DEFECTS)] for i in range(per_class)]
         drawn = [draw_part(recipe, rng, (SIDE, SIDE), defect) for defect in defects]
-        held_out[recipe] = (np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn]))
+        held_out[category] = (np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn]))
     return held_out
 
 

@@ -19,13 +19,13 @@ import torch
 from tqdm import tqdm
 
 from fuzzyclip.clip.sparse_weights import SAMPLE_WEIGHTS
-from fuzzyclip.sample.draw import EVALUATION_RECIPES, PRETRAINING_RECIPES
+from fuzzyclip.sample.evaluation_recipes import EVALUATION
 from fuzzyclip.utils.files import BrokenFileError
 from tools.pretrain_sample.batches import make_batch
 from tools.pretrain_sample.captions import Words
 from tools.pretrain_sample.held_out import HeldOutScores, score_held_out
 from tools.pretrain_sample.pictures import draw_held_out, load_pairs
-from tools.pretrain_sample.recipes import HARD_SHARES
+from tools.pretrain_sample.recipes import CATEGORIES, HARD_SHARES
 from tools.pretrain_sample.towers import GRID, encode_images
 from tools.pretrain_sample.trainer import (
     EARLY_WEIGHTS,
@@ -43,7 +43,7 @@ WARM_UP = 100  # steps
 LOG_COLUMNS = (
     "step", "window", "seconds", "rate", *EARLY_WEIGHTS, "logit_scale", "state_accuracy",
     "held_out_precise", "held_out_object", "held_out_lowest", "held_out_patches", "name_cosine",
-    *EVALUATION_RECIPES,
+    *EVALUATION,
 )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def pretrain(options: argparse.Namespace) -> None:
     """Train to the last step, from the checkpoint if there is one, and export the weights."""
     torch.set_num_threads(options.threads)
     vocabulary = Vocabulary()
-    words = Words(PRETRAINING_RECIPES, vocabulary.known_words, vocabulary.strange_words)
+    words = Words(CATEGORIES, vocabulary.known_words, vocabulary.strange_words)
     pairs = load_pairs(options.cache, options.seed, options.shards, options.threads)
     held_out = draw_held_out(options.held_out, HELD_OUT_SEED)
     trainer = build_trainer(len(vocabulary), options.seed)

@@ -146,6 +146,8 @@ ELECTRONICS = {
 }  # fmt: skip
 
 PRETRAINING: dict[str, Recipe] = {**TEXTURES, **PARTS, **GROUPS, **ELECTRONICS}
+#: Categories by number.
+CATEGORIES = tuple(PRETRAINING)
 
 #: How often a category comes in the later pretraining: textures are learned first, boards and
 #: scattered parts, whose normal pictures are the busiest, last.

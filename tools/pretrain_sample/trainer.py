@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fuzzyclip.clip.sparse_weights import EMBEDDING, save_sample_weights
 from fuzzyclip.utils.files import read_summed, write_summed
-from tools.pretrain_sample.batches import KINDS, Batch
+from tools.pretrain_sample.batches import KINDS, PairBatch
 from tools.pretrain_sample.objectives import (
     contrastive_loss,
     dense_loss,
@@ -85,7 +85,7 @@ def build_trainer(vocabulary_size: int, seed: int) -> Trainer:
 
 
 def compute_losses(
-    trainer: Trainer, batch: Batch, vocabulary: Vocabulary, encode: EncodeImages
+    trainer: Trainer, batch: PairBatch, vocabulary: Vocabulary, encode: EncodeImages
 ) -> dict[str, Tensor]:
     """The losses of a batch by name, the scale of the cosines and the accuracy of the state."""
     with torch.autocast("cpu", torch.bfloat16):
@@ -112,7 +112,7 @@ def compute_losses(
 
 def train_step(
     trainer: Trainer,
-    batch: Batch,
+    batch: PairBatch,
     vocabulary: Vocabulary,
     encode: EncodeImages,
     rate: float,

@@ -11,8 +11,8 @@ import open_clip
 import torch
 from torch import Tensor
 
-from fuzzyclip.sample.draw import PRETRAINING_RECIPES
 from tools.pretrain_sample.captions import ALL_TEMPLATES, DEFECT_STATES, STATES
+from tools.pretrain_sample.recipes import CATEGORIES
 
 COMMON_ROWS = 512 + 4096  # letters, digits, signs, and the most frequent merges of the BPE
 
@@ -72,7 +72,7 @@ class Vocabulary:
         self._tokenizer = open_clip.get_tokenizer("ViT-B-32")
         phrases = [text.format("") for text in (*ALL_TEMPLATES, *STATES[0], *STATES[1])]
         phrases += [text.format("") for texts in DEFECT_STATES.values() for text in texts]
-        names = [*OFFICIAL_CATEGORIES, *USEFUL_WORDS, *PRETRAINING_RECIPES]
+        names = [*OFFICIAL_CATEGORIES, *USEFUL_WORDS, *CATEGORIES]
         names += [name.replace("_", " ") for name in OFFICIAL_CATEGORIES]
         self.token_ids = collect_token_ids([*phrases, *names])
         self._numbers = np.zeros(self._tokenizer.vocab_size, np.int64)

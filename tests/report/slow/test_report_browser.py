@@ -231,7 +231,7 @@ def test_maps_lie_beside_the_image_or_over_it_and_outlines_can_go(visit):
 def test_differences_follow_their_filters(visit):
     page = visit("compare.html")
     assert values(page, "#categories", "metric") == {"image_auroc"}
-    assert values(page, "#categories", "row") == {"fuzzyclip"}
+    assert values(page, "#categories", "variant") == {"fuzzyclip"}
     everything = count(page, "#categories")
     page.get_by_role("button", name="worse", exact=True).click()
     worse = count(page, "#categories")

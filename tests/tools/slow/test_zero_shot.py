@@ -4,7 +4,7 @@ import numpy as np
 import open_clip
 import torch
 
-from fuzzyclip.sample.draw import EVALUATION_RECIPES
+from fuzzyclip.sample.evaluation_recipes import EVALUATION
 from tools.pretrain_sample.pictures import draw_held_out
 from tools.pretrain_sample.towers import GRID, encode_images
 
@@ -18,7 +18,7 @@ def test_zero_shot_on_held_out_categories(sample_clip: open_clip.CLIP) -> None:
     with torch.no_grad():
         normal, damaged = sample_clip.encode_text(tokenizer(sentences), normalize=True)
         areas = {}
-        for recipe in EVALUATION_RECIPES:
+        for recipe in EVALUATION:
             pictures, masks = held_out[recipe]
             batch = torch.from_numpy(pictures)
             image, _ = encode_images(sample_clip.visual, batch, WHOLE.expand(len(batch), -1))

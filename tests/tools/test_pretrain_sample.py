@@ -1,4 +1,4 @@
-"""The sample CLIP: its files load like any open_clip model, and it tells damaged from sound."""
+"""The sample CLIP as it was made: files that load like any open_clip model, and each step."""
 
 import csv
 from io import BytesIO
@@ -17,13 +17,13 @@ from fuzzyclip.clip.sparse_weights import (
     load_sample_state_dict,
     save_sample_weights,
 )
-from fuzzyclip.sample.draw import PRETRAINING_RECIPES
 from fuzzyclip.utils.files import BrokenFileError
 from tools.pretrain_sample.batches import make_batch
 from tools.pretrain_sample.captions import Words, make_caption, make_names
 from tools.pretrain_sample.objectives import contrastive_loss, patch_targets
 from tools.pretrain_sample.pictures import PAIRS_PER_SHARD, Pairs, draw_shard
 from tools.pretrain_sample.pretrain import LOG_COLUMNS, append_row, learning_rate
+from tools.pretrain_sample.recipes import CATEGORIES
 from tools.pretrain_sample.towers import (
     DENSE_BLOCKS,
     GRID,
@@ -47,7 +47,7 @@ def vocabulary() -> Vocabulary:
 
 @pytest.fixture(scope="module")
 def words(vocabulary: Vocabulary) -> Words:
-    return Words(PRETRAINING_RECIPES, vocabulary.known_words, vocabulary.strange_words)
+    return Words(CATEGORIES, vocabulary.known_words, vocabulary.strange_words)
 
 
 @pytest.fixture(scope="module")
