@@ -34,7 +34,6 @@ def describe(dataset: str) -> dict[str, Any]:
         "dataset": dataset,
         "source": info["source"],
         "licence": info["licence"],
-        "mask_above": info["mask_above"],
         "categories": [
             {"category": name, "prompt": prompt} for name, prompt in info["prompts"].items()
         ],

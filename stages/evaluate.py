@@ -52,7 +52,7 @@ def main(key: str) -> None:
     shots = Shots(key, params.evaluation.shots, params.seed, backbone)
     results = []
     for name, prompt in prompts.items():
-        rows, features = open_dataset(key, name, backbone, info["mask_above"])
+        rows, features = open_dataset(key, name, backbone)
         category = Category(key, name, rows, features, backbone, params.machine.workers)
         scorers = texts.build_scorers(prompt, shots.remember(name))
         exact = params.evaluation.pixel_metrics == "exact"

@@ -32,14 +32,13 @@ def main(key: str) -> None:
     # readers, never a result: a new auxiliary set must not encode every image anew.
     params = load_params((*PARAMS, "auxiliary"), key=key)
     backbone = load_clip(params)
-    rows = read_index(paths.index(key))
+    rows = read_index(paths.index(key), paths.raw(key))
     categories = dict(list(rows[rows["split"] == "test"].groupby("category", sort=True)))
     scratch = paths.SCRATCH / f"features-{key}-{backbone.fingerprint[:16]}"
     shards = {
         category: plan_category(
             scratch / str(category),
             members,
-            paths.raw(key),
             backbone,
             dtype=params.features.dtype if keeps_tokens(params, key) else None,
             shard_size=params.features.shard_size,

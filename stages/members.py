@@ -12,11 +12,11 @@ from torch import Tensor
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.features.shards import compute_identity
 from fuzzyclip.features.store import CategoryFeatures, open_category
-from fuzzyclip.images.index_file import read_index
+from fuzzyclip.images.index_file import read_test_rows
 from stages import paths
 
-#: Dataset, category and `mask_above` to index rows and features, as `open_dataset` gives them.
-Open = Callable[[str, str, int], tuple[pd.DataFrame, CategoryFeatures]]
+#: Dataset and category to index rows and features, as `open_dataset` gives them.
+Open = Callable[[str, str], tuple[pd.DataFrame, CategoryFeatures]]
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class AuxiliarySet:
     Attributes:
         names: distinct prompt names of its categories; the order in which they are stacked.
         rows: index rows with paths relative to the pipeline's folder, and columns `member`
-            (dataset and category), `name` (prompt name of the category), `place` (row within the
-            category's features) and `mask_above`.
+            (dataset and category), `name` (prompt name of the category) and `place` (row within
+            the category's features).
         features: stored features by `member`, in the order of the rows.
     """
 
@@ -52,24 +52,11 @@ def read_manifest(name: str) -> dict[str, Any]:
     return manifest
 
 
-def read_test_rows(dataset: str, category: str, mask_above: int) -> pd.DataFrame:
-    """Index rows of a category's test images.
-
-    Their paths are relative to the pipeline's folder; `mask_above` becomes a column.
-    """
-    frame = read_index(paths.index(dataset))
-    rows = frame[(frame["split"] == "test") & (frame["category"] == category)].copy()
-    root = paths.raw(dataset).as_posix()
-    rows["image_path"] = [f"{root}/{path}" for path in rows["image_path"]]
-    rows["mask_path"] = [f"{root}/{path}" if path else "" for path in rows["mask_path"]]
-    return rows.assign(mask_above=mask_above).reset_index(drop=True)
-
-
 def open_dataset(
-    dataset: str, category: str, backbone: Backbone, mask_above: int
+    dataset: str, category: str, backbone: Backbone
 ) -> tuple[pd.DataFrame, CategoryFeatures]:
     """Test rows of a category and their patch tokens."""
-    rows = read_test_rows(dataset, category, mask_above)
+    rows = read_test_rows(paths.index(dataset), paths.raw(dataset), category)
     identity = compute_identity(backbone, list(rows["sha256"]))
     return rows, open_category(paths.features(dataset) / category, identity)
 
@@ -87,12 +74,7 @@ def open_auxiliary(name: str, backbone: Backbone, open_one: Open | None = None) 
     for member in manifest["members"]:
         for category in member["categories"]:
             place = member["dataset"], category["category"]
-            above = member["mask_above"]
-            rows, stored = (
-                open_dataset(*place, backbone, above)
-                if open_one is None
-                else open_one(*place, above)
-            )
+            rows, stored = open_dataset(*place, backbone) if open_one is None else open_one(*place)
             key = "/".join(place)
             frames.append(rows.assign(member=key, name=category["prompt"], place=range(len(rows))))
             features[key] = stored

@@ -158,7 +158,7 @@ def gather_images(name: str, ready: SetUp, workers: int) -> TrainingSet:
         return torch.stack([tokens[row] for row in rows])  # (n, L, P, W)
 
     def load_row_masks(rows: Sequence[int]) -> Tensor:
-        masks = load_masks(table.iloc[list(rows)], Path(), ready.backbone.image_size)
+        masks = load_masks(table.iloc[list(rows)], ready.backbone.image_size)
         return torch.from_numpy(masks)  # (n, S, S)
 
     return TrainingSet(

@@ -128,7 +128,7 @@ def evaluate(
     results = []
     for name, prompt in info["prompts"].items():
         scorer = method.build(ready.encode, prompt, tensors)
-        rows, features = ready.open_one(dataset, name, info["mask_above"])
+        rows, features = ready.open_one(dataset, name)
         category = Category(
             dataset, name, rows, features, ready.backbone, params.machine.workers, method.kind
         )

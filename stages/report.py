@@ -27,13 +27,13 @@ from fuzzyclip.report.tables import (
     collect_means,
     describe_datasets,
     list_ties,
+    name_dataset,
     to_markdown,
 )
 from fuzzyclip.utils.files import write_csv, write_text
 from fuzzyclip.utils.tensor_files import read_arrays
 from stages import paths
 from stages.experiments.catalog import collect_printed, read_catalog
-from stages.names import name_dataset
 from stages.params import load_params
 from stages.run import run_stage
 from stages.schema import Params

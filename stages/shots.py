@@ -30,7 +30,7 @@ class Shots:
             backbone: the frozen CLIP.
         """
         self.dataset, self.counts, self.seed, self.backbone = dataset, counts, seed, backbone
-        index = read_index(paths.index(dataset))
+        index = read_index(paths.index(dataset), paths.raw(dataset))
         self.rows = index[(index["split"] == "train") & (index["label"] == 0)]
 
     def remember(self, category: str) -> dict[int, NormalMemory]:
@@ -50,10 +50,10 @@ class Shots:
             )
         order = np.random.default_rng(self.seed).permutation(len(rows))[:most]
         chosen = rows.iloc[order]
-        images = [paths.raw(self.dataset) / path for path in chosen["image_path"]]
+        images = [Path(path) for path in chosen["image_path"]]
         batches = [list(range(most))[first : first + BATCH] for first in range(0, most, BATCH)]
         pixels = iterate_pixels(
-            [[Path(images[place]) for place in batch] for batch in batches],
+            [[images[place] for place in batch] for batch in batches],
             self.backbone,
             digests=[[chosen["sha256"].iloc[place] for place in batch] for batch in batches],
         )

@@ -7,7 +7,6 @@ those: what does not fit is made anew.
 
 import logging
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -24,9 +23,10 @@ from fuzzyclip.features.store import (
     open_category,
     plan_category,
 )
+from fuzzyclip.images.index_file import read_test_rows
 from stages import paths
 from stages.features import keeps_tokens
-from stages.members import Open, open_dataset, read_test_rows
+from stages.members import Open, open_dataset
 from stages.schema import Params
 
 log = logging.getLogger(__name__)
@@ -42,11 +42,11 @@ def make_opener(kind: FeatureKind, backbone: Backbone, own: bool, params: Params
         params: of the stage, `features` and `auxiliary` among them.
     """
     if kind == TOKENS and not own:
-        return lambda dataset, category, above: open_dataset(dataset, category, backbone, above)
+        return lambda dataset, category: open_dataset(dataset, category, backbone)
     if kind.stored:
         return partial(open_view, kind, backbone, params)
-    return lambda dataset, category, above: open_nothing(
-        backbone, read_test_rows(dataset, category, above)
+    return lambda dataset, category: open_nothing(
+        backbone, read_test_rows(paths.index(dataset), paths.raw(dataset), category)
     )
 
 
@@ -56,17 +56,15 @@ def open_view(
     params: Params,
     dataset: str,
     category: str,
-    mask_above: int,
 ) -> tuple[pd.DataFrame, CategoryFeatures]:
     """Index rows of a category and their features of a kind, which are made where missing."""
-    rows = read_test_rows(dataset, category, mask_above)
+    rows = read_test_rows(paths.index(dataset), paths.raw(dataset), category)
     root = paths.view(kind.name, backbone.fingerprint, dataset)
     folder = root / category
     folder.mkdir(parents=True, exist_ok=True)
     shards = plan_category(
         folder,
         rows,
-        Path(),
         backbone,
         dtype=params.features.dtype if keeps_tokens(params, dataset) else None,
         shard_size=params.features.shard_size,

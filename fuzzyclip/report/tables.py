@@ -31,6 +31,17 @@ COUNTS = ("good", "bad", "tied")
 ABSENT = "-"
 
 
+def name_dataset(key: str, info: Mapping[str, Any]) -> str:
+    """Title of a dataset in tables; one's own images go by their key.
+
+    Args:
+        key: of the dataset.
+        info: from its index.
+    """
+    title: str = info["title"]
+    return key if info["source"] == "own" else title
+
+
 def add_means(categories: pd.DataFrame) -> pd.DataFrame:
     """Append each row's unweighted mean over categories.
 
