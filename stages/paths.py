@@ -25,7 +25,7 @@ BEFORE_EXPERIMENTS = SCRATCH / "before-experiments"
 #: Encoded mosaics; safe to delete.
 MOSAICS = SCRATCH / "mosaics"
 #: Encoded prompts; safe to delete.
-TEXTS = SCRATCH / "texts.sqlite"
+TEXTS = SCRATCH / "texts"
 #: Seconds and memory of each stage; differs from run to run, so no stage depends on it.
 TIMING = Path("timing")
 #: What the methods of the tables share and leave: features of their kinds, what they learned,

@@ -79,7 +79,7 @@ class FuzzyCLIP:
             source: its directory, or an address of MLflow (`models:/...`, `runs:/...`).
             device: `auto` (CUDA, then MPS, then CPU), or torch's own name.
             weights: file of the frozen CLIP's weights, where the model does not hold them.
-            text_cache: file that keeps text features from one process to the next; None for none.
+            text_cache: folder that keeps text features from one process to the next; None for none.
 
         Raises:
             ModelError: the directory is missing, broken, or of another version.
