@@ -36,13 +36,14 @@ from fuzzyclip.method.efa_training import TrainingImages, train_heads  # noqa: E
 IMAGES, BATCH, EPOCHS = 8, 4, 6
 
 
-def draw_masks(folder, rows):
+def draw_masks(rows):
     """A square defect in every image."""
-    for name in rows["image_path"]:
+    for image in map(Path, rows["image_path"]):
         mask = np.zeros((1024, 1024), dtype=np.uint8)
         mask[200:500, 300:700] = 255
-        Image.fromarray(mask).save(folder / f"mask_{name}")
-    return rows.assign(mask_path=[f"mask_{name}" for name in rows["image_path"]], mask_above=0)
+        Image.fromarray(mask).save(image.with_name(f"mask_{image.name}"))
+    masks = [str(Path(path).with_name(f"mask_{Path(path).name}")) for path in rows["image_path"]]
+    return rows.assign(mask_path=masks, mask_above=0)
 
 
 def train_as_the_peer(images, text):
@@ -57,7 +58,7 @@ def train_as_the_peer(images, text):
         chosen = list(range(first, min(first + BATCH, len(images))))
         paths = [images.root / str(images.rows["image_path"].iloc[row]) for row in chosen]
         tokens = encode_images(backbone, load_pixels(paths, backbone, 2))[1]
-        masks = load_masks(images.rows.iloc[chosen], images.root, backbone.image_size)
+        masks = load_masks(images.rows.iloc[chosen], backbone.image_size)
         masks = torch.from_numpy(masks).float()
         maps = compute_maps(heads(tokens), text, backbone.grid, size)
         loss = sum(
@@ -75,8 +76,8 @@ def main():
     text = F.normalize(torch.randn(768, 2), dim=0)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        rows = draw_masks(root, draw_images(root, IMAGES))
-        write_category(root / "store", rows, root, backbone, batch_size=BATCH, workers=2)
+        rows = draw_masks(draw_images(root, IMAGES))
+        write_category(root / "store", rows, backbone, batch_size=BATCH, workers=2)
         identity = compute_identity(backbone, list(rows["sha256"]))
         stored = open_category(root / "store", identity)
         images = TrainingImages(rows, root, [stored] * IMAGES, range(IMAGES), backbone, workers=2)

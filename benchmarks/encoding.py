@@ -38,7 +38,7 @@ def draw_images(folder, count):
         noisy = smooth + rng.normal(0, 6, smooth.shape)
         path = folder / f"{number:03d}.png"
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path)
-        rows.append({"image_path": path.name, "sha256": compute_sha256(path)})
+        rows.append({"image_path": str(path), "sha256": compute_sha256(path)})
     return pd.DataFrame(rows)
 
 
@@ -80,9 +80,7 @@ def main():
             bare = run_bare(backbone, batches)
             start = time.perf_counter()
             store = Path(name) / f"store-{number}"
-            write_category(
-                store, rows, Path(name), backbone, batch_size=given.batch, shard_size=64, workers=2
-            )
+            write_category(store, rows, backbone, batch_size=given.batch, shard_size=64, workers=2)
             ours = time.perf_counter() - start
             shares.append(bare / ours)
             print(f"  {given.images} images: tower {bare:.2f} s, store {ours:.2f} s", flush=True)

@@ -87,7 +87,7 @@ def run_part(part, folder, count):
     rows = pd.read_pickle(folder / f"{count}.pickle")
     store = folder / f"store-{count}"
     if part == "encoding":
-        write_category(store, rows, Path(), backbone, batch_size=8, workers=2)
+        write_category(store, rows, backbone, batch_size=8, workers=2)
         return read_peak()
     stored = open_category(store, compute_identity(backbone, list(rows["sha256"])))
     text = F.normalize(torch.randn(64, 2), dim=0)

@@ -25,7 +25,7 @@ from stages.params import read_params  # noqa: E402
 
 def read_features(dataset):
     """Category, label and unit class feature of each test image of a dataset."""
-    frame = read_index(paths.index(dataset))
+    frame = read_index(paths.index(dataset), paths.raw(dataset))
     frame = frame[frame["split"] == "test"]
     pieces = []
     for category, rows in frame.groupby("category", sort=True):

@@ -89,7 +89,7 @@ def draw_images(folder, count, side=1024):
         noisy = np.clip(smooth + rng.integers(-4, 5, smooth.shape), 0, 255).astype(np.uint8)
         path = folder / f"{number}.png"
         Image.fromarray(noisy).save(path)
-        rows.append((path.name, sha256(path.read_bytes()).hexdigest()))
+        rows.append((str(path), sha256(path.read_bytes()).hexdigest()))
     return pd.DataFrame(rows, columns=["image_path", "sha256"])
 
 
@@ -103,7 +103,7 @@ def check_store():
         rows = draw_images(Path(temporary), 16, side=256)
         for dtype in ("float32", "float16", "bfloat16", "int8", None):
             folder = Path(temporary) / str(dtype)
-            write_category(folder, rows, Path(temporary), backbone, dtype=dtype)
+            write_category(folder, rows, backbone, dtype=dtype)
             found = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
             count = len(rows) * costs.count_feature_bytes(shape, len(blocks), dtype)
             print(f"  store, {dtype}: {found} bytes, predicted {count}")

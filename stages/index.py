@@ -4,11 +4,10 @@ import json
 import logging
 
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.datasets.indexing.index import build_index
+from fuzzyclip.datasets.indexing.index import build_index, name_categories
 from fuzzyclip.datasets.meta import write_meta
 from fuzzyclip.images.index_file import write_index
 from stages import paths
-from stages.names import list_prompt_names
 from stages.params import load_params
 from stages.run import run_stage
 
@@ -43,10 +42,8 @@ def main(key: str) -> None:
     )
     for name, counts in index.info["counts"].items():
         log.info("%s/%s: %s", key, name, counts)
-    # What a category is called in prompts and what counts as defect are facts of the dataset from
-    # here on: who reads the index needs no parameter for them.
-    index.info["prompts"] = list_prompt_names(index.info, dataset)
-    index.info["mask_above"] = dataset.mask_above
+    # A fact of the dataset from here on: who reads the index needs no parameter for it.
+    index.info["prompts"] = name_categories(index.info, dataset.names)
     index.info["source"] = record["source"]
     index.info["complete"] = published and record["categories"] is None
     index.info["verified"] = all(entry["verified"] for entry in record["archives"])

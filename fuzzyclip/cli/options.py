@@ -84,7 +84,7 @@ def choose_tiling(tile: int | None, overlap: int | None) -> "Tiling | None":
 def find_text_cache() -> Path:
     """Where commands keep text features from one run to the next; safe to delete."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "fuzzyclip" / "texts.sqlite"
+    return Path(root) / "fuzzyclip" / "texts"
 
 
 def load_model(

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from fuzzyclip.model.card import Tiling
     from fuzzyclip.model.detector import FuzzyCLIP
     from fuzzyclip.model.opening import Opener
-    from fuzzyclip.model.outputs import PredictionFolder
 
 #: Exit code where some images could not be read; the others are done.
 SOME_UNREADABLE = 3
@@ -104,6 +103,7 @@ def predict(
     from fuzzyclip.images.decode import MAX_PIXELS
     from fuzzyclip.images.lists import list_images
     from fuzzyclip.model.opening import Opener
+    from fuzzyclip.model.outputs import PredictionFolder
 
     with Refusal():
         if threshold is not None:
@@ -115,11 +115,13 @@ def predict(
         folder = None
         if out is not None:
             settings = _describe(detector, category, tiling, threshold, references, opener)
-            folder = _open_folder(out, files, settings, save, scale, opener)
+            kinds = [one.value for one in save or (Kind.OVERLAY, Kind.MAP, Kind.MASK)]
+            folder = PredictionFolder(out, files, settings, kinds=kinds, scale=scale)
         todo = [path for path in files if folder is None or not folder.is_done(path)]
         found = detector.detect(
             todo, category, batch_size=batch_size, workers=workers,
             tiling=tiling, threshold=threshold, opener=opener,
+            keep_pictures=folder is not None and Kind.OVERLAY in folder.kinds,
         )  # fmt: skip
         rows = []
         for path, one in zip(todo, _show_progress(found, len(todo)), strict=True):
@@ -160,20 +162,6 @@ def _describe(
         "max_pixels": opener.max_pixels,
         "white": opener.white,
     }
-
-
-def _open_folder(
-    out: Path,
-    files: list[Path],
-    settings: dict[str, Any],
-    save: list[Kind] | None,
-    scale: Literal["fixed", "image"],
-    opener: "Opener",
-) -> "PredictionFolder":
-    from fuzzyclip.model.outputs import PredictionFolder
-
-    kinds = [one.value for one in save or (Kind.OVERLAY, Kind.MAP, Kind.MASK)]
-    return PredictionFolder(out, files, settings, kinds=kinds, scale=scale, opener=opener)
 
 
 def _show_progress(found: Iterable[Any], total: int) -> Iterator[Any]:

@@ -135,7 +135,7 @@ class Responder:
     def _open(self, content: bytes, white: int | None) -> Image.Image:
         """RGB image (H, W) of a file's content."""
         try:
-            return Opener(self.limits.pixels, white)(content)
+            return Opener(self.limits.pixels, white)(content).picture
         except OSError as error:
             raise ValueError(str(error).removeprefix("bytes: ")) from error
 

@@ -78,7 +78,7 @@ class Category:
 
     def load_masks(self, first: int = 0, stop: int | None = None) -> Masks:
         """Masks of some images, (B, S, S)."""
-        return load_masks(self.rows.iloc[first:stop], Path(), self.backbone.image_size)
+        return load_masks(self.rows.iloc[first:stop], self.backbone.image_size)
 
     def iterate(self) -> Iterator[ImageBatch]:
         """All images in order; the next batch is read, or encoded, while one is used."""

@@ -125,7 +125,7 @@ class Gallery:
         embeds = category.features.image_embed[list(places)]
         maps = torch.from_numpy(score_batch(scorer, tokens, embeds, backbone, self.sigma).shown)
         if category.has_masks:
-            masks = torch.from_numpy(load_masks(rows, Path(), backbone.image_size))
+            masks = torch.from_numpy(load_masks(rows, backbone.image_size))
         else:
             masks = torch.zeros(maps.shape, dtype=torch.bool)
         side = min(SIDE, backbone.image_size)

@@ -27,7 +27,6 @@ from fuzzyclip.utils.transfers import Fetcher
 def write_category(
     folder: Path,
     rows: pd.DataFrame,
-    root: Path,
     backbone: Backbone,
     *,
     dtype: str | None = "float16",
@@ -39,12 +38,11 @@ def write_category(
     """Encode a category's images into `folder`, skipping shards that are already there.
 
     Args:
-        folder: see `fuzzyclip.features.store.plan_category`, as the four arguments below.
+        folder: the category's folder in the store.
         rows: with the columns `image_path` and `sha256`.
-        root: see there.
-        backbone: see there.
-        dtype: see there.
-        shard_size: see there.
+        backbone: the frozen CLIP.
+        dtype: type in which patch tokens are kept; None keeps class features alone.
+        shard_size: images a file.
         batch_size: images a pass.
         workers: threads that decode images.
         kind: what is kept of an image.
@@ -52,9 +50,7 @@ def write_category(
     Raises:
         OSError: no room on the disk, or an image can not be read.
     """
-    shards = plan_category(
-        folder, rows, root, backbone, dtype=dtype, shard_size=shard_size, kind=kind
-    )
+    shards = plan_category(folder, rows, backbone, dtype=dtype, shard_size=shard_size, kind=kind)
     missing = [shard for shard in shards if not shard.is_written()]
     check_space(missing, folder, backbone)
     encode_shards(missing, backbone, batch_size=batch_size, workers=workers, title=folder.name)

@@ -92,7 +92,6 @@ class CategoryFeatures:
 def plan_category(
     folder: Path,
     rows: pd.DataFrame,
-    root: Path,
     backbone: Backbone,
     *,
     dtype: str | None = "float16",
@@ -103,8 +102,7 @@ def plan_category(
 
     Args:
         folder: the category's folder in the store.
-        rows: its index rows, in order.
-        root: the dataset's root, which `image_path` is relative to.
+        rows: its index rows, in order, with paths that can be opened.
         backbone: the frozen CLIP.
         dtype: type in which patch tokens are kept, see `packing`; None keeps class features alone.
         shard_size: images a file.
@@ -117,7 +115,7 @@ def plan_category(
         shards.append(
             Shard(
                 path=folder / f"{number:05d}.safetensors",
-                images=tuple(root / image for image in chosen["image_path"]),
+                images=tuple(map(Path, chosen["image_path"])),
                 digests=digests,
                 header=compute_identity(backbone, digests, kind) | {"tokens": dtype},
                 kind=kind,

@@ -21,8 +21,9 @@ INDEX_COLUMNS = (
     "height",
     "sha256",  # of the image file; the feature store is bound to it
     "mask_sha256",  # of the mask file; what is trained on masks is bound to it. "" if there is none
+    "mask_above",  # mask values above this are defect
 )
-COLUMN_TYPES = {"label": "int64", "width": "int64", "height": "int64"}
+COLUMN_TYPES = dict.fromkeys(("label", "width", "height", "mask_above"), "int64")
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,32 @@ def write_index(index: Index, table: Path, info: Path) -> None:
     write_json(info, index.info)
 
 
-def read_index(path: Path) -> pd.DataFrame:
-    """Read a table; categories such as "01" stay strings, an absent mask stays "".
+def read_index(table: Path, root: Path) -> pd.DataFrame:
+    """All rows of a table; categories such as "01" stay strings, an absent mask stays "".
+
+    Args:
+        table: as `write_index` wrote it.
+        root: of the dataset; `image_path` and `mask_path` come with it before them, ready to open.
 
     Raises:
         DatasetError: the table has other columns.
     """
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    frame = pd.read_csv(table, dtype=str, keep_default_na=False)
     if tuple(frame.columns) != INDEX_COLUMNS:
         raise DatasetError(
-            f"{path}: columns {list(frame.columns)} instead of {list(INDEX_COLUMNS)}; build the "
+            f"{table}: columns {list(frame.columns)} instead of {list(INDEX_COLUMNS)}; build the "
             "index again"
         )
+    for column in ("image_path", "mask_path"):
+        frame[column] = [(root / path).as_posix() if path else "" for path in frame[column]]
     return frame.astype(COLUMN_TYPES)
+
+
+def read_test_rows(table: Path, root: Path, category: str) -> pd.DataFrame:
+    """`read_index`, but only a category's test images, numbered from 0."""
+    rows = read_index(table, root)
+    chosen = rows[(rows["split"] == "test") & (rows["category"] == category)]
+    return chosen.reset_index(drop=True)
 
 
 def read_info(path: Path) -> dict[str, Any]:

@@ -20,16 +20,15 @@ def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
     return squashed > 127
 
 
-def load_masks(rows: pd.DataFrame, root: Path, size: int) -> NDArray[np.bool_]:
+def load_masks(rows: pd.DataFrame, size: int) -> NDArray[np.bool_]:
     """Masks of index rows, (B, S, S); all false where a row has none.
 
     Args:
-        rows: index rows with a column `mask_above`, the value that defects exceed.
-        root: what the paths are relative to.
+        rows: from `fuzzyclip.images.index_file.read_index`.
         size: S.
     """
     masks = np.zeros((len(rows), size, size), dtype=bool)
     for mask, path, above in zip(masks, rows["mask_path"], rows["mask_above"], strict=True):
         if path:
-            mask[:] = resize_mask(load_mask(root / path, above), size)
+            mask[:] = resize_mask(load_mask(Path(path), above), size)
     return masks

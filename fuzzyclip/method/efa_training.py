@@ -93,7 +93,7 @@ class TrainingImages:
 
     def _load_masks(self, rows: Sequence[int]) -> list[np.ndarray]:
         chosen = self.rows.iloc[list(rows)]
-        return list(load_masks(chosen, self.root, self.backbone.image_size))
+        return list(load_masks(chosen, self.backbone.image_size))
 
     def _build_masks(self, rows: Sequence[int], epoch: int) -> list[np.ndarray]:
         size = self.backbone.image_size

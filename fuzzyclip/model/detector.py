@@ -79,7 +79,7 @@ class FuzzyCLIP:
             source: its directory, or an address of MLflow (`models:/...`, `runs:/...`).
             device: `auto` (CUDA, then MPS, then CPU), or torch's own name.
             weights: file of the frozen CLIP's weights, where the model does not hold them.
-            text_cache: file that keeps text features from one process to the next; None for none.
+            text_cache: folder that keeps text features from one process to the next; None for none.
 
         Raises:
             ModelError: the directory is missing, broken, or of another version.
@@ -159,17 +159,19 @@ class FuzzyCLIP:
         tiling: Tiling | None = None,
         threshold: float | None = None,
         opener: Opener | None = None,
+        keep_pictures: bool = False,
     ) -> Iterator[Prediction | Unreadable]:
         """What the model says of images, one after the other, however many there are.
 
         Args:
             images: see `ImageLike`.
-            category: see `__call__`, as the arguments below.
-            batch_size: of tiles with `tiling`.
+            category: what they show, in words, as it stands in the prompts.
+            batch_size: images, or tiles with `tiling`, in a pass of the frozen CLIP.
             workers: threads that read and decode.
-            tiling: see `__call__`.
-            threshold: likewise.
+            tiling: look at overlapping tiles instead of the whole image squashed to a square.
+            threshold: of image scores, in place of the calibrated one.
             opener: limits of what is opened.
+            keep_pictures: whether predictions have the picture; two batches of them are then held.
 
         Raises:
             ValueError: no category, a name that does not fit a prompt, or a threshold that was
@@ -180,10 +182,18 @@ class FuzzyCLIP:
         open_image = opener or Opener()
         if tiling is None:
             stream = detect_images(
-                images, open_image, detector, batch_size=batch_size, workers=workers
+                images,
+                open_image,
+                detector,
+                batch_size=batch_size,
+                workers=workers,
+                keep_pictures=keep_pictures,
             )
         else:
-            stream = (detect_tiled(one, open_image, detector, tiling, batch_size) for one in images)
+            stream = (
+                detect_tiled(image, open_image, detector, tiling, batch_size, keep_pictures)
+                for image in images
+            )
         for found in stream:
             yield self._predict(found, category, detector, thresholds)
 
@@ -205,6 +215,8 @@ class FuzzyCLIP:
             image_score=found.score,
             threshold=thresholds[0],
             pixel_threshold=thresholds[1],
+            sha256=found.sha256,
+            picture=found.picture,
         )
 
     def choose_thresholds(
@@ -264,7 +276,7 @@ class FuzzyCLIP:
             OSError: an image can not be read.
             ValueError: no images.
         """
-        pixels = [preprocess(Opener()(image), self.backbone) for image in images]
+        pixels = [preprocess(Opener()(image).picture, self.backbone) for image in images]
         tokens = [encode_images(self.backbone, one[None])[1] for one in pixels]
         stacked = torch.cat(tokens) if tokens else torch.empty(0)
         memory = remember(stacked, self.backbone.grid, self.backbone.image_size)

@@ -4,10 +4,10 @@ Shapes: B images of a batch, S image size.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_images, preprocess
 from fuzzyclip.images.decode import decode_image, read_image_file
 from fuzzyclip.method.scorer import NotFiniteError, Scorer, score_batch
+from fuzzyclip.model.opening import Opened
 from fuzzyclip.utils.prefetch import prefetch
 from fuzzyclip.utils.ranges import SIGMA
 
@@ -62,9 +63,11 @@ class Found(Generic[T]):
     Attributes:
         item: the image as it was given.
         size: width and height in pixels; None where it can not be read.
-        score: of the whole image; None likewise.
-        map: (S, S); None likewise.
+        score: of the whole image; None where it can not be read.
+        map: (S, S); None where the image can not be read.
         error: why the image can not be read; empty where it can.
+        sha256: of the image's file; empty where it is none or can not be read.
+        picture: the image as it was opened, where it was to be kept.
     """
 
     item: T
@@ -72,6 +75,14 @@ class Found(Generic[T]):
     score: float | None = None
     map: NDArray[np.float32] | None = None
     error: str = ""
+    sha256: str = ""
+    picture: Image.Image | None = None
+
+    @classmethod
+    def begin(cls, item: T, opened: Opened, keep_picture: bool) -> Self:
+        """What is known of an image before the model has seen it."""
+        picture = opened.picture if keep_picture else None
+        return cls(item, opened.picture.size, sha256=opened.sha256, picture=picture)
 
 
 #: What was found in a file, by its path as it was given.
@@ -100,14 +111,14 @@ def detect_files(
     Args:
         paths: image files.
         detector: the model.
-        batch_size: see `detect_images`.
-        workers: likewise.
+        batch_size: images a pass.
+        workers: threads that read and decode.
         read: path to content, called in threads; raises OSError.
     """
     names = [str(path) for path in paths]
     return detect_images(
         names,
-        lambda name: decode_image(read(name), name),
+        lambda name: Opened(decode_image(read(name), name)),
         detector,
         batch_size=batch_size,
         workers=workers,
@@ -116,11 +127,12 @@ def detect_files(
 
 def detect_images(
     items: Iterable[T],
-    open_image: Callable[[T], Image.Image],
+    open_image: Callable[[T], Opened],
     detector: Detector,
     *,
     batch_size: int,
     workers: int = 1,
+    keep_pictures: bool = False,
 ) -> Iterator[Found[T]]:
     """What is found in images, in their order; the next batch is decoded while one is computed.
 
@@ -130,11 +142,12 @@ def detect_images(
 
     Args:
         items: what `open_image` opens.
-        open_image: item to RGB image, called in threads; raises OSError.
+        open_image: item to what it shows, called in threads; raises OSError.
         detector: the model.
         batch_size: images a pass. The same images in the same batches give the same bytes; other
             batches may change the last digits.
         workers: threads that read and decode.
+        keep_pictures: whether what is found has the picture; two batches of them are then held.
 
     Raises:
         NotFiniteError: the model has no finite answer to a blank image either.
@@ -143,10 +156,11 @@ def detect_images(
 
     def load(item: T) -> tuple[Tensor, Found[T]]:
         try:
-            image = open_image(item)
+            opened = open_image(item)
         except OSError as error:
             return torch.zeros(3, size, size), Found(item, error=str(error))
-        return preprocess(image, detector.backbone), Found(item, image.size)
+        begun = Found.begin(item, opened, keep_pictures)
+        return preprocess(opened.picture, detector.backbone), begun
 
     loaded = prefetch(load, items, ahead=batch_size, workers=workers)
     while batch := list(islice(loaded, batch_size)):
@@ -162,4 +176,4 @@ def detect_images(
             if found.error:
                 yield found
             else:
-                yield Found(found.item, found.size, float(score), anomaly_map)
+                yield replace(found, score=float(score), map=anomaly_map)

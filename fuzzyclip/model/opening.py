@@ -3,16 +3,17 @@
 Shapes: H rows, W columns.
 """
 
+import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fuzzyclip.images.decode import MAX_PIXELS, check_inspectable, decode_image, load_image
+from fuzzyclip.images.decode import MAX_PIXELS, check_inspectable, decode_image, read_image_file
 
 #: A file, the bytes of one, a PIL image, or an array (H, W, 3) or (H, W) of uint8.
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8]
@@ -21,9 +22,21 @@ ImageLike: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8]
 PNG_MODES = ("1", "L", "LA", "P", "RGBA")
 
 
+class Opened(NamedTuple):
+    """An image as it was opened.
+
+    Attributes:
+        picture: RGB.
+        sha256: of the file; empty where the image came as pixels.
+    """
+
+    picture: Image.Image
+    sha256: str = ""
+
+
 @dataclass(frozen=True)
 class Opener:
-    """Opens images for inspection.
+    """Opens images for inspection; a file is read once.
 
     Attributes:
         max_pixels: larger ones are refused before they are decoded.
@@ -33,26 +46,28 @@ class Opener:
     max_pixels: int = MAX_PIXELS
     white: int | None = None
 
-    def __call__(self, image: ImageLike) -> Image.Image:
-        """RGB image.
+    def __call__(self, image: ImageLike) -> Opened:
+        """The picture, and the digest of its file.
 
         Raises:
             OSError: it can not be read, or is too large or too small to be inspected.
             ValueError: an array of another type or shape.
         """
+        name, sha256 = name_image(image), ""
         if isinstance(image, np.ndarray):
-            opened = _from_array(image)
+            picture = _from_array(image)
         elif isinstance(image, Image.Image) and image.mode == "RGB":
-            opened = image
-        elif isinstance(image, str | Path):
-            opened = load_image(Path(image), white=self.white, max_pixels=self.max_pixels)
+            picture = image
+        elif isinstance(image, Image.Image):
+            picture = self._decode(_encode(image), name)
         else:
-            content = image if isinstance(image, bytes) else _encode(image)
-            opened = decode_image(
-                content, name_image(image), white=self.white, max_pixels=self.max_pixels
-            )
-        check_inspectable(opened, name_image(image))
-        return opened
+            content = image if isinstance(image, bytes) else read_image_file(Path(image))
+            picture, sha256 = self._decode(content, name), hashlib.sha256(content).hexdigest()
+        check_inspectable(picture, name)
+        return Opened(picture, sha256)
+
+    def _decode(self, content: bytes, name: str) -> Image.Image:
+        return decode_image(content, name, white=self.white, max_pixels=self.max_pixels)
 
 
 def _from_array(image: NDArray[np.uint8]) -> Image.Image:

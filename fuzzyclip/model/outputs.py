@@ -23,8 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from fuzzyclip.images.decode import MAX_PIXELS, read_image_file
-from fuzzyclip.model.opening import Opener
+from fuzzyclip.images.decode import read_image_file
 from fuzzyclip.model.prediction import Prediction, Unreadable
 from fuzzyclip.report.heatmaps import Scale, draw_overlay, encode_mask_png, write_map_png
 from fuzzyclip.utils.files import replace_file, write_json, write_text
@@ -56,7 +55,6 @@ class PredictionFolder:
         *,
         kinds: Sequence[str] = ("overlay", "map", "mask"),
         scale: Scale = "fixed",
-        opener: Opener | None = None,
     ) -> None:
         """Make the folder, or go on with one that a run with the same settings left.
 
@@ -67,13 +65,11 @@ class PredictionFolder:
             kinds: which files each image gets: the overlay (PNG), the map as 16-bit PNG (`map`) and
                 as float32 (`npy`), the mask.
             scale: of the overlays, see `fuzzyclip.report.heatmaps`.
-            opener: opens an image once more, for its overlay.
 
         Raises:
             OutputsError: it holds results of other settings, or other files.
         """
         self.out, self.kinds, self.scale = out, kinds, scale
-        self.opener = opener or Opener(max_pixels=MAX_PIXELS)
         self._places = _name_outputs(images)
         wanted = json.loads(json.dumps({**settings, "kinds": sorted(kinds), "scale": scale}))
         path = out / SETTINGS
@@ -99,14 +95,16 @@ class PredictionFolder:
 
         Args:
             image: its path.
-            found: what the model says of it.
+            found: what the model says of it, with its picture where overlays are wanted.
 
         Returns:
             The line.
         """
-        row = found.to_row() | {"sha256": _hash(image)}
         if isinstance(found, Prediction):
+            row = found.to_row() | {"sha256": found.sha256}
             self._write_files(image, found)
+        else:
+            row = found.to_row() | {"sha256": _hash(image)}
         with (self.out / LINES).open("a", encoding="utf-8") as file:
             file.write(_to_line(row))
         self.rows[str(image)] = row
@@ -126,8 +124,10 @@ class PredictionFolder:
         base = self.out / self._places[image]
         base.parent.mkdir(parents=True, exist_ok=True)
         if "overlay" in self.kinds:
+            if found.picture is None:
+                raise ValueError(f"{image}: an overlay needs the picture: detect and keep it")
             drawn = draw_overlay(
-                np.asarray(self.opener(image)),
+                np.asarray(found.picture),
                 found.anomaly_map,
                 threshold=found.pixel_threshold.value,
                 scale=self.scale,

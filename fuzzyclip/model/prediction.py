@@ -3,13 +3,14 @@
 Shapes: H rows, W columns of the image as it was given; S side of the model's own maps.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.special import expit
 from torch.nn import functional as F
 
@@ -31,7 +32,9 @@ class Prediction:
             a pixel's probability to be abnormal.
         image_score: log-odds that the image is anomalous, 0 where that is as likely as not.
         threshold: of image scores, and how it was chosen.
-        pixel_threshold: of the map, likewise.
+        pixel_threshold: of the map, and how it was chosen.
+        sha256: of the image's file; empty where the image came as pixels.
+        picture: the image as it was opened, RGB, where it was to be kept.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Prediction:
     image_score: float
     threshold: Threshold
     pixel_threshold: Threshold
+    sha256: str = ""
+    picture: Image.Image | None = field(default=None, repr=False)
 
     @property
     def probability(self) -> float:
@@ -64,7 +69,7 @@ class Prediction:
         return reached
 
     def to_row(self) -> dict[str, Any]:
-        """All but the map, flat, for a table or a line of JSON."""
+        """All but the pictures, flat, for a table or a line of JSON."""
         return {
             "image": self.name,
             "category": self.category,

@@ -4,15 +4,16 @@ Shapes: B tiles of a batch, S model's image size, H rows, W columns of the image
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
-from PIL import Image
 
 from fuzzyclip.clip.encoding import preprocess
 from fuzzyclip.method.scorer import NotFiniteError
 from fuzzyclip.model.card import Tiling
 from fuzzyclip.model.inference import Detector, Found
+from fuzzyclip.model.opening import Opened
 from fuzzyclip.model.prediction import resize_map
 from fuzzyclip.model.tiles import MapBlender, combine_scores, plan_tiles
 
@@ -21,24 +22,27 @@ T = TypeVar("T")
 
 def detect_tiled(
     item: T,
-    open_image: Callable[[T], Image.Image],
+    open_image: Callable[[T], Opened],
     detector: Detector,
     tiling: Tiling,
     batch_size: int,
+    keep_picture: bool = False,
 ) -> Found[T]:
     """What is found in one image by tiles; its map has the image's own size, (H, W).
 
     Args:
         item: what `open_image` opens.
-        open_image: item to RGB image; raises OSError.
+        open_image: item to what it shows; raises OSError.
         detector: the model.
         tiling: side and overlap of the tiles.
         batch_size: tiles a pass.
+        keep_picture: whether what is found has the picture.
     """
     try:
-        image = open_image(item)
+        opened = open_image(item)
     except OSError as error:
         return Found(item, error=str(error))
+    image = opened.picture
     boxes = plan_tiles(*image.size, tiling.side, tiling.overlap)
     whole, scores = MapBlender(*image.size), []
     for first in range(0, len(boxes), batch_size):
@@ -52,4 +56,5 @@ def detect_tiled(
         for box, anomaly_map in zip(batch, maps, strict=True):
             size = (box.right - box.left, box.bottom - box.top)
             whole.add(box, resize_map(anomaly_map, size))
-    return Found(item, image.size, combine_scores(scores), whole.finish())
+    begun = Found.begin(item, opened, keep_picture)
+    return replace(begun, score=combine_scores(scores), map=whole.finish())

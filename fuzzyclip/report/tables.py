@@ -78,6 +78,17 @@ def name_variant(variant: str) -> str:
     return list_rows([*ROWS], [int(shots[1])] if shots else []).get(variant, variant)
 
 
+def name_dataset(key: str, info: Mapping[str, Any]) -> str:
+    """Title of a dataset in tables; one's own images go by their key.
+
+    Args:
+        key: of the dataset.
+        info: from its index.
+    """
+    title: str = info["title"]
+    return key if info["source"] == "own" else title
+
+
 def add_means(categories: pd.DataFrame) -> pd.DataFrame:
     """The results with each variant's unweighted mean over categories below them.
 

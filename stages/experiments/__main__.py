@@ -11,7 +11,7 @@ import typer
 
 from fuzzyclip.report.comparison import render_comparison
 from fuzzyclip.report.figures import save_figure
-from fuzzyclip.report.tables import to_markdown
+from fuzzyclip.report.tables import name_dataset, to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
 from stages.experiments.archive import is_done, read_tested
@@ -25,7 +25,6 @@ from stages.experiments.revisions import WORKSPACE, read_side
 from stages.experiments.show import collect_values, layout, list_notes
 from stages.experiments.show_comparison import show_comparison
 from stages.experiments.verify import read_expected, verify
-from stages.names import name_dataset
 from stages.params import read_params
 from stages.schema import Params
 from stages.setting import is_paper_setting

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS
-from fuzzyclip.report.tables import MEAN, add_means, list_ties
+from fuzzyclip.report.tables import MEAN, add_means, list_ties, name_dataset
 from stages import paths
 from stages.experiments.catalog import Experiment, Row
-from stages.names import name_dataset
 
 #: Method to dataset to how that result came about.
 Facts = Mapping[str, Mapping[str, Mapping[str, Any]]]

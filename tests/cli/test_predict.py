@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from scipy.special import expit
 from tiny_models import break_part, break_scorer, make_model
 
 from fuzzyclip import FuzzyCLIP
+from fuzzyclip.images import decode
 from fuzzyclip.model.card import Tiling
 from fuzzyclip.model.directory import EFA, RPL
 from fuzzyclip.report.heatmaps import read_map_png
+from fuzzyclip.utils.files import compute_sha256
 
 COLUMNS = "image,category,image_score,probability,label,decision,threshold,threshold_method"
 
@@ -83,6 +86,21 @@ def test_files_hold_what_the_model_says(model, parts, tmp_path):
         assert np.array_equal(mask == 255, whole >= 0.5)
         assert Image.open(f"{base}.overlay.png").width >= 40
     assert len(list(out.rglob("*.overlay.png"))) == len(parts)
+
+
+@pytest.mark.parametrize("tiles", [(), ("--tile", 32)])
+def test_an_image_is_opened_once(model, parts, tmp_path, monkeypatch, tiles):
+    opened, open_file = Counter(), decode.open_image_file
+
+    def count(path):
+        opened[path] += 1
+        return open_file(path)
+
+    monkeypatch.setattr(decode, "open_image_file", count)
+    assert predict(model, *parts, "--out", tmp_path / "out", *tiles).exit_code == 0
+    assert opened == dict.fromkeys(parts, 1)
+    digests = {row["image"]: row["sha256"] for row in read_table(tmp_path / "out")}
+    assert digests == {str(path): compute_sha256(path) for path in parts}
 
 
 def test_without_a_folder_lines_are_printed(model, parts):

@@ -323,14 +323,15 @@ def test_kolektor_protocol_tests_286_and_54(tmp_path: Path) -> None:
 
 def test_index_file_round_trip(tmp_path: Path) -> None:
     frame = pd.DataFrame(
-        [("01/ok/NA.png", "", "01", "test", 0, "good", 3, 4, "0e" * 32, "")],
+        [("01/ok/NA.png", "", "01", "test", 0, "good", 3, 4, "0e" * 32, "", 127)],
         columns=list(INDEX_COLUMNS),
     )
     info = {"title": "ünï"}
     write_index(Index(frame, info), tmp_path / "deep/index.csv", tmp_path / "deep/index.json")
     assert read_info(tmp_path / "deep/index.json") == info
     assert b"\r" not in (tmp_path / "deep/index.csv").read_bytes()
-    back = read_index(tmp_path / "deep/index.csv")
+    back = read_index(tmp_path / "deep/index.csv", Path("raw"))
+    frame["image_path"] = "raw/01/ok/NA.png"
     assert back.to_dict("records") == frame.to_dict("records")
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == [
         "index.csv",
@@ -338,4 +339,4 @@ def test_index_file_round_trip(tmp_path: Path) -> None:
     ]
     (tmp_path / "other.csv").write_text("a,b\n")
     with pytest.raises(DatasetError, match="build the index again"):
-        read_index(tmp_path / "other.csv")
+        read_index(tmp_path / "other.csv", Path())

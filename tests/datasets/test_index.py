@@ -15,7 +15,7 @@ from toy_dataset import TOY, make_nut, spoil
 from trees import MASK, picture, write_images, write_picture
 
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.datasets.indexing.index import build_index
+from fuzzyclip.datasets.indexing.index import build_index, name_categories
 from fuzzyclip.datasets.sdd import keep_copies_together
 from fuzzyclip.images.index_file import Index
 from fuzzyclip.utils.tree import DatasetError
@@ -92,9 +92,20 @@ def test_masks_above_a_threshold(tmp_path: Path) -> None:
     write_picture(nut / "ground_truth/good/0_mask.png", np.full((6, 8), 9, np.uint8))
     with pytest.raises(DatasetError, match="normal image has a mask"):
         index(tmp_path)
-    assert index(tmp_path, mask_above=127).info["masks"] == "> 127"
+    kept = index(tmp_path, mask_above=127)
+    assert kept.info["masks"] == "> 127"
+    assert set(kept.frame["mask_above"]) == {127}
     with pytest.raises(DatasetError, match="empty mask"):
         index(tmp_path, mask_above=255)
+
+
+def test_names_in_prompts() -> None:
+    info = {"title": "Toy", "categories": {"nut_7": "hex nut", "bolt": "hex bolt"}}
+    assert name_categories(info, "readable") == info["categories"]
+    assert name_categories(info, "raw") == {"nut_7": "nut_7", "bolt": "bolt"}
+    assert name_categories(info, {"bolt": "screw"}) == {"nut_7": "nut_7", "bolt": "screw"}
+    with pytest.raises(ValueError, match="names: cap is no category of Toy; there are nut_7, bolt"):
+        name_categories(info, {"cap": "lid"})
 
 
 @pytest.mark.parametrize("workers", [1, 7])

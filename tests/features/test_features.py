@@ -41,7 +41,8 @@ KEPT_TOKENS = [1.832273, 2.13758, 0.972967, 1.638153]
 def list_images(root, names):
     """Index rows of files."""
     digests = [hashlib.sha256((root / name).read_bytes()).hexdigest() for name in names]
-    return pd.DataFrame({"image_path": names, "sha256": digests})
+    paths = [(root / name).as_posix() for name in names]
+    return pd.DataFrame({"image_path": paths, "sha256": digests})
 
 
 @pytest.fixture(scope="module")
@@ -51,23 +52,21 @@ def images(tmp_path_factory):
     for number in range(COUNT):
         noise = rng.integers(0, 256, (30 + number, 40, 3), dtype=np.uint8)
         Image.fromarray(noise).save(root / f"{number}.png")
-    return root, list_images(root, [f"{number}.png" for number in range(COUNT)])
+    return list_images(root, [f"{number}.png" for number in range(COUNT)])
 
 
 @pytest.fixture(scope="module")
 def expected(images, tiny):
     """Class features and patch tokens of all images in one pass."""
-    root, rows = images
-    opened = [Image.open(root / name).convert("RGB") for name in rows["image_path"]]
+    opened = [Image.open(name).convert("RGB") for name in images["image_path"]]
     return encode_images(tiny, torch.stack([preprocess(image, tiny) for image in opened]))
 
 
 def write(folder, images, tiny, **changes):
     """A store of the eight images in shards of three."""
-    root, rows = images
     settings = {"dtype": "float32", "shard_size": SHARD, "batch_size": 2} | changes
-    write_category(folder, rows, root, tiny, **settings)
-    return compute_identity(tiny, list(rows["sha256"]))
+    write_category(folder, images, tiny, **settings)
+    return compute_identity(tiny, list(images["sha256"]))
 
 
 def list_shards(folder):
@@ -164,8 +163,7 @@ def test_broken_shards_of_an_earlier_store_are_not_taken_over(images, tiny, tmp_
     write(tmp_path / "old", images, tiny)
     first = list_shards(tmp_path / "old")[0]
     damage(first, ("zero", 0.8, 200))
-    root, rows = images
-    shards = plan_category(tmp_path / "new", rows, root, tiny, dtype="float32", shard_size=SHARD)
+    shards = plan_category(tmp_path / "new", images, tiny, dtype="float32", shard_size=SHARD)
     assert adopt_shards(shards, list_shards(tmp_path / "old")) == [first]
     assert [shard.is_written() for shard in shards] == [False, True, True]
     assert f"{first} is broken" in caplog.text
@@ -204,7 +202,7 @@ def test_other_settings_write_anew(images, tiny, load_tiny, tmp_path):
 
 def test_other_weights_and_images_are_refused(images, tiny, load_tiny, tmp_path):
     identity = write(tmp_path, images, tiny)
-    digests = list(images[1]["sha256"])
+    digests = list(images["sha256"])
     with pytest.raises(FeatureMismatchError, match=r"another backbone \(weights_sha256\);"):
         open_category(tmp_path, compute_identity(load_tiny(seed=1), digests))
     with pytest.raises(FeatureMismatchError, match=r"another backbone \(image_size, blocks\);"):
@@ -269,14 +267,13 @@ def encode_twice(backbone, pixels):
 def test_another_kind_is_kept_in_its_own_shape_and_never_taken_for_patch_tokens(
     images, expected, tiny, tmp_path, dtype
 ):
-    root, rows = images
-    digests, kind = list(rows["sha256"]), FeatureKind("twice", encode_twice)
-    write_category(tmp_path, rows, root, tiny, dtype=dtype, shard_size=4, batch_size=3, kind=kind)
+    digests, kind = list(images["sha256"]), FeatureKind("twice", encode_twice)
+    write_category(tmp_path, images, tiny, dtype=dtype, shard_size=4, batch_size=3, kind=kind)
     stored = open_category(tmp_path, compute_identity(tiny, digests, kind))
     assert torch.allclose(stored.image_embed, -expected[0], atol=1e-6)
     assert stored.has_tokens == (dtype is not None)
     if dtype is not None:
-        opened = [Image.open(root / path).convert("RGB") for path in rows["image_path"]]
+        opened = [Image.open(path).convert("RGB") for path in images["image_path"]]
         pixels = torch.stack([preprocess(image, tiny) for image in opened])
         tokens = encode_twice(tiny, pixels)[1]
         atol = 0 if dtype == "float32" else tokens.abs().max().item() / 254
@@ -325,7 +322,7 @@ def test_the_space_that_is_asked_for_is_what_the_tensors_take(images, tiny, tmp_
 
 
 def test_a_full_disk_is_refused_before_anything_is_encoded(images, tiny, tmp_path, monkeypatch):
-    shards = plan_category(tmp_path / "new", images[1], images[0], tiny, dtype="float32")
+    shards = plan_category(tmp_path / "new", images, tiny, dtype="float32")
     assert check_space(shards, tmp_path / "new", tiny).startswith("8 images to encode, 0.00 GB of ")
     needed = features.SPARE_BYTES + COUNT * count_image_bytes(tiny, "float32")
     for free, fits in ((needed, True), (needed - 1, False)):
@@ -340,10 +337,9 @@ def test_a_full_disk_is_refused_before_anything_is_encoded(images, tiny, tmp_pat
 
 
 def test_an_image_that_changed_since_it_was_indexed_is_named(images, tiny, tmp_path):
-    root, rows = images
-    rows = rows.assign(sha256=[*rows["sha256"][:-1], "0" * 64])
+    rows = images.assign(sha256=[*images["sha256"][:-1], "0" * 64])
     with pytest.raises(OSError, match=r"7\.png: not the file that was indexed"):
-        write(tmp_path, (root, rows), tiny)
+        write(tmp_path, rows, tiny)
     assert [path.name for path in tmp_path.iterdir()] == [
         "00000.safetensors",
         "00001.safetensors",
@@ -353,33 +349,30 @@ def test_an_image_that_changed_since_it_was_indexed_is_named(images, tiny, tmp_p
 def test_the_index_of_rows_says_where_each_image_lies(images, tiny, tmp_path):
     write(tmp_path, images, tiny)
     table = pd.read_csv(tmp_path / ROWS)
-    assert list(table["image_path"]) == list(images[1]["image_path"])
-    assert list(table["sha256"]) == list(images[1]["sha256"])
+    assert list(table["image_path"]) == list(images["image_path"])
+    assert list(table["sha256"]) == list(images["sha256"])
     assert list(zip(table["shard"], table["row"], strict=True)) == [
         (f"{number // SHARD:05d}.safetensors", number % SHARD) for number in range(COUNT)
     ]
 
 
 def test_only_shards_of_changed_images_are_encoded_again(images, tiny, tmp_path, monkeypatch):
-    root, rows = images
     write(tmp_path / "old", images, tiny)
-    changed = rows.copy()
-    changed.loc[4, ["image_path", "sha256"]] = rows.loc[0, ["image_path", "sha256"]]
-    shards = plan_category(tmp_path / "new", changed, root, tiny, dtype="float32", shard_size=SHARD)
+    changed = images.copy()
+    changed.loc[4, ["image_path", "sha256"]] = images.loc[0, ["image_path", "sha256"]]
+    shards = plan_category(tmp_path / "new", changed, tiny, dtype="float32", shard_size=SHARD)
     adopt_shards(shards, list_shards(tmp_path / "old"))
     assert [shard.is_written() for shard in shards] == [True, False, True]
     encode_shards([shards[1]], tiny, batch_size=2)
-    write(tmp_path / "anew", (root, changed), tiny)
+    write(tmp_path / "anew", changed, tiny)
     for shard in shards:
         assert shard.path.read_bytes() == (tmp_path / "anew" / shard.path.name).read_bytes()
 
 
 def test_renamed_images_are_still_the_same(images, tiny, tmp_path):
-    rows = images[1]
     write(tmp_path, images, tiny)
-    elsewhere = plan_category(
-        tmp_path, rows, Path("/elsewhere"), tiny, dtype="float32", shard_size=SHARD
-    )
+    renamed = images.assign(image_path=[f"/elsewhere/{n}.png" for n in range(COUNT)])
+    elsewhere = plan_category(tmp_path, renamed, tiny, dtype="float32", shard_size=SHARD)
     assert all(shard.is_written() for shard in elsewhere)
 
 

@@ -45,8 +45,8 @@ def folder(tmp_path_factory):
             Image.fromarray(mask.astype(np.uint8) * 255).save(root / f"{number}_mask.png")
         lines.append(
             {
-                "image_path": f"{number}.png",
-                "mask_path": f"{number}_mask.png" if mask.any() else "",
+                "image_path": f"{root}/{number}.png",
+                "mask_path": f"{root}/{number}_mask.png" if mask.any() else "",
                 "mask_above": 0,
                 "sha256": compute_sha256(root / f"{number}.png"),
             }
@@ -62,7 +62,7 @@ def gather(folder, tiny, tmp_path_factory):
     def build(tokens=True, mosaics=None):
         store = tmp_path_factory.mktemp("store")
         dtype = "float32" if tokens else None
-        write_category(store, rows, root, tiny, dtype=dtype, shard_size=4)
+        write_category(store, rows, tiny, dtype=dtype, shard_size=4)
         features = open_category(store, compute_identity(tiny, list(rows["sha256"])))
         places = list(range(len(rows)))
         return TrainingImages(rows, root, [features] * 10, places, tiny, mosaics or {})

@@ -523,7 +523,7 @@ def test_parts_of_another_backbone_are_not_packed(tmp_path, tiny_config, tiny):
 
 
 def test_text_features_are_kept_from_one_process_to_the_next(made, tmp_path, images, monkeypatch):
-    cache = tmp_path / "texts.sqlite"
+    cache = tmp_path / "texts"
     first = FuzzyCLIP.load(made[0], device="cpu", text_cache=cache)(images[0], "gear")
 
     def refuse(*arguments):

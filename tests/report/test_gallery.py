@@ -1,7 +1,6 @@
 """Which images the gallery chooses, and that what it keeps is what the evaluation saw."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -108,7 +107,7 @@ def rows(tmp_path_factory):
 def category(request, rows, tiny, tmp_path_factory):
     """The images as a category, with stored patch tokens and without."""
     folder = tmp_path_factory.mktemp("store")
-    write_category(folder, rows, Path(), tiny, dtype=request.param, shard_size=4, batch_size=4)
+    write_category(folder, rows, tiny, dtype=request.param, shard_size=4, batch_size=4)
     features = open_category(folder, compute_identity(tiny, list(rows["sha256"])))
     return Category("parts", "01", rows, features, tiny)
 

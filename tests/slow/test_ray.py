@@ -63,10 +63,10 @@ def build(tiny_config):
 
 def plan(target, root, backbone):
     """Shards of all images."""
-    paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
-    digests = [hashlib.sha256((root / path).read_bytes()).hexdigest() for path in paths]
+    paths = sorted(root.rglob("*.png"))
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     rows = pd.DataFrame({"image_path": paths, "sha256": digests})
-    return plan_category(target, rows, root, backbone, shard_size=SHARD)
+    return plan_category(target, rows, backbone, shard_size=SHARD)
 
 
 def read_bytes(target):

@@ -28,6 +28,7 @@ def dataset(tmp_path, monkeypatch):
         lines.append(
             line | {"image_path": path.name, "category": "nut", "label": 0, "defect": "good",
                     "split": "train" if number < 3 else "test", "width": 32, "height": 32,
+                    "mask_above": 0,
                     "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         )  # fmt: skip
     (tmp_path / "data/index").mkdir()

@@ -1,9 +1,9 @@
 """The index: one table per dataset, every file opened once, every problem reported at once."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -68,11 +68,12 @@ def build_index(
     facts = [one.facts for one in inspected]
     problems += [problem for one in inspected for problem in one.problems]
     present = [name for name in names if any(row.category == name for row in rows)]
-    problems += check_counts(spec, _make_frame(rows, facts), protocol, present, expect_counts)
+    listed = _make_frame(rows, facts, mask_above)
+    problems += check_counts(spec, listed, protocol, present, expect_counts)
     fatal = [problem for problem in problems if problem.fatal or on_error == "fail"]
     if fatal:
         raise DatasetError(describe_problems(spec, root, fatal))
-    frame, duplicates = _drop(spec, root, rows, facts, problems)
+    frame, duplicates = _drop(spec, root, rows, facts, problems, mask_above)
     info = {
         "dataset": spec.name,
         "title": spec.title,
@@ -87,6 +88,31 @@ def build_index(
         "duplicates": duplicates,
     }
     return Index(frame, info)
+
+
+def name_categories(
+    info: Mapping[str, Any], names: Literal["raw", "readable"] | Mapping[str, str]
+) -> dict[str, str]:
+    """What each category of an index is called in prompts, in the dataset's own order.
+
+    Args:
+        info: of the index.
+        names: "raw" as the folders are called, "readable" in words, or names of some categories;
+            the others keep their raw name.
+
+    Raises:
+        ValueError: a name is given for a category that the index does not have.
+    """
+    readable: dict[str, str] = info["categories"]
+    if names == "readable":
+        return readable
+    given = names if isinstance(names, Mapping) else {}
+    if unknown := sorted(set(given) - set(readable)):
+        raise ValueError(
+            f"names: {', '.join(unknown)} is no category of {info['title']}; there are "
+            f"{', '.join(readable)}"
+        )
+    return {category: given.get(category, category) for category in readable}
 
 
 def check_choice(
@@ -155,6 +181,7 @@ def _drop(
     rows: Sequence[IndexRow],
     facts: Sequence[ImageFacts],
     problems: Sequence[Problem],
+    mask_above: int,
 ) -> tuple[pd.DataFrame, list[list[str]]]:
     """The table without unusable images, and the duplicates left in it.
 
@@ -166,7 +193,7 @@ def _drop(
     if problems:
         LOGGER.warning("dropped, as asked: %s", describe_problems(spec, root, problems))
     left, left_facts = [row for row, _ in kept], [one for _, one in kept]
-    frame = _make_frame(left, left_facts)
+    frame = _make_frame(left, left_facts, mask_above)
     names = sorted({row.category for row in rows})
     if emptied := check_counts(spec, frame, "", names, expect=False):
         raise DatasetError(describe_problems(spec, root, [*problems, *emptied]))
@@ -176,9 +203,11 @@ def _drop(
     return frame, duplicates
 
 
-def _make_frame(rows: Sequence[IndexRow], facts: Sequence[ImageFacts]) -> pd.DataFrame:
+def _make_frame(
+    rows: Sequence[IndexRow], facts: Sequence[ImageFacts], mask_above: int
+) -> pd.DataFrame:
     """Sorted index table."""
-    records = [(*row, *one) for row, one in zip(rows, facts, strict=True)]
+    records = [(*row, *fact, mask_above) for row, fact in zip(rows, facts, strict=True)]
     frame = pd.DataFrame(records, columns=list(INDEX_COLUMNS)).astype(COLUMN_TYPES)
     return frame.sort_values(["category", "split", "image_path"], ignore_index=True)
 

@@ -14,6 +14,7 @@ from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.model.card import Tiling
 from fuzzyclip.model.inference import Detector
+from fuzzyclip.model.opening import Opened
 from fuzzyclip.model.prediction import resize_map
 from fuzzyclip.model.tiled import detect_tiled
 
@@ -66,7 +67,7 @@ def measure_contrast(anomaly_map):
 
 
 def test_a_scratch_of_30_pixels_in_4000_is_found_by_tiles_and_lost_without(detector, scratched):
-    found = detect_tiled("x", lambda item: scratched, detector, TILING, batch_size=16)
+    found = detect_tiled("x", lambda item: Opened(scratched), detector, TILING, batch_size=16)
     assert found.map.shape == (SIDE, SIDE)
     row, column = np.unravel_index(found.map.argmax(), found.map.shape)
     assert SCRATCH[0] - 20 <= column <= SCRATCH[2] + 20
@@ -74,7 +75,8 @@ def test_a_scratch_of_30_pixels_in_4000_is_found_by_tiles_and_lost_without(detec
     assert measure_contrast(found.map) > 8
     maps, scores = detector(preprocess(scratched, detector.backbone)[None])
     assert measure_contrast(resize_map(maps[0], (SIDE, SIDE))) < 3
-    clean = detect_tiled("x", lambda item: weave(SIDE, SIDE, 9), detector, TILING, batch_size=16)
+    unmarked = Opened(weave(SIDE, SIDE, 9))
+    clean = detect_tiled("x", lambda item: unmarked, detector, TILING, batch_size=16)
     assert expit(found.score) > 1.3 * expit(clean.score)
     same = detector(preprocess(weave(SIDE, SIDE, 9), detector.backbone)[None])[1]
     assert expit(scores[0]) < 1.05 * expit(same[0])
