@@ -16,7 +16,7 @@ from fuzzyclip.baselines.registry import build_method
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.images.masks import load_masks
-from fuzzyclip.method.interface import Method, TrainingSet
+from fuzzyclip.method.interface import Learned, Method, TrainingSet
 from fuzzyclip.utils.files import BrokenFileError, compute_sha256
 from fuzzyclip.utils.tensor_files import read_tensors, write_tensors
 from stages import paths
@@ -93,14 +93,14 @@ def choose_settings(
     return chosen
 
 
-def learn(name: str, auxiliary: str, ready: SetUp, params: Params) -> dict[str, Tensor]:
+def learn(name: str, auxiliary: str, ready: SetUp, params: Params) -> Learned:
     """What a method learns from an auxiliary set; once for all datasets that it is tested on.
 
     Raises:
         ValueError: the auxiliary set has anomalous images without masks.
     """
     if not ready.method.trains:
-        return {}
+        return Learned()
     header = {
         "kind": "method",
         "method": name,
@@ -118,14 +118,14 @@ def learn(name: str, auxiliary: str, ready: SetUp, params: Params) -> dict[str, 
     with FileLock(path.with_suffix(".lock")):  # of two processes that want the same, one trains
         if (known := read_learned(path)) is not None:
             log.info("%s has learned from %s already", name, auxiliary)
-            return known
+            return Learned(known)
         images = gather_images(auxiliary, ready, params.machine.workers)
         checkpoint = paths.SCRATCH / f"{path.stem}-{torch.__version__}.pt"
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        tensors = ready.method.fit(ready.encode, images, params.seed, checkpoint)
-        write_tensors(path, dict(tensors), header)
+        learned = ready.method.fit(ready.encode, images, params.seed, checkpoint)
+        write_tensors(path, dict(learned.tensors), header)
         checkpoint.unlink(missing_ok=True)
-        return read_tensors(path)[0]
+        return Learned(read_tensors(path)[0])
 
 
 def read_learned(path: Path) -> dict[str, Tensor] | None:
@@ -167,6 +167,7 @@ def gather_images(name: str, ready: SetUp, workers: int) -> TrainingSet:
         load_masks=load_row_masks,
         labels=torch.tensor(table["label"].to_numpy()),
         names=table["name"].tolist(),
+        members=table["member"].tolist(),
     )
 
 

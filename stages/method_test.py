@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from fuzzyclip.images.index_file import read_info
-from fuzzyclip.method.interface import MethodUnavailableError
+from fuzzyclip.method.interface import Learned, MethodUnavailableError
 from fuzzyclip.utils.files import (
     BrokenFileError,
     compute_sha256,
@@ -120,14 +120,12 @@ def test(method: str, dataset: str, folder: Path, ready: SetUp, params: Params) 
     write_results(folder, facts, results)
 
 
-def evaluate(
-    dataset: str, ready: SetUp, params: Params, tensors: dict[str, Any]
-) -> list[CategoryResult]:
+def evaluate(dataset: str, ready: SetUp, params: Params, learned: Learned) -> list[CategoryResult]:
     """The method on every category of a dataset."""
     method, info = ready.method, read_info(paths.index_info(dataset))
     results = []
     for name, prompt in info["prompts"].items():
-        scorer = method.build(ready.encode, prompt, tensors)
+        scorer = method.build(ready.encode, prompt, learned)
         rows, features = ready.open_one(dataset, name, info["mask_above"])
         category = Category(
             dataset, name, rows, features, ready.backbone, params.machine.workers, method.kind

@@ -8,7 +8,7 @@ are CLIP's own.
 Shapes: N training images, B of a batch, C categories, D embedding width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -21,9 +21,8 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.fuzzyclip import load_heads
-from fuzzyclip.method.interface import Trained, TrainingSet, check_training
+from fuzzyclip.method.interface import Learned, Trained, TrainingSet, check_training
 from fuzzyclip.method.scorer import Scorer, build_trained
-from fuzzyclip.method.training import CurveRow
 
 #: What the stored tensors' names begin with.
 PREFIX = "heads."
@@ -57,13 +56,13 @@ class AprilGan(Trained):
     def __post_init__(self) -> None:
         check_training(self.name, self)
 
-    def learn(
+    def fit(
         self,
         encode: NameEncoder,
         images: TrainingSet,
         seed: int,
         checkpoint: Path | None = None,
-    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
+    ) -> Learned:
         """The layers, named `heads.*`, and the curve with `loss`, `focal` and `dice` of each step.
 
         Raises:
@@ -96,16 +95,16 @@ class AprilGan(Trained):
             description=self.title,
         )
         layers = {f"{PREFIX}{name}": value.cpu() for name, value in heads.state_dict().items()}
-        return layers, curve
+        return Learned(layers, curve=curve)
 
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `Method.build`.
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """The scorer of one category: its own name is what the layers are compared with.
 
         Raises:
             ValueError: the tensors are not layers of this backbone.
             PromptTooLongError: the name does not fit a prompt.
         """
-        heads = load_heads(encode.backbone, tensors, PREFIX)
+        heads = load_heads(encode.backbone, learned.tensors, PREFIX)
         text_embed = encode([category])  # (D, 2)
         scorer = build_trained(
             encode.backbone,

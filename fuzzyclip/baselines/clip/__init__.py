@@ -7,7 +7,6 @@ compared with the text.
 Shapes: B images, P patches, D embedding width.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,7 +16,7 @@ from fuzzyclip.baselines.shared.prompt_mean import average_prompts
 from fuzzyclip.clip.encoding import project_tokens
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
-from fuzzyclip.method.interface import Untrained
+from fuzzyclip.method.interface import Learned, Untrained
 from fuzzyclip.method.scorer import Scorer, build_untrained
 from fuzzyclip.utils.ranges import SIGMA
 
@@ -46,13 +45,13 @@ class Clip(Untrained):
         """All prompts of both sides, normal and abnormal."""
         return [[sentence.format(category)] for sentence in SENTENCES]
 
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `Method.build`.
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """The scorer of one category, from its two texts.
 
         Raises:
             PromptTooLongError: the name does not fit a prompt.
         """
-        del tensors
+        del learned
         backbone, name = encode.backbone, encode.stack([category])
         text_embed = average_prompts(encode.encode, self.write_prompts(name))
 

@@ -8,7 +8,6 @@ original knows no anomalies.
 Shapes: B images, L levels, P patches, D embedding width, S image size.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,7 +19,7 @@ from fuzzyclip.baselines.shared.vv import DPAM_DEPTH, SURGERY_LEVEL, make_vv_kin
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import FeatureKind
-from fuzzyclip.method.interface import Untrained
+from fuzzyclip.method.interface import Learned, Untrained
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer, compare_class
 from fuzzyclip.utils.ranges import FACTOR, SIGMA
@@ -28,7 +27,7 @@ from fuzzyclip.utils.ranges import FACTOR, SIGMA
 
 @dataclass(frozen=True)
 class ClipSurgery(Untrained):
-    """CLIP Surgery with its settings; see `fuzzyclip.method.interface.Method`.
+    """CLIP Surgery with its settings.
 
     Attributes:
         factor: on the class feature's cosines before the softmax that weighs the two texts, 2 as
@@ -58,9 +57,9 @@ class ClipSurgery(Untrained):
     def kind(self) -> FeatureKind:
         return make_vv_kind(self.taps)
 
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `Method`; the image score is CLIP's own, log-odds of 100 cosines."""
-        del tensors
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """The scorer of one category; an image's score is CLIP's own, log-odds of 100 cosines."""
+        del learned
         backbone = encode.backbone
         size = (backbone.image_size, backbone.image_size)
         text = encode([category]).to(backbone.device)  # (D, 2)

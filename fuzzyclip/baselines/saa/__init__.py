@@ -38,7 +38,7 @@ from fuzzyclip.baselines.saa.reading import load_models
 from fuzzyclip.baselines.saa.tiny import build_tiny_models
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import FeatureKind
-from fuzzyclip.method.interface import MethodUnavailableError, Untrained
+from fuzzyclip.method.interface import Learned, MethodUnavailableError, Untrained
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.utils.ranges import COUNT, FACTOR, SIDE, SIGMA, Range
@@ -49,7 +49,7 @@ SUREST = 0.999
 
 @dataclass(frozen=True)
 class Saa(Untrained):
-    """SAA+ with its settings; see `fuzzyclip.method.interface.Method`.
+    """SAA+ with its settings.
 
     Attributes:
         detector_folder: GroundingDINO's weights and processor, see `saa_reading.DETECTOR`.
@@ -130,14 +130,14 @@ class Saa(Untrained):
             return ""
         return "tiny random models in place of its own; it runs, and its numbers say nothing"
 
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `Method.build`; an image's score is its map's largest value.
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """The scorer of one category; an image's score is its map's largest value.
 
         Raises:
             MethodUnavailableError: neither models nor `tiny_seed` are set.
             SaaModelError: see `load_models`.
         """
-        del tensors
+        del learned
         size = encode.backbone.image_size
         known = read_prompts(self.prompts).get(category.replace("_", " "), CategoryPrompts())
         wording = word_prompts(category, known, self.raw_names)

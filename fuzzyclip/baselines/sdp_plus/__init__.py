@@ -3,13 +3,11 @@
 Shapes: B images, T stages, P patches, W vision width, D embedding width.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from fuzzyclip.baselines.shared.aligned import align_heads
 from fuzzyclip.baselines.shared.clip_ad import ClipAd, plan_staged
@@ -17,9 +15,8 @@ from fuzzyclip.baselines.shared.clip_ad_text import encode_representatives
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.efa import Heads
-from fuzzyclip.method.interface import Trained, TrainingSet, check_training
+from fuzzyclip.method.interface import Learned, Trained, TrainingSet, check_training
 from fuzzyclip.method.scorer import Scorer
-from fuzzyclip.method.training import CurveRow
 
 
 @dataclass(frozen=True)
@@ -47,13 +44,13 @@ class SdpPlus(Trained, ClipAd):
         check_training(self.name, self)
         self.read_density("train_density")
 
-    def learn(
+    def fit(
         self,
         encode: NameEncoder,
         images: TrainingSet,
         seed: int,
         checkpoint: Path | None = None,
-    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
+    ) -> Learned:
         """A linear layer for each stage, and the curve with `loss`, `focal` and `dice`."""
         backbone, density = encode.backbone, self.read_density("train_density")
         texts = {
@@ -76,10 +73,11 @@ class SdpPlus(Trained, ClipAd):
             checkpoint=checkpoint,
             description=self.title,
         )
-        return {name: value.cpu() for name, value in heads.state_dict().items()}, curve
+        layers = {name: value.cpu() for name, value in heads.state_dict().items()}
+        return Learned(layers, curve=curve)
 
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `Method.build`.
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """The scorer of one category, with the maps of the trained layers added.
 
         Raises:
             ValueError: there are no tensors of its layers, or they are those of another model.
@@ -87,7 +85,7 @@ class SdpPlus(Trained, ClipAd):
         """
         heads = self._make_heads(encode.backbone)
         try:
-            heads.load_state_dict(dict(tensors))
+            heads.load_state_dict(dict(learned.tensors))
         except RuntimeError as error:
             raise ValueError(
                 f"SDP+ has no trained layers for this model and these settings ({error}): train it "

@@ -8,7 +8,6 @@ Harmonic means lean towards the lower score, that is to say, towards normal.
 Shapes: B images, N windows, D embedding width, S image size.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +21,7 @@ from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import NORMAL_STATES, stack_names
 from fuzzyclip.features.kinds import FeatureKind
-from fuzzyclip.method.interface import Untrained
+from fuzzyclip.method.interface import Learned, Untrained
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.utils.ranges import POSITIVE, SIGMA
@@ -83,13 +82,13 @@ class WinClip(Untrained):
         SIGMA.check(self.name, sigma=self.sigma)
         stack_names((), underscore=self.underscore)  # refuses what is unknown
 
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `Method.build`; features are those of `encode_windows`.
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """The scorer of one category, on features of `encode_windows`.
 
         Raises:
             PromptTooLongError: the name does not fit a prompt.
         """
-        del tensors
+        del learned
         backbone = encode.backbone
         name = stack_names([category], underscore=self.underscore)
         prompts = write_prompts(name, self.published_templates)
