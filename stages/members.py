@@ -2,14 +2,12 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import torch
-from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.features.auxiliary import AuxiliarySet
 from fuzzyclip.features.shards import compute_identity
 from fuzzyclip.features.store import CategoryFeatures, open_category
 from fuzzyclip.images.index_file import read_index
@@ -17,33 +15,6 @@ from stages import paths
 
 #: Dataset, category and `mask_above` to index rows and features, as `open_dataset` gives them.
 Open = Callable[[str, str, int], tuple[pd.DataFrame, CategoryFeatures]]
-
-
-@dataclass(frozen=True)
-class AuxiliarySet:
-    """The test images of an auxiliary set, all members, in manifest order.
-
-    Attributes:
-        names: distinct prompt names of its categories; the order in which they are stacked.
-        rows: index rows with paths relative to the pipeline's folder, and columns `member`
-            (dataset and category), `name` (prompt name of the category), `place` (row within the
-            category's features) and `mask_above`.
-        features: stored features by `member`, in the order of the rows.
-    """
-
-    names: list[str]
-    rows: pd.DataFrame
-    features: dict[str, CategoryFeatures]
-
-    @property
-    def image_embed(self) -> Tensor:
-        """Class features of all rows, (N, D), not normalised."""
-        return torch.cat([stored.image_embed for stored in self.features.values()])
-
-    def find_unmasked(self) -> list[str]:
-        """Members that have anomalous images without masks."""
-        without = self.rows[(self.rows["label"] == 1) & (self.rows["mask_path"] == "")]
-        return sorted(set(without["member"]))
 
 
 def read_manifest(name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,13 @@ from torch import Tensor
 from fuzzyclip.baselines.registry import build_method
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.images.masks import load_masks
 from fuzzyclip.method.interface import Learned, Method, TrainingSet
+from fuzzyclip.method.training_set import make_training_set
 from fuzzyclip.utils.files import BrokenFileError, compute_sha256
 from fuzzyclip.utils.tensor_files import read_tensors, write_tensors
 from stages import paths
-from stages.category import Category
 from stages.clip import load_clip, make_encoder
-from stages.members import AuxiliarySet, Open, open_auxiliary
+from stages.members import Open, open_auxiliary
 from stages.params import choose
 from stages.schema import Params
 from stages.views import make_opener
@@ -147,39 +146,7 @@ def gather_images(name: str, ready: SetUp, workers: int) -> TrainingSet:
             f"auxiliary.{name}: {', '.join(unmasked)} has anomalous images without masks; "
             f"{ready.method.title} learns from masks"
         )
-    categories = list_members(auxiliary, ready, workers)
-    table = auxiliary.rows
-
-    def load_tokens(rows: Sequence[int]) -> Tensor:
-        tokens: dict[int, Tensor] = {}
-        for member, chosen in table.iloc[list(rows)].groupby("member", sort=False):
-            read = categories[str(member)].read_tokens(chosen["place"].tolist())
-            tokens |= dict(zip(chosen.index, read, strict=True))
-        return torch.stack([tokens[row] for row in rows])  # (n, L, P, W)
-
-    def load_row_masks(rows: Sequence[int]) -> Tensor:
-        masks = load_masks(table.iloc[list(rows)], Path(), ready.backbone.image_size)
-        return torch.from_numpy(masks)  # (n, S, S)
-
-    return TrainingSet(
-        image_embed=auxiliary.image_embed,
-        load_tokens=load_tokens,
-        load_masks=load_row_masks,
-        labels=torch.tensor(table["label"].to_numpy()),
-        names=table["name"].tolist(),
-        members=table["member"].tolist(),
-    )
-
-
-def list_members(auxiliary: AuxiliarySet, ready: SetUp, workers: int) -> dict[str, Category]:
-    """The categories of an auxiliary set, by member."""
-    categories = {}
-    for member, features in auxiliary.features.items():
-        dataset, name = member.split("/", 1)
-        rows = auxiliary.rows[auxiliary.rows["member"] == member].reset_index(drop=True)
-        kind = ready.method.kind
-        categories[member] = Category(dataset, name, rows, features, ready.backbone, workers, kind)
-    return categories
+    return make_training_set(auxiliary, ready.backbone, ready.method.kind, workers=workers)
 
 
 def describe(name: str, auxiliary: str, ready: SetUp, params: Params) -> dict[str, Any]:

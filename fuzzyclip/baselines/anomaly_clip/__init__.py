@@ -3,7 +3,7 @@
 Zhou et al., "AnomalyCLIP: Object-agnostic Prompt Learning for Zero-shot Anomaly Detection" (ICLR
 2024). Its prompts are 12 learnable words before "object." and 12 others before "damaged object.",
 with 4 learnable tokens after the start token in text blocks 2 to 9; its patch tokens are those of a
-V-V stream, see `methods.vv`. Image and patches share the two text features.
+V-V stream (`shared.vv`). Image and patches share the two text features.
 
 The published code rounds the deep tokens to half precision and back, and carries projections that
 nothing uses; neither is done here.
@@ -27,8 +27,8 @@ from fuzzyclip.features.kinds import FeatureKind
 from fuzzyclip.method.efa import LOGIT_SCALE, compute_margins
 from fuzzyclip.method.efa_loss import DICE_SMOOTH, FOCAL_SMOOTH, GAMMA
 from fuzzyclip.method.interface import Learned, Trained, TrainingSet, check_training
-from fuzzyclip.method.losses import compute_classification
 from fuzzyclip.method.rpl import PromptLearner, PromptShape
+from fuzzyclip.method.rpl_training import compute_classification
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer, compare_class
 from fuzzyclip.method.training import train

@@ -5,21 +5,18 @@ Challenge Tracks 1&2", its zero-shot form, which FuzzyCLIP builds on: EFA's laye
 one set of layers for all images, and the precise prompt in place of the stacked one. Image scores
 are CLIP's own.
 
-Shapes: N training images, B of a batch, C categories, D embedding width.
+Shapes: N training images, D embedding width.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from fuzzyclip.baselines.shared.aligned import align_heads
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
-from fuzzyclip.method.efa import Heads
+from fuzzyclip.method.efa_training import train_heads
 from fuzzyclip.method.fuzzyclip import load_heads
 from fuzzyclip.method.interface import Learned, Trained, TrainingSet, check_training
 from fuzzyclip.method.scorer import Scorer, build_trained
@@ -74,19 +71,11 @@ class AprilGan(Trained):
                 "april_gan learns from masks of defects, but no image of the auxiliary set is "
                 "anomalous: choose another auxiliary set"
             )
-        backbone = encode.backbone
-        texts, places = encode_names(encode, images.names)
-        texts = texts.to(backbone.device)
-        torch.manual_seed(seed)
-        heads = Heads(len(backbone.blocks), backbone.vision_width, backbone.embed_dim)
-        heads.to(backbone.device)
-
-        curve = align_heads(
-            backbone,
-            heads,
+        own = {name: encode([name]) for name in sorted(set(images.names))}  # (D, 2) each
+        heads, curve = train_heads(
+            encode.backbone,
             images,
-            images.load_tokens,
-            lambda rows: texts[[places[row] for row in rows]],  # (B, D, 2)
+            torch.stack([own[name] for name in images.names]),  # (N, D, 2)
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
@@ -116,14 +105,6 @@ class AprilGan(Trained):
             learned_embed=text_embed.T,
         )
         return replace(scorer, compute_weights=None)
-
-
-def encode_names(encode: NameEncoder, names: Sequence[str]) -> tuple[Tensor, list[int]]:
-    """Text features of the categories, (C, D, 2), and which of them is each image's own, N long."""
-    categories = sorted(set(names))
-    place = {name: number for number, name in enumerate(categories)}
-    texts = torch.stack([encode([name]) for name in categories])
-    return texts, [place[name] for name in names]
 
 
 METHOD = AprilGan

@@ -1,7 +1,7 @@
 """CoCoOp: learned words that a small network shifts by what the image shows.
 
 Zhou et al., "Conditional Prompt Learning for Vision-Language Models" (2022), equations 3 and 4;
-`methods.context` says how it is brought to anomaly detection. Every image has text features of its
+`shared.context` says how it is brought to anomaly detection. Every image has text features of its
 own: the frozen text tower runs twice an image, in training and in use.
 
 Shapes: B images, E learnable words, V text width, D embedding width.

@@ -1,6 +1,6 @@
 """CoOp: words before "good [class]" and "damaged [class]" are learned, all else stays frozen.
 
-Zhou et al., "Learning to Prompt for Vision-Language Models" (2021); `methods.context` says how it
+Zhou et al., "Learning to Prompt for Vision-Language Models" (2021); `shared.context` says how it
 is brought to anomaly detection.
 
 Shapes: B images, E learnable words, V text width, D embedding width.

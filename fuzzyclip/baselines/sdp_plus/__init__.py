@@ -1,20 +1,21 @@
 """SDP+: linear layers on the original path beside CLIP-AD's staged V-V streams; see `clip_ad`.
 
-Shapes: B images, T stages, P patches, W vision width, D embedding width.
+Shapes: B images, T stages, P patches, N = 1 + P tokens, W vision width, D embedding width.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
-from fuzzyclip.baselines.shared.aligned import align_heads
-from fuzzyclip.baselines.shared.clip_ad import ClipAd, plan_staged
-from fuzzyclip.baselines.shared.clip_ad_text import encode_representatives
+from fuzzyclip.baselines.shared.clip_ad import ClipAd, encode_representatives, plan_staged
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.efa import Heads
+from fuzzyclip.method.efa_training import train_heads
 from fuzzyclip.method.interface import Learned, Trained, TrainingSet, check_training
 from fuzzyclip.method.scorer import Scorer
 
@@ -52,24 +53,25 @@ class SdpPlus(Trained, ClipAd):
         checkpoint: Path | None = None,
     ) -> Learned:
         """A linear layer for each stage, and the curve with `loss`, `focal` and `dice`."""
-        backbone, density = encode.backbone, self.read_density("train_density")
-        texts = {
-            name: encode_representatives(encode, name, density)
+        density = self.read_density("train_density")
+        own = {
+            name: encode_representatives(encode, name, density)  # (D, 2)
             for name in dict.fromkeys(images.names)
         }
-        torch.manual_seed(seed)
-        heads = self._make_heads(backbone)
 
-        curve = align_heads(
-            backbone,
-            heads,
-            images,
-            lambda rows: images.load_tokens(rows).chunk(2, dim=1)[1][:, :, 1:],  # (B, T, P, W)
-            lambda rows: torch.stack([texts[images.names[row]] for row in rows]),  # (B, D, 2)
+        def load_originals(rows: Sequence[int]) -> Tensor:
+            originals = images.load_tokens(rows).chunk(2, dim=1)[1]  # (B, T, N, W)
+            return originals[:, :, 1:]  # (B, T, P, W)
+
+        heads, curve = train_heads(
+            encode.backbone,
+            replace(images, load_tokens=load_originals),
+            torch.stack([own[name] for name in images.names]),
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             seed=seed,
+            levels=self._count_stages(encode.backbone),
             checkpoint=checkpoint,
             description=self.title,
         )
@@ -83,7 +85,8 @@ class SdpPlus(Trained, ClipAd):
             ValueError: there are no tensors of its layers, or they are those of another model.
             PromptTooLongError: the name does not fit a prompt.
         """
-        heads = self._make_heads(encode.backbone)
+        backbone = encode.backbone
+        heads = Heads(self._count_stages(backbone), backbone.vision_width, backbone.embed_dim)
         try:
             heads.load_state_dict(dict(learned.tensors))
         except RuntimeError as error:
@@ -91,11 +94,10 @@ class SdpPlus(Trained, ClipAd):
                 f"SDP+ has no trained layers for this model and these settings ({error}): train it "
                 "with them"
             ) from error
-        return self.build_scorer(encode, category, heads)
+        return self.build_scorer(encode, category, heads.to(backbone.device))
 
-    def _make_heads(self, backbone: Backbone) -> Heads:
-        stages = len(plan_staged(backbone.image_tower.depth, self.stages).taps)
-        return Heads(stages, backbone.vision_width, backbone.embed_dim).to(backbone.device)
+    def _count_stages(self, backbone: Backbone) -> int:
+        return len(plan_staged(backbone.image_tower.depth, self.stages).taps)
 
 
 METHOD = SdpPlus

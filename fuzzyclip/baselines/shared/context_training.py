@@ -127,9 +127,9 @@ def descend(
         compute_loss: row numbers of a batch to its loss.
         context: epochs, batch size, learning rate.
         count: number of training images, 1 or more.
-        seed: see `fuzzyclip.method.training.train`, as the arguments below.
-        checkpoint: likewise.
-        description: likewise.
+        seed: of the order of images.
+        checkpoint: a file that a killed training goes on from.
+        description: of the progress bar.
     """
     return train(
         module,
