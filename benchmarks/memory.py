@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import pandas as pd  # noqa: E402
+from stages.category import Category, evaluate_category  # noqa: E402
+from stages.overlays import Overlays  # noqa: E402
 
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.features.encode import write_category  # noqa: E402
@@ -31,8 +33,6 @@ from fuzzyclip.method.efa import Heads  # noqa: E402
 from fuzzyclip.method.efa_training import TrainingImages, train_heads  # noqa: E402
 from fuzzyclip.method.scorer import build_trained, build_untrained  # noqa: E402
 from fuzzyclip.utils.files import compute_sha256  # noqa: E402
-from stages.category import Category, evaluate_category  # noqa: E402
-from stages.overlays import Overlays  # noqa: E402
 
 SIZE, COUNTS = 280, (10, 100, 1000)
 PARTS = ("encoding", "training", "evaluation", "evaluation-exact")

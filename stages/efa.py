@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.features.auxiliary import AuxiliarySet
 from fuzzyclip.method.efa import Heads
-from fuzzyclip.method.efa_training import TrainingImages, train_heads
-from fuzzyclip.method.mosaic import MosaicPlan, plan_mosaics
-from fuzzyclip.method.mosaic_cache import MosaicCache
+from fuzzyclip.method.efa_training import train_heads
+from fuzzyclip.method.interface import TrainingSet
+from fuzzyclip.method.mosaic import MosaicPlan, plan_mosaics, select_mosaics
 from fuzzyclip.method.training import CurveRow
+from fuzzyclip.method.training_set import make_training_set
 from fuzzyclip.utils.files import BrokenFileError
 from fuzzyclip.utils.tensor_files import read_tensors, write_tensors
 from stages import paths
 from stages.clip import CLIP_PARAMS, encode_names, load_clip
-from stages.members import AuxiliarySet, open_auxiliary
+from stages.members import open_auxiliary
 from stages.params import choose, load_params
 from stages.run import run_stage
 from stages.schema import Params
@@ -58,17 +60,31 @@ def main(key: str) -> None:
         "backbone": backbone.fingerprint,
         "settings": asdict(recipe),
     }
-    plan = plan_mosaics(
-        auxiliary.rows["member"].tolist(), recipe.epochs, recipe.mosaic, recipe.seed
+    images = make_training_set(
+        auxiliary,
+        backbone,
+        workers=params.machine.workers,
+        mosaics=paths.MOSAICS,
+        dtype=params.features.dtype,
     )
+    plan = plan_mosaics(images.members, recipe.epochs, recipe.mosaic, recipe.seed)
     tensors: dict[str, Tensor] = {}
     curves = []
     checkpoints = [checkpoint_path(key, header, i) for i in range(len(partition["clusters"]))]
     for number, cluster in enumerate(partition["clusters"]):
-        images = gather_images(params, backbone, auxiliary, cluster["names"], plan)
-        log.info("cluster %d: %d images, prompt %r", number, len(images), cluster["stack"])
-        text = encode_prompts(params, backbone, recipe.prompt, cluster["names"], images)
-        layers, curve = train_cluster(images, text, recipe, checkpoints[number], f"{key}/{number}")
+        rows = [row for row, name in enumerate(images.names) if name in cluster["names"]]
+        log.info("cluster %d: %d images, prompt %r", number, len(rows), cluster["stack"])
+        own = images.select(rows)
+        text = encode_prompts(params, backbone, recipe.prompt, cluster["names"], own)
+        layers, curve = train_cluster(
+            backbone,
+            own,
+            text,
+            recipe,
+            select_mosaics(plan, rows),
+            checkpoints[number],
+            f"{key}/{number}",
+        )
         tensors |= {name.format(f"cluster{number}"): value for name, value in layers.items()}
         curves += [{"cluster": number} | row for row in curve]
     write_tensors(paths.heads(key), tensors, header)
@@ -102,17 +118,23 @@ def choose_recipe(params: Params, key: str) -> Recipe:
 
 
 def encode_prompts(
-    params: Params, backbone: Backbone, prompt: str, names: list[str], images: TrainingImages
+    params: Params, backbone: Backbone, prompt: str, names: list[str], images: TrainingSet
 ) -> Tensor:
     """What the layers are trained against: one feature (D, 2), or one for each row (N, D, 2)."""
     if prompt == "precise":
         own = {name: encode_names(backbone, params, [name]) for name in names}
-        return torch.stack([own[name] for name in images.rows["name"]])
+        return torch.stack([own[name] for name in images.names])
     return encode_names(backbone, params, ["object"] if prompt == "object" else names)
 
 
 def train_cluster(
-    images: TrainingImages, text: Tensor, recipe: Recipe, checkpoint: Path, label: str
+    backbone: Backbone,
+    images: TrainingSet,
+    text: Tensor,
+    recipe: Recipe,
+    mosaics: MosaicPlan,
+    checkpoint: Path,
+    label: str,
 ) -> tuple[dict[str, Tensor], list[CurveRow]]:
     """One cluster's tensors, names with a place for the cluster, and its curve.
 
@@ -130,8 +152,10 @@ def train_cluster(
 
     def fit() -> tuple[Heads, list[CurveRow]]:
         return train_heads(
+            backbone,
             images,
             text,
+            mosaics=mosaics,
             epochs=recipe.epochs,
             batch_size=recipe.batch_size,
             learning_rate=recipe.learning_rate,
@@ -158,34 +182,6 @@ def train_cluster(
         layers, curve = fit()
         earlier = read_epochs()
     return {f"{{}}.{name}": value for name, value in layers.state_dict().items()} | earlier, curve
-
-
-def gather_images(
-    params: Params,
-    backbone: Backbone,
-    auxiliary: AuxiliarySet,
-    names: list[str],
-    plan: MosaicPlan,
-) -> TrainingImages:
-    """The images of one cluster, with its part of the plan of mosaics."""
-    chosen = auxiliary.rows[auxiliary.rows["name"].isin(names)]
-    place = {row: number for number, row in enumerate(chosen.index)}
-    rows = chosen.reset_index(drop=True)
-    mosaics = {
-        (epoch, place[row]): (place[a], place[b], place[c], place[d])
-        for (epoch, row), (a, b, c, d) in plan.items()
-        if row in place
-    }
-    return TrainingImages(
-        rows=rows,
-        root=Path(),
-        features=[auxiliary.features[member] for member in rows["member"]],
-        places=rows["place"].tolist(),
-        backbone=backbone,
-        mosaics=mosaics,
-        cache=MosaicCache(paths.MOSAICS, backbone, params.features.dtype),
-        workers=params.machine.workers,
-    )
 
 
 if __name__ == "__main__":

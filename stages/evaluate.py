@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from fuzzyclip.clip.settings import BackboneSettings, TextSettings
 from torch import Tensor
 
 from fuzzyclip.baselines.registry import build_method
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.clip.settings import BackboneSettings, TextSettings
 from fuzzyclip.evaluation.category import COLUMNS, Category, CategoryResult, evaluate_category
 from fuzzyclip.evaluation.examples import Gallery, Overlays
 from fuzzyclip.evaluation.metrics import METRICS, average_categories

@@ -94,9 +94,7 @@ def adopt_earlier(stage: str, out: Path, shards: list[Shard]) -> list[Shard]:
     return missing
 
 
-def encode(
-    shards: list[Shard], backbone: Backbone, clip: str, params: Params, title: str
-) -> None:
+def encode(shards: list[Shard], backbone: Backbone, clip: str, params: Params, title: str) -> None:
     """Write shards, in this process or on Ray."""
     machine = params.machine
     work = {"batch_size": machine.batch_size, "workers": machine.workers}

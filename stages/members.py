@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.features.auxiliary import AuxiliarySet, join_members
+from fuzzyclip.features.auxiliary import AuxiliarySet
 from fuzzyclip.features.kinds import FeatureKind
 from fuzzyclip.features.shards import compute_identity
 from fuzzyclip.features.store import CategoryFeatures, open_category
@@ -65,15 +65,10 @@ def _open_unstored(
 def open_auxiliary(name: str, open_one: Open) -> AuxiliarySet:
     """All test images of an auxiliary set, in the manifest's order."""
     manifest = read_manifest(name)
-    places = [
-        (member["dataset"], category["category"], category["prompt"])
-        for member in manifest["members"]
-        for category in member["categories"]
-    ]
-    return join_members(
-        manifest["names"],
-        {
-            f"{dataset}/{category}": (prompt, *open_one(dataset, category))
-            for dataset, category, prompt in places
-        },
-    )
+    frames, features = [], {}
+    for member in manifest["members"]:
+        for category in member["categories"]:
+            key = f"{member['dataset']}/{category['category']}"
+            rows, features[key] = open_one(member["dataset"], category["category"])
+            frames.append(rows.assign(member=key, name=category["prompt"], place=range(len(rows))))
+    return AuxiliarySet(manifest["names"], pd.concat(frames, ignore_index=True), features)

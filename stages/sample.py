@@ -39,9 +39,7 @@ def draw(key: str, spec: DatasetSpec, dataset: Dataset, params: Params) -> dict[
         DatasetError: nothing of this dataset, or of this protocol's archives, is drawn.
     """
     wanted = dataset.categories
-    categories = [
-        name for name in sample_categories(spec.name) if wanted is None or name in wanted
-    ]
+    categories = [name for name in sample_categories(spec.name) if wanted is None or name in wanted]
     if not categories or spec.list_archives(dataset.protocol) != spec.archives:
         raise DatasetError(
             f"datasets.{key}: the sample draws nothing of {spec.title} for these categories and "

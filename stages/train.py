@@ -5,17 +5,13 @@ evaluation needs no parameter of a method's own.
 """
 
 import logging
-from dataclasses import asdict
-from typing import Any
 
 from fuzzyclip.baselines.registry import build_method
-from fuzzyclip.method.interface import Method, TrainingSet
 from fuzzyclip.utils.tensor_files import write_tensors
 from stages import paths
 from stages.clip import load_clip, make_encoder
-from stages.members import make_opener, open_auxiliary, read_manifest
+from stages.members import read_manifest
 from stages.params import ParamsError, load_params, resolve
-from stages.run import run_stage
 from stages.schema import Params
 from stages.trained import checkpoint_path, write_curve
 

@@ -4,7 +4,6 @@ It is another kind of features, or another CLIP's; `views` in params.yaml says w
 """
 
 from fuzzyclip.baselines.registry import build_method
-from stages import paths
 from stages.clip import load_clip
 from stages.features import encode_dataset
 from stages.params import ParamsError, load_params, resolve

@@ -1,7 +1,7 @@
-"""The methods by name, made from plain settings.
+"""The methods by name, made from plain settings: FuzzyCLIP, and its peers in a folder each.
 
-A method's module bears its name and ends with `METHOD`, its class. Modules are imported when a
-method is made: some need packages that others do not.
+A peer's folder bears its name, and its `__init__.py` ends with `METHOD`, its class. Modules are
+imported when a method is made: some need packages that others do not.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,11 @@ from typing import Any
 
 from fuzzyclip.method.interface import Method
 
-#: The methods of the paper's tables, in their order. Other modules of this package may be methods
-#: too.
-METHODS = (
+#: The name of FuzzyCLIP itself.
+OURS = "fuzzyclip"
+#: The other methods of the paper's tables, in their order. Other folders of this package may be
+#: methods too.
+PEERS = (
     "clip",
     "clip_ac",
     "winclip",
@@ -26,6 +28,8 @@ METHODS = (
     "anomaly_clip",
     "saa",
 )
+#: All methods of the paper's tables.
+METHODS = (OURS, *PEERS)
 #: What a setting must be, by the type of its default; others are judged by the method.
 PLAIN: dict[type, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
@@ -39,7 +43,7 @@ def build_method(name: str, settings: Mapping[str, Any] | None = None) -> Method
     """A method with its settings.
 
     Args:
-        name: of `METHODS`, or of another module of this package that has a `METHOD`.
+        name: of `METHODS`, or of another folder of this package that has a `METHOD`.
         settings: by name, those that differ from the defaults, as YAML has them; lists stand for
             tuples.
 
@@ -57,8 +61,8 @@ def build_method(name: str, settings: Mapping[str, Any] | None = None) -> Method
     }
     for key, value in ready.items():
         _check_type(f"{name}: {key}", value, known[key])
-    made: Method = _find_class(name)(**ready)
-    return made
+    method: Method = _find_class(name)(**ready)
+    return method
 
 
 def list_settings(name: str) -> dict[str, Any]:
@@ -67,39 +71,41 @@ def list_settings(name: str) -> dict[str, Any]:
     Raises:
         ValueError: there is no such method.
     """
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for field in fields(_find_class(name)):
         if not field.init:
             continue
         if field.default_factory is not MISSING:
-            found[field.name] = field.default_factory()
+            settings[field.name] = field.default_factory()
         else:
-            found[field.name] = None if field.default is MISSING else field.default
-    return found
+            settings[field.name] = None if field.default is MISSING else field.default
+    return settings
 
 
 def _find_class(name: str) -> Any:
-    """`METHOD` of a module of this package."""
-    place = f"{__package__}.{name}"
+    """The class of a method: `METHOD` of a folder of this package, or `FuzzyCLIP`."""
+    own = name == OURS
+    module = "fuzzyclip.method.fuzzyclip" if own else f"{__package__}.{name}"
     try:
-        # nothing but a module's own name: no path, no package inside of another
-        made = getattr(import_module(place), "METHOD", None) if name.isidentifier() else None
+        # nothing but a folder's own name: no path, no package inside of another
+        loaded = import_module(module) if name.isidentifier() else None
     except ModuleNotFoundError as error:
-        if error.name != place:  # it is there, and lacks a package
+        if error.name != module:  # it is there, and lacks a package
             raise
-        made = None
-    if not (isinstance(made, type) and is_dataclass(made)):
+        loaded = None
+    method = getattr(loaded, "FuzzyCLIP" if own else "METHOD", None)
+    if not (isinstance(method, type) and is_dataclass(method)):
         raise ValueError(
-            f"there is no method {name!r}; there are {', '.join(METHODS)}, and any other module of "
-            "fuzzyclip/baselines that ends with METHOD = its class, a dataclass with the members "
-            "of fuzzyclip.method.interface.Method"
+            f"there is no method {name!r}; there are {', '.join(METHODS)}, and any other folder of "
+            "fuzzyclip/baselines whose __init__.py ends with METHOD = its class, a dataclass with "
+            "the members of fuzzyclip.method.interface.Method"
         )
-    return made
+    return method
 
 
 def _check_type(what: str, value: Any, default: Any) -> None:
     if type(default) not in PLAIN:
         return
-    types, said = PLAIN[type(default)]
+    types, expected = PLAIN[type(default)]
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-        raise ValueError(f"{what} must be {said}, not {value!r}")
+        raise ValueError(f"{what} must be {expected}, not {value!r}")

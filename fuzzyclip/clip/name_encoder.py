@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.encoding import count_tokens
+from fuzzyclip.clip.encoding import count_tokens, normalise
 from fuzzyclip.clip.prompts import EncodeText, encode_stack, stack_names
 
 
@@ -22,8 +23,8 @@ class NameEncoder:
         backbone: the frozen CLIP.
         encode: prompts to features, (n, D); `encode_text` of the backbone or a cache of it.
         ensemble: see `build_prompts`.
-        separator: see `stack_names`.
-        underscore: likewise.
+        separator: what stands between stacked names, see `stack_names`.
+        underscore: what becomes of underscores in names, see `stack_names`.
     """
 
     backbone: Backbone
@@ -49,3 +50,22 @@ class NameEncoder:
     def stack(self, names: Sequence[str]) -> str:
         """The names as they stand in a prompt."""
         return stack_names(names, self.separator, self.underscore)
+
+
+def average_prompts(
+    encode: EncodeText, sides: Sequence[Sequence[str]], unit: bool = True
+) -> Tensor:
+    """One text feature for each side's prompts, (D, 2), unit columns.
+
+    Args:
+        encode: prompts to features, (n, D).
+        sides: prompts of the normal and of the abnormal side.
+        unit: whether each prompt's feature is brought to unit length before the mean, as CLIP's
+            authors do for ImageNet.
+    """
+    columns = []
+    for prompts in sides:
+        embeds = encode(prompts)  # (n, D)
+        mean = (normalise(embeds) if unit else embeds).mean(dim=0)
+        columns.append(normalise(mean))
+    return torch.stack(columns, dim=1)

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.pixels import load_pixels
 from fuzzyclip.evaluation.examples import Overlays
 from fuzzyclip.evaluation.map_file import MapFile
 from fuzzyclip.evaluation.metrics import (
@@ -30,7 +29,7 @@ from fuzzyclip.evaluation.pixel_meters import ExactMeter, PixelMeter, PixelResul
 from fuzzyclip.evaluation.summaries import PixelSummaries, summarise_pixels, summarise_stream
 from fuzzyclip.evaluation.thresholds import choose_thresholds
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
-from fuzzyclip.features.store import CategoryFeatures
+from fuzzyclip.features.store import CategoryFeatures, read_or_encode
 from fuzzyclip.images.masks import load_masks
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import NotFiniteError, Scorer, Scores, join_scores, score_batch
@@ -86,11 +85,9 @@ class Category:
 
     def read_tokens(self, places: Sequence[int]) -> Tensor:
         """Patch tokens of some images, (B, L, P, W): the stored ones, or encoded again."""
-        if self.features.has_tokens:
-            return self.features.read_tokens(places, self.backbone.device)
         images = [Path(path) for path in self.rows["image_path"].iloc[list(places)]]
-        pixels = load_pixels(images, self.backbone, self.workers)
-        return self.kind.encode(self.backbone, pixels)[1]
+        stored = [(self.features, place) for place in places]
+        return read_or_encode(images, stored, self.backbone, self.kind, self.workers)
 
     def score(self, scorer: Scorer, batch: ImageBatch, sigma: float) -> Scores:
         """`score_batch`; a ValueError names the image to which there is no finite answer."""

@@ -12,6 +12,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.pixels import load_pixels
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.features.shards import (
     Shard,
@@ -87,6 +89,34 @@ class CategoryFeatures:
                 stop += 1
             yield shard, row - shard.first, stop - start
             start = stop
+
+
+def read_or_encode(
+    images: Sequence[Path],
+    stored: Sequence[tuple[CategoryFeatures, int]],
+    backbone: Backbone,
+    kind: FeatureKind = TOKENS,
+    workers: int = 1,
+) -> Tensor:
+    """Patch tokens of n images, (n, L, P, W), on the backbone's device.
+
+    They are the stored ones; where those of any image are not stored, all are encoded again in one
+    pass.
+
+    Args:
+        images: their files, n of them.
+        stored: features of each image's category, and the image's place in them.
+        backbone: the frozen CLIP.
+        kind: what the features are of.
+        workers: threads that decode images.
+    """
+    if not all(features.has_tokens for features, _ in stored):
+        return kind.encode(backbone, load_pixels(images, backbone, workers))[1]
+    pieces = []
+    for _, group in groupby(stored, key=lambda pair: id(pair[0])):  # one category's at once
+        features, places = zip(*group, strict=True)
+        pieces.append(features[0].read_tokens(places, backbone.device))
+    return torch.cat(pieces)
 
 
 def plan_category(

@@ -29,7 +29,7 @@ from fuzzyclip.method.scorer import (
     share_projection,
 )
 from fuzzyclip.method.settings import EfaTest
-from fuzzyclip.method.variants import OWN, VARIANTS, name_epoch, name_shots
+from fuzzyclip.method.variants import OWN, name_epoch, name_shots
 
 
 class TrainedParts:
@@ -159,9 +159,7 @@ class FuzzyClip(Trained):
         }
         project = share_projection(encode.backbone)
         scorers = {
-            variant: build_untrained(
-                encode.backbone, encode.stack(names), encode(names), project
-            )
+            variant: build_untrained(encode.backbone, encode.stack(names), encode(names), project)
             for variant, names in stacks.items()
             if variant in self.variants
         }

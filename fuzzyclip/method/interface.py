@@ -1,18 +1,18 @@
-"""What a method is: features once, perhaps a training, then a scorer for each category.
+"""A method: features once, perhaps a training, then a scorer for each category.
 
-All methods run on the same images, features, metrics and tables. A method says which kind of
-features it reads; methods of one kind share them, so that an image goes through the frozen towers
-once for each kind.
+FuzzyCLIP and its peers stand behind this one interface: they run on the same images, features,
+metrics and tables. A method says which kind of features it reads; methods of one kind share them,
+so that an image goes through the frozen towers once for each kind.
 
-Shapes: B images, D embedding width, S image size, N training images; L x P x W is what a kind keeps
-of an image besides its class feature.
+Shapes: B images, D embedding width, S image size, N training images, n rows of them; L x P x W is
+what a kind keeps of an image besides its class feature.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -22,9 +22,17 @@ from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.method.training import CurveRow
 from fuzzyclip.utils.ranges import COUNT, POSITIVE, SIGMA
 
+#: Rows of a training set whose images make a mosaic: left to right, top to bottom.
+Quad = tuple[int, int, int, int]
+
 
 class MethodUnavailableError(ValueError):
     """A method can not run as it is set up: it needs models that are not on every machine."""
+
+
+def refuse_mosaics(quads: Sequence[Quad]) -> tuple[Tensor, Tensor]:
+    """`TrainingSet.load_mosaics` of a set without image files."""
+    raise ValueError(f"{len(quads)} mosaics of a training set that is not made of image files")
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,9 @@ class TrainingSet:
         load_masks: row numbers to (n, S, S), bool; all false where there is no defect.
         labels: (N,), 0 normal, 1 anomalous.
         names: prompt name of each image's category, N of them.
+        members: "dataset/category" of each image, N of them.
+        load_mosaics: rows of four images for each of n mosaics to their tokens (n, L, P, W) and
+            masks (n, S, S), as the two above give them.
     """
 
     image_embed: Tensor
@@ -44,10 +55,85 @@ class TrainingSet:
     load_masks: Callable[[Sequence[int]], Tensor]
     labels: Tensor
     names: Sequence[str]
+    members: Sequence[str]
+    load_mosaics: Callable[[Sequence[Quad]], tuple[Tensor, Tensor]] = refuse_mosaics
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def select(self, rows: Sequence[int]) -> "TrainingSet":
+        """Some of the images, numbered anew from 0 in the given order."""
+        chosen = list(rows)
+
+        def load_mosaics(quads: Sequence[Quad]) -> tuple[Tensor, Tensor]:
+            own = [(chosen[a], chosen[b], chosen[c], chosen[d]) for a, b, c, d in quads]
+            return self.load_mosaics(own)
+
+        return TrainingSet(
+            image_embed=self.image_embed[chosen],
+            load_tokens=lambda part: self.load_tokens([chosen[row] for row in part]),
+            load_masks=lambda part: self.load_masks([chosen[row] for row in part]),
+            labels=self.labels[chosen],
+            names=[self.names[row] for row in chosen],
+            members=[self.members[row] for row in chosen],
+            load_mosaics=load_mosaics,
+        )
 
 
-class Untrained:
-    """What methods without a training inherit: `Method`'s members about it."""
+@dataclass(frozen=True)
+class Learned:
+    """What a method learned from an auxiliary set.
+
+    Attributes:
+        tensors: by name; what `build` needs, to be stored.
+        facts: plain data (JSON) beside them, for instance names of clusters.
+        curve: losses of the training's steps; empty where nothing was trained.
+    """
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    curve: Sequence[CurveRow] = ()
+
+
+def refuse_references(count: int) -> Tensor:
+    """`Target.load_references` where no training images are to be looked at."""
+    raise ValueError(f"{count} normal training images are asked for, and none are given")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is tested: one category, and what else of its dataset a method may look at.
+
+    Attributes:
+        category: its name in prompts.
+        categories: names of all tested categories of its dataset, in order.
+        load_references: a number n to patch tokens (n, L, P, W) of n normal training images of the
+            category; a result that used them is not zero-shot.
+    """
+
+    category: str
+    categories: Sequence[str] = ()
+    load_references: Callable[[int], Tensor] = refuse_references
+
+
+class OneVariant(ABC):
+    """A method that makes one row of the tables, under its own name."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """The scorer of one category, as `Method.build` says."""
+
+    def build_variants(
+        self, encode: NameEncoder, target: Target, learned: Learned
+    ) -> dict[str, Scorer]:
+        """The one scorer, by the method's name."""
+        return {self.name: self.build(encode, target.category, learned)}
+
+
+class Untrained(OneVariant):
+    """What methods without a training inherit."""
 
     trains: ClassVar[bool] = False
 
@@ -57,36 +143,26 @@ class Untrained:
         images: TrainingSet,
         seed: int,
         checkpoint: Path | None = None,
-    ) -> Mapping[str, Tensor]:
+    ) -> Learned:
         """Nothing is trained."""
         del encode, images, seed, checkpoint
-        return {}
+        return Learned()
 
 
-class Trained(ABC):
-    """What methods with a training inherit: a `learn` that also gives the losses of its steps."""
+class Trained(OneVariant):
+    """What methods with a training inherit."""
 
     trains: ClassVar[bool] = True
 
+    @abstractmethod
     def fit(
         self,
         encode: NameEncoder,
         images: TrainingSet,
         seed: int,
         checkpoint: Path | None = None,
-    ) -> Mapping[str, Tensor]:
-        """See `Method.fit`."""
-        return self.learn(encode, images, seed, checkpoint)[0]
-
-    @abstractmethod
-    def learn(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
-    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
-        """What `fit` gives, and the curve of its losses."""
+    ) -> Learned:
+        """Train on an auxiliary set, as `Method.fit` says."""
 
 
 class TrainingSettings(Protocol):
@@ -118,7 +194,7 @@ def check_training(owner: str, settings: TrainingSettings) -> None:
 
 
 class Method(Protocol):
-    """A method with its settings; modules of this package make them.
+    """A method with its settings; `fuzzyclip.baselines.registry` makes them.
 
     Attributes:
         name: of the method, as in params.yaml.
@@ -147,27 +223,43 @@ class Method(Protocol):
         images: TrainingSet,
         seed: int,
         checkpoint: Path | None = None,
-    ) -> Mapping[str, Tensor]:
+    ) -> Learned:
         """Train on an auxiliary set.
 
         Args:
             encode: names to text features; `encode.backbone` is the frozen CLIP.
             images: what is trained on.
             seed: of all that is drawn.
-            checkpoint: see `fuzzyclip.method.training.train`.
+            checkpoint: a file that a killed training goes on from, as
+                `fuzzyclip.method.training.train` does; the caller removes it.
 
         Returns:
-            Tensors that `build` needs, to be stored; empty where nothing is trained.
+            What `build` needs, and the curve of the losses; empty where nothing is trained.
         """
         ...
 
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
         """The scorer of one category: (B, L, P, W) and unit class features to maps and scores.
 
         Args:
             encode: names to text features.
             category: its name in prompts.
-            tensors: from `fit`.
+            learned: from `fit`.
+
+        Raises:
+            MethodUnavailableError: it needs what is not set up here.
+        """
+        ...
+
+    def build_variants(
+        self, encode: NameEncoder, target: Target, learned: Learned
+    ) -> dict[str, Scorer]:
+        """The scorers of one category, by variant: what is tested is a row of the tables each.
+
+        Args:
+            encode: names to text features.
+            target: the category, and what else may be looked at.
+            learned: from `fit`.
 
         Raises:
             MethodUnavailableError: it needs what is not set up here.

@@ -1,4 +1,4 @@
-"""Training RPL's prompts on cached class features.
+"""Training RPL's prompts on cached class features, by the sum of two losses.
 
 Shapes: N images, B rows, D embedding width.
 """
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
-from fuzzyclip.method.losses import compute_classification, compute_text_regularisation
 from fuzzyclip.method.rpl import PromptLearner, PromptShape
 from fuzzyclip.method.training import CurveRow, train
 from fuzzyclip.utils.ranges import FACTOR, POSITIVE
@@ -46,11 +46,11 @@ def train_prompts(
         temperature: factor on the cosines in training.
         text_weight: factor on L_text. The paper adds the two losses (1); with unit vectors L_text
             is then at most 4 / D and its gradient next to nothing; D restores the squared distance.
-        epochs: see `fuzzyclip.method.training.train`, as the arguments below.
+        epochs: passes over the images.
         batch_size: rows a step.
         learning_rate: of Adam.
         seed: of random tokens and of the order of rows.
-        checkpoint: see there.
+        checkpoint: a file that a killed training goes on from; the caller removes it.
         description: of the progress bar.
 
     Returns:
@@ -89,3 +89,27 @@ def train_prompts(
     with torch.no_grad():
         learned = normalise(learner(backbone))
     return learner, learned, curve
+
+
+def compute_classification(
+    image_embed: Tensor, text_embed: Tensor, label: Tensor, temperature: float
+) -> Tensor:
+    """Cross entropy of unit image features against the two prompt features (eq. 12, left).
+
+    Args:
+        image_embed: (B, D), unit rows.
+        text_embed: (2, D), unit rows: normal, abnormal.
+        label: (B,) int64, 0 normal or 1 anomalous.
+        temperature: factor on the cosines (the paper is silent; CLIP's own is 100).
+    """
+    return F.cross_entropy(temperature * image_embed @ text_embed.T, label)
+
+
+def compute_text_regularisation(text_embed: Tensor, stacked_embed: Tensor) -> Tensor:
+    """Mean squared error to the stacked prompt's features (eq. 12, right), over all 2 * D entries.
+
+    Args:
+        text_embed: (2, D) learned prompts, unit rows.
+        stacked_embed: (2, D) untrained stacked prompt, unit rows, no gradient.
+    """
+    return F.mse_loss(text_embed, stacked_embed)

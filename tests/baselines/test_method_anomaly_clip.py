@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fuzzyclip.baselines.anomaly_clip import AnomalyClip, compute_probs
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.method.interface import Method, TrainingSet
+from fuzzyclip.method.interface import Learned, Method, TrainingSet
 from fuzzyclip.method.rpl import PromptLearner
 from fuzzyclip.method.scorer import score_batch
 
@@ -45,6 +45,7 @@ def draw_images(count=12, taps=1):
         load_masks=lambda rows: masks[list(rows)],
         labels=labels,
         names=["nut"] * count,
+        members=["parts/nut"] * count,
     )
 
 
@@ -107,7 +108,7 @@ def test_maps_and_scores_equal_their_formulas(tiny, encode, taps, identical):
     tokens = torch.randn(3, 1 + taps, 16, 32, generator=generator)
     image_embed = torch.randn(3, 32, generator=generator)
     method = AnomalyClip(identical_maps=identical)
-    scorer = method.build(encode, "never read", {"text_embed": text_embed})
+    scorer = method.build(encode, "never read", Learned({"text_embed": text_embed}))
     scores = score_batch(scorer, tokens, image_embed, tiny)
     logits = F.normalize(image_embed, dim=1) @ text_embed.T / 0.07
     gaps = logits[:, 1] - logits[:, 0]
@@ -125,7 +126,7 @@ def test_maps_and_scores_equal_their_formulas(tiny, encode, taps, identical):
 def test_the_first_loss_equals_the_published_formula(tiny, encode, taps, identical):
     images = draw_images(taps=taps)
     method = replace(SMALL, epochs=1, batch_size=12, identical_maps=identical)
-    _, curve = method.learn(encode, images, seed=4)
+    curve = method.fit(encode, images, seed=4).curve
     rows = list(range(12))
     with torch.no_grad():
         text_embed = slow_features(tiny, PromptLearner(tiny, "object", SMALL.shape, 4))
@@ -148,7 +149,8 @@ def test_the_first_loss_equals_the_published_formula(tiny, encode, taps, identic
 def test_training_tells_images_and_patches_apart_and_spares_the_backbone(tiny, encode):
     before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
     images = draw_images()
-    tensors, curve = SMALL.learn(encode, images, seed=1)
+    learned = SMALL.fit(encode, images, seed=1)
+    tensors, curve = learned.tensors, learned.curve
     assert len(curve) == 6 * 3
     for part in ("loss", "cls", "focal", "dice"):
         first, last = (sum(row[part] for row in rows) for rows in (curve[:3], curve[-3:]))
@@ -158,25 +160,29 @@ def test_training_tells_images_and_patches_apart_and_spares_the_backbone(tiny, e
     assert not tensors["text_embed"].requires_grad
     assert all(one.grad is None for one in tiny.model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
-    scorer = SMALL.build(encode, "nut", tensors)
+    scorer = SMALL.build(encode, "nut", learned)
     scores = score_batch(scorer, images.load_tokens(range(12)), images.image_embed, tiny)
     masks = images.load_masks(range(12)).numpy()
     assert scores.maps[masks].mean() > scores.maps[~masks].mean() + 0.1
 
 
+def learn_text(method, encode, seed=1):
+    return method.fit(encode, draw_images(), seed).tensors["text_embed"]
+
+
 def test_the_seed_decides_the_prompts(encode):
     method = replace(SMALL, epochs=2)
-    one, two, other = (method.fit(encode, draw_images(), s)["text_embed"] for s in (1, 1, 2))
+    one, two, other = (learn_text(method, encode, seed) for seed in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
 
 
 def test_identical_maps_are_four_times_the_patches_weight(encode):
     method = replace(SMALL, epochs=1)
-    four = replace(method, identical_maps=True).fit(encode, draw_images(), 1)["text_embed"]
-    heavy = replace(method, pixel_weight=16.0).fit(encode, draw_images(), 1)["text_embed"]
+    four = learn_text(replace(method, identical_maps=True), encode)
+    heavy = learn_text(replace(method, pixel_weight=16.0), encode)
     assert torch.allclose(four, heavy, atol=1e-6)
-    assert not torch.allclose(four, method.fit(encode, draw_images(), 1)["text_embed"], atol=1e-4)
+    assert not torch.allclose(four, learn_text(method, encode), atol=1e-4)
 
 
 @pytest.mark.parametrize("settings", [{}, {"taps": (6, 12, 18, 24)}, {"class_norm": False}])
@@ -190,6 +196,7 @@ def test_its_kind_feeds_it_on_a_small_tower(tiny, encode, pixels, settings):
         load_masks=lambda rows: torch.zeros(len(rows), *SIZE, dtype=torch.bool),
         labels=torch.tensor([0, 0, 1]),  # a bad image without a mask
         names=["nut"] * 3,
+        members=["parts/nut"] * 3,
     )
     scorer = method.build(encode, "pill", method.fit(encode, images, seed=0))
     scores = score_batch(scorer, tokens, image_embed, tiny, method.sigma)
@@ -231,8 +238,10 @@ def test_bad_settings_are_refused(changes, message):
 def test_what_can_not_work_is_refused_in_words(tiny, encode, monkeypatch):
     for tensors in ({}, {"text_embed": torch.zeros(2, 16)}):
         with pytest.raises(ValueError, match=r"needs text_embed of shape \(2, 32\)"):
-            SMALL.build(encode, "pill", tensors)
-    none = replace(draw_images(), image_embed=torch.zeros(0, 32), labels=torch.zeros(0).long())
+            SMALL.build(encode, "pill", Learned(tensors))
+    none = replace(
+        draw_images(), image_embed=torch.zeros(0, 32), labels=torch.zeros(0).long(), names=[]
+    )
     with pytest.raises(ValueError, match="at least one training image"):
         SMALL.fit(encode, none, 0)
     monkeypatch.setattr(type(tiny.text_tower), "reads_end", False)

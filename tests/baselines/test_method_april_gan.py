@@ -1,6 +1,7 @@
 """APRIL-GAN: its training on each image's own name, and its row against the same by hand."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from references import join_margins
 from scipy.special import expit
 from torch.nn import functional as F
 
-from fuzzyclip.baselines.april_gan import AprilGan, encode_names
+from fuzzyclip.baselines.april_gan import AprilGan
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import PromptTooLongError, encode_name
@@ -54,6 +55,7 @@ def images():
         load_masks=lambda rows: masks[list(rows)],
         labels=labels,
         names=[NAMES[row % 3] for row in range(12)],
+        members=[f"parts/{NAMES[row % 3]}" for row in range(12)],
     )
 
 
@@ -89,7 +91,8 @@ def load(tensors):
 
 def test_training_lowers_the_loss(encode, images):
     method = AprilGan(epochs=6, batch_size=4, learning_rate=0.01)
-    layers, curve = method.learn(encode, images, seed=3)
+    learned = method.fit(encode, images, seed=3)
+    layers, curve = learned.tensors, learned.curve
     assert len(curve) == 6 * 3
     assert curve[-1]["loss"] < 0.6 * curve[0]["loss"]
     torch.manual_seed(3)
@@ -107,7 +110,8 @@ def test_one_step_is_adams_on_every_images_own_prompt(encode, images):
     loss.backward()
     optimizer.step()
     method = AprilGan(epochs=1, batch_size=12, learning_rate=0.01)
-    layers, curve = method.learn(encode, images, seed=5)
+    learned = method.fit(encode, images, seed=5)
+    layers, curve = learned.tensors, learned.curve
     assert curve[0]["loss"] == pytest.approx(loss.item(), rel=1e-4)
     for name, value in heads.state_dict().items():
         # Adam's first step is +-lr wherever the slope is not next to nothing.
@@ -117,40 +121,27 @@ def test_one_step_is_adams_on_every_images_own_prompt(encode, images):
 
 def test_names_decide_what_is_learned(encode, images):
     method = AprilGan(epochs=1, batch_size=12, learning_rate=0.01)
-    turned = TrainingSet(
-        images.image_embed,
-        images.load_tokens,
-        images.load_masks,
-        images.labels,
-        [*images.names[1:], images.names[0]],
-    )
-    one, other = (method.fit(encode, among, seed=1) for among in (images, turned))
+    turned = replace(images, names=[*images.names[1:], images.names[0]])
+    one, other = (method.fit(encode, among, seed=1).tensors for among in (images, turned))
     assert any(not torch.allclose(one[name], other[name], atol=1e-3) for name in one)
 
 
 def test_a_seed_decides_everything(encode, images):
     method = AprilGan(epochs=2, batch_size=4)
-    one, again, other = (method.fit(encode, images, seed) for seed in (1, 1, 2))
+    one, again, other = (method.fit(encode, images, seed).tensors for seed in (1, 1, 2))
     assert one.keys() == again.keys()
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_each_image_finds_the_text_of_its_category(encode):
-    texts, places = encode_names(encode, ["wood", "pill", "wood"])
-    assert texts.shape == (2, 32, 2)
-    for name, place in zip(["wood", "pill", "wood"], places, strict=True):
-        assert torch.allclose(texts[place], encode_name(name, draw_embeds, "single"), atol=1e-6)
-
-
 def test_a_map_is_the_mean_over_blocks_and_a_score_is_clips_own(tiny, encode, images):
-    tensors = AprilGan(epochs=1, batch_size=6).fit(encode, images, seed=0)
-    scorer = AprilGan().build(encode, "metal_nut", tensors)
+    learned = AprilGan(epochs=1, batch_size=6).fit(encode, images, seed=0)
+    scorer = AprilGan().build(encode, "metal_nut", learned)
     assert scorer.prompt == "metal_nut"
     tokens = images.load_tokens([0, 1, 2])
     scores = score_batch(scorer, tokens, images.image_embed[:3], tiny)
     assert scores.weights is None
-    heads, text = load(tensors), encode_name("metal_nut", draw_embeds, "single")
+    heads, text = load(learned.tensors), encode_name("metal_nut", draw_embeds, "single")
     for image in range(3):
         margins = []
         with torch.no_grad():
@@ -168,28 +159,22 @@ def test_a_map_is_the_mean_over_blocks_and_a_score_is_clips_own(tiny, encode, im
 
 
 def test_layers_of_another_model_are_refused(encode, load_tiny, images):
-    tensors = AprilGan(epochs=1).fit(encode, images, seed=0)
+    learned = AprilGan(epochs=1).fit(encode, images, seed=0)
     other = NameEncoder(load_tiny(blocks=(1, 4)), draw_embeds)
     with pytest.raises(ValueError, match="do not fit this backbone"):
-        AprilGan().build(other, "pill", tensors)
+        AprilGan().build(other, "pill", learned)
 
 
 def test_a_set_without_a_defect_is_refused(encode, images):
-    good = TrainingSet(
-        images.image_embed,
-        images.load_tokens,
-        images.load_masks,
-        torch.zeros(12, dtype=torch.int64),
-        images.names,
-    )
+    good = replace(images, labels=torch.zeros(12, dtype=torch.int64))
     with pytest.raises(ValueError, match="no image of the auxiliary set is anomalous"):
         AprilGan().fit(encode, good, seed=0)
 
 
-def test_a_name_that_fits_no_prompt_is_refused(tiny):
+def test_a_name_that_fits_no_prompt_is_refused(tiny, images):
     encode = NameEncoder(tiny, lambda prompts: encode_text(tiny, prompts), ensemble="single")
     with pytest.raises(PromptTooLongError, match="shorter prompt name"):
-        encode_names(encode, ["nut " * 80])
+        AprilGan().fit(encode, replace(images, names=["nut " * 80] * 12), seed=0)
 
 
 def test_it_reads_plain_tokens_and_is_trained():

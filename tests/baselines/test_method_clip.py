@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 from fuzzyclip.baselines.clip import Clip
 from fuzzyclip.baselines.clip_ac import ClipAC
-from fuzzyclip.baselines.shared.prompt_mean import average_prompts
 from fuzzyclip.clip.encoding import encode_images, encode_text
-from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.name_encoder import NameEncoder, average_prompts
 from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.features.kinds import TOKENS
+from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import score_batch
 
 METHODS = [Clip(), ClipAC()]
@@ -47,7 +47,7 @@ def test_clip_ac_puts_both_states_into_the_imagenet_templates():
 def test_a_row_compares_the_last_blocks_tokens_with_its_sentences(method, tiny, pixels):
     encode = NameEncoder(tiny, draw_embeds, underscore="space")
     image_embed, tokens = encode_images(tiny, pixels)
-    scores = score_batch(method.build(encode, "metal_nut", {}), tokens, image_embed, tiny)
+    scores = score_batch(method.build(encode, "metal_nut", Learned()), tokens, image_embed, tiny)
     assert scores.maps.shape == (3, 32, 32)
     assert scores.weights is None
     sides = method.write_prompts("metal nut")
@@ -70,7 +70,7 @@ def test_earlier_blocks_change_nothing(tiny, pixels):
     image_embed, tokens = encode_images(tiny, pixels)
     other = tokens.clone()
     other[:, :-1] += 1
-    scorer = Clip().build(encode, "pill", {})
+    scorer = Clip().build(encode, "pill", Learned())
     maps = [score_batch(scorer, one, image_embed, tiny).maps for one in (tokens, other)]
     assert np.array_equal(*maps)
     other[:, -1] += torch.arange(64)
@@ -93,14 +93,14 @@ def test_prompts_are_brought_to_one_length_before_the_mean_or_not():
 def test_they_read_plain_tokens_and_train_nothing(method):
     assert method.kind is TOKENS
     assert not method.trains
-    assert method.fit(None, None, 0) == {}
+    assert method.fit(None, None, 0) == Learned()
     assert (method.name, method.title) in [("clip", "CLIP"), ("clip_ac", "CLIP-AC")]
 
 
 def test_a_name_that_fits_no_prompt_is_refused(tiny):
     encode = NameEncoder(tiny, lambda prompts: encode_text(tiny, prompts))
     with pytest.raises(PromptTooLongError, match="does not fit 77"):
-        Clip().build(encode, "nut " * 80, {})
+        Clip().build(encode, "nut " * 80, Learned())
 
 
 @pytest.mark.parametrize("sigma", [-1.0, float("nan")])

@@ -1,5 +1,6 @@
 """CLIP-AD: text of dense groups, staged maps against loops, training of SDP+."""
 
+from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
@@ -14,8 +15,7 @@ from fuzzyclip.baselines.registry import build_method, list_settings
 from fuzzyclip.baselines.sdp import Sdp
 from fuzzyclip.baselines.sdp_plus import SdpPlus
 from fuzzyclip.baselines.shared import clip_ad
-from fuzzyclip.baselines.shared.clip_ad import plan_staged
-from fuzzyclip.baselines.shared.clip_ad_text import (
+from fuzzyclip.baselines.shared.clip_ad import (
     ABNORMAL_STATES,
     DENSITIES,
     NORMAL_STATES,
@@ -23,13 +23,14 @@ from fuzzyclip.baselines.shared.clip_ad_text import (
     Density,
     encode_representatives,
     find_representative,
+    plan_staged,
     read_density,
 )
 from fuzzyclip.baselines.shared.vv import Stream, run_paths
 from fuzzyclip.clip.encoding import encode_images, encode_text, project_tokens
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.efa import Heads
-from fuzzyclip.method.interface import TrainingSet
+from fuzzyclip.method.interface import Learned, TrainingSet
 from fuzzyclip.method.scorer import join_scores, score_batch
 
 QUICK = {"epochs": 12, "batch_size": 4, "learning_rate": 1e-2}
@@ -69,6 +70,7 @@ def images(features):
         load_masks=lambda rows: masks[list(rows)],
         labels=masks.any(dim=(1, 2)).long(),
         names=["nut", "nut", "cable", "nut", "cable", "cable"],
+        members=["parts"] * 6,
     )
 
 
@@ -182,7 +184,7 @@ def map_slowly(backbone, levels, text):
 
 def test_sdps_map_sums_the_surgery_of_the_stages(tiny, encode, features):
     image_embed, tokens = features
-    scorer = Sdp().build(encode, "nut", {})
+    scorer = Sdp().build(encode, "nut", Learned())
     unit = F.normalize(image_embed, dim=-1)
     maps = scorer.compute_map(tokens, unit)
     text = encode_representatives(encode, "nut", Density())
@@ -199,8 +201,8 @@ def test_sdp_plus_adds_the_maps_of_its_layers_on_the_original_path(tiny, encode,
     image_embed, tokens = features
     torch.manual_seed(1)
     heads = Heads(4, 64, 32)
-    plus = SdpPlus().build(encode, "nut", heads.state_dict())
-    base = Sdp().build(encode, "nut", {})
+    plus = SdpPlus().build(encode, "nut", Learned(heads.state_dict()))
+    base = Sdp().build(encode, "nut", Learned())
     unit = F.normalize(image_embed, dim=-1)
     text = encode_representatives(encode, "nut", Density())
     added = torch.zeros(6, 32, 32)
@@ -214,7 +216,7 @@ def test_sdp_plus_adds_the_maps_of_its_layers_on_the_original_path(tiny, encode,
     assert not found.requires_grad
 
 
-def measure(encode, images, tensors):
+def measure(encode, images, learned):
     """Mean squared difference between the trained layers' part of the maps and the masks."""
     rows = range(len(images.names))
     tokens = images.load_tokens(rows)
@@ -223,7 +225,7 @@ def measure(encode, images, tensors):
         name = images.names[row]
         one = tokens[row : row + 1]
         plus, base = (
-            method.build(encode, name, tensors).compute_map(one, one[:, 0, 0])
+            method.build(encode, name, learned).compute_map(one, one[:, 0, 0])
             for method in (SdpPlus(), Sdp())
         )
         total += float(((plus - base) / 4 - images.load_masks([row]).float()).square().mean())
@@ -232,14 +234,14 @@ def measure(encode, images, tensors):
 
 def test_training_brings_the_maps_nearer_to_the_masks(encode, images):
     torch.manual_seed(0)
-    untrained = Heads(4, 64, 32).state_dict()
+    untrained = Learned(Heads(4, 64, 32).state_dict())
     trained = SdpPlus(**QUICK).fit(encode, images, 0)
     assert measure(encode, images, trained) < 0.7 * measure(encode, images, untrained)
 
 
 def test_training_repeats_under_its_seed_only(encode, images):
     method = SdpPlus(**QUICK | {"epochs": 2})
-    first, again, other = (method.fit(encode, images, seed) for seed in (0, 0, 1))
+    first, again, other = (method.fit(encode, images, seed).tensors for seed in (0, 0, 1))
     assert first.keys() == again.keys()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not any(torch.equal(first[name], other[name]) for name in first)
@@ -250,29 +252,21 @@ def test_training_sees_neither_the_streams_nor_the_class_token(encode, images, f
     changed = features[1].clone()
     changed[:, :4] = 0
     changed[:, :, 0] = 0
-    blind = TrainingSet(
-        images.image_embed,
-        lambda rows: changed[list(rows)],
-        images.load_masks,
-        images.labels,
-        images.names,
-    )
-    expected, found = method.fit(encode, images, 0), method.fit(encode, blind, 0)
+    blind = replace(images, load_tokens=lambda rows: changed[list(rows)])
+    expected, found = (method.fit(encode, among, 0).tensors for among in (images, blind))
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
 def test_training_uses_each_images_own_text(encode, images):
     method = SdpPlus(**QUICK | {"epochs": 1})
-    renamed = TrainingSet(
-        images.image_embed, images.load_tokens, images.load_masks, images.labels, ["nut"] * 6
-    )
-    one, other = method.fit(encode, images, 0), method.fit(encode, renamed, 0)
+    renamed = replace(images, names=["nut"] * 6)
+    one, other = (method.fit(encode, among, 0).tensors for among in (images, renamed))
     assert not any(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_sdp_trains_nothing(encode, images):
     assert not Sdp().trains
-    assert Sdp().fit(encode, images, 0) == {}
+    assert Sdp().fit(encode, images, 0) == Learned()
 
 
 def test_the_published_score_joins_text_and_peak_over_the_test_set():
@@ -287,7 +281,7 @@ def test_the_published_score_joins_text_and_peak_over_the_test_set():
 @pytest.mark.parametrize("name", ["sdp", "sdp_plus"])
 def test_a_scorer_joins_a_category_only_if_told_to(name, tiny, encode, features):
     image_embed, tokens = features
-    layers = Heads(4, 64, 32).state_dict()
+    layers = Learned(Heads(4, 64, 32).state_dict())
     single = build_method(name).build(encode, "nut", layers)
     assert single.combine is None
     method = build_method(name, {"combine": "test_set", "sigma": 2.0})
@@ -306,7 +300,7 @@ def test_a_scorer_joins_a_category_only_if_told_to(name, tiny, encode, features)
 def test_missing_or_foreign_layers_are_refused(encode):
     for tensors in ({}, Heads(4, 64, 31).state_dict(), Heads(3, 64, 32).state_dict()):
         with pytest.raises(ValueError, match=r"SDP\+ has no trained layers for this model"):
-            SdpPlus().build(encode, "nut", tensors)
+            SdpPlus().build(encode, "nut", Learned(tensors))
 
 
 @pytest.mark.parametrize(
@@ -336,14 +330,16 @@ def test_densities_are_set_by_name_or_by_numbers(encode, images):
     values = ("wide", [1.5, 25], [0.95, 5])
     maps = [
         build_method("sdp", {"test_density": value})
-        .build(encode, "nut", {})
+        .build(encode, "nut", Learned())
         .compute_map(images.load_tokens([0]), images.image_embed[:1])
         for value in values
     ]
     assert torch.equal(maps[0], maps[1])
     assert not torch.allclose(maps[0], maps[2], atol=1e-4)
     wide, same, other = (
-        build_method("sdp_plus", {"epochs": 3, "train_density": value}).fit(encode, images, 0)
+        build_method("sdp_plus", {"epochs": 3, "train_density": value})
+        .fit(encode, images, 0)
+        .tensors
         for value in values
     )
     assert all(torch.equal(wide[name], same[name]) for name in wide)

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from fuzzyclip.baselines.clip_surgery import ClipSurgery, compute_surgery, stretch
+from fuzzyclip.baselines.clip_surgery import ClipSurgery, stretch
+from fuzzyclip.baselines.shared.surgery import compute_surgery
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import score_batch
 
 
@@ -84,7 +86,7 @@ def test_the_map_is_the_surgery_of_the_first_level_between_the_patches_centres(
     tiny, encode, features
 ):
     image_embed, tokens = features
-    scorer = ClipSurgery().build(encode, "metal_nut", {})
+    scorer = ClipSurgery().build(encode, "metal_nut", Learned())
     unit = F.normalize(image_embed, dim=-1)
     maps = scorer.compute_map(tokens, unit)
     assert maps.shape == (3, 32, 32)
@@ -96,7 +98,7 @@ def test_the_map_is_the_surgery_of_the_first_level_between_the_patches_centres(
 
 def test_an_image_alone_has_the_map_and_the_score_it_has_among_others(encode, features):
     image_embed, tokens = features
-    scorer = ClipSurgery().build(encode, "bottle", {})
+    scorer = ClipSurgery().build(encode, "bottle", Learned())
     unit = F.normalize(image_embed, dim=-1)
     whole = scorer.compute_map(tokens, unit)
     scores = scorer.compute_score(unit, whole)
@@ -111,8 +113,8 @@ def test_an_image_alone_has_the_map_and_the_score_it_has_among_others(encode, fe
 def test_stretched_maps_run_from_0_to_1_in_every_image(tiny, encode, features):
     image_embed, tokens = features
     method = ClipSurgery(stretch=True)
-    scorer = method.build(encode, "bottle", {})
-    plain = ClipSurgery().build(encode, "bottle", {})
+    scorer = method.build(encode, "bottle", Learned())
+    plain = ClipSurgery().build(encode, "bottle", Learned())
     found = score_batch(scorer, tokens, image_embed, tiny, method.sigma)
     kept = score_batch(plain, tokens, image_embed, tiny, method.sigma)
     assert found.maps.min() >= 0
@@ -130,7 +132,7 @@ def test_a_row_without_any_contrast_stretches_to_0():
 def test_nothing_is_trained_and_the_pass_is_shared(encode):
     method = ClipSurgery()
     assert not method.trains
-    assert method.fit(encode, None, 0) == {}
+    assert method.fit(encode, None, 0) == Learned()
     assert method.kind.name == "vv"
     assert ClipSurgery(taps=(6, 24)).kind.name == "vv-6-24"
 

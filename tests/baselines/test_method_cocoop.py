@@ -15,7 +15,7 @@ from fuzzyclip.baselines.shared.context import Sentences
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS
-from fuzzyclip.method.interface import Method
+from fuzzyclip.method.interface import Learned, Method
 from fuzzyclip.method.scorer import score_batch
 
 TOKENIZER = open_clip.SimpleTokenizer()
@@ -82,7 +82,7 @@ def test_maps_and_scores_equal_the_slow_way_image_by_image(
     generator = torch.Generator().manual_seed(5)
     tokens = torch.randn(3, 3, 16, 64, generator=generator)
     image_embed = torch.randn(3, 32, generator=generator)
-    scorer = SMALL.build(encode, "cashew", tensors)
+    scorer = SMALL.build(encode, "cashew", Learned(tensors))
     scores = score_batch(scorer, tokens, image_embed, tiny)
     visual, texts = tiny.model.visual, []
     for row in range(3):
@@ -108,7 +108,7 @@ def test_the_text_tower_runs_once_for_a_batch_in_bounded_chunks(tiny, encode, te
         return whole(self, backbone, places, words)
 
     monkeypatch.setattr(Sentences, "encode", count)
-    scorer = SMALL.build(encode, "pill", tensors)
+    scorer = SMALL.build(encode, "pill", Learned(tensors))
     tokens, image_embed = torch.randn(70, 3, 16, 64), torch.randn(70, 32)
     first = score_batch(scorer, tokens, image_embed, tiny)
     assert sizes == [32, 32, 6]
@@ -119,7 +119,8 @@ def test_the_text_tower_runs_once_for_a_batch_in_bounded_chunks(tiny, encode, te
 
 def test_training_tells_the_images_apart_and_spares_the_backbone(tiny, encode):
     before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
-    tensors, curve = SMALL.learn(encode, draw_images(), seed=1)
+    learned = SMALL.fit(encode, draw_images(), seed=1)
+    tensors, curve = learned.tensors, learned.curve
     assert tensors["words"].shape == (4, 32)
     assert tensors["meta.0.weight"].shape == (2, 32)  # a sixteenth of the embedding
     assert not any(value.requires_grad for value in tensors.values())
@@ -135,7 +136,7 @@ def test_training_tells_the_images_apart_and_spares_the_backbone(tiny, encode):
 
 def test_the_first_loss_is_cross_entropy_of_each_images_own_two_prompts(tiny, encode):
     images = draw_images()
-    _, curve = replace(SMALL, epochs=1, batch_size=16).learn(encode, images, seed=4)
+    curve = replace(SMALL, epochs=1, batch_size=16).fit(encode, images, seed=4).curve
     torch.manual_seed(4)
     start, losses = ShiftedWords(SMALL.start_words(tiny), 32).state_dict(), []
     for embed, label, name in zip(images.image_embed, images.labels, images.names, strict=True):
@@ -148,7 +149,8 @@ def test_the_first_loss_is_cross_entropy_of_each_images_own_two_prompts(tiny, en
 
 
 def test_the_seed_decides_words_and_network(encode):
-    fits = [replace(SMALL, epochs=2).fit(encode, draw_images(), seed) for seed in (1, 1, 2)]
+    method = replace(SMALL, epochs=2)
+    fits = [method.fit(encode, draw_images(), seed).tensors for seed in (1, 1, 2)]
     assert all(torch.equal(fits[0][name], fits[1][name]) for name in fits[0])
     assert not any(torch.equal(fits[0][name], fits[2][name]) for name in fits[0])
 
@@ -157,11 +159,11 @@ def test_what_can_not_work_is_refused_in_words(encode, tensors):
     with pytest.raises(ValueError, match="batch_size must be from 1"):
         CoCoOp(batch_size=0)
     with pytest.raises(ValueError, match="train it anew"):
-        SMALL.build(encode, "pill", {})
+        SMALL.build(encode, "pill", Learned())
     with pytest.raises(ValueError, match="train it anew"):
-        SMALL.build(encode, "pill", {"words": tensors["words"]})
+        SMALL.build(encode, "pill", Learned({"words": tensors["words"]}))
     with pytest.raises(ValueError, match="train it anew"):
-        SMALL.build(encode, "pill", tensors | {"meta.0.weight": torch.zeros(2, 16)})
+        SMALL.build(encode, "pill", Learned(tensors | {"meta.0.weight": torch.zeros(2, 16)}))
     none = replace(
         draw_images(), image_embed=torch.zeros(0, 32), labels=torch.zeros(0).long(), names=[]
     )

@@ -17,7 +17,7 @@ from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.features.kinds import TOKENS
-from fuzzyclip.method.interface import Method
+from fuzzyclip.method.interface import Learned, Method
 from fuzzyclip.method.scorer import score_batch
 
 TOKENIZER = open_clip.SimpleTokenizer()
@@ -150,7 +150,8 @@ def test_descent_is_momentum_with_decay():
 
 def test_training_tells_the_images_apart_and_spares_the_backbone(tiny, encode):
     before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
-    tensors, curve = SMALL.learn(encode, draw_images(), seed=1)
+    learned = SMALL.fit(encode, draw_images(), seed=1)
+    tensors, curve = learned.tensors, learned.curve
     assert tensors.keys() == {"words"}
     assert tensors["words"].shape == (3, 32)
     assert not tensors["words"].requires_grad
@@ -163,7 +164,7 @@ def test_training_tells_the_images_apart_and_spares_the_backbone(tiny, encode):
 
 def test_the_first_loss_is_cross_entropy_of_each_images_own_two_prompts(tiny, encode):
     images = draw_images()
-    _, curve = replace(SMALL, epochs=1, batch_size=24).learn(encode, images, seed=4)
+    curve = replace(SMALL, epochs=1, batch_size=24).fit(encode, images, seed=4).curve
     torch.manual_seed(4)
     words, losses = SMALL.start_words(tiny), []
     for embed, label, name in zip(images.image_embed, images.labels, images.names, strict=True):
@@ -176,7 +177,9 @@ def test_the_first_loss_is_cross_entropy_of_each_images_own_two_prompts(tiny, en
 
 
 def test_the_seed_decides_the_words(encode):
-    one, two, other = (SMALL.fit(encode, draw_images(), seed)["words"] for seed in (1, 1, 2))
+    one, two, other = (
+        SMALL.fit(encode, draw_images(), seed).tensors["words"] for seed in (1, 1, 2)
+    )
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
 
@@ -186,7 +189,7 @@ def test_maps_and_scores_equal_their_formulas_for_an_unseen_category(tiny, encod
     words = torch.randn(3, 32, generator=generator)
     tokens = torch.randn(2, 3, 16, 64, generator=generator)
     image_embed = torch.randn(2, 32, generator=generator)
-    scorer = SMALL.build(encode, "cashew", {"words": words})
+    scorer = SMALL.build(encode, "cashew", Learned({"words": words}))
     scores = score_batch(scorer, tokens, image_embed, tiny)
     text = torch.stack([slow_feature(tiny, words, s, "cashew") for s in ("good", "damaged")])
     logits = 100 * F.normalize(image_embed, dim=1) @ text.T
@@ -242,9 +245,9 @@ def test_what_can_not_work_is_refused_in_words(tiny, encode):
         SMALL.fit(encode, none, 0)
     for tensors in ({}, {"words": torch.zeros(3, 16)}, {"words": torch.zeros(32)}):
         with pytest.raises(ValueError, match=r"needs \(E, 32\); train it anew"):
-            SMALL.build(encode, "pill", tensors)
+            SMALL.build(encode, "pill", Learned(tensors))
     with pytest.raises(PromptTooLongError):
-        SMALL.build(encode, "pill " * 80, {"words": torch.zeros(3, 32)})
+        SMALL.build(encode, "pill " * 80, Learned({"words": torch.zeros(3, 32)}))
     with pytest.raises(PromptTooLongError):
         replace(SMALL, words=80).fit(encode, draw_images(), 0)
 

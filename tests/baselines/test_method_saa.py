@@ -10,8 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fuzzyclip.baselines import saa
-from fuzzyclip.baselines.saa import Saa
-from fuzzyclip.baselines.saa.kinds import PIXELS, keep_pixels
+from fuzzyclip.baselines.saa import PIXELS, Saa, keep_pixels
 from fuzzyclip.baselines.saa.models import Models
 from fuzzyclip.baselines.saa.parts import (
     Boxes,
@@ -26,6 +25,7 @@ from fuzzyclip.baselines.saa.prompts import TABLE, CategoryPrompts, read_prompts
 from fuzzyclip.baselines.saa.tiny import build_tiny_models
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import score_batch
 
 CPU = torch.device("cpu")
@@ -174,7 +174,7 @@ def test_scores_and_map_are_those_of_loops_over_masks(seed, count, strength):
 
 def scores_of(method, tiny, pixels, category="metal_nut"):
     embed, tokens = method.kind.encode(tiny, pixels)
-    scorer = method.build(NameEncoder(tiny, None), category, {})
+    scorer = method.build(NameEncoder(tiny, None), category, Learned())
     return score_batch(scorer, tokens, embed, tiny, method.sigma)
 
 
@@ -458,7 +458,7 @@ def test_settings_that_mean_nothing_are_refused(changes, words):
 
 def test_features_of_another_kind_are_refused(fake, tiny):
     fake({})
-    scorer = make().build(NameEncoder(tiny, None), "pill", {})
+    scorer = make().build(NameEncoder(tiny, None), "pill", Learned())
     with pytest.raises(ValueError, match="reads images of kind 'pixels'"):
         scorer.compute_map(torch.zeros(1, 3, 16, 64), torch.zeros(1, 32))
 
@@ -467,5 +467,5 @@ def test_it_reads_pixels_and_trains_nothing():
     method = Saa()
     assert method.kind is PIXELS
     assert (method.name, method.title, method.trains, method.sigma) == ("saa", "SAA+", False, 0.0)
-    assert method.fit(None, None, 0, checkpoint=None) == {}
+    assert method.fit(None, None, 0, checkpoint=None) == Learned()
     assert saa.METHOD is Saa

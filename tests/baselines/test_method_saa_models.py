@@ -20,7 +20,7 @@ from fuzzyclip.baselines.saa.reading import SaaModelError, load_models, load_net
 from fuzzyclip.baselines.saa.tiny import build_tiny_models
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.weights import WeightsError
-from fuzzyclip.method.interface import MethodUnavailableError
+from fuzzyclip.method.interface import Learned, MethodUnavailableError
 from fuzzyclip.method.scorer import score_batch
 from fuzzyclip.sample.draw import draw_part
 from tools.pretrain_sample.recipes import PRETRAINING
@@ -189,7 +189,7 @@ def draw_parts(side):
 @pytest.mark.parametrize("category", ["gear", "bottle"])
 def test_tiny_models_tell_images_apart(side, category, load_tiny):
     backbone = load_tiny(image_size=side)
-    scorer = Saa(tiny_seed=0).build(NameEncoder(backbone, None), category, {})
+    scorer = Saa(tiny_seed=0).build(NameEncoder(backbone, None), category, Learned())
     assert scorer.prompt == f"random tiny models: {category}"
     tokens = draw_parts(side).reshape(6, 1, 3, -1)
     found = score_batch(scorer, tokens, torch.zeros(6, backbone.embed_dim), backbone)
@@ -202,7 +202,9 @@ def test_tiny_models_answer_to_the_category(load_tiny):
     backbone = load_tiny()
     tokens, embed = draw_parts(32).reshape(6, 1, 3, -1), torch.zeros(6, backbone.embed_dim)
     maps = [
-        Saa(tiny_seed=0).build(NameEncoder(backbone, None), name, {}).compute_map(tokens, embed)
+        Saa(tiny_seed=0)
+        .build(NameEncoder(backbone, None), name, Learned())
+        .compute_map(tokens, embed)
         for name in ("gear", "brush")
     ]
     assert not torch.allclose(*maps, atol=1e-3)
@@ -242,7 +244,7 @@ def test_models_from_folders_score_as_those_in_memory(folders, models, resnet, t
     for name in ("detector", "segmenter"):
         ours, theirs = (getattr(kept, name).model.state_dict() for kept in (models, read))
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    scorer = method.build(NameEncoder(tiny, None), "metal_nut", {})
+    scorer = method.build(NameEncoder(tiny, None), "metal_nut", Learned())
     assert scorer.prompt == "metal nut"
     image = draw(3, 32, 32)
     assert scorer.compute_map(image.view(1, 1, 3, -1), torch.zeros(1, 32)).max() > 0.3
@@ -262,7 +264,7 @@ def test_without_any_model_the_method_is_unavailable(nothing, tiny):
         MethodUnavailableError,
         match=r"methods\.saa\.detector_folder, segmenter_folder and .*docs/methods\.md",
     ):
-        method.build(NameEncoder(tiny, None), "pill", {})
+        method.build(NameEncoder(tiny, None), "pill", Learned())
 
 
 def test_missing_and_other_models_are_named_with_the_way_out(folders, tmp_path, tiny):
@@ -270,20 +272,20 @@ def test_missing_and_other_models_are_named_with_the_way_out(folders, tmp_path, 
     with pytest.raises(
         SaaModelError, match=r"detector_folder: SAA\+ needs GroundingDINO\. Get all"
     ):
-        make(folders, detector_folder=None).build(encode, "pill", {})
+        make(folders, detector_folder=None).build(encode, "pill", Learned())
     with pytest.raises(
         SaaModelError, match=r"none has no readable config.json .*grounding-dino-tiny"
     ):
-        make(folders, detector_folder=str(tmp_path / "none")).build(encode, "pill", {})
+        make(folders, detector_folder=str(tmp_path / "none")).build(encode, "pill", Learned())
     with pytest.raises(
         SaaModelError, match=r"type 'grounding-dino', not SAM.*facebook/sam-vit-huge"
     ):
-        make(folders, segmenter_folder=str(folders / "detector")).build(encode, "pill", {})
+        make(folders, segmenter_folder=str(folders / "detector")).build(encode, "pill", Learned())
     with pytest.raises(SaaModelError, match=r"saliency_weights: .*timm/wide_resnet50_2"):
-        make(folders).build(encode, "pill", {})
+        make(folders).build(encode, "pill", Learned())
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "sam"}))
     with pytest.raises(SaaModelError, match="can not be read as SAM"):
-        make(folders, segmenter_folder=str(tmp_path)).build(encode, "pill", {})
+        make(folders, segmenter_folder=str(tmp_path)).build(encode, "pill", Learned())
 
 
 def test_code_beside_a_models_files_is_not_run(folders, tmp_path, tiny, monkeypatch):
@@ -301,7 +303,7 @@ def test_code_beside_a_models_files_is_not_run(folders, tmp_path, tiny, monkeypa
         file.write_text(json.dumps(said))
     method = make(folders, detector_folder=str(folder))
     with pytest.raises(SaaModelError, match=r"saliency_weights|detector_folder"):
-        method.build(NameEncoder(tiny, None), "pill", {})
+        method.build(NameEncoder(tiny, None), "pill", Learned())
     assert not (tmp_path / "ran").exists()
 
 
@@ -312,7 +314,7 @@ def test_a_model_that_lacks_tensors_is_refused(folders, tmp_path, tiny):
     save_file(state, tmp_path / "cut" / "model.safetensors", metadata={"format": "pt"})
     method = make(folders, segmenter_folder=str(tmp_path / "cut"))
     with pytest.raises(SaaModelError, match=r"lack 1 of SAM's tensors .*iou_token"):
-        method.build(NameEncoder(tiny, None), "pill", {})
+        method.build(NameEncoder(tiny, None), "pill", Learned())
 
 
 def test_a_pointer_in_place_of_a_models_weights_is_named(folders, tmp_path, tiny):
@@ -322,7 +324,7 @@ def test_a_pointer_in_place_of_a_models_weights_is_named(folders, tmp_path, tiny
     with pytest.raises(
         SaaModelError, match=r"can not be read as SAM \(a git LFS pointer.*lfs pull"
     ):
-        method.build(NameEncoder(tiny, None), "pill", {})
+        method.build(NameEncoder(tiny, None), "pill", Learned())
 
 
 @pytest.mark.parametrize("small", [True, False])
@@ -332,7 +334,7 @@ def test_without_transformers_the_extra_is_named(small, folders, tiny, monkeypat
     monkeypatch.setitem(sys.modules, "transformers", None)
     method = Saa(tiny_seed=0) if small else make(folders)
     with pytest.raises(SaaModelError, match=r"pip install -e '\.\[saa\]'"):
-        method.build(NameEncoder(tiny, None), "pill", {})
+        method.build(NameEncoder(tiny, None), "pill", Learned())
 
 
 def test_the_method_is_imported_without_transformers():

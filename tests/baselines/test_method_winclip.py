@@ -13,18 +13,21 @@ from properties import try_examples
 from tiny_models import TINY
 from torch.nn import functional as F
 
+from fuzzyclip.baselines import winclip
 from fuzzyclip.baselines.winclip import (
     ABNORMAL_STATES,
     TEMPLATES,
+    WINDOWS,
     WinClip,
     average_over_windows,
+    encode_windows,
     join_scales,
-    windows,
+    list_windows,
     write_prompts,
 )
-from fuzzyclip.baselines.winclip.windows import WINDOWS, encode_windows, list_windows
 from fuzzyclip.clip.encoding import encode_images
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import score_batch
 
 GRID = (4, 4)
@@ -66,7 +69,7 @@ def test_windows_are_listed_row_by_row(grid, side):
 
 
 def test_an_image_of_15_patches_has_the_papers_windows():
-    assert [len(list_windows((15, 15), side)) for side in windows.SIDES] == [196, 169]
+    assert [len(list_windows((15, 15), side)) for side in winclip.SIDES] == [196, 169]
 
 
 def test_each_window_is_what_an_attention_mask_gives(tiny, pixels):
@@ -99,7 +102,7 @@ def test_no_two_windows_have_the_same_feature(tiny, pixels):
 @pytest.mark.parametrize("sequences", [1, 7])
 def test_passes_of_another_size_change_no_feature(tiny, pixels, monkeypatch, sequences):
     expected = encode_windows(tiny, pixels)
-    monkeypatch.setattr(windows, "PASS_SEQUENCES", sequences)
+    monkeypatch.setattr(winclip, "PASS_SEQUENCES", sequences)
     for one, other in zip(encode_windows(tiny, pixels), expected, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
 
@@ -207,7 +210,7 @@ def test_scores_of_nearly_nothing_give_no_nan():
 @pytest.mark.parametrize("method", [WinClip(), WinClip(unit_prompts=True, temperature=0.2)])
 def test_a_map_and_a_score_are_those_by_hand(method, tiny, pixels):
     image_embed, embeds = encode_windows(tiny, pixels)
-    scorer = method.build(NameEncoder(tiny, draw_embeds), "metal_nut", {})
+    scorer = method.build(NameEncoder(tiny, draw_embeds), "metal_nut", Learned())
     assert scorer.prompt == "metal nut"
     scores = score_batch(scorer, embeds, image_embed, tiny)
     sides = []
@@ -240,7 +243,7 @@ def test_the_published_templates_change_the_text(tiny, pixels):
     image_embed, embeds = encode_windows(tiny, pixels)
     encode = NameEncoder(tiny, draw_embeds)
     maps = [
-        score_batch(method.build(encode, "pill", {}), embeds, image_embed, tiny).maps
+        score_batch(method.build(encode, "pill", Learned()), embeds, image_embed, tiny).maps
         for method in (WinClip(), WinClip(published_templates=True))
     ]
     assert not np.allclose(*maps, atol=1e-4)
@@ -250,7 +253,7 @@ def test_it_reads_windows_and_trains_nothing():
     method = WinClip()
     assert method.kind is WINDOWS
     assert not method.trains
-    assert method.fit(None, None, 0) == {}
+    assert method.fit(None, None, 0) == Learned()
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import inspect
 import json
+import re
 from importlib import import_module
 from math import inf, nan
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +13,11 @@ import torch
 import yaml
 
 from fuzzyclip import baselines
-from fuzzyclip.baselines.registry import METHODS, build_method, list_settings
+from fuzzyclip.baselines.registry import PEERS, build_method, list_settings
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method import training
-from fuzzyclip.method.interface import TrainingSet
+from fuzzyclip.method.interface import Target, TrainingSet
 from fuzzyclip.method.scorer import score_batch
 
 #: What makes a training short.
@@ -23,8 +25,8 @@ SHORT = {"epochs": 1, "batch_size": 2}
 NAMES = ["nut", "bolt", "nut", "bolt"]
 
 
-#: SAA+ reads models of its own from folders: tests/methods/test_method_saa.py.
-WITHOUT_FOLDERS = [name for name in METHODS if name != "saa"]
+#: SAA+ reads models of its own from folders: tests/baselines/test_method_saa.py.
+WITHOUT_FOLDERS = [name for name in PEERS if name != "saa"]
 
 
 def make(name):
@@ -44,7 +46,7 @@ def make_set(method, backbone):
     image_embed, tokens = method.kind.encode(backbone, pixels)
     return TrainingSet(
         image_embed, lambda rows: tokens[list(rows)], lambda rows: masks[list(rows)],
-        torch.tensor([0, 0, 1, 1]), NAMES,
+        torch.tensor([0, 0, 1, 1]), NAMES, NAMES,
     )  # fmt: skip
 
 
@@ -53,14 +55,16 @@ def test_a_method_goes_from_images_to_maps_and_scores(name, encode, pixels):
     method, backbone = make(name), encode.backbone
     assert method.name == name
     images = make_set(method, backbone)
-    tensors = dict(method.fit(encode, images, seed=3))
-    assert bool(tensors) == method.trains
+    learned = method.fit(encode, images, seed=3)
+    assert bool(learned.tensors) == bool(learned.curve) == method.trains
     again = method.fit(encode, images, seed=3)
-    assert all(torch.equal(tensors[key], again[key]) for key in tensors)
+    assert again.curve == learned.curve
+    assert all(torch.equal(value, again.tensors[key]) for key, value in learned.tensors.items())
     image_embed, tokens = method.kind.encode(backbone, pixels)
     assert image_embed.shape == (3, backbone.embed_dim)
     assert (len(tokens), tokens.ndim) == (3, 4)
-    scorer = method.build(encode, "gear", tensors)
+    ((variant, scorer),) = method.build_variants(encode, Target("gear"), learned).items()
+    assert variant == name
     found = score_batch(scorer, tokens, image_embed, backbone, method.sigma)
     assert found.maps.shape == (3, 32, 32)
     assert found.image_scores.shape == (3,)
@@ -73,7 +77,7 @@ def test_a_method_goes_from_images_to_maps_and_scores(name, encode, pixels):
         )
         assert np.allclose(one.maps[0], found.maps[row], atol=1e-4)
         assert np.allclose(one.image_scores[0], found.image_scores[row], atol=1e-4)
-    other = method.build(encode, "brush", tensors)
+    other = method.build(encode, "brush", learned)
     agnostic = name == "anomaly_clip"
     same = np.allclose(score_batch(other, tokens, image_embed, backbone).image_scores,
                        found.image_scores, atol=1e-7)  # fmt: skip
@@ -86,6 +90,16 @@ def test_methods_of_one_kind_share_their_features():
     assert kinds["clip_surgery"] == kinds["anomaly_clip"]
     assert kinds["sdp"] == kinds["sdp_plus"]
     assert len(set(kinds.values())) == 4
+
+
+def test_no_method_imports_the_folder_of_another():
+    folder = Path(baselines.__file__).parent
+    for name in PEERS:
+        text = "".join(path.read_text() for path in (folder / name).rglob("*.py"))
+        imported = set(re.findall(r"fuzzyclip\.baselines\.(\w+)", text))
+        assert imported <= {name, "shared"}, name
+    shared = "".join(path.read_text() for path in (folder / "shared").glob("*.py"))
+    assert set(re.findall(r"fuzzyclip\.baselines\.(\w+)", shared)) == {"shared"}
 
 
 def test_titles_are_those_of_the_tables_and_distinct():
@@ -106,30 +120,31 @@ def test_unknown_settings_and_methods_are_refused_by_name(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["patchcore", "vv", "registry", "__init__", "clip_ad", "", "../x", "os.path", "saa.x", ".clip"],
+    ["patchcore", "shared", "registry", "__init__", "", "../x", "os.path", "saa.parts", ".clip"],
 )
 def test_what_is_no_method_is_refused_with_a_list_of_those_there_are(name):
-    said = rf"no method {name!r}; there are clip, .* saa, and any other .* METHOD = its class"
+    said = rf"no method {name!r}; there are fuzzyclip, clip, .* saa, and any other .* METHOD = "
     for use in (build_method, list_settings):
         with pytest.raises(ValueError, match=said):
             use(name)
 
 
-def test_a_method_whose_module_lacks_a_package_says_which(monkeypatch, tmp_path):
-    (tmp_path / "needy.py").write_text("import no_such_package\n")
+def test_a_method_whose_folder_lacks_a_package_says_which(monkeypatch, tmp_path):
+    (tmp_path / "needy").mkdir()
+    (tmp_path / "needy/__init__.py").write_text("import no_such_package\n")
     monkeypatch.setattr(baselines, "__path__", [*baselines.__path__, str(tmp_path)])
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):
         build_method("needy")
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_of_the_tables_has_a_module_of_its_name(name):
+@pytest.mark.parametrize("name", PEERS)
+def test_every_peer_of_the_tables_has_a_folder_of_its_name(name):
     made = import_module(f"fuzzyclip.baselines.{name}").METHOD
     assert made.name == name
     assert isinstance(inspect.signature(made.fit).parameters["checkpoint"].default, type(None))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PEERS)
 def test_every_default_may_be_written_in_yaml(name):
     settings = list_settings(name)
     read = yaml.safe_load(yaml.safe_dump(json.loads(json.dumps(settings))))
@@ -156,7 +171,7 @@ def test_settings_of_another_type_are_refused_in_words(name, settings, said):
         build_method(name, yaml.safe_load(settings))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PEERS)
 def test_numbers_that_nobody_means_are_refused_by_their_name(name):
     """Every number of every method, so that a new setting is tried by itself."""
     settings = list_settings(name)
@@ -192,7 +207,7 @@ class Killed(RuntimeError):
 def test_a_killed_training_ends_with_the_same_bits(name, encode, tmp_path, monkeypatch):
     method = build_method(name, {"epochs": 4, "batch_size": 2})  # 8 steps
     images, checkpoint = make_set(method, encode.backbone), tmp_path / f"{name}.pt"
-    whole = method.fit(encode, images, 3)
+    whole = method.fit(encode, images, 3).tensors
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)  # one after every step
 
     def die(steps, **_):
@@ -205,9 +220,9 @@ def test_a_killed_training_ends_with_the_same_bits(name, encode, tmp_path, monke
     assert checkpoint.is_file()
     left = []
     monkeypatch.setattr(training, "tqdm", lambda steps, **_: left.extend(steps) or steps)
-    resumed = method.fit(encode, images, 3, checkpoint=checkpoint)
+    resumed = method.fit(encode, images, 3, checkpoint=checkpoint).tensors
     assert len(left) == 3
     assert resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
-    other = method.fit(encode, images, 4)
+    other = method.fit(encode, images, 4).tensors
     assert not all(torch.equal(other[key], whole[key]) for key in whole)

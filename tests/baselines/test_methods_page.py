@@ -6,9 +6,10 @@ import torch
 from imports import ROOT
 
 from fuzzyclip import baselines
-from fuzzyclip.baselines.registry import METHODS, build_method, list_settings
+from fuzzyclip.baselines.registry import PEERS, build_method, list_settings
 from fuzzyclip.clip.encoding import encode_images, encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.method.interface import Target
 from fuzzyclip.method.scorer import score_batch
 
 PAGE = (ROOT / "docs/methods.md").read_text()
@@ -20,14 +21,18 @@ def test_the_example_runs_as_it_stands(capsys):
     assert "(4, 144, 144)" in capsys.readouterr().out
 
 
-def test_a_new_method_is_a_file_of_less_than_60_lines(tiny, pixels, tmp_path, monkeypatch):
+def test_a_new_method_is_a_folder_with_a_file_of_less_than_60_lines(
+    tiny, pixels, tmp_path, monkeypatch
+):
     assert len(OWN.splitlines()) < 60
-    (tmp_path / "top_patches.py").write_text(OWN)
+    (tmp_path / "top_patches").mkdir()
+    (tmp_path / "top_patches/__init__.py").write_text(OWN)
     monkeypatch.setattr(baselines, "__path__", [*baselines.__path__, str(tmp_path)])
     assert list_settings("top_patches") == {"top": 0.01, "sigma": 0.0}
     method = build_method("top_patches", {"top": 0.25})
     encode = NameEncoder(tiny, lambda prompts: encode_text(tiny, prompts), ensemble="single")
-    scorer = method.build(encode, "nut", method.fit(encode, None, 0))
+    learned = method.fit(encode, None, 0)
+    (scorer,) = method.build_variants(encode, Target("nut"), learned).values()
     image_embed, tokens = encode_images(tiny, pixels)
     found = score_batch(scorer, tokens, image_embed, tiny)
     values = torch.from_numpy(found.maps).flatten(1)  # (B, S * S)
@@ -37,9 +42,9 @@ def test_a_new_method_is_a_file_of_less_than_60_lines(tiny, pixels, tmp_path, mo
 
 
 def test_the_page_names_every_method_and_real_settings():
-    for name in METHODS:
+    for name in PEERS:
         assert f"`{name}`" in PAGE
-    known = {setting for name in METHODS for setting in list_settings(name)}
+    known = {setting for name in PEERS for setting in list_settings(name)}
     fidelity = (ROOT / "docs/fidelity.md").read_text()
     begin = fidelity.index("## Faults of published code")
     table = fidelity[begin : fidelity.index("\n## ", begin + 1)]

@@ -24,13 +24,13 @@ from torch.nn import functional as F
 
 from fuzzyclip.baselines import winclip
 from fuzzyclip.baselines.cocoop import ShiftedWords
-from fuzzyclip.baselines.registry import METHODS, build_method
-from fuzzyclip.baselines.shared.clip_ad_text import Density, encode_representatives
+from fuzzyclip.baselines.registry import PEERS, build_method
+from fuzzyclip.baselines.shared.clip_ad import Density, encode_representatives
 from fuzzyclip.baselines.shared.context import embed_sentences
-from fuzzyclip.baselines.shared.prompt_mean import average_prompts
-from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.name_encoder import NameEncoder, average_prompts
 from fuzzyclip.evaluation.metrics import compute_image_metrics, compute_pixel_metrics
 from fuzzyclip.method.efa import Heads
+from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer, build_trained, build_untrained, score_batch
 
@@ -42,7 +42,7 @@ RPL_TEMPERATURE = 1 / 0.07
 #: FuzzyCLIP's own row, and one of those without training.
 OWN, PLAIN = "fuzzyclip", "precise"
 #: SAA+ judges an image by its map, and has no text features.
-WITH_TEXT = [*(name for name in METHODS if name != "saa"), OWN, PLAIN]
+WITH_TEXT = [*(name for name in PEERS if name != "saa"), OWN, PLAIN]
 LOG_ODDS = ["clip", "clip_ac", "april_gan", "coop", "cocoop", OWN, PLAIN]
 #: Strictly monotone, and so in float64 on all that is drawn here.
 BENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -172,7 +172,7 @@ def build_context(name: str, encode: NameEncoder) -> Row:
         return sentences.encode(backbone, torch.zeros(len(unit)).long(), shifted(unit))
 
     tensors = {"words": words} if name == "coop" else shifted.state_dict()
-    scorer = build_method(name).build(encode, CATEGORY, tensors)
+    scorer = build_method(name).build(encode, CATEGORY, Learned(tensors))
     return Row(scorer, write, clusters=(project(backbone),))
 
 
@@ -207,7 +207,7 @@ def build_row(name: str, backbone) -> Row:
             heads, cluster = draw_cluster(0, None)
             clusters, blocks = (cluster,), ALL
             tensors = {f"heads.{key}": value for key, value in heads.state_dict().items()}
-    scorer = method.build(encode, CATEGORY, tensors)
+    scorer = method.build(encode, CATEGORY, Learned(tensors))
     return Row(scorer, lambda _: text[None], temperature, clusters, blocks)
 
 
@@ -218,7 +218,7 @@ def rows(small):
 
 
 def test_these_are_the_rows_there_are(rows):
-    assert {*METHODS, OWN, PLAIN} == {*rows, "saa"}
+    assert {*PEERS, OWN, PLAIN} == {*rows, "saa"}
     assert [name for name in rows if rows[name].scorer.scale is Scale.LOG_ODDS] == LOG_ODDS
 
 
@@ -320,7 +320,9 @@ def test_image_scores_rank_as_margins_of_float64(name, rows, small, seed):
 @given(seed=st.integers(0, 2**31))
 def test_a_method_that_judges_by_the_map_ranks_as_its_largest_values(small, seed):
     rng = np.random.default_rng(seed)
-    scorer = build_method("saa", {"tiny_seed": 0}).build(NameEncoder(small, None), CATEGORY, {})
+    scorer = build_method("saa", {"tiny_seed": 0}).build(
+        NameEncoder(small, None), CATEGORY, Learned()
+    )
     highest = rng.uniform(0, 20, 20).astype(np.float32)
     highest = rng.permutation(np.concatenate([highest, np.nextafter(highest, np.float32(99))]))
     maps = highest[:, None, None] * rng.uniform(0, 1 - 2**-20, (40, SIDE, SIDE))

@@ -13,6 +13,7 @@ from imports import ROOT
 from properties import try_examples
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from stages.texts import SharedTexts
 
 from fuzzyclip.clip import text_cache
 from fuzzyclip.clip.encoding import encode_text
@@ -24,7 +25,6 @@ from stages import efa
 from stages.clip import encode_names
 from stages.csp import compute_points
 from stages.params import read_params
-from stages.texts import SharedTexts
 
 PROMPTS = ["a photo of a bottle.", "pcb1 without flaw", "object", "x", "a photo of a bottle."]
 

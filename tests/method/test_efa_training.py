@@ -6,18 +6,32 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from damage import DAMAGES, damage
+from hypothesis import given
 from PIL import Image
+from properties import try_examples
 from torch.nn import functional as F
 
 from fuzzyclip.clip.encoding import encode_images, preprocess
+from fuzzyclip.features.auxiliary import AuxiliarySet
 from fuzzyclip.features.encode import write_category
+from fuzzyclip.features.kinds import TOKENS, FeatureKind
+from fuzzyclip.features.packing import DTYPES
 from fuzzyclip.features.shards import compute_identity
 from fuzzyclip.features.store import open_category
 from fuzzyclip.method import efa_training, training
 from fuzzyclip.method.efa_loss import compute_alignment_losses
-from fuzzyclip.method.efa_training import TrainingImages, train_heads
-from fuzzyclip.method.mosaic import build_mosaic, build_mosaic_mask, plan_mosaics, split_in_four
-from fuzzyclip.method.mosaic_cache import MosaicCache
+from fuzzyclip.method.efa_training import read_batch, train_heads
+from fuzzyclip.method.interface import refuse_mosaics
+from fuzzyclip.method.mosaic import (
+    KeptMosaics,
+    build_mosaic,
+    build_mosaic_mask,
+    plan_mosaics,
+    select_mosaics,
+    split_in_four,
+)
+from fuzzyclip.method.training_set import make_training_set
 from fuzzyclip.utils.files import compute_sha256
 
 SETTINGS = {"epochs": 2, "batch_size": 4, "learning_rate": 0.01, "seed": 5}
@@ -45,9 +59,10 @@ def folder(tmp_path_factory):
             Image.fromarray(mask.astype(np.uint8) * 255).save(root / f"{number}_mask.png")
         lines.append(
             {
-                "image_path": f"{root}/{number}.png",
-                "mask_path": f"{root}/{number}_mask.png" if mask.any() else "",
+                "image_path": str(root / f"{number}.png"),
+                "mask_path": str(root / f"{number}_mask.png") if mask.any() else "",
                 "mask_above": 0,
+                "label": int(mask.any()),
                 "sha256": compute_sha256(root / f"{number}.png"),
             }
         )
@@ -56,18 +71,31 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def gather(folder, tiny, tmp_path_factory):
-    """The images as a training set, with stored patch tokens or without."""
-    root, rows = folder
+    """The images as a training set of two members, with stored patch tokens or without."""
+    _, rows = folder
 
-    def build(tokens=True, mosaics=None):
-        store = tmp_path_factory.mktemp("store")
-        dtype = "float32" if tokens else None
-        write_category(store, rows, tiny, dtype=dtype, shard_size=4)
-        features = open_category(store, compute_identity(tiny, list(rows["sha256"])))
-        places = list(range(len(rows)))
-        return TrainingImages(rows, root, [features] * 10, places, tiny, mosaics or {})
+    def build(tokens=True, mosaics=None, dtype="float32", kind=TOKENS):
+        features, parts = {}, []
+        for member, part in (("parts/nut", rows.iloc[:6]), ("parts/bolt", rows.iloc[6:])):
+            store = tmp_path_factory.mktemp("store")
+            kept = "float32" if tokens else None
+            write_category(store, part, tiny, dtype=kept, shard_size=4)
+            identity = compute_identity(tiny, list(part["sha256"]))
+            features[member] = open_category(store, identity)
+            name = member.removeprefix("parts/")
+            parts.append(part.assign(member=member, name=name, place=range(len(part))))
+        auxiliary = AuxiliarySet(["nut", "bolt"], pd.concat(parts, ignore_index=True), features)
+        return make_training_set(auxiliary, tiny, kind, mosaics=mosaics, dtype=dtype)
 
     return build
+
+
+@pytest.fixture
+def fit(tiny, text_embed):
+    """`train_heads` with the settings of these tests; keyword arguments change them."""
+    return lambda images, text=text_embed, **changes: train_heads(
+        tiny, images, text, **SETTINGS | changes
+    )
 
 
 @pytest.fixture
@@ -83,13 +111,14 @@ def encode(images, tiny):
 
 def test_a_batch_holds_tokens_and_masks_of_its_rows(gather, folder, tiny):
     root, _ = folder
-    rows = [3, 0, 7]
+    rows = [3, 0, 7]  # of both members
     expected = encode([Image.open(root / f"{row}.png").convert("RGB") for row in rows], tiny)
     for tokens in (True, False):
-        patch_tokens, masks = gather(tokens).read_batch(rows, epoch=1)
+        patch_tokens, masks, order = read_batch(gather(tokens), {}, rows, epoch=1)
+        assert order == rows
         assert torch.allclose(patch_tokens, expected, atol=1e-5)
         assert masks.shape == (3, 32, 32)
-        assert masks.unique().tolist() == [0, 1]
+        assert masks.dtype == torch.bool
         for mask, row in zip(masks, rows, strict=True):
             path = root / f"{row}_mask.png"
             full = np.asarray(Image.open(path)) > 0 if path.is_file() else np.zeros((64, 64))
@@ -98,17 +127,44 @@ def test_a_batch_holds_tokens_and_masks_of_its_rows(gather, folder, tiny):
             assert mask.numpy()[covered == 1].all()
 
 
+def test_a_set_knows_its_images_and_can_be_cut_down(gather):
+    images = gather()
+    assert len(images) == 10
+    assert images.labels.tolist() == [0, 1] * 5
+    assert images.members == ["parts/nut"] * 6 + ["parts/bolt"] * 4
+    rows = [7, 2, 6]
+    part = images.select(rows)
+    assert (part.names, part.members) == (
+        ["bolt", "nut", "bolt"],
+        [images.members[r] for r in rows],
+    )
+    assert torch.equal(part.image_embed, images.image_embed[rows])
+    assert part.labels.tolist() == [1, 0, 0]
+    assert torch.equal(part.load_tokens([2, 0]), images.load_tokens([6, 7]))
+    assert torch.equal(part.load_masks([0, 1]), images.load_masks([7, 2]))
+    own, whole = part.load_mosaics([(0, 1, 2, 0)]), images.load_mosaics([(7, 2, 6, 7)])
+    assert all(torch.equal(one, other) for one, other in zip(own, whole, strict=True))
+    plan = {(1, 7): (6, 7, 7, 6), (2, 3): (0, 1, 2, 3), (3, 6): (7, 6, 6, 6)}
+    chosen = select_mosaics(plan, [6, 7])
+    assert chosen == {(1, 1): (0, 1, 1, 0), (3, 0): (1, 0, 0, 0)}
+
+
+def test_a_set_that_is_not_of_files_has_no_mosaics(gather):
+    with pytest.raises(ValueError, match="2 mosaics of a training set that is not made of image"):
+        replace(gather(), load_mosaics=refuse_mosaics).load_mosaics([(0, 0, 0, 0)] * 2)
+
+
 def test_a_mosaic_takes_the_place_of_its_row(gather, folder, tiny):
     root, _ = folder
-    images = gather(mosaics={(2, 3): (1, 0, 5, 2)})
-    plain, _ = images.read_batch([3], epoch=1)
-    mixed, masks = images.read_batch([3, 4], epoch=2)
+    images, plan = gather(), {(2, 3): (1, 0, 5, 2)}
+    plain, _, _ = read_batch(images, plan, [3], epoch=1)
+    mixed, masks, order = read_batch(images, plan, [3, 4], epoch=2)
+    assert order == [4, 3]  # plain rows of a batch come first; the loss is a mean over the batch
     parts = [Image.open(root / f"{row}.png").convert("RGB") for row in (1, 0, 5, 2)]
     expected = encode([build_mosaic(parts, 32)], tiny)[0]
-    place = 1  # plain rows of a batch come first; the loss is a mean over the batch
-    assert torch.allclose(mixed[place], expected, atol=1e-5)
-    assert not torch.allclose(mixed[place], plain[0], atol=1e-3)
-    quarters = masks[place].reshape(2, 16, 2, 16).sum(dim=(1, 3)).bool().flatten().tolist()
+    assert torch.allclose(mixed[1], expected, atol=1e-5)
+    assert not torch.allclose(mixed[1], plain[0], atol=1e-3)
+    quarters = masks[1].reshape(2, 16, 2, 16).sum(dim=(1, 3)).bool().flatten().tolist()
     assert quarters == [True, False, True, False]
     assert masks[0].sum() == 0
 
@@ -147,18 +203,18 @@ def test_four_quarters_cover_a_mosaic_in_reading_order(size):
         assert mask[top : top + height, left : left + width].all()
 
 
-def test_training_on_stored_tokens_is_training_on_the_images_to_the_bit(gather, text_embed):
+def test_training_on_stored_tokens_is_training_on_the_images_to_the_bit(gather, fit):
     mosaics = plan_mosaics(["pill"] * 10, 2, 0.3, seed=5)
-    stored, curve = train_heads(gather(mosaics=mosaics), text_embed, **SETTINGS)
-    encoded, same = train_heads(gather(tokens=False, mosaics=mosaics), text_embed, **SETTINGS)
+    stored, curve = fit(gather(), mosaics=mosaics)
+    encoded, same = fit(gather(tokens=False), mosaics=mosaics)
     assert curve == same
     for name, value in stored.state_dict().items():
         assert torch.equal(encoded.state_dict()[name], value)
 
 
-def test_the_loss_falls_and_the_backbone_stays_as_it_is(gather, tiny, text_embed):
+def test_the_loss_falls_and_the_backbone_stays_as_it_is(gather, tiny, fit, text_embed):
     before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
-    heads, curve = train_heads(gather(), text_embed, **SETTINGS | {"epochs": 8})
+    heads, curve = fit(gather(), epochs=8)
     steps = 8 * 3
     assert [row["step"] for row in curve] == list(range(1, steps + 1))
     assert curve[0].keys() == {"epoch", "step", "loss", "focal", "dice"}
@@ -170,9 +226,9 @@ def test_the_loss_falls_and_the_backbone_stays_as_it_is(gather, tiny, text_embed
     assert text_embed.grad is None
 
 
-def test_a_killed_training_ends_with_the_same_bits(gather, text_embed, tmp_path, monkeypatch):
-    images = gather(mosaics=plan_mosaics(["pill"] * 10, 2, 0.3, seed=5))
-    expected, curve = train_heads(images, text_embed, **SETTINGS)
+def test_a_killed_training_ends_with_the_same_bits(gather, fit, tmp_path, monkeypatch):
+    images, mosaics = gather(), plan_mosaics(["pill"] * 10, 2, 0.3, seed=5)
+    expected, curve = fit(images, mosaics=mosaics)
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
     steps = iter(range(4))
 
@@ -184,85 +240,127 @@ def test_a_killed_training_ends_with_the_same_bits(gather, text_embed, tmp_path,
     checkpoint = tmp_path / "efa.pt"
     monkeypatch.setattr(efa_training, "compute_alignment_losses", dies)
     with pytest.raises(KeyboardInterrupt):
-        train_heads(images, text_embed, **SETTINGS, checkpoint=checkpoint)
+        fit(images, mosaics=mosaics, checkpoint=checkpoint)
     monkeypatch.setattr(efa_training, "compute_alignment_losses", compute_alignment_losses)
-    resumed, same = train_heads(images, text_embed, **SETTINGS, checkpoint=checkpoint)
+    resumed, same = fit(images, mosaics=mosaics, checkpoint=checkpoint)
     assert same == curve
     for name, value in expected.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value)
 
 
-def test_the_seed_decides_the_layers(gather, text_embed):
+def test_the_seed_decides_the_layers(gather, fit):
     images = gather()
-    one, two, other = (
-        train_heads(images, text_embed, **SETTINGS | {"seed": seed, "epochs": 1})[0]
-        for seed in (1, 1, 2)
-    )
+    one, two, other = (fit(images, seed=seed, epochs=1)[0] for seed in (1, 1, 2))
     assert torch.equal(one.layers[0].weight, two.layers[0].weight)
     assert not torch.equal(one.layers[0].weight, other.layers[0].weight)
 
 
-def test_each_image_may_have_a_prompt_of_its_own(gather, tiny, monkeypatch):
-    """Table 4's precise prompts: the loss of a batch takes the features of its own rows."""
+@pytest.mark.parametrize("mosaics", [{}, {(1, 3): (1, 0, 5, 2), (1, 8): (7, 6, 8, 9)}])
+def test_each_image_may_have_a_prompt_of_its_own(gather, fit, monkeypatch, mosaics):
+    """Table 4's precise prompts: an image or the mosaic in its place meets its own features."""
     own = F.normalize(torch.randn(10, 32, 2, generator=torch.Generator().manual_seed(4)), dim=1)
     seen = []
 
     def spy(heads, tokens, masks, text, grid):
-        seen.append(text.clone())
+        seen.append((text.clone(), tokens.clone()))
         return compute_alignment_losses(heads, tokens, masks, text, grid)
 
     monkeypatch.setattr(efa_training, "compute_alignment_losses", spy)
-    train_heads(gather(), own, **SETTINGS | {"epochs": 1})
+    images = gather()
+    fit(images, own, epochs=1, mosaics=mosaics)
     plan = training.plan_batches(10, 1, SETTINGS["batch_size"], SETTINGS["seed"])[0]
     assert len(seen) == len(plan)
-    for text, rows in zip(seen, plan, strict=True):
-        assert torch.equal(text, own[rows])
+    for (text, tokens), rows in zip(seen, plan, strict=True):
+        for row in rows:
+            quad = mosaics.get((1, row))
+            wanted = images.load_mosaics([quad])[0] if quad else images.load_tokens([row])
+            place = (tokens - wanted).abs().flatten(1).amax(dim=1).argmin()
+            assert torch.allclose(tokens[place], wanted[0], atol=1e-5)
+            assert torch.equal(text[place], own[row])
 
 
-def test_a_mosaic_is_encoded_once_for_every_training(gather, folder, tiny, tmp_path, monkeypatch):
-    images = gather(mosaics={(1, 3): (1, 0, 5, 2), (2, 4): (1, 0, 5, 2), (2, 3): (0, 1, 5, 2)})
-    fresh = images.read_batch([3], epoch=1)[0]
-    cached = replace(images, cache=MosaicCache(tmp_path, tiny, "float32"))
+def test_a_mosaic_is_encoded_once_for_every_training(gather, tmp_path):
     passes = []
 
     def count(backbone, pixels):
         passes.append(len(pixels))
         return encode_images(backbone, pixels)
 
-    monkeypatch.setattr(efa_training, "encode_images", count)
-    assert torch.equal(cached.read_batch([3], epoch=1)[0], fresh)
+    counting = FeatureKind("tokens", count)
+    first, other = (1, 0, 5, 2), (0, 1, 5, 2)
+    fresh = gather().load_mosaics([first])[0]
+    assert torch.equal(gather(mosaics=tmp_path, kind=counting).load_mosaics([first])[0], fresh)
     assert passes == [1]
-    again = replace(images, cache=MosaicCache(tmp_path, tiny, "float32"))
-    assert torch.equal(again.read_batch([3], epoch=1)[0], fresh)
-    assert torch.equal(again.read_batch([4], epoch=2)[0], fresh)  # another row, the same images
+    again = gather(mosaics=tmp_path, kind=counting)
+    assert torch.equal(again.load_mosaics([first])[0], fresh)
     assert passes == [1]
-    again.read_batch([3], epoch=2)  # another order of the images is another mosaic
+    again.load_mosaics([other])  # another order of the images is another mosaic
     assert passes == [1, 1]
     assert len(list(tmp_path.iterdir())) == 2
     next(tmp_path.iterdir()).write_bytes(b"broken")
-    both = [again.read_batch([3], epoch=epoch)[0] for epoch in (1, 2)]
-    assert torch.equal(both[0], fresh)
+    assert torch.equal(again.load_mosaics([first, other])[0][:1], fresh)
     assert passes == [1, 1, 1]
 
 
-def test_kept_mosaics_are_rounded_as_they_will_be_read(gather, tiny, tmp_path):
-    images = gather(mosaics={(1, 3): (1, 0, 5, 2)})
-    half = replace(images, cache=MosaicCache(tmp_path, tiny, "float16"))
-    first, second = (half.read_batch([3], epoch=1)[0] for _ in range(2))
+def test_kept_mosaics_are_rounded_as_they_will_be_read(gather, tmp_path):
+    half, quads = gather(mosaics=tmp_path, dtype="float16"), [(1, 0, 5, 2)]
+    first, second = (half.load_mosaics(quads)[0] for _ in range(2))
     assert torch.equal(first, second)
-    assert torch.equal(first, images.read_batch([3], epoch=1)[0].half().float())
+    assert torch.equal(first, gather().load_mosaics(quads)[0].half().float())
 
 
-def test_layers_can_be_kept_after_every_epoch(gather, text_embed):
+def test_layers_can_be_kept_after_every_epoch(gather, fit):
     kept = {}
 
     def keep(epoch, heads):
         kept[epoch] = {name: value.clone() for name, value in heads.state_dict().items()}
 
-    final, _ = train_heads(gather(), text_embed, **SETTINGS | {"epochs": 3}, after_epoch=keep)
+    final, _ = fit(gather(), epochs=3, after_epoch=keep)
     assert list(kept) == [1, 2, 3]
     for epochs in (1, 2, 3):  # a shorter training ends where a longer one was then
-        short, _ = train_heads(gather(), text_embed, **SETTINGS | {"epochs": epochs})
+        short, _ = fit(gather(), epochs=epochs)
         for name, value in short.state_dict().items():
             assert torch.equal(value, kept[epochs][name]), epochs
     assert torch.equal(final.layers[0].weight, kept[3]["layers.0.weight"])
+
+
+DRAWN = torch.randn(2, 9, 8, generator=torch.Generator().manual_seed(0))
+DIGESTS = ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(DAMAGES)
+@try_examples(40)
+def test_a_damaged_mosaic_counts_as_none(tiny, tmp_path_factory, dtype, how):
+    mosaics = KeptMosaics(tmp_path_factory.mktemp("mosaics"), tiny, dtype)
+    assert mosaics.read(DIGESTS) is None
+    kept = mosaics.write(DIGESTS, DRAWN)
+    assert torch.equal(mosaics.read(DIGESTS), kept)
+    damage(mosaics.locate(DIGESTS), how)
+    tokens = mosaics.read(DIGESTS)
+    assert tokens is None or torch.equal(tokens, kept)
+    assert torch.equal(mosaics.write(DIGESTS, DRAWN), kept)
+    assert torch.equal(mosaics.read(DIGESTS), kept)
+
+
+def test_a_broken_mosaic_is_named_and_one_that_was_never_made_is_not(tiny, tmp_path, caplog):
+    mosaics = KeptMosaics(tmp_path, tiny, "float32")
+    mosaics.read(DIGESTS)
+    assert not caplog.text
+    mosaics.write(DIGESTS, DRAWN)
+    path = mosaics.locate(DIGESTS)
+    assert damage(path, ("flip", 0.99, 4))
+    assert mosaics.read(DIGESTS) is None
+    assert f"{path} is broken" in caplog.text
+
+
+def test_a_file_of_a_mosaic_is_named_by_all_that_decides_it(tiny, load_tiny, tmp_path):
+    own = KeptMosaics(tmp_path, tiny, "float16")
+    others = [
+        KeptMosaics(tmp_path, load_tiny(blocks=(1, 4)), "float16").locate(DIGESTS),
+        KeptMosaics(tmp_path, tiny, "int8").locate(DIGESTS),
+        KeptMosaics(tmp_path, tiny, "float16", FeatureKind("other", encode_images)).locate(DIGESTS),
+        own.locate(DIGESTS[::-1]),
+    ]
+    assert len({own.locate(DIGESTS), *others}) == 5
+    assert own.locate(DIGESTS) == KeptMosaics(tmp_path, tiny, "float16").locate(list(DIGESTS))

@@ -5,13 +5,15 @@ import hashlib
 import numpy as np
 import pandas as pd
 import pytest
+import stages.gallery
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import f1_score
+from stages.category import Category
+from stages.gallery import Gallery
 
-import stages.gallery
 from fuzzyclip.clip.encoding import encode_images, normalise, preprocess
 from fuzzyclip.evaluation.choice import KINDS, choose_examples, find_threshold
 from fuzzyclip.features.encode import write_category
@@ -19,8 +21,6 @@ from fuzzyclip.features.shards import compute_identity
 from fuzzyclip.features.store import open_category
 from fuzzyclip.method.scorer import build_untrained, score_batch
 from fuzzyclip.utils.tensor_files import read_arrays
-from stages.category import Category
-from stages.gallery import Gallery
 
 COUNT, SIZE = 10, 32
 #: Few distinct values, so that ties are common.

@@ -9,6 +9,7 @@ from dataclasses import replace
 import matplotlib as mpl
 import numpy as np
 import pytest
+from fuzzyclip.evaluation.rows import ROWS, list_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -24,7 +25,6 @@ from sklearn.metrics import (
 )
 
 from fuzzyclip.evaluation.metrics import METRICS, PIXEL_METRICS
-from fuzzyclip.evaluation.rows import ROWS, list_rows
 from fuzzyclip.evaluation.summaries import summarise_pixels
 from fuzzyclip.report.charts import LEFT, RIGHT, WIDTH, Line, draw_chart, write_path
 from fuzzyclip.report.clusters import LETTER, LINE, build_clusters, place_labels

@@ -59,7 +59,7 @@ def list_keys(name):
 
 def fill(text, key, item):
     """A dependency with its key and item, as DVC fills them in."""
-    for name, value in (item.items() if isinstance(item, dict) else ()):
+    for name, value in item.items() if isinstance(item, dict) else ():
         text = text.replace("${item." + name + "}", str(value))
     return text.replace("${key}", key).replace("${item}", str(item))
 

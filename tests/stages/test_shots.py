@@ -5,14 +5,14 @@ import hashlib
 import pandas as pd
 import pytest
 import torch
+from fuzzyclip.evaluation.rows import ROWS, list_rows
 from PIL import Image
+from stages.shots import Shots
 
 from fuzzyclip.clip.encoding import encode_images
 from fuzzyclip.clip.pixels import load_pixels
-from fuzzyclip.evaluation.rows import ROWS, list_rows
 from fuzzyclip.images.index_file import INDEX_COLUMNS
 from fuzzyclip.method.normal_memory import remember
-from stages.shots import Shots
 
 
 @pytest.fixture

@@ -30,4 +30,5 @@ def draw_class_images(labels, names, seed=0):
         load_masks=lambda rows: pytest.fail("only class features are read"),
         labels=labels,
         names=names,
+        members=names,
     )

@@ -3,7 +3,7 @@
 Zhou et al., "AnomalyCLIP: Object-agnostic Prompt Learning for Zero-shot Anomaly Detection" (ICLR
 2024). Its prompts are 12 learnable words before "object." and 12 others before "damaged object.",
 with 4 learnable tokens after the start token in text blocks 2 to 9; its patch tokens are those of a
-V-V stream, see `methods.vv`. Image and patches share the two text features.
+V-V stream (`shared.vv`). Image and patches share the two text features.
 
 The published code rounds the deep tokens to half precision and back, and carries projections that
 nothing uses; neither is done here.
@@ -11,7 +11,7 @@ nothing uses; neither is done here.
 Shapes: B images, N training images, L taps, P = h * w patches, D embedding width, S image size.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -26,12 +26,12 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import FeatureKind
 from fuzzyclip.method.efa import LOGIT_SCALE, compute_margins
 from fuzzyclip.method.efa_loss import DICE_SMOOTH, FOCAL_SMOOTH, GAMMA
-from fuzzyclip.method.interface import Trained, TrainingSet, check_training
-from fuzzyclip.method.losses import compute_classification
+from fuzzyclip.method.interface import Learned, Trained, TrainingSet, check_training
 from fuzzyclip.method.rpl import PromptLearner, PromptShape
+from fuzzyclip.method.rpl_training import compute_classification
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer, compare_class
-from fuzzyclip.method.training import CurveRow, train
+from fuzzyclip.method.training import train
 from fuzzyclip.utils.ranges import FACTOR, FEW, FEW_OR_ZERO, POSITIVE
 
 #: What stands in the prompts for any category.
@@ -113,13 +113,13 @@ class AnomalyClip(Trained):
         """How often each map counts."""
         return IDENTICAL if self.identical_maps else 1
 
-    def learn(
+    def fit(
         self,
         encode: NameEncoder,
         images: TrainingSet,
         seed: int,
         checkpoint: Path | None = None,
-    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
+    ) -> Learned:
         """Learn the prompts; `text_embed` (2, D), unit rows, is all that is needed of them.
 
         The curve has `loss`, `cls`, `focal` and `dice` of each step.
@@ -166,17 +166,17 @@ class AnomalyClip(Trained):
             description=self.title,
         )
         with torch.no_grad():
-            return {"text_embed": normalise(learner(backbone)).cpu()}, curve
+            return Learned({"text_embed": normalise(learner(backbone)).cpu()}, curve=curve)
 
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `interface.Method.build`; the category is not asked for.
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """The scorer, which is the same for every category.
 
         Raises:
-            ValueError: the tensors are not those of `fit`, or of another model.
+            ValueError: what was learned is of another method or model.
         """
         del category
         backbone = encode.backbone
-        text_embed = tensors.get("text_embed")
+        text_embed = learned.tensors.get("text_embed")
         if text_embed is None or text_embed.shape != (2, backbone.embed_dim):
             found = None if text_embed is None else tuple(text_embed.shape)
             raise ValueError(

@@ -5,25 +5,21 @@ Challenge Tracks 1&2", its zero-shot form, which FuzzyCLIP builds on: EFA's laye
 one set of layers for all images, and the precise prompt in place of the stacked one. Image scores
 are CLIP's own.
 
-Shapes: N training images, B of a batch, C categories, D embedding width.
+Shapes: N training images, D embedding width.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from fuzzyclip.baselines.shared.aligned import align_heads
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
-from fuzzyclip.method.efa import Heads
+from fuzzyclip.method.efa_training import train_heads
 from fuzzyclip.method.fuzzyclip import load_heads
-from fuzzyclip.method.interface import Trained, TrainingSet, check_training
+from fuzzyclip.method.interface import Learned, Trained, TrainingSet, check_training
 from fuzzyclip.method.scorer import Scorer, build_trained
-from fuzzyclip.method.training import CurveRow
 
 #: What the stored tensors' names begin with.
 PREFIX = "heads."
@@ -57,13 +53,13 @@ class AprilGan(Trained):
     def __post_init__(self) -> None:
         check_training(self.name, self)
 
-    def learn(
+    def fit(
         self,
         encode: NameEncoder,
         images: TrainingSet,
         seed: int,
         checkpoint: Path | None = None,
-    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
+    ) -> Learned:
         """The layers, named `heads.*`, and the curve with `loss`, `focal` and `dice` of each step.
 
         Raises:
@@ -75,19 +71,11 @@ class AprilGan(Trained):
                 "april_gan learns from masks of defects, but no image of the auxiliary set is "
                 "anomalous: choose another auxiliary set"
             )
-        backbone = encode.backbone
-        texts, places = encode_names(encode, images.names)
-        texts = texts.to(backbone.device)
-        torch.manual_seed(seed)
-        heads = Heads(len(backbone.blocks), backbone.vision_width, backbone.embed_dim)
-        heads.to(backbone.device)
-
-        curve = align_heads(
-            backbone,
-            heads,
+        own = {name: encode([name]) for name in sorted(set(images.names))}  # (D, 2) each
+        heads, curve = train_heads(
+            encode.backbone,
             images,
-            images.load_tokens,
-            lambda rows: texts[[places[row] for row in rows]],  # (B, D, 2)
+            torch.stack([own[name] for name in images.names]),  # (N, D, 2)
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
@@ -96,16 +84,16 @@ class AprilGan(Trained):
             description=self.title,
         )
         layers = {f"{PREFIX}{name}": value.cpu() for name, value in heads.state_dict().items()}
-        return layers, curve
+        return Learned(layers, curve=curve)
 
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `Method.build`.
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """The scorer of one category: its own name is what the layers are compared with.
 
         Raises:
             ValueError: the tensors are not layers of this backbone.
             PromptTooLongError: the name does not fit a prompt.
         """
-        heads = load_heads(encode.backbone, tensors, PREFIX)
+        heads = load_heads(encode.backbone, learned.tensors, PREFIX)
         text_embed = encode([category])  # (D, 2)
         scorer = build_trained(
             encode.backbone,
@@ -117,14 +105,6 @@ class AprilGan(Trained):
             learned_embed=text_embed.T,
         )
         return replace(scorer, compute_weights=None)
-
-
-def encode_names(encode: NameEncoder, names: Sequence[str]) -> tuple[Tensor, list[int]]:
-    """Text features of the categories, (C, D, 2), and which of them is each image's own, N long."""
-    categories = sorted(set(names))
-    place = {name: number for number, name in enumerate(categories)}
-    texts = torch.stack([encode([name]) for name in categories])
-    return texts, [place[name] for name in names]
 
 
 METHOD = AprilGan

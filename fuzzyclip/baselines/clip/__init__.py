@@ -1,65 +1,28 @@
 """CLIP as it is, against one sentence about a normal and one about an anomalous thing.
 
 The plainest row of the field's tables, as AnomalyCLIP's paper defines it (its Table 1 and
-appendix). Nothing is trained; tokens of the last taken block are projected like the class token and
-compared with the text.
-
-Shapes: B images, P patches, D embedding width.
+appendix).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
-from fuzzyclip.baselines.shared.prompt_mean import average_prompts
-from fuzzyclip.clip.encoding import project_tokens
-from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.features.kinds import TOKENS, FeatureKind
-from fuzzyclip.method.interface import Untrained
-from fuzzyclip.method.scorer import Scorer, build_untrained
-from fuzzyclip.utils.ranges import SIGMA
+from fuzzyclip.baselines.shared.plain_clip import PlainClip
 
 #: The one sentence of each side: normal, abnormal.
 SENTENCES = ("A photo of a normal {}", "A photo of an anomalous {}")
 
 
 @dataclass(frozen=True)
-class Clip(Untrained):
-    """CLIP's own zero-shot classifier, for the image and for each patch.
-
-    Attributes:
-        sigma: Gaussian smoothing of its maps in pixels; CLIP has none.
-    """
-
-    sigma: float = 0.0
+class Clip(PlainClip):
+    """CLIP with one sentence a side; settings are `PlainClip`'s."""
 
     name: ClassVar[str] = "clip"
     title: ClassVar[str] = "CLIP"
-    kind: ClassVar[FeatureKind] = TOKENS
-
-    def __post_init__(self) -> None:
-        SIGMA.check(self.name, sigma=self.sigma)
 
     def write_prompts(self, category: str) -> list[list[str]]:
-        """All prompts of both sides, normal and abnormal."""
+        """The one sentence of each side with the category's name."""
         return [[sentence.format(category)] for sentence in SENTENCES]
-
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `Method.build`.
-
-        Raises:
-            PromptTooLongError: the name does not fit a prompt.
-        """
-        del tensors
-        backbone, name = encode.backbone, encode.stack([category])
-        text_embed = average_prompts(encode.encode, self.write_prompts(name))
-
-        def project_last(patch_tokens: Tensor) -> Tensor:
-            return project_tokens(backbone, patch_tokens[:, -1:])  # (B, 1, P, D)
-
-        return build_untrained(backbone, name, text_embed, project_last)
 
 
 METHOD = Clip

@@ -1,7 +1,6 @@
 """CLIP-AC: CLIP as it is, with the ImageNet templates of CLIP's authors around the two states.
 
-A row of the field's tables, as AnomalyCLIP's paper defines it (its Table 1 and appendix). All but
-the prompts is `clip`'s.
+A row of the field's tables, as AnomalyCLIP's paper defines it (its Table 1 and appendix).
 """
 
 from dataclasses import dataclass
@@ -9,15 +8,15 @@ from typing import ClassVar
 
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
-from fuzzyclip.baselines.clip import Clip
+from fuzzyclip.baselines.shared.plain_clip import PlainClip
 
 #: What stands in every template: normal, abnormal.
 STATES = ("normal {}", "anomalous {}")
 
 
 @dataclass(frozen=True)
-class ClipAC(Clip):
-    """CLIP with an ensemble of prompts for anomaly classification; settings as those of `Clip`."""
+class ClipAC(PlainClip):
+    """CLIP with an ensemble of prompts for anomaly classification; settings are `PlainClip`'s."""
 
     name: ClassVar[str] = "clip_ac"
     title: ClassVar[str] = "CLIP-AC"

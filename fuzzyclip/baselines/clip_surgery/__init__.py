@@ -8,19 +8,17 @@ original knows no anomalies.
 Shapes: B images, L levels, P patches, D embedding width, S image size.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from fuzzyclip.baselines.shared.surgery import compute_surgery, upsample_patches
 from fuzzyclip.baselines.shared.vv import DPAM_DEPTH, SURGERY_LEVEL, make_vv_kind
-from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import FeatureKind
-from fuzzyclip.method.interface import Untrained
+from fuzzyclip.method.interface import Learned, Untrained
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer, compare_class
 from fuzzyclip.utils.ranges import FACTOR, SIGMA
@@ -28,7 +26,7 @@ from fuzzyclip.utils.ranges import FACTOR, SIGMA
 
 @dataclass(frozen=True)
 class ClipSurgery(Untrained):
-    """CLIP Surgery with its settings; see `fuzzyclip.method.interface.Method`.
+    """CLIP Surgery with its settings.
 
     Attributes:
         factor: on the class feature's cosines before the softmax that weighs the two texts, 2 as
@@ -58,9 +56,9 @@ class ClipSurgery(Untrained):
     def kind(self) -> FeatureKind:
         return make_vv_kind(self.taps)
 
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `Method`; the image score is CLIP's own, log-odds of 100 cosines."""
-        del tensors
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """The scorer of one category; an image's score is CLIP's own, log-odds of 100 cosines."""
+        del learned
         backbone = encode.backbone
         size = (backbone.image_size, backbone.image_size)
         text = encode([category]).to(backbone.device)  # (D, 2)
@@ -81,42 +79,11 @@ class ClipSurgery(Untrained):
         )
 
 
-def compute_surgery(
-    tokens: Tensor, class_embed: Tensor, text_embed: Tensor, factor: float
-) -> Tensor:
-    """Feature surgery of two texts, the abnormal one's similarity to each token, (B, P).
-
-    The element-wise products of a token with each text, weighted by w, lose their mean over the
-    texts and are summed. Of two texts this is half the difference of the weighted cosines. The
-    weights, softmax(factor * class cosines) divided by its mean, restrain the text that the image
-    as a whole resembles.
-
-    Args:
-        tokens: (B, P, D), any length.
-        class_embed: (B, D), unit rows.
-        text_embed: (D, 2), unit columns: normal, abnormal.
-        factor: see above.
-    """
-    weights = 2 * (factor * class_embed @ text_embed).softmax(dim=-1)  # (B, 2), mean 1
-    weighted = normalise(tokens) @ text_embed * weights[:, None]  # (B, P, 2)
-    return (weighted[..., 1] - weighted[..., 0]) / 2
-
-
 def stretch(patches: Tensor) -> Tensor:
     """Each row (B, P) from its smallest to its largest value, 0 to 1; a constant row is all 0."""
     low, high = torch.aminmax(patches, dim=1, keepdim=True)
     span = high - low
     return torch.where(span > 0, (patches - low) / span.where(span > 0, 1), 0)
-
-
-def upsample_patches(patches: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Values of patches (B, P) as pixels (B, S, S), bilinear between the patches' centres.
-
-    Corners are not aligned, as in the published code of CLIP Surgery and CLIP-AD; EFA's maps align
-    them (`fuzzyclip.method.efa.upsample`).
-    """
-    planes = patches.unflatten(1, grid)[:, None]  # type: ignore[no-untyped-call]
-    return F.interpolate(planes, size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
 METHOD = ClipSurgery

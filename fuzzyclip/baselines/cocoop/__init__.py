@@ -1,13 +1,13 @@
 """CoCoOp: learned words that a small network shifts by what the image shows.
 
 Zhou et al., "Conditional Prompt Learning for Vision-Language Models" (2022), equations 3 and 4;
-`methods.context` says how it is brought to anomaly detection. Every image has text features of its
+`shared.context` says how it is brought to anomaly detection. Every image has text features of its
 own: the frozen text tower runs twice an image, in training and in use.
 
 Shapes: B images, E learnable words, V text width, D embedding width.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +18,7 @@ from fuzzyclip.baselines.shared.context import Sentences, build_scorer, check_wo
 from fuzzyclip.baselines.shared.context_training import ContextMethod, LearnedWords
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import Scorer
 
 #: The network's inner layer is narrower than the class feature by this factor.
@@ -45,7 +46,7 @@ class ShiftedWords(LearnedWords):
     def encode(
         self, backbone: Backbone, sentences: Sentences, places: Tensor, image_embed: Tensor
     ) -> Tensor:
-        """See `LearnedWords.encode`; every image has words of its own."""
+        """Unit text features of a batch, (B, 2, D), from words of each image's own."""
         return sentences.encode(backbone, places, self(image_embed))
 
 
@@ -70,13 +71,13 @@ class CoCoOp(ContextMethod):
         """`words` (E, V) and the layers `meta`."""
         return ShiftedWords(self.start_words(backbone), backbone.embed_dim)
 
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `interface.Method.build`; text features are computed for each batch of images."""
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """The scorer of one category; its text features are computed for each batch of images."""
         backbone = encode.backbone
-        words = check_words(tensors.get("words"), backbone, self.title)
+        words = check_words(learned.tensors.get("words"), backbone, self.title)
         shifted = ShiftedWords(words, backbone.embed_dim)
         try:
-            shifted.load_state_dict(tensors)
+            shifted.load_state_dict(dict(learned.tensors))
         except RuntimeError as error:
             raise ValueError(f"{self.title}: {error}; train it anew") from error
         sentences = embed_sentences(encode, [category], len(words))

@@ -1,22 +1,21 @@
 """CoOp: words before "good [class]" and "damaged [class]" are learned, all else stays frozen.
 
-Zhou et al., "Learning to Prompt for Vision-Language Models" (2021); `methods.context` says how it
+Zhou et al., "Learning to Prompt for Vision-Language Models" (2021); `shared.context` says how it
 is brought to anomaly detection.
 
 Shapes: B images, E learnable words, V text width, D embedding width.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from fuzzyclip.baselines.shared.context import build_scorer, check_words, embed_sentences
 from fuzzyclip.baselines.shared.context_training import ContextMethod, LearnedWords
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import Scorer
 
 
@@ -44,10 +43,10 @@ class CoOp(ContextMethod):
         return LearnedWords(self.start_words(backbone))
 
     @torch.no_grad()
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `interface.Method.build`; the text features are computed once."""
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """The scorer of one category; its text features are computed once."""
         backbone = encode.backbone
-        words = check_words(tensors.get("words"), backbone, self.title)
+        words = check_words(learned.tensors.get("words"), backbone, self.title)
         sentences = embed_sentences(encode, [category], len(words))
         first = torch.zeros(1, dtype=torch.long, device=backbone.device)
         text_embed = sentences.encode(backbone, first, words)  # (1, 2, D)

@@ -6,7 +6,7 @@ each mask's score grows with the saliency inside it. CLIP is not used: the image
 input, S x S pixels, where the published code has them at full size, so a backbone of large images
 helps.
 
-Knowledge of a category enters in `saa_prompts`: words for its defects, how large they get and how
+Knowledge of a category enters in `saa.prompts`: words for its defects, how large they get and how
 many there may be. The published numbers rest on such tables, written by hand for MVTec AD and
 VisA; that is less than zero-shot.
 
@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fuzzyclip.baselines.saa.kinds import PIXELS
 from fuzzyclip.baselines.saa.models import CHUNK, Encoded, Models
 from fuzzyclip.baselines.saa.parts import (
     combine_masks,
@@ -36,24 +35,51 @@ from fuzzyclip.baselines.saa.parts import (
 from fuzzyclip.baselines.saa.prompts import CategoryPrompts, Wording, read_prompts, word_prompts
 from fuzzyclip.baselines.saa.reading import load_models
 from fuzzyclip.baselines.saa.tiny import build_tiny_models
+from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import FeatureKind
-from fuzzyclip.method.interface import MethodUnavailableError, Untrained
+from fuzzyclip.method.interface import Learned, MethodUnavailableError, Untrained
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.utils.ranges import COUNT, FACTOR, SIDE, SIGMA, Range
+from fuzzyclip.utils.transfers import send
 
 #: Thresholds at most: nothing is more certain than certain, and what is found lies above them.
 SUREST = 0.999
 
 
+@torch.no_grad()
+def keep_pixels(backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The image itself, for methods that look at it with models of their own.
+
+    Nothing is computed, so the kind is not stored: images are read anew instead.
+
+    Args:
+        backbone: says how the pixels were normalised; its towers are not run.
+        pixels: (B, 3, S, S), from `preprocess`.
+
+    Returns:
+        Class features (B, D) of zeros, as there is none (zeros stay zeros when normalised), and one
+        level of three rows, red, green and blue, of all pixels row by row, (B, 1, 3, S * S), from 0
+        to 1. Both float32, on the backbone's device.
+    """
+    sent = send(pixels, backbone.device).float()
+    mean, std = (sent.new_tensor(values).view(3, 1, 1) for values in (backbone.mean, backbone.std))
+    image = (sent * std + mean).clamp(0, 1)  # rounding leaves 0..1 by a last digit
+    return sent.new_zeros(len(sent), backbone.embed_dim), image.flatten(2)[:, None]
+
+
+#: What SAA+ reads of an image: its pixels, without a pass of the tower.
+PIXELS = FeatureKind("pixels", keep_pixels, stored=False)
+
+
 @dataclass(frozen=True)
 class Saa(Untrained):
-    """SAA+ with its settings; see `fuzzyclip.method.interface.Method`.
+    """SAA+ with its settings.
 
     Attributes:
-        detector_folder: GroundingDINO's weights and processor, see `saa_reading.DETECTOR`.
-        segmenter_folder: SAM's, see `saa_reading.SEGMENTER`.
+        detector_folder: GroundingDINO's weights and processor, see `saa.reading.DETECTOR`.
+        segmenter_folder: SAM's, see `saa.reading.SEGMENTER`.
         saliency_weights: file of WideResNet-50-2's ImageNet weights.
         tiny_seed: seed of tiny random models in place of the three; they find nothing, and show
             that everything runs.
@@ -62,7 +88,7 @@ class Saa(Untrained):
         box_threshold: a box stays if a token of the caption answers by more than this.
         text_threshold: tokens above make up a box's phrase.
         saliency_side: pixels to which an image of one object is resized for saliency.
-        group_side: likewise for several objects.
+        group_side: pixels to which one of several objects is resized.
         largest: distances that count for the saliency of one object.
         strength: on saliency, in the exponent of a mask's weight.
         raw_names: as published: underscores of a category stay in its captions and a comma ends
@@ -130,14 +156,14 @@ class Saa(Untrained):
             return ""
         return "tiny random models in place of its own; it runs, and its numbers say nothing"
 
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `Method.build`; an image's score is its map's largest value.
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """The scorer of one category; an image's score is its map's largest value.
 
         Raises:
             MethodUnavailableError: neither models nor `tiny_seed` are set.
             SaaModelError: see `load_models`.
         """
-        del tensors
+        del learned
         size = encode.backbone.image_size
         known = read_prompts(self.prompts).get(category.replace("_", " "), CategoryPrompts())
         wording = word_prompts(category, known, self.raw_names)

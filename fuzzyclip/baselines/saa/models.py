@@ -21,7 +21,7 @@ CHUNK = 16
 
 
 @dataclass(frozen=True)
-class Detector:
+class BoxDetector:
     """GroundingDINO and its processor."""
 
     model: Any
@@ -137,6 +137,6 @@ class Segmenter:
 class Models:
     """All that SAA+ looks with, frozen, on one device."""
 
-    detector: Detector
+    detector: BoxDetector
     segmenter: Segmenter
     network: nn.Module

@@ -14,7 +14,7 @@ import timm
 import torch
 from torch import nn
 
-from fuzzyclip.baselines.saa.models import Detector, Models, Segmenter
+from fuzzyclip.baselines.saa.models import BoxDetector, Models, Segmenter
 from fuzzyclip.clip.weights import read_state_dict
 from fuzzyclip.utils.half_files import describe_fault
 
@@ -29,7 +29,7 @@ class SaaModelError(ValueError):
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelFolder:
     """One model that is read from a folder.
 
     Attributes:
@@ -47,14 +47,14 @@ class Part:
     classes: tuple[str, str]
 
 
-DETECTOR = Part(
+DETECTOR = ModelFolder(
     "detector_folder",
     "GroundingDINO",
     "grounding-dino",
     "IDEA-Research/grounding-dino-tiny (Swin-T, as published)",
     ("GroundingDinoForObjectDetection", "GroundingDinoProcessor"),
 )
-SEGMENTER = Part(
+SEGMENTER = ModelFolder(
     "segmenter_folder",
     "SAM",
     "sam",
@@ -74,19 +74,19 @@ def load_models(
 
     Args:
         detector_folder: GroundingDINO, as `save_pretrained` writes it and its processor.
-        segmenter_folder: SAM, likewise.
+        segmenter_folder: SAM's, a folder too.
         saliency_weights: see `load_network`.
         device: where they live.
 
     Raises:
         SaaModelError: see `read_part` and `load_network`.
     """
-    detector = Detector(*read_part(DETECTOR, detector_folder, device))
+    detector = BoxDetector(*read_part(DETECTOR, detector_folder, device))
     segmenter = Segmenter(*read_part(SEGMENTER, segmenter_folder, device))
     return Models(detector, segmenter, load_network(saliency_weights).to(device))
 
 
-def read_part(part: Part, folder: str | None, device: torch.device) -> tuple[Any, Any]:
+def read_part(part: ModelFolder, folder: str | None, device: torch.device) -> tuple[Any, Any]:
     """A model, frozen, and its processor, from a folder.
 
     Raises:
@@ -160,7 +160,7 @@ def import_transformers() -> Any:
         ) from error
 
 
-def _find_folder(part: Part, folder: str | None) -> Path:
+def _find_folder(part: ModelFolder, folder: str | None) -> Path:
     """The folder of a model; none, one without a model, and another model's are refused.
 
     Raises:
@@ -183,7 +183,7 @@ def _find_folder(part: Part, folder: str | None) -> Path:
     return path
 
 
-def _advise(part: Part) -> str:
+def _advise(part: ModelFolder) -> str:
     return (
         f"Get all files of {part.source} from huggingface.co (config.json, model.safetensors and "
         f"the processor's), put them into one folder and give its path as {part.setting}"

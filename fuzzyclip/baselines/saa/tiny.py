@@ -26,7 +26,7 @@ import timm
 import torch
 from torch import nn
 
-from fuzzyclip.baselines.saa.models import Detector, Models, Segmenter
+from fuzzyclip.baselines.saa.models import BoxDetector, Models, Segmenter
 from fuzzyclip.baselines.saa.reading import import_transformers
 
 #: Boxes a caption.
@@ -80,7 +80,7 @@ def _draw_from(seed: int) -> Iterator[None]:
         yield
 
 
-def _build_detector(transformers: Any) -> Detector:
+def _build_detector(transformers: Any) -> BoxDetector:
     vocabulary = _spell()
     swin = {"image_size": DETECTOR_SIDE, "patch_size": 4, "embed_dim": 12, "depths": [1] * 4}
     swin |= {"num_heads": [1, 1, 2, 2], "window_size": 4, "out_indices": [2, 3, 4]}
@@ -108,7 +108,7 @@ def _build_detector(transformers: Any) -> Detector:
         transformers.GroundingDinoImageProcessor(size=edges),
         transformers.BertTokenizer(vocab=vocabulary),
     )
-    return Detector(model, processor)
+    return BoxDetector(model, processor)
 
 
 def _build_segmenter(transformers: Any) -> Segmenter:

@@ -1,14 +1,11 @@
 """SDP: CLIP-AD's staged V-V streams alone, without training; see `clip_ad`."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from fuzzyclip.baselines.shared.clip_ad import ClipAd
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.method.interface import Untrained
+from fuzzyclip.method.interface import Learned, Untrained
 from fuzzyclip.method.scorer import Scorer
 
 
@@ -19,13 +16,13 @@ class Sdp(Untrained, ClipAd):
     name: ClassVar[str] = "sdp"
     title: ClassVar[str] = "SDP"
 
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `Method.build`.
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """The scorer of one category, from its streams alone.
 
         Raises:
             PromptTooLongError: the name does not fit a prompt.
         """
-        del tensors
+        del learned
         return self.build_scorer(encode, category, None)
 
 

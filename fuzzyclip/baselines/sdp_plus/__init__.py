@@ -1,25 +1,23 @@
 """SDP+: linear layers on the original path beside CLIP-AD's staged V-V streams; see `clip_ad`.
 
-Shapes: B images, T stages, P patches, W vision width, D embedding width.
+Shapes: B images, T stages, P patches, N = 1 + P tokens, W vision width, D embedding width.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fuzzyclip.baselines.shared.aligned import align_heads
-from fuzzyclip.baselines.shared.clip_ad import ClipAd, plan_staged
-from fuzzyclip.baselines.shared.clip_ad_text import encode_representatives
+from fuzzyclip.baselines.shared.clip_ad import ClipAd, encode_representatives, plan_staged
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.efa import Heads
-from fuzzyclip.method.interface import Trained, TrainingSet, check_training
+from fuzzyclip.method.efa_training import train_heads
+from fuzzyclip.method.interface import Learned, Trained, TrainingSet, check_training
 from fuzzyclip.method.scorer import Scorer
-from fuzzyclip.method.training import CurveRow
 
 
 @dataclass(frozen=True)
@@ -47,57 +45,59 @@ class SdpPlus(Trained, ClipAd):
         check_training(self.name, self)
         self.read_density("train_density")
 
-    def learn(
+    def fit(
         self,
         encode: NameEncoder,
         images: TrainingSet,
         seed: int,
         checkpoint: Path | None = None,
-    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
+    ) -> Learned:
         """A linear layer for each stage, and the curve with `loss`, `focal` and `dice`."""
-        backbone, density = encode.backbone, self.read_density("train_density")
-        texts = {
-            name: encode_representatives(encode, name, density)
+        density = self.read_density("train_density")
+        own = {
+            name: encode_representatives(encode, name, density)  # (D, 2)
             for name in dict.fromkeys(images.names)
         }
-        torch.manual_seed(seed)
-        heads = self._make_heads(backbone)
 
-        curve = align_heads(
-            backbone,
-            heads,
-            images,
-            lambda rows: images.load_tokens(rows).chunk(2, dim=1)[1][:, :, 1:],  # (B, T, P, W)
-            lambda rows: torch.stack([texts[images.names[row]] for row in rows]),  # (B, D, 2)
+        def load_originals(rows: Sequence[int]) -> Tensor:
+            originals = images.load_tokens(rows).chunk(2, dim=1)[1]  # (B, T, N, W)
+            return originals[:, :, 1:]  # (B, T, P, W)
+
+        heads, curve = train_heads(
+            encode.backbone,
+            replace(images, load_tokens=load_originals),
+            torch.stack([own[name] for name in images.names]),
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             seed=seed,
+            levels=self._count_stages(encode.backbone),
             checkpoint=checkpoint,
             description=self.title,
         )
-        return {name: value.cpu() for name, value in heads.state_dict().items()}, curve
+        layers = {name: value.cpu() for name, value in heads.state_dict().items()}
+        return Learned(layers, curve=curve)
 
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `Method.build`.
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """The scorer of one category, with the maps of the trained layers added.
 
         Raises:
             ValueError: there are no tensors of its layers, or they are those of another model.
             PromptTooLongError: the name does not fit a prompt.
         """
-        heads = self._make_heads(encode.backbone)
+        backbone = encode.backbone
+        heads = Heads(self._count_stages(backbone), backbone.vision_width, backbone.embed_dim)
         try:
-            heads.load_state_dict(dict(tensors))
+            heads.load_state_dict(dict(learned.tensors))
         except RuntimeError as error:
             raise ValueError(
                 f"SDP+ has no trained layers for this model and these settings ({error}): train it "
                 "with them"
             ) from error
-        return self.build_scorer(encode, category, heads)
+        return self.build_scorer(encode, category, heads.to(backbone.device))
 
-    def _make_heads(self, backbone: Backbone) -> Heads:
-        stages = len(plan_staged(backbone.image_tower.depth, self.stages).taps)
-        return Heads(stages, backbone.vision_width, backbone.embed_dim).to(backbone.device)
+    def _count_stages(self, backbone: Backbone) -> int:
+        return len(plan_staged(backbone.image_tower.depth, self.stages).taps)
 
 
 METHOD = SdpPlus

@@ -2,8 +2,10 @@
 
 Chen et al., "CLIP-AD: a language-guided staged dual-path model for zero-shot anomaly detection",
 arXiv 2311.00453. The V-V stream starts anew in every stage of the tower, and feature surgery of all
-stages is summed. The text is in `clip_ad_text`. SDP+ adds the maps of linear layers on the original
-path, trained like EFA's, to SDP's.
+stages is summed. SDP+ adds the maps of linear layers on the original path, trained like EFA's, to
+SDP's. The text of a side is the mean of the densest group of its prompts: where they mean different
+things, the mean of all lies between them; DBSCAN finds the group that most agree with
+("representative vector selection").
 
 The kind `sdp` (`make_sdp_kind`) keeps of an image, besides CLIP's own class feature,
 (B, 2 * T, N, W), before ln_post and projection, as layers are trained on the vision width. Levels 0
@@ -11,8 +13,8 @@ to T - 1 are the V-V stream after each stage, levels T to 2 * T - 1 the original
 blocks. Row 0 of every level is the original path's class token after that block; rows 1 to P are
 the patches.
 
-Shapes: B images, T stages, P patches, N = 1 + P tokens, W vision width, D embedding width, S image
-size.
+Shapes: n prompts, B images, T stages, P patches, N = 1 + P tokens, W vision width, D embedding
+width, S image size.
 """
 
 from dataclasses import dataclass
@@ -22,10 +24,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import expit
+from sklearn.cluster import DBSCAN
 from torch import Tensor
 
-from fuzzyclip.baselines.clip_surgery import compute_surgery, upsample_patches
-from fuzzyclip.baselines.shared.clip_ad_text import Density, encode_representatives, read_density
+from fuzzyclip.baselines.shared.surgery import compute_surgery, upsample_patches
 from fuzzyclip.baselines.shared.vv import Stream, run_paths
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise, project_tokens
@@ -34,10 +36,49 @@ from fuzzyclip.features.kinds import FeatureKind
 from fuzzyclip.method.efa import Heads, compute_plane
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer, compare_class
-from fuzzyclip.utils.ranges import FEW, SIGMA
+from fuzzyclip.utils.ranges import COUNT, FEW, POSITIVE, SIGMA
 
 #: Parts that the tower is cut into.
 STAGES = 4
+FLAWS = ("flaw", "defect", "damage", "scratch", "crack", "contamination")
+#: The states of both sides, 9 and 10, and 22 templates.
+NORMAL_STATES = (
+    *("flawless {}", "perfect {}", "unblemished {}"),
+    *(f"{{}} without {flaw}" for flaw in FLAWS),
+)
+ABNORMAL_STATES = (
+    *("damaged {}", "imperfect {}", "blemished {}", "broken {}"),
+    *(f"{{}} with {flaw}" for flaw in FLAWS),
+)
+LOOKS = ("cropped ", "close-up ", "bright ", "dark ", "jpeg corrupted ", "blurry ", "")
+ENDS = ("large {}.", "small {}.", "{} for visual inspection.", "{} for anomaly detection.")
+TEMPLATES = tuple(
+    f"a {look}photo of {article} {end}"
+    for look, end in (*((look, "{}.") for look in LOOKS), *(("", end) for end in ENDS))
+    for article in ("the", "a")
+)
+
+
+@dataclass(frozen=True)
+class Density:
+    """What DBSCAN calls a dense place among unit text features.
+
+    Attributes:
+        eps: distance within which two features are neighbours; none are further apart than 2.
+        min_samples: neighbours that make a place dense, itself included.
+    """
+
+    eps: float = 0.5
+    min_samples: int = 15
+
+    def __post_init__(self) -> None:
+        POSITIVE.check("density", eps=self.eps)
+        COUNT.check("density", min_samples=self.min_samples)
+
+
+#: The published code's choices: for MVTec AD and all others but VisA, and for VisA, which joins all
+#: prompts.
+DENSITIES = {"usual": Density(), "wide": Density(1.5, 25)}
 
 
 @dataclass(frozen=True)
@@ -202,3 +243,49 @@ def _stretch(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """From smallest to largest, 0 to 1; all 0 where they are equal."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def read_density(value: str | tuple[float, int]) -> Density:
+    """A density from plain settings: a key of `DENSITIES`, or eps and min_samples.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, str):
+        if value in DENSITIES:
+            return DENSITIES[value]
+    elif isinstance(value, tuple) and tuple(map(type, value)) in ((float, int), (int, int)):
+        return Density(*value)
+    raise ValueError(
+        f"a density is {' or '.join(DENSITIES)}, or a list of eps and min_samples such as "
+        f"[0.5, 15], not {value!r}"
+    )
+
+
+def encode_representatives(encode: NameEncoder, name: str, density: Density) -> Tensor:
+    """SDP's text of a category, (D, 2), unit columns: normal, abnormal.
+
+    Raises:
+        PromptTooLongError: the name makes a prompt longer than the text tower's context.
+    """
+    columns = []
+    for states in (NORMAL_STATES, ABNORMAL_STATES):
+        filled = [state.format(encode.stack([name])) for state in states]
+        prompts = [template.format(state) for state in filled for template in TEMPLATES]
+        columns.append(find_representative(encode.encode(prompts), density))
+    return torch.stack(columns, dim=1).to(encode.backbone.device)
+
+
+def find_representative(embeds: Tensor, density: Density) -> Tensor:
+    """Mean of the largest group that DBSCAN finds among features (n, D), as a unit vector (D,).
+
+    Where no place is dense enough there is no group, and it is the mean of all; the published code
+    fails there. Of groups of one size it is the one found first.
+    """
+    unit = normalise(embeds.float())  # (n, D)
+    groups = DBSCAN(eps=density.eps, min_samples=density.min_samples).fit(unit.cpu().numpy())
+    labels = torch.from_numpy(groups.labels_).to(unit.device)  # (n,), -1 is no group
+    found = labels[labels >= 0]
+    if len(found):
+        unit = unit[labels == found.bincount().argmax()]
+    return normalise(unit.mean(dim=0))

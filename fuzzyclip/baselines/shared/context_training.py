@@ -19,7 +19,7 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
-from fuzzyclip.method.interface import Trained, TrainingSet
+from fuzzyclip.method.interface import Learned, Trained, TrainingSet
 from fuzzyclip.method.training import CurveRow, train
 
 #: CoOp's descent: momentum, weight decay, and the first epoch's learning rate, which lets no large
@@ -64,13 +64,13 @@ class ContextMethod(Trained, Context):
     def make_words(self, backbone: Backbone) -> LearnedWords:
         """What is learned, before training; drawn from torch's global generator."""
 
-    def learn(
+    def fit(
         self,
         encode: NameEncoder,
         images: TrainingSet,
         seed: int,
         checkpoint: Path | None = None,
-    ) -> tuple[dict[str, Tensor], list[CurveRow]]:
+    ) -> Learned:
         """The state of `make_words`, trained, and the curve with the `loss` of each step.
 
         Raises:
@@ -89,7 +89,8 @@ class ContextMethod(Trained, Context):
             checkpoint=checkpoint,
             description=self.title,
         )
-        return {name: value.cpu() for name, value in learned.state_dict().items()}, curve
+        tensors = {name: value.cpu() for name, value in learned.state_dict().items()}
+        return Learned(tensors, curve=curve)
 
 
 def compute_rate(epoch: int, epochs: int, learning_rate: float) -> float:
@@ -126,9 +127,9 @@ def descend(
         compute_loss: row numbers of a batch to its loss.
         context: epochs, batch size, learning rate.
         count: number of training images, 1 or more.
-        seed: see `fuzzyclip.method.training.train`, as the arguments below.
-        checkpoint: likewise.
-        description: likewise.
+        seed: of the order of images.
+        checkpoint: a file that a killed training goes on from.
+        description: of the progress bar.
     """
     return train(
         module,

@@ -5,27 +5,33 @@ Every window gets the anomaly score that an image would get; a patch gets the ha
 windows that cover it, and the map is the harmonic mean over both window sizes and the whole image.
 Harmonic means lean towards the lower score, that is to say, towards normal.
 
-Shapes: B images, N windows, D embedding width, S image size.
+Windows are small squares of patches, each seen by the image tower without the rest: the class token
+and a window's patches, as they enter the first block with their position embeddings, run through
+the whole tower as a sequence of their own; the class token's output is the window's feature
+(section 4.2). An image of 15 x 15 patches has 365 windows.
+
+Shapes: B images, N windows, P patches, W vision width, D embedding width, S image size.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from open_clip.timm_model import TimmModel
 from torch import Tensor
 from torch.nn import functional as F
 
-from fuzzyclip.baselines.shared.prompt_mean import average_prompts
-from fuzzyclip.baselines.winclip.windows import SIDES, WINDOWS, list_windows
+from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
-from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.name_encoder import NameEncoder, average_prompts
 from fuzzyclip.clip.prompts import NORMAL_STATES, stack_names
+from fuzzyclip.clip.towers import ImageTower
 from fuzzyclip.features.kinds import FeatureKind
-from fuzzyclip.method.interface import Untrained
+from fuzzyclip.method.interface import Learned, Untrained
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.utils.ranges import POSITIVE, SIGMA
+from fuzzyclip.utils.transfers import send
 
 #: WinCLIP's seven normal states are those that its successors kept.
 ABNORMAL_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
@@ -50,6 +56,102 @@ TEMPLATES = tuple(
 #: Of the 22, what the re-implementations lack, and what they have twice.
 LACKING = ("a cropped photo of a {}.", "a jpeg corrupted photo of a {}.")
 DOUBLED = "a jpeg corrupted photo of the {}."
+#: Sides of the windows in patches: WinCLIP's small and middle scale.
+SIDES = (2, 3)
+#: Sequences in a pass of the tower: bounds the memory, and what CUDA's attention takes at once.
+PASS_SEQUENCES = 512
+
+
+def list_windows(grid: tuple[int, int], side: int) -> Tensor:
+    """Patches of every window of one size, stride 1, row by row, (n, side * side).
+
+    Args:
+        grid: patches down and across.
+        side: of the windows in patches.
+
+    Raises:
+        ValueError: the grid is smaller than a window.
+    """
+    if min(grid) < side:
+        raise ValueError(
+            f"WinCLIP looks at windows of {side} x {side} patches, but an image has only "
+            f"{grid[0]} x {grid[1]}: take a larger image_size or smaller patches"
+        )
+    numbers = torch.arange(grid[0] * grid[1]).view(grid)
+    return numbers.unfold(0, side, 1).unfold(1, side, 1).reshape(-1, side * side)
+
+
+@torch.no_grad()
+def encode_windows(backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Class features of a batch and of all its windows, through the frozen image tower.
+
+    Args:
+        backbone: the frozen CLIP.
+        pixels: (B, 3, S, S), from `preprocess`.
+
+    Returns:
+        image_embed (B, D), the same as from `encode_images`, and the windows' features (B, 1, N, D)
+        size by size as in `SIDES`, each size as in `list_windows`. Neither is normalised; both are
+        float32, on the backbone's device.
+
+    Raises:
+        ValueError: the image tower has no class token that is read, or the grid is too small.
+    """
+    tower = backbone.image_tower
+    _check_class_token(tower)
+    windows = [list_windows(tower.grid, side).to(backbone.device) for side in SIDES]
+    lowered = backbone.precision != torch.float32
+    with torch.autocast(backbone.device.type, backbone.precision, enabled=lowered):
+        tokens = _embed_patches(tower.visual, send(pixels, backbone.device))
+        image_embed = _read_class_token(tower, tokens)
+        embeds = [_encode_size(tower, tokens, chosen) for chosen in windows]
+    return image_embed.float(), torch.cat(embeds, dim=1)[:, None].float()
+
+
+def _check_class_token(tower: ImageTower) -> None:
+    visual = tower.visual
+    if isinstance(visual, TimmModel) or visual.attn_pool is not None or visual.pool_type != "tok":
+        raise ValueError(
+            "WinCLIP reads a window by its class token; this model's image tower is timm's or "
+            "pools its tokens in another way. Take an open_clip ViT with a class token, such as "
+            "ViT-B-16-plus-240, or leave WinCLIP out"
+        )
+
+
+def _embed_patches(visual: Any, pixels: Tensor) -> Tensor:
+    """What enters the first block, the class token first, (B, 1 + P, W)."""
+    patches = visual.conv1(pixels).flatten(2).transpose(1, 2)  # (B, P, W)
+    first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    embedded = torch.cat((first, patches), dim=1) + visual.positional_embedding.to(patches.dtype)
+    entering: Tensor = visual.ln_pre(embedded)
+    return entering
+
+
+def _encode_size(tower: ImageTower, tokens: Tensor, windows: Tensor) -> Tensor:
+    """Features of all windows of one size, (B, n, D), some windows of all images at a time.
+
+    Args:
+        tower: the image tower.
+        tokens: (B, 1 + P, W), from `_embed_patches`.
+        windows: (n, side * side), from `list_windows`.
+    """
+    first, patches = tokens[:, :1], tokens[:, 1:]
+    embeds = []
+    for chosen in torch.split(windows, max(1, PASS_SEQUENCES // len(tokens))):
+        inside = patches[:, chosen]  # (B, n, side * side, W)
+        sequences = torch.cat((first[:, None].expand(-1, len(chosen), -1, -1), inside), dim=2)
+        read = _read_class_token(tower, sequences.flatten(0, 1))
+        embeds.append(read.view(len(tokens), len(chosen), -1))
+    return torch.cat(embeds, dim=1)
+
+
+def _read_class_token(tower: ImageTower, tokens: Tensor) -> Tensor:
+    """The class token of sequences (m, T, W) after all blocks, in the joint space, (m, D)."""
+    return tower.project(tower.visual.transformer(tokens)[:, 0])
+
+
+#: What WinCLIP reads of an image.
+WINDOWS = FeatureKind("windows", encode_windows)
 
 
 @dataclass(frozen=True)
@@ -83,13 +185,13 @@ class WinClip(Untrained):
         SIGMA.check(self.name, sigma=self.sigma)
         stack_names((), underscore=self.underscore)  # refuses what is unknown
 
-    def build(self, encode: NameEncoder, category: str, tensors: Mapping[str, Tensor]) -> Scorer:
-        """See `Method.build`; features are those of `encode_windows`.
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """The scorer of one category, on features of `encode_windows`.
 
         Raises:
             PromptTooLongError: the name does not fit a prompt.
         """
-        del tensors
+        del learned
         backbone = encode.backbone
         name = stack_names([category], underscore=self.underscore)
         prompts = write_prompts(name, self.published_templates)
