@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import pandas as pd  # noqa: E402
+from stages.method_setup import choose_settings  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from fuzzyclip.baselines.registry import build_method  # noqa: E402
@@ -40,7 +41,6 @@ from fuzzyclip.method.interface import Method, MethodUnavailableError, TrainingS
 from fuzzyclip.method.rpl import PromptLearner, PromptShape  # noqa: E402
 from fuzzyclip.method.scorer import Scorer, build_trained, score_batch  # noqa: E402
 from fuzzyclip.utils.memory import release_memory  # noqa: E402
-from stages.method_setup import choose_settings  # noqa: E402
 from stages.params import read_params  # noqa: E402
 
 OURS = "fuzzyclip"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fuzzyclip.datasets import REGISTRY, get_dataset
+from fuzzyclip.datasets.base.spec import DatasetSpec
 from fuzzyclip.datasets.fetching.fetch import fetch_dataset
-from fuzzyclip.datasets.spec import DatasetSpec
 from fuzzyclip.utils.files import write_json
 from fuzzyclip.utils.tree import DatasetError
 from stages import paths

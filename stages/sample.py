@@ -7,7 +7,7 @@ dataset's images are real ones its folder says so, and stays the same whatever i
 import shutil
 
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.datasets.spec import DatasetSpec
+from fuzzyclip.datasets.base.spec import DatasetSpec
 from fuzzyclip.sample.archives import sample_categories, write_sample_archives
 from fuzzyclip.utils.files import write_json
 from fuzzyclip.utils.tree import DatasetError

@@ -29,7 +29,7 @@ from stages import paths
 from stages.params import LOADER, flatten, load_params, read_params
 from stages.run import run_stage
 from stages.schema import Params
-from stages.tracker import Record, describe_ui, keep, open_experiment, run_git
+from stages.tracker import TrackedResult, describe_ui, keep, open_experiment, run_git
 
 #: `track` looks at the whole file, on which it depends as on any other.
 PARAMS = {"track": (), "baselines": ("methods", "pairs", "tracking.experiment")}
@@ -47,7 +47,7 @@ def track_own() -> None:
     params = read_params()
     client, experiment = open_experiment(params.tracking.experiment)
     tags = collect_tags()
-    record = Record(
+    record = TrackedResult(
         name=tags["dvc.exp_name"] or f"repro-{tags['dvc.lock_sha256'][:8]}",
         identity=("dvc.lock_sha256", "dvc.exp_name"),
         tags=tags,
@@ -74,14 +74,14 @@ def track_baselines() -> None:
     log.info("compare the runs:\n  %s", describe_ui(experiment))
 
 
-def describe_baseline(method: str, means: pd.DataFrame, datasets: list[str]) -> Record:
+def describe_baseline(method: str, means: pd.DataFrame, datasets: list[str]) -> TrackedResult:
     """A baseline's run; its metrics have the names that FuzzyCLIP's run gives them."""
     digest = hashlib.sha256()
     for dataset in datasets:
         for path in (paths.method_metrics(method, dataset), paths.method_facts(method, dataset)):
             digest.update(compute_sha256(path).encode())
     results = digest.hexdigest()
-    return Record(
+    return TrackedResult(
         name=f"{method}-{results[:8]}",
         identity=("method", "results_sha256"),
         tags={

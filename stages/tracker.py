@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Record:
+class TrackedResult:
     """One result, as a run of MLflow.
 
     Attributes:
@@ -47,7 +47,7 @@ class Record:
     log_files: Callable[[], None]
 
 
-def keep(record: Record, client: MlflowClient, experiment: str) -> None:
+def keep(record: TrackedResult, client: MlflowClient, experiment: str) -> None:
     """Make a run of a result, unless there is one already."""
     identity = {tag: record.tags[tag] for tag in record.identity}
     if existing := find_run(client, experiment, identity):

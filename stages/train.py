@@ -4,8 +4,6 @@ The file says all that made it, settings and CLIP too, also for a method that le
 evaluation needs no parameter of a method's own.
 """
 
-import logging
-
 from fuzzyclip.baselines.registry import build_method
 from fuzzyclip.utils.tensor_files import write_tensors
 from stages import paths
@@ -24,8 +22,6 @@ PARAMS = (
     "seed",
     "text",
 )
-
-log = logging.getLogger(__name__)
 
 
 def main(key: str) -> None:
@@ -70,10 +66,39 @@ def train(name: str, auxiliary: str, params: Params) -> Path:
     }
     checkpoint = checkpoint_path(auxiliary, header)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    images = gather(method, auxiliary, block.features, encode, params) if method.trains else EMPTY
-    learned = method.fit(encode, images, params.seed, checkpoint)
+    learned = Learned()
+    if method.trains:
+        images = gather(method, auxiliary, block.features, encode.backbone, params)
+        learned = method.fit(encode, images, params.seed, checkpoint)
     path = paths.learned(name, auxiliary)
     write_tensors(path, dict(learned.tensors), header | {"facts": dict(learned.facts)})
     if learned.curve:
         write_curve(path.with_suffix(".csv"), learned.curve)
     return checkpoint
+
+
+def gather(
+    method: Method, auxiliary: str, view: str, backbone: Backbone, params: Params
+) -> TrainingSet:
+    """All test images of an auxiliary set, as a method reads them.
+
+    Raises:
+        ValueError: it has anomalous images without masks.
+    """
+    images = open_auxiliary(auxiliary, make_opener(method.kind, backbone, view))
+    if unmasked := images.find_unmasked():
+        raise ValueError(
+            f"auxiliary.{auxiliary}: {', '.join(unmasked)} has anomalous images without masks; "
+            f"{method.title} learns from masks"
+        )
+    return make_training_set(images, backbone, method.kind, workers=params.machine.workers)
+
+
+def describe_settings(method: Method) -> dict[str, Any]:
+    """All settings of a method, defaults and all, as plain data."""
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(method), default=str))  # type: ignore[call-overload]
+    return settings
+
+
+if __name__ == "__main__":
+    run_stage(train=main)

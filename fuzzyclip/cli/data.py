@@ -8,7 +8,7 @@ import typer
 from fuzzyclip.cli.refusal import Refusal
 
 if TYPE_CHECKING:
-    from fuzzyclip.datasets.spec import DatasetSpec
+    from fuzzyclip.datasets.base.spec import DatasetSpec
     from fuzzyclip.images.index_file import Index
 
 data = typer.Typer(no_args_is_help=True, help="Datasets: what there is, getting and checking them.")
@@ -155,7 +155,7 @@ def _index(
 
 def _write_index(folder: Path, index: "Index") -> None:
     """index.csv, index.json and meta.json at the root of a dataset."""
-    from fuzzyclip.datasets.meta import FILENAME, write_meta
+    from fuzzyclip.datasets.base.meta import FILENAME, write_meta
     from fuzzyclip.images.index_file import write_index
 
     write_index(index, folder / "index.csv", folder / "index.json")

@@ -4,6 +4,7 @@
 makes the table that everything later reads. A new dataset is one module and one line here.
 """
 
+from fuzzyclip.datasets.base.spec import DatasetSpec
 from fuzzyclip.datasets.btad import BTAD
 from fuzzyclip.datasets.dagm import DAGM
 from fuzzyclip.datasets.dtd import DTD
@@ -11,7 +12,6 @@ from fuzzyclip.datasets.folder import FOLDER
 from fuzzyclip.datasets.mpdd import MPDD
 from fuzzyclip.datasets.mvtec import MVTEC
 from fuzzyclip.datasets.sdd import SDD
-from fuzzyclip.datasets.spec import DatasetSpec
 from fuzzyclip.datasets.visa import VISA
 from fuzzyclip.utils.tree import DatasetError
 

@@ -5,8 +5,8 @@ by the authors' README (other sources say CC BY-NC-SA 4.0). Folders are ok/ko; i
 and bmp, masks png, png and bmp (product 03, three channels), so that only the stem pairs them.
 """
 
-from fuzzyclip.datasets.layouts import mvtec_lister
-from fuzzyclip.datasets.spec import Archive, DatasetSpec, Protocol, SplitCounts
+from fuzzyclip.datasets.base.layouts import mvtec_lister
+from fuzzyclip.datasets.base.spec import Archive, DatasetSpec, Protocol, SplitCounts
 
 COUNTS = {
     "01": SplitCounts(400, 21, 49),

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fuzzyclip.datasets.layouts import list_images, make_row, pair_masks
-from fuzzyclip.datasets.spec import (
+from fuzzyclip.datasets.base.layouts import list_images, make_row, pair_masks
+from fuzzyclip.datasets.base.spec import (
     GOOD,
     Archive,
     DatasetSpec,

@@ -5,8 +5,8 @@ Page: https://drive.google.com/drive/folders/10OyPzvI3H6llCZBxKxFlKWt1Pw1tkMK1 (
 holds one zip file a texture, some with a folder of their own inside, some without.
 """
 
-from fuzzyclip.datasets.layouts import mvtec_lister
-from fuzzyclip.datasets.spec import Archive, DatasetSpec, Protocol, SplitCounts
+from fuzzyclip.datasets.base.layouts import mvtec_lister
+from fuzzyclip.datasets.base.spec import Archive, DatasetSpec, Protocol, SplitCounts
 
 COUNTS = {
     "Blotchy_099": SplitCounts(100, 20, 80),

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from fuzzyclip.datasets.layouts import SPLITS, list_category, list_defect, list_folders
-from fuzzyclip.datasets.meta import FILENAME, read_meta
-from fuzzyclip.datasets.spec import DatasetSpec, Listing, Problem, Protocol
+from fuzzyclip.datasets.base.layouts import SPLITS, list_category, list_defect, list_folders
+from fuzzyclip.datasets.base.meta import FILENAME, read_meta
+from fuzzyclip.datasets.base.spec import DatasetSpec, Listing, Problem, Protocol
 
 LOGGER = logging.getLogger(__name__)
 GOOD_NAMES = ("good", "ok", "normal")

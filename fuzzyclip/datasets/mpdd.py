@@ -5,8 +5,8 @@ archive lies in a shared OneDrive folder without a direct address, and no checks
 partial downloads that lack whole categories are common.
 """
 
-from fuzzyclip.datasets.layouts import mvtec_lister
-from fuzzyclip.datasets.spec import Archive, DatasetSpec, Protocol, SplitCounts
+from fuzzyclip.datasets.base.layouts import mvtec_lister
+from fuzzyclip.datasets.base.spec import Archive, DatasetSpec, Protocol, SplitCounts
 
 # The sizes of the training halves are not published in a form that could be checked.
 COUNTS = {

@@ -5,8 +5,8 @@ Page: https://www.mvtec.com/company/research/datasets/mvtec-ad (Bergmann et al.,
 at 000 in every defect's folder.
 """
 
-from fuzzyclip.datasets.layouts import mvtec_lister
-from fuzzyclip.datasets.spec import Archive, DatasetSpec, Protocol, SplitCounts
+from fuzzyclip.datasets.base.layouts import mvtec_lister
+from fuzzyclip.datasets.base.spec import Archive, DatasetSpec, Protocol, SplitCounts
 
 COUNTS = {
     "bottle": SplitCounts(209, 20, 63),

@@ -19,14 +19,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from fuzzyclip.datasets.layouts import (
+from fuzzyclip.datasets.base.layouts import (
     list_category,
     list_folders,
     list_images,
     make_row,
     pair_masks,
 )
-from fuzzyclip.datasets.spec import (
+from fuzzyclip.datasets.base.spec import (
     GOOD,
     Archive,
     DatasetSpec,

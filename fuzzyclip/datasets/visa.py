@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fuzzyclip.datasets.spec import (
+from fuzzyclip.datasets.base.spec import (
     GOOD,
     Archive,
     DatasetSpec,

@@ -187,7 +187,7 @@ def finish_scores(scorer: Scorer, batches: Sequence[Scores]) -> Scores:
 
 
 class PixelSide:
-    """Maps on their way to pixel metrics: a meter for each variant, the shown one's maps on disk."""
+    """Maps on their way to pixel metrics: a meter for each variant, the shown one's on disk."""
 
     def __init__(
         self,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuzzyclip.datasets import REGISTRY
-from fuzzyclip.datasets.meta import META, choose_protocol
-from fuzzyclip.datasets.spec import DatasetSpec
+from fuzzyclip.datasets.base.meta import META, choose_protocol
+from fuzzyclip.datasets.base.spec import DatasetSpec
 from fuzzyclip.health.installation import Check
 
 #: Mark of licences that forbid commercial use.

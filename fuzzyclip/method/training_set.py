@@ -37,7 +37,7 @@ def make_training_set(
     kept = None if mosaics is None else KeptMosaics(mosaics, backbone, dtype, kind)
 
     def load_some_masks(chosen: Sequence[int]) -> Tensor:
-        return torch.from_numpy(load_masks(rows.iloc[list(chosen)], Path(), size))
+        return torch.from_numpy(load_masks(rows.iloc[list(chosen)], size))
 
     def load_some_mosaics(quads: Sequence[Quad]) -> tuple[Tensor, Tensor]:
         return load_mosaics([rows.iloc[list(quad)] for quad in quads], backbone, kind, kept)

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from fuzzyclip.evaluation.rows import ROWS, TRAINED
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fuzzyclip.evaluation.metrics import METRICS
-from fuzzyclip.evaluation.rows import ROWS, TRAINED
 from stages.values import Keyed
 
 FILE = Path(__file__).with_name("paper.yaml")

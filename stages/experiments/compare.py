@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from fuzzyclip.evaluation.rows import TRAINED
 from threadpoolctl import threadpool_limits
 
 from fuzzyclip.evaluation.bootstrap import CategoryResult, compare_experiments
-from fuzzyclip.evaluation.rows import TRAINED
 from fuzzyclip.evaluation.summaries import read_summaries
 from fuzzyclip.report.tables import LABELS
 from stages import paths

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from fuzzyclip.evaluation.rows import TRAINED
 from matplotlib.figure import Figure
 
-from fuzzyclip.evaluation.rows import TRAINED
 from fuzzyclip.report.figures import Example, draw_heatmaps
 from fuzzyclip.report.tables import LABELS, add_means
 from fuzzyclip.utils.tensor_files import read_arrays

@@ -15,9 +15,9 @@ from loopback import Loopback
 from properties import try_examples
 from toy_archives import FILES, fetch, files_below, toy, zip_bytes
 
+from fuzzyclip.datasets.base.spec import Archive
 from fuzzyclip.datasets.fetching import download
 from fuzzyclip.datasets.fetching.download import download_archive
-from fuzzyclip.datasets.spec import Archive
 from fuzzyclip.utils.tree import DatasetError
 
 DATA = zip_bytes(FILES)

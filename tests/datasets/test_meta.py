@@ -9,11 +9,11 @@ from toy_dataset import TOY, make_nut
 from trees import MASK, write_images, write_picture
 
 from fuzzyclip.datasets import get_dataset
+from fuzzyclip.datasets.base.meta import write_meta
+from fuzzyclip.datasets.base.spec import SplitCounts
 from fuzzyclip.datasets.fetching.fetch import fetch_dataset
 from fuzzyclip.datasets.indexing.counts import count_images
 from fuzzyclip.datasets.indexing.index import build_index
-from fuzzyclip.datasets.meta import write_meta
-from fuzzyclip.datasets.spec import SplitCounts
 from fuzzyclip.utils.tree import DatasetError
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fuzzyclip.datasets import get_dataset
+from fuzzyclip.datasets.base.spec import SplitCounts
 from fuzzyclip.datasets.fetching.fetch import fetch_dataset
 from fuzzyclip.datasets.indexing.counts import count_images
 from fuzzyclip.datasets.indexing.index import build_index
-from fuzzyclip.datasets.spec import SplitCounts
 from fuzzyclip.images.decode import load_image, load_mask
 from fuzzyclip.sample.archives import sample_categories, write_sample_archives
 from fuzzyclip.sample.layouts import count_good_thirds, cover_with_ellipse

@@ -8,12 +8,12 @@ import torch
 import typer
 from damage import damage
 from dvc.repo import Repo
+from stages.earlier import discard_output
 
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.utils.files import BrokenFileError, compute_sha256
 from fuzzyclip.utils.tensor_files import check_tensors, write_tensors
 from stages import efa, features, method_setup, paths, run
-from stages.earlier import discard_output
 
 FLIP = ("flip", 0.99, 1)
 RECIPE = efa.Recipe("stacked", 3, 4, 0.01, 0.0, 0, "all")

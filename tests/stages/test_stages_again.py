@@ -7,12 +7,12 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from fuzzyclip.evaluation.rows import TRAINED
 from in_process import copy_pipeline, run_stages
 from pipelines import OWN, list_runs, make_own_images, shorten_methods
 from safetensors import safe_open
 
 from fuzzyclip.baselines.registry import METHODS
-from fuzzyclip.evaluation.rows import TRAINED
 from fuzzyclip.utils.files import compute_sha256
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from trees import MASK, write_images, write_picture
 
-from fuzzyclip.datasets.layouts import mvtec_lister
-from fuzzyclip.datasets.spec import DatasetSpec, Protocol, SplitCounts
+from fuzzyclip.datasets.base.layouts import mvtec_lister
+from fuzzyclip.datasets.base.spec import DatasetSpec, Protocol, SplitCounts
 
 TOY = DatasetSpec(
     name="toy",

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from fuzzyclip.datasets.layouts import list_folders
+from fuzzyclip.datasets.base.layouts import list_folders
 from fuzzyclip.utils.tree import DatasetError
 
 MAX_DEPTH = 4

@@ -17,7 +17,7 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from fuzzyclip.datasets.spec import Archive
+from fuzzyclip.datasets.base.spec import Archive
 from fuzzyclip.utils.files import compute_sha256, write_json
 from fuzzyclip.utils.tree import DatasetError
 

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fuzzyclip.datasets.base.meta import META, choose_protocol
+from fuzzyclip.datasets.base.spec import Archive, DatasetSpec
 from fuzzyclip.datasets.fetching.arrange import arrange
 from fuzzyclip.datasets.fetching.download import download_archive
 from fuzzyclip.datasets.fetching.extract import extract_archive
 from fuzzyclip.datasets.fetching.placed import BY_HAND, Source, describe, find_sources
-from fuzzyclip.datasets.meta import META, choose_protocol
-from fuzzyclip.datasets.spec import Archive, DatasetSpec
 from fuzzyclip.utils.tree import DatasetError, Tree, copy_tree, read_tree
 
 LOGGER = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fuzzyclip.datasets.spec import Archive, DatasetSpec
+from fuzzyclip.datasets.base.spec import Archive, DatasetSpec
 from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.tree import DatasetError, Tree
 

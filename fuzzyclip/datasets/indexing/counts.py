@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from fuzzyclip.datasets.meta import META, choose_protocol
-from fuzzyclip.datasets.spec import DatasetSpec, Problem, SplitCounts
+from fuzzyclip.datasets.base.meta import META, choose_protocol
+from fuzzyclip.datasets.base.spec import DatasetSpec, Problem, SplitCounts
 
 
 def count_images(frame: pd.DataFrame) -> dict[str, SplitCounts]:

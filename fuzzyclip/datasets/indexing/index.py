@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from fuzzyclip.datasets.base.meta import META, choose_protocol
+from fuzzyclip.datasets.base.spec import DatasetSpec, IndexRow, Problem, Protocol
 from fuzzyclip.datasets.indexing.counts import check_counts, count_images
 from fuzzyclip.datasets.indexing.inspect import find_duplicates, inspect_rows
-from fuzzyclip.datasets.meta import META, choose_protocol
-from fuzzyclip.datasets.spec import DatasetSpec, IndexRow, Problem, Protocol
 from fuzzyclip.images.decode import ImageFacts
 from fuzzyclip.images.index_file import COLUMN_TYPES, INDEX_COLUMNS, Index
 from fuzzyclip.utils.files import is_file_name

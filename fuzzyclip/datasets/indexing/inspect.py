@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from fuzzyclip.datasets.spec import IndexRow, Problem
+from fuzzyclip.datasets.base.spec import IndexRow, Problem
 from fuzzyclip.images.decode import (
     ImageFacts,
     decode_mask,

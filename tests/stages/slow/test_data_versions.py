@@ -167,8 +167,8 @@ def test_data_are_links_into_the_cache(pipeline, tmp_path: Path) -> None:
 NEW_DATASET = '''
 """Bolts, a dataset that no other file knows."""
 
-from fuzzyclip.datasets.layouts import mvtec_lister
-from fuzzyclip.datasets.spec import Archive, DatasetSpec, Protocol, SplitCounts
+from fuzzyclip.datasets.base.layouts import mvtec_lister
+from fuzzyclip.datasets.base.spec import Archive, DatasetSpec, Protocol, SplitCounts
 
 BOLTS = DatasetSpec(
     name="bolts",

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from fuzzyclip.datasets.spec import GOOD, DatasetSpec, IndexRow, Listing, Problem, Protocol
+from fuzzyclip.datasets.base.spec import GOOD, DatasetSpec, IndexRow, Listing, Problem, Protocol
 from fuzzyclip.utils.files import is_file_name, write_text
 
 #: Name of the protocol that takes the split from the file, for any dataset.

@@ -7,7 +7,7 @@ first missing mask; here every mask names its image.
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from fuzzyclip.datasets.spec import GOOD, IndexRow, Listing, ListRows, Problem
+from fuzzyclip.datasets.base.spec import GOOD, IndexRow, Listing, ListRows, Problem
 from fuzzyclip.images.decode import IGNORED, IMAGE_SUFFIXES
 
 SPLITS = ("train", "test")

@@ -1,0 +1,1 @@
+"""What a dataset is, and the layouts that several of them share."""
