@@ -4,12 +4,21 @@ The file says all that made it, settings and CLIP too, also for a method that le
 evaluation needs no parameter of a method's own.
 """
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
 from fuzzyclip.baselines.registry import build_method
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.method.interface import Learned, Method, TrainingSet
+from fuzzyclip.method.training_set import make_training_set
 from fuzzyclip.utils.tensor_files import write_tensors
 from stages import paths
 from stages.clip import load_clip, make_encoder
-from stages.members import read_manifest
+from stages.members import make_opener, open_auxiliary, read_manifest
 from stages.params import ParamsError, load_params, resolve
+from stages.run import run_stage
 from stages.schema import Params
 from stages.trained import checkpoint_path, write_curve
 

@@ -63,9 +63,21 @@ def read_index(table: Path, root: Path) -> pd.DataFrame:
             f"{table}: columns {list(frame.columns)} instead of {list(INDEX_COLUMNS)}; build the "
             "index again"
         )
-    for column in ("image_path", "mask_path"):
-        frame[column] = [(root / path).as_posix() if path else "" for path in frame[column]]
-    return frame.astype(COLUMN_TYPES)
+    return place_rows(frame, root).astype(COLUMN_TYPES)
+
+
+def place_rows(frame: pd.DataFrame, root: Path) -> pd.DataFrame:
+    """Rows of an index with paths that can be opened.
+
+    Args:
+        frame: whose paths begin at the dataset's root.
+        root: that root.
+    """
+    placed = {
+        column: [(root / path).as_posix() if path else "" for path in frame[column]]
+        for column in ("image_path", "mask_path")
+    }
+    return frame.assign(**placed)
 
 
 def read_test_rows(table: Path, root: Path, category: str) -> pd.DataFrame:

@@ -4,19 +4,26 @@ Shapes: N images, B of a batch, L levels of tokens, P patches, W vision width, D
 S image size.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.efa_loss import compute_alignment_losses
 from fuzzyclip.method.interface import TrainingSet
-from fuzzyclip.method.mosaic import MosaicPlan
+from fuzzyclip.method.mosaic import MosaicPlan, plan_mosaics, select_mosaics
+from fuzzyclip.method.settings import EfaTraining
 from fuzzyclip.method.training import CurveRow, train
+from fuzzyclip.utils.files import BrokenFileError
+from fuzzyclip.utils.tensor_files import read_tensors, write_tensors
 from fuzzyclip.utils.transfers import send
+
+log = logging.getLogger(__name__)
 
 
 def train_heads(
@@ -102,3 +109,131 @@ def read_batch(
         parts.append(images.load_mosaics([mosaics[epoch, row] for row in mixed]))
     tokens, masks = zip(*parts, strict=True)
     return torch.cat(tokens), torch.cat(masks), plain + mixed
+
+
+def train_clusters(
+    encode: NameEncoder,
+    images: TrainingSet,
+    clusters: Sequence[Sequence[str]],
+    settings: EfaTraining,
+    seed: int,
+    *,
+    checkpoints: Sequence[Path] | None = None,
+    description: str = "EFA",
+) -> tuple[dict[str, Tensor], list[CurveRow]]:
+    """EFA: one set of layers for each cluster of names, trained on that cluster's images.
+
+    With `settings.keep` `all` the layers as they were after each earlier epoch come along. They are
+    written beside the checkpoint at once: a training that goes on after a kill has passed some
+    already. Where one of those is broken or gone by then, the training begins anew.
+
+    Args:
+        encode: names to text features.
+        images: what is trained on, of all clusters.
+        clusters: names of each cluster, of `images.names`.
+        settings: see `EfaTraining`.
+        seed: of mosaics, layers at the start and the order of images.
+        checkpoints: a file for each cluster that a killed training goes on from; the caller removes
+            them and what `list_kept` names.
+        description: of the progress bar, and in errors.
+
+    Returns:
+        Layers as `cluster0.*`, those of earlier epochs as `epoch1.cluster0.*`; and the curve of all
+        clusters, each step with its `cluster`.
+    """
+    plan = plan_mosaics(images.members, settings.epochs, settings.mosaic, seed)
+    tensors: dict[str, Tensor] = {}
+    curve: list[CurveRow] = []
+    for number, names in enumerate(clusters):
+        rows = [row for row, name in enumerate(images.names) if name in names]
+        own = images.select(rows)
+        log.info("%s, cluster %d: %d images of %s", description, number, len(rows), list(names))
+        epochs, steps = _train_cluster(
+            encode.backbone,
+            own,
+            encode_targets(encode, settings.prompt, names, own),
+            settings,
+            seed,
+            select_mosaics(plan, rows),
+            checkpoints[number] if checkpoints else None,
+            f"{description}/{number}",
+        )
+        tensors |= {
+            f"{epoch}cluster{number}.{name}": value
+            for epoch, layers in epochs.items()
+            for name, value in layers.items()
+        }
+        curve += [{"cluster": number} | step for step in steps]
+    return tensors, curve
+
+
+def encode_targets(
+    encode: NameEncoder, prompt: str, names: Sequence[str], images: TrainingSet
+) -> Tensor:
+    """What layers are trained against: one feature (D, 2), or one for each image (N, D, 2).
+
+    Args:
+        encode: names to text features.
+        prompt: see `EfaTraining.prompt`.
+        names: of the cluster.
+        images: of the cluster.
+    """
+    if prompt == "precise":
+        own = {name: encode([name]) for name in names}
+        return torch.stack([own[name] for name in images.names])
+    return encode(["object"] if prompt == "object" else names)
+
+
+def list_kept(checkpoint: Path, settings: EfaTraining) -> dict[int, Path]:
+    """Files of the layers after each earlier epoch, by epoch; none unless all are kept."""
+    kept = range(1, settings.epochs) if settings.keep == "all" else ()
+    return {n: checkpoint.with_name(f"{checkpoint.stem}-epoch{n}.safetensors") for n in kept}
+
+
+def _train_cluster(
+    backbone: Backbone,
+    images: TrainingSet,
+    text_embed: Tensor,
+    settings: EfaTraining,
+    seed: int,
+    mosaics: MosaicPlan,
+    checkpoint: Path | None,
+    description: str,
+) -> tuple[dict[str, Mapping[str, Tensor]], list[CurveRow]]:
+    """Layers by the prefix of their epoch, the last one's without, and the curve."""
+    files = {} if checkpoint is None else list_kept(checkpoint, settings)
+    held: dict[int, Mapping[str, Tensor]] = {}
+
+    def keep(epoch: int, heads: Heads) -> None:
+        if settings.keep != "all" or epoch == settings.epochs:
+            return
+        if epoch in files:
+            write_tensors(files[epoch], dict(heads.state_dict()), {})
+        else:
+            held[epoch] = {name: value.clone() for name, value in heads.state_dict().items()}
+
+    def fit() -> tuple[Heads, list[CurveRow]]:
+        return train_heads(
+            backbone,
+            images,
+            text_embed,
+            mosaics=mosaics,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            seed=seed,
+            checkpoint=checkpoint,
+            after_epoch=keep,
+            description=description,
+        )
+
+    heads, curve = fit()
+    try:
+        held |= {epoch: read_tensors(path)[0] for epoch, path in files.items()}
+    except (BrokenFileError, FileNotFoundError) as error:
+        log.warning("%s; the training of %s begins anew", error, description)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+        heads, curve = fit()
+        held |= {epoch: read_tensors(path)[0] for epoch, path in files.items()}
+    return {"": heads.state_dict()} | {f"epoch{n}.": held[n] for n in sorted(held)}, curve
