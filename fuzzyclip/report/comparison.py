@@ -3,16 +3,16 @@
 A difference is always the second minus the first, in points of a percentage.
 """
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.evaluation.rows import TRAINED
 from fuzzyclip.report.render import render
-from fuzzyclip.report.tables import ABSENT, Table, format_cell, name_metric, name_variant
+from fuzzyclip.report.tables import ABSENT, Table, name_metric, name_variant
 
 #: Points from which on a difference is one: results keep four decimals.
 SMALLEST = 5e-5
@@ -31,37 +31,6 @@ class Side:
     name: str
     params: Mapping[str, str]
     categories: Mapping[str, pd.DataFrame]
-
-
-@dataclass(frozen=True)
-class Change:
-    """A metric in both experiments.
-
-    Attributes:
-        dataset: key.
-        category: name; empty for the mean over the categories that both have.
-        variant: of the results.
-        metric: its name.
-        first: percent, as text.
-        second: percent, as text.
-        difference: points, as text.
-        size: points.
-        sign: better, worse or equal.
-        start: begin of its bar, 0 to 100, where 50 is no difference.
-        length: of its bar.
-    """
-
-    dataset: str
-    category: str
-    variant: str
-    metric: str
-    first: str
-    second: str
-    difference: str
-    size: float
-    sign: str
-    start: float
-    length: float
 
 
 def render_comparison(first: Side, second: Side) -> str:
@@ -83,9 +52,9 @@ def render_comparison(first: Side, second: Side) -> str:
         second=second.name,
         params=compare_params(first, second),
         notes=[*list_gaps(first, second)],
-        means=list_changes(means.reset_index().assign(category="")),
-        changes=list_changes(table),
-        datasets=list(dict.fromkeys(table["dataset"])),
+        means=list_changes(means.reset_index()).to_dict("records"),
+        changes=list_changes(table).to_dict("records"),
+        datasets={dataset: dataset for dataset in table["dataset"]},
         variants={variant: name_variant(variant) for variant in variants},
         metrics={
             metric: name_metric(metric) for metric in METRICS if metric in set(table["metric"])
@@ -105,7 +74,7 @@ def compare_params(first: Side, second: Side) -> Table:
 
 
 def join_results(first: Side, second: Side) -> pd.DataFrame:
-    """What both have: `dataset`, `variant`, `category`, `metric`, `first`, `second`, in percent."""
+    """Results of both, percent: `dataset`, `variant`, `category`, `metric`, `first`, `second`."""
     keys = ["variant", "category", "metric"]
     frames = [pd.DataFrame(columns=["dataset", *keys, "first", "second"])]
     for dataset, ours in first.categories.items():
@@ -128,36 +97,32 @@ def list_changed_variants(table: pd.DataFrame) -> list[str]:
     return ([TRAINED] if (table["variant"] == TRAINED).any() else []) + others
 
 
-def list_changes(table: pd.DataFrame) -> list[Change]:
-    """Lines of a table, the largest difference first; bars on one scale for each metric."""
-    sized = table.assign(size=table["second"] - table["first"])
-    sized["most"] = sized.groupby("metric")["size"].transform(lambda sizes: sizes.abs().max())
-    sized["order"] = -sized["size"].abs()
-    sized = sized.sort_values("order", kind="stable")
-    return [_make_change(line) for line in sized.to_dict("records")]
+def list_changes(table: pd.DataFrame) -> pd.DataFrame:
+    """Lines of a table with their differences, the largest first.
 
+    Args:
+        table: columns `dataset`, `category`, `variant`, `metric`, `first` and `second`, in percent.
 
-def _make_change(line: Mapping[Hashable, Any]) -> Change:
-    size, most = line["size"], line["most"]
-    equal = abs(size) < SMALLEST
-    length = 0.0 if equal else round(50 * abs(size) / most, 2)
-    return Change(
-        dataset=line["dataset"],
-        category=line["category"],
-        variant=line["variant"],
-        metric=line["metric"],
-        first=format_cell(line["first"], 2),
-        second=format_cell(line["second"], 2),
-        difference="0" if equal else f"{size:+.2f}".replace("-", "−"),
+    Returns:
+        The same, with `size`, second minus first in points; `sign`, better, worse or equal; and
+        `start` and `length` of its bar, 0 to 100 where 50 is no difference, on one scale for each
+        metric.
+    """
+    size = table["second"] - table["first"]
+    most = size.abs().groupby(table["metric"]).transform("max")
+    equal = size.abs() < SMALLEST
+    length = (50 * size.abs() / most).where(~equal, 0.0).round(2)
+    return table.assign(
         size=size,
-        sign="equal" if equal else ("better" if size > 0 else "worse"),
-        start=round(50 - length, 2) if size < 0 else 50.0,
+        sign=np.select([equal, size > 0], ["equal", "better"], "worse"),
+        start=(50 - length.where(size < 0, 0.0)).round(2),
         length=length,
-    )
+        order=-size.abs(),
+    ).sort_values("order", kind="stable")
 
 
 def list_gaps(first: Side, second: Side) -> Iterator[str]:
-    """What only one of the two was tested on, and is left out."""
+    """Sentences on what only one of the two was tested on, and is left out."""
     for one, other in ((first, second), (second, first)):
         missing = [name for name in one.categories if name not in other.categories]
         if missing:

@@ -242,25 +242,6 @@ def write_map_png(path: Path, anomaly_map: ArrayLike) -> None:
         temporary.write_bytes(content)
 
 
-def read_map_png(path: Path) -> Maps:
-    """The map (H, W) float32 that `write_map_png` wrote, to half of a step of 1 / 65535.
-
-    Raises:
-        OSError: the file is missing, broken or no 16-bit gray PNG; names the file.
-    """
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            image.load()
-            mode, steps = image.mode, np.asarray(image)
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise OSError(f"{path}: not a readable map ({error})") from error
-    if mode != "I;16":
-        raise OSError(f"{path}: a map is a 16-bit gray PNG, this one has the mode {mode}")
-    return steps.astype(np.float32) / np.float32(STEPS)
-
-
 def encode_mask_png(mask: NDArray[np.bool_]) -> bytes:
     """A mask (H, W), true where anomalous, as an 8-bit gray PNG: 255 there, 0 elsewhere.
 
@@ -270,13 +251,6 @@ def encode_mask_png(mask: NDArray[np.bool_]) -> bytes:
     if mask.dtype != np.bool_ or mask.ndim != 2 or not mask.size:
         raise ValueError(f"a mask is boolean (H, W), not {mask.dtype} {mask.shape}")
     return _encode_png(Image.fromarray(mask.astype(np.uint8) * 255))
-
-
-def write_mask_png(path: Path, mask: NDArray[np.bool_]) -> None:
-    """`encode_mask_png` into a file."""
-    content = encode_mask_png(mask)
-    with replace_file(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def _encode_png(image: Image.Image) -> bytes:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fuzzyclip.utils.files import replace_file
+
 Member = tuple[str, bytes]  # name in the archive, content
 ZIP_TIME = (2020, 1, 1, 0, 0, 0)
 TAR_TIME = 1577836800  # the same moment, in seconds
@@ -58,9 +60,7 @@ def write_archive(path: Path, members: Iterable[Member]) -> None:
         path: archive to write; its suffix chooses the format.
         members: files in the order they are to be stored.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    with partial.open("wb") as file:
+    with replace_file(path) as temporary, temporary.open("wb") as file:
         if path.suffix == ".zip":
             _write_zip(file, members)
         elif path.suffix == ".xz":
@@ -68,7 +68,6 @@ def write_archive(path: Path, members: Iterable[Member]) -> None:
                 _write_tar(compressed, members)
         else:
             _write_tar(file, members)
-    partial.replace(path)
 
 
 def _write_zip(file: IO[bytes], members: Iterable[Member]) -> None:

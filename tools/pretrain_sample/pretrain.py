@@ -23,7 +23,7 @@ from fuzzyclip.sample.evaluation_recipes import EVALUATION
 from fuzzyclip.utils.files import BrokenFileError
 from tools.pretrain_sample.batches import make_batch
 from tools.pretrain_sample.captions import Words
-from tools.pretrain_sample.held_out import HeldOutScores, score_held_out
+from tools.pretrain_sample.held_out import score_held_out
 from tools.pretrain_sample.pictures import draw_held_out, load_pairs
 from tools.pretrain_sample.recipes import CATEGORIES, HARD_SHARES
 from tools.pretrain_sample.towers import GRID, encode_images
@@ -79,19 +79,6 @@ def append_row(path: Path, row: Mapping[str, float | int]) -> None:
     partial.replace(path)
 
 
-def describe_held_out(scores: HeldOutScores) -> dict[str, float]:
-    """The held-out columns of the log."""
-    precise = list(scores.precise.values())
-    return {
-        "held_out_precise": float(np.mean(precise)),
-        "held_out_object": float(np.mean(list(scores.abstract.values()))),
-        "held_out_lowest": min(precise),
-        "held_out_patches": scores.patches,
-        "name_cosine": scores.name_cosine,
-        **scores.precise,
-    }
-
-
 def pretrain(options: argparse.Namespace) -> None:
     """Train to the last step, from the checkpoint if there is one, and export the weights."""
     torch.set_num_threads(options.threads)
@@ -130,8 +117,7 @@ def pretrain(options: argparse.Namespace) -> None:
         row |= {"step": trainer.step, "window": window, "seconds": trainer.seconds, "rate": rate}
         recent.clear()
         if trainer.step % options.evaluate_every == 0 or last:
-            scores = score_held_out(trainer.clip, trainer.heads, vocabulary, held_out)
-            row |= describe_held_out(scores)
+            row |= score_held_out(trainer.clip, trainer.heads, vocabulary, held_out)
             trainer.save(checkpoint)
         append_row(options.log, row)
     digest = export_weights(trainer, vocabulary, options.weights)
