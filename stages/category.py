@@ -34,8 +34,7 @@ from fuzzyclip.features.store import CategoryFeatures
 from fuzzyclip.images.masks import load_masks
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import NotFiniteError, Scorer, Scores, join_scores, score_batch
-from fuzzyclip.utils.memory import release_memory
-from fuzzyclip.utils.prefetch import prefetch
+from fuzzyclip.utils.prefetch import prefetch, release_memory
 from stages import paths
 from stages.overlays import Overlays
 

@@ -12,7 +12,6 @@ PLUMBING = frozenset(
     {
         "fuzzyclip/utils/files.py",
         "fuzzyclip/utils/half_files.py",
-        "fuzzyclip/utils/memory.py",
         "fuzzyclip/utils/prefetch.py",
         "fuzzyclip/utils/ranges.py",
         "fuzzyclip/distributed/engine.py",
