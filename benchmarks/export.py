@@ -31,7 +31,7 @@ from fuzzyclip.deploy.parity import Difference  # noqa: E402
 from fuzzyclip.deploy.runtimes import load_pixels, open_exported  # noqa: E402
 from fuzzyclip.method.efa import Heads  # noqa: E402
 from fuzzyclip.method.scorer import build_trained  # noqa: E402
-from fuzzyclip.model.inference import Detector  # noqa: E402
+from fuzzyclip.model.inference import CategoryModel  # noqa: E402
 
 LARGE = ("ViT-L-14-336", "random", 518, (6, 12, 18, 24))
 SAMPLE = (str(SAMPLE_CONFIG), str(SAMPLE_WEIGHTS), 144, (2, 4, 6, 8))
@@ -61,7 +61,7 @@ def build_detector(model, weights, size, blocks):
     texts, learned = draw_unit(CLUSTERS, 2, depth).mT, draw_unit(2, depth)
     anchors = texts[..., 0].contiguous()
     scorer = build_trained(backbone, "drawn", heads, texts, anchors, 100.0, learned)
-    return Detector(backbone, scorer)
+    return CategoryModel(backbone, scorer)
 
 
 def build_ways(detector, image, folder, threads):

@@ -40,7 +40,7 @@ from fuzzyclip.method.efa import Heads  # noqa: E402
 from fuzzyclip.method.interface import Method, MethodUnavailableError, TrainingSet  # noqa: E402
 from fuzzyclip.method.rpl import PromptLearner, PromptShape  # noqa: E402
 from fuzzyclip.method.scorer import Scorer, build_trained, score_batch  # noqa: E402
-from fuzzyclip.utils.memory import release_memory  # noqa: E402
+from fuzzyclip.utils.prefetch import release_memory  # noqa: E402
 from stages.params import read_params  # noqa: E402
 
 OURS = "fuzzyclip"

@@ -75,8 +75,8 @@ def calibrate(
     from fuzzyclip.images.decode import MAX_PIXELS
     from fuzzyclip.images.lists import list_images
     from fuzzyclip.model.addresses import find_folder
-    from fuzzyclip.model.calibrating import calibrate as choose
-    from fuzzyclip.model.calibrating import match_masks
+    from fuzzyclip.model.calibration import calibrate as choose
+    from fuzzyclip.model.calibration import match_masks
     from fuzzyclip.model.opening import Opener
     from fuzzyclip.model.storing import store
 

@@ -11,7 +11,7 @@ from fuzzyclip.cli.refusal import Refusal
 
 if TYPE_CHECKING:
     from fuzzyclip.deploy.parity import Difference
-    from fuzzyclip.model.detector import FuzzyCLIP
+    from fuzzyclip.model.loaded import FuzzyCLIP
 
 
 class Format(StrEnum):
@@ -102,7 +102,7 @@ def _export(
     origin = Origin(
         category, thresholds=thresholds, model_sha256=detector.card.files["efa.safetensors"]
     )
-    images, built = list_images(check), detector.build_detector(category)
+    images, built = list_images(check), detector.build_category_model(category)
     if format_ in (Format.ONNX, Format.ONNX_INT8):
         return export_onnx(built, out, images, origin, weights=kind)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from fuzzyclip.utils.ranges import COUNT, FEW
 
 if TYPE_CHECKING:
     from fuzzyclip.model.card import Tiling
-    from fuzzyclip.model.detector import FuzzyCLIP
+    from fuzzyclip.model.loaded import FuzzyCLIP
 
 Model = Annotated[
     str,
@@ -92,7 +92,7 @@ def load_model(
 ) -> "tuple[FuzzyCLIP, list[Path]]":
     """The model, with reference images in mind, and those images."""
     from fuzzyclip.images.lists import list_images
-    from fuzzyclip.model.detector import FuzzyCLIP
+    from fuzzyclip.model.loaded import FuzzyCLIP
 
     detector = FuzzyCLIP.load(model, device=device, weights=weights, text_cache=find_text_cache())
     if "sample" in detector.card.training.sources.values():

@@ -29,7 +29,7 @@ from fuzzyclip.utils.ranges import NUMBER
 
 if TYPE_CHECKING:
     from fuzzyclip.model.card import Tiling
-    from fuzzyclip.model.detector import FuzzyCLIP
+    from fuzzyclip.model.loaded import FuzzyCLIP
     from fuzzyclip.model.opening import Opener
 
 #: Exit code where some images could not be read; the others are done.
@@ -154,7 +154,7 @@ def _describe(
         "temperature": detector.card.training.rpl["temperature"],
         "test": detector.card.test.model_dump(),
         "text": detector.card.text.model_dump(),
-        "prompt": detector.build_detector(category).scorer.prompt,
+        "prompt": detector.build_category_model(category).scorer.prompt,
         "threshold": image.model_dump(),
         "pixel_threshold": pixel.model_dump(),
         "tiling": tiling.model_dump() if tiling else None,

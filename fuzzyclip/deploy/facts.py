@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from fuzzyclip.deploy.extra import import_extra
 
 if TYPE_CHECKING:
-    from fuzzyclip.model.inference import Detector
+    from fuzzyclip.model.inference import CategoryModel
 
 KEY = "fuzzyclip"
 #: Version of the facts' layout; until 1 image scores were probabilities.
@@ -48,7 +48,7 @@ class Origin:
     model_sha256: str | None = None
 
 
-def describe(detector: "Detector", origin: Origin, weights: str) -> dict[str, Any]:
+def describe(detector: "CategoryModel", origin: Origin, weights: str) -> dict[str, Any]:
     """All facts as plain data; equal arguments and packages give equal facts.
 
     Args:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.method.efa import upsample
 from fuzzyclip.method.normal_memory import NormalMemory, join_memory
-from fuzzyclip.model.inference import Detector
+from fuzzyclip.model.inference import CategoryModel
 
 
 class DetectorGraph(nn.Module):
@@ -26,7 +26,7 @@ class DetectorGraph(nn.Module):
     std: Tensor
     smoothing: Tensor | None
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: CategoryModel) -> None:
         """Take a detector apart.
 
         Raises:

@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 from fuzzyclip.deploy.extra import import_extra
-from fuzzyclip.utils.memory import release_memory
+from fuzzyclip.utils.prefetch import release_memory
 
 #: In names of nodes: blocks of open_clip's (`resblocks`) and timm's transformers (`blocks`).
 BLOCK = re.compile(r"\b(?:res)?blocks\.(\d+)")

@@ -20,9 +20,9 @@ from fuzzyclip.deploy.facts import KEY, Origin, describe, to_json
 from fuzzyclip.deploy.graph import DetectorGraph
 from fuzzyclip.deploy.int8 import quantise
 from fuzzyclip.deploy.parity import FLOAT32, INT8, Difference, check_parity, compute_reference
-from fuzzyclip.deploy.placing import place_together
 from fuzzyclip.deploy.runtimes import INPUT, MAP, SCORE, OnnxRuntime
-from fuzzyclip.model.inference import Detector
+from fuzzyclip.model.inference import CategoryModel
+from fuzzyclip.utils.files import place_together
 
 #: The first with GELU as one operator.
 OPSET = 20
@@ -39,7 +39,7 @@ class ExportError(ValueError):
 
 
 def export_onnx(
-    detector: Detector,
+    detector: CategoryModel,
     path: Path,
     images: Sequence[Image.Image | Path],
     origin: Origin,

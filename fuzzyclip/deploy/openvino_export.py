@@ -14,13 +14,13 @@ from fuzzyclip.deploy.extra import import_extra
 from fuzzyclip.deploy.facts import KEY, read_facts, to_json
 from fuzzyclip.deploy.onnx_export import ALLOWED
 from fuzzyclip.deploy.parity import Difference, check_parity, compute_reference
-from fuzzyclip.deploy.placing import place_together
 from fuzzyclip.deploy.runtimes import OpenVino
-from fuzzyclip.model.inference import Detector
+from fuzzyclip.model.inference import CategoryModel
+from fuzzyclip.utils.files import place_together
 
 
 def export_openvino(
-    detector: Detector,
+    detector: CategoryModel,
     source: Path,
     path: Path,
     images: Sequence[Image.Image | Path],

@@ -13,7 +13,7 @@ from PIL import Image
 from fuzzyclip.clip.encoding import preprocess
 from fuzzyclip.deploy.runtimes import Floats, Pixels, load_pixels
 from fuzzyclip.images.decode import load_image
-from fuzzyclip.model.inference import Detector
+from fuzzyclip.model.inference import CategoryModel
 
 #: Images in a pass: one as most users send them, and several. Each image is seen both ways.
 BATCHES = (1, 3)
@@ -66,7 +66,7 @@ class Reference:
     scores: Floats
 
 
-def compute_reference(detector: Detector, images: Sequence[Image.Image | Path]) -> Reference:
+def compute_reference(detector: CategoryModel, images: Sequence[Image.Image | Path]) -> Reference:
     """Maps and scores by the detector's own way, preprocessing included, image by image.
 
     Raises:

@@ -18,7 +18,7 @@ from fuzzyclip.model.card import Calibration, Tiling
 from fuzzyclip.model.threshold import Score
 from fuzzyclip.model.tiles import SMALLEST_SIDE
 from fuzzyclip.utils.ranges import COUNT_OR_ZERO
-from fuzzyclip.utils.schemas import limit
+from fuzzyclip.utils.schemas import limit, say_first_fault
 
 #: What a row of a request may say.
 INPUTS = ("image", "path", "category")
@@ -52,7 +52,12 @@ class Limits(BaseModel):
         tiles: of one image, where it is looked at by tiles.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=lambda name: f"{PREFIX}MAX_{name.upper()}",
+        populate_by_name=True,
+    )
 
     images: Positive = 64
     bytes: Positive = 64 * 2**20
@@ -67,14 +72,12 @@ class Limits(BaseModel):
         Raises:
             ValueError: not a whole number from 1 on; names the variable.
         """
-        names = {key: f"{PREFIX}MAX_{key.upper()}" for key in cls.model_fields}
-        found = {key: environment[name] for key, name in names.items() if environment.get(name)}
+        variables = [str(field.alias) for field in cls.model_fields.values()]
+        given = {name: environment[name] for name in variables if environment.get(name)}
         try:
-            return cls.model_validate(found)
+            return cls.model_validate(given)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = names[str(first["loc"][0])]
-            raise ValueError(f"{name}={first['input']!r}: {first['msg']}") from error
+            raise ValueError(say_first_fault(error)) from error
 
 
 class Options(BaseModel):
@@ -120,9 +123,7 @@ class Options(BaseModel):
         try:
             return cls.model_validate(dict(params))
         except ValidationError as error:
-            first = error.errors()[0]
-            name = "".join(f"params.{part}: " for part in first["loc"][:1])
-            raise RequestError(f"{name}{first['msg'].removeprefix('Value error, ')}") from error
+            raise RequestError(f"params.{say_first_fault(error)}") from error
 
     def choose_tiling(self, own: Calibration | None) -> Tiling | None:
         """How images are looked at, of a category with this calibration."""

@@ -26,7 +26,7 @@ from fuzzyclip.deploy.request import (
     read_category,
     read_content,
 )
-from fuzzyclip.model.detector import ANY_CATEGORY, FuzzyCLIP
+from fuzzyclip.model.loaded import ANY_CATEGORY, FuzzyCLIP
 from fuzzyclip.model.opening import Opener
 from fuzzyclip.model.prediction import Prediction
 from fuzzyclip.model.tiles import plan_tiles

@@ -17,7 +17,7 @@ import numpy as np
 
 from fuzzyclip.distributed.engine import Outcome, Work, import_ray, run_on_ray
 from fuzzyclip.images.decode import IMAGE_SUFFIXES
-from fuzzyclip.model.inference import Detection, Detector, detect_files, read_file
+from fuzzyclip.model.inference import CategoryModel, Detection, detect_files, read_file
 from fuzzyclip.utils.files import replace_file
 
 #: See `detect_on_ray`.
@@ -56,7 +56,7 @@ class Place:
 
 def detect_on_ray(
     source: str | Path | Sequence[str | Path],
-    build: Callable[[], Detector],
+    build: Callable[[], CategoryModel],
     out: str | Path,
     *,
     batch_size: int,
@@ -169,7 +169,7 @@ def _find_target(out: str | Path) -> Place:
 class _PrepareDetecting:
     """Builds a detector in an actor, and writes parts with it."""
 
-    build: Callable[[], Detector]
+    build: Callable[[], CategoryModel]
     place: Place
     target: Place
     batch_size: int
@@ -190,7 +190,7 @@ class _PrepareDetecting:
 
         return detect
 
-    def _detect(self, images: list[str], detector: Detector) -> list[dict[str, Any]]:
+    def _detect(self, images: list[str], detector: CategoryModel) -> list[dict[str, Any]]:
         found = detect_files(
             images,
             detector,

@@ -33,8 +33,7 @@ from fuzzyclip.features.store import CategoryFeatures, read_or_encode
 from fuzzyclip.images.masks import load_masks
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import NotFiniteError, Scorer, Scores, join_scores, score_batch
-from fuzzyclip.utils.memory import release_memory
-from fuzzyclip.utils.prefetch import prefetch
+from fuzzyclip.utils.prefetch import prefetch, release_memory
 
 #: Images whose maps are made at once. Not a parameter: it decides memory, and hardly the time.
 BATCH = 8

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Detector:
+class CategoryModel:
     """A frozen CLIP and one way to score what it gives.
 
     Attributes:
@@ -57,7 +57,7 @@ class Detector:
 
 
 @dataclass(frozen=True)
-class Found(Generic[T]):
+class Finding(Generic[T]):
     """What was found in one image.
 
     Attributes:
@@ -86,7 +86,7 @@ class Found(Generic[T]):
 
 
 #: What was found in a file, by its path as it was given.
-Detection = Found[str]
+Detection = Finding[str]
 
 
 def read_file(path: str) -> bytes:
@@ -100,7 +100,7 @@ def read_file(path: str) -> bytes:
 
 def detect_files(
     paths: Sequence[str | Path],
-    detector: Detector,
+    detector: CategoryModel,
     *,
     batch_size: int,
     workers: int = 1,
@@ -128,12 +128,12 @@ def detect_files(
 def detect_images(
     items: Iterable[T],
     open_image: Callable[[T], Opened],
-    detector: Detector,
+    detector: CategoryModel,
     *,
     batch_size: int,
     workers: int = 1,
     keep_pictures: bool = False,
-) -> Iterator[Found[T]]:
+) -> Iterator[Finding[T]]:
     """What is found in images, in their order; the next batch is decoded while one is computed.
 
     An image that can not be read, or that the model has no finite answer to, is told by what is
@@ -154,12 +154,12 @@ def detect_images(
     """
     size = detector.backbone.image_size
 
-    def load(item: T) -> tuple[Tensor, Found[T]]:
+    def load(item: T) -> tuple[Tensor, Finding[T]]:
         try:
             opened = open_image(item)
         except OSError as error:
-            return torch.zeros(3, size, size), Found(item, error=str(error))
-        begun = Found.begin(item, opened, keep_pictures)
+            return torch.zeros(3, size, size), Finding(item, error=str(error))
+        begun = Finding.begin(item, opened, keep_pictures)
         return preprocess(opened.picture, detector.backbone), begun
 
     loaded = prefetch(load, items, ahead=batch_size, workers=workers)
@@ -170,7 +170,7 @@ def detect_images(
         except NotFiniteError as error:
             for row in error.rows:
                 pixels[row] = 0
-                given[row] = Found(given[row].item, error=given[row].error or str(error))
+                given[row] = Finding(given[row].item, error=given[row].error or str(error))
             maps, scores = detector(pixels)
         for found, anomaly_map, score in zip(given, maps, scores, strict=True):
             if found.error:

@@ -1,16 +1,25 @@
-"""Adding to a model: thresholds and remembered parts of a category, in place or in a copy."""
+"""What a model is told of a category later: thresholds and remembered good parts, on disk.
 
+They are added in place or in a copy. Remembered parts have a file a category.
+"""
+
+import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
+import torch
+
+from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.method.normal_memory import NormalMemory
-from fuzzyclip.model.card import Calibration, Card, ModelError, read_card
-from fuzzyclip.model.directory import write_card
-from fuzzyclip.model.memories import write_memory
-from fuzzyclip.utils.files import flush_tree
+from fuzzyclip.model.card import Calibration, Card, MemoryCard, ModelError, read_card
+from fuzzyclip.model.directory import check_file, read_tensors, write_card
+from fuzzyclip.utils.files import compute_sha256, flush_tree
+from fuzzyclip.utils.tensor_files import write_tensors
 from fuzzyclip.utils.tree import DatasetError, copy_tree, read_tree
+
+TOKENS = "tokens"
 
 
 def store(
@@ -75,3 +84,49 @@ def _change(
     if old is not None and old.file not in {entry.file for entry in memories.values()}:
         (folder / old.file).unlink(missing_ok=True)
     return changed
+
+
+def digest_memory(memory: NormalMemory) -> str:
+    """SHA-256 over the remembered tokens."""
+    return hashlib.sha256(memory.tokens.cpu().numpy().tobytes()).hexdigest()
+
+
+def read_memories(folder: Path, card: Card, backbone: Backbone) -> dict[str, NormalMemory]:
+    """All memories of a model, by category.
+
+    Raises:
+        ModelError: a file is missing, another one, or of another backbone.
+    """
+    memories = {}
+    for category, entry in card.memories.items():
+        path = folder / entry.file
+        if not path.is_file():
+            raise ModelError(f"{path} is missing; copy the model's directory again")
+        check_file(path, entry.sha256)
+        tokens = read_tensors(path).get(TOKENS, torch.empty(0))
+        expected = (len(backbone.blocks), backbone.vision_width)
+        if tokens.ndim != 3 or tokens.shape[::2] != expected or not tokens.numel():
+            raise ModelError(f"{path}: tokens of shape {tuple(tokens.shape)} are of another CLIP")
+        memories[category] = NormalMemory(
+            tokens.to(backbone.device), backbone.grid, backbone.image_size
+        )
+    return memories
+
+
+def write_memory(
+    folder: Path, category: str, memory: NormalMemory, images: Sequence[str]
+) -> MemoryCard:
+    """Write a category's memory into a model's directory.
+
+    Args:
+        folder: the model's directory.
+        category: as it stands in the prompts.
+        memory: its good parts.
+        images: their names, for the record.
+
+    Returns:
+        What the card has to say of it.
+    """
+    path = folder / f"memory-{digest_memory(memory)[:16]}.safetensors"
+    write_tensors(path, {TOKENS: memory.tokens}, {"category": category})
+    return MemoryCard(file=path.name, sha256=compute_sha256(path), images=list(images))

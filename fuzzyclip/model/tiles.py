@@ -6,18 +6,68 @@ gone then, and a long image is no longer what it shows; a tile keeps both.
 Shapes: H rows, W columns of the whole image; h rows, w columns of a tile; n tiles.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
+from fuzzyclip.clip.encoding import preprocess
 from fuzzyclip.evaluation.map_file import Maps, as_float32
+from fuzzyclip.method.scorer import NotFiniteError
+from fuzzyclip.model.card import Tiling
+from fuzzyclip.model.inference import CategoryModel, Finding
+from fuzzyclip.model.opening import Opened
+from fuzzyclip.model.prediction import resize_map
+
+T = TypeVar("T")
 
 #: Pixels; a smaller tile shows nothing that a model could know.
 SMALLEST_SIDE = 32
 #: A tile of an image narrower than it is at most this many times longer than wide.
 LONGEST_SHAPE = 1.25
+
+
+def detect_tiled(
+    item: T,
+    open_image: Callable[[T], Opened],
+    detector: CategoryModel,
+    tiling: Tiling,
+    batch_size: int,
+    keep_picture: bool = False,
+) -> Finding[T]:
+    """What is found in one image by tiles; its map has the image's own size, (H, W).
+
+    Args:
+        item: what `open_image` opens.
+        open_image: item to what it shows; raises OSError.
+        detector: the model.
+        tiling: side and overlap of the tiles.
+        batch_size: tiles a pass.
+        keep_picture: whether what is found has the picture.
+    """
+    try:
+        opened = open_image(item)
+    except OSError as error:
+        return Finding(item, error=str(error))
+    image = opened.picture
+    boxes = plan_tiles(*image.size, tiling.side, tiling.overlap)
+    whole, scores = MapBlender(*image.size), []
+    for first in range(0, len(boxes), batch_size):
+        batch = boxes[first : first + batch_size]
+        tiles = [preprocess(image.crop(box), detector.backbone) for box in batch]
+        try:
+            maps, found = detector(torch.stack(tiles))
+        except NotFiniteError as error:
+            return Finding(item, error=str(error))
+        scores += found.tolist()
+        for box, anomaly_map in zip(batch, maps, strict=True):
+            size = (box.right - box.left, box.bottom - box.top)
+            whole.add(box, resize_map(anomaly_map, size))
+    begun = Finding.begin(item, opened, keep_picture)
+    return replace(begun, score=combine_scores(scores), map=whole.finish())
 
 
 class Box(NamedTuple):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -94,6 +95,30 @@ def replace_file(path: Path) -> Iterator[Path]:
             _flush(path.parent, os.O_RDONLY)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def place_together(path: Path, companion: Path) -> Iterator[Path]:
+    """A folder beside `path` whose files move there when the block ends without an error.
+
+    Two renames are not one. So where there is or was a companion the old main file goes first and
+    the new one comes last: a kill in between leaves no main file, never one with the data of
+    another. An error in the block leaves everything as it was.
+
+    Args:
+        path: the main file, which the block must make under this name.
+        companion: what may lie beside it, which the block may make; an old one is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as name:
+        main, other = Path(name) / path.name, Path(name) / companion.name
+        yield Path(name)
+        if other.exists() or companion.exists():
+            path.unlink(missing_ok=True)
+            companion.unlink(missing_ok=True)
+        if other.exists():
+            other.replace(companion)
+        main.replace(path)
 
 
 def _flush(path: Path, mode: int) -> None:

@@ -19,7 +19,6 @@ from fuzzyclip.model.calibration import (
     PixelCalibrator,
     choose_by_f1,
     choose_by_quantile,
-    choose_pixel_by_quantile,
 )
 from fuzzyclip.model.threshold import NATURAL, NATURAL_PIXEL, Threshold
 
@@ -233,22 +232,10 @@ def test_no_scores_give_no_threshold() -> None:
             choose_by_quantile(scores, 0.1)
 
 
-def test_pixels_of_good_images_count_by_their_highest() -> None:
-    rng = np.random.default_rng(0)
-    maps = [rng.random(shape, dtype=np.float32) ** 4 for shape in [(5, 9)] * 20 + [(8, 3)] * 20]
-    found = choose_pixel_by_quantile(iter(maps), 0.1)
-    assert sum(bool((one >= found.value).any()) for one in maps) == 3  # with a new one, 4 of 41
-    assert found == choose_by_quantile([one.max() for one in maps], 0.1)
-    with pytest.raises(ValueError, match="empty"):
-        choose_pixel_by_quantile([np.zeros((0, 3), np.float32)], 0.1)
-    with pytest.raises(ValueError, match="not finite"):
-        choose_pixel_by_quantile([np.full((1, 3), np.nan, np.float32)], 0.1)
-    with pytest.raises(ValueError, match="at least one"):
-        choose_pixel_by_quantile([], 0.1)
+def test_scores_have_a_highest_value_that_nothing_goes_beyond() -> None:
     with pytest.raises(ValueError, match=r"1\.5, but 1 is the most"):
-        choose_pixel_by_quantile([np.full((1, 3), 1.5, np.float32)], 0.1)
-    hot = choose_pixel_by_quantile([np.ones((1, 3), np.float32)], 0.5)
-    assert "nothing reaches" in hot.note
+        choose_by_quantile([1.5], 0.1, most=1)
+    assert "nothing reaches" in choose_by_quantile([1.0], 0.5, most=1).note
 
 
 cases = st.builds(

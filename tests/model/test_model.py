@@ -31,9 +31,8 @@ from fuzzyclip.model.card import (
     read_card,
 )
 from fuzzyclip.model.directory import EFA, RPL, WeightsSource, write_model
-from fuzzyclip.model.memories import digest_memory
 from fuzzyclip.model.prediction import resize_map
-from fuzzyclip.model.storing import store
+from fuzzyclip.model.storing import digest_memory, store
 from fuzzyclip.model.threshold import NATURAL, NATURAL_PIXEL, Threshold
 from fuzzyclip.utils.files import compute_sha256
 

@@ -16,7 +16,7 @@ from fuzzyclip.deploy.parity import (
 )
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.scorer import build_trained
-from fuzzyclip.model.inference import Detector
+from fuzzyclip.model.inference import CategoryModel
 
 ORIGIN = Origin("bottle", ["one bottle", "two"], {"image_score": 0.25}, "ab" * 32)
 
@@ -50,7 +50,7 @@ def build(backbone, sigma=0.0, memory=None):
     learned = draw_unit(2, depth, near=draw_unit(depth))
     anchors = draw_unit(2, depth, near=draw_unit(depth))
     trained = build_trained(backbone, "drawn", heads, texts, anchors, 100.0, learned, TEMPERATURE)
-    return Detector(backbone, replace(trained, compute_weights=None, memory=memory), sigma)
+    return CategoryModel(backbone, replace(trained, compute_weights=None, memory=memory), sigma)
 
 
 def detect(detector, images):

@@ -128,12 +128,12 @@ def build_detector(build, sigma=1.0):
     import torch
 
     from fuzzyclip.method.scorer import build_untrained
-    from fuzzyclip.model.inference import Detector
+    from fuzzyclip.model.inference import CategoryModel
 
     backbone = build()
     text = torch.randn(backbone.embed_dim, 2, generator=torch.Generator().manual_seed(0))
     unit = torch.nn.functional.normalize(text, dim=0)
-    return Detector(backbone, build_untrained(backbone, "drawn", unit), sigma)
+    return CategoryModel(backbone, build_untrained(backbone, "drawn", unit), sigma)
 
 
 def run_job(name, arguments):

@@ -13,7 +13,7 @@ from fuzzyclip.method.efa import compute_weights, smooth
 from fuzzyclip.method.rpl import PromptShape
 from fuzzyclip.method.rpl_training import train_prompts
 from fuzzyclip.method.training import train
-from fuzzyclip.model.inference import Detector
+from fuzzyclip.model.inference import CategoryModel
 from fuzzyclip.utils import ranges
 from fuzzyclip.utils.ranges import Range
 
@@ -76,7 +76,7 @@ def test_functions_refuse_numbers_that_nobody_means(name, value):
 @pytest.mark.parametrize("value", SENSELESS)
 def test_a_detector_refuses_such_a_sigma_and_prompts_such_a_temperature(value):
     with pytest.raises(ValueError, match="a detector: sigma must be from"):
-        Detector(None, None, value)
+        CategoryModel(None, None, value)
     with pytest.raises(ValueError, match="rpl: temperature must be from"):
         learn_prompts(temperature=value)
 

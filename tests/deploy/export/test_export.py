@@ -30,9 +30,9 @@ from fuzzyclip.deploy.parity import (
     check_parity,
     measure,
 )
-from fuzzyclip.deploy.placing import place_together
 from fuzzyclip.deploy.runtimes import OnnxRuntime, OpenVino, load_pixels, open_exported
-from fuzzyclip.model.inference import Detector
+from fuzzyclip.model.inference import CategoryModel
+from fuzzyclip.utils.files import place_together
 
 
 def test_both_runtimes_give_the_detectors_numbers_in_any_batch(exported, detector, images):
@@ -198,7 +198,7 @@ def test_what_can_not_be_traced_is_told(tiny, images, tmp_path):
         anomaly_map = trained.compute_map(tokens, unit)
         return anomaly_map if anomaly_map.max() > 0.5 else 2 * anomaly_map  # of the whole batch
 
-    detector = Detector(tiny, replace(trained, compute_map=compute_map))
+    detector = CategoryModel(tiny, replace(trained, compute_map=compute_map))
     with pytest.raises(ExportError, match=r"the detector can not become a graph: \w+"):
         export_onnx(detector, tmp_path / "a.onnx", images, ORIGIN)
     assert list(tmp_path.iterdir()) == []

@@ -101,7 +101,7 @@ def test_limits_come_from_the_environment_and_bad_ones_are_named():
     assert Limits.read({}) == Limits()
     assert Limits.read({"FUZZYCLIP_MAX_IMAGES": "3", "FUZZYCLIP_MAX_BYTES": ""}).images == 3
     for value in ("0", "-1", "many", "1.5"):
-        with pytest.raises(ValueError, match=f"FUZZYCLIP_MAX_PIXELS='{value}'"):
+        with pytest.raises(ValueError, match="FUZZYCLIP_MAX_PIXELS: Input should be"):
             Limits.read({"FUZZYCLIP_MAX_PIXELS": value})
 
 

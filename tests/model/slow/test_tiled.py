@@ -13,10 +13,10 @@ from fuzzyclip.method.normal_memory import remember
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.model.card import Tiling
-from fuzzyclip.model.inference import Detector
+from fuzzyclip.model.inference import CategoryModel
 from fuzzyclip.model.opening import Opened
 from fuzzyclip.model.prediction import resize_map
-from fuzzyclip.model.tiled import detect_tiled
+from fuzzyclip.model.tiles import detect_tiled
 
 SAMPLE = ROOT / "fuzzyclip/sample/weights"
 SIDE = 4000
@@ -49,7 +49,7 @@ def detector():
         scale=Scale.LOG_ODDS,
         memory=memory,
     )
-    return Detector(backbone, nothing)
+    return CategoryModel(backbone, nothing)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from fuzzyclip.deploy.runtimes import open_exported
 from fuzzyclip.method.efa import join_planes
 from fuzzyclip.method.normal_memory import remember
 from fuzzyclip.method.scorer import build_untrained
-from fuzzyclip.model.inference import Detector
+from fuzzyclip.model.inference import CategoryModel
 
 
 def test_equal_exports_are_equal_bytes_that_tell_nothing_of_the_machine(
@@ -156,7 +156,7 @@ def test_other_families(name, images, tmp_path):
             (scorer.compute_map(tokens, unit), None) for scorer in (projected, trained.scorer)
         ),
     )
-    detector = Detector(backbone, both)
+    detector = CategoryModel(backbone, both)
     path = tmp_path / "a.onnx"
     export_onnx(detector, path, images, ORIGIN)
     maps, scores = detect(detector, images)

@@ -512,7 +512,7 @@ def test_a_category_that_fits_no_prompt_is_refused(server):
 
 
 def test_more_categories_than_are_kept_are_answered(server, detector):
-    kept = detector.build_detector.cache_info().maxsize
+    kept = detector.build_category_model.cache_info().maxsize
     for first in range(0, kept + 8, 8):
         answers = server.ask(
             *[{"image": GOOD, "category": f"part {first + n}"} for n in range(8)], map="none"

@@ -26,12 +26,12 @@ from fuzzyclip.method.normal_memory import NormalMemory, remember
 from fuzzyclip.model.addresses import find_folder
 from fuzzyclip.model.card import Calibration, Card, Tiling, read_card
 from fuzzyclip.model.directory import EFA, RPL, load_own_backbone, read_parts
-from fuzzyclip.model.inference import Detector, Found, detect_images
-from fuzzyclip.model.memories import digest_memory, read_memories
+from fuzzyclip.model.inference import CategoryModel, Finding, detect_images
 from fuzzyclip.model.opening import ImageLike, Opener, name_image
 from fuzzyclip.model.prediction import Prediction, Unreadable, resize_map
+from fuzzyclip.model.storing import digest_memory, read_memories
 from fuzzyclip.model.threshold import NATURAL, NATURAL_PIXEL, Threshold
-from fuzzyclip.model.tiled import detect_tiled
+from fuzzyclip.model.tiles import detect_tiled
 
 #: Stands for the category where none is given, as in the paper's Table 4.
 ANY_CATEGORY = "object"
@@ -62,7 +62,7 @@ class FuzzyCLIP:
         self.card, self.backbone, self.memories = card, backbone, memories
         self._parts, self._tensors = parts, tensors
         self._heads = parts.load_heads(tensors)
-        self.build_detector = lru_cache(maxsize=KEPT_CATEGORIES)(self._build_detector)
+        self.build_category_model = lru_cache(maxsize=KEPT_CATEGORIES)(self._build_category_model)
 
     @classmethod
     def load(
@@ -178,7 +178,7 @@ class FuzzyCLIP:
                 calibrated under another way of looking.
         """
         thresholds = self.choose_thresholds(category, tiling, threshold)
-        detector = self.build_detector(category)
+        detector = self.build_category_model(category)
         open_image = opener or Opener()
         if tiling is None:
             stream = detect_images(
@@ -199,9 +199,9 @@ class FuzzyCLIP:
 
     def _predict(
         self,
-        found: Found[ImageLike],
+        found: Finding[ImageLike],
         category: str,
-        detector: Detector,
+        detector: CategoryModel,
         thresholds: tuple[Threshold, Threshold],
     ) -> Prediction | Unreadable:
         name = name_image(found.item)
@@ -289,7 +289,7 @@ class FuzzyCLIP:
         entry = self.card.memories.get(category)
         return entry.images if entry else []
 
-    def _build_detector(self, category: str) -> Detector:
+    def _build_category_model(self, category: str) -> CategoryModel:
         """The detector of a category; kept for the next call.
 
         Raises:
@@ -298,5 +298,5 @@ class FuzzyCLIP:
         if not category.strip():
             raise ValueError(f"category: say what the image shows, or {ANY_CATEGORY!r}")
         scorer = self._parts.build_scorer(category, self._heads)
-        remembered = self.memories.get(category)
-        return Detector(self.backbone, replace(scorer, memory=remembered), self.card.test.sigma)
+        scorer = replace(scorer, memory=self.memories.get(category))
+        return CategoryModel(self.backbone, scorer, self.card.test.sigma)
