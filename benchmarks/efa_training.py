@@ -3,7 +3,7 @@
 The peer's way (APRIL-GAN's description): every epoch sends every image through the frozen tower,
 then the layers, softmax maps of two channels, focal and dice by plain autograd. Ours reads tokens.
 ViT-L/14@336 with random weights at 518 px; both ways in one process. That both train the same
-layers is tested (tests/test_efa_training.py, tests/test_alignment.py). Prints lines: name, ratio,
+layers is tested (tests/method/test_efa_training.py, test_alignment.py). Prints lines: name, ratio,
 goal.
 """
 
@@ -26,40 +26,44 @@ from references import compute_dice, compute_focal, compute_maps  # noqa: E402
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import encode_images  # noqa: E402
 from fuzzyclip.clip.pixels import load_pixels  # noqa: E402
+from fuzzyclip.features.auxiliary import AuxiliarySet  # noqa: E402
 from fuzzyclip.features.encode import write_category  # noqa: E402
 from fuzzyclip.features.shards import compute_identity  # noqa: E402
 from fuzzyclip.features.store import open_category  # noqa: E402
 from fuzzyclip.images.masks import load_masks  # noqa: E402
 from fuzzyclip.method.efa import Heads  # noqa: E402
-from fuzzyclip.method.efa_training import TrainingImages, train_heads  # noqa: E402
+from fuzzyclip.method.efa_training import read_batch, train_heads  # noqa: E402
+from fuzzyclip.method.training_set import make_training_set  # noqa: E402
 
 IMAGES, BATCH, EPOCHS = 8, 4, 6
 
 
 def draw_masks(rows):
-    """A square defect in every image."""
+    """A square defect in every image; rows as an auxiliary set has them."""
+    masks = []
     for image in map(Path, rows["image_path"]):
         mask = np.zeros((1024, 1024), dtype=np.uint8)
         mask[200:500, 300:700] = 255
-        Image.fromarray(mask).save(image.with_name(f"mask_{image.name}"))
-    masks = [str(Path(path).with_name(f"mask_{Path(path).name}")) for path in rows["image_path"]]
-    return rows.assign(mask_path=masks, mask_above=0)
+        masks.append(str(image.with_name(f"mask_{image.name}")))
+        Image.fromarray(mask).save(masks[-1])
+    return rows.assign(
+        mask_path=masks, mask_above=0, label=1, member="own/parts", name="parts",
+        place=range(len(rows)),
+    )  # fmt: skip
 
 
-def train_as_the_peer(images, text):
+def train_as_the_peer(backbone, rows, text):
     """Seconds of one epoch through the tower."""
-    backbone = images.backbone
     size = (backbone.image_size, backbone.image_size)
     heads = Heads(len(backbone.blocks), backbone.vision_width, backbone.embed_dim)
     heads.to(backbone.device)
     optimizer = torch.optim.Adam(heads.parameters(), lr=1e-3, betas=(0.5, 0.999))
     start = time.perf_counter()
-    for first in range(0, len(images), BATCH):
-        chosen = list(range(first, min(first + BATCH, len(images))))
-        paths = [images.root / str(images.rows["image_path"].iloc[row]) for row in chosen]
+    for first in range(0, len(rows), BATCH):
+        chosen = rows.iloc[first : first + BATCH]
+        paths = [Path(path) for path in chosen["image_path"]]
         tokens = encode_images(backbone, load_pixels(paths, backbone, 2))[1]
-        masks = load_masks(images.rows.iloc[chosen], backbone.image_size)
-        masks = torch.from_numpy(masks).float()
+        masks = torch.from_numpy(load_masks(chosen, backbone.image_size)).float()
         maps = compute_maps(heads(tokens), text, backbone.grid, size)
         loss = sum(
             compute_focal(maps[:, i], masks) + compute_dice(maps[:, i, 1], masks)
@@ -80,14 +84,16 @@ def main():
         write_category(root / "store", rows, backbone, batch_size=BATCH, workers=2)
         identity = compute_identity(backbone, list(rows["sha256"]))
         stored = open_category(root / "store", identity)
-        images = TrainingImages(rows, root, [stored] * IMAGES, range(IMAGES), backbone, workers=2)
-        peer = train_as_the_peer(images, text)
+        auxiliary = AuxiliarySet(["parts"], rows, {"own/parts": stored})
+        images = make_training_set(auxiliary, backbone, workers=2)
+        peer = train_as_the_peer(backbone, rows, text)
         start = time.perf_counter()
-        train_heads(images, text, epochs=EPOCHS, batch_size=BATCH, learning_rate=1e-3, seed=0)
+        settings = {"epochs": EPOCHS, "batch_size": BATCH, "learning_rate": 1e-3, "seed": 0}
+        train_heads(backbone, images, text, **settings)
         ours = (time.perf_counter() - start) / EPOCHS
         start = time.perf_counter()
         for first in range(0, IMAGES, BATCH):
-            images.read_batch(range(first, first + BATCH), epoch=1)
+            read_batch(images, {}, range(first, first + BATCH), epoch=1)
         reading = time.perf_counter() - start
     print(f"  an epoch of {IMAGES} images: peer {peer:.2f} s, ours {ours:.2f} s")
     print(f"efa-training    {peer / ours:.0f}  goal 30 (times faster per epoch)")

@@ -26,12 +26,14 @@ from stages.category import Category, evaluate_category  # noqa: E402
 from stages.overlays import Overlays  # noqa: E402
 
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
+from fuzzyclip.features.auxiliary import AuxiliarySet  # noqa: E402
 from fuzzyclip.features.encode import write_category  # noqa: E402
 from fuzzyclip.features.shards import compute_identity  # noqa: E402
 from fuzzyclip.features.store import open_category  # noqa: E402
 from fuzzyclip.method.efa import Heads  # noqa: E402
-from fuzzyclip.method.efa_training import TrainingImages, train_heads  # noqa: E402
+from fuzzyclip.method.efa_training import train_heads  # noqa: E402
 from fuzzyclip.method.scorer import build_trained, build_untrained  # noqa: E402
+from fuzzyclip.method.training_set import make_training_set  # noqa: E402
 from fuzzyclip.utils.files import compute_sha256  # noqa: E402
 
 SIZE, COUNTS = 280, (10, 100, 1000)
@@ -92,8 +94,10 @@ def run_part(part, folder, count):
     stored = open_category(store, compute_identity(backbone, list(rows["sha256"])))
     text = F.normalize(torch.randn(64, 2), dim=0)
     if part == "training":
-        images = TrainingImages(rows, Path(), [stored] * count, range(count), backbone)
-        train_heads(images, text, epochs=1, batch_size=8, learning_rate=1e-3, seed=0)
+        own = rows.assign(member="own/parts", name="parts", place=range(count))
+        auxiliary = AuxiliarySet(["parts"], own, {"own/parts": stored})
+        images = make_training_set(auxiliary, backbone)
+        train_heads(backbone, images, text, epochs=1, batch_size=8, learning_rate=1e-3, seed=0)
         return read_peak()
     heads = [Heads(4, 128, 64) for _ in range(2)]
     tests = torch.stack([text, -text])

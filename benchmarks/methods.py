@@ -37,7 +37,12 @@ from fuzzyclip.clip.encoding import encode_images, encode_text  # noqa: E402
 from fuzzyclip.clip.name_encoder import NameEncoder  # noqa: E402
 from fuzzyclip.features.kinds import TOKENS, FeatureKind  # noqa: E402
 from fuzzyclip.method.efa import Heads  # noqa: E402
-from fuzzyclip.method.interface import Method, MethodUnavailableError, TrainingSet  # noqa: E402
+from fuzzyclip.method.interface import (  # noqa: E402
+    Learned,
+    Method,
+    MethodUnavailableError,
+    TrainingSet,
+)
 from fuzzyclip.method.rpl import PromptLearner, PromptShape  # noqa: E402
 from fuzzyclip.method.scorer import Scorer, build_trained, score_batch  # noqa: E402
 from fuzzyclip.utils.prefetch import release_memory  # noqa: E402
@@ -104,10 +109,10 @@ def draw_pixels(backbone: Backbone, count: int) -> torch.Tensor:
     return torch.randn(count, 3, size, size, generator=generator)
 
 
-def train_a_little(method: Method, encode: NameEncoder) -> tuple[dict, int]:
-    """What a method learns from two images, and how many numbers it may change."""
+def train_a_little(method: Method, encode: NameEncoder) -> tuple[Learned, int]:
+    """Results of a training on two images, and how many numbers it may change."""
     if not method.trains:
-        return {}, 0
+        return Learned(), 0
     backbone = encode.backbone
     image_embed, tokens = method.kind.encode(backbone, draw_pixels(backbone, 2))
     masks = torch.zeros(2, backbone.image_size, backbone.image_size, dtype=torch.bool)
@@ -117,11 +122,12 @@ def train_a_little(method: Method, encode: NameEncoder) -> tuple[dict, int]:
         lambda rows: tokens[list(rows)],
         lambda rows: masks[list(rows)],
         torch.tensor([0, 1]),
-        ["nut", "nut"],
+        names=["nut", "nut"],
+        members=["parts/nut", "parts/nut"],
     )
-    with counted() as found:
-        tensors = dict(method.fit(encode, images, 0))
-    return tensors, sum(found)
+    with counted() as counts:
+        learned = method.fit(encode, images, 0)
+    return learned, sum(counts)
 
 
 def prepare(name: str, run: str, clips: dict[str, Backbone]) -> Ready:
@@ -140,8 +146,8 @@ def prepare(name: str, run: str, clips: dict[str, Backbone]) -> Ready:
         clips[chosen] = load_clip(chosen)
     backbone = clips[chosen]
     encode = NameEncoder(backbone, lambda prompts: encode_text(backbone, prompts))
-    tensors, parameters = train_a_little(method, encode)
-    scorer = method.build(encode, "metal nut", tensors)
+    learned, parameters = train_a_little(method, encode)
+    scorer = method.build(encode, "metal nut", learned)
     return Ready(method.title, method.kind, scorer, backbone, method.sigma, parameters)
 
 

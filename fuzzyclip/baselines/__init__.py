@@ -1,1 +1,1 @@
-"""Every method of the paper's tables behind one interface, a module each; see `interface`."""
+"""FuzzyCLIP's peers in the paper's tables, a folder each behind `fuzzyclip.method.interface`."""

@@ -82,7 +82,7 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Learned:
-    """What a method learned from an auxiliary set.
+    """Results of a training on an auxiliary set.
 
     Attributes:
         tensors: by name; what `build` needs, to be stored.
@@ -102,7 +102,7 @@ def refuse_references(count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Target:
-    """What is tested: one category, and what else of its dataset a method may look at.
+    """One tested category, and what else of its dataset a method may look at.
 
     Attributes:
         category: its name in prompts.
@@ -133,7 +133,7 @@ class OneVariant(ABC):
 
 
 class Untrained(OneVariant):
-    """What methods without a training inherit."""
+    """Base of methods without a training."""
 
     trains: ClassVar[bool] = False
 
@@ -150,7 +150,7 @@ class Untrained(OneVariant):
 
 
 class Trained(OneVariant):
-    """What methods with a training inherit."""
+    """Base of methods with a training."""
 
     trains: ClassVar[bool] = True
 
@@ -166,7 +166,7 @@ class Trained(OneVariant):
 
 
 class TrainingSettings(Protocol):
-    """What all methods with a training are set by."""
+    """Settings that all methods with a training have."""
 
     @property
     def epochs(self) -> int: ...

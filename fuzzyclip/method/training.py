@@ -69,14 +69,15 @@ def train(
 
     Args:
         module: its parameters that require a gradient are trained.
-        load: see `Load`. Two batches are in memory: the step's own and the next one.
-        compute_losses: see `ComputeLosses`.
+        load: row numbers and epoch to one batch; called in a thread. Two batches are in memory: the
+            step's own and the next one.
+        compute_losses: a batch to named losses; "loss" is what is minimised.
         count: number of training rows.
         epochs: passes over them; the last state is kept, none is chosen on test data.
         batch_size: rows a step; the last batch of an epoch may be smaller.
         learning_rate: of the optimizer.
         seed: of the order of rows.
-        make_optimizer: see `MakeOptimizer`.
+        make_optimizer: parameters and learning rate to the optimizer.
         rate: number of an epoch, from 1, to its learning rate; None keeps `learning_rate`.
         checkpoint: written about once a minute and read first, so that a killed run goes on where
             it was, with the same result. Its name must change with everything that changes the

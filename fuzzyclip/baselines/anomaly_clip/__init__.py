@@ -110,7 +110,7 @@ class AnomalyClip(Trained):
 
     @property
     def repeats(self) -> int:
-        """How often each map counts."""
+        """Number of times that each map counts."""
         return IDENTICAL if self.identical_maps else 1
 
     def fit(
@@ -178,10 +178,10 @@ class AnomalyClip(Trained):
         backbone = encode.backbone
         text_embed = learned.tensors.get("text_embed")
         if text_embed is None or text_embed.shape != (2, backbone.embed_dim):
-            found = None if text_embed is None else tuple(text_embed.shape)
+            given = None if text_embed is None else tuple(text_embed.shape)
             raise ValueError(
                 f"{self.title} needs text_embed of shape (2, {backbone.embed_dim}) from its "
-                f"training with this model, not {found}"
+                f"training with this model, not {given}"
             )
         text = text_embed.to(backbone.device)
         size = (backbone.image_size, backbone.image_size)

@@ -52,7 +52,7 @@ class ShiftedWords(LearnedWords):
 
 @dataclass(frozen=True)
 class CoCoOp(ContextMethod):
-    """CoCoOp with one network for all categories; see `Context` for the settings.
+    """CoCoOp with one network for all categories; `Context` explains the settings.
 
     "a photo of a" to start from, one image a step, 10 epochs and a rate of 0.002 are CoCoOp's own.
     """

@@ -21,7 +21,7 @@ from fuzzyclip.method.scorer import Scorer
 
 @dataclass(frozen=True)
 class CoOp(ContextMethod):
-    """CoOp with shared words; see `Context` for the settings.
+    """CoOp with shared words; `Context` explains the settings.
 
     16 random words, 32 images a step and a rate of 0.002 are CoOp's own. So are 50 epochs, its
     number for the largest set (ImageNet); its 200 are meant for 16 images a class, an auxiliary

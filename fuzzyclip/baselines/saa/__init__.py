@@ -151,7 +151,7 @@ class Saa(Untrained):
 
     @property
     def note(self) -> str:
-        """What tables are to say of its results."""
+        """Text that tables give with its results; empty but with tiny models."""
         if self.tiny_seed is None:
             return ""
         return "tiny random models in place of its own; it runs, and its numbers say nothing"
@@ -161,7 +161,7 @@ class Saa(Untrained):
 
         Raises:
             MethodUnavailableError: neither models nor `tiny_seed` are set.
-            SaaModelError: see `load_models`.
+            SaaModelError: a model is missing or of another kind, or `transformers` is missing.
         """
         del learned
         size = encode.backbone.image_size
@@ -224,10 +224,10 @@ class _Look:
         saliency = self._compute_saliency(objects)
         weighed = scores[:0]
         parts = self.models.segmenter.refine(self._encoded, places)
-        for found, part in zip(parts, torch.split(scores, CHUNK), strict=True):
-            joined = torch.cat([weighed, rescore(found, part, saliency, self.settings.strength)])
+        for refined, part in zip(parts, torch.split(scores, CHUNK), strict=True):
+            joined = torch.cat([weighed, rescore(refined, part, saliency, self.settings.strength)])
             best = joined.argsort(descending=True, stable=True)[: known.masks]
-            masks, weighed = torch.cat([masks, found])[best], joined[best]
+            masks, weighed = torch.cat([masks, refined])[best], joined[best]
         return combine_masks(masks, weighed)
 
     @property
@@ -237,20 +237,20 @@ class _Look:
 
     @cached_property
     def _encoded(self) -> Encoded:
-        """What SAM sees; the image goes through its large tower once."""
+        """The image as SAM encodes it; it goes through its large tower once."""
         return self.models.segmenter.encode(self.seen)
 
     def _find(self, captions: Sequence[tuple[str, str]], limit: float) -> tuple[Tensor, Tensor]:
         """Places (n, 4) and scores (n,) of all captions' boxes that `select_boxes` leaves."""
         settings, detector = self.settings, self.models.detector
-        found = detector.find(
+        candidates = detector.find(
             self.image,
             [caption for caption, _ in captions],
             settings.box_threshold,
             settings.text_threshold,
         )
         kept = []
-        for boxes, (_, name) in zip(found, captions, strict=True):
+        for boxes, (_, name) in zip(candidates, captions, strict=True):
             object_name = name if settings.raw_names else detector.respell(name)
             kept.append(select_boxes(boxes, limit, object_name))
         places, scores = zip(*kept, strict=True)

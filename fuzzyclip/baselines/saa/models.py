@@ -1,4 +1,4 @@
-"""What the frozen models of SAA+ do: GroundingDINO finds boxes, SAM refines them, a ResNet sees.
+"""The frozen models of SAA+ at work: GroundingDINO finds boxes, SAM refines them, a ResNet sees.
 
 The ResNet is read by `saa_parts`, for saliency.
 

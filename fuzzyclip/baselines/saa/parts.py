@@ -1,4 +1,4 @@
-"""What SAA+ computes between its models: which boxes stay, saliency, and the map from masks.
+"""Steps of SAA+ between its models: which boxes stay, saliency, and the map from masks.
 
 Shapes: n boxes or masks, C channels, h x w positions of a feature map, S image size.
 """
@@ -71,7 +71,7 @@ def compute_features(network: nn.Module, image: Tensor, side: int) -> Tensor:
 
 
 def compute_self_saliency(features: Tensor, largest: int) -> Tensor:
-    """How far each position is from the rest of the image, (h, w), 0 to 1.
+    """Distance of each position from the rest of the image, (h, w), 0 to 1.
 
     Half of 1 - cosine to every position, the mean of the `largest` of them.
 
@@ -89,7 +89,7 @@ def compute_self_saliency(features: Tensor, largest: int) -> Tensor:
 
 
 def compute_group_saliency(features: Tensor, masks: Tensor) -> Tensor:
-    """How unlike each object's positions are to the other objects, (h, w), 0 to 1; 0 outside.
+    """Unlikeness of each object's positions to the other objects, (h, w), 0 to 1; 0 outside.
 
     Half of 1 - the largest cosine to a position of another object that is none of its own; where
     there is no such position, or none of cosine above 0, one half. Where objects overlap the larger

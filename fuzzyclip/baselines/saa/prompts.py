@@ -12,7 +12,7 @@ AGNOSTIC = ("defect on {}", "damage on {}", "flaw on {}")
 
 @dataclass(frozen=True)
 class CategoryPrompts:
-    """What is known of a category.
+    """Knowledge of a category.
 
     Attributes:
         captions: words for its defects, besides `AGNOSTIC`; each caption is one look at the image,
@@ -58,7 +58,7 @@ def read_prompts(
     """Prompts by category, blanks for underscores; `TABLE` where none are given.
 
     Args:
-        given: see `saa.Saa.prompts`.
+        given: fields of `CategoryPrompts` by category; None for the table alone.
 
     Raises:
         ValueError: a field is unknown or a value refused; names the category.
@@ -79,7 +79,7 @@ def read_prompts(
 
 @dataclass(frozen=True)
 class Wording:
-    """What the detector is asked for in images of a category.
+    """Captions by which the detector looks at images of a category.
 
     Attributes:
         name: of the category.
@@ -98,7 +98,7 @@ def word_prompts(category: str, known: CategoryPrompts, raw: bool) -> Wording:
     Args:
         category: its name.
         known: what is known of it.
-        raw: see `saa.Saa.raw_names`.
+        raw: whether underscores of the category stay, as published.
     """
     name, thing = category, known.thing or category
     if raw:

@@ -75,11 +75,11 @@ def load_models(
     Args:
         detector_folder: GroundingDINO, as `save_pretrained` writes it and its processor.
         segmenter_folder: SAM's, a folder too.
-        saliency_weights: see `load_network`.
+        saliency_weights: file of WideResNet-50-2's ImageNet weights.
         device: where they live.
 
     Raises:
-        SaaModelError: see `read_part` and `load_network`.
+        SaaModelError: `transformers` is not installed, or a model is missing or of another kind.
     """
     detector = BoxDetector(*read_part(DETECTOR, detector_folder, device))
     segmenter = Segmenter(*read_part(SEGMENTER, segmenter_folder, device))

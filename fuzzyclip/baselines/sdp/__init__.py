@@ -1,4 +1,4 @@
-"""SDP: CLIP-AD's staged V-V streams alone, without training; see `clip_ad`."""
+"""SDP: CLIP-AD's staged V-V streams alone, without training (`shared.clip_ad`)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +11,7 @@ from fuzzyclip.method.scorer import Scorer
 
 @dataclass(frozen=True)
 class Sdp(Untrained, ClipAd):
-    """SDP with its settings, see `ClipAd`."""
+    """SDP; its settings are those of `ClipAd`."""
 
     name: ClassVar[str] = "sdp"
     title: ClassVar[str] = "SDP"

@@ -1,4 +1,4 @@
-"""SDP+: linear layers on the original path beside CLIP-AD's staged V-V streams; see `clip_ad`.
+"""SDP+: linear layers on the original path beside CLIP-AD's staged V-V streams (`shared.clip_ad`).
 
 Shapes: B images, T stages, P patches, N = 1 + P tokens, W vision width, D embedding width.
 """
@@ -25,7 +25,7 @@ class SdpPlus(Trained, ClipAd):
     """SDP+ with its settings: those of `ClipAd` and its training's, the published ones.
 
     Attributes:
-        train_density: of the auxiliary set's prompts, see `ClipAd.test_density`.
+        train_density: of the auxiliary set's prompts: a key of `DENSITIES`, or eps and min_samples.
         epochs: published.
         batch_size: published.
         learning_rate: published. Adam's momenta are `fuzzyclip.method.training`'s, and each epoch

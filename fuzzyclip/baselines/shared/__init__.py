@@ -1,1 +1,1 @@
-"""What several of the methods that FuzzyCLIP is compared with have in common."""
+"""Parts that several of the methods have in common; no method imports another's folder."""

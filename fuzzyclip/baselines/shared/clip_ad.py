@@ -61,7 +61,7 @@ TEMPLATES = tuple(
 
 @dataclass(frozen=True)
 class Density:
-    """What DBSCAN calls a dense place among unit text features.
+    """A dense place among unit text features, as DBSCAN has it.
 
     Attributes:
         eps: distance within which two features are neighbours; none are further apart than 2.
@@ -83,15 +83,15 @@ DENSITIES = {"usual": Density(), "wide": Density(1.5, 25)}
 
 @dataclass(frozen=True)
 class ClipAd:
-    """What SDP and SDP+ share: their settings, and the scorer of a category.
+    """Settings that SDP and SDP+ share, and the scorer of a category.
 
     Attributes:
         test_density: of the tested set's prompts: a key of `DENSITIES`, or eps and min_samples.
             Published per tested set, which is a choice made on test data; the default is the one
             that the code has for unnamed sets.
-        stages: see `plan_staged`.
-        late_taps: see `vv.run_paths`; the published code's fault. Off: tokens and class
-            token are those after the block that is named.
+        stages: parts that the tower is cut into, see `plan_staged`.
+        late_taps: as published, the original path has the next block's attention added, a fault.
+            Off: tokens and class token are those after the block that is named.
         sigma: Gaussian smoothing in pixels. 8 of 240 as published; SDP+ has 2 on VisA, chosen per
             tested set like the densities.
         combine: `single`: an image's score is the text's log-odds, all that an image alone
@@ -183,11 +183,11 @@ def make_sdp_kind(stages: int = STAGES, late_taps: bool = False) -> FeatureKind:
     """CLIP-AD's kind; see the module for its layout.
 
     Args:
-        stages: see `plan_staged`; other than the default makes another kind.
+        stages: parts that the tower is cut into; other than the default makes another kind.
         late_taps: take the original path as CLIP-AD's code does, see `run_paths`; another kind.
 
     Raises:
-        ValueError: see `plan_staged`.
+        ValueError: there is no stage.
     """
     plan_staged(STAGES, stages)
     name = "sdp" if stages == STAGES else f"sdp-{stages}"
@@ -285,7 +285,7 @@ def find_representative(embeds: Tensor, density: Density) -> Tensor:
     unit = normalise(embeds.float())  # (n, D)
     groups = DBSCAN(eps=density.eps, min_samples=density.min_samples).fit(unit.cpu().numpy())
     labels = torch.from_numpy(groups.labels_).to(unit.device)  # (n,), -1 is no group
-    found = labels[labels >= 0]
-    if len(found):
-        unit = unit[labels == found.bincount().argmax()]
+    grouped = labels[labels >= 0]
+    if len(grouped):
+        unit = unit[labels == grouped.bincount().argmax()]
     return normalise(unit.mean(dim=0))

@@ -1,4 +1,4 @@
-"""What CoOp and CoCoOp share: learned words before "good [class]" and "damaged [class]".
+"""Words that CoOp and CoCoOp learn, before "good [class]" and "damaged [class]".
 
 Both learn words for classification. Appendix A.1 of the FuzzyCLIP paper brings them to anomaly
 detection by making the class part of the prompt two (it says so of CoCoOp):
@@ -46,7 +46,7 @@ INIT_STD = 0.02
 
 @dataclass(frozen=True)
 class Context:
-    """How many words are learned and how; CoOp and CoCoOp differ in the values.
+    """Settings of learned words and their training; CoOp and CoCoOp differ in the values.
 
     Attributes:
         init: what the words start from, such as "a photo of a"; empty draws them at random.
@@ -124,7 +124,7 @@ def embed_sentences(encode: NameEncoder, names: Sequence[str], count: int) -> Se
 
     Raises:
         PromptTooLongError: words and name exceed the text tower's context.
-        ValueError: the text tower reads no prompt's end, see `embed_tokens`.
+        ValueError: the text tower reads no prompt's end.
     """
     backbone, placeholders = encode.backbone, " ".join(["x"] * count)
     prompts = [
@@ -160,9 +160,9 @@ def check_words(words: Tensor | None, backbone: Backbone, title: str) -> Tensor:
     """
     width = backbone.text_tower.module.token_embedding.embedding_dim
     if words is None or words.dim() != 2 or words.shape[1] != width:
-        found = "no words" if words is None else f"words of shape {tuple(words.shape)}"
+        given = "no words" if words is None else f"words of shape {tuple(words.shape)}"
         raise ValueError(
-            f"{title}: found {found} where this text tower needs (E, {width}); train it anew"
+            f"{title}: found {given} where this text tower needs (E, {width}); train it anew"
         )
     return words.to(backbone.device)
 

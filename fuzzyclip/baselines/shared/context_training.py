@@ -1,4 +1,4 @@
-"""How CoOp and CoCoOp learn their words: cross entropy, descended as in CoOp.
+"""Training the words of CoOp and CoCoOp: cross entropy, descended as in CoOp.
 
 Shapes: B images of a batch, N training images, E learnable words, V text width, D embedding width.
 """
@@ -62,7 +62,7 @@ class ContextMethod(Trained, Context):
 
     @abstractmethod
     def make_words(self, backbone: Backbone) -> LearnedWords:
-        """What is learned, before training; drawn from torch's global generator."""
+        """The words before training; drawn from torch's global generator."""
 
     def fit(
         self,
@@ -150,7 +150,12 @@ def descend(
 def make_loss(
     learned: LearnedWords, encode: NameEncoder, images: TrainingSet
 ) -> Callable[[Sequence[int]], Tensor]:
-    """Row numbers of a batch to its cross entropy; see `ContextMethod.learn` for the errors."""
+    """A function from row numbers of a batch to its cross entropy.
+
+    Raises:
+        ValueError: there is no image, or the text tower reads no prompt's end.
+        PromptTooLongError: words and a name exceed the text tower's context.
+    """
     backbone = encode.backbone
     known, numbers = place_names(images.names)
     sentences = embed_sentences(encode, known, len(learned.words))

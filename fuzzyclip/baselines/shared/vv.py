@@ -106,7 +106,7 @@ def make_vv_kind(taps: tuple[int, ...] = (DPAM_DEPTH,), class_norm: bool = True)
             out: in front of a projection that was trained behind it. It makes another kind.
 
     Raises:
-        ValueError: see `plan_dpam`.
+        ValueError: a tap is none of that stream's blocks.
     """
     plan_dpam(DPAM_DEPTH, taps)
     parts = ["vv"]
@@ -138,7 +138,7 @@ class _EncodeVV:
 
 @dataclass(frozen=True)
 class Paths:
-    """What one pass gives; float32, before ln_post and projection.
+    """Results of one pass; float32, before ln_post and projection.
 
     Attributes:
         last: (B, W), the original path's class token after the last block.
@@ -159,7 +159,7 @@ def run_paths(
     """One pass through the frozen image tower with its original path and V-V streams.
 
     Args:
-        backbone: the frozen CLIP; see `check_vv_tower`.
+        backbone: the frozen CLIP, whose image tower `check_vv_tower` accepts.
         pixels: (B, 3, S, S), from `preprocess`.
         streams: one or more, of this tower.
         late_taps: take the original path at a tap with the next block's attention added, as
@@ -167,7 +167,7 @@ def run_paths(
             already collected. A fault, kept to compare with its numbers.
 
     Raises:
-        ValueError: see `check_vv_tower`; a stream goes past the tower's last block.
+        ValueError: V-V streams are not defined in this tower, or one goes past its last block.
     """
     check_vv_tower(backbone)
     depth = backbone.image_tower.depth
@@ -220,7 +220,7 @@ def check_vv_tower(backbone: Backbone) -> None:
 
 
 def _is_plain(block: nn.Module) -> bool:
-    """Whether a block is x + attn(ln_1(x)), then x + mlp(ln_2(x)), with one matrix for q, k, v."""
+    """True for x + attn(ln_1(x)), then x + mlp(ln_2(x)), with one matrix for q, k and v."""
     if type(block) is not ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
         return False
     attention = block.attn

@@ -119,7 +119,7 @@ def _check_class_token(tower: ImageTower) -> None:
 
 
 def _embed_patches(visual: Any, pixels: Tensor) -> Tensor:
-    """What enters the first block, the class token first, (B, 1 + P, W)."""
+    """Tokens that enter the first block, the class token first, (B, 1 + P, W)."""
     patches = visual.conv1(pixels).flatten(2).transpose(1, 2)  # (B, P, W)
     first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
     embedded = torch.cat((first, patches), dim=1) + visual.positional_embedding.to(patches.dtype)
@@ -162,7 +162,8 @@ class WinClip(Untrained):
         temperature: cosines are divided by it before the softmax. It moves the map's order, since
             harmonic means are not linear. 0.07 is CLIP's value before training, as in both
             re-implementations that come near the paper's numbers (anomalib's and zqhang's).
-        underscore: see `stack_names`; `space`, since WinCLIP's names are words.
+        underscore: what becomes of underscores in names, as in `stack_names`; `space`, since
+            WinCLIP's names are words.
         unit_prompts: whether each prompt's feature has unit length before the mean. The paper
             speaks of the mean of the features; the re-implementations take it as it is.
         published_templates: the 21 templates of the re-implementations, a fault: they lack two of
@@ -219,7 +220,7 @@ def write_prompts(name: str, published_templates: bool = False) -> list[list[str
     """All prompts of both sides: 7 normal and 4 abnormal states, each in every template."""
     templates = list(TEMPLATES)
     if published_templates:
-        templates = [one for one in TEMPLATES if one not in LACKING] + [DOUBLED]
+        templates = [text for text in TEMPLATES if text not in LACKING] + [DOUBLED]
     return [
         [template.format(state.format(name)) for state in states for template in templates]
         for states in (NORMAL_STATES, ABNORMAL_STATES)
