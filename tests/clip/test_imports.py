@@ -7,7 +7,7 @@ from imports import ROOT
 
 COMPILER = """
 import sys
-for name in ("features", "efa", "rpl", "package", "evaluate", "method_test"):
+for name in ("features", "efa", "rpl", "package", "evaluate", "train"):
     __import__(f"stages.{name}")
 for name in ("torch._dynamo", "sklearn", "matplotlib", "mlflow"):
     assert name not in sys.modules, f"stages take longer to start: {name}"
@@ -50,9 +50,7 @@ assert sys.modules["torch._dynamo"] is before is torch._dynamo
 """
 LIGHT = """
 import sys
-for name in ("download", "index", "auxiliary", "report", "page", "track"):
-    __import__(f"stages.{name}")
-for name in ("method_code", "method_tables", "baselines"):
+for name in ("sample", "download", "index", "auxiliary", "report", "page", "track", "method_tables"):
     __import__(f"stages.{name}")
 for name in ("torch", "sklearn"):
     assert name not in sys.modules, f"stages take longer to start: {name}"

@@ -20,8 +20,9 @@ from fuzzyclip.features.packing import DTYPES
 from fuzzyclip.features.shards import compute_identity
 from fuzzyclip.features.store import open_category
 from fuzzyclip.method import efa_training, training
+from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.efa_loss import compute_alignment_losses
-from fuzzyclip.method.efa_training import read_batch, train_heads
+from fuzzyclip.method.efa_training import read_batch, train_clusters, train_heads
 from fuzzyclip.method.interface import refuse_mosaics
 from fuzzyclip.method.mosaic import (
     KeptMosaics,
@@ -31,6 +32,7 @@ from fuzzyclip.method.mosaic import (
     select_mosaics,
     split_in_four,
 )
+from fuzzyclip.method.settings import EfaTraining
 from fuzzyclip.method.training_set import make_training_set
 from fuzzyclip.utils.files import compute_sha256
 
@@ -364,3 +366,73 @@ def test_a_file_of_a_mosaic_is_named_by_all_that_decides_it(tiny, load_tiny, tmp
     ]
     assert len({own.locate(DIGESTS), *others}) == 5
     assert own.locate(DIGESTS) == KeptMosaics(tmp_path, tiny, "float16").locate(list(DIGESTS))
+
+
+FLIP = ("flip", 0.99, 1)
+KEPT = EfaTraining(epochs=3, batch_size=4, learning_rate=0.01, mosaic=0, keep="all")
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Trainings without images: what they went on from; a checkpoint stands for two epochs."""
+    begun = []
+
+    def train_heads(backbone, images, text, *, checkpoint, after_epoch, **settings):
+        heads = Heads(1, 4, 3)
+        begun.append(checkpoint.exists())
+        for epoch in (3,) if checkpoint.exists() else (1, 2, 3):
+            torch.manual_seed(epoch)
+            heads = Heads(1, 4, 3)
+            after_epoch(epoch, heads)
+        checkpoint.touch()
+        return heads, [{"loss": 1.0}]
+
+    monkeypatch.setattr(efa_training, "train_heads", train_heads)
+    return begun
+
+
+@pytest.fixture
+def train_epochs(gather, tiny):
+    images = gather()
+
+    def train(folder):
+        folder.mkdir(exist_ok=True)
+        checkpoints = [folder / "efa-visa-0.pt"]
+        return train_clusters(EncodeNothing(tiny), images, [["nut"]], KEPT, 0, checkpoints=checkpoints)[0]
+
+    return train
+
+
+class EncodeNothing:
+    """Text features of no name."""
+
+    def __init__(self, backbone):
+        self.backbone = backbone
+
+    def __call__(self, names):
+        return torch.zeros(32, 2)
+
+
+@pytest.mark.parametrize("how", [FLIP, ("cut", 0.5, 1), ("zero", 0.9, 200), None])
+def test_layers_of_an_epoch_that_are_broken_or_gone_are_trained_again(
+    tmp_path, trainings, train_epochs, caplog, how
+):
+    expected = train_epochs(tmp_path / "whole")
+    train_epochs(tmp_path / "killed")
+    path = tmp_path / "killed" / "efa-visa-0-epoch1.safetensors"
+    path.unlink() if how is None else damage(path, how)
+    trained = train_epochs(tmp_path / "killed")
+    assert trainings == [False, False, True, False]
+    assert f"{path}" in caplog.text
+    assert set(trained) == set(expected)
+    assert {name.split(".")[0] for name in trained} == {"cluster0", "epoch1", "epoch2"}
+    assert all(torch.equal(trained[name], expected[name]) for name in expected)
+
+
+def test_whole_layers_of_epochs_that_a_killed_run_left_are_taken(
+    tmp_path, trainings, train_epochs
+):
+    expected = train_epochs(tmp_path)
+    trained = train_epochs(tmp_path)
+    assert trainings == [False, True]
+    assert all(torch.equal(trained[name], expected[name]) for name in expected)

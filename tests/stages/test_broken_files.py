@@ -8,73 +8,13 @@ import torch
 import typer
 from damage import damage
 from dvc.repo import Repo
-from stages.earlier import discard_output
 
-from fuzzyclip.method.efa import Heads
 from fuzzyclip.utils.files import BrokenFileError, compute_sha256
 from fuzzyclip.utils.tensor_files import check_tensors, write_tensors
-from stages import efa, features, method_setup, paths, run
+from stages import features, paths, run
+from stages.dvc_cache import discard_output
 
 FLIP = ("flip", 0.99, 1)
-RECIPE = efa.Recipe("stacked", 3, 4, 0.01, 0.0, 0, "all")
-
-
-@pytest.fixture
-def trainings(monkeypatch):
-    """Trainings without images: what they went on from; a checkpoint stands for two epochs."""
-    begun = []
-
-    def train_heads(images, text, *, checkpoint, after_epoch, **settings):
-        torch.manual_seed(0)
-        heads = Heads(1, 4, 3)
-        begun.append(checkpoint.exists())
-        for epoch in (3,) if checkpoint.exists() else (1, 2, 3):
-            torch.manual_seed(epoch)
-            heads = Heads(1, 4, 3)
-            after_epoch(epoch, heads)
-        checkpoint.touch()
-        return heads, [{"loss": 1.0}]
-
-    monkeypatch.setattr(efa, "train_heads", train_heads)
-    return begun
-
-
-def train(folder):
-    return efa.train_cluster([], torch.zeros(3, 2), RECIPE, folder / "efa-visa-0.pt", "visa/0")
-
-
-@pytest.mark.parametrize("how", [FLIP, ("cut", 0.5, 1), ("zero", 0.9, 200), None])
-def test_layers_of_an_epoch_that_are_broken_or_gone_are_trained_again(
-    tmp_path, trainings, caplog, how
-):
-    expected, _ = train(tmp_path / "whole")
-    train(tmp_path / "killed")
-    path = tmp_path / "killed" / "efa-visa-0-epoch1.safetensors"
-    path.unlink() if how is None else damage(path, how)
-    found, _ = train(tmp_path / "killed")
-    assert trainings == [False, False, True, False]
-    assert f"{path}" in caplog.text
-    assert set(found) == set(expected)
-    assert {name.split(".")[0] for name in found} == {"{}", "epoch1", "epoch2"}
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-
-
-def test_whole_layers_of_epochs_that_a_killed_run_left_are_taken(tmp_path, trainings):
-    expected, _ = train(tmp_path)
-    found, _ = train(tmp_path)
-    assert trainings == [False, True]
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-
-
-def test_what_a_method_learned_is_learned_again_where_it_is_broken(tmp_path, caplog):
-    path = tmp_path / "winclip.safetensors"
-    assert method_setup.read_learned(path) is None
-    assert not caplog.text
-    write_tensors(path, {"a": torch.ones(3)}, {})
-    assert torch.equal(method_setup.read_learned(path)["a"], torch.ones(3))
-    damage(path, FLIP)
-    assert method_setup.read_learned(path) is None
-    assert f"{path} is broken: a does not fit" in caplog.text
 
 
 def test_a_broken_shard_of_the_last_result_leaves_dvcs_cache(tmp_path, monkeypatch, caplog):
@@ -83,14 +23,7 @@ def test_a_broken_shard_of_the_last_result_leaves_dvcs_cache(tmp_path, monkeypat
     path.touch()
     monkeypatch.setattr(features, "list_earlier", lambda stage, out: [path])
     monkeypatch.setattr(features, "adopt_shards", lambda shards, earlier: earlier)
-    monkeypatch.setattr(features, "check_space", lambda *given: "1 image to encode")
-    encoded = []
-    monkeypatch.setattr(
-        features, "encode_shards", lambda shards, *given, **more: encoded.extend(shards)
-    )
-    machine = SimpleNamespace(batch_size=1, workers=1, engine="local")
-    features.fill("sdd", missing, None, SimpleNamespace(machine=machine))
-    assert encoded == missing
+    assert features.adopt_earlier("features@sdd", tmp_path, missing) == missing
     assert not path.exists()
 
 

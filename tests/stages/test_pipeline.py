@@ -17,12 +17,12 @@ def test_every_stage_runs_and_a_second_repro_does_nothing(pipeline):
     data = {f"{stage}@{key}" for stage in ("download", "index", "features") for key in DATASETS}
     trained = {f"{stage}@visa" for stage in ("auxiliary", "csp", "efa", "rpl", "package")}
     shown = {"evaluate@sdd", "report", "page", "track"}
-    assert set(ran(output)) == {"check"} | data | trained | shown
+    assert set(ran(output)) == {"check", "sample"} | data | trained | shown
     assert ran(run(folder, "dvc", "repro")) == []
     assert run(folder, "git", "status", "--porcelain") == ""
 
 
-def test_results_have_every_metric_and_row(pipeline):
+def test_results_have_every_metric_and_variant(pipeline):
     folder, _ = pipeline
     metrics = json.loads((folder / "metrics/datasets/sdd.json").read_text())
     assert set(metrics) == {

@@ -41,9 +41,9 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_stage_that_ends_well_leaves_its_time_and_memory(tmp_path):
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    done = run_stage(tmp_path, "stages.method_code")
+    done = run_stage(tmp_path, "stages.check")
     assert done.returncode == 0, done.stderr
-    left = json.loads((tmp_path / "timing/method_code.json").read_text())
+    left = json.loads((tmp_path / "timing/check.json").read_text())
     assert left["seconds"] >= 0
     assert left["peak_mib"] > 10
 
@@ -52,48 +52,49 @@ def test_a_stage_that_ends_well_leaves_its_time_and_memory(tmp_path):
 def start(tmp_path, monkeypatch):
     """Start a stage in this process, as DVC does: what its main function got, and its exit code."""
 
-    def start_stage(run, *arguments, running):
+    def start_stage(*arguments, running):
         got = []
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["stage", *arguments])
         monkeypatch.setenv("DVC_STAGE", running)
         with pytest.raises(SystemExit) as ended:
-            run(lambda *keys: got.extend(keys))
+            run.run_stage(
+                index=lambda key: got.append(("index", key)),
+                views=lambda key: got.append(("views", key)),
+                report=lambda: got.append(("report",)),
+            )
         return got, ended.value.code
 
     return start_stage
 
 
-def run_index(work):
-    run.run_stage("index", work, keyed=True)
-
-
-def run_method_test(work):
-    run.run_matrix_stage("method_test", work)
-
-
 @pytest.mark.parametrize("running", ["index@my-visa", "../dvc.yaml:index@my-visa"])
 def test_the_key_comes_from_the_stage_that_dvc_runs(start, running):
-    assert start(run_index, running=running) == (["my-visa"], 0)
-    assert start(run_index, "sdd", running=running) == (["sdd"], 0)
+    assert start(running=running) == ([("index", "my-visa")], 0)
+    assert start("sdd", running=running) == ([("index", "sdd")], 0)
 
 
-def test_two_keys_come_from_the_stage_of_a_matrix(start):
-    expected = ["sdp_plus", "my-visa"], 0
-    assert start(run_method_test, running="method_test@sdp_plus-my-visa") == expected
-    assert start(run_method_test, "sdp_plus", "my-visa", running="") == expected
+def test_a_module_may_be_several_stages(start):
+    assert start(running="views@vv") == ([("views", "vv")], 0)
+    assert start("views@vv", running="") == ([("views", "vv")], 0)
+    assert start(running="report") == ([("report",)], 0)
+    assert start("report", running="index@visa") == ([("report",)], 0)
 
 
-@pytest.mark.parametrize("running", ["", "download@visa", "index", "index@"])
-def test_another_stages_key_is_not_taken(start, running, capsys):
-    assert start(run_index, running=running) == ([], 2)
-    assert "give its key" in capsys.readouterr().err
+@pytest.mark.parametrize("running", ["", "index", "index@", "views@"])
+def test_a_stage_of_keys_asks_for_one(start, running, capsys):
+    assert start(running=running) == ([], 2)
+    assert "needs a key" in capsys.readouterr().err
+
+
+def test_another_modules_stage_is_not_taken(start, capsys):
+    assert start(running="download@visa") == ([], 2)
+    assert "none of index, views, report" in capsys.readouterr().err
 
 
 def test_no_stage_works_on_a_key_that_leads_elsewhere(start, tmp_path, caplog):
-    assert start(run_index, running="index@../mine") == ([], 1)
-    assert start(run_index, "../mine", running="") == ([], 1)
-    assert start(run_method_test, running="method_test@../x-visa") == ([], 1)
-    assert start(run_method_test, running="method_test@clip-$(x)") == ([], 1)
+    for stage in ("index@../mine", "views@../x", "views@clip-$(x)"):
+        assert start(running=stage) == ([], 1)
+    assert start("../mine", running="") == ([], 1)
     assert caplog.text.count("can not be a key") == 4
     assert not list(tmp_path.iterdir())

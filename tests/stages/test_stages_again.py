@@ -7,13 +7,17 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from fuzzyclip.evaluation.rows import TRAINED
+from fuzzyclip.method.variants import OWN
 from in_process import copy_pipeline, run_stages
 from pipelines import OWN, list_runs, make_own_images, shorten_methods
 from safetensors import safe_open
 
 from fuzzyclip.baselines.registry import METHODS
 from fuzzyclip.utils.files import compute_sha256
+
+
+#: Features that the methods of the tables read besides the run's patch tokens.
+VIEWS = ("windows", "vv", "vv_stages")
 
 
 @pytest.fixture
@@ -23,7 +27,7 @@ def folder(kept_pipeline, tmp_path):
 
 
 def read_categories(folder, dataset="sdd"):
-    return pd.read_csv(folder / f"metrics/categories/{dataset}.csv", dtype={"prompt": str})
+    return pd.read_csv(folder / f"metrics/methods/fuzzyclip/{dataset}.csv", dtype={"prompt": str})
 
 
 def test_streaming_metrics_bound_the_exact_ones(folder):
@@ -33,10 +37,10 @@ def test_streaming_metrics_bound_the_exact_ones(folder):
         params["evaluation"]["pixel_metrics"] = "streaming"
 
     run_stages(folder, "evaluate@sdd", "report", change=stream)
-    bounds = pd.read_csv(folder / "results/sdd/bounds.csv")
+    bounds = pd.read_csv(folder / "results/fuzzyclip/sdd/bounds.csv")
     assert len(bounds) == 5 * len(exact)
     for line in bounds.itertuples():
-        value = exact.loc[exact["row"] == line.row, line.metric].item()
+        value = exact.loc[exact["variant"] == line.variant, line.metric].item()
         assert line.low - 1e-4 <= value <= line.high + 1e-4
         assert line.high - line.low < 1
     assert read_categories(folder)["image_auroc"].tolist() == exact["image_auroc"].tolist()
@@ -44,7 +48,7 @@ def test_streaming_metrics_bound_the_exact_ones(folder):
     assert not list((folder / "scratch").glob("maps-*"))
 
 
-def test_a_row_with_good_images_stands_in_every_table_and_moves_no_other(folder):
+def test_a_variant_with_good_images_stands_in_every_table_and_moves_no_other(folder):
     before = read_categories(folder)
 
     def remember(params):
@@ -52,8 +56,8 @@ def test_a_row_with_good_images_stands_in_every_table_and_moves_no_other(folder)
 
     run_stages(folder, "evaluate@sdd", "report", "page", change=remember)
     after = read_categories(folder)
-    assert set(after["row"]) - set(before["row"]) == {"fuzzyclip_1shot"}
-    others = after[after["row"] != "fuzzyclip_1shot"].reset_index(drop=True)
+    assert set(after["variant"]) - set(before["variant"]) == {"fuzzyclip_1shot"}
+    others = after[after["variant"] != "fuzzyclip_1shot"].reset_index(drop=True)
     pd.testing.assert_frame_equal(others, before)
     summary = (folder / "metrics/tables/summary.md").read_text()
     assert "FuzzyCLIP + 1 good image" in summary
@@ -75,12 +79,12 @@ def test_a_forced_partition_trains_as_many_sets_of_layers(folder):
         names = {name.split(".")[0] for name in file.keys()}  # noqa: SIM118
     assert {"cluster0", "cluster1", "epoch1"} <= names
     assert compute_sha256(folder / "models/visa/rpl.safetensors") == prompts
-    scores = pd.read_csv(folder / "results/sdd/scores.csv")
+    scores = pd.read_csv(folder / "results/fuzzyclip/sdd/scores.csv")
     weights = scores[["weight_0", "weight_1"]].to_numpy()
     assert np.allclose(weights.sum(axis=1), 1, atol=1e-6)
-    rows = read_categories(folder).set_index("row")["pixel_ap"]
-    assert rows["fuzzyclip"] != rows["fuzzyclip_epoch_1"]
-    assert "fuzzyclip_epoch_2" not in rows  # the last of two is fuzzyclip itself
+    pixel_ap = read_categories(folder).set_index("variant")["pixel_ap"]
+    assert pixel_ap["fuzzyclip"] != pixel_ap["fuzzyclip_epoch_1"]
+    assert "fuzzyclip_epoch_2" not in pixel_ap  # the last of two is fuzzyclip itself
 
 
 def test_a_cluster_that_is_not_there_is_refused(folder):
@@ -93,7 +97,7 @@ def test_a_cluster_that_is_not_there_is_refused(folder):
 
 def test_features_that_are_still_right_are_taken_over(folder, caplog):
     def read():
-        return {path: path.read_bytes() for path in (folder / "features/sdd").rglob("*.*")}
+        return {path: path.read_bytes() for path in (folder / "features/tokens/sdd").rglob("*.*")}
 
     before = read()
     for path in before:  # DVC removes outputs before it runs a stage
@@ -113,8 +117,8 @@ def test_own_images_with_and_without_masks(folder):
         params["auxiliary"]["parts"] = ["parts"]
 
     keys = ("download", "index", "features", "evaluate", "auxiliary")
-    run_stages(folder, *(f"{name}@parts" for name in keys), change=add)
-    lines = read_categories(folder, "parts").query("row == 'fuzzyclip'").set_index("category")
+    run_stages(folder, "sample", *(f"{name}@parts" for name in keys), change=add)
+    lines = read_categories(folder, "parts").query("variant == 'fuzzyclip'").set_index("category")
     assert "black metal bracket" in lines.loc["bracket black", "prompt"]
     assert lines.loc["bracket black"].filter(like="pixel").isna().all()  # absent, never zero
     assert lines.filter(like="image").notna().all(axis=None)
@@ -128,45 +132,69 @@ def tested(kept_pipeline, tmp_path_factory):
     """A copy in which every method has run, each with next to no training."""
     folder = copy_pipeline(kept_pipeline, tmp_path_factory.mktemp("methods") / "copy")
 
-    tests = [f"method_test@{name},visa" for name in METHODS]
-    run_stages(folder, "method_code", *tests, "method_tables", "baselines", change=shorten_methods)
+    views = [f"views@{name}" for name in VIEWS]
+    each = [f"{stage}@{name}" for name in METHODS for stage in ("train", "evaluate_baseline")]
+    run_stages(folder, *views, *each, "method_tables", "baselines", change=shorten_methods)
     return folder
 
 
 def read_method(folder, name):
-    return pd.read_csv(folder / f"metrics/methods/{name}/visa/sdd.csv")
+    return pd.read_csv(folder / f"metrics/methods/{name}/sdd.csv")
 
 
 def test_every_method_is_tested_tabled_and_recorded(tested):
     for name in METHODS:
         (line,) = read_method(tested, name).to_dict("records")
-        assert (line["row"], line["good"], line["bad"]) == (name, 4, 4)
+        assert (line["variant"], line["normal"], line["anomalous"]) == (name, 4, 4)
         assert 0 <= line["image_auroc"] <= 100
         assert 0 < line["pixel_ap"] <= 100
-    kinds = {path.name.rsplit("-", 1)[0] for path in (tested / "baselines/features").iterdir()}
-    assert kinds == {"windows", "vv", "sdp"}  # patch tokens are those of the features stage
-    means = pd.read_csv(tested / "metrics/method_tables/means.csv").set_index("row")
-    assert set(means.index) == {*METHODS, TRAINED}
+    assert {path.name for path in (tested / "features").iterdir()} == {"tokens", *VIEWS}
+    means = pd.read_csv(tested / "metrics/method_tables/means.csv").set_index("variant")
+    assert set(means.index) == {*METHODS, OWN}
     own = json.loads((tested / "metrics/datasets/sdd.json").read_text())
-    assert means.loc[TRAINED, "pixel_ap"] == pytest.approx(own["pixel_ap"])
+    assert means.loc[OWN, "pixel_ap"] == pytest.approx(own["pixel_ap"])
     text = (tested / "metrics/method_tables/table-3.md").read_text()
     for title in ("WinCLIP", "APRIL-GAN", "SDP+", "CoCoOp", "AnomalyCLIP", "SAA+", "FuzzyCLIP"):
         assert f"| {title} |" in text
-    recorded = [one for one in list_runs(tested) if "method" in one.data.tags]
+    recorded = [one for one in list_runs(tested) if one.data.tags["method"] != OWN]
     assert {one.data.tags["method"] for one in recorded} == set(METHODS)
     for one in recorded:
         expected = means.loc[one.data.tags["method"], "pixel_ap"]
         assert one.data.metrics["pixel_ap/sdd"] == pytest.approx(expected)
 
 
-def test_what_methods_share_can_be_deleted_and_comes_back_the_same(tested, tmp_path):
+def test_a_method_says_all_that_made_its_result(tested):
+    facts = json.loads((tested / "metrics/methods/anomaly_clip/sdd.json").read_text())
+    assert facts["auxiliary"] == "visa"
+    assert facts["settings"] | {"sigma": 1.1, "epochs": 1} == facts["settings"]
+    assert facts["kind"] == "vv"
+    assert facts["random"] is False
+    assert facts["text"]["ensemble"] == "full"
+    untrained = json.loads((tested / "metrics/methods/winclip/sdd.json").read_text())
+    assert untrained["auxiliary"] is None
+    own = json.loads((tested / "metrics/methods/fuzzyclip/sdd.json").read_text())
+    assert set(own) >= set(facts) - {"datasets", "backbone"}
+    assert set(own["settings"]) == {"efa", "rpl", "test"}
+
+
+def test_a_killed_training_of_a_method_goes_on_and_gives_the_same(tested, tmp_path):
     folder = copy_pipeline(tested, tmp_path / "copy")
-    names = ("anomaly_clip", "cocoop")
-    before = {name: read_method(folder, name).to_csv() for name in names}
-    shutil.rmtree(folder / "baselines")
-    for name in names:
-        run_stages(folder, f"method_test@{name},visa")
-        assert read_method(folder, name).to_csv() == before[name]
+    path = folder / "baselines/cocoop/visa.safetensors"
+    before = path.read_bytes()
+    shutil.rmtree(path.parent)
+    run_stages(folder, "train@cocoop")
+    assert path.read_bytes() == before
+    assert not list((folder / "scratch").glob("method-*"))
+
+
+def test_features_of_another_kind_are_refused_with_the_way_out(tested, tmp_path):
+    folder = copy_pipeline(tested, tmp_path / "copy")
+
+    def mix(params):
+        params["methods"]["winclip"]["features"] = "vv"
+
+    with pytest.raises(ValueError, match="made with another .*kind"):
+        run_stages(folder, "train@winclip", "evaluate_baseline@winclip", change=mix)
 
 
 def test_saa_without_models_is_left_out_and_the_tables_say_so(tested, tmp_path, caplog):
@@ -176,7 +204,7 @@ def test_saa_without_models_is_left_out_and_the_tables_say_so(tested, tmp_path, 
         params["methods"]["saa"]["tiny_seed"] = None
 
     with caplog.at_level("INFO"):
-        stages = ("method_test@saa,visa", "method_tables", "baselines")
+        stages = ("train@saa", "evaluate_baseline@saa", "method_tables", "baselines")
         run_stages(folder, *stages, change=take_models)
     assert "SAA+ is left out" in caplog.text
     assert "saa has no result to record" in caplog.text
@@ -191,7 +219,7 @@ def test_saa_without_models_is_left_out_and_the_tables_say_so(tested, tmp_path, 
         ("april_gan", {"epochs": 0}, r"methods\.april_gan: .*epochs"),
         ("anomaly_clip", {"taps": [1]}, r"methods\.anomaly_clip: .*taps"),
         ("clip", {"sgima": 1}, r"methods\.clip: clip has no setting sgima"),
-        ("patchcore", {"sigma": 1}, r"no fuzzyclip/baselines/patchcore\.py"),
+        ("patchcore", {"sigma": 1}, "no method 'patchcore'"),
     ],
 )
 def test_settings_that_are_refused_are_named(folder, method, setting, said):
@@ -199,4 +227,4 @@ def test_settings_that_are_refused_are_named(folder, method, setting, said):
         params["methods"].setdefault(method, {}).update(setting)
 
     with pytest.raises(ValueError, match=said):
-        run_stages(folder, "method_code", f"method_test@{method},visa", change=change)
+        run_stages(folder, f"train@{method}", change=change)

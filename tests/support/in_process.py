@@ -23,11 +23,11 @@ def copy_pipeline(source, folder):
 
 
 def run_stages(folder, *stages, change=None):
-    """Run stages as `python -m stages.<name> <key>` would, by `name` or `name@key`.
+    """Run stages as DVC would, by `name` or `name@key`.
 
     Args:
         folder: the pipeline's.
-        stages: in order; two keys of a matrix stand apart by a comma.
+        stages: in order.
         change: edits params.yaml first.
     """
     if change is not None:
@@ -36,6 +36,21 @@ def run_stages(folder, *stages, change=None):
         for name in FROM_OUTSIDE:
             os.environ.pop(name, None)
         for stage in stages:
-            name, _, keys = stage.partition("@")
-            main = importlib.import_module(f"stages.{name}").main
-            main(*keys.split(",") if keys else ())
+            name, _, key = stage.partition("@")
+            main = find_main(name)
+            main(*[key] if key else ())
+
+
+#: Stages of modules of another name, by module and function.
+ELSEWHERE = {
+    "evaluate": ("evaluate", "evaluate_own"),
+    "evaluate_baseline": ("evaluate", "evaluate_baseline"),
+    "track": ("track", "track_own"),
+    "baselines": ("track", "track_baselines"),
+}
+
+
+def find_main(stage):
+    """The main function of a stage."""
+    module, function = ELSEWHERE.get(stage, (stage, "main"))
+    return getattr(importlib.import_module(f"stages.{module}"), function)

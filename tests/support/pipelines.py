@@ -11,8 +11,8 @@ from imports import ROOT
 from mlflow.tracking import MlflowClient
 from trees import MASK, write_images, write_picture
 
-#: The first of the stages of other methods; they are the last ones of dvc.yaml.
-FIRST_OF_METHODS = "\n  method_code:\n"
+#: Where the stages of other methods begin; they are the last ones of dvc.yaml.
+FIRST_OF_METHODS = "\n  # The methods that FuzzyCLIP is compared with"
 
 #: What a stage would read of a run around it, or of this machine's tracker.
 FROM_OUTSIDE = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
