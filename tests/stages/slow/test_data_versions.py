@@ -50,7 +50,7 @@ def test_a_team_shares_all_but_the_raw_images(pipeline, tmp_path: Path) -> None:
     run(there, "dvc", "pull", "--allow-missing")
     assert ran(run(there, "dvc", "repro", "--allow-missing")) == []
     assert not [path for path in (there / "data/raw").rglob("*") if path.is_file()]
-    assert tree(there / "features/sdd") == tree(here / "features/sdd")
+    assert tree(there / "features/tokens/sdd") == tree(here / "features/tokens/sdd")
     # who has no licence to mind says so in one line, and plain pull and repro are enough
     text = (here / "dvc.yaml").read_text()
     assert text.count("push: false") == 1
@@ -76,8 +76,8 @@ def test_own_images_by_one_params_block(pipeline, tmp_path: Path) -> None:
     output = ran(run(folder, "dvc", "repro"))
     expected = {f"{stage}@parts" for stage in ("download", "index", "features", "evaluate")}
     assert expected <= set(output)
-    assert set(output) - expected == {"check", "auxiliary@visa", "report", "page", "track"}
-    lines = pd.read_csv(folder / "metrics/categories/parts.csv").query("row == 'fuzzyclip'")
+    assert set(output) - expected == {"check", "sample", "auxiliary@visa", "report", "page", "track"}
+    lines = pd.read_csv(folder / "metrics/methods/fuzzyclip/parts.csv").query("variant == 'fuzzyclip'")
     lines = lines.set_index("category")
     assert lines["prompt"].str.contains("black metal bracket")["bracket black"]
     assert lines.loc["bracket black"].filter(like="pixel").isna().all()  # absent, never zero
@@ -86,7 +86,7 @@ def test_own_images_by_one_params_block(pipeline, tmp_path: Path) -> None:
     recorded = list_runs(folder)[-1]
     assert recorded.data.tags["protocol.parts"] == "auto"
     assert recorded.data.tags["images.parts"] == "6 normal, 4 anomalous"
-    assert "own" in (folder / "results/parts/dataset.json").read_text()
+    assert "own" in (folder / "results/fuzzyclip/parts/dataset.json").read_text()
     assert (
         "| parts | own images | auto | 2 | 6 | 4 |"
         in (folder / "metrics/tables/summary.md").read_text()
@@ -261,8 +261,8 @@ def test_one_datasets_change_reruns_that_dataset_only(official) -> None:
     change_params(folder, add)
     output = ran(run(folder, "dvc", "repro"))
     own = {f"{stage}@bolts" for stage in ("download", "index", "features", "evaluate")}
-    assert set(output) == own | {"check", "auxiliary@visa", "report", "page", "track"}
-    info = json.loads((folder / "results/bolts/dataset.json").read_text())
+    assert set(output) == own | {"check", "sample", "auxiliary@visa", "report", "page", "track"}
+    info = json.loads((folder / "results/fuzzyclip/bolts/dataset.json").read_text())
     assert info["counts"] == {
         "hex_bolt": {"train_good": 0, "test_good": 3, "test_bad": 3, "train_bad": 0}
     }

@@ -48,16 +48,16 @@ def test_penalty_reruns_only_what_its_partition_changes(folder):
 def test_other_pixel_metrics_rerun_the_evaluation_alone(folder):
     arguments = ("-S", "evaluation.pixel_metrics=streaming")
     output = run(folder, "dvc", "exp", "run", "-n", "streaming", *arguments)
-    assert set(ran(output)) == {"evaluate@sdd", "report", "page", "track"}
-    assert (folder / "results/sdd/bounds.csv").is_file()
+    assert set(ran(output)) == {"check", "evaluate@sdd", "report", "page", "track"}
+    assert (folder / "results/fuzzyclip/sdd/bounds.csv").is_file()
     run(folder, "git", "checkout", "-q", "HEAD", "--", ".")
     run(folder, "dvc", "checkout")
 
 
-def test_rows_with_good_images_rerun_the_evaluation_alone(folder):
+def test_variants_with_good_images_rerun_the_evaluation_alone(folder):
     change_params(folder, lambda params: params["evaluation"].update(shots=[1]))
     output = run(folder, "dvc", "repro", "page")
-    assert set(ran(output)) == {"evaluate@sdd", "report", "page"}
+    assert set(ran(output)) == {"check", "evaluate@sdd", "report", "page"}
     assert "FuzzyCLIP + 1 good image" in (folder / "metrics/tables/summary.md").read_text()
     run(folder, "git", "checkout", "-q", "HEAD", "--", ".")
     run(folder, "dvc", "checkout")
@@ -72,7 +72,7 @@ def test_a_stage_that_runs_again_takes_over_what_is_still_right(folder):
 
 
 def read_store(folder):
-    return {path.name: path.read_bytes() for path in (folder / "features/sdd").rglob("*.*")}
+    return {path.name: path.read_bytes() for path in (folder / "features/tokens/sdd").rglob("*.*")}
 
 
 def test_forced_partition_retrains_layers_but_not_prompts(folder):
@@ -99,12 +99,12 @@ def test_real_archives_from_file_to_table(tmp_path):
         params["datasets"]["sdd"]["counts"] = "any"
 
     folder = make_repository(tmp_path, use_real)
-    run_stages(folder, *(f"{name}@{key}" for key in ("visa", "sdd") for name in DATA))
+    run_stages(folder, "sample", *(f"{name}@{key}" for key in ("visa", "sdd") for name in DATA))
     run_stages(folder, *(f"{name}@visa" for name in TRAINING), "evaluate@sdd")
     run_stages(folder, "report", "page")
     table = (folder / "metrics/tables/table_3.md").read_text()
     assert "KolektorSDD" in table
-    scores = (folder / "results/sdd/scores.csv").read_text().splitlines()
+    scores = (folder / "results/fuzzyclip/sdd/scores.csv").read_text().splitlines()
     assert len(scores) == 1 + 58 + 11  # the cut's thirds: normal and anomalous test images
     assert "not comparable" not in (folder / "metrics/tables/summary.md").read_text()
     assert "paper, FuzzyCLIP" not in table  # another backbone and a subset: not the paper's setting
