@@ -1,4 +1,4 @@
-"""What the method costs, from shapes alone: operations, bytes, and seconds on a device.
+"""Costs of the method, from shapes alone: operations, bytes, and seconds on a device.
 
 A multiplication with its addition counts as two floating-point operations (FLOPs), as
 `torch.utils.flop_counter` counts; only matrix products and convolutions are counted in the towers.
@@ -66,7 +66,7 @@ class TextShape:
 
 @dataclass(frozen=True)
 class Device:
-    """What bounds a computation.
+    """Bounds of a computation.
 
     Attributes:
         name: for tables.

@@ -1,4 +1,4 @@
-"""What it takes at scale: `python benchmarks/scale.py [--write]`.
+"""Costs at scale: `python benchmarks/scale.py [--write]`.
 
 With `--write`, docs/scale.md anew, from benchmarks/costs.py and the constants below. Without,
 checks the model on this machine: the speed of one tower predicts the others' time, and the store
@@ -112,7 +112,7 @@ def check_store():
 
 
 def measure_constants():
-    """What scale_page.py holds as measured: decoding an image, metrics of a map."""
+    """Prints what scale_page.py holds as measured: decoding an image, metrics of a map."""
     backbone = load_backbone("ViT-B-16", "random", image_size=224, blocks=(1,), device="cpu")
     large = replace(backbone, image_size=518)
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,1 +1,1 @@
-"""What developers run once."""
+"""Programs that developers run once."""

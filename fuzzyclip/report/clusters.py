@@ -64,40 +64,41 @@ class ClusterPanel:
     scores: Chart
 
 
-def build_clusters(auxiliary: str, found: Mapping[str, Any]) -> ClusterPanel:
+def build_clusters(auxiliary: str, outcome: Mapping[str, Any]) -> ClusterPanel:
     """Pictures of one auxiliary set.
 
     Args:
         auxiliary: its name.
-        found: `clusters` (chosen), `candidates` (`k`, `spread`, `penalty`, `score`, `clusters`) and
-            `points`, name -> place on two axes (`fuzzyclip.method.csp.project_points`).
+        outcome: of CSP: `clusters` (chosen), `k`, `candidates` (`k`, `spread`, `penalty`, `score`,
+            `clusters`) and `points`, name -> place on two axes (`method.csp.project_points`).
     """
-    partitions = [one["clusters"] for one in found["candidates"]]
-    if found["clusters"] not in partitions:  # set by hand, or the paper's
-        partitions.append(found["clusters"])
+    partitions = [candidate["clusters"] for candidate in outcome["candidates"]]
+    if outcome["clusters"] not in partitions:  # set by hand, or the paper's
+        partitions.append(outcome["clusters"])
     pictures = [
-        _draw_partition(auxiliary, clusters, found["points"], clusters == found["clusters"])
+        _draw_partition(auxiliary, clusters, outcome["points"], clusters == outcome["clusters"])
         for clusters in partitions
     ]
-    return ClusterPanel(auxiliary, pictures, _draw_scores(auxiliary, found))
+    return ClusterPanel(auxiliary, pictures, _draw_scores(auxiliary, outcome))
 
 
-def _draw_scores(auxiliary: str, found: Mapping[str, Any]) -> Chart:
+def _draw_scores(auxiliary: str, outcome: Mapping[str, Any]) -> Chart:
     """Eq. 4 by k; logarithmic, because the penalty grows with e^k."""
-    frame = pd.DataFrame(found["candidates"])
-    frame["names"] = ["; ".join(", ".join(group) for group in one) for one in frame["clusters"]]
+    frame = pd.DataFrame(outcome["candidates"])
+    partitions = frame["clusters"]
+    frame["names"] = ["; ".join(", ".join(group) for group in groups) for groups in partitions]
     table = tabulate(frame[["k", "spread", "penalty", "score", "names"]], "scores of k", digits=4)
     shown = [("score", 0), ("spread", 1), ("penalty", 2)]
     lines = [
         Line(name, frame["k"], frame[name].where(frame[name] > 0), style) for name, style in shown
     ]
-    used = frame[[one == found["clusters"] for one in frame["clusters"]]]
+    used = frame[[groups == outcome["clusters"] for groups in partitions]]
     return draw_chart(
         f"{auxiliary}: score of each k",
         lines[::-1],
         x_label="clusters k",
         y_label="score, its two parts",
-        description=f"Score, squared distances and penalty by k. {found['k']} cluster(s) are used.",
+        description=f"Score, squared distances and penalty by k. Used: {outcome['k']} cluster(s).",
         log=True,
         marks=[
             Mark(f"used: k = {k}", k, score) for k, score in zip(used.k, used.score, strict=True)
@@ -141,12 +142,12 @@ def _draw_partition(
 def place_labels(
     names: Sequence[str], xs: Sequence[float], ys: Sequence[float]
 ) -> list[tuple[float, float]]:
-    """Where each name begins, so that it covers neither another name nor a point, if it can.
+    """The begin of each name, so that it covers neither another name nor a point, if it can.
 
     Tried are right, left, above and below of the point, then the same further away.
     """
     taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y in zip(xs, ys, strict=True)]
-    found = []
+    begins = []
     for number, (name, x, y) in enumerate(zip(names, xs, ys, strict=True)):
         width = LETTER * len(name)
         options = [
@@ -166,8 +167,8 @@ def place_labels(
         costs = [_measure_overlap(box, others) for box in boxes]
         best = int(np.argmin(costs))
         taken.append(boxes[best])
-        found.append(options[best])
-    return found
+        begins.append(options[best])
+    return begins
 
 
 def _measure_overlap(box: Box, others: Sequence[Box]) -> float:

@@ -15,7 +15,7 @@ from fuzzyclip.sample.textures import Field, smooth_noise
 
 MASK_ALPHA = 0.25  # fainter traces of a defect are not painted at all
 MIN_CHANGE = 0.09  # mean colour change (0..1) below which a defect is drawn again
-MIN_AREA = 7e-4  # of the image, likewise
+MIN_AREA = 7e-4  # of the image, below which it is drawn again
 ATTEMPTS = 8
 
 

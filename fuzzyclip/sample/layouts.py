@@ -27,7 +27,7 @@ WIDE = ((144, 192), (152, 200), (168, 144), (144, 176))  # (H, W) of VisA, never
 
 @dataclass(frozen=True)
 class Order:
-    """What to draw: which categories, how many images each, under which seed."""
+    """Categories to draw, with as many images each, under a seed."""
 
     dataset: str
     categories: tuple[str, ...]

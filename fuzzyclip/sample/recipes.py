@@ -1,4 +1,4 @@
-"""What a recipe is, and the pieces that recipes share. Recipes are data, drawn by `draw.py`."""
+"""Recipes as data, which `draw.py` draws, and the pieces that they share."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ CENTRE: Places = ((0.0, 0.0),)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the pictures of one category are made."""
+    """The making of one category's pictures."""
 
     backdrop: Surface  # the ground, or the texture itself when there are no layers
     layers: tuple[Layer, ...] = ()  # bottom to top; the first one is the part's outline

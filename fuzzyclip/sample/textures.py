@@ -197,7 +197,7 @@ PATTERNS: dict[str, Pattern] = {
 
 @dataclass(frozen=True)
 class Surface:
-    """What a surface looks like."""
+    """The look of a surface."""
 
     pattern: str  # a key of PATTERNS
     dark: Colour  # RGB in 0..1 where the pattern is 0

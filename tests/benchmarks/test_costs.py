@@ -54,13 +54,6 @@ def test_an_image_costs_what_pytorch_counts(model, size, counter):
     assert shape == LARGE or model != "ViT-L-14-336"
 
 
-def test_an_image_through_the_tiny_tower(tiny_config, counter):
-    clip = build_on_meta(str(tiny_config), 32)
-    with torch.no_grad(), counter:
-        clip.encode_image(torch.empty(1, 3, 32, 32, device="meta"))
-    assert costs.count_image_flops(describe(clip, 32)) == counter.get_total_flops()
-
-
 def test_a_prompt_costs_what_pytorch_counts(counter):
     clip = build_on_meta("ViT-L-14-336", 518)
     ids = torch.zeros(2, 77, dtype=torch.long, device="meta")
@@ -107,15 +100,11 @@ def test_maps():
     assert one == 4 * (4 * 1369 * 768 + costs.PIXEL_OPERATIONS * 518**2)
 
 
-def test_seconds_are_those_of_the_slower_of_two():
+def test_seconds_are_those_of_the_slower_of_two_on_a_device_as_promised_or_measured():
     device = costs.Device("x", flops=100.0, bandwidth=10.0, efficiency=0.5)
     assert costs.estimate_seconds(200, 1, device) == 4
     assert costs.estimate_seconds(200, 50, device) == 10
-
-
-def test_a_device_is_calibrated_by_what_it_did():
     device = costs.calibrate("x", [10, 30], [1, 3], math.inf)
-    assert device.flops == 10
     assert costs.estimate_seconds(50, 1e30, device) == 5
     with pytest.raises(ValueError, match="nothing was measured"):
         costs.calibrate("x", [], [], math.inf)

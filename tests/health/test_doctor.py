@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import huggingface_hub
 import pytest
@@ -15,7 +15,7 @@ import torch
 import yaml
 from imports import ROOT
 from safetensors.torch import save_file
-from tiny_models import break_part
+from tiny_models import break_part, make_model
 from trees import write_images
 from typer.testing import CliRunner
 
@@ -40,8 +40,7 @@ from fuzzyclip.health.models import (
     check_sample_weights,
     run_sample,
 )
-from fuzzyclip.model.card import BackboneCard, Card, TextCard, TrainingCard
-from fuzzyclip.model.directory import CONFIG, EFA, RPL, write_card
+from fuzzyclip.model.directory import EFA, RPL
 from fuzzyclip.utils.files import compute_sha256
 
 GB = 10**9
@@ -277,82 +276,53 @@ def test_cached_weights_are_found_without_a_network(
 # --- a model's directory
 
 
-def make_model(folder: Path, **changes: Any) -> Card:
-    """A directory whose card fits its files; the tensors are of no use."""
-    folder.mkdir()
-    for name in (EFA, RPL):
-        save_file({"text_embed": torch.zeros(2, 4)}, folder / name)
-    (folder / CONFIG).write_text("{}")
-    (folder / "backbone.safetensors").write_bytes(b"weights")
-    own = {"weights": "backbone.safetensors", "place": "inside"}
-    own["sha256"] = compute_sha256(folder / "backbone.safetensors")
-    card = Card(
-        name="parts",
-        versions={},
-        training=TrainingCard(
-            auxiliary="mvtec",
-            datasets=["mvtec", "visa"],
-            licences={"mvtec": "CC BY-NC-SA 4.0", "visa": "CC BY 4.0"},
-            sources={"mvtec": changes.pop("source", "official"), "visa": "official"},
-            efa={},
-            rpl={"temperature": 14.0},
-        ),
-        backbone=BackboneCard.model_validate(
-            {
-                "model": "ViT-L-14-336", "image_size": 518, "blocks": [6], "activation": "gelu",
-                "position_embedding": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3,
-                "precision": "float32", "fingerprint": "0" * 64, **own, **changes,
-            }
-        ),
-        text=TextCard(ensemble="full", separator=" ", underscore="keep"),
-        test={"prompt": "test", "weights": "eq11", "temperature": 100.0, "sigma": 0.0},
-        clusters=[["bottle"]],
-        files={name: compute_sha256(folder / name) for name in (EFA, RPL, CONFIG)},
-    )  # fmt: skip
-    write_card(folder, card)
-    return card
+@pytest.fixture
+def model(tmp_path: Path, tiny_config: Path) -> Path:
+    """A packaged model, weights inside, trained on drawn images."""
+    return make_model(tmp_path / "made", tiny_config)[0]
 
 
-def test_a_whole_model_is_whole_and_its_licence_is_told(tmp_path: Path) -> None:
-    make_model(tmp_path / "parts")
-    whole, licence = check_model(tmp_path / "parts")
-    assert (whole.name, whole.status) == ("model parts", "ok")
-    assert licence.status == "warn"
+def test_a_whole_model_is_whole_and_its_licence_is_told(model: Path) -> None:
+    assert only(check_model(model)).status == "ok"
+    card = json.loads((model / "model.json").read_text())
+    card["training"] |= {
+        "licences": {"mvtec": "CC BY-NC-SA 4.0", "visa": "CC BY 4.0"},
+        "sources": {"mvtec": "official", "visa": "official"},
+    }
+    (model / "model.json").write_text(json.dumps(card))
+    whole, licence = check_model(model)
+    assert (whole.name, whole.status, licence.status) == ("model model", "ok", "warn")
     assert "mvtec (CC BY-NC-SA 4.0): not for commercial use" in licence.found
     assert "visa" not in licence.found
-    make_model(tmp_path / "drawn", source="sample")
-    assert only(check_model(tmp_path / "drawn")).status == "ok"
 
 
-def test_a_damaged_model_fails_with_the_files_name(tmp_path: Path) -> None:
-    make_model(tmp_path / "m", source="sample")
-    (tmp_path / "m/backbone.safetensors").write_bytes(b"others")
-    whole, weights = check_model(tmp_path / "m")
+def test_a_damaged_model_fails_with_the_files_name(model: Path) -> None:
+    name = json.loads((model / "model.json").read_text())["backbone"]["weights"]
+    (model / name).write_bytes(b"others")
+    whole, weights = check_model(model)
     assert (whole.status, weights.status) == ("ok", "fail")
-    assert "backbone.safetensors is not the file" in weights.found
-    save_file({"x": torch.ones(2)}, tmp_path / "m" / EFA)
-    check = only(check_model(tmp_path / "m"))
+    assert f"{name} is not the file" in weights.found
+    save_file({"x": torch.ones(2)}, model / EFA)
+    check = only(check_model(model))
     assert check.status == "fail"
     assert EFA in check.found
-    (tmp_path / "m" / "model.json").unlink()
-    assert "no model here" in only(check_model(tmp_path / "m")).found
+    (model / "model.json").unlink()
+    assert "no model here" in only(check_model(model)).found
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("file", [EFA, RPL])
-def test_parts_that_are_no_numbers_fail(tmp_path: Path, file: str, value: float) -> None:
-    make_model(tmp_path / "m", source="sample")
-    break_part(tmp_path / "m" / file, value)
-    check = only(check_model(tmp_path / "m"))
+@pytest.mark.parametrize(("file", "value"), [(EFA, float("nan")), (RPL, float("inf"))])
+def test_parts_that_are_no_numbers_fail(model: Path, file: str, value: float) -> None:
+    break_part(model / file, value)
+    check = only(check_model(model))
     assert check.status == "fail"
-    assert f"{file}: text_embed holds values that are not finite" in check.found
+    assert f"{file}: " in check.found
+    assert "holds values that are not finite" in check.found
 
 
-def test_weights_that_lie_elsewhere_are_asked_for(tmp_path: Path) -> None:
-    make_model(tmp_path / "m", source="sample", place="elsewhere", weights="vit.safetensors")
-    _, weights = check_model(tmp_path / "m")
+def test_weights_that_lie_elsewhere_are_asked_for(tmp_path: Path, tiny_config: Path) -> None:
+    _, weights = check_model(make_model(tmp_path, tiny_config, copy=False)[0])
     assert weights.status == "warn"
-    assert "vit.safetensors" in weights.found
+    assert "weights.safetensors" in weights.found
 
 
 # --- data

@@ -12,7 +12,6 @@ from scipy.stats import rankdata
 from fuzzyclip.report.ranking import (
     PLAIN,
     build_ranked_table,
-    check_values,
     describe_level,
     place_ranks,
     place_values,
@@ -121,7 +120,7 @@ def test_marks_of_the_printed_table_2():
     assert set(table["MVTec, ours"]) == set(table["average rank, ours"]) == {"-"}
 
 
-def test_values_that_look_equal_share_a_place():
+def test_values_are_rounded_as_printed_and_those_that_look_equal_share_a_place():
     values = make_values(
         ("A", "d", "image_ap", 90.04, NAN),
         ("B", "d", "image_ap", 89.96, NAN),
@@ -130,9 +129,6 @@ def test_values_that_look_equal_share_a_place():
     table = build_ranked_table(values, "Image", {}, PLAIN)
     assert table["d, ours"].tolist() == ["(90.0*)", "(90.0*)", "(89.9+)"]
     assert table["average rank, ours"].tolist() == ["1.0*", "1.0*", "3.0+"]
-
-
-def test_values_are_rounded_as_they_are_printed_elsewhere():
     table = select_level(make_values(("a", "x", "pixel_ap", 0.35, NAN)), "Pixel", "ours")
     assert f"{0.35:.1f}" == "0.3"  # a little below the half; numpy rounds it to 0.4
     assert table.to_numpy().item() == 0.3
@@ -186,32 +182,20 @@ def test_a_heading_names_the_metrics_in_their_order():
     assert describe_level(values, "Image") == "Image (AUROC, AP)"
 
 
-def test_two_values_for_one_cell_are_refused_by_name():
+def test_what_can_not_be_compared_is_refused_by_name():
     line = ("WinCLIP", "visa", "image_ap", 1.0, NAN)
     with pytest.raises(ValueError, match="WinCLIP has two values of image_ap on visa"):
-        check_values(make_values(line, line))
-    with pytest.raises(ValueError, match="WinCLIP"):
         build_ranked_table(make_values(line, line), "Image", {})
+    with pytest.raises(ValueError, match="there is no Pixel table"):
+        build_ranked_table(make_values(line), "Pixel", {})
+    for nothing in (make_values(), pd.DataFrame()):
+        with pytest.raises(ValueError, match="no methods"):
+            build_ranked_table(nothing, "Image", {})
 
 
-@pytest.mark.parametrize("values", [make_values(), pd.DataFrame()])
-def test_nothing_to_compare_is_refused(values):
-    with pytest.raises(ValueError, match="no methods"):
-        build_ranked_table(values, "Image", {})
-
-
-def test_methods_without_any_value_are_dashes():
+def test_one_method_is_best_everywhere_and_methods_without_any_value_are_dashes():
+    table = build_ranked_table(make_values(("A", "d", "image_ap", 0.0, NAN)), "Image", {})
+    assert table.loc[0, ["d, ours", "average rank, ours"]].tolist() == ["(**0.0**)", "**1.0**"]
     values = make_values(("A", "d", "image_ap", NAN, NAN), ("B", "d", "image_ap", None, None))
     table = build_ranked_table(values, "Image", {})
     assert set(table.drop(columns="method").to_numpy().ravel()) == {"-"}
-
-
-def test_one_method_is_best_everywhere():
-    table = build_ranked_table(make_values(("A", "d", "image_ap", 0.0, NAN)), "Image", {})
-    assert table.loc[0, ["d, ours", "average rank, ours"]].tolist() == ["(**0.0**)", "**1.0**"]
-
-
-def test_a_level_without_metrics_is_refused_by_name():
-    values = make_values(("A", "d", "image_ap", 1.0, NAN))
-    with pytest.raises(ValueError, match="there is no Pixel table"):
-        build_ranked_table(values, "Pixel", {})

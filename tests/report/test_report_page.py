@@ -68,11 +68,8 @@ def test_curves_of_scores_are_scikit_learns(pairs):
             assert curve.read_precision(r) >= p - 1e-9
 
 
-def test_a_curve_needs_both_classes():
-    assert trace_scores([0.1, 0.2], [1, 1]) is None
-
-
 def test_a_curve_is_read_at_the_top_of_its_stairs():
+    assert trace_scores([0.1, 0.2], [1, 1]) is None  # one class is missing
     perfect = trace_scores([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1])
     assert perfect.read_tpr([0, 0.5, 1]).tolist() == [1, 1, 1]
     mixed = trace_scores([0.1, 0.2, 0.3, 0.4], [0, 1, 0, 1])
@@ -108,28 +105,23 @@ def test_curves_of_pixels_come_from_the_counts_that_were_kept():
     assert trace_pixels(summarise_pixels(maps, np.zeros_like(masks), list("abcd"))) is None
 
 
-def test_maps_have_the_colours_of_the_reports_pictures():
+def test_maps_and_their_bar_have_the_colours_of_the_reports_pictures():
     values = np.geomspace(1e-7, 1, 900).reshape(30, 30)
     colours = mpl.colormaps["inferno"](LogNorm(1e-5, 1)(np.maximum(values, 1e-5)))[..., :3] * 255
     _, _, data = encode_map(values).partition("base64,")
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
     assert np.abs(shown - colours).max() < 5  # of 255: half a step of the scale
+    ticks = describe_scale().ticks
+    assert [text for _, text in ticks] == ["0.00001", "0.0001", "0.001", "0.01", "0.1", "1"]
+    for share, text in ticks:
+        graded = grade_map(np.array([[float(text)]]))[0, 0]
+        assert graded / (COLOURS - 1) == pytest.approx(share, abs=0.005)
 
 
 @given(st.floats(0, 1), st.lists(st.floats(0, 1), min_size=3, max_size=3))
 def test_a_pixels_colour_depends_on_no_other_pixel(value, others):
     alone = grade_map(np.array([[value]]))[0, 0]
     assert grade_map(np.array([[value, *others]]))[0, 0] == alone
-
-
-def test_the_colour_bar_is_that_of_the_maps():
-    bar = describe_scale()
-    assert [text for _, text in bar.ticks] == [
-        "0.00001", "0.0001", "0.001", "0.01", "0.1", "1",
-    ]  # fmt: skip
-    for share, text in bar.ticks:
-        graded = grade_map(np.array([[float(text)]]))[0, 0]
-        assert graded / (COLOURS - 1) == pytest.approx(share, abs=0.005)
 
 
 @given(arrays(bool, (6, 7)))
@@ -268,11 +260,8 @@ def test_a_page_asks_for_nothing(page):
     assert "unsafe" not in policy
 
 
-def test_equal_experiments_give_equal_pages(page):
+def test_a_page_is_repeatable_and_names_thresholds_for_what_they_are(page):
     assert render_page(make_experiment()) == page
-
-
-def test_thresholds_are_named_for_what_they_are(page):
     text = " ".join(Reader(page).text.split())
     assert "chosen on the test set itself" in text
     assert "No threshold here was fixed in advance" in text

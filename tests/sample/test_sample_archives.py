@@ -23,6 +23,8 @@ from fuzzyclip.sample.layouts import count_good_thirds, cover_with_ellipse
 from fuzzyclip.sample.members import write_archive
 from fuzzyclip.utils.tree import DatasetError
 
+#: Dataset -> folder with its archives, and their checksums.
+Samples = dict[str, tuple[Path, dict[str, str]]]
 COUNTS = {"train_good": 1, "test_good": 3, "test_bad": 2}
 ARCHIVES = {
     "mvtec": {"mvtec_anomaly_detection.tar.xz"},
@@ -36,8 +38,7 @@ ARCHIVES = {
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict[str, str]]]:
-    """Dataset -> folder with its archives, and their checksums."""
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     folder = tmp_path_factory.mktemp("archives")
     return {
         name: (folder / name, write_sample_archives(name, folder / name, seed=5, **COUNTS))
@@ -46,9 +47,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, d
 
 
 @pytest.fixture(scope="module")
-def roots(
-    samples: dict[str, tuple[Path, dict[str, str]]], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
+def roots(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Dataset -> dataset root, fetched from the sample's archives."""
     folder = tmp_path_factory.mktemp("raw")
     for name, (archives, checksums) in samples.items():
@@ -66,7 +65,7 @@ def roots(
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_official_archive_names(name: str, samples: dict[str, tuple[Path, dict[str, str]]]) -> None:
+def test_official_archive_names(name: str, samples: Samples) -> None:
     folder, checksums = samples[name]
     assert set(checksums) == ARCHIVES[name] == {path.name for path in folder.iterdir()}
     for file, digest in checksums.items():
@@ -93,12 +92,7 @@ def test_index_has_the_true_counts_and_masks(name: str, roots: dict[str, Path]) 
     assert ((frame["mask_path"] != "") == (frame["label"] == 1)).all()
     assert not frame["image_path"].duplicated().any()
     assert [path.name for path in roots[name].parent.iterdir() if path.name.startswith(".")] == []
-
-
-@pytest.mark.parametrize("name", ARCHIVES)
-def test_published_counts_are_not_met_silently(name: str, roots: dict[str, Path]) -> None:
-    spec = get_dataset(name)
-    with pytest.raises(DatasetError, match=r"missing|published"):
+    with pytest.raises(DatasetError, match=r"missing|published"):  # not the published counts
         build_index(
             spec, roots[name], protocol=spec.default_protocol, categories=None, expect_counts=True
         )
@@ -117,16 +111,14 @@ def test_balanced_dagm_is_balanced_and_fixed(roots: dict[str, Path]) -> None:
     assert set(count_images(first).values()) == {SplitCounts(1, 3, 3, 0)}
 
 
-def test_same_seed_same_bytes(
-    samples: dict[str, tuple[Path, dict[str, str]]], tmp_path: Path
-) -> None:
+def test_same_seed_same_bytes(samples: Samples, tmp_path: Path) -> None:
     for name in ("dagm", "dtd", "sdd"):
         assert write_sample_archives(name, tmp_path / name, seed=5, **COUNTS) == samples[name][1]
     assert write_sample_archives("dagm", tmp_path, seed=6, **COUNTS) != samples["dagm"][1]
 
 
-def test_more_images_leave_the_others_as_they_are(
-    samples: dict[str, tuple[Path, dict[str, str]]], tmp_path: Path
+def test_more_images_leave_the_others_as_they_are_and_too_few_are_refused(
+    samples: Samples, tmp_path: Path
 ) -> None:
     write_sample_archives("btad", tmp_path, seed=5, train_good=1, test_good=5, test_bad=2)
     name = "BTech_Dataset_transformed/01/test/ok/0002.bmp"
@@ -135,9 +127,6 @@ def test_more_images_leave_the_others_as_they_are(
         zipfile.ZipFile(tmp_path / "btad.zip") as many,
     ):
         assert few.read(name) == many.read(name)
-
-
-def test_too_few_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="test_bad"):
         write_sample_archives("mvtec", tmp_path, seed=0, train_good=1, test_good=1, test_bad=0)
 
@@ -186,14 +175,11 @@ def test_kolektor_labels_come_in_two_ranges_and_thirds(
     assert not list(roots["sdd"].glob("kos*"))
 
 
-def test_dagm_labels_are_coarse(roots: dict[str, Path]) -> None:
+def test_dagm_and_dtd_quirks(roots: dict[str, Path], samples: Samples) -> None:
     folder = roots["dagm"] / "Class1/Test"
     assert all(path.suffix == ".PNG" for path in folder.glob("0*"))
     flags = (folder / "Label/Labels.txt").read_text().splitlines()
     assert len(flags) == 1 + COUNTS["test_good"] + COUNTS["test_bad"]
-
-
-def test_dtd_is_nested(samples: dict[str, tuple[Path, dict[str, str]]]) -> None:
     with zipfile.ZipFile(samples["dtd"][0] / "DTD-Synthetic.zip") as archive:
         assert all(name.endswith(".zip") for name in archive.namelist())
 
@@ -205,11 +191,9 @@ def test_same_members_same_archive(name: str, tmp_path: Path) -> None:
         write_archive(tmp_path / folder / name, members)
     first, second = (tmp_path / folder / name for folder in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()
-
-
-def test_tar_members_have_fixed_times(samples: dict[str, tuple[Path, dict[str, str]]]) -> None:
-    with tarfile.open(samples["visa"][0] / "VisA_20220922.tar") as archive:
-        assert {member.mtime for member in archive} == {1577836800}
+    if name != "a.zip":
+        with tarfile.open(first) as archive:
+            assert {member.mtime for member in archive} == {1577836800}
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60))

@@ -1,1 +1,1 @@
-"""How the sample CLIP was made: `python -m tools.pretrain_sample.pretrain`; needed by no user."""
+"""The making of the sample CLIP: `python -m tools.pretrain_sample.pretrain`; needed by no user."""

@@ -39,7 +39,7 @@ class PairBatch:
     positions: Tensor  # (B, P): numbers of the patches in the whole picture's grid
     labels: Tensor  # (B,): 0 normal, 1 anomalous
     kinds: Tensor  # (B,): 0 normal, else number of the defect from 1
-    targets: Tensor  # (B, P, 10): see `patch_targets`
+    targets: Tensor  # (B, P, 10), from `patch_targets`
     positive: Tensor  # bool (B, n): captions of the image's category and state
     captions: list[str]  # n: the images' categories and states
     name_captions: list[str]  # 2 m: each name's normal and abnormal caption

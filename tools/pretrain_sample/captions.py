@@ -41,7 +41,7 @@ LONGEST_STACK = 16
 
 @dataclass(frozen=True)
 class Words:
-    """What names are made of."""
+    """Words that names are made of."""
 
     categories: Sequence[str]  # names of the pretraining's categories
     known: Sequence[str]  # words whose embedding is kept

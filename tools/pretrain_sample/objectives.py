@@ -27,7 +27,7 @@ def contrastive_loss(logits: Tensor, positive: Tensor) -> Tensor:
 
 
 def state_loss(image: Tensor, text: Tensor, scale: Tensor, states: Tensor) -> Tensor:
-    """Which state an image shows, with the captions of every name.
+    """Cross entropy of the state that an image shows, with the captions of every name.
 
     Args:
         image: features (B, D).
@@ -40,7 +40,7 @@ def state_loss(image: Tensor, text: Tensor, scale: Tensor, states: Tensor) -> Te
 
 
 def pair_loss(image: Tensor, text: Tensor, scale: Tensor, states: Tensor) -> Tensor:
-    """A part shows its defect more with the defect than without, whatever part it is.
+    """Loss of parts that show a defect no more with it than without, whatever part it is.
 
     Args:
         image: features (B, D), in pairs of the same part: normal, damaged.
@@ -54,7 +54,7 @@ def pair_loss(image: Tensor, text: Tensor, scale: Tensor, states: Tensor) -> Ten
 
 
 def name_loss(text: Tensor) -> Tensor:
-    """Names stay apart, whatever the state: the two captions of a name find each other.
+    """Loss that keeps names apart, whatever the state: two captions of a name find each other.
 
     Args:
         text: features (m, 2, D) of the normal and the abnormal caption of m names.
