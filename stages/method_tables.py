@@ -7,16 +7,17 @@ from fuzzyclip.evaluation.rows import TRAINED
 from fuzzyclip.report.tables import to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
-from stages.experiments.catalog import Row, read_catalog
-from stages.experiments.comparison import (
+from stages.experiments.catalog import TableRow, read_catalog
+from stages.experiments.methods import (
+    FORM_NOTE,
     collect_comparison,
     list_method_notes,
-    name_others,
+    name_methods,
     read_facts,
-    read_means,
+    read_row,
     read_titles,
+    render,
 )
-from stages.experiments.show_comparison import FORM_NOTE, render
 from stages.params import load_params
 from stages.run import run_stage
 from stages.setting import list_sample_notes
@@ -29,16 +30,15 @@ def main() -> None:
     """Make metrics/method_tables."""
     params = load_params(PARAMS)
     facts = read_facts(params.methods)
-    titles = {name: next(iter(found.values()))["title"] for name, found in facts.items() if found}
     notes = [FORM_NOTE, *list_sample_notes(params), *list_method_notes(facts)]
     catalog, named = read_catalog(), read_titles(params.pairs)
     for name in TABLES:
         experiment = catalog.get(name)
-        values = collect_comparison(experiment, name_others(experiment, facts))
+        values = collect_comparison(experiment, facts)
         text = render(f"{name}: {experiment.title}", values, notes, named)
         write_text(paths.METHOD_TABLES / f"{name}.md", text)
         write_csv(paths.METHOD_TABLES / f"{name}.csv", values)
-    means = collect_means(titles, list(params.pairs))
+    means = collect_means(name_methods(facts), list(params.pairs))
     write_csv(paths.METHOD_TABLES / "means.csv", means)
     averages = means.groupby("method", sort=False)[[*METRICS]].mean().reset_index()
     write_csv(paths.METHOD_TABLES / "averages.csv", averages)
@@ -49,11 +49,11 @@ def main() -> None:
 
 def collect_means(titles: dict[str, str], datasets: list[str]) -> pd.DataFrame:
     """Means of every method and dataset: `dataset`, `row`, `method` (its title), the metrics."""
-    rows = [Row(label=title, method=name) for name, title in titles.items()]
+    rows = [TableRow(label=title, method=name) for name, title in titles.items()]
     lines = []
-    for row in (*rows, Row(label="FuzzyCLIP")):
+    for row in (*rows, TableRow(label="FuzzyCLIP")):
         for dataset in datasets:
-            if found := read_means(row, dataset):
+            if found := read_row(row, dataset):
                 line = {"dataset": dataset, "row": row.method or TRAINED, "method": row.label}
                 lines.append(line | found)
     return pd.DataFrame(lines, columns=["dataset", "row", "method", *METRICS])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 LOCK = Path("dvc.lock")
+PIPELINE = Path("dvc.yaml")
 #: There once all keys of params.yaml are names of files.
 KEYS = Path("data/keys.json")
 
@@ -16,7 +17,7 @@ TABLES = METRICS / "tables"
 RESULTS = Path("results")
 REPORT = Path("report")
 PAGE = Path("page/index.html")
-#: Kept results of the experiments that were run.
+#: Tables and figures of the paper that were shown.
 EXPERIMENTS = Path("experiments")
 #: Unfinished work that a killed stage goes on from; safe to delete.
 SCRATCH = Path("scratch")
@@ -116,9 +117,9 @@ def category_metrics(dataset: str) -> Path:
     return CATEGORY_METRICS / f"{dataset}.csv"
 
 
-def results(dataset: str) -> Path:
-    """Folder of image scores and selected anomaly maps of a dataset."""
-    return RESULTS / dataset
+def results(method: str, dataset: str | None = None) -> Path:
+    """Folder of a method's image scores and selected anomaly maps on a dataset."""
+    return RESULTS / (dataset or method)  # of FuzzyCLIP alone so far; its callers give no method
 
 
 def bounds(dataset: str) -> Path:
@@ -146,14 +147,24 @@ def method_results(method: str, auxiliary: str) -> Path:
     return METHOD_METRICS / method / auxiliary
 
 
-def method_metrics(method: str, auxiliary: str, dataset: str) -> Path:
+def method_metrics(method: str, *keys: str) -> Path:
     """A method's metrics on every category of a dataset, percent."""
-    return method_results(method, auxiliary) / f"{dataset}.csv"
+    if method == "fuzzyclip":
+        return category_metrics(*keys)
+    return _find_result(method, *keys, suffix="csv")
 
 
-def method_facts(method: str, auxiliary: str, dataset: str) -> Path:
+def method_facts(method: str, *keys: str) -> Path:
     """How a method's result came about."""
-    return method_results(method, auxiliary) / f"{dataset}.json"
+    return _find_result(method, *keys, suffix="json")
+
+
+def _find_result(method: str, *keys: str, suffix: str) -> Path:
+    """By auxiliary set and dataset, or by dataset alone, which meets one auxiliary set."""
+    if len(keys) == 2:
+        return method_results(method, keys[0]) / f"{keys[1]}.{suffix}"
+    places = sorted((METHOD_METRICS / method).glob(f"*/{keys[0]}.{suffix}"))
+    return places[0] if places else METHOD_METRICS / method / f"{keys[0]}.{suffix}"
 
 
 def method_work(method: str, dataset: str, digest: str) -> Path:
