@@ -1,4 +1,4 @@
-"""method_tables: FuzzyCLIP and all baselines side by side, in the layout of Tables 2 and 3."""
+"""method_tables: all methods and FuzzyCLIP side by side, in the layout of Tables 2 and 3."""
 
 import pandas as pd
 
@@ -8,16 +8,17 @@ from fuzzyclip.report.tables import to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
 from stages.experiments.catalog import read_catalog
-from stages.experiments.show import (
+from stages.experiments.methods import (
     FORM_NOTE,
+    HERE,
     collect_comparison,
     list_method_notes,
-    name_others,
+    name_methods,
     read_facts,
-    read_means,
     read_titles,
     render,
 )
+from stages.experiments.results import read_means
 from stages.params import load_params
 from stages.run import run_stage
 from stages.setting import list_sample_notes
@@ -33,12 +34,11 @@ def main() -> None:
     notes = [FORM_NOTE, *list_sample_notes(params), *list_method_notes(facts)]
     for name in TABLES:
         experiment = catalog.get(name)
-        values = collect_comparison(experiment, name_others(experiment, facts), facts)
+        values = collect_comparison(experiment, facts)
         text = render(f"{name}: {experiment.title}", values, notes, titles)
         write_text(paths.METHOD_TABLES / f"{name}.md", text)
         write_csv(paths.METHOD_TABLES / f"{name}.csv", values)
-    named = {method: next(iter(of.values()))["title"] for method, of in facts.items() if of}
-    means = collect_means({**named, OWN: "FuzzyCLIP"}, list(params.pairs))
+    means = collect_means(name_methods(facts) | {OWN: "FuzzyCLIP"}, list(params.pairs))
     write_csv(paths.METHOD_TABLES / "means.csv", means)
     averages = means.groupby("method", sort=False)[[*METRICS]].mean().reset_index()
     write_csv(paths.METHOD_TABLES / "averages.csv", averages)
@@ -53,7 +53,7 @@ def collect_means(titles: dict[str, str], datasets: list[str]) -> pd.DataFrame:
         {"dataset": dataset, "variant": method, "method": title} | means
         for method, title in titles.items()
         for dataset in datasets
-        if (means := read_means(method, dataset))
+        if (means := read_means(HERE, dataset, method))
     ]
     return pd.DataFrame(lines, columns=["dataset", "variant", "method", *METRICS])
 

@@ -26,6 +26,9 @@ PLAIN_LEGEND = "* best, + second best"
 def check_values(values: pd.DataFrame) -> pd.DataFrame:
     """Values in long form: `label`, `dataset`, `metric`, `ours` and `paper`, percent.
 
+    A column `random` marks values of ours that are of random weights: they are shown, and take no
+    part in marks and ranks.
+
     Raises:
         ValueError: nothing is there, or a method has two values for one metric of a dataset.
     """
@@ -114,7 +117,11 @@ def build_ranked_table(
     tables = {source: select_level(values, level, source) for source in SOURCES}
     labels = tables["ours"].index
     frame = pd.DataFrame({"method": labels})
-    places = {source: place_values(table) for source, table in tables.items()}
+    ranked = tables | {"ours": tables["ours"].drop(index=list_random(values))}
+    places = {
+        source: place_values(table).reindex(labels, fill_value=0)
+        for source, table in ranked.items()
+    }
     for dataset in list_datasets(tables["ours"]):
         for source in SOURCES:
             cells, marked = tables[source][dataset], places[source][dataset]
@@ -122,8 +129,17 @@ def build_ranked_table(
                 _write_tuple(cells.loc[label], marked.loc[label], marks) for label in labels
             ]
     for source in SOURCES:
-        frame[f"{RANK}, {source}"] = _write_ranks(rank_methods(tables[source]), marks)
+        frame[f"{RANK}, {source}"] = _write_ranks(
+            rank_methods(ranked[source]).reindex(labels), marks
+        )
     return frame
+
+
+def list_random(values: pd.DataFrame) -> list[str]:
+    """Methods of which some value of ours is of random weights."""
+    if "random" not in values:
+        return []
+    return list(values.loc[values["random"].astype(bool), "label"].unique())
 
 
 def describe_level(values: pd.DataFrame, level: str) -> str:

@@ -3,6 +3,8 @@
 import logging
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,16 +16,21 @@ from fuzzyclip.report.figures import save_figure
 from fuzzyclip.report.tables import name_dataset, to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
-from stages.experiments.archive import is_done, read_tested
 from stages.experiments.catalog import FILE, Catalog, CatalogError, read_catalog
-from stages.experiments.compare import compare, find_run
-from stages.experiments.cost import estimate
 from stages.experiments.execute import ExperimentError, call_dvc, execute
-from stages.experiments.figures import draw
-from stages.experiments.plan import Run, compute_code_digest, plan_runs, read_base
-from stages.experiments.revisions import WORKSPACE, read_side
-from stages.experiments.show import collect_values, layout, list_notes
-from stages.experiments.show_comparison import show_comparison
+from stages.experiments.figures import draw, list_pictures
+from stages.experiments.history import TARGET, locate, read_side
+from stages.experiments.methods import show_methods
+from stages.experiments.plan import Run, estimate, plan_runs, read_base
+from stages.experiments.results import WORKSPACE, MissingResultError, Results, read_tested
+from stages.experiments.show import (
+    collect_values,
+    compare,
+    find_run,
+    layout,
+    list_notes,
+    list_scores,
+)
 from stages.experiments.verify import read_expected, verify
 from stages.params import read_params
 from stages.schema import Params
@@ -43,17 +50,17 @@ Seeds = Annotated[int, typer.Option(min=1, help="Runs of each row, seeds one aft
 @app.command("list")
 def list_experiments(file: File = FILE) -> None:
     """Every experiment, and what it costs from scratch with params.yaml as it stands."""
-    catalog, base, code = read_catalog(file), read_base(), compute_code_digest()
+    catalog, base = read_catalog(file), read_base()
+    runs = locate([run for name in catalog.experiments for run in plan_runs(catalog, name, base)])
     lines = []
     for name, experiment in catalog.experiments.items():
-        runs = plan_runs(catalog, name, base, code=code)
-        cost, done = estimate(catalog, runs), sum(is_done(run) for run in runs)
-        rows = len(experiment.measured)
+        own = [run for run in runs if run.experiment == name]
+        cost = estimate(own)
         lines.append(
             {
                 "name": name,
                 "runs": f"{cost.runs}",
-                "done": f"{done}/{rows}",
+                "done": f"{sum(run.results is not None for run in own)}/{len(own)}",
                 "encode": f"{cost.images + cost.mosaics}",
                 "EFA heads": f"{cost.heads}",
                 "RPL": f"{cost.prompts}",
@@ -75,10 +82,11 @@ def run_experiment(name: Name, seeds: Seeds = 1, file: File = FILE) -> None:
     """Run what is not done yet, through `dvc exp run`; the work tree is put back afterwards."""
     catalog = read_catalog(file)
     read_params()  # before DVC makes names and commands of them
-    execute(plan_runs(catalog, name, read_base(), seeds))
-    if catalog.get(name).methods and call_dvc("repro", "track", "baselines") != 0:
+    experiment = catalog.get(name)
+    execute(plan_runs(catalog, name, read_base(), seeds), partial(list_pictures, experiment))
+    if experiment.methods and call_dvc("repro", TARGET, "baselines") != 0:
         raise ExperimentError(
-            "dvc repro track baselines failed; the same command goes on from there"
+            f"dvc repro {TARGET} baselines failed; the same command goes on from there"
         )
     show_experiment(name, seeds, file=file)
 
@@ -96,14 +104,16 @@ def show_experiment(
     several seeds, FuzzyCLIP's mean and spread.
     """
     catalog = read_catalog(file)
-    if catalog.get(name).methods and seeds == 1:
-        show_comparison(catalog, name, read_params(), out)
+    experiment = catalog.get(name)
+    if experiment.methods and seeds == 1:
+        show_methods(catalog, name, read_params(), out)
         return
     runs = plan_runs(catalog, name, read_base(), seeds)
-    if catalog.get(name).kind == "table":
+    runs = locate(runs, partial(list_pictures, experiment))
+    if experiment.kind == "table":
         show_table(catalog, name, runs, out)
     else:
-        figure, numbers = draw(catalog.get(name), runs)
+        figure, numbers = draw(experiment, runs)
         save_figure(figure, out / f"{name}.png")
         write_csv(out / f"{name}.csv", numbers)
         typer.echo(numbers.to_string(index=False))
@@ -119,10 +129,10 @@ def compare_rows(
 ) -> None:
     """Differences of a table's rows from one row, by a paired bootstrap over images."""
     catalog, base = read_catalog(file), read_base()
-    runs = plan_runs(catalog, name, base)
-    others = plan_runs(catalog, other or name, base)
+    runs = locate(plan_runs(catalog, name, base), list_scores)
+    others = locate(plan_runs(catalog, other, base), list_scores) if other else runs
     reference = find_run(others, to or others[0].row.label)
-    compared = [run for run in runs if is_done(run) and run.row != reference.row]
+    compared = [run for run in runs if run.results and run.row != reference.row]
     metrics = catalog.get(name).metrics or []
     lines = [line for run in compared for line in compare(run, reference, metrics)]
     if not lines:
@@ -150,17 +160,19 @@ def verify_runs() -> None:
     """Compare finished runs in the paper's setting with what is known of OpenAI's weights."""
     catalog, expected, base = read_catalog(), read_expected(), read_base()
     runs = [run for name in expected.experiments for run in plan_runs(catalog, name, base)]
-    done = [run for run in runs if is_done(run)]
-    if not all(is_comparable(run) for run in done):
+    runs = locate(runs)
+    if not all(is_comparable(run) for run in runs if run.results):
         raise CatalogError(
             "these runs are not in the paper's setting (official data, ViT-L/14@336 with its "
             "weights at 518 px): nothing is known of what they must give"
         )
-    verdicts = list(verify(expected, runs))
-    for one in verdicts:
-        if one.holds is False:
-            typer.echo(f"OUTSIDE  {one.what}: {one.found}, expected {one.expected} ({one.source})")
-    counts = Counter(one.holds for one in verdicts)
+    here = Results(WORKSPACE)
+    others = here if is_comparable_here(here, read_params()) else None
+    verdicts = list(verify(expected, runs, others))
+    for what, wanted, measured, holds, source in verdicts:
+        if holds is False:
+            typer.echo(f"OUTSIDE  {what}: {measured}, expected {wanted} ({source})")
+    counts = Counter(verdict.holds for verdict in verdicts)
     typer.echo(f"{counts[True]} within tolerance, {counts[False]} outside, {counts[None]} not run")
     if counts[None]:
         typer.echo(f"run: {', '.join(f'fuzzyclip tables run {n}' for n in expected.experiments)}")
@@ -168,31 +180,50 @@ def verify_runs() -> None:
 
 
 def show_table(catalog: Catalog, name: str, runs: list[Run], out: Path) -> None:
-    """One table: .md and .csv (long form)."""
+    """One table: on the screen, .md and .csv (long form)."""
     experiment = catalog.get(name)
-    done = [run for run in runs if is_done(run)]
-    tested = {key: read_tested(run, key) for run in done for key in run.row.tests}
+    done = [run for run in runs if run.results]
     comparable = bool(done) and all(is_comparable(run) for run in done)
     values = collect_values(experiment, runs, comparable)
-    titles = {key: name_dataset(key, info) for key, info in tested.items()}
-    frame = layout(values, titles)
+    frame = layout(values, read_titles(done))
     base = runs[0].params
     source = f"data.source={base['data']['source']}, backbone={base['backbone']}"
-    missing = len({run.key for run in runs}) - len({run.key for run in done})
+    missing = len({run.identity for run in runs}) - len({run.identity for run in done})
     notes = list_notes(catalog, experiment, comparable, source)
     notes += [f"{missing} run(s) are not done: fuzzyclip tables run {name}"] if missing else []
-    title = f"{name}: {experiment.title}"
-    lines = [f"# {title}", "", to_markdown(frame), *(f"- {note}" for note in notes), ""]
-    write_text(out / f"{name}.md", "\n".join(lines))
+    lines = [f"# {name}: {experiment.title}", "", to_markdown(frame)]
+    text = "\n".join([*lines, *(f"- {note}" for note in notes), ""])
+    write_text(out / f"{name}.md", text)
     write_csv(out / f"{name}.csv", values)
-    typer.echo("\n".join(lines))
+    typer.echo(text)
     typer.echo(f"{out / name}.md and .csv (long form) written")
+
+
+def read_titles(done: Sequence[Run]) -> dict[str, str]:
+    """Titles of the datasets that finished runs were tested on."""
+    return {
+        dataset: name_dataset(dataset, read_tested(run.results, dataset))
+        for run in done
+        if run.results
+        for dataset in run.row.tests
+    }
 
 
 def is_comparable(run: Run) -> bool:
     """Whether a run's data and backbone are the paper's, so that differences mean something."""
-    tested = {key: read_tested(run, key) for key in run.row.tests}
+    if run.results is None:
+        return False
+    tested = {dataset: read_tested(run.results, dataset) for dataset in run.row.tests}
     return is_paper_setting(Params.model_validate(run.params), tested, any_pairs=True)
+
+
+def is_comparable_here(here: Results, params: Params) -> bool:
+    """Whether the work tree's results are in the paper's setting; not where they are missing."""
+    try:
+        tested = {dataset: read_tested(here, dataset) for dataset in params.pairs}
+    except MissingResultError:
+        return False
+    return is_paper_setting(params, tested)
 
 
 if __name__ == "__main__":

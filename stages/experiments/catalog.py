@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from fuzzyclip.evaluation.rows import ROWS, TRAINED
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fuzzyclip.evaluation.metrics import METRICS
+from fuzzyclip.method.variants import OWN, VARIANTS
 from stages.values import Keyed
 
 FILE = Path(__file__).with_name("paper.yaml")
@@ -17,22 +17,22 @@ class CatalogError(ValueError):
     """The file of experiments, or a name asked for, is not right."""
 
 
-class _Part(BaseModel):
+class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Row(_Part):
+class TableRow(_Entry):
     """One line of a table; see the head of `paper.yaml`."""
 
     label: str
     tests: dict[str, str] = Field(default_factory=dict)
-    row: str = TRAINED
+    variant: str = OWN
     method: str | None = None
     set: dict[str, Any] = Field(default_factory=dict)
     printed: dict[str, list[float | None]] = Field(default_factory=dict)
 
 
-class Experiment(_Part):
+class PaperExperiment(_Entry):
     """A table or a figure."""
 
     title: str
@@ -41,7 +41,7 @@ class Experiment(_Part):
     notes: list[str] = Field(default_factory=list)
     category: str | None = None
     average: bool = False
-    rows: list[Row]
+    rows: list[TableRow]
 
     @property
     def methods(self) -> dict[str, str]:
@@ -54,17 +54,17 @@ class Experiment(_Part):
         return list(dict.fromkeys(name for row in self.rows for name in (*row.tests, *row.printed)))
 
     @property
-    def measured(self) -> list[Row]:
+    def measured(self) -> list[TableRow]:
         """Rows that are runs of FuzzyCLIP; the others are methods, or printed values alone."""
         return [row for row in self.rows if row.tests]
 
 
-class Catalog(_Part):
+class Catalog(_Entry):
     """All of `paper.yaml`."""
 
     auxiliary: dict[str, list[str]]
     notes: dict[str, str]
-    experiments: Keyed[Experiment]
+    experiments: Keyed[PaperExperiment]
 
     @model_validator(mode="after")
     def _check(self) -> "Catalog":
@@ -75,7 +75,7 @@ class Catalog(_Part):
             unknown += [metric for metric in metrics if metric not in METRICS]
             for row in experiment.rows:
                 unknown += [aux for aux in row.tests.values() if aux not in self.auxiliary]
-                unknown += [row.row] if row.row not in ROWS else []
+                unknown += [row.variant] if row.variant not in VARIANTS else []
                 wrong = [key for key, values in row.printed.items() if len(values) != len(metrics)]
                 if wrong or unknown or (row.tests and set(row.printed) - set(row.tests)):
                     raise ValueError(f"{name}, {row.label}: {unknown or wrong or 'printed'}")
@@ -84,7 +84,7 @@ class Catalog(_Part):
                 raise ValueError(f"{name}: two rows have one label")
         return self
 
-    def get(self, name: str) -> Experiment:
+    def get(self, name: str) -> PaperExperiment:
         """An experiment by name.
 
         Raises:

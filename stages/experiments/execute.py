@@ -1,7 +1,8 @@
 """Running experiments through `dvc exp run`, one by one, and leaving the work tree as it was.
 
 What is done already is skipped, and a killed run goes on: DVC keeps finished stages, and a killed
-stage goes on from its scratch files.
+stage goes on from its scratch files. That is why runs are made in the work tree and not in a copy
+(`--temp`), which is removed, with its scratch files, when the run fails.
 """
 
 import logging
@@ -9,8 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,41 +18,46 @@ import yaml
 from filelock import FileLock, Timeout
 
 from stages import paths
-from stages.experiments.archive import collect, is_done
+from stages.experiments.history import TARGET, locate
 from stages.experiments.plan import Run
 
 log = logging.getLogger(__name__)
 #: What a run changes in the work tree and git tracks, kept here until the runs are over.
 BEFORE = paths.BEFORE_EXPERIMENTS
 LOCK = BEFORE.with_suffix(".lock")
-#: The last stage of FuzzyCLIP's own pipeline: other methods are left alone.
-TARGET = "track"
 
 
 class ExperimentError(RuntimeError):
     """A run of the pipeline failed."""
 
 
-def execute(runs: Sequence[Run]) -> None:
+def execute(runs: Sequence[Run], list_files: Callable[[Run], Sequence[Path]]) -> None:
     """Run what is not done yet.
+
+    Args:
+        runs: as planned.
+        list_files: what must be there of a run's results, see `locate`.
 
     Raises:
         ExperimentError: a run failed; what was done before is kept.
     """
-    todo = {run.key: run for run in runs if not is_done(run)}  # rows may share a run
-    log.info("%d of %d runs are done already", len(runs) - len(todo), len(runs))
-    if not todo:
-        return
-    with alone(), restored_work_tree():
-        for number, run in enumerate(todo.values(), 1):
-            log.info("run %d of %d: %s", number, len(todo), run.name)
-            start = time.monotonic()
-            text = yaml.safe_dump(run.params, sort_keys=False, allow_unicode=True)
-            paths.PARAMS.write_text(text, encoding="utf-8")
-            call_dvc("exp", "remove", run.name, quiet=True)  # of an attempt that was cut off
-            if call_dvc("exp", "run", "-n", run.name, TARGET, run=run) != 0:
-                raise ExperimentError(f"{run.name} failed; the same command goes on from there")
-            collect(run, time.monotonic() - start)
+    with alone():
+        if BEFORE.exists():
+            log.info("an earlier call was cut off: putting its work tree back first")
+            put_back()
+        located = locate(runs, list_files)
+        todo = {run.identity: run for run in located if run.results is None}  # rows may share one
+        log.info("%d of %d runs are done already", len(runs) - len(todo), len(runs))
+        if not todo:
+            return
+        with restored_work_tree():
+            for number, run in enumerate(todo.values(), 1):
+                log.info("run %d of %d: %s", number, len(todo), run.name)
+                text = yaml.safe_dump(run.params, sort_keys=False, allow_unicode=True)
+                paths.PARAMS.write_text(text, encoding="utf-8")
+                call_dvc("exp", "remove", run.name, quiet=True)  # of other code, or cut off
+                if call_dvc("exp", "run", "-n", run.name, TARGET, run=run) != 0:
+                    raise ExperimentError(f"{run.name} failed; the same command goes on from there")
 
 
 def call_dvc(*arguments: str, quiet: bool = False, run: Run | None = None) -> int:
@@ -86,9 +91,6 @@ def alone() -> Iterator[None]:
 @contextmanager
 def restored_work_tree() -> Iterator[None]:
     """Put params.yaml, dvc.lock, metrics and the data behind them back when the block ends."""
-    if BEFORE.exists():
-        log.info("an earlier call was cut off: putting its work tree back first")
-        put_back()
     keep()
     try:
         yield

@@ -2,69 +2,85 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from fuzzyclip.evaluation.rows import TRAINED
 from matplotlib.figure import Figure
 
+from fuzzyclip.method.variants import OWN
 from fuzzyclip.report.figures import Example, draw_heatmaps
-from fuzzyclip.report.tables import LABELS, add_means
+from fuzzyclip.report.tables import LABELS
 from fuzzyclip.utils.tensor_files import read_arrays
 from stages import paths
-from stages.experiments.archive import is_done, read_categories, read_csp
-from stages.experiments.catalog import CatalogError, Experiment
+from stages.experiments.catalog import CatalogError, PaperExperiment
 from stages.experiments.plan import Run
+from stages.experiments.results import (
+    Results,
+    average_categories,
+    read_csp,
+    read_means,
+    read_method,
+)
 
+#: Finished runs, each with its results.
+Done = Sequence[tuple[Run, Results]]
+#: Pictures of a dataset, with masks and maps.
+OVERLAYS = "overlays.safetensors"
 COLOURS = mpl.colormaps["viridis"](np.linspace(0.1, 0.8, 3))
 
 
-def draw(experiment: Experiment, runs: Sequence[Run]) -> tuple[Figure, pd.DataFrame]:
+def draw(experiment: PaperExperiment, runs: Sequence[Run]) -> tuple[Figure, pd.DataFrame]:
     """A figure and the numbers in it.
 
     Raises:
         CatalogError: nothing of it has been run.
     """
-    done = [run for run in runs if is_done(run)]
+    done = [(run, run.results) for run in runs if run.results]
     if not done:
         raise CatalogError("nothing of this figure has been run yet")
     if experiment.kind == "curves":
         return draw_epochs(experiment, done)
     if experiment.kind == "clusters":
-        return draw_clusters(done[0])
+        return draw_clusters(*done[0])
     if experiment.kind == "sweep":
         return draw_sweep(experiment, done)
-    return draw_heatmap_strip(experiment, done[0])
+    return draw_heatmap_strip(experiment, *done[0])
 
 
-def draw_epochs(experiment: Experiment, runs: Sequence[Run]) -> tuple[Figure, pd.DataFrame]:
+def list_pictures(experiment: PaperExperiment, run: Run) -> list[Path]:
+    """Files of a run's results, beside its metrics, that a figure is drawn from."""
+    if experiment.kind != "heatmaps":
+        return []
+    return [paths.overlays(OWN, dataset) for dataset in run.row.tests]
+
+
+def draw_epochs(experiment: PaperExperiment, done: Done) -> tuple[Figure, pd.DataFrame]:
     """Figure 1: a panel a kind of prompt, test metrics after each epoch."""
     lines = []
-    for run in runs:
+    for run, results in done:
         (dataset,) = run.row.tests
-        means = add_means(read_categories(run, dataset)).query("category == 'mean'")
+        means = average_categories(read_method(results, dataset))
         epochs = run.params["efa"]["train"]["epochs"]
-        for line in means.to_dict("records"):
-            earlier = re.fullmatch(rf"{TRAINED}_epoch_(\d+)", line["row"])
-            if earlier or line["row"] == TRAINED:
+        for variant, line in means[experiment.metrics or []].iterrows():
+            earlier = re.fullmatch(rf"{OWN}_epoch_(\d+)", str(variant))
+            if earlier or variant == OWN:
                 epoch = int(earlier[1]) if earlier else epochs
-                values = {metric: line[metric] for metric in experiment.metrics or []}
-                lines.append({"label": run.row.label, "epoch": epoch, "seed": run.seed} | values)
+                lines.append({"label": run.row.label, "epoch": epoch, "seed": run.seed, **line})
     frame = pd.DataFrame(lines).sort_values(["label", "seed", "epoch"], kind="stable")
-    labels = list(dict.fromkeys(run.row.label for run in runs))
+    labels = list(dict.fromkeys(run.row.label for run, _ in done))
     return _draw_panels(frame, "label", labels, "epoch", experiment.metrics or []), frame
 
 
-def draw_sweep(experiment: Experiment, runs: Sequence[Run]) -> tuple[Figure, pd.DataFrame]:
+def draw_sweep(experiment: PaperExperiment, done: Done) -> tuple[Figure, pd.DataFrame]:
     """Figure 5: a panel a parameter, metrics by its value."""
     lines = []
-    for run in runs:
+    for run, results in done:
         name, value = run.row.label.split("=")
         (dataset,) = run.row.tests
-        means = add_means(read_categories(run, dataset)).query("category == 'mean'")
-        own = means[means["row"] == TRAINED].iloc[0]
-        values = {metric: own[metric] for metric in experiment.metrics or []}
+        means = read_means(results, dataset)
+        values = {metric: means[metric] for metric in experiment.metrics or []}
         lines.append({"parameter": name, "value": int(value), "seed": run.seed} | values)
     frame = pd.DataFrame(lines).sort_values(["parameter", "seed", "value"], kind="stable")
     names = list(dict.fromkeys(frame["parameter"]))
@@ -88,26 +104,28 @@ def _draw_panels(
     return figure
 
 
-def draw_clusters(run: Run) -> tuple[Figure, pd.DataFrame]:
+def draw_clusters(run: Run, results: Results) -> tuple[Figure, pd.DataFrame]:
     """Figure 4: each set's category features on two axes, by cluster, and CSP's scores."""
     sets = list(run.params["auxiliary"])
     figure = Figure(figsize=(4.6 * len(sets), 5.6), layout="constrained")
     axes = figure.subplots(2, len(sets), squeeze=False, height_ratios=(3, 2))
     lines = []
     for column, name in enumerate(sets):
-        found = read_csp(run, name)
-        for number, cluster in enumerate(found["clusters"]):
-            places = np.array([found["points"][member] for member in cluster])  # (n, 2)
+        scores = read_csp(results, name)
+        for number, cluster in enumerate(scores["clusters"]):
+            places = np.array([scores["points"][member] for member in cluster])  # (n, 2)
             axes[0, column].scatter(*places.T, color=f"C{number}", label=f"cluster {number + 1}")
             for member, place in zip(cluster, places, strict=True):
                 axes[0, column].annotate(member, place, fontsize=6)
                 lines.append({"auxiliary": name, "category": member, "cluster": number + 1})
-        axes[0, column].set_title(f"{name}: {found['k']} cluster(s)", fontsize=9)
+        axes[0, column].set_title(f"{name}: {scores['k']} cluster(s)", fontsize=9)
         axes[0, column].legend(fontsize=6)
-        scores = pd.DataFrame(found["candidates"])
-        axes[1, column].plot(scores["k"], scores["score"], "o-", ms=3, label="score (eq. 4)")
-        axes[1, column].plot(scores["k"], scores["spread"], "--", label="squared distances")
-        axes[1, column].plot(scores["k"], scores["penalty"], ":", label="penalty")
+        candidates = pd.DataFrame(scores["candidates"])
+        axes[1, column].plot(
+            candidates["k"], candidates["score"], "o-", ms=3, label="score (eq. 4)"
+        )
+        axes[1, column].plot(candidates["k"], candidates["spread"], "--", label="squared distances")
+        axes[1, column].plot(candidates["k"], candidates["penalty"], ":", label="penalty")
         axes[1, column].set_xlabel("clusters k", fontsize=8)
         axes[1, column].set_yscale("log")  # the penalty grows with e^k
         axes[1, column].legend(fontsize=6)
@@ -117,15 +135,16 @@ def draw_clusters(run: Run) -> tuple[Figure, pd.DataFrame]:
     return figure, pd.DataFrame(lines)
 
 
-def draw_heatmap_strip(experiment: Experiment, run: Run) -> tuple[Figure, pd.DataFrame]:
+def draw_heatmap_strip(
+    experiment: PaperExperiment, run: Run, results: Results
+) -> tuple[Figure, pd.DataFrame]:
     """Figures 6 to 13: one category's images, anomaly maps and ground truth.
 
     Raises:
         CatalogError: the data that were run have no such category.
     """
-    (dataset,) = run.row.tests
-    path = run.folder / paths.results(dataset) / "overlays.safetensors"
-    arrays, header = read_arrays(path)
+    (path,) = list_pictures(experiment, run)
+    arrays, header = read_arrays(results.fetch(path))
     titles = header["titles"]
     images, masks, maps = (arrays[name] for name in ("images", "masks", "maps"))
     chosen = [i for i, title in enumerate(titles) if title.split("\n")[0] == experiment.category]

@@ -1,23 +1,31 @@
-"""From a row of the catalog to a complete set of parameters, and its identity."""
+"""From a row of the catalog to a complete set of parameters, and what its run costs."""
 
 import copy
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 import yaml
 
+from fuzzyclip.clip.model_configs import read_model_config
+from fuzzyclip.datasets import get_dataset
+from fuzzyclip.features.packing import count_bytes
+from fuzzyclip.images.index_file import read_info
+from fuzzyclip.sample.archives import sample_categories
 from stages import paths
-from stages.experiments.catalog import Catalog, CatalogError, Row
+from stages.experiments.catalog import Catalog, CatalogError, TableRow
+from stages.experiments.results import Results
+from stages.params import choose
 from stages.schema import Params
 
 #: Parameters that change no result of FuzzyCLIP.
 IRRELEVANT = ("machine", "tracking", "allow_unverified", "methods")
-CODE = ("fuzzyclip/**/*.py", "stages/*.py", "dvc.yaml")
+#: Sections of which a run needs those keys that it names.
+KEYED = ("datasets", "auxiliary", "pairs")
 
 
 @dataclass(frozen=True)
@@ -29,30 +37,29 @@ class Run:
         row: its row.
         seed: of the run.
         params: all of params.yaml for this run.
-        key: SHA-256 over the parameters that matter and the code: equal keys, equal results.
+        results: where they lie; None while it is not done.
     """
 
     experiment: str
-    row: Row
+    row: TableRow
     seed: int
     params: dict[str, Any]
-    key: str
+    results: Results | None = None
+
+    @property
+    def identity(self) -> str:
+        """What decides its results, as text: runs of one identity are one run."""
+        return json.dumps(select_relevant(self.params, self.params), sort_keys=True)
 
     @property
     def name(self) -> str:
-        """Name of DVC's experiment and of the MLflow run."""
+        """Name of DVC's experiment and of the MLflow run: no two runs with other parameters."""
         label = re.sub(r"[^a-z0-9]+", "-", self.row.label.lower()).strip("-")[:40]
-        return f"{self.experiment}-{label}-seed{self.seed}-{self.key[:6]}"
-
-    @property
-    def folder(self) -> Path:
-        """Where its results are kept."""
-        return paths.EXPERIMENTS / self.key[:16]
+        digest = hashlib.sha256(self.identity.encode()).hexdigest()
+        return f"{self.experiment}-{label}-seed{self.seed}-{digest[:6]}"
 
 
-def plan_runs(
-    catalog: Catalog, name: str, base: dict[str, Any], seeds: int = 1, code: str | None = None
-) -> list[Run]:
+def plan_runs(catalog: Catalog, name: str, base: dict[str, Any], seeds: int = 1) -> list[Run]:
     """Every run of an experiment, rows in order, seeds within each.
 
     Args:
@@ -61,19 +68,17 @@ def plan_runs(
         base: params.yaml as it stands: sample or official data, backbone and all that the
             experiment does not set.
         seeds: runs with the base's seed and the ones after it.
-        code: digest of the code; computed if None.
     """
-    digest = compute_code_digest() if code is None else code
     runs = []
     for row in catalog.get(name).measured:
         for seed in range(base["seed"], base["seed"] + seeds):
             params = build_params(catalog, row, base) | {"seed": seed}
             Params.model_validate(params)
-            runs.append(Run(name, row, seed, params, compute_key(params, digest)))
+            runs.append(Run(name, row, seed, params))
     return runs
 
 
-def build_params(catalog: Catalog, row: Row, base: dict[str, Any]) -> dict[str, Any]:
+def build_params(catalog: Catalog, row: TableRow, base: dict[str, Any]) -> dict[str, Any]:
     """params.yaml of one row: its settings, and only the datasets that it needs.
 
     Raises:
@@ -98,20 +103,19 @@ def build_params(catalog: Catalog, row: Row, base: dict[str, Any]) -> dict[str, 
     return params
 
 
-def compute_key(params: dict[str, Any], code: str) -> str:
-    """Identity of a run's results."""
-    relevant = {name: value for name, value in params.items() if name not in IRRELEVANT}
-    relevant["backbones"] = {params["backbone"]: params["backbones"][params["backbone"]]}
-    said = json.dumps([relevant, code], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()
+def select_relevant(params: Mapping[str, Any], needed: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that decide a run's results.
 
-
-def compute_code_digest(patterns: Sequence[str] = CODE, root: Path = Path()) -> str:
-    """SHA-256 over the code that results depend on."""
-    digest = hashlib.sha256()
-    for path in sorted(path for pattern in patterns for path in root.glob(pattern)):
-        digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
-    return digest.hexdigest()
+    Args:
+        params: of which they are selected; they may be for more datasets.
+        needed: the run's own, which name the datasets, auxiliary sets and pairs that it needs.
+    """
+    kept = {name: value for name, value in params.items() if name not in IRRELEVANT}
+    for section in KEYED:
+        entries = kept.get(section) or {}
+        kept[section] = {key: entries[key] for key in needed[section] if key in entries}
+    kept["backbones"] = (kept.get("backbones") or {}).get(kept.get("backbone"))
+    return kept
 
 
 def read_base() -> dict[str, Any]:
@@ -120,3 +124,97 @@ def read_base() -> dict[str, Any]:
     path = kept if kept.is_file() else paths.PARAMS
     data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return data
+
+
+class Cost(NamedTuple):
+    """What all runs together cost; runs share what they can.
+
+    Attributes:
+        runs: runs of the pipeline, and how many of them are done.
+        done: see `runs`.
+        images: test images to encode once.
+        mosaics: mosaics to encode once, expected number.
+        heads: sets of EFA layers to train; with an unknown number of clusters, at least.
+        prompts: RPL trainings.
+        disk: bytes of patch tokens and class features.
+    """
+
+    runs: int
+    done: int
+    images: int
+    mosaics: int
+    heads: int
+    prompts: int
+    disk: int
+
+
+def estimate(runs: Sequence[Run]) -> Cost:
+    """Add up an experiment's runs."""
+    datasets: dict[str, int] = {}
+    mosaics: dict[tuple[str, int], float] = {}
+    heads: dict[str, int] = {}
+    prompts: set[str] = set()
+    for run in runs:
+        params = run.params
+        for name in params["datasets"]:
+            datasets[name] = count_images(name, params)
+        for name, members in params["auxiliary"].items():
+            images = sum(datasets[member] for member in members)
+            train = params["efa"]["train"]
+            epochs = choose(train["epochs"], name, "efa.train.epochs")
+            share = choose(train["mosaic"], name, "efa.train.mosaic")
+            known = mosaics.get((name, run.seed), 0.0)
+            mosaics[name, run.seed] = max(known, images * epochs * share)
+            text = [params["text"], run.seed]
+            clusters = params["csp"]["partition"]
+            heads[repr([name, params["csp"], train, text])] = clusters if clusters != "auto" else 1
+            if clusters == "paper":
+                heads[repr([name, params["csp"], train, text])] = 2
+            prompts.add(repr([name, params["rpl"], text]))
+    return Cost(
+        runs=len({run.identity for run in runs}),
+        done=len({run.identity for run in runs if run.results}),
+        images=sum(datasets.values()),
+        mosaics=round(sum(mosaics.values())),
+        heads=sum(heads.values()),
+        prompts=len(prompts),
+        disk=sum(datasets.values()) * measure_image(runs[0].params) if runs else 0,
+    )
+
+
+def count_images(name: str, params: Mapping[str, Any]) -> int:
+    """Test images of a dataset: those of its index, else the published or the sample's number."""
+    settings = params["datasets"][name]
+    if paths.index_info(name).is_file():
+        info = read_info(paths.index_info(name))
+        if (info["source"] == "sample") == (params["data"]["source"] == "sample"):
+            return sum(one["test_good"] + one["test_bad"] for one in info["counts"].values())
+    spec = get_dataset(settings["kind"])
+    if params["data"]["source"] == "sample":
+        size = params["sample"]
+        return len(sample_categories(spec.name)) * int(size["test_good"] + size["test_bad"])
+    protocol = spec.protocols[settings["protocol"]]
+    if protocol.total is not None:
+        return (protocol.total.test_good or 0) + (protocol.total.test_bad or 0)
+    wanted = [protocol.counts[c] for c in settings["categories"] or protocol.counts]
+    return sum((one.test_good or 0) + (one.test_bad or 0) for one in wanted)
+
+
+def measure_image(params: Mapping[str, Any]) -> int:
+    """Bytes that the feature store keeps of one image."""
+    settings = params["backbones"][params["backbone"]]
+    config = read_model_config(settings["model"])
+    vision = config["vision_cfg"]
+    embed = 4 * int(config["embed_dim"])
+    if params["features"]["tokens"] == "none":
+        return embed
+    if name := vision.get("timm_model_name"):
+        import timm  # seconds to import, for models that few use
+
+        with torch.device("meta"):  # built without memory for its weights
+            trunk = timm.create_model(name)
+        patch, width = trunk.patch_embed.patch_size[0], trunk.embed_dim
+    else:
+        patch, width = vision["patch_size"], vision["width"]
+    tokens = len(settings["blocks"]) * (settings["image_size"] // patch) ** 2
+    return embed + count_bytes(tokens, width, params["features"]["dtype"])

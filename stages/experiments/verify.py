@@ -7,31 +7,35 @@ from typing import NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from fuzzyclip.evaluation.metrics import METRICS
-from fuzzyclip.report.tables import MEAN, add_means
-from stages.experiments.archive import is_done, read_categories, read_csp
 from stages.experiments.plan import Run
+from stages.experiments.results import (
+    MissingResultError,
+    Results,
+    read_csp,
+    read_means,
+    read_method,
+)
 
 FILE = Path(__file__).with_name("expected.yaml")
 
 
-class _Part(BaseModel):
+class _Expectation(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     experiment: str
     source: str
 
 
-class Means(_Part):
+class Means(_Expectation):
     """Means over the categories of a dataset."""
 
     label: str
     dataset: str
-    row: str | None = None
+    variant: str | None = None
     values: dict[str, float]
     tolerance: float
 
 
-class Clusters(_Part):
+class Clusters(_Expectation):
     """Sizes of an auxiliary set's clusters, largest first, and names that must be in one."""
 
     auxiliary: str
@@ -39,12 +43,11 @@ class Clusters(_Part):
     together: list[str] = []
 
 
-class Categories(_Part):
-    """Values of another method's row, category by category."""
+class Categories(_Expectation):
+    """Values of another method, category by category."""
 
-    label: str
+    method: str
     dataset: str
-    row: str
     metrics: list[str]
     values: dict[str, list[float]]
     tolerance: float
@@ -70,7 +73,7 @@ class Verdict(NamedTuple):
 
     what: str
     expected: str
-    found: str
+    measured: str
     holds: bool | None
     source: str
 
@@ -80,76 +83,85 @@ def read_expected(path: Path = FILE) -> Expected:
     return Expected.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-def verify(expected: Expected, runs: Sequence[Run]) -> Iterator[Verdict]:
-    """Compare every finished run that something is known of.
+def verify(
+    expected: Expected, runs: Sequence[Run], others: Results | None = None
+) -> Iterator[Verdict]:
+    """Compare every finished result that something is known of.
 
     Args:
         expected: from `read_expected`.
         runs: of the experiments that it names.
+        others: results of other methods in the paper's setting, if there are any.
     """
     for means in expected.means:
         run = _find(runs, means.experiment, means.label)
-        what = f"{means.experiment}, {means.label}, {means.row or ''} on {means.dataset}"
-        found = _read(run, means.dataset, means.row)
-        yield from _compare(what, means.values, found.get(MEAN), means.tolerance, means.source)
+        what = f"{means.experiment}, {means.label}, {means.variant or ''} on {means.dataset}"
+        measured = _read_means(run, means)
+        yield from _compare(what, means.values, measured, means.tolerance, means.source)
     for clusters in expected.clusters:
         yield _compare_clusters(clusters, _find(runs, clusters.experiment, None))
     for method in expected.categories:
-        run = _find(runs, method.experiment, method.label)
-        found = _read(run, method.dataset, method.row)
+        by_category = _read_method(others, method)
         for category, values in method.values.items():
             named = dict(zip(method.metrics, values, strict=True))
-            what = f"{method.row} on {method.dataset}/{category}"
-            yield from _compare(what, named, found.get(category), method.tolerance, method.source)
+            what = f"{method.method} on {method.dataset}/{category}"
+            values_there = by_category.get(category)
+            yield from _compare(what, named, values_there, method.tolerance, method.source)
 
 
 def _find(runs: Sequence[Run], experiment: str, label: str | None) -> Run | None:
     """The finished run of a row."""
     for run in runs:
-        if run.experiment == experiment and label in (None, run.row.label) and is_done(run):
+        if run.experiment == experiment and label in (None, run.row.label) and run.results:
             return run
     return None
 
 
-def _read(run: Run | None, dataset: str, row: str | None) -> dict[str, dict[str, float]]:
-    """Category (or `mean`) -> metric -> percent, of one row of a finished run."""
-    if run is None:
+def _read_means(run: Run | None, means: Means) -> dict[str, float] | None:
+    if run is None or run.results is None:
+        return None
+    return read_means(run.results, means.dataset, variant=means.variant or run.row.variant)
+
+
+def _read_method(results: Results | None, method: Categories) -> dict[str, dict[str, float]]:
+    """Category -> metric -> percent, of another method."""
+    if results is None:
         return {}
-    frame = add_means(read_categories(run, dataset))
-    chosen = frame[frame["row"] == (row or run.row.row)]
-    metrics = [metric for metric in METRICS if metric in chosen]
-    values = chosen[metrics].to_dict("records")
+    try:
+        table = read_method(results, method.dataset, method.method)
+    except MissingResultError:
+        return {}
     return {
-        str(category): {str(metric): float(value) for metric, value in line.items()}
-        for category, line in zip(chosen["category"], values, strict=True)
+        str(line["category"]): {metric: float(line[metric]) for metric in method.metrics}
+        for line in table.to_dict("records")
     }
 
 
 def _compare(
     what: str,
     expected: dict[str, float],
-    found: dict[str, float] | None,
+    measured: dict[str, float] | None,
     tolerance: float,
     source: str,
 ) -> Iterator[Verdict]:
     for metric, value in expected.items():
-        said = f"{value} ± {tolerance}"
-        if found is None:
-            yield Verdict(f"{what}: {metric}", said, "not run", None, source)
+        limits = f"{value} ± {tolerance}"
+        if measured is None:
+            yield Verdict(f"{what}: {metric}", limits, "not run", None, source)
         else:
-            holds = abs(found[metric] - value) <= tolerance
-            yield Verdict(f"{what}: {metric}", said, f"{found[metric]:.1f}", holds, source)
+            holds = abs(measured[metric] - value) <= tolerance
+            yield Verdict(f"{what}: {metric}", limits, f"{measured[metric]:.1f}", holds, source)
 
 
 def _compare_clusters(expected: Clusters, run: Run | None) -> Verdict:
     what = f"{expected.experiment}, clusters of {expected.auxiliary}"
-    said = f"sizes {expected.sizes}"
+    wanted = f"sizes {expected.sizes}"
     if expected.together:
-        said += f", {', '.join(expected.together)} alone together"
-    if run is None:
-        return Verdict(what, said, "not run", None, expected.source)
-    clusters = read_csp(run, expected.auxiliary)["clusters"]
+        wanted += f", {', '.join(expected.together)} alone together"
+    if run is None or run.results is None:
+        return Verdict(what, wanted, "not run", None, expected.source)
+    clusters = read_csp(run.results, expected.auxiliary)["clusters"]
     sizes = sorted((len(cluster) for cluster in clusters), reverse=True)
     together = not expected.together or sorted(expected.together) in map(sorted, clusters)
-    found = f"sizes {sizes}"
-    return Verdict(what, said, found, sizes == expected.sizes and together, expected.source)
+    holds = sizes == expected.sizes and together
+    return Verdict(what, wanted, f"sizes {sizes}", holds, expected.source)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from damage import DAMAGES, damage
+from fuzzyclip.method.settings import EfaTraining
 from hypothesis import given
 from PIL import Image
 from properties import try_examples
@@ -32,7 +33,6 @@ from fuzzyclip.method.mosaic import (
     select_mosaics,
     split_in_four,
 )
-from fuzzyclip.method.settings import EfaTraining
 from fuzzyclip.method.training_set import make_training_set
 from fuzzyclip.utils.files import compute_sha256
 
@@ -398,7 +398,9 @@ def train_epochs(gather, tiny):
     def train(folder):
         folder.mkdir(exist_ok=True)
         checkpoints = [folder / "efa-visa-0.pt"]
-        return train_clusters(EncodeNothing(tiny), images, [["nut"]], KEPT, 0, checkpoints=checkpoints)[0]
+        return train_clusters(
+            EncodeNothing(tiny), images, [["nut"]], KEPT, 0, checkpoints=checkpoints
+        )[0]
 
     return train
 
@@ -429,9 +431,7 @@ def test_layers_of_an_epoch_that_are_broken_or_gone_are_trained_again(
     assert all(torch.equal(trained[name], expected[name]) for name in expected)
 
 
-def test_whole_layers_of_epochs_that_a_killed_run_left_are_taken(
-    tmp_path, trainings, train_epochs
-):
+def test_whole_layers_of_epochs_that_a_killed_run_left_are_taken(tmp_path, trainings, train_epochs):
     expected = train_epochs(tmp_path)
     trained = train_epochs(tmp_path)
     assert trainings == [False, True]

@@ -20,7 +20,7 @@ from fuzzyclip.report.comparison import (
     render_comparison,
 )
 from stages.experiments.catalog import CatalogError
-from stages.experiments.revisions import read_side
+from stages.experiments.history import read_side
 
 
 def make_side(name="A", seed=0, **params):

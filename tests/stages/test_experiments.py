@@ -2,26 +2,31 @@
 
 import copy
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from damage import damage
 from imports import ROOT
 from typer.testing import CliRunner
 
 from fuzzyclip.evaluation.metrics import METRICS
 from stages import paths
 from stages.experiments import __main__ as command
-from stages.experiments import archive
 from stages.experiments.catalog import Catalog, CatalogError, read_catalog
-from stages.experiments.cost import estimate
 from stages.experiments.figures import draw
-from stages.experiments.plan import build_params, compute_key, plan_runs
+from stages.experiments.methods import (
+    check_pairs,
+    collect_comparison,
+    list_method_notes,
+    read_facts,
+)
+from stages.experiments.plan import estimate, plan_runs
+from stages.experiments.results import Results
 from stages.experiments.show import AVERAGE, collect_values, layout
-from stages.experiments.show_comparison import check_pairs
 from stages.experiments.verify import read_expected, verify
 from stages.params import read_params
 from stages.schema import Params
@@ -75,12 +80,12 @@ def test_tables_that_print_the_same_run_agree():
 @pytest.mark.parametrize("base", [BASE, PAPER], ids=["sample", "paper"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_row_is_a_valid_run_of_what_it_needs(name, base):
-    for run in plan_runs(CATALOG, name, base, seeds=2, code="x"):
+    for run in plan_runs(CATALOG, name, base, seeds=2):
         params = Params.model_validate(run.params)
         assert params.pairs == run.row.tests
         trained = {member for members in params.auxiliary.values() for member in members}
         assert set(params.datasets) == trained | set(params.pairs)
-        assert run.row.row in params.evaluation.rows
+        assert run.row.variant in params.evaluation.rows
         for dotted, value in run.row.set.items():
             place = run.params
             for part in dotted.split("."):
@@ -91,18 +96,19 @@ def test_every_row_is_a_valid_run_of_what_it_needs(name, base):
 
 
 def test_what_decides_a_runs_identity():
-    (row,) = CATALOG.get("figure-6").rows
-    key = compute_key(build_params(CATALOG, row, BASE), "code")
+    (run,) = plan_runs(CATALOG, "figure-6", BASE)
     changed = copy.deepcopy(BASE)
     changed["machine"]["workers"] = 7
-    assert compute_key(build_params(CATALOG, row, changed), "code") == key
-    assert compute_key(build_params(CATALOG, row, BASE), "other code") != key
+    changed["datasets"]["dagm"]["names"] = "readable"  # not of this run
+    assert plan_runs(CATALOG, "figure-6", changed)[0].identity == run.identity
     changed["csp"]["penalty"] = 0.3
-    assert compute_key(build_params(CATALOG, row, changed), "code") != key
-    runs = [plan_runs(CATALOG, name, BASE, code="")[0].key for name in ("figure-6", "figure-13")]
-    assert runs[0] == runs[1]  # one run gives all heatmap strips
-    seeds = plan_runs(CATALOG, "figure-6", BASE, seeds=3, code="")
-    assert len({run.key for run in seeds}) == 3
+    (other,) = plan_runs(CATALOG, "figure-6", changed)
+    assert other.identity != run.identity
+    assert other.name != run.name
+    same = plan_runs(CATALOG, "figure-13", BASE)[0]
+    assert same.identity == run.identity  # one run gives all heatmap strips
+    seeds = plan_runs(CATALOG, "figure-6", BASE, seeds=3)
+    assert len({run.identity for run in seeds}) == len({run.name for run in seeds}) == 3
     assert [run.params["seed"] for run in seeds] == [111, 112, 113]
 
 
@@ -110,7 +116,7 @@ def test_what_decides_a_runs_identity():
     ("change", "message"),
     [
         ({"tests": {"mvtec": "coco"}}, "coco"),
-        ({"row": "precize"}, "precize"),
+        ({"variant": "precize"}, "precize"),
         ({"printed": {"mvtec": [1.0]}}, "mvtec"),
         ({"printed": {"visa": [1, 2, 3]}}, "printed"),
         ({"lable": "x"}, "lable"),
@@ -127,18 +133,18 @@ def test_a_missing_dataset_or_key_is_named():
     small = copy.deepcopy(BASE)
     del small["datasets"]["visa"]
     with pytest.raises(CatalogError, match="no datasets visa"):
-        plan_runs(CATALOG, "table-1", small, code="")
+        plan_runs(CATALOG, "table-1", small)
     small = copy.deepcopy(BASE)
     del small["rpl"]["template"]
     with pytest.raises(CatalogError, match=r"no key rpl\.template"):
-        plan_runs(CATALOG, "table-9", small, code="")
+        plan_runs(CATALOG, "table-9", small)
 
 
 def test_costs_in_the_papers_setting(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # no index here: published numbers count
     paper = copy.deepcopy(PAPER)
     paper["csp"]["partition"] = "paper"
-    cost = estimate(CATALOG, plan_runs(CATALOG, "table-2", paper, code=""))
+    cost = estimate(plan_runs(CATALOG, "table-2", paper))
     assert cost.images == 1725 + 2162
     token_bytes = 4 * 37 * 37 * 1024 * 2
     assert cost.disk == cost.images * (token_bytes + 4 * 768)
@@ -146,65 +152,61 @@ def test_costs_in_the_papers_setting(tmp_path, monkeypatch):
     assert (cost.runs, cost.heads, cost.prompts) == (1, 4, 2)
     siglip = copy.deepcopy(paper)  # a tower of timm's: 32 x 32 patches of 768
     siglip["backbones"]["vit_l_14_336"] |= {"model": "ViT-B-16-SigLIP2-512", "image_size": 512}
-    image = estimate(CATALOG, plan_runs(CATALOG, "table-2", siglip, code="")).disk / cost.images
+    image = estimate(plan_runs(CATALOG, "table-2", siglip)).disk / cost.images
     assert image == 4 * 32 * 32 * 768 * 2 + 4 * 768
-    table = estimate(CATALOG, plan_runs(CATALOG, "table-9", PAPER, code=""))
+    table = estimate(plan_runs(CATALOG, "table-9", PAPER))
     assert (table.runs, table.prompts, table.heads) == (10, 10, 1)
 
 
-def keep_fake_run(run, value, extra_rows=()):
-    """Results as a finished run leaves them: every metric `value`, plus one for each category."""
+def finish(run, value, extra_variants=()):
+    """Leave a run's results as it would: every metric `value`, plus one for each category."""
+    folder = find_folder(run)
     for dataset in run.row.tests:
         lines = [
-            {"row": row, "category": f"{dataset}{i}", "good": 3, "bad": 4, "prompt": "x"}
-            | dict.fromkeys(METRICS, value + i + shift)
-            for shift, row in enumerate(
-                ("precise", "stacked", "stacked_auxiliary", "fuzzyclip", *extra_rows)
+            {"variant": variant, "category": f"{dataset}{i}", "normal": 3, "anomalous": 4}
+            | {"prompt": "x", **dict.fromkeys(METRICS, value + i + shift)}
+            for shift, variant in enumerate(
+                ("precise", "stacked", "stacked_auxiliary", "fuzzyclip", *extra_variants)
             )
             for i in range(3)
         ]
-        path = run.folder / paths.category_metrics(dataset)
+        path = folder / paths.method_metrics("fuzzyclip", dataset)
         path.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(lines).to_csv(path, index=False)
         tested = {"title": dataset.upper(), "source": "official", "complete": True}
-        path = run.folder / paths.tested(dataset)
+        path = folder / paths.tested("fuzzyclip", dataset)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(tested))
-    (run.folder / archive.RECORD).write_text('{"sha256": {}}')
+    return folder
+
+
+def find_folder(run):
+    """Where `finish` leaves a run's results: equal runs share them."""
+    return Path("done", run.name.rpartition("-")[2])
+
+
+def locate(runs, list_files=None):
+    """As `history.locate`, from what `finish` left."""
+    return [
+        replace(run, results=Results(run.name, folder=folder) if folder.is_dir() else None)
+        for run, folder in zip(runs, map(find_folder, runs), strict=True)
+    ]
 
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
+    """A folder in the paper's setting; what `finish` left there is done."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(PAPER))
+    monkeypatch.setattr(command, "locate", locate)
     return tmp_path
-
-
-@pytest.mark.parametrize("damaged", ["metrics/categories/sdd.csv", "run.json", "params.yaml"])
-def test_damaged_results_of_a_run_are_named_and_it_counts_as_undone(
-    workplace, monkeypatch, caplog, damaged
-):
-    run = plan_runs(CATALOG, "table-1", PAPER)[0]
-    for name in ("metrics/categories/sdd.csv", "dvc.lock"):
-        (workplace / name).parent.mkdir(parents=True, exist_ok=True)
-        (workplace / name).write_text("1.5")
-    listed = [Path("params.yaml"), Path("dvc.lock"), Path("metrics/categories/sdd.csv")]
-    monkeypatch.setattr(archive, "list_results", lambda run: iter(listed))
-    assert not archive.is_done(run)
-    archive.collect(run, 1.0)
-    assert archive.is_done(run)
-    damage(run.folder / damaged, ("cut", 0.5, 1))
-    assert not archive.is_done(run)
-    assert f"{run.folder}: {damaged} broken" in caplog.text
-    archive.collect(run, 1.0)
-    assert archive.is_done(run)
 
 
 def test_values_are_means_over_categories_and_seeds(workplace):
     runs = plan_runs(CATALOG, "table-1", PAPER, seeds=3)
     for run, value in zip(runs[:3], (80.0, 82.0, 87.0), strict=True):
-        keep_fake_run(run, value)
-    values = collect_values(CATALOG.get("table-1"), runs).set_index(["label", "metric"])
+        finish(run, value)
+    values = collect_values(CATALOG.get("table-1"), locate(runs)).set_index(["label", "metric"])
     line = values.loc["Precise Prompt", "image_auroc"]
     assert line["ours"] == pytest.approx((80 + 82 + 87) / 3 + 1)
     assert line["spread"] == pytest.approx(np.std([80, 82, 87], ddof=1))
@@ -218,8 +220,10 @@ def test_values_are_means_over_categories_and_seeds(workplace):
 
 def test_several_datasets_are_averaged_where_all_have_values(workplace):
     runs = plan_runs(CATALOG, "table-6", PAPER)
-    keep_fake_run(runs[0], 50.0)
-    values = collect_values(CATALOG.get("table-6"), runs).set_index(["label", "dataset", "metric"])
+    finish(runs[0], 50.0)
+    values = collect_values(CATALOG.get("table-6"), locate(runs)).set_index(
+        ["label", "dataset", "metric"]
+    )
     assert values.loc[("VisA, k=1", AVERAGE, "pixel_ap")]["ours"] == pytest.approx(54.0)
     assert values.loc[("VisA, k=1", AVERAGE, "pixel_ap")]["paper"] == pytest.approx(40.9, abs=0.05)
     assert np.isnan(values.loc[("VisA, k=2", AVERAGE, "pixel_ap")]["ours"])
@@ -243,12 +247,12 @@ def test_show_says_what_is_missing_and_what_is_contradicted(workplace):
 
 def test_differences_are_formed_only_in_the_papers_setting(workplace):
     for run in plan_runs(CATALOG, "table-8", PAPER):
-        keep_fake_run(run, 86.0)
+        finish(run, 86.0)
     assert "(+0.2, +63.5, +57.0)" in call("show", "table-8")
     sample = copy.deepcopy(BASE)
     (workplace / "params.yaml").write_text(yaml.safe_dump(sample))
     for run in plan_runs(CATALOG, "table-8", sample):
-        keep_fake_run(run, 86.0)
+        finish(run, 86.0)
     output = call("show", "table-8")
     assert "+0.2" not in output
     assert "no number compares with a printed one" in output
@@ -258,17 +262,38 @@ def test_verify_names_what_is_outside(workplace):
     assert "238 not run" in call("verify")
     for name in EXPECTED.experiments[:1]:
         for run in plan_runs(CATALOG, name, PAPER):
-            keep_fake_run(run, 85.0)  # means 86.0 precise, 87.0 stacked
+            finish(run, 85.0)  # means 86.0 precise, 87.0 stacked
     output = call("verify", code=1)
     assert "table-1, Precise Prompt,  on mvtec: image_auroc" not in output  # 86.0 for 86.1
     assert "image_ap: 86.0, expected 93.5 ± 0.3" in output
     assert "1 within tolerance, 5 outside" in output
 
 
+def test_verify_compares_other_methods_where_the_work_tree_is_in_the_papers_setting(workplace):
+    method = EXPECTED.categories[0]
+    published = method.model_dump()["values"]
+    lines = [
+        {"variant": method.method, "category": category, "normal": 1, "anomalous": 1}
+        | dict(zip(method.metrics, values, strict=True))
+        for category, values in published.items()
+    ]
+    lines[0][method.metrics[0]] += 2 * method.tolerance
+    path = paths.method_metrics(method.method, method.dataset)
+    path.parent.mkdir(parents=True)
+    pd.DataFrame(lines).to_csv(path, index=False)
+    assert "238 not run" in call("verify")  # its dataset is unknown, so is its setting
+    for dataset in PAPER["pairs"]:
+        paths.tested("fuzzyclip", dataset).parent.mkdir(parents=True)
+        paths.tested("fuzzyclip", dataset).write_text('{"complete": true}')
+    output = call("verify", code=1)
+    known = sum(map(len, published.values()))
+    assert f"{known - 1} within tolerance, 1 outside, {238 - known} not run" in output
+
+
 def test_verify_refuses_runs_of_another_setting(workplace):
     (workplace / "params.yaml").write_text(yaml.safe_dump(BASE))
     for run in plan_runs(CATALOG, "table-1", BASE):
-        keep_fake_run(run, 85.0)
+        finish(run, 85.0)
     result = CliRunner().invoke(command.app, ["verify"])
     assert isinstance(result.exception, CatalogError)
 
@@ -283,13 +308,13 @@ def test_verify_refuses_runs_of_another_setting(workplace):
 )
 def test_verify_knows_the_papers_clusters(workplace, visa, holds):
     (run,) = plan_runs(CATALOG, "figure-4", PAPER)
-    keep_fake_run(run, 1.0)
+    folder = finish(run, 1.0)
     for name, clusters in (("visa", visa), ("mvtec", [[f"c{i}" for i in range(15)]])):
-        path = run.folder / paths.csp_scores(name)
+        path = folder / paths.csp_scores(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"clusters": clusters}))
-    found = {one.what: one.holds for one in verify(EXPECTED, [run]) if "clusters" in one.what}
-    assert found == {
+    verdicts = verify(EXPECTED, locate([run]))
+    assert {one.what: one.holds for one in verdicts if "clusters" in one.what} == {
         "figure-4, clusters of mvtec": True, "figure-4, clusters of visa": holds
     }  # fmt: skip
 
@@ -297,8 +322,8 @@ def test_verify_knows_the_papers_clusters(workplace, visa, holds):
 def test_training_curves_follow_the_epochs(workplace):
     runs = plan_runs(CATALOG, "figure-1", PAPER)
     for run in runs:
-        keep_fake_run(run, 10.0, [f"fuzzyclip_epoch_{epoch}" for epoch in range(1, 15)])
-    figure, numbers = draw(CATALOG.get("figure-1"), runs)
+        finish(run, 10.0, [f"fuzzyclip_epoch_{epoch}" for epoch in range(1, 15)])
+    figure, numbers = draw(CATALOG.get("figure-1"), locate(runs))
     assert len(figure.axes) == 3
     stacked = numbers[numbers["label"] == "stacked"]
     assert stacked["epoch"].tolist() == list(range(1, 16))
@@ -323,8 +348,9 @@ def test_comparisons_are_complete_from_the_committed_results(name, printed, tmp_
     assert text.count("**") > 0
     assert text.count("<u>") == text.count("</u>") > 0
     assert "average rank, ours" in text
-    assert "SAA+: tiny random models" in text
-    means = pd.read_csv("metrics/methods/winclip/mvtec/visa.csv")["pixel_ap"].mean()
+    assert re.search(r"SAA\+: tiny random models .*; random weights take no rank", text)
+    assert re.search(r"^\| SAA\+ \|.*\| - \| [^|]+ \|$", text, re.MULTILINE)
+    means = pd.read_csv(paths.method_metrics("winclip", "visa"))["pixel_ap"].mean()
     shown = values[(values["label"] == "WinCLIP") & (values["metric"] == "pixel_ap")]
     if name == "table-2":
         assert shown.set_index("dataset")["ours"]["visa"] == pytest.approx(means, abs=1e-3)
@@ -336,3 +362,29 @@ def test_a_comparison_is_refused_where_pairs_are_others(monkeypatch):
     changed = params.model_copy(update={"pairs": params.pairs | {"mvtec": "other"}})
     with pytest.raises(CatalogError, match=r"table-2 tests mvtec .* visa; .*pairs.mvtec: other"):
         check_pairs("table-2", CATALOG, changed)
+
+
+def test_one_function_reads_the_results_of_all_methods(workplace):
+    (workplace / "metrics").mkdir()
+    for method, random in (("clip", False), ("saa", True), ("mine", None)):
+        path = paths.METHOD_METRICS / method / "mvtec.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text(
+            f"variant,category,normal,anomalous,tied,prompt,{','.join(METRICS)}\n"
+            + f"{method},bottle,9,9,0,x{',50' * len(METRICS)}\n"
+        )
+        facts = {"title": method.upper(), "settings": {"tiny_seed": None}}
+        facts |= {} if random is None else {"random": random}
+        path.with_suffix(".json").write_text(json.dumps(facts))
+    run = plan_runs(CATALOG, "table-2", PAPER)[0]
+    finish(run, 60.0).rename("x")
+    for file in sorted(Path("x").rglob("*.csv")):
+        file.relative_to("x").parent.mkdir(parents=True, exist_ok=True)
+        file.rename(file.relative_to("x"))
+    facts = read_facts(["clip", "saa", "mine", "absent"])
+    values = collect_comparison(CATALOG.get("table-2"), facts)
+    shown = values[(values["dataset"] == "mvtec") & (values["metric"] == "pixel_ap")]
+    shown = shown.set_index("label")
+    assert shown["ours"].dropna().to_dict() == {"CLIP": 50, "SAA+": 50, "MINE": 50, "FuzzyCLIP": 64}
+    assert list(shown.index[shown["random"]]) == ["SAA+"]
+    assert list_method_notes(facts) == ["SAA: random weights take no rank"]

@@ -7,14 +7,13 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from fuzzyclip.method.variants import OWN
 from in_process import copy_pipeline, run_stages
 from pipelines import OWN, list_runs, make_own_images, shorten_methods
 from safetensors import safe_open
 
 from fuzzyclip.baselines.registry import METHODS
+from fuzzyclip.method.variants import OWN
 from fuzzyclip.utils.files import compute_sha256
-
 
 #: Features that the methods of the tables read besides the run's patch tokens.
 VIEWS = ("windows", "vv", "vv_stages")

@@ -76,8 +76,17 @@ def test_own_images_by_one_params_block(pipeline, tmp_path: Path) -> None:
     output = ran(run(folder, "dvc", "repro"))
     expected = {f"{stage}@parts" for stage in ("download", "index", "features", "evaluate")}
     assert expected <= set(output)
-    assert set(output) - expected == {"check", "sample", "auxiliary@visa", "report", "page", "track"}
-    lines = pd.read_csv(folder / "metrics/methods/fuzzyclip/parts.csv").query("variant == 'fuzzyclip'")
+    assert set(output) - expected == {
+        "check",
+        "sample",
+        "auxiliary@visa",
+        "report",
+        "page",
+        "track",
+    }
+    lines = pd.read_csv(folder / "metrics/methods/fuzzyclip/parts.csv").query(
+        "variant == 'fuzzyclip'"
+    )
     lines = lines.set_index("category")
     assert lines["prompt"].str.contains("black metal bracket")["bracket black"]
     assert lines.loc["bracket black"].filter(like="pixel").isna().all()  # absent, never zero

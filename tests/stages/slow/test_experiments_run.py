@@ -8,6 +8,11 @@ import pytest
 import yaml
 from pipelines import clone_repository, list_runs, run
 
+from fuzzyclip.report.tables import read_categories
+from stages import paths
+
+METRICS = paths.method_metrics("fuzzyclip", "sdd")
+
 CATALOG = {
     "auxiliary": {"visa": ["visa"]},
     "notes": {"N": "a note"},
@@ -65,6 +70,13 @@ def tables(folder, *arguments, fails=False):
     return run(folder, *command, fails=fails)
 
 
+def find_reference(folder, words):
+    """Git's reference of the DVC experiment with these words in its name."""
+    listed = run(folder, "git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    (reference,) = [name for name in listed if f"/prompts-{words}" in name]
+    return reference
+
+
 def test_an_experiment_runs_once_and_leaves_the_work_tree_as_it_was(checkout):
     params = (checkout / "params.yaml").read_text()
     assert "prompts" in tables(checkout, "list")
@@ -87,18 +99,16 @@ def test_its_results_are_those_of_its_settings(checkout):
     values = pd.read_csv(checkout / "experiments/prompts.csv").set_index(["label", "metric"])
     assert values.loc["precise, by epoch", "pixel_ap"]["paper"] == 50.0
     assert pd.isna(values.loc["precise, by epoch", "pixel_ap"]["difference"])  # not the paper's
-    kept = {}
-    for record in (checkout / "experiments").glob("*/run.json"):
-        label = yaml.safe_load(record.read_text())["label"]
-        kept[label] = pd.read_csv(record.parent / "metrics/categories/sdd.csv")
-    precise, alone = kept["precise, by epoch"], kept["cluster 2 alone"]
-    assert "fuzzyclip_epoch_1" in set(precise["row"])  # two epochs; the second is fuzzyclip
-    assert "fuzzyclip_epoch_2" not in set(precise["row"])
-    ours = precise.set_index("row")["pixel_ap"]
+    precise, alone = (
+        read_categories(run(checkout, "git", "show", f"{reference}:{METRICS}")).set_index("variant")
+        for reference in (find_reference(checkout, name) for name in ("precise", "cluster-2"))
+    )
+    assert "fuzzyclip_epoch_1" in precise.index  # two epochs; the second is fuzzyclip
+    assert "fuzzyclip_epoch_2" not in precise.index
+    ours = precise["pixel_ap"]
     assert ours["fuzzyclip"] != ours["fuzzyclip_epoch_1"]
     assert values.loc["precise, by epoch", "pixel_ap"]["ours"] == pytest.approx(ours["fuzzyclip"])
-    prompts = alone.set_index("row")["prompt"]
-    assert "|" not in prompts["fuzzyclip"]  # one cluster, one prompt
+    assert "|" not in alone["prompt"]["fuzzyclip"]  # one cluster, one prompt
 
 
 def test_rows_are_compared_on_the_images_that_both_saw(checkout):
@@ -122,6 +132,17 @@ def test_rows_are_compared_on_the_images_that_both_saw(checkout):
     )
 
 
+def test_code_before_the_metrics_decides_and_other_code_does_not(checkout):
+    for name, done in (("fuzzyclip/cli/doctor.py", 2), ("fuzzyclip/method/efa.py", 0)):
+        with (checkout / name).open("a") as file:
+            file.write("# a comment\n")
+        (line,) = [
+            line for line in tables(checkout, "list").splitlines() if line.startswith("prompts")
+        ]
+        assert f" {done}/2 " in line
+        run(checkout, "git", "checkout", "-q", name)
+
+
 def test_a_failed_run_loses_nothing_and_says_why(checkout):
     params = (checkout / "params.yaml").read_text()
     output = tables(checkout, "run", "broken", fails=True)
@@ -140,8 +161,9 @@ def test_the_work_tree_of_a_killed_call_is_put_back(checkout):
     shutil.copy(checkout / "dvc.lock", before)
     shutil.copytree(checkout / "metrics", before / "metrics")
     (checkout / "params.yaml").write_text(params.replace("penalty: 0.1", "penalty: 0.7"))
-    record = next((checkout / "experiments").glob("*/run.json"))
-    record.unlink()  # as if the call had been killed before this run was kept
+    run(
+        checkout, "git", "update-ref", "-d", find_reference(checkout, "precise")
+    )  # not yet DVC recorded it
     output = tables(checkout, "run", "prompts")
     assert "1 of 2 runs are done already" in output
     assert "putting its work tree back first" in output

@@ -1,0 +1,278 @@
+"""Which revisions hold which results, as DVC and git have recorded them.
+
+A run is done where an experiment of DVC's, HEAD or the work tree has its parameters, and where DVC
+would make its results of the same code today.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fuzzyclip.method.variants import OWN
+from fuzzyclip.report.comparison import Side
+from stages import paths
+from stages.experiments.catalog import CatalogError
+from stages.experiments.plan import IRRELEVANT, Run, select_relevant
+from stages.experiments.results import (
+    HEAD,
+    WORKSPACE,
+    MissingResultError,
+    Results,
+    run_git,
+)
+from stages.params import LOADER, flatten
+
+if TYPE_CHECKING:
+    from dvc.dependency import Dependency
+    from dvc.repo import Repo
+    from dvc.stage import Stage
+
+#: Where DVC keeps experiments that are no branch.
+EXPERIMENTS = "refs/exps"
+#: Folders of code: a change of theirs makes results out of date.
+CODE = ("fuzzyclip", "stages")
+#: The last stage of the pipeline.
+TARGET = "track"
+
+log = logging.getLogger(__name__)
+
+
+def locate(
+    runs: Sequence[Run], list_files: Callable[[Run], Sequence[Path]] = lambda run: ()
+) -> list[Run]:
+    """The runs, those that are done with their results.
+
+    Args:
+        runs: as planned.
+        list_files: what must be there of a run's results beside its metrics; where that is gone
+            from DVC's cache, the run is not done, and the log says so.
+    """
+    from dvc.repo import Repo  # takes a while
+
+    records = [*list_records()]
+    with Repo() as here, Repo() as past:
+        today = Today(here, past)
+        return [replace(run, results=_find(run, records, list_files(run), today)) for run in runs]
+
+
+def list_records() -> Iterator[tuple[Results, Mapping[str, Any]]]:
+    """Everything that may hold results, with its parameters: experiments first, newest of all.
+
+    The work tree is none while experiments change it.
+    """
+    revisions = [*list_experiments()]
+    if (head := run_git("rev-parse", "--verify", "--quiet", HEAD)).returncode == 0:
+        revisions.append(Results(HEAD, head.stdout.strip()))
+    if not paths.BEFORE_EXPERIMENTS.exists():
+        revisions.append(Results(WORKSPACE))
+    for results in revisions:
+        try:
+            params = yaml.load(results.read_text(paths.PARAMS), LOADER)
+        except (MissingResultError, yaml.YAMLError):
+            continue
+        if isinstance(params, Mapping):
+            yield results, params
+
+
+def _find(
+    run: Run,
+    records: Sequence[tuple[Results, Mapping[str, Any]]],
+    files: Sequence[Path],
+    today: "Today",
+) -> Results | None:
+    """The first record that holds a run's results."""
+    for results, params in records:
+        same = select_relevant(params, run.params) == select_relevant(run.params, run.params)
+        if same and today.makes(results, list_metrics(run)):
+            try:
+                for file in files:
+                    results.fetch(file)
+            except MissingResultError as error:
+                log.warning("%s: %s", run.row.label, error)
+            else:
+                return results
+    return None
+
+
+def list_metrics(run: Run) -> list[Path]:
+    """Files in git that every run leaves."""
+    sets = sorted(set(run.row.tests.values()))
+    return [
+        *(paths.method_metrics(OWN, dataset) for dataset in run.row.tests),
+        *(paths.csp_scores(auxiliary) for auxiliary in sets),
+        *(paths.curve(stage, auxiliary) for auxiliary in sets for stage in ("efa", "rpl")),
+    ]
+
+
+class Today:
+    """What the code of the work tree makes, in DVC's words.
+
+    Attributes:
+        here: DVC's view of the work tree.
+        past: its view of one revision after the other.
+    """
+
+    def __init__(self, here: "Repo", past: "Repo") -> None:
+        self.here, self.past = here, past
+        self._definitions = _read_definitions(Results(WORKSPACE))
+        self._hashes: dict[str, str | None] = {}
+        self._made: dict[Results, list[PurePosixPath]] = {}
+
+    def makes(self, results: Results, files: Iterable[Path]) -> bool:
+        """Whether today's code makes these files of a revision anew just as they are."""
+        if results not in self._made:
+            self._made[results] = self._list_made(results)
+        made = {*self._made[results]}
+        return all(made & {path, *path.parents} for path in map(PurePosixPath, files))
+
+    def _list_made(self, results: Results) -> list[PurePosixPath]:
+        """Outputs of a revision's pipeline that DVC would not make anew, from data to metrics."""
+        from dvc.exceptions import DvcException
+        from dvc.repo.brancher import switch
+        from networkx import descendants  # type: ignore[import-untyped]
+
+        definitions = _read_definitions(results)
+        same = {name for name, known in definitions.items() if known == self._definitions.get(name)}
+        check = self._is_recorded if results.commit else self._is_up_to_date
+        made = []
+        try:
+            with self.past.lock, switch(self.past, results.commit or WORKSPACE):
+                graph = self.past.index.graph
+                last = [stage for stage in graph if stage.name == TARGET]
+                stages = {stage for target in last for stage in descendants(graph, target)}
+                stale = {
+                    stage
+                    for stage in stages
+                    if stage.name.partition("@")[0] not in same or not check(stage)
+                }
+                for stage in stages:
+                    if stale.isdisjoint({stage, *descendants(graph, stage)}):
+                        made += [PurePosixPath(out.def_path) for out in stage.outs]
+        except DvcException as error:  # another process changes the work tree, or a broken pipeline
+            log.info("%s holds no results for now: %s", results.name, error)
+        return made
+
+    def _is_up_to_date(self, stage: "Stage") -> bool:
+        return not stage.status()
+
+    def _is_recorded(self, stage: "Stage") -> bool:
+        """Whether a commit's stage has the parameters, code and metrics of its own dvc.lock.
+
+        Code counts as it is today. The data between stages lie in no commit, but each stage that
+        made them is looked at.
+        """
+        return (
+            not stage.cmd_changed
+            and all(self._is_same(dependency) for dependency in stage.deps)
+            and not any(out.changed_checksum() for out in stage.outs if not out.use_cache)
+        )
+
+    def _is_same(self, dependency: "Dependency") -> bool:
+        from dvc.dependency import ParamsDependency
+
+        if isinstance(dependency, ParamsDependency):
+            return not dependency.status()
+        if PurePosixPath(dependency.def_path).parts[0] in CODE:
+            return bool(dependency.hash_info.value == self._hash(dependency.def_path))
+        return bool(dependency.hash_info)
+
+    def _hash(self, path: str) -> str | None:
+        """DVC's digest of a file or folder of the work tree, None where there is none."""
+        from dvc.dependency import Dependency
+
+        if path not in self._hashes:
+            dependency = Dependency(self.here.index.stages[0], path)
+            self._hashes[path] = dependency.get_hash().value if dependency.exists else None
+        return self._hashes[path]
+
+
+def _read_definitions(results: Results) -> dict[str, Any]:
+    """Stages as dvc.yaml defines them, without their descriptions, which decide nothing."""
+
+    def strip(definition: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {key: value for key, value in definition.items() if key != "desc"}
+        return kept | ({"do": strip(kept["do"])} if "do" in kept else {})
+
+    stages = yaml.load(results.read_text(paths.PIPELINE), LOADER)["stages"]
+    return {name: strip(definition) for name, definition in stages.items()}
+
+
+def list_experiments() -> Iterator[Results]:
+    """DVC's experiments on whatever commit, the newest first."""
+    columns = "%(refname) %(objectname)"
+    listed = run_git("for-each-ref", "--sort=-committerdate", f"--format={columns}", EXPERIMENTS)
+    for line in listed.stdout.splitlines():
+        reference, commit = line.rsplit(" ", 1)
+        parts = reference.split("/")
+        if len(parts) == 5:  # refs/exps/xx/yyyy/name; others are DVC's own
+            yield Results(parts[4], commit)
+
+
+def find_commit(revision: str) -> str:
+    """The commit that a revision or a DVC experiment names.
+
+    Raises:
+        CatalogError: none, or several experiments of that name.
+    """
+    parsed = run_git(
+        "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
+    )
+    if parsed.returncode == 0:
+        return parsed.stdout.strip()
+    experiments = [*list_experiments()]
+    commits = sorted({one.commit for one in experiments if one.name == revision and one.commit})
+    if len(commits) == 1:
+        return commits[0]
+    if commits:
+        raise CatalogError(
+            f"several experiments are named {revision!r}; give a commit: {', '.join(commits)}"
+        )
+    there = ", ".join(sorted({one.name for one in experiments})) or "none"
+    raise CatalogError(
+        f"no revision and no experiment {revision!r}; experiments there are: {there}"
+    )
+
+
+def read_side(revision: str | None) -> Side:
+    """One of two experiments that are compared.
+
+    Args:
+        revision: a commit, branch or tag, or a DVC experiment by name; None for the work tree.
+
+    Raises:
+        CatalogError: there is no such revision, or it holds no results.
+    """
+    folder = paths.method_metrics(OWN, "any").parent
+    if revision is None or revision == WORKSPACE:
+        results, name = Results(WORKSPACE), WORKSPACE
+        files = [*folder.glob("*.csv")]
+    else:
+        commit = find_commit(revision)
+        results = Results(revision, commit)
+        name = revision if commit.startswith(revision) else f"{revision} ({commit[:7]})"
+        where = f"./{folder.as_posix()}/"
+        listed = run_git("ls-tree", "-z", "--name-only", commit, "--", where).stdout
+        files = [Path(file) for file in listed.split("\0") if file.endswith(".csv")]
+    try:
+        params = yaml.load(results.read_text(paths.PARAMS), LOADER)
+    except MissingResultError:
+        files = []
+    if not files:
+        raise CatalogError(
+            f"{revision or WORKSPACE} holds no results: {paths.PARAMS} and {folder}/*.csv are "
+            "needed; run `dvc repro` there and commit, or name another revision"
+        )
+    tables = {file.stem: read_categories(results.read_text(file)) for file in sorted(files)}
+    return Side(name, list_params(params), tables)
+
+
+def list_params(tree: dict[str, Any]) -> dict[str, str]:
+    """What decides results in params.yaml, as dotted keys; of the backbones the one in use."""
+    kept = {name: value for name, value in tree.items() if name not in IRRELEVANT}
+    backbones, used = kept.get("backbones", {}), kept.get("backbone")
+    kept["backbones"] = {name: value for name, value in backbones.items() if name == used}
+    return dict(flatten(kept))
