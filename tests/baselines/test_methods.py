@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from dataclasses import dataclass
 from importlib import import_module
 from math import inf, nan
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 import yaml
 
 from fuzzyclip import baselines
-from fuzzyclip.baselines.registry import PEERS, build_method, list_settings
+from fuzzyclip.baselines.registry import METHODS, PEERS, build_method, list_settings
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method import training
@@ -226,3 +227,23 @@ def test_a_killed_training_ends_with_the_same_bits(name, encode, tmp_path, monke
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
     other = method.fit(encode, images, 4).tensors
     assert not all(torch.equal(other[key], whole[key]) for key in whole)
+
+
+def test_fuzzyclip_is_made_by_the_same_registry(monkeypatch):
+    """By the name of its class, which need not be imported before it is asked for."""
+
+    @dataclass(frozen=True)
+    class FuzzyCLIP:
+        clusters: int = 2
+
+    monkeypatch.setattr("fuzzyclip.method.fuzzyclip.FuzzyCLIP", FuzzyCLIP, raising=False)
+    assert ("fuzzyclip", *PEERS) == METHODS
+    assert build_method("fuzzyclip", {"clusters": 3}) == FuzzyCLIP(3)
+    assert list_settings("fuzzyclip") == {"clusters": 2}
+    with pytest.raises(ValueError, match="fuzzyclip has no setting words"):
+        build_method("fuzzyclip", {"words": 3})
+
+
+def test_training_images_are_not_looked_at_unless_they_are_given():
+    with pytest.raises(ValueError, match="4 normal training images are asked for, and none are"):
+        Target("nut").load_references(4)
