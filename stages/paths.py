@@ -4,6 +4,8 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 LOCK = Path("dvc.lock")
+#: The stages.
+PIPELINE = Path("dvc.yaml")
 #: There once all keys of params.yaml are names of files.
 KEYS = Path("data/keys.json")
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS
-from fuzzyclip.evaluation.rows import TRAINED
+from fuzzyclip.method.variants import OWN, get_title
 from fuzzyclip.report.render import render
-from fuzzyclip.report.tables import ABSENT, Table, name_metric, name_variant
+from fuzzyclip.report.tables import ABSENT, Table, get_title, name_metric
 
 #: Points from which on a difference is one: results keep four decimals.
 SMALLEST = 5e-5
@@ -55,7 +55,7 @@ def render_comparison(first: Side, second: Side) -> str:
         means=list_changes(means.reset_index()).to_dict("records"),
         changes=list_changes(table).to_dict("records"),
         datasets={dataset: dataset for dataset in table["dataset"]},
-        variants={variant: name_variant(variant) for variant in variants},
+        variants={variant: get_title(variant) for variant in variants},
         metrics={
             metric: name_metric(metric) for metric in METRICS if metric in set(table["metric"])
         },
@@ -93,8 +93,8 @@ def join_results(first: Side, second: Side) -> pd.DataFrame:
 def list_changed_variants(table: pd.DataFrame) -> list[str]:
     """FuzzyCLIP, and the other variants in which anything changed."""
     changed = table[(table["second"] - table["first"]).abs() >= SMALLEST]
-    others = [variant for variant in dict.fromkeys(changed["variant"]) if variant != TRAINED]
-    return ([TRAINED] if (table["variant"] == TRAINED).any() else []) + others
+    others = [variant for variant in dict.fromkeys(changed["variant"]) if variant != OWN]
+    return ([OWN] if (table["variant"] == OWN).any() else []) + others
 
 
 def list_changes(table: pd.DataFrame) -> pd.DataFrame:

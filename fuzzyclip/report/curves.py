@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike
 
 from fuzzyclip.evaluation.choice import find_threshold
 from fuzzyclip.evaluation.metrics import AUPRO_STEPS, rank
-from fuzzyclip.evaluation.rows import TRAINED
 from fuzzyclip.evaluation.summaries import PixelSummaries
+from fuzzyclip.method.variants import OWN, get_title
 from fuzzyclip.report.charts import Chart, Floats, Line, Mark, draw_chart, step_before
-from fuzzyclip.report.tables import Table, format_cell, format_score, name_variant, tabulate
+from fuzzyclip.report.tables import Table, format_cell, format_score, get_title, tabulate
 
 #: Where mean curves are taken.
 GRID = np.linspace(0, 1, 201)
@@ -131,9 +131,9 @@ def build_curves(
         curves = {variant: trace_scores(part[variant], part["label"]) for variant in shown}
         known = {variant: curve for variant, curve in curves.items() if curve is not None}
         charts, note = [], "One of the two classes is missing: images have no curves."
-        threshold = find_threshold(part[TRAINED], part["label"])
+        threshold = find_threshold(part[OWN], part["label"])
         if threshold is not None:
-            images[str(category)] = known[TRAINED]
+            images[str(category)] = known[OWN]
             charts += _draw_variants(known, part, threshold)
             note = (
                 "The dot is FuzzyCLIP at the threshold of the largest F1, "
@@ -153,9 +153,9 @@ def _draw_variants(
     curves: Mapping[str, Curve], part: pd.DataFrame, threshold: float
 ) -> list[Chart]:
     """Image curves of all variants, FuzzyCLIP's on top, with its F1-max threshold."""
-    order = sorted(curves, key=lambda variant: variant != TRAINED)
-    named = {name_variant(variant): curves[variant] for variant in order}
-    above, truth = part[TRAINED].to_numpy() >= threshold, part["label"].to_numpy() == 1
+    order = sorted(curves, key=lambda variant: variant != OWN)
+    named = {get_title(variant): curves[variant] for variant in order}
+    above, truth = part[OWN].to_numpy() >= threshold, part["label"].to_numpy() == 1
     fpr, tpr = float(above[~truth].mean()), float(above[truth].mean())
     name = "F1-max threshold (chosen on the test set)"
     marks = (Mark(name, fpr, tpr), Mark(name, tpr, float(truth[above].mean())))

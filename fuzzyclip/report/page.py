@@ -8,7 +8,7 @@ import pandas as pd
 
 from fuzzyclip.evaluation.choice import KINDS
 from fuzzyclip.evaluation.metrics import METRICS
-from fuzzyclip.evaluation.rows import TRAINED
+from fuzzyclip.method.variants import OWN, get_title
 from fuzzyclip.report.clusters import build_clusters, describe_groups
 from fuzzyclip.report.curves import Curve, build_curves, build_training
 from fuzzyclip.report.gallery import GalleryImage, build_cards, describe_scale
@@ -21,7 +21,6 @@ from fuzzyclip.report.tables import (
     collect_means,
     format_cell,
     name_metric,
-    name_variant,
     tabulate,
 )
 
@@ -148,7 +147,7 @@ def render_page(content: PageContent) -> str:
 
 def _summarise(means: pd.DataFrame, results: Mapping[str, DatasetResult]) -> Table:
     """FuzzyCLIP's means, a line a dataset."""
-    own = means[means["variant"] == TRAINED].set_index("dataset")
+    own = means[means["variant"] == OWN].set_index("dataset")
     frame = own.loc[[*results], ["images", *METRICS]].rename(columns=TITLES)
     frame.insert(0, "trained on", [result.auxiliary for result in results.values()])
     frame.insert(0, "dataset", [result.title for result in results.values()])
@@ -158,7 +157,7 @@ def _summarise(means: pd.DataFrame, results: Mapping[str, DatasetResult]) -> Tab
 def _average(means: pd.DataFrame, count: int) -> Table:
     """Every variant's mean over datasets."""
     frame = average_datasets(means)
-    frame["variant"] = [name_variant(variant) for variant in frame["variant"]]
+    frame["variant"] = [get_title(variant) for variant in frame["variant"]]
     frame = frame.rename(columns=TITLES)
     return tabulate(frame, f"Mean over {count} dataset(s) [%]")
 
@@ -172,7 +171,7 @@ def build_bars(key: str, title: str, categories: pd.DataFrame) -> list[Bars]:
         categories: per-category results, as `add_means` takes them.
     """
     frame = add_means(categories)
-    variants = sorted(dict.fromkeys(frame["variant"]), key=lambda variant: variant != TRAINED)
+    variants = sorted(dict.fromkeys(frame["variant"]), key=lambda variant: variant != OWN)
     panels = []
     for metric in METRICS:
         wide = frame.pivot_table(metric, "category", "variant", sort=False, dropna=False)
@@ -187,6 +186,6 @@ def build_bars(key: str, title: str, categories: pd.DataFrame) -> list[Bars]:
             ]
             for name, line in zip(values.index, values.to_numpy(), strict=True)
         }
-        head = [name_variant(variant) for variant in variants]
+        head = [get_title(variant) for variant in variants]
         panels.append(Bars(key, metric, f"{title}: {TITLES[metric]} [%]", head, lines))
     return panels

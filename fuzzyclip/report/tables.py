@@ -6,7 +6,6 @@ proven source of errors.
 """
 
 import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS, TIED_SHARE
-from fuzzyclip.evaluation.rows import ROWS, TRAINED, list_rows
 
 #: Order of each tuple that the paper prints.
 PIXEL_TUPLE = ("pixel_aupro", "pixel_ap", "pixel_f1_max")
@@ -70,12 +68,6 @@ def read_categories(source: Path | str) -> pd.DataFrame:
 def name_metric(metric: str) -> str:
     """A metric as people write it, with its level: "pixel AUPRO"."""
     return f"{metric.split('_')[0]} {LABELS[metric]}"
-
-
-def name_variant(variant: str) -> str:
-    """Title of a variant; one of none of the tables goes by its own name."""
-    shots = re.fullmatch(rf"{TRAINED}_(\d+)shot", variant)
-    return list_rows([*ROWS], [int(shots[1])] if shots else []).get(variant, variant)
 
 
 def name_dataset(key: str, info: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ import yaml
 
 from fuzzyclip.method.variants import OWN
 from fuzzyclip.report.comparison import Side
+from fuzzyclip.report.tables import read_categories
 from stages import paths
 from stages.experiments.catalog import CatalogError
 from stages.experiments.plan import IRRELEVANT, Run, select_relevant

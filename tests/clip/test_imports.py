@@ -50,7 +50,8 @@ assert sys.modules["torch._dynamo"] is before is torch._dynamo
 """
 LIGHT = """
 import sys
-for name in ("sample", "download", "index", "auxiliary", "report", "page", "track", "method_tables"):
+LIGHT_STAGES = "sample download index auxiliary report page track method_tables"
+for name in LIGHT_STAGES.split():
     __import__(f"stages.{name}")
 for name in ("torch", "sklearn"):
     assert name not in sys.modules, f"stages take longer to start: {name}"

@@ -9,7 +9,6 @@ from dataclasses import replace
 import matplotlib as mpl
 import numpy as np
 import pytest
-from fuzzyclip.evaluation.rows import ROWS, list_rows
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -26,6 +25,7 @@ from sklearn.metrics import (
 
 from fuzzyclip.evaluation.metrics import METRICS, PIXEL_METRICS
 from fuzzyclip.evaluation.summaries import summarise_pixels
+from fuzzyclip.method.variants import VARIANTS, list_titles
 from fuzzyclip.report.charts import LEFT, RIGHT, WIDTH, Line, draw_chart, write_path
 from fuzzyclip.report.clusters import LETTER, LINE, build_clusters, place_labels
 from fuzzyclip.report.curves import average_curves, trace_pixels, trace_scores
@@ -199,7 +199,7 @@ def test_bars_hold_the_results_and_leave_out_what_is_absent():
 
 
 def test_variants_have_the_titles_of_the_tables():
-    titles = list_rows([*ROWS], [1, 16])
+    titles = list_titles([*VARIANTS], [1, 16])
     assert {variant: name_variant(variant) for variant in titles} == titles
     assert name_variant("fuzzyclip_epoch_1") == "fuzzyclip_epoch_1"
 

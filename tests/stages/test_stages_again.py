@@ -12,7 +12,7 @@ from pipelines import OWN, list_runs, make_own_images, shorten_methods
 from safetensors import safe_open
 
 from fuzzyclip.baselines.registry import METHODS
-from fuzzyclip.method.variants import OWN
+from fuzzyclip.method.variants import OWN as METHOD
 from fuzzyclip.utils.files import compute_sha256
 
 #: Features that the methods of the tables read besides the run's patch tokens.
@@ -149,13 +149,13 @@ def test_every_method_is_tested_tabled_and_recorded(tested):
         assert 0 < line["pixel_ap"] <= 100
     assert {path.name for path in (tested / "features").iterdir()} == {"tokens", *VIEWS}
     means = pd.read_csv(tested / "metrics/method_tables/means.csv").set_index("variant")
-    assert set(means.index) == {*METHODS, OWN}
+    assert set(means.index) == {*METHODS, METHOD}
     own = json.loads((tested / "metrics/datasets/sdd.json").read_text())
-    assert means.loc[OWN, "pixel_ap"] == pytest.approx(own["pixel_ap"])
+    assert means.loc[METHOD, "pixel_ap"] == pytest.approx(own["pixel_ap"])
     text = (tested / "metrics/method_tables/table-3.md").read_text()
     for title in ("WinCLIP", "APRIL-GAN", "SDP+", "CoCoOp", "AnomalyCLIP", "SAA+", "FuzzyCLIP"):
         assert f"| {title} |" in text
-    recorded = [one for one in list_runs(tested) if one.data.tags["method"] != OWN]
+    recorded = [one for one in list_runs(tested) if one.data.tags["method"] != METHOD]
     assert {one.data.tags["method"] for one in recorded} == set(METHODS)
     for one in recorded:
         expected = means.loc[one.data.tags["method"], "pixel_ap"]
@@ -192,7 +192,7 @@ def test_features_of_another_kind_are_refused_with_the_way_out(tested, tmp_path)
     def mix(params):
         params["methods"]["winclip"]["features"] = "vv"
 
-    with pytest.raises(ValueError, match="made with another .*kind"):
+    with pytest.raises(ValueError, match=r"made with another .*kind"):
         run_stages(folder, "train@winclip", "evaluate_baseline@winclip", change=mix)
 
 

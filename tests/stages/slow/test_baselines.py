@@ -53,7 +53,7 @@ def test_every_method_runs_once_and_a_second_repro_does_nothing(baselines):
 
 
 def test_methods_of_one_kind_share_their_features(baselines):
-    folder, output = baselines
+    _, output = baselines
     encoded = re.findall(r"^sdd, (\w+): 8 images", output, flags=re.M)
     assert sorted(encoded) == ["vv", "vv_stages", "windows"]  # patch tokens are there already
 

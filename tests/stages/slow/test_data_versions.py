@@ -270,7 +270,8 @@ def test_one_datasets_change_reruns_that_dataset_only(official) -> None:
     change_params(folder, add)
     output = ran(run(folder, "dvc", "repro"))
     own = {f"{stage}@bolts" for stage in ("download", "index", "features", "evaluate")}
-    assert set(output) == own | {"check", "sample", "auxiliary@visa", "report", "page", "track"}
+    after = {"check", "sample", "auxiliary@visa", "report", "page", "track"}
+    assert set(output) == own | after
     info = json.loads((folder / "results/fuzzyclip/bolts/dataset.json").read_text())
     assert info["counts"] == {
         "hex_bolt": {"train_good": 0, "test_good": 3, "test_bad": 3, "train_bad": 0}
