@@ -31,7 +31,10 @@ Good = Annotated[
     list[str],
     typer.Option(help="Good images, none of them a reference: file, folder, pattern; may repeat."),
 ]
-Bad = Annotated[list[str] | None, typer.Option(help="Images with defects, likewise.")]
+Bad = Annotated[
+    list[str] | None,
+    typer.Option(help="Images with defects: file, folder, pattern; may repeat."),
+]
 Masks = Annotated[
     list[str] | None,
     typer.Option(help="Ground truth of the bad images, by the same name or NAME_mask."),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """What can be made of a model."""
+    """Formats that a model can be exported to."""
 
     ONNX = "onnx"
     ONNX_INT8 = "onnx-int8"

@@ -82,7 +82,7 @@ def choose_tiling(tile: int | None, overlap: int | None) -> "Tiling | None":
 
 
 def find_text_cache() -> Path:
-    """Where commands keep text features from one run to the next; safe to delete."""
+    """Folder of text features that commands keep from one run to the next; safe to delete."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "fuzzyclip" / "texts"
 

@@ -107,25 +107,25 @@ def predict(
 
     with Refusal():
         if threshold is not None:
-            said = f"{threshold:g} is a probability of {expit(threshold):.4g}"
-            typer.echo(f"the threshold {said}", err=True)
+            probability = f"{expit(threshold):.4g}"
+            typer.echo(f"the threshold {threshold:g} is a probability of {probability}", err=True)
         tiling, files = choose_tiling(tile, overlap), list_images(images)
         opener = Opener(max_pixels or MAX_PIXELS, white)
         detector, references = load_model(model, category, device, weights, reference)
         folder = None
         if out is not None:
             settings = _describe(detector, category, tiling, threshold, references, opener)
-            kinds = [one.value for one in save or (Kind.OVERLAY, Kind.MAP, Kind.MASK)]
+            kinds = [kind.value for kind in save or (Kind.OVERLAY, Kind.MAP, Kind.MASK)]
             folder = PredictionFolder(out, files, settings, kinds=kinds, scale=scale)
         todo = [path for path in files if folder is None or not folder.is_done(path)]
-        found = detector.detect(
+        predictions = detector.detect(
             todo, category, batch_size=batch_size, workers=workers,
             tiling=tiling, threshold=threshold, opener=opener,
             keep_pictures=folder is not None and Kind.OVERLAY in folder.kinds,
         )  # fmt: skip
         rows = []
-        for path, one in zip(todo, _show_progress(found, len(todo)), strict=True):
-            rows.append(one.to_row() if folder is None else folder.add(path, one))
+        for path, prediction in zip(todo, _show_progress(predictions, len(todo)), strict=True):
+            rows.append(prediction.to_row() if folder is None else folder.add(path, prediction))
             _print_row(rows[-1], as_json)
         if folder is not None:
             folder.finish(files)
@@ -141,7 +141,7 @@ def _describe(
     references: list[Path],
     opener: "Opener",
 ) -> dict[str, Any]:
-    """What decides the results of a run."""
+    """All that decides the results of a run."""
     from fuzzyclip.utils.files import compute_sha256
 
     image, pixel = detector.choose_thresholds(category, tiling, threshold)

@@ -1,4 +1,4 @@
-"""How a command ends when a person can mend what went wrong."""
+"""The end of a command where a person can mend what went wrong."""
 
 import typer
 

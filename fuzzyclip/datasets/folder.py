@@ -57,7 +57,7 @@ def find_categories(
 
 
 def has_layout(folder: Path, layout: str) -> bool:
-    """Whether a folder is one category in a layout."""
+    """True for a folder that is one category in a layout."""
     names = {path.name for path in list_folders(folder)}
     return "test" in names if layout == "mvtec_like" else bool(names & set(GOOD_NAMES))
 

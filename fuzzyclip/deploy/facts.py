@@ -1,4 +1,4 @@
-"""What an exported file says of itself: a JSON object in its metadata under one key.
+"""Facts that an exported file holds of itself: a JSON object in its metadata under one key.
 
 ONNX keeps it in `metadata_props`, OpenVINO in the XML's `rt_info`.
 """
@@ -33,7 +33,7 @@ OUTPUTS = (
 
 @dataclass(frozen=True)
 class Origin:
-    """What a detector does not know of itself.
+    """Facts that a detector does not know of itself.
 
     Attributes:
         category: whose text features are in the file.
@@ -53,7 +53,7 @@ def describe(detector: "CategoryModel", origin: Origin, weights: str) -> dict[st
 
     Args:
         detector: what was exported.
-        origin: see there.
+        origin: what the detector does not know of itself.
         weights: type of the image tower's weights in the file, `float32` or `int8`.
     """
     backbone, memory = detector.backbone, detector.scorer.memory
@@ -111,7 +111,7 @@ def parse_facts(text: str | None, path: Path) -> dict[str, Any]:
 
 
 def to_json(facts: Mapping[str, Any]) -> str:
-    """How facts are written."""
+    """Facts as they are written."""
     return json.dumps(facts, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""What is exported: one module from resized pixels to the anomaly map and the image score.
+"""The exported graph: one module from resized pixels to the anomaly map and the image score.
 
 Shapes: B images, S image size, D embedding width, L taken blocks, P patches, W vision width,
 R remembered tokens of a block.

@@ -1,4 +1,4 @@
-"""How a packaged model becomes one of MLflow's: signature, example, packages and code.
+"""A packaged model as one of MLflow's: signature, example, packages and code.
 
 with describe_model(Path("models/visa/fuzzyclip")) as described:
     mlflow.pyfunc.log_model(name="fuzzyclip-visa", **described)
@@ -125,7 +125,7 @@ def save_served(folder: Path, out: Path) -> None:
         out: the new one.
 
     Raises:
-        ModelError: see `describe_model`.
+        ModelError: as of `describe_model`.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if not sys.stderr.isatty():

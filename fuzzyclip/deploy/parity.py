@@ -53,7 +53,7 @@ INT8 = Difference(score=0.4, map_mean=0.03, map_max=0.1)
 
 @dataclass(frozen=True)
 class Reference:
-    """What the detector gives for some images.
+    """The detector's own results for some images.
 
     Attributes:
         pixels: (N, S, S, 3), what the exported file gets.

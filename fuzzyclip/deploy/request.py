@@ -1,4 +1,4 @@
-"""What a request may say, and what a server takes at most.
+"""Requests: all that they may say, and limits of what a server takes.
 
 Requests come from anyone: every text is checked before it is used, paths lead nowhere but below one
 folder, and no error names a place of the server.
@@ -42,7 +42,7 @@ class RequestError(ValueError):
 
 
 class Limits(BaseModel):
-    """What a server takes at most.
+    """Limits of what a server takes.
 
     Attributes:
         images: rows of a request.
@@ -81,7 +81,7 @@ class Limits(BaseModel):
 
 
 class Options(BaseModel):
-    """What a request asks for, the same for all of its rows.
+    """Wishes of a request, the same for all of its rows.
 
     Attributes:
         map: `png16`, a gray PNG of 16 bits with 65535 for 1; or `none`.
@@ -126,7 +126,7 @@ class Options(BaseModel):
             raise RequestError(f"params.{say_first_fault(error)}") from error
 
     def choose_tiling(self, own: Calibration | None) -> Tiling | None:
-        """How images are looked at, of a category with this calibration."""
+        """The tiling for images of a category with this calibration; None for whole images."""
         if self.tile is None:
             return own.tiling if own else None
         if not self.tile:
@@ -136,7 +136,7 @@ class Options(BaseModel):
 
 
 def read_category(row: Row, default: str) -> str:
-    """What a row's image shows.
+    """The category of a row's image: what it shows.
 
     Raises:
         ValueError: too long, or with characters that are none of a name.

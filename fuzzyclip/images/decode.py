@@ -51,7 +51,7 @@ Image.init()  # fills the table of readers that `_identify` looks into
 
 
 class ImageFacts(NamedTuple):
-    """What the index keeps of a picture: size in pixels, upright, and SHA-256 of its files."""
+    """Facts of a picture for the index: size in pixels, upright, and SHA-256 of its files."""
 
     width: int
     height: int
@@ -98,8 +98,8 @@ def decode_image(
     Args:
         content: the whole file.
         name: of the file, for errors.
-        white: see `load_image`.
-        max_pixels: see `load_image`.
+        white: value of gray images of more than 8 bits that is shown as white.
+        max_pixels: width times height of the largest image that is decoded.
 
     Raises:
         OSError: truncated, no image, several images or too large; names the file.
@@ -129,7 +129,7 @@ def load_mask(path: Path, above: int = 0, *, max_pixels: int = MAX_PIXELS) -> ND
     Args:
         path: mask file.
         above: threshold; raise it for masks of your own that were saved as JPEG.
-        max_pixels: see `load_image`.
+        max_pixels: width times height of the largest mask that is decoded.
 
     Raises:
         OSError: as `load_image`, or the zero of the mask's colours is not black.

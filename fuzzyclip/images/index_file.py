@@ -88,6 +88,6 @@ def read_test_rows(table: Path, root: Path, category: str) -> pd.DataFrame:
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """What is known of the whole; see `Index`."""
+    """The facts of the whole, as `Index.info` has them."""
     info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return info

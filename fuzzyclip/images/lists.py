@@ -1,4 +1,4 @@
-"""Which image files a person means by files, folders and patterns."""
+"""The image files that a person means by files, folders and patterns."""
 
 import os
 from collections.abc import Iterator, Sequence

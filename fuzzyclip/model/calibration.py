@@ -92,20 +92,21 @@ def calibrate(
     unreadable: list[Unreadable] = []
     pixels = PixelCalibrator()
     # any threshold will do: it is what is looked for
-    found = detector.detect(
+    predictions = detector.detect(
         [*good, *bad], category, batch_size=batch_size, workers=workers,
         tiling=tiling, threshold=0.0, opener=opener,
     )  # fmt: skip
-    for number, one in enumerate(found):
-        if isinstance(one, Unreadable):
-            unreadable.append(one)
+    for number, prediction in enumerate(predictions):
+        if isinstance(prediction, Unreadable):
+            unreadable.append(prediction)
             continue
         label = int(number >= len(good))
-        scores.append((one.image_score, label))
+        scores.append((prediction.image_score, label))
         if not label:
-            highest.append(float(one.anomaly_map.max()))
+            highest.append(float(prediction.anomaly_map.max()))
         if truths:
-            pixels.add(one.anomaly_map, _load_truth(one, truths.get(one.name) if label else None))
+            truth = truths.get(prediction.name) if label else None
+            pixels.add(prediction.anomaly_map, _load_truth(prediction, truth))
     if not highest:
         raise ValueError("no good image could be read; a threshold needs some")
     values, labels = zip(*scores, strict=True)
@@ -117,20 +118,20 @@ def calibrate(
     return Calibrated(calibration, unreadable)
 
 
-def _load_truth(found: Prediction, path: Path | None) -> np.ndarray:
+def _load_truth(prediction: Prediction, path: Path | None) -> np.ndarray:
     """The mask (H, W) of an image; all normal without a path.
 
     Raises:
         ValueError: it has another size than the image.
     """
-    shape = found.anomaly_map.shape
+    shape = prediction.anomaly_map.shape
     if path is None:
         return np.zeros(shape, dtype=bool)
     mask = load_mask(path)
     if mask.shape != shape:
         raise ValueError(
             f"{path}: a mask of {mask.shape[1]} x {mask.shape[0]} pixels, but the image "
-            f"{found.name} has {shape[1]} x {shape[0]}"
+            f"{prediction.name} has {shape[1]} x {shape[0]}"
         )
     return mask
 
@@ -333,7 +334,7 @@ def _split(below: float, reached: float) -> float:
 
 
 def _describe_f1(value: float, tp: int, fp: int, positives: int, negatives: int) -> Threshold:
-    """What a threshold gives that tp of the anomalous and fp of the normal ones reach."""
+    """A threshold that tp of the anomalous and fp of the normal ones reach, and what it gives."""
     missed = positives - tp
     return Threshold(
         value=value,
@@ -353,5 +354,5 @@ def _describe_f1(value: float, tp: int, fp: int, positives: int, negatives: int)
 
 def _bound_share(hits: int, total: int) -> tuple[float, float]:
     """Exact interval of a binomial share (Clopper & Pearson, 1934)."""
-    found = stats.binomtest(hits, total).proportion_ci(CONFIDENCE, method="exact")
-    return float(found.low), float(found.high)
+    share = stats.binomtest(hits, total).proportion_ci(CONFIDENCE, method="exact")
+    return float(share.low), float(share.high)

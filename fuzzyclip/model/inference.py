@@ -32,7 +32,7 @@ class CategoryModel:
 
     Attributes:
         backbone: the frozen CLIP.
-        scorer: see `fuzzyclip.method.scorer`.
+        scorer: from patch tokens and class features to maps and scores.
         sigma: Gaussian smoothing of the maps in pixels.
     """
 
@@ -49,7 +49,7 @@ class CategoryModel:
         Scores are log-odds and maps probabilities, where the scorer's are.
 
         Raises:
-            NotFiniteError: see `score_batch`.
+            NotFiniteError: the scorer has no finite answer to an image.
         """
         image_embed, patch_tokens = encode_images(self.backbone, pixels)
         scores = score_batch(self.scorer, patch_tokens, image_embed, self.backbone, self.sigma)
@@ -58,7 +58,7 @@ class CategoryModel:
 
 @dataclass(frozen=True)
 class Finding(Generic[T]):
-    """What was found in one image.
+    """Map and score of one image.
 
     Attributes:
         item: the image as it was given.
@@ -80,7 +80,7 @@ class Finding(Generic[T]):
 
     @classmethod
     def begin(cls, item: T, opened: Opened, keep_picture: bool) -> Self:
-        """What is known of an image before the model has seen it."""
+        """An image that is open, before the model has seen it."""
         picture = opened.picture if keep_picture else None
         return cls(item, opened.picture.size, sha256=opened.sha256, picture=picture)
 
@@ -134,7 +134,7 @@ def detect_images(
     workers: int = 1,
     keep_pictures: bool = False,
 ) -> Iterator[Finding[T]]:
-    """What is found in images, in their order; the next batch is decoded while one is computed.
+    """Maps and scores of images, in their order; the next batch is decoded while one is computed.
 
     An image that can not be read, or that the model has no finite answer to, is told by what is
     found, and the others go on. A blank one takes its place in the batch, so that the others'
@@ -164,7 +164,7 @@ def detect_images(
 
     loaded = prefetch(load, items, ahead=batch_size, workers=workers)
     while batch := list(islice(loaded, batch_size)):
-        pixels, given = torch.stack([one for one, _ in batch]), [found for _, found in batch]
+        pixels, given = torch.stack([image for image, _ in batch]), [begun for _, begun in batch]
         try:
             maps, scores = detector(pixels)
         except NotFiniteError as error:
@@ -172,8 +172,8 @@ def detect_images(
                 pixels[row] = 0
                 given[row] = Finding(given[row].item, error=given[row].error or str(error))
             maps, scores = detector(pixels)
-        for found, anomaly_map, score in zip(given, maps, scores, strict=True):
-            if found.error:
-                yield found
+        for finding, anomaly_map, score in zip(given, maps, scores, strict=True):
+            if finding.error:
+                yield finding
             else:
-                yield replace(found, score=float(score), map=anomaly_map)
+                yield replace(finding, score=float(score), map=anomaly_map)

@@ -1,8 +1,8 @@
 """FuzzyCLIP for use: images in, anomaly maps, scores and decisions out.
 
     detector = FuzzyCLIP.load("models/visa/fuzzyclip")
-    found = detector("part.png", category="metal bracket")
-    found.label, found.image_score, found.anomaly_map
+    prediction = detector("part.png", category="metal bracket")
+    prediction.label, prediction.image_score, prediction.anomaly_map
 
 Shapes: H rows, W columns of an image as it was given, B images of a batch, S model's image size.
 """
@@ -53,7 +53,7 @@ class FuzzyCLIP:
         """Put together what `load` reads.
 
         Args:
-            card: see `fuzzyclip.model.card`.
+            card: its settings and what is known of it.
             backbone: the frozen CLIP.
             parts: the trained parts.
             tensors: of EFA's file.
@@ -125,7 +125,7 @@ class FuzzyCLIP:
         tiling: Tiling | None = None,
         threshold: float | None = None,
     ) -> Prediction | list[Prediction]:
-        """What the model says of one image, or of several.
+        """The prediction of one image, or those of several.
 
         Args:
             images: one image or several, see `ImageLike`.
@@ -136,18 +136,19 @@ class FuzzyCLIP:
 
         Raises:
             OSError: an image can not be read; names it. `detect` tells it and goes on.
-            ValueError: see `detect`.
+            ValueError: no category, a name that does not fit a prompt, or a threshold that was
+                calibrated under another way of looking.
         """
         single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray)
         given = cast(Sequence[ImageLike], [images] if single else images)
-        found = []
-        for one in self.detect(
+        predictions = []
+        for prediction in self.detect(
             given, category, batch_size=batch_size, tiling=tiling, threshold=threshold
         ):
-            if isinstance(one, Unreadable):
-                raise OSError(one.error)
-            found.append(one)
-        return found[0] if single else found
+            if isinstance(prediction, Unreadable):
+                raise OSError(prediction.error)
+            predictions.append(prediction)
+        return predictions[0] if single else predictions
 
     def detect(
         self,
@@ -161,7 +162,7 @@ class FuzzyCLIP:
         opener: Opener | None = None,
         keep_pictures: bool = False,
     ) -> Iterator[Prediction | Unreadable]:
-        """What the model says of images, one after the other, however many there are.
+        """Predictions of images, one after the other, however many there are.
 
         Args:
             images: see `ImageLike`.
@@ -194,29 +195,29 @@ class FuzzyCLIP:
                 detect_tiled(image, open_image, detector, tiling, batch_size, keep_pictures)
                 for image in images
             )
-        for found in stream:
-            yield self._predict(found, category, detector, thresholds)
+        for finding in stream:
+            yield self._predict(finding, category, detector, thresholds)
 
     def _predict(
         self,
-        found: Finding[ImageLike],
+        finding: Finding[ImageLike],
         category: str,
         detector: CategoryModel,
         thresholds: tuple[Threshold, Threshold],
     ) -> Prediction | Unreadable:
-        name = name_image(found.item)
-        if found.map is None or found.size is None or found.score is None:
-            return Unreadable(name, found.error)
+        name = name_image(finding.item)
+        if finding.map is None or finding.size is None or finding.score is None:
+            return Unreadable(name, finding.error)
         return Prediction(
             name=name,
             category=category,
             prompt=detector.scorer.prompt,
-            anomaly_map=resize_map(found.map, found.size),
-            image_score=found.score,
+            anomaly_map=resize_map(finding.map, finding.size),
+            image_score=finding.score,
             threshold=thresholds[0],
             pixel_threshold=thresholds[1],
-            sha256=found.sha256,
-            picture=found.picture,
+            sha256=finding.sha256,
+            picture=finding.picture,
         )
 
     def choose_thresholds(

@@ -1,4 +1,4 @@
-"""What a detector takes as an image, and how it is opened.
+"""Images as the user gives them, and their opening.
 
 Shapes: H rows, W columns.
 """
@@ -87,7 +87,7 @@ def _encode(image: Image.Image) -> bytes:
 
 
 def name_image(image: ImageLike) -> str:
-    """What an image is called in messages and results."""
+    """The name of an image in messages and results."""
     if isinstance(image, str | Path):
         return str(image)
     if isinstance(image, Image.Image):

@@ -45,7 +45,7 @@ class OutputsError(ValueError):
 
 
 class PredictionFolder:
-    """Where the predictions of some images go."""
+    """A folder that takes the predictions of some images."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class PredictionFolder:
         self.rows = self._read_lines()
 
     def is_done(self, image: Path) -> bool:
-        """Whether a readable image of this content is done; unreadable ones are tried again."""
+        """True where a readable image of this content is done; unreadable ones are tried again."""
         row = self.rows.get(str(image))
         return row is not None and not row["error"] and row.get("sha256") == _hash(image)
 
@@ -185,7 +185,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _name_outputs(images: Sequence[Path]) -> dict[Path, Path]:
-    """Where each image's files go, below the folder and without endings.
+    """Each image's place for its files, below the folder and without endings.
 
     Images keep the folders they have among themselves. Two that differ in their suffix alone keep
     it, so that none takes the other's place.

@@ -1,4 +1,4 @@
-"""What a model says of one image.
+"""Predictions: score, decision and map of one image.
 
 Shapes: H rows, W columns of the image as it was given; S side of the model's own maps.
 """

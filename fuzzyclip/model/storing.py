@@ -1,4 +1,4 @@
-"""What a model is told of a category later: thresholds and remembered good parts, on disk.
+"""Additions to a model, a category at a time: thresholds and remembered good parts, on disk.
 
 They are added in place or in a copy. Remembered parts have a file a category.
 """

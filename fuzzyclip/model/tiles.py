@@ -38,7 +38,7 @@ def detect_tiled(
     batch_size: int,
     keep_picture: bool = False,
 ) -> Finding[T]:
-    """What is found in one image by tiles; its map has the image's own size, (H, W).
+    """Map and score of one image by tiles; the map has the image's own size, (H, W).
 
     Args:
         item: what `open_image` opens.
@@ -59,10 +59,10 @@ def detect_tiled(
         batch = boxes[first : first + batch_size]
         tiles = [preprocess(image.crop(box), detector.backbone) for box in batch]
         try:
-            maps, found = detector(torch.stack(tiles))
+            maps, tile_scores = detector(torch.stack(tiles))
         except NotFiniteError as error:
             return Finding(item, error=str(error))
-        scores += found.tolist()
+        scores += tile_scores.tolist()
         for box, anomaly_map in zip(batch, maps, strict=True):
             size = (box.right - box.left, box.bottom - box.top)
             whole.add(box, resize_map(anomaly_map, size))

@@ -1,4 +1,4 @@
-"""What a dataset is: its archives, its categories, its protocols, the published counts.
+"""The description of a dataset: its archives, its categories, its protocols, the published counts.
 
 One module per dataset fills in a `DatasetSpec`; fetching, extraction and indexing read nothing
 else, so that a new dataset touches no other code.

@@ -60,7 +60,7 @@ class Member(NamedTuple):
 
 
 class Budget:
-    """What an archive and the archives inside it may still write."""
+    """The files and bytes that an archive and the archives inside it may still write."""
 
     def __init__(self, members: int, size: int) -> None:
         self.members = members

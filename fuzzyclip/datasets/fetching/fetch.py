@@ -112,7 +112,7 @@ def wanted_archives(
 
 
 def _look(spec: DatasetSpec, sources: Sequence[Source], place: Path) -> dict[Path, Tree]:
-    """What placed folders hold, before anything of them is copied.
+    """The trees of placed folders, before anything of them is copied.
 
     Raises:
         DatasetError: one holds what is no file, or the place itself, or all are too large for it.

@@ -1,4 +1,4 @@
-"""What somebody has placed by hand: archives, folders extracted from them, prepared datasets."""
+"""Data placed by hand: archives, folders extracted from them, prepared datasets."""
 
 import hashlib
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def find_sources(
     archives_dir: Path | None,
     names: Sequence[str],
 ) -> list[Source]:
-    """Where each archive comes from.
+    """The source of each archive.
 
     Args:
         spec: which dataset.
@@ -34,7 +34,7 @@ def find_sources(
         path: an archive, a folder of archives, or a folder with the whole dataset in it.
         archives_dir: folder with archives under their official names, folders extracted from them,
             or the whole dataset in a folder of one of `names`.
-        names: see there.
+        names: folders that the whole dataset may lie in.
 
     Raises:
         DatasetError: `path` is not there, or a single file stands for several archives.

@@ -80,7 +80,7 @@ def _compare(
 
 
 def _agree(found: SplitCounts, published: SplitCounts) -> bool:
-    """Whether counts agree where a number is published."""
+    """True where counts agree as far as numbers are published."""
     return all(p is None or f == p for f, p in zip(found, published, strict=True))
 
 

@@ -65,8 +65,8 @@ def build_index(
         workers=workers,
         title=spec.title,
     )
-    facts = [one.facts for one in inspected]
-    problems += [problem for one in inspected for problem in one.problems]
+    facts = [image.facts for image in inspected]
+    problems += [problem for image in inspected for problem in image.problems]
     present = [name for name in names if any(row.category == name for row in rows)]
     listed = _make_frame(rows, facts, mask_above)
     problems += check_counts(spec, listed, protocol, present, expect_counts)
@@ -84,7 +84,7 @@ def build_index(
         "masks": f"> {mask_above}",
         "categories": {name: spec.categories.get(name, name) for name in present},
         "counts": {name: counts._asdict() for name, counts in count_images(frame).items()},
-        "dropped": [[str(_relative(root, one.path)), one.reason] for one in problems],
+        "dropped": [[str(_relative(root, problem.path)), problem.reason] for problem in problems],
         "duplicates": duplicates,
     }
     return Index(frame, info)
@@ -93,7 +93,7 @@ def build_index(
 def name_categories(
     info: Mapping[str, Any], names: Literal["raw", "readable"] | Mapping[str, str]
 ) -> dict[str, str]:
-    """What each category of an index is called in prompts, in the dataset's own order.
+    """Category to its name in prompts, in the dataset's own order.
 
     Args:
         info: of the index.

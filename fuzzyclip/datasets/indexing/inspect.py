@@ -116,7 +116,7 @@ def _find(root: Path, files: Collection[str], name: str) -> Path:
 
 
 def _explain(path: Path, error: OSError) -> str:
-    """Why a file cannot be read, without its name."""
+    """The reason why a file cannot be read, without its name."""
     if isinstance(error, FileNotFoundError):
         return "missing"
     return str(error).removeprefix(f"{path}: ")
