@@ -12,7 +12,7 @@ import pandas as pd
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method.variants import OWN, get_title
 from fuzzyclip.report.render import render
-from fuzzyclip.report.tables import ABSENT, Table, get_title, name_metric
+from fuzzyclip.report.tables import ABSENT, Table, name_metric
 
 #: Points from which on a difference is one: results keep four decimals.
 SMALLEST = 5e-5

@@ -15,7 +15,7 @@ from fuzzyclip.evaluation.metrics import AUPRO_STEPS, rank
 from fuzzyclip.evaluation.summaries import PixelSummaries
 from fuzzyclip.method.variants import OWN, get_title
 from fuzzyclip.report.charts import Chart, Floats, Line, Mark, draw_chart, step_before
-from fuzzyclip.report.tables import Table, format_cell, format_score, get_title, tabulate
+from fuzzyclip.report.tables import Table, format_cell, format_score, tabulate
 
 #: Where mean curves are taken.
 GRID = np.linspace(0, 1, 201)
