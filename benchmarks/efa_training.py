@@ -26,6 +26,7 @@ from references import compute_dice, compute_focal, compute_maps  # noqa: E402
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import encode_images  # noqa: E402
 from fuzzyclip.clip.pixels import load_pixels  # noqa: E402
+from fuzzyclip.clip.settings import BackboneSettings  # noqa: E402
 from fuzzyclip.features.encode import write_category  # noqa: E402
 from fuzzyclip.features.shards import compute_identity  # noqa: E402
 from fuzzyclip.features.store import open_category  # noqa: E402
@@ -71,7 +72,10 @@ def train_as_the_peer(images, text):
 
 
 def main():
-    backbone = load_backbone("ViT-L-14-336", "random", image_size=518, blocks=[6, 12, 18, 24])
+    settings = BackboneSettings(
+        model="ViT-L-14-336", weights="random", image_size=518, blocks=(6, 12, 18, 24)
+    )
+    backbone = load_backbone(settings)
     text = F.normalize(torch.randn(768, 2), dim=0)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

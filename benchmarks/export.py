@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import preprocess  # noqa: E402
+from fuzzyclip.clip.settings import BackboneSettings  # noqa: E402
 from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS  # noqa: E402
 from fuzzyclip.deploy.facts import Origin  # noqa: E402
 from fuzzyclip.deploy.onnx_export import export_onnx  # noqa: E402
@@ -53,9 +54,8 @@ def draw_unit(*shape):
 
 
 def build_detector(model, weights, size, blocks):
-    backbone = load_backbone(
-        model, weights, image_size=size, blocks=blocks, allow_unverified=True, device="cpu"
-    )
+    settings = BackboneSettings(model=model, weights=weights, image_size=size, blocks=blocks)
+    backbone = load_backbone(settings, allow_unverified=True, device="cpu")
     depth = backbone.embed_dim
     heads = [Heads(len(blocks), backbone.vision_width, depth) for _ in range(CLUSTERS)]
     texts, learned = draw_unit(CLUSTERS, 2, depth).mT, draw_unit(2, depth)

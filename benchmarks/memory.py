@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 import pandas as pd  # noqa: E402
 
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
+from fuzzyclip.clip.settings import BackboneSettings  # noqa: E402
 from fuzzyclip.features.encode import write_category  # noqa: E402
 from fuzzyclip.features.shards import compute_identity  # noqa: E402
 from fuzzyclip.features.store import open_category  # noqa: E402
@@ -52,7 +53,10 @@ TOWER = {
 def load_tower(folder):
     path = folder / "tower.json"
     path.write_text(json.dumps(TOWER))
-    return load_backbone(str(path), "random", image_size=SIZE, blocks=[1, 2, 3, 4], device="cpu")
+    settings = BackboneSettings(
+        model=str(path), weights="random", image_size=SIZE, blocks=(1, 2, 3, 4)
+    )
+    return load_backbone(settings, device="cpu")
 
 
 def draw_category(folder, count):

@@ -21,12 +21,14 @@ sys.path.insert(0, str(ROOT))
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import encode_images, normalise  # noqa: E402
 from fuzzyclip.clip.prompts import stack_names  # noqa: E402
+from fuzzyclip.clip.settings import BackboneSettings  # noqa: E402
 from fuzzyclip.datasets import get_dataset  # noqa: E402
 from fuzzyclip.method.losses import (  # noqa: E402
     compute_classification,
     compute_text_regularisation,
 )
-from fuzzyclip.method.rpl import PromptLearner, PromptShape  # noqa: E402
+from fuzzyclip.method.rpl import PromptLearner  # noqa: E402
+from fuzzyclip.method.settings import PromptShape  # noqa: E402
 from fuzzyclip.utils.files import compute_sha256  # noqa: E402
 
 BATCH, TEMPERATURE = 16, 1 / 0.07
@@ -36,19 +38,21 @@ SAMPLE = ROOT / "fuzzyclip/sample/weights"
 
 def load_sample():
     weights = SAMPLE / "model.safetensors"
-    return load_backbone(
-        str(SAMPLE / "model.json"),
-        str(weights),
+    settings = BackboneSettings(
+        model=str(SAMPLE / "model.json"),
+        weights=str(weights),
+        sha256=compute_sha256(weights),
         image_size=144,
         blocks=(2, 4, 6, 8),
-        sha256=compute_sha256(weights),
-        device="cpu",
     )
+    return load_backbone(settings, device="cpu")
 
 
 def load_large():
-    blocks = (6, 12, 18, 24)
-    return load_backbone("ViT-L-14-336", "random", image_size=518, blocks=blocks, device="cpu")
+    settings = BackboneSettings(
+        model="ViT-L-14-336", weights="random", image_size=518, blocks=(6, 12, 18, 24)
+    )
+    return load_backbone(settings, device="cpu")
 
 
 def build_steps(backbone):

@@ -23,21 +23,13 @@ def load_clip(params: Params, name: str | None = None) -> Backbone:
 
 def prepare_clip(params: Params, name: str | None = None) -> Callable[[], Backbone]:
     """`load_clip` without its parameters, to be called in another process, in any folder."""
-    chosen = params.backbones[params.backbone if name is None else name]
+    settings = params.backbones[params.backbone if name is None else name]
+    places = {key: _make_absolute(getattr(settings, key)) for key in ("model", "weights")}
     return partial(
         load_backbone,
-        _make_absolute(chosen.model),
-        _make_absolute(chosen.weights),
-        image_size=chosen.image_size,
-        blocks=chosen.blocks,
-        activation=chosen.activation,
-        position_embedding=chosen.position_embedding,
-        mean=chosen.mean,
-        std=chosen.std,
-        sha256=chosen.sha256,
+        settings.model_copy(update=places),
         allow_unverified=params.allow_unverified,
         device=params.machine.device,
-        precision=chosen.precision,
         compiled=params.machine.compile,
     )
 
@@ -54,14 +46,7 @@ def open_texts(backbone: Backbone) -> TextCache:
 
 def make_encoder(backbone: Backbone, params: Params) -> NameEncoder:
     """Names to text features under the `text` parameters."""
-    text = params.text
-    return NameEncoder(
-        backbone,
-        open_texts(backbone).encode,
-        ensemble=text.ensemble,
-        separator=text.separator,
-        underscore=text.underscore,
-    )
+    return NameEncoder(backbone, open_texts(backbone).encode, params.text)
 
 
 def encode_names(backbone: Backbone, params: Params, names: list[str]) -> Tensor:

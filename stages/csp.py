@@ -28,14 +28,7 @@ def main(key: str) -> None:
     backbone = load_clip(params)
     names = manifest["names"]
     points = compute_points(backbone, params, key, names)
-    scored = score_partitions(
-        names,
-        points.numpy(),
-        penalty=params.csp.penalty,
-        max_clusters=params.csp.max_clusters,
-        form=params.csp.form,
-        seed=params.seed,
-    )
+    scored = score_partitions(names, points.numpy(), params.csp, params.seed)
     chosen = choose_partition(scored, params.csp.partition)
     separator, underscore = params.text.separator, params.text.underscore
     clusters = [

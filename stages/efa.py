@@ -2,7 +2,6 @@
 
 import json
 import logging
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -13,33 +12,28 @@ from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.efa_training import TrainingImages, train_heads
 from fuzzyclip.method.mosaic import MosaicPlan, plan_mosaics
 from fuzzyclip.method.mosaic_cache import MosaicCache
+from fuzzyclip.method.settings import EfaTraining
 from fuzzyclip.method.training import CurveRow
 from fuzzyclip.utils.files import BrokenFileError
+from fuzzyclip.utils.schemas import Seed
 from fuzzyclip.utils.tensor_files import read_tensors, write_tensors
 from stages import paths
 from stages.clip import CLIP_PARAMS, encode_names, load_clip
 from stages.members import AuxiliarySet, open_auxiliary
-from stages.params import choose, load_params
+from stages.params import choose_settings, load_params
 from stages.run import run_stage
 from stages.schema import Params
 from stages.training_files import checkpoint_path, write_curve
 
-PARAMS = (*CLIP_PARAMS, "seed", "text", "features.dtype", "efa.train")
+PARAMS = (*CLIP_PARAMS, "seed", "text", "features.dtype", "data.source", "efa.train")
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """The parameters of one auxiliary set's training, chosen from the tables in params.yaml."""
+class Recipe(EfaTraining):
+    """The settings of one auxiliary set's training, and the seed."""
 
-    prompt: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    mosaic: float
-    seed: int
-    keep: str
+    seed: Seed
 
 
 def main(key: str) -> None:
@@ -56,7 +50,7 @@ def main(key: str) -> None:
         "datasets": partition["datasets"],
         "clusters": partition["clusters"],
         "backbone": backbone.fingerprint,
-        "settings": asdict(recipe),
+        "settings": recipe.model_dump(),
     }
     plan = plan_mosaics(
         auxiliary.rows["member"].tolist(), recipe.epochs, recipe.mosaic, recipe.seed
@@ -88,17 +82,9 @@ def check_masks(key: str, auxiliary: AuxiliarySet) -> None:
 
 
 def choose_recipe(params: Params, key: str) -> Recipe:
-    """The entries for one auxiliary set."""
-    train = params.efa.train
-    return Recipe(
-        prompt=train.prompt,
-        epochs=choose(train.epochs, key, "efa.train.epochs"),
-        batch_size=train.batch_size,
-        learning_rate=choose(train.learning_rate, key, "efa.train.learning_rate"),
-        mosaic=choose(train.mosaic, key, "efa.train.mosaic"),
-        seed=params.seed,
-        keep=train.keep,
-    )
+    """The settings for one auxiliary set."""
+    settings = choose_settings(EfaTraining, params, "efa.train", key)
+    return Recipe(**settings.model_dump(), seed=params.seed)
 
 
 def encode_prompts(

@@ -12,6 +12,7 @@ from fuzzyclip.evaluation.metrics import METRICS, average_categories
 from fuzzyclip.evaluation.rows import TRAINED
 from fuzzyclip.evaluation.summaries import write_summaries
 from fuzzyclip.images.index_file import read_info
+from fuzzyclip.method.settings import EfaTest
 from fuzzyclip.utils.files import write_csv, write_json
 from fuzzyclip.utils.tensor_files import read_tensors
 from stages import paths
@@ -20,7 +21,7 @@ from stages.clip import CLIP_PARAMS, load_clip
 from stages.gallery import Gallery
 from stages.members import open_dataset
 from stages.overlays import Overlays
-from stages.params import load_params
+from stages.params import choose_settings, load_params
 from stages.run import run_stage
 from stages.shots import Shots
 from stages.texts import SharedTexts
@@ -29,6 +30,7 @@ PARAMS = (
     *CLIP_PARAMS,
     "seed",
     "text",
+    "data.source",
     "efa.test",
     "evaluation",
     "pairs.${key}",
@@ -45,8 +47,9 @@ def main(key: str) -> None:
     check_backbone(model, backbone)
     info = read_info(paths.index_info(key))
     prompts = info["prompts"]
-    texts = SharedTexts(backbone, params, model, list(dict.fromkeys(prompts.values())))
-    sigma = params.efa.test.sigma
+    test = choose_settings(EfaTest, params, "efa.test", params.pairs[key])
+    sigma = test.sigma
+    texts = SharedTexts(backbone, params, test, model, list(dict.fromkeys(prompts.values())))
     overlays = Overlays(params.evaluation.overlays)
     gallery = Gallery(params.evaluation.gallery, sigma)
     shots = Shots(key, params.evaluation.shots, params.seed, backbone)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from stages import paths
 from stages.category import Category
 from stages.clip import load_clip, make_encoder
 from stages.members import AuxiliarySet, Open, open_auxiliary
-from stages.params import choose
+from stages.params import resolve
 from stages.schema import Params
 from stages.views import make_opener
 
@@ -58,7 +58,7 @@ def set_up(name: str, auxiliary: str, params: Params) -> SetUp:
         ValueError: it has no such setting, or refuses a value; names both.
     """
     block = params.methods[name]
-    settings = choose_settings(name, block.settings, auxiliary, params.data.source)
+    settings = resolve(block.settings, auxiliary, params.data.source, f"methods.{name}")
     try:
         method = build_method(name, settings)
     except (ValueError, TypeError) as error:
@@ -73,24 +73,6 @@ def set_up(name: str, auxiliary: str, params: Params) -> SetUp:
         encode=make_encoder(backbone, params),
         open_one=make_opener(method.kind, backbone, clip != params.backbone, params),
     )
-
-
-def choose_settings(
-    name: str, settings: Mapping[str, Any], auxiliary: str, source: str
-) -> dict[str, Any]:
-    """Settings as they are for one auxiliary set and source of data.
-
-    A map with `default` is a table by auxiliary set, or by `data.source`; any other value is meant
-    as it stands.
-    """
-    chosen = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and "default" in value:
-            entry = auxiliary if auxiliary in value else source
-            chosen[key] = choose(value, entry, f"methods.{name}.{key}")
-        else:
-            chosen[key] = value
-    return chosen
 
 
 def learn(name: str, auxiliary: str, ready: SetUp, params: Params) -> dict[str, Tensor]:

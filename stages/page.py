@@ -13,12 +13,12 @@ from fuzzyclip.report.gallery import Example
 from fuzzyclip.report.page import DatasetResult, Experiment, render_page
 from fuzzyclip.report.paper import TABLES
 from fuzzyclip.utils.files import write_text
+from fuzzyclip.utils.schemas import Record
 from fuzzyclip.utils.tensor_files import read_arrays
 from stages import paths
 from stages.params import load_params
 from stages.run import run_stage
 from stages.schema import Params
-from stages.values import Section
 
 #: Sections of params.yaml that are shown; what decides a dataset stands in its own table.
 SHOWN = (
@@ -94,7 +94,7 @@ def list_params(params: Params) -> dict[str, str]:
 
 def flatten(key: str, value: Any) -> Iterator[tuple[str, str]]:
     """A tree of parameters as dotted keys and text."""
-    tree = value.model_dump() if isinstance(value, Section) else value
+    tree = value.model_dump() if isinstance(value, Record) else value
     if isinstance(tree, dict) and tree:
         for name, inner in tree.items():
             yield from flatten(f"{key}.{name}".removeprefix("."), inner)

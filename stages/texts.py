@@ -10,6 +10,7 @@ from fuzzyclip.evaluation.rows import TRAINED, name_shots
 from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.method.normal_memory import NormalMemory
 from fuzzyclip.method.scorer import Scorer, build_untrained, share_projection
+from fuzzyclip.method.settings import EfaTest
 from stages.clip import make_encoder
 from stages.schema import Params
 
@@ -23,13 +24,19 @@ class SharedTexts:
     """Text features of a dataset's evaluation; those that categories share are encoded once."""
 
     def __init__(
-        self, backbone: Backbone, params: Params, model: dict[str, Any], tested: list[str]
+        self,
+        backbone: Backbone,
+        params: Params,
+        test: EfaTest,
+        model: dict[str, Any],
+        tested: list[str],
     ) -> None:
         """Encode what all categories share.
 
         Args:
             backbone: the frozen CLIP.
             params: the stage's.
+            test: how the trained layers are used.
             model: from `read_model`.
             tested: prompt names of the tested categories.
         """
@@ -52,7 +59,7 @@ class SharedTexts:
             clusters,
             model["rpl"]["text_embed"],
             model["rpl_header"]["settings"]["temperature"],
-            params.efa.test,
+            test,
         )
         found = {int(one[1]) for name in model["efa"] if (one := re.match(r"epoch(\d+)\.", name))}
         self.heads = self.parts.load_heads(model["efa"])

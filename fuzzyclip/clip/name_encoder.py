@@ -4,7 +4,7 @@ Shapes: n prompts, D embedding width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import count_tokens
 from fuzzyclip.clip.prompts import EncodeText, encode_stack, stack_names
+from fuzzyclip.clip.settings import TextSettings
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,12 @@ class NameEncoder:
     Attributes:
         backbone: the frozen CLIP.
         encode: prompts to features, (n, D); `encode_text` of the backbone or a cache of it.
-        ensemble: see `build_prompts`.
-        separator: see `stack_names`.
-        underscore: likewise.
+        text: how names become prompts.
     """
 
     backbone: Backbone
     encode: EncodeText
-    ensemble: str = "full"
-    separator: str = " "
-    underscore: str = "keep"
+    text: TextSettings = field(default_factory=TextSettings)
 
     def __call__(self, names: Sequence[str], prefix: str = "", suffix: str = "") -> Tensor:
         """T(prefix + stacked names + suffix), (D, 2)."""
@@ -39,13 +36,13 @@ class NameEncoder:
             self.encode,
             partial(count_tokens, self.backbone),
             context_length=self.backbone.context_length,
-            separator=self.separator,
-            underscore=self.underscore,
-            ensemble=self.ensemble,
+            separator=self.text.separator,
+            underscore=self.text.underscore,
+            ensemble=self.text.ensemble,
             prefix=prefix,
             suffix=suffix,
         )
 
     def stack(self, names: Sequence[str]) -> str:
         """The names as they stand in a prompt."""
-        return stack_names(names, self.separator, self.underscore)
+        return stack_names(names, self.text.separator, self.text.underscore)

@@ -96,17 +96,19 @@ def run_sample() -> list[Check]:
 
     from fuzzyclip.clip.backbone import load_backbone
     from fuzzyclip.clip.encoding import encode_images, preprocess
+    from fuzzyclip.clip.settings import BackboneSettings
     from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
     from fuzzyclip.sample.draw import EVALUATION_RECIPES, draw_part
 
     start = time.perf_counter()
-    backbone = load_backbone(
-        str(SAMPLE_CONFIG),
-        str(SAMPLE_WEIGHTS),
+    settings = BackboneSettings(
+        model=str(SAMPLE_CONFIG),
+        weights=str(SAMPLE_WEIGHTS),
+        sha256=SAMPLE_SHA256,
         image_size=SAMPLE_SIZE,
         blocks=SAMPLE_BLOCKS,
-        sha256=SAMPLE_SHA256,
     )
+    backbone = load_backbone(settings)
     loaded = time.perf_counter()
     pixels, _ = draw_part(EVALUATION_RECIPES[0], np.random.default_rng(0))  # (H, W, 3)
     batch = preprocess(Image.fromarray(pixels), backbone)[None]  # (1, 3, S, S)

@@ -4,7 +4,6 @@ Shapes: K chosen clusters, D embedding width.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,25 +11,9 @@ from torch import Tensor
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.method.efa import WEIGHTS, Heads
+from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.scorer import Scorer, build_trained, describe_test_prompt
-
-
-class TestSide(Protocol):
-    """How trained parts are used (`efa.test`); changing it trains nothing.
-
-    Attributes:
-        prompt: key of `fuzzyclip.method.scorer.TEST_PROMPTS`.
-        weights: key of `fuzzyclip.method.efa.WEIGHTS`, or the number of one cluster, from 1.
-        temperature: of the weights.
-    """
-
-    @property
-    def prompt(self) -> str: ...
-    @property
-    def weights(self) -> str | int: ...
-    @property
-    def temperature(self) -> float: ...
+from fuzzyclip.method.settings import EfaTest
 
 
 class TrainedParts:
@@ -42,7 +25,7 @@ class TrainedParts:
         clusters: Sequence[Sequence[str]],
         learned_embed: Tensor,
         temperature: float,
-        test: TestSide,
+        test: EfaTest,
     ) -> None:
         """Encode what all categories share.
 
@@ -118,13 +101,9 @@ def _choose_clusters(weights: str | int, count: int) -> list[int]:
     """Which clusters take part, from 0: all, or the one that is named from 1 (Table 5).
 
     Raises:
-        ValueError: there is no such cluster, or no such way to weigh them.
+        ValueError: there is no such cluster.
     """
     if isinstance(weights, str):
-        if weights not in WEIGHTS:
-            raise ValueError(
-                f"efa.test.weights: {weights!r} is none of {', '.join(WEIGHTS)} and no number"
-            )
         return list(range(count))
     if not 1 <= weights <= count:
         raise ValueError(f"efa.test.weights: {weights} names a cluster, but there are {count}")

@@ -21,7 +21,7 @@ from fuzzyclip.evaluation.map_file import as_float32
 from fuzzyclip.evaluation.metrics import Floats, rank
 from fuzzyclip.evaluation.score_histogram import Cells, ScoreHistogram, find_scores
 from fuzzyclip.evaluation.thresholds import raise_score
-from fuzzyclip.model.threshold import Threshold
+from fuzzyclip.model.card import Threshold
 
 #: How sure intervals are.
 CONFIDENCE = 0.95

@@ -23,14 +23,20 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.text_cache import TextCache
 from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.method.normal_memory import NormalMemory, remember
-from fuzzyclip.model.addresses import find_folder
-from fuzzyclip.model.card import Calibration, Card, Tiling, read_card
-from fuzzyclip.model.directory import EFA, RPL, load_own_backbone, read_parts
+from fuzzyclip.model.card import (
+    NATURAL,
+    NATURAL_PIXEL,
+    Calibration,
+    Card,
+    Threshold,
+    Tiling,
+    read_card,
+)
+from fuzzyclip.model.directory import EFA, RPL, find_folder, load_own_backbone, read_parts
 from fuzzyclip.model.inference import Detector, Found, detect_images
 from fuzzyclip.model.memories import digest_memory, read_memories
 from fuzzyclip.model.opening import ImageLike, Opener, name_image
 from fuzzyclip.model.prediction import Prediction, Unreadable, resize_map
-from fuzzyclip.model.threshold import NATURAL, NATURAL_PIXEL, Threshold
 from fuzzyclip.model.tiled import detect_tiled
 
 #: Stands for the category where none is given, as in the paper's Table 4.
@@ -94,8 +100,7 @@ class FuzzyCLIP:
             if text_cache
             else lambda prompts: encode_text(backbone, prompts)
         )
-        text = card.text
-        names = NameEncoder(backbone, encode, text.ensemble, text.separator, text.underscore)
+        names = NameEncoder(backbone, encode, card.text)
         parts = TrainedParts(
             names,
             card.clusters,

@@ -14,7 +14,7 @@ from stages import paths
 from stages.experiments.archive import is_done
 from stages.experiments.catalog import Catalog
 from stages.experiments.plan import Run
-from stages.params import choose
+from stages.params import resolve
 
 
 class Cost(NamedTuple):
@@ -51,9 +51,9 @@ def estimate(catalog: Catalog, runs: Sequence[Run]) -> Cost:
             datasets[name] = count_images(name, params)
         for name, members in params["auxiliary"].items():
             images = sum(datasets[member] for member in members)
-            train = params["efa"]["train"]
-            epochs = choose(train["epochs"], name, "efa.train.epochs")
-            share = choose(train["mosaic"], name, "efa.train.mosaic")
+            source = params["data"]["source"]
+            train = resolve(params["efa"]["train"], name, source, "efa.train")
+            epochs, share = train["epochs"], train["mosaic"]
             known = mosaics.get((name, run.seed), 0.0)
             mosaics[name, run.seed] = max(known, images * epochs * share)
             text = [params["text"], run.seed]

@@ -13,6 +13,7 @@ from fuzzyclip.baselines.april_gan import AprilGan, encode_names
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import PromptTooLongError, encode_name
+from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.features.kinds import TOKENS
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.interface import TrainingSet
@@ -32,7 +33,7 @@ def draw_embeds(prompts):
 
 @pytest.fixture
 def encode(tiny):
-    return NameEncoder(tiny, draw_embeds, ensemble="single")
+    return NameEncoder(tiny, draw_embeds, TextSettings(ensemble="single"))
 
 
 @pytest.fixture
@@ -187,7 +188,9 @@ def test_a_set_without_a_defect_is_refused(encode, images):
 
 
 def test_a_name_that_fits_no_prompt_is_refused(tiny):
-    encode = NameEncoder(tiny, lambda prompts: encode_text(tiny, prompts), ensemble="single")
+    encode = NameEncoder(
+        tiny, lambda prompts: encode_text(tiny, prompts), TextSettings(ensemble="single")
+    )
     with pytest.raises(PromptTooLongError, match="shorter prompt name"):
         encode_names(encode, ["nut " * 80])
 

@@ -28,6 +28,7 @@ from fuzzyclip.baselines.shared.clip_ad_text import (
 from fuzzyclip.baselines.shared.vv import Stream, run_paths
 from fuzzyclip.clip.encoding import encode_images, encode_text, project_tokens
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.interface import TrainingSet
 from fuzzyclip.method.scorer import join_scores, score_batch
@@ -48,7 +49,7 @@ def encode(tiny):
     def encode_drawn(prompts):
         return torch.stack([draw(prompt) for prompt in prompts])
 
-    return NameEncoder(tiny, encode_drawn, underscore="space")
+    return NameEncoder(tiny, encode_drawn, TextSettings(underscore="space"))
 
 
 @pytest.fixture(scope="module")

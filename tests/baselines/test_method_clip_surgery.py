@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from fuzzyclip.baselines.clip_surgery import ClipSurgery, compute_surgery, stretch
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.method.scorer import score_batch
 
 
@@ -50,7 +51,7 @@ def interpolate_by_hand(plane, patch):
 
 @pytest.fixture(scope="module")
 def encode(tiny):
-    return NameEncoder(tiny, partial(encode_text, tiny), ensemble="single")
+    return NameEncoder(tiny, partial(encode_text, tiny), TextSettings(ensemble="single"))
 
 
 @pytest.fixture(scope="module")

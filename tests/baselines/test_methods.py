@@ -14,6 +14,7 @@ from fuzzyclip import baselines
 from fuzzyclip.baselines.registry import METHODS, build_method, list_settings
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.method import training
 from fuzzyclip.method.interface import TrainingSet
 from fuzzyclip.method.scorer import score_batch
@@ -33,7 +34,9 @@ def make(name):
 
 @pytest.fixture(scope="module")
 def encode(tiny):
-    return NameEncoder(tiny, lambda prompts: encode_text(tiny, prompts), ensemble="single")
+    return NameEncoder(
+        tiny, lambda prompts: encode_text(tiny, prompts), TextSettings(ensemble="single")
+    )
 
 
 def make_set(method, backbone):

@@ -9,6 +9,7 @@ from fuzzyclip import baselines
 from fuzzyclip.baselines.registry import METHODS, build_method, list_settings
 from fuzzyclip.clip.encoding import encode_images, encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.method.scorer import score_batch
 
 PAGE = (ROOT / "docs/methods.md").read_text()
@@ -26,7 +27,9 @@ def test_a_new_method_is_a_file_of_less_than_60_lines(tiny, pixels, tmp_path, mo
     monkeypatch.setattr(baselines, "__path__", [*baselines.__path__, str(tmp_path)])
     assert list_settings("top_patches") == {"top": 0.01, "sigma": 0.0}
     method = build_method("top_patches", {"top": 0.25})
-    encode = NameEncoder(tiny, lambda prompts: encode_text(tiny, prompts), ensemble="single")
+    encode = NameEncoder(
+        tiny, lambda prompts: encode_text(tiny, prompts), TextSettings(ensemble="single")
+    )
     scorer = method.build(encode, "nut", method.fit(encode, None, 0))
     image_embed, tokens = encode_images(tiny, pixels)
     found = score_batch(scorer, tokens, image_embed, tiny)

@@ -29,6 +29,7 @@ from fuzzyclip.baselines.shared.clip_ad_text import Density, encode_representati
 from fuzzyclip.baselines.shared.context import embed_sentences
 from fuzzyclip.baselines.shared.prompt_mean import average_prompts
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.evaluation.metrics import compute_image_metrics, compute_pixel_metrics
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.scales import Scale
@@ -178,7 +179,7 @@ def build_context(name: str, encode: NameEncoder) -> Row:
 
 def build_row(name: str, backbone) -> Row:
     """A row whose text features are drawn, as far as the text tower does not make them."""
-    encode = NameEncoder(backbone, draw_embeds, ensemble="single")
+    encode = NameEncoder(backbone, draw_embeds, TextSettings(ensemble="single"))
     if name == OWN:
         return build_own(backbone, RPL_TEMPERATURE)
     if name == PLAIN:

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import fuzzyclip.clip.sparse_weights
 from benchmarks.costs import VisionShape, count_store_bytes
 from fuzzyclip.cli import app
+from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.clip.sparse_weights import SAMPLE_WEIGHTS
 from fuzzyclip.datasets import REGISTRY
 from fuzzyclip.health.check import Check, judge, run_check
@@ -35,7 +36,7 @@ from fuzzyclip.health.models import (
     run_sample,
 )
 from fuzzyclip.health.packages import check_packages
-from fuzzyclip.model.card import BackboneCard, Card, TextCard, TrainingCard
+from fuzzyclip.model.card import BackboneCard, Card, TrainingCard
 from fuzzyclip.model.directory import CONFIG, EFA, RPL, write_card
 from fuzzyclip.utils.files import compute_sha256
 
@@ -309,7 +310,7 @@ def make_model(folder: Path, **changes: Any) -> Card:
                 "precision": "float32", "fingerprint": "0" * 64, **own, **changes,
             }
         ),
-        text=TextCard(ensemble="full", separator=" ", underscore="keep"),
+        text=TextSettings(),
         test={"prompt": "test", "weights": "eq11", "temperature": 100.0, "sigma": 0.0},
         clusters=[["bottle"]],
         files={name: compute_sha256(folder / name) for name in (EFA, RPL, CONFIG)},

@@ -15,6 +15,7 @@ from PIL import Image
 from ray_jobs import LIMIT, Cluster, build_detector, build_held, wait_for
 
 from fuzzyclip.clip.backbone import load_backbone
+from fuzzyclip.clip.settings import BackboneSettings
 from fuzzyclip.distributed.engine import encode_shards_on_ray
 from fuzzyclip.distributed.inference import detect_on_ray
 from fuzzyclip.features.encode import encode_shards
@@ -56,9 +57,10 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def build(tiny_config):
     """What an actor builds its backbone with."""
-    return partial(
-        load_backbone, str(tiny_config), "random", image_size=32, blocks=(1, 2, 4), device="cpu"
+    settings = BackboneSettings(
+        model=str(tiny_config), weights="random", image_size=32, blocks=(1, 2, 4)
     )
+    return partial(load_backbone, settings, device="cpu")
 
 
 def plan(target, root, backbone):

@@ -16,7 +16,9 @@ from stages import efa, features, method_setup, paths, run
 from stages.earlier import discard_output
 
 FLIP = ("flip", 0.99, 1)
-RECIPE = efa.Recipe("stacked", 3, 4, 0.01, 0.0, 0, "all")
+RECIPE = efa.Recipe(
+    prompt="stacked", epochs=3, batch_size=4, learning_rate=0.01, mosaic=0.0, seed=0, keep="all"
+)
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ from fuzzyclip.baselines.registry import METHODS as METHOD_NAMES
 from fuzzyclip.baselines.registry import build_method, list_settings
 from fuzzyclip.datasets import REGISTRY as DATASETS
 from stages.method_code import describe
-from stages.method_setup import choose_settings
-from stages.params import read_params
+from stages.params import read_params, resolve
 from stages.schema import Params
 from stages.setting import is_paper_setting
 
@@ -26,19 +25,11 @@ DATA_PAGE = (ROOT / "docs/datasets.md").read_text()
 METHODS = "fuzzyclip/baselines"
 #: Modules of the datasets, one each.
 KINDS = {f"fuzzyclip/datasets/{name}.py" for name in DATASETS}
-#: What of tracker and configuration the library knows: a model's own card and its CLIP's
-#: configuration, checked as they are read, and MLflow where a model is fetched from it or served by
-#: it.
+#: What of the tracker the library knows: MLflow where a model is fetched from it or served by it.
 LIBRARY_KNOWS = {
-    "fuzzyclip/clip/config_schema.py": {"pydantic"},
-    "fuzzyclip/clip/model_configs.py": {"pydantic"},
-    "fuzzyclip/model/card.py": {"pydantic"},
-    "fuzzyclip/model/threshold.py": {"pydantic"},
-    "fuzzyclip/model/addresses.py": {"mlflow"},
+    "fuzzyclip/model/directory.py": {"mlflow"},
     "fuzzyclip/deploy/mlflow_model.py": {"mlflow"},
     "fuzzyclip/deploy/pyfunc.py": {"mlflow"},
-    "fuzzyclip/deploy/request.py": {"pydantic"},
-    "fuzzyclip/utils/schemas.py": {"pydantic"},
 }
 #: What of the stages may import MLflow: the last one, and what it is made of.
 MLFLOW_ONLY = {
@@ -126,7 +117,7 @@ def test_params_hold_every_setting_of_every_method():
     for name, block in params.methods.items():
         assert set(block.settings) == set(list_settings(name)), name
         for key, default in list_settings(name).items():
-            chosen = choose_settings(name, block.settings, "visa", "official")[key]
+            chosen = resolve(block.settings, "visa", "official")[key]
             plain = chosen if chosen is not None else default
             assert build_method(name, {key: plain}) == build_method(name), f"{name}.{key}"
 
@@ -155,7 +146,7 @@ def test_library_knows_no_stage_and_no_tracker():
     for path in (ROOT / "fuzzyclip").rglob("*.py"):
         module = path.relative_to(ROOT).as_posix()
         assert not [one for one in list_imports(module) if one.startswith("stages/")], module
-        known = list_external(module) & {"mlflow", "dvc", "yaml", "pydantic"}
+        known = list_external(module) & {"mlflow", "dvc", "yaml"}
         assert known <= LIBRARY_KNOWS.get(module, set()), module
 
 

@@ -28,9 +28,10 @@ from fuzzyclip.method.efa import LOGIT_SCALE, compute_margins
 from fuzzyclip.method.efa_loss import DICE_SMOOTH, FOCAL_SMOOTH, GAMMA
 from fuzzyclip.method.interface import Trained, TrainingSet, check_training
 from fuzzyclip.method.losses import compute_classification
-from fuzzyclip.method.rpl import PromptLearner, PromptShape
+from fuzzyclip.method.rpl import PromptLearner
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer, compare_class
+from fuzzyclip.method.settings import PromptShape
 from fuzzyclip.method.training import CurveRow, train
 from fuzzyclip.utils.ranges import FACTOR, FEW, FEW_OR_ZERO, POSITIVE
 
