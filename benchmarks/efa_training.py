@@ -26,13 +26,13 @@ from references import compute_dice, compute_focal, compute_maps  # noqa: E402
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import encode_images  # noqa: E402
 from fuzzyclip.clip.pixels import load_pixels  # noqa: E402
-from fuzzyclip.clip.settings import BackboneSettings  # noqa: E402
 from fuzzyclip.features.encode import write_category  # noqa: E402
 from fuzzyclip.features.shards import compute_identity  # noqa: E402
 from fuzzyclip.features.store import open_category  # noqa: E402
 from fuzzyclip.images.masks import load_masks  # noqa: E402
 from fuzzyclip.method.efa import Heads  # noqa: E402
 from fuzzyclip.method.efa_training import TrainingImages, train_heads  # noqa: E402
+from fuzzyclip.settings import BackboneSettings  # noqa: E402
 
 IMAGES, BATCH, EPOCHS = 8, 4, 6
 

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
-from fuzzyclip.clip.settings import BackboneSettings  # noqa: E402
 from fuzzyclip.features.encode import write_category  # noqa: E402
+from fuzzyclip.settings import BackboneSettings  # noqa: E402
 from fuzzyclip.utils.files import compute_sha256  # noqa: E402
 
 #: Side of the images on disk, as MVTec-AD's largest.

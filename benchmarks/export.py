@@ -24,7 +24,6 @@ sys.path.insert(0, str(ROOT))
 
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import preprocess  # noqa: E402
-from fuzzyclip.clip.settings import BackboneSettings  # noqa: E402
 from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS  # noqa: E402
 from fuzzyclip.deploy.facts import Origin  # noqa: E402
 from fuzzyclip.deploy.onnx_export import export_onnx  # noqa: E402
@@ -33,6 +32,7 @@ from fuzzyclip.deploy.runtimes import load_pixels, open_exported  # noqa: E402
 from fuzzyclip.method.efa import Heads  # noqa: E402
 from fuzzyclip.method.scorer import build_trained  # noqa: E402
 from fuzzyclip.model.inference import Detector  # noqa: E402
+from fuzzyclip.settings import BackboneSettings  # noqa: E402
 
 LARGE = ("ViT-L-14-336", "random", 518, (6, 12, 18, 24))
 SAMPLE = (str(SAMPLE_CONFIG), str(SAMPLE_WEIGHTS), 144, (2, 4, 6, 8))

@@ -22,9 +22,9 @@ sys.path.insert(0, str(ROOT))
 
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import encode_images, normalise  # noqa: E402
-from fuzzyclip.clip.settings import BackboneSettings  # noqa: E402
 from fuzzyclip.method.efa import Heads  # noqa: E402
 from fuzzyclip.method.scorer import build_trained  # noqa: E402
+from fuzzyclip.settings import BackboneSettings  # noqa: E402
 
 MODEL, SIZE, BLOCKS = "ViT-L-14-336", 518, (6, 12, 18, 24)
 #: Two clusters: the paper's partition of VisA, whose model meets six of the seven datasets.

@@ -24,13 +24,13 @@ sys.path.insert(0, str(ROOT))
 import pandas as pd  # noqa: E402
 
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
-from fuzzyclip.clip.settings import BackboneSettings  # noqa: E402
 from fuzzyclip.features.encode import write_category  # noqa: E402
 from fuzzyclip.features.shards import compute_identity  # noqa: E402
 from fuzzyclip.features.store import open_category  # noqa: E402
 from fuzzyclip.method.efa import Heads  # noqa: E402
 from fuzzyclip.method.efa_training import TrainingImages, train_heads  # noqa: E402
 from fuzzyclip.method.scorer import build_trained, build_untrained  # noqa: E402
+from fuzzyclip.settings import BackboneSettings  # noqa: E402
 from fuzzyclip.utils.files import compute_sha256  # noqa: E402
 from stages.category import Category, evaluate_category  # noqa: E402
 from stages.overlays import Overlays  # noqa: E402

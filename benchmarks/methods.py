@@ -39,7 +39,7 @@ from fuzzyclip.method.efa import Heads  # noqa: E402
 from fuzzyclip.method.interface import Method, MethodUnavailableError, TrainingSet  # noqa: E402
 from fuzzyclip.method.rpl import PromptLearner  # noqa: E402
 from fuzzyclip.method.scorer import Scorer, build_trained, score_batch  # noqa: E402
-from fuzzyclip.method.settings import RplSettings  # noqa: E402
+from fuzzyclip.settings import RplSettings  # noqa: E402
 from fuzzyclip.utils.memory import release_memory  # noqa: E402
 from stages.params import read_params, resolve  # noqa: E402
 

@@ -21,14 +21,13 @@ sys.path.insert(0, str(ROOT))
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import encode_images, normalise  # noqa: E402
 from fuzzyclip.clip.prompts import stack_names  # noqa: E402
-from fuzzyclip.clip.settings import BackboneSettings  # noqa: E402
 from fuzzyclip.datasets import get_dataset  # noqa: E402
 from fuzzyclip.method.losses import (  # noqa: E402
     compute_classification,
     compute_text_regularisation,
 )
 from fuzzyclip.method.rpl import PromptLearner  # noqa: E402
-from fuzzyclip.method.settings import PromptShape  # noqa: E402
+from fuzzyclip.settings import BackboneSettings, PromptShape  # noqa: E402
 from fuzzyclip.utils.files import compute_sha256  # noqa: E402
 
 BATCH, TEMPERATURE = 16, 1 / 0.07

@@ -25,9 +25,9 @@ from benchmarks import costs  # noqa: E402
 from benchmarks.scale_page import LARGE, PAGE, build_page  # noqa: E402
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import preprocess  # noqa: E402
-from fuzzyclip.clip.settings import BackboneSettings  # noqa: E402
 from fuzzyclip.evaluation.metrics import compute_pixel_metrics  # noqa: E402
 from fuzzyclip.features.encode import write_category  # noqa: E402
+from fuzzyclip.settings import BackboneSettings  # noqa: E402
 
 BASE = costs.VisionShape(image_size=224, patch_size=16, width=768, depth=12, embed_dim=512)
 MIDDLE = costs.VisionShape(image_size=336, patch_size=14, width=1024, depth=24, embed_dim=768)

@@ -12,8 +12,8 @@ from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.efa_training import TrainingImages, train_heads
 from fuzzyclip.method.mosaic import MosaicPlan, plan_mosaics
 from fuzzyclip.method.mosaic_cache import MosaicCache
-from fuzzyclip.method.settings import EfaTraining
 from fuzzyclip.method.training import CurveRow
+from fuzzyclip.settings import EfaTraining
 from fuzzyclip.utils.files import BrokenFileError
 from fuzzyclip.utils.schemas import Seed
 from fuzzyclip.utils.tensor_files import read_tensors, write_tensors

@@ -12,7 +12,7 @@ from fuzzyclip.evaluation.metrics import METRICS, average_categories
 from fuzzyclip.evaluation.rows import TRAINED
 from fuzzyclip.evaluation.summaries import write_summaries
 from fuzzyclip.images.index_file import read_info
-from fuzzyclip.method.settings import EfaTest
+from fuzzyclip.settings import EfaTest
 from fuzzyclip.utils.files import write_csv, write_json
 from fuzzyclip.utils.tensor_files import read_tensors
 from stages import paths

@@ -2,8 +2,8 @@
 
 import shutil
 
-from fuzzyclip.method.settings import EfaTest
 from fuzzyclip.model.directory import is_small, write_model
+from fuzzyclip.settings import EfaTest
 from stages import paths
 from stages.clip import CLIP_PARAMS, load_clip
 from stages.members import read_manifest

@@ -4,7 +4,7 @@ import torch
 
 from fuzzyclip.clip.prompts import stack_names
 from fuzzyclip.method.rpl_training import train_prompts
-from fuzzyclip.method.settings import RplSettings
+from fuzzyclip.settings import RplSettings
 from fuzzyclip.utils.tensor_files import write_tensors
 from stages import paths
 from stages.clip import CLIP_PARAMS, encode_names, load_clip

@@ -9,9 +9,15 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from fuzzyclip.clip.settings import BackboneSettings, TextSettings
-from fuzzyclip.evaluation.settings import EvaluationSettings
-from fuzzyclip.method.settings import CspSettings, EfaTest, EfaTraining, RplSettings
+from fuzzyclip.settings import (
+    BackboneSettings,
+    CspSettings,
+    EfaTest,
+    EfaTraining,
+    EvaluationSettings,
+    RplSettings,
+    TextSettings,
+)
 from fuzzyclip.utils.files import is_file_name
 from fuzzyclip.utils.schemas import Count, Few, NoBool, Record, Seed, Whole
 from stages.values import DEFAULT, Keyed, check_tables, read_numbers

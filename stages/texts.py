@@ -10,7 +10,7 @@ from fuzzyclip.evaluation.rows import TRAINED, name_shots
 from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.method.normal_memory import NormalMemory
 from fuzzyclip.method.scorer import Scorer, build_untrained, share_projection
-from fuzzyclip.method.settings import EfaTest
+from fuzzyclip.settings import EfaTest
 from stages.clip import make_encoder
 from stages.schema import Params
 

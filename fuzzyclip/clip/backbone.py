@@ -23,7 +23,6 @@ from fuzzyclip.clip.model_configs import (
     read_channels,
     read_model_config,
 )
-from fuzzyclip.clip.settings import BackboneSettings
 from fuzzyclip.clip.towers import (
     ImageTower,
     TextTower,
@@ -40,6 +39,7 @@ from fuzzyclip.clip.weights import (
     read_state_dict,
     verify_weights,
 )
+from fuzzyclip.settings import BackboneSettings
 
 #: Keys of a configuration that decide which logit parameters its weights hold.
 LOGIT_KEYS = ("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale")

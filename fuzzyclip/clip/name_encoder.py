@@ -12,7 +12,7 @@ from torch import Tensor
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import count_tokens
 from fuzzyclip.clip.prompts import EncodeText, encode_stack, stack_names
-from fuzzyclip.clip.settings import TextSettings
+from fuzzyclip.settings import TextSettings
 
 
 @dataclass(frozen=True)

@@ -96,9 +96,9 @@ def run_sample() -> list[Check]:
 
     from fuzzyclip.clip.backbone import load_backbone
     from fuzzyclip.clip.encoding import encode_images, preprocess
-    from fuzzyclip.clip.settings import BackboneSettings
     from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
     from fuzzyclip.sample.draw import EVALUATION_RECIPES, draw_part
+    from fuzzyclip.settings import BackboneSettings
 
     start = time.perf_counter()
     settings = BackboneSettings(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from fuzzyclip.method.settings import CspSettings
+from fuzzyclip.settings import CspSettings
 
 Clusters = tuple[tuple[str, ...], ...]
 

@@ -13,7 +13,7 @@ from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.scorer import Scorer, build_trained, describe_test_prompt
-from fuzzyclip.method.settings import EfaTest
+from fuzzyclip.settings import EfaTest
 
 
 class TrainedParts:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fuzzyclip.clip.backbone import Backbone, get_text_tower
 from fuzzyclip.clip.encoding import count_tokens, embed_tokens, find_ends, run_text_tower, tokenize
 from fuzzyclip.clip.prompt_tower import can_skip, run_prompts, run_start
-from fuzzyclip.method.settings import PromptShape
+from fuzzyclip.settings import PromptShape
 
 #: Sentence pairs of Table 9, (normal, abnormal); {} is [cluster], the stacked names. `o` rows of
 #: the table are the same sentences with "object" for the names.

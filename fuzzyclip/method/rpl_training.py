@@ -13,8 +13,8 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.method.losses import compute_classification, compute_text_regularisation
 from fuzzyclip.method.rpl import PromptLearner
-from fuzzyclip.method.settings import PromptShape
 from fuzzyclip.method.training import CurveRow, train
+from fuzzyclip.settings import PromptShape
 from fuzzyclip.utils.ranges import FACTOR, POSITIVE
 
 

@@ -17,8 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from fuzzyclip.clip.settings import BackboneSettings, Channels, Deviations, TextSettings
-from fuzzyclip.method.settings import EfaTest
+from fuzzyclip.settings import BackboneSettings, Channels, Deviations, EfaTest, TextSettings
 from fuzzyclip.utils.ranges import FEW, POSITIVE
 from fuzzyclip.utils.schemas import (
     Count,

@@ -18,8 +18,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone, load_backbone
-from fuzzyclip.clip.settings import BackboneSettings, TextSettings
-from fuzzyclip.method.settings import EfaTest
 from fuzzyclip.model.card import (
     FILENAME,
     BackboneCard,
@@ -27,6 +25,7 @@ from fuzzyclip.model.card import (
     ModelError,
     TrainingCard,
 )
+from fuzzyclip.settings import BackboneSettings, EfaTest, TextSettings
 from fuzzyclip.utils.files import compute_sha256, flush_tree, write_json
 from fuzzyclip.utils.half_files import describe_fault
 from fuzzyclip.utils.tensor_files import check_tensors

@@ -13,11 +13,11 @@ from fuzzyclip.baselines.april_gan import AprilGan, encode_names
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import PromptTooLongError, encode_name
-from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.features.kinds import TOKENS
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.interface import TrainingSet
 from fuzzyclip.method.scorer import score_batch
+from fuzzyclip.settings import TextSettings
 
 NAMES = ["metal_nut", "pill", "wood"]
 

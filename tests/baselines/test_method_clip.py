@@ -12,9 +12,9 @@ from fuzzyclip.baselines.shared.prompt_mean import average_prompts
 from fuzzyclip.clip.encoding import encode_images, encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import PromptTooLongError
-from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.features.kinds import TOKENS
 from fuzzyclip.method.scorer import score_batch
+from fuzzyclip.settings import TextSettings
 
 METHODS = [Clip(), ClipAC()]
 

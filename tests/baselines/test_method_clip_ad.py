@@ -28,10 +28,10 @@ from fuzzyclip.baselines.shared.clip_ad_text import (
 from fuzzyclip.baselines.shared.vv import Stream, run_paths
 from fuzzyclip.clip.encoding import encode_images, encode_text, project_tokens
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.interface import TrainingSet
 from fuzzyclip.method.scorer import join_scores, score_batch
+from fuzzyclip.settings import TextSettings
 
 QUICK = {"epochs": 12, "batch_size": 4, "learning_rate": 1e-2}
 

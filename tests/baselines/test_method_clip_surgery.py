@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from fuzzyclip.baselines.clip_surgery import ClipSurgery, compute_surgery, stretch
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.method.scorer import score_batch
+from fuzzyclip.settings import TextSettings
 
 
 def draw_unit(*shape, seed=0, dim=-1):

@@ -14,10 +14,10 @@ from fuzzyclip import baselines
 from fuzzyclip.baselines.registry import METHODS, build_method, list_settings
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.method import training
 from fuzzyclip.method.interface import TrainingSet
 from fuzzyclip.method.scorer import score_batch
+from fuzzyclip.settings import TextSettings
 
 #: What makes a training short.
 SHORT = {"epochs": 1, "batch_size": 2}

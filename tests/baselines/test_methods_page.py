@@ -9,8 +9,8 @@ from fuzzyclip import baselines
 from fuzzyclip.baselines.registry import METHODS, build_method, list_settings
 from fuzzyclip.clip.encoding import encode_images, encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.method.scorer import score_batch
+from fuzzyclip.settings import TextSettings
 
 PAGE = (ROOT / "docs/methods.md").read_text()
 USE, OWN = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -29,11 +29,11 @@ from fuzzyclip.baselines.shared.clip_ad_text import Density, encode_representati
 from fuzzyclip.baselines.shared.context import embed_sentences
 from fuzzyclip.baselines.shared.prompt_mean import average_prompts
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.evaluation.metrics import compute_image_metrics, compute_pixel_metrics
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer, build_trained, build_untrained, score_batch
+from fuzzyclip.settings import TextSettings
 
 #: Side of the images; a patch is a pixel, so that each pixel's margin is drawn as it is wanted.
 SIDE, BLOCKS, WIDTH, EMBED = 6, 3, 64, 32

@@ -30,7 +30,7 @@ from fuzzyclip.clip.weights import WeightsError
 from fuzzyclip.method.efa import Heads, compute_ensemble_map
 from fuzzyclip.method.rpl import PromptLearner, write_sentences
 from fuzzyclip.method.scorer import build_untrained, score_batch
-from fuzzyclip.method.settings import PromptShape
+from fuzzyclip.settings import PromptShape
 from fuzzyclip.utils.files import compute_sha256
 
 PROMPTS = ["a photo of a damaged bottle.", "pcb1 without flaw", "object"]

@@ -10,7 +10,7 @@ from tiny_models import TINY
 
 from fuzzyclip.clip.prompt_tower import can_skip
 from fuzzyclip.method.rpl import PromptLearner
-from fuzzyclip.method.settings import PromptShape
+from fuzzyclip.settings import PromptShape
 
 STACK = "candle capsules cashew pcb1 pcb2 pipe_fryum"
 ATTACHMENTS = list_choices(PromptShape, "attachment")

@@ -20,7 +20,7 @@ from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.clip.text_cache import TextCache
 from fuzzyclip.method.efa import Heads
-from fuzzyclip.method.settings import EfaTest
+from fuzzyclip.settings import EfaTest
 from fuzzyclip.utils.files import compute_sha256
 from stages import efa
 from stages.clip import encode_names

@@ -22,7 +22,6 @@ from typer.testing import CliRunner
 import fuzzyclip.clip.sparse_weights
 from benchmarks.costs import VisionShape, count_store_bytes
 from fuzzyclip.cli import app
-from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.clip.sparse_weights import SAMPLE_WEIGHTS
 from fuzzyclip.datasets import REGISTRY
 from fuzzyclip.health.check import Check, judge, run_check
@@ -38,6 +37,7 @@ from fuzzyclip.health.models import (
 from fuzzyclip.health.packages import check_packages
 from fuzzyclip.model.card import BackboneCard, Card, TrainingCard
 from fuzzyclip.model.directory import CONFIG, EFA, RPL, write_card
+from fuzzyclip.settings import TextSettings
 from fuzzyclip.utils.files import compute_sha256
 
 GB = 10**9

@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.method import csp
-from fuzzyclip.method.settings import CspSettings
+from fuzzyclip.settings import CspSettings
 
 NAMES = [f"name{number}" for number in range(30)]
 

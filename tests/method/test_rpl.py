@@ -17,7 +17,7 @@ from fuzzyclip.method.rpl import (
     compute_image_score,
 )
 from fuzzyclip.method.rpl_training import train_prompts
-from fuzzyclip.method.settings import PromptShape
+from fuzzyclip.settings import PromptShape
 
 STACK = "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"
 TOKENIZER = open_clip.SimpleTokenizer()

@@ -18,11 +18,9 @@ from tiny_models import CLUSTERS, TEMPERATURE, break_part, break_scorer, make_mo
 from fuzzyclip import FuzzyCLIP
 from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.clip.weights import WeightsError
 from fuzzyclip.method.efa import compute_ensemble_map, compute_weights
 from fuzzyclip.method.fuzzyclip import TrainedParts
-from fuzzyclip.method.settings import EfaTest
 from fuzzyclip.model.card import (
     NATURAL,
     NATURAL_PIXEL,
@@ -37,6 +35,7 @@ from fuzzyclip.model.directory import EFA, RPL, write_model
 from fuzzyclip.model.memories import digest_memory
 from fuzzyclip.model.prediction import resize_map
 from fuzzyclip.model.storing import store
+from fuzzyclip.settings import EfaTest, TextSettings
 from fuzzyclip.utils.files import compute_sha256
 
 SIZES = [(40, 30), (32, 32), (90, 200), (33, 8)]

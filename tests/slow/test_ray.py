@@ -15,13 +15,13 @@ from PIL import Image
 from ray_jobs import LIMIT, Cluster, build_detector, build_held, wait_for
 
 from fuzzyclip.clip.backbone import load_backbone
-from fuzzyclip.clip.settings import BackboneSettings
 from fuzzyclip.distributed.engine import encode_shards_on_ray
 from fuzzyclip.distributed.inference import detect_on_ray
 from fuzzyclip.features.encode import encode_shards
 from fuzzyclip.features.store import plan_category
 from fuzzyclip.images.index_file import COLUMN_TYPES, INDEX_COLUMNS
 from fuzzyclip.model.inference import detect_files
+from fuzzyclip.settings import BackboneSettings
 
 IMAGES, SHARD, BATCH = 48, 3, 2
 

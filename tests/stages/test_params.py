@@ -8,9 +8,14 @@ from imports import ROOT
 from pydantic import ValidationError
 from schemas import SENSELESS, list_numbers, list_unbounded, put
 
-from fuzzyclip.clip.settings import TextSettings
-from fuzzyclip.evaluation.settings import EvaluationSettings
-from fuzzyclip.method.settings import CspSettings, EfaTest, EfaTraining, RplSettings
+from fuzzyclip.settings import (
+    CspSettings,
+    EfaTest,
+    EfaTraining,
+    EvaluationSettings,
+    RplSettings,
+    TextSettings,
+)
 from stages.params import ParamsError, choose_settings, load_params, read_params, resolve
 from stages.schema import Params
 

@@ -1,8 +1,8 @@
 """Frozen CLIPs for tests."""
 
 from fuzzyclip.clip.backbone import load_backbone
-from fuzzyclip.clip.settings import BackboneSettings
 from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
+from fuzzyclip.settings import BackboneSettings
 
 #: What `load_backbone` takes besides the settings.
 LOADING = {"allow_unverified", "compiled", "seed"}

@@ -7,11 +7,10 @@ import torch
 from backbones import load_clip
 from safetensors.torch import load_file, save_file
 
-from fuzzyclip.clip.settings import TextSettings
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.fuzzyclip import TrainedParts
-from fuzzyclip.method.settings import EfaTest
 from fuzzyclip.model.directory import write_model
+from fuzzyclip.settings import EfaTest, TextSettings
 from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.tensor_files import write_tensors
 

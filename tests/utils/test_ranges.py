@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from fuzzyclip.method.csp import score_partitions
 from fuzzyclip.method.efa import compute_weights, smooth
 from fuzzyclip.method.rpl_training import train_prompts
-from fuzzyclip.method.settings import CspSettings
 from fuzzyclip.method.training import train
 from fuzzyclip.model.inference import Detector
+from fuzzyclip.settings import CspSettings
 from fuzzyclip.utils import ranges
 from fuzzyclip.utils.ranges import Range
 

@@ -31,8 +31,8 @@ from fuzzyclip.method.losses import compute_classification
 from fuzzyclip.method.rpl import PromptLearner
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer, compare_class
-from fuzzyclip.method.settings import PromptShape
 from fuzzyclip.method.training import CurveRow, train
+from fuzzyclip.settings import PromptShape
 from fuzzyclip.utils.ranges import FACTOR, FEW, FEW_OR_ZERO, POSITIVE
 
 #: What stands in the prompts for any category.

@@ -17,7 +17,7 @@ from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.efa_loss import compute_alignment_losses
 from fuzzyclip.method.rpl import PromptLearner
 from fuzzyclip.method.scorer import build_trained, build_untrained, score_batch
-from fuzzyclip.method.settings import PromptShape
+from fuzzyclip.settings import PromptShape
 
 STACKS = ["candle capsules", "pcb1 pcb2"]
 

@@ -1,17 +1,77 @@
-"""Settings of FuzzyCLIP's parts, with the defaults and their reasons."""
+"""Settings of a run, each fact once: of the frozen CLIP, of FuzzyCLIP's parts, of the evaluation.
 
-from typing import Literal
+params.yaml, headers of trained files and a model's card hold these types. This module imports no
+PyTorch, so that what only moves or draws may read settings.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
 
 from fuzzyclip.utils.schemas import (
     Count,
+    CountOrZero,
     Few,
     FewOrZero,
     NonNegative,
+    Number,
     Positive,
     Record,
     Share,
+    Side,
     Sigma,
+    check_ascending,
 )
+
+#: One number a colour channel.
+Channels = tuple[Number, Number, Number]
+Deviations = tuple[Positive, Positive, Positive]
+
+
+class BackboneSettings(Record):
+    """All that decides a frozen CLIP's outputs; `fuzzyclip.clip.backbone` builds it.
+
+    Attributes:
+        model: open_clip's model name, or the path of a JSON configuration.
+        weights: a file, an open_clip tag, or `random` (see `fuzzyclip.clip.weights`).
+        sha256: expected digest of the weights' file; OpenAI's need none, for theirs are published.
+        image_size: side of the square input in pixels, S; images are squashed to it.
+        blocks: blocks of the image tower whose patch tokens are taken, counted from 1 as in the
+            paper, ascending.
+        activation: `model` (what the configuration says), `gelu` or `quickgelu`. Weights trained
+            with QuickGELU also run with GELU, and APRIL-GAN's numbers were made that way.
+        position_embedding: how the grid of position embeddings is resized.
+        mean: input mean of the three channels; None takes the weights' own, see
+            `fuzzyclip.clip.model_configs.read_channels`.
+        std: input standard deviation of the three channels; None takes the weights' own.
+        precision: type in which the towers compute; other than float32 by autocast.
+    """
+
+    model: str
+    weights: str
+    sha256: str | None = None
+    image_size: Side
+    blocks: Annotated[tuple[Few, ...], AfterValidator(check_ascending)]
+    activation: Literal["model", "gelu", "quickgelu"] = "model"
+    position_embedding: Literal["bicubic", "bilinear"] = "bicubic"
+    mean: Channels | None = None
+    std: Deviations | None = None
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class TextSettings(Record):
+    """How names become prompts; see `fuzzyclip.clip.prompts`.
+
+    Attributes:
+        ensemble: `full`: the mean of 35 templates, as in the baselines' code; `single`: "a photo
+            of a ..." alone.
+        separator: between stacked names; the paper shows bare juxtaposition.
+        underscore: `keep` leaves metal_nut as it is, `space` makes "metal nut" of it.
+    """
+
+    ensemble: Literal["full", "single"] = "full"
+    separator: Annotated[str, Field(max_length=500)] = " "
+    underscore: Literal["keep", "space"] = "keep"
 
 
 class CspSettings(Record):
@@ -131,3 +191,39 @@ class RplSettings(PromptShape):
     def weigh_text(self, embed_dim: int) -> float:
         """Factor on L_text for features of D numbers: D makes a squared distance of their mean."""
         return float(embed_dim) if self.text_weight == "scaled" else self.text_weight
+
+
+Row = Literal["precise", "object", "stacked", "stacked_auxiliary", "fuzzyclip"]
+
+
+def _check_rows(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """The others are compared with it."""
+    if "fuzzyclip" not in rows:
+        raise ValueError("must contain fuzzyclip")
+    return rows
+
+
+class EvaluationSettings(Record):
+    """What is evaluated, and how.
+
+    Attributes:
+        rows: of the tables: ways without training, and FuzzyCLIP.
+        shots: numbers of good training images that FuzzyCLIP remembers, a further row each,
+            ascending; not zero-shot, and not of the paper.
+        pixel_metrics: `exact`: all pixels of a category are sorted, in memory; `streaming`:
+            constant memory, and each metric comes with certain bounds.
+        overlays: anomalous images a category whose maps are kept for pictures.
+        gallery: images a category, label and kind (best, worst, borderline) that the page shows.
+    """
+
+    rows: Annotated[tuple[Row, ...], AfterValidator(_check_rows)] = (
+        "precise",
+        "object",
+        "stacked",
+        "stacked_auxiliary",
+        "fuzzyclip",
+    )
+    shots: Annotated[tuple[Count, ...], AfterValidator(check_ascending)] = ()
+    pixel_metrics: Literal["exact", "streaming"] = "exact"
+    overlays: CountOrZero = 2
+    gallery: CountOrZero = 1
