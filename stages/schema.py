@@ -20,7 +20,7 @@ from fuzzyclip.settings import (
 )
 from fuzzyclip.utils.files import is_file_name
 from fuzzyclip.utils.schemas import Count, Few, NoBool, Record, Seed, Whole
-from stages.values import DEFAULT, Keyed, check_tables, read_numbers
+from stages.values import DEFAULT, Keyed, check_tables, list_cases, read_numbers, resolve
 
 Source = Literal["sample", "official"]
 
@@ -118,6 +118,12 @@ class Method(BaseModel):
     @classmethod
     def _read_numbers(cls, data: Any) -> Any:
         return read_numbers(data)
+
+    @model_validator(mode="after")
+    def _check_tables(self) -> "Method":
+        for auxiliary, source in list_cases(self.settings):
+            resolve(self.settings, auxiliary, source)
+        return self
 
     def choose_backbone(self, run: str) -> str:
         """Key of its CLIP in `backbones`, where `run` is the run's."""

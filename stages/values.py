@@ -95,6 +95,12 @@ def resolve(block: Mapping[str, Any], auxiliary: str, source: str, key: str = ""
     return settings
 
 
+def list_cases(block: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Pairs of an auxiliary set and a source that reach every entry of a section's tables."""
+    tables = [value for value in block.values() if is_table(value)]
+    return [*product(dict.fromkeys(chain([DEFAULT], *tables)), repeat=2)]
+
+
 def check_tables(record: type[BaseModel]) -> AfterValidator:
     """A check of a section's block: each entry of each table gives settings of the type `record`.
 
@@ -107,9 +113,8 @@ def check_tables(record: type[BaseModel]) -> AfterValidator:
         for name, table in tables.items():
             if DEFAULT not in table:
                 raise _build_error(record, [("value_error", (name,), table, {"error": NO_DEFAULT})])
-        entries = dict.fromkeys(chain([DEFAULT], *tables.values()))
         faults: dict[tuple[Any, str], Fault] = {}
-        for auxiliary, source in product(entries, repeat=2):
+        for auxiliary, source in list_cases(block):
             try:
                 record.model_validate(resolve(block, auxiliary, source))
             except ValidationError as error:

@@ -325,11 +325,13 @@ def test_an_auxiliary_sets_entry_or_the_sources_or_the_default(auxiliary, source
     assert settings == BLOCK | {"rate": rate}
 
 
-def test_a_table_inside_of_a_table_is_refused_by_its_key():
+def test_a_table_inside_of_a_table_is_refused_by_its_key(read):
     block = {"rate": {"visa": {"default": 1}, "default": 3}}
     assert resolve(block, "mvtec", "sample") == {"rate": 3}
     with pytest.raises(ValueError, match=r"^methods\.coop\.rate\.visa: a table stands inside"):
         resolve(block, "visa", "sample", "methods.coop")
+    with pytest.raises(ParamsError, match=r"methods\.coop: .*words\.visa: a table stands inside"):
+        read(**{"methods.coop.words": {"default": 1, "visa": {"default": 1}}})
 
 
 @pytest.mark.parametrize("key", ["efa.train.epochs", "efa.test.temperature", "rpl.batch_size"])
