@@ -34,6 +34,7 @@ from fuzzyclip.images.masks import load_masks  # noqa: E402
 from fuzzyclip.method.efa import Heads  # noqa: E402
 from fuzzyclip.method.efa_training import read_batch, train_heads  # noqa: E402
 from fuzzyclip.method.training_set import make_training_set  # noqa: E402
+from fuzzyclip.utils.settings import BackboneSettings  # noqa: E402
 
 IMAGES, BATCH, EPOCHS = 8, 4, 6
 
@@ -76,7 +77,10 @@ def train_as_the_peer(backbone, rows, text):
 
 
 def main():
-    backbone = load_backbone("ViT-L-14-336", "random", image_size=518, blocks=[6, 12, 18, 24])
+    settings = BackboneSettings(
+        model="ViT-L-14-336", weights="random", image_size=518, blocks=(6, 12, 18, 24)
+    )
+    backbone = load_backbone(settings)
     text = F.normalize(torch.randn(768, 2), dim=0)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

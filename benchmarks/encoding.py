@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.features.encode import write_category  # noqa: E402
 from fuzzyclip.utils.files import compute_sha256  # noqa: E402
+from fuzzyclip.utils.settings import BackboneSettings  # noqa: E402
 
 #: Side of the images on disk, as MVTec-AD's largest.
 SIDE = 1024
@@ -67,7 +68,10 @@ def main():
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=2)
     given = parser.parse_args()
-    backbone = load_backbone(given.model, "random", image_size=given.size, blocks=given.blocks)
+    settings = BackboneSettings(
+        model=given.model, weights="random", image_size=given.size, blocks=given.blocks
+    )
+    backbone = load_backbone(settings)
     shape = (given.batch, 3, given.size, given.size)
     batches = [
         torch.randn(shape, device=backbone.device) for _ in range(given.images // given.batch)

@@ -32,6 +32,7 @@ from fuzzyclip.deploy.runtimes import load_pixels, open_exported  # noqa: E402
 from fuzzyclip.method.efa import Heads  # noqa: E402
 from fuzzyclip.method.scorer import build_trained  # noqa: E402
 from fuzzyclip.model.inference import CategoryModel  # noqa: E402
+from fuzzyclip.utils.settings import BackboneSettings  # noqa: E402
 
 LARGE = ("ViT-L-14-336", "random", 518, (6, 12, 18, 24))
 SAMPLE = (str(SAMPLE_CONFIG), str(SAMPLE_WEIGHTS), 144, (2, 4, 6, 8))
@@ -53,9 +54,8 @@ def draw_unit(*shape):
 
 
 def build_detector(model, weights, size, blocks):
-    backbone = load_backbone(
-        model, weights, image_size=size, blocks=blocks, allow_unverified=True, device="cpu"
-    )
+    settings = BackboneSettings(model=model, weights=weights, image_size=size, blocks=blocks)
+    backbone = load_backbone(settings, allow_unverified=True, device="cpu")
     depth = backbone.embed_dim
     heads = [Heads(len(blocks), backbone.vision_width, depth) for _ in range(CLUSTERS)]
     texts, learned = draw_unit(CLUSTERS, 2, depth).mT, draw_unit(2, depth)

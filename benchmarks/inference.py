@@ -24,6 +24,7 @@ from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import encode_images, normalise  # noqa: E402
 from fuzzyclip.method.efa import Heads  # noqa: E402
 from fuzzyclip.method.scorer import build_trained  # noqa: E402
+from fuzzyclip.utils.settings import BackboneSettings  # noqa: E402
 
 MODEL, SIZE, BLOCKS = "ViT-L-14-336", 518, (6, 12, 18, 24)
 #: Two clusters: the paper's partition of VisA, whose model meets six of the seven datasets.
@@ -107,7 +108,8 @@ def build_rival(backbone, pixels):
 @torch.no_grad()
 def main(rounds):
     torch.manual_seed(0)
-    backbone = load_backbone(MODEL, "random", image_size=SIZE, blocks=BLOCKS, device="cpu")
+    settings = BackboneSettings(model=MODEL, weights="random", image_size=SIZE, blocks=BLOCKS)
+    backbone = load_backbone(settings, device="cpu")
     pixels = torch.randn(BATCH, 3, SIZE, SIZE)
     ways = {
         "ours": build_ours(backbone, pixels),

@@ -35,6 +35,7 @@ from fuzzyclip.method.efa_training import train_heads  # noqa: E402
 from fuzzyclip.method.scorer import build_trained, build_untrained  # noqa: E402
 from fuzzyclip.method.training_set import make_training_set  # noqa: E402
 from fuzzyclip.utils.files import compute_sha256  # noqa: E402
+from fuzzyclip.utils.settings import BackboneSettings  # noqa: E402
 
 SIZE, COUNTS = 280, (10, 100, 1000)
 PARTS = ("encoding", "training", "evaluation", "evaluation-exact")
@@ -54,7 +55,10 @@ TOWER = {
 def load_tower(folder):
     path = folder / "tower.json"
     path.write_text(json.dumps(TOWER))
-    return load_backbone(str(path), "random", image_size=SIZE, blocks=[1, 2, 3, 4], device="cpu")
+    settings = BackboneSettings(
+        model=str(path), weights="random", image_size=SIZE, blocks=(1, 2, 3, 4)
+    )
+    return load_backbone(settings, device="cpu")
 
 
 def draw_category(folder, count):

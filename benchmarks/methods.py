@@ -28,7 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import pandas as pd  # noqa: E402
-from stages.method_setup import choose_settings  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from fuzzyclip.baselines.registry import build_method  # noqa: E402
@@ -43,10 +42,11 @@ from fuzzyclip.method.interface import (  # noqa: E402
     MethodUnavailableError,
     TrainingSet,
 )
-from fuzzyclip.method.rpl import PromptLearner, PromptShape  # noqa: E402
+from fuzzyclip.method.rpl import PromptLearner  # noqa: E402
 from fuzzyclip.method.scorer import Scorer, build_trained, score_batch  # noqa: E402
 from fuzzyclip.utils.prefetch import release_memory  # noqa: E402
-from stages.params import read_params  # noqa: E402
+from fuzzyclip.utils.settings import RplSettings  # noqa: E402
+from stages.params import read_params, resolve  # noqa: E402
 
 OURS = "fuzzyclip"
 #: The paper's partition of VisA has two clusters.
@@ -76,14 +76,11 @@ def load_clip(name: str) -> Backbone:
     """A backbone of params.yaml; random weights but for the sample's."""
     chosen = read_params(ROOT / "params.yaml").backbones[name]
     own = name == "sample"
-    return load_backbone(
-        str(ROOT / chosen.model) if own else chosen.model,
-        str(ROOT / chosen.weights) if own else "random",
-        image_size=chosen.image_size,
-        blocks=chosen.blocks,
-        activation=chosen.activation,
-        allow_unverified=True,
-    )
+    places = {
+        "model": str(ROOT / chosen.model) if own else chosen.model,
+        "weights": str(ROOT / chosen.weights) if own else "random",
+    }
+    return load_backbone(chosen.model_copy(update=places), allow_unverified=True)
 
 
 @contextlib.contextmanager
@@ -137,7 +134,7 @@ def prepare(name: str, run: str, clips: dict[str, Backbone]) -> Ready:
     params = read_params(ROOT / "params.yaml")
     block = params.methods[name]
     source = "sample" if run == "sample" else "official"
-    settings = choose_settings(name, block.settings, "visa", source)
+    settings = resolve(block.settings, "visa", source, f"methods.{name}")
     if "epochs" in settings:
         settings["epochs"] = 1
     method = build_method(name, settings)
@@ -157,11 +154,9 @@ def prepare_ours(backbone: Backbone) -> Ready:
     heads = [Heads(len(backbone.blocks), width, depth) for _ in range(CLUSTERS)]
     texts = F.normalize(torch.randn(CLUSTERS, 2, depth), dim=-1).mT
     scorer = build_trained(backbone, "", heads, texts, texts[..., 0], 100.0, texts[0].T)
-    rpl = read_params(ROOT / "params.yaml").rpl
-    shape = PromptShape(
-        rpl.template, rpl.layout, rpl.words, rpl.deep_tokens, rpl.depth, rpl.attachment
-    )
-    learned = [*PromptLearner(backbone, STACK, shape).parameters()]
+    block = read_params(ROOT / "params.yaml").rpl
+    rpl = RplSettings(**resolve(block, "visa", "official"))
+    learned = [*PromptLearner(backbone, STACK, rpl).parameters()]
     learned += [each for one in heads for each in one.parameters()]
     count = sum(each.numel() for each in learned)
     return Ready("FuzzyCLIP", TOKENS, scorer, backbone, 0.0, count)

@@ -28,6 +28,7 @@ from fuzzyclip.method.rpl_training import (  # noqa: E402
     compute_text_regularisation,
 )
 from fuzzyclip.utils.files import compute_sha256  # noqa: E402
+from fuzzyclip.utils.settings import BackboneSettings, PromptShape  # noqa: E402
 
 BATCH, TEMPERATURE = 16, 1 / 0.07
 ROUNDS, STEPS = 3, 5  # steps of training follow one another, so they are measured in a row
@@ -36,19 +37,21 @@ SAMPLE = ROOT / "fuzzyclip/sample/weights"
 
 def load_sample():
     weights = SAMPLE / "model.safetensors"
-    return load_backbone(
-        str(SAMPLE / "model.json"),
-        str(weights),
+    settings = BackboneSettings(
+        model=str(SAMPLE / "model.json"),
+        weights=str(weights),
+        sha256=compute_sha256(weights),
         image_size=144,
         blocks=(2, 4, 6, 8),
-        sha256=compute_sha256(weights),
-        device="cpu",
     )
+    return load_backbone(settings, device="cpu")
 
 
 def load_large():
-    blocks = (6, 12, 18, 24)
-    return load_backbone("ViT-L-14-336", "random", image_size=518, blocks=blocks, device="cpu")
+    settings = BackboneSettings(
+        model="ViT-L-14-336", weights="random", image_size=518, blocks=(6, 12, 18, 24)
+    )
+    return load_backbone(settings, device="cpu")
 
 
 def build_steps(backbone):

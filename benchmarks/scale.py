@@ -27,6 +27,7 @@ from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import preprocess  # noqa: E402
 from fuzzyclip.evaluation.metrics import compute_pixel_metrics  # noqa: E402
 from fuzzyclip.features.encode import write_category  # noqa: E402
+from fuzzyclip.utils.settings import BackboneSettings  # noqa: E402
 
 BASE = costs.VisionShape(image_size=224, patch_size=16, width=768, depth=12, embed_dim=512)
 MIDDLE = costs.VisionShape(image_size=336, patch_size=14, width=1024, depth=24, embed_dim=768)
@@ -39,13 +40,19 @@ TOWERS = (
 ROUNDS = 4
 
 
+def build(model, size, blocks=(1,)):
+    """A CLIP with random weights."""
+    settings = BackboneSettings(model=model, weights="random", image_size=size, blocks=blocks)
+    return load_backbone(settings, device="cpu")
+
+
 @torch.no_grad()
 def measure_towers():
     """Least seconds an image of each tower, the processor's and the clock's; towers take turns."""
     runs = {}
     for name, shape, model, batch in TOWERS:
         size = shape.image_size
-        backbone = load_backbone(model, "random", image_size=size, blocks=(1,), device="cpu")
+        backbone = build(model, size)
         runs[name] = (backbone.model.encode_image, torch.randn(batch, 3, size, size))
         backbone.model.encode_image(runs[name][1])  # warms up
     found = {name: [] for name in runs}
@@ -97,7 +104,7 @@ def check_store():
     """Bytes of a store that is really written, by type, against the predicted."""
     shape = costs.VisionShape(image_size=224, patch_size=16, width=768, depth=12, embed_dim=512)
     blocks = (3, 6, 9, 12)
-    backbone = load_backbone("ViT-B-16", "random", image_size=224, blocks=blocks, device="cpu")
+    backbone = build("ViT-B-16", 224, blocks)
     predicted = written = 0
     with tempfile.TemporaryDirectory() as temporary:
         rows = draw_images(Path(temporary), 16, side=256)
@@ -113,8 +120,8 @@ def check_store():
 
 def measure_constants():
     """Prints what scale_page.py holds as measured: decoding an image, metrics of a map."""
-    backbone = load_backbone("ViT-B-16", "random", image_size=224, blocks=(1,), device="cpu")
-    large = replace(backbone, image_size=518)
+    backbone = build("ViT-B-16", 224)
+    large = replace(backbone, settings=backbone.settings.model_copy(update={"image_size": 518}))
     with tempfile.TemporaryDirectory() as temporary:
         draw_images(Path(temporary), 1)
         (path,) = Path(temporary).glob("*.png")

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
 from fuzzyclip.clip.backbone import Backbone, load_backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.text_cache import TextCache
+from fuzzyclip.utils.settings import BackboneSettings, TextSettings
 from stages import paths
 from stages.schema import Params
 
@@ -18,26 +17,22 @@ CLIP_PARAMS = ("backbone", "backbones.${backbone}")
 
 def load_clip(params: Params, name: str | None = None) -> Backbone:
     """The backbone named by `backbone`, or another key of `backbones`."""
-    return prepare_clip(params, name)()
+    return prepare_clip(params, params.backbones[name or params.backbone])()
 
 
-def prepare_clip(params: Params, name: str | None = None) -> Callable[[], Backbone]:
-    """`load_clip` without its parameters, to be called in another process, in any folder."""
-    chosen = params.backbones[params.backbone if name is None else name]
+def prepare_clip(params: Params, settings: BackboneSettings) -> Callable[[], Backbone]:
+    """A frozen CLIP, to be loaded in another process, in any folder.
+
+    Args:
+        params: how the work is done.
+        settings: of the CLIP.
+    """
+    places = {key: _make_absolute(getattr(settings, key)) for key in ("model", "weights")}
     return partial(
         load_backbone,
-        _make_absolute(chosen.model),
-        _make_absolute(chosen.weights),
-        image_size=chosen.image_size,
-        blocks=chosen.blocks,
-        activation=chosen.activation,
-        position_embedding=chosen.position_embedding,
-        mean=chosen.mean,
-        std=chosen.std,
-        sha256=chosen.sha256,
+        settings.model_copy(update=places),
         allow_unverified=params.allow_unverified,
         device=params.machine.device,
-        precision=chosen.precision,
         compiled=params.machine.compile,
     )
 
@@ -47,23 +42,6 @@ def _make_absolute(name: str) -> str:
     return str(Path(name).absolute()) if Path(name).is_file() else name
 
 
-def open_texts(backbone: Backbone) -> TextCache:
-    """Text features of single strings, which all stages share."""
-    return TextCache(paths.TEXTS, backbone)
-
-
-def make_encoder(backbone: Backbone, params: Params) -> NameEncoder:
-    """Names to text features under the `text` parameters."""
-    text = params.text
-    return NameEncoder(
-        backbone,
-        open_texts(backbone).encode,
-        ensemble=text.ensemble,
-        separator=text.separator,
-        underscore=text.underscore,
-    )
-
-
-def encode_names(backbone: Backbone, params: Params, names: list[str]) -> Tensor:
-    """T(stacked names), (D, 2)."""
-    return make_encoder(backbone, params)(names)
+def make_encoder(backbone: Backbone, text: TextSettings) -> NameEncoder:
+    """Names to text features; those of single strings are kept, for all stages."""
+    return NameEncoder(backbone, TextCache(paths.TEXTS, backbone).encode, text)

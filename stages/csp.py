@@ -1,19 +1,23 @@
 """csp: cluster the auxiliary categories' names and stack them."""
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.encoding import normalise
-from fuzzyclip.clip.prompts import stack_names
-from fuzzyclip.method.csp import Scored, choose_partition, project_points, score_partitions
+from fuzzyclip.features.kinds import TOKENS
+from fuzzyclip.method.csp import (
+    Scored,
+    choose_partition,
+    compute_points,
+    project_points,
+    score_partitions,
+)
 from fuzzyclip.utils.files import write_json
 from stages import paths
-from stages.clip import CLIP_PARAMS, encode_names, load_clip, open_texts
-from stages.members import open_auxiliary, read_manifest
+from stages.clip import CLIP_PARAMS, load_clip, make_encoder
+from stages.members import make_opener, open_auxiliary, read_manifest
 from stages.params import load_params
 from stages.run import run_stage
-from stages.schema import Params
 
 PARAMS = (*CLIP_PARAMS, "seed", "text", "csp")
 
@@ -25,23 +29,17 @@ def main(key: str) -> None:
     """
     params = load_params(PARAMS, key=key)
     manifest = read_manifest(key)
-    backbone = load_clip(params)
+    encode = make_encoder(load_clip(params), params.text)
     names = manifest["names"]
-    points = compute_points(backbone, params, key, names)
-    scored = score_partitions(
-        names,
-        points.numpy(),
-        penalty=params.csp.penalty,
-        max_clusters=params.csp.max_clusters,
-        form=params.csp.form,
-        seed=params.seed,
-    )
+
+    def load_images() -> tuple[Tensor, Sequence[str]]:
+        auxiliary = open_auxiliary(key, make_opener(TOKENS, encode.backbone))
+        return auxiliary.image_embed, auxiliary.rows["name"].tolist()
+
+    points = compute_points(encode, names, params.csp.points, load_images)
+    scored = score_partitions(names, points.numpy(), params.csp, params.seed)
     chosen = choose_partition(scored, params.csp.partition)
-    separator, underscore = params.text.separator, params.text.underscore
-    clusters = [
-        {"names": list(group), "stack": stack_names(group, separator, underscore)}
-        for group in chosen.clusters
-    ]
+    clusters = [{"names": list(group), "stack": encode.stack(group)} for group in chosen.clusters]
     datasets = [member["dataset"] for member in manifest["members"]]
     write_json(
         paths.partition(key),
@@ -49,7 +47,7 @@ def main(key: str) -> None:
             "auxiliary": key,
             "datasets": datasets,
             "names": names,
-            "stack": stack_names(names, separator, underscore),
+            "stack": encode.stack(names),
             "clusters": clusters,
         },
     )
@@ -58,23 +56,6 @@ def main(key: str) -> None:
         for name, place in zip(names, project_points(points.numpy()), strict=True)
     }
     write_json(paths.csp_scores(key), describe_scores(scored, chosen) | {"points": places})
-
-
-def compute_points(backbone: Backbone, params: Params, key: str, names: list[str]) -> Tensor:
-    """One unit vector a category, (N, D) or (N, 2D) for `both`; see `csp.points`."""
-    kind = params.csp.points
-    if kind == "bare":
-        sentences = [f"a photo of a {name}." for name in names]
-        return normalise(open_texts(backbone).encode(sentences)).cpu()
-    if kind == "image":
-        auxiliary = open_auxiliary(key, backbone)
-        embeds, owners = normalise(auxiliary.image_embed), auxiliary.rows["name"].to_numpy()
-        means = [embeds[torch.from_numpy(owners == name)].mean(dim=0) for name in names]
-        return normalise(torch.stack(means))
-    sides = torch.stack([encode_names(backbone, params, [name]) for name in names])  # (N, D, 2)
-    if kind == "both":
-        return normalise(sides.transpose(1, 2).flatten(1)).cpu()
-    return sides[:, :, 0].cpu()
 
 
 def describe_scores(scored: list[Scored], chosen: Scored) -> dict[str, object]:

@@ -1,187 +1,64 @@
 """efa: train one set of linear layers a cluster, on the auxiliary set's test images and masks."""
 
 import json
-import logging
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.features.auxiliary import AuxiliarySet
-from fuzzyclip.method.efa import Heads
-from fuzzyclip.method.efa_training import train_heads
-from fuzzyclip.method.interface import TrainingSet
-from fuzzyclip.method.mosaic import MosaicPlan, plan_mosaics, select_mosaics
-from fuzzyclip.method.training import CurveRow
+from fuzzyclip.features.kinds import TOKENS
+from fuzzyclip.method.efa_training import list_kept, train_clusters
 from fuzzyclip.method.training_set import make_training_set
-from fuzzyclip.utils.files import BrokenFileError
-from fuzzyclip.utils.tensor_files import read_tensors, write_tensors
+from fuzzyclip.utils.settings import EfaTraining
+from fuzzyclip.utils.tensor_files import write_tensors
 from stages import paths
-from stages.clip import CLIP_PARAMS, encode_names, load_clip
-from stages.members import open_auxiliary
-from stages.params import choose, load_params
+from stages.clip import CLIP_PARAMS, load_clip, make_encoder
+from stages.members import make_opener, open_auxiliary
+from stages.params import choose_settings, load_params
 from stages.run import run_stage
-from stages.schema import Params
 from stages.trained import checkpoint_path, write_curve
 
-PARAMS = (*CLIP_PARAMS, "seed", "text", "features.dtype", "efa.train")
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The parameters of one auxiliary set's training, chosen from the tables in params.yaml."""
-
-    prompt: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    mosaic: float
-    seed: int
-    keep: str
+PARAMS = (*CLIP_PARAMS, "seed", "text", "data.source", "features.dtype", "efa.train")
 
 
 def main(key: str) -> None:
     """Make models/<key>/efa.safetensors and its training curve."""
     params = load_params(PARAMS, key=key)
     partition = json.loads(paths.partition(key).read_text())
+    settings = choose_settings(EfaTraining, params, "efa.train", key)
     backbone = load_clip(params)
-    auxiliary = open_auxiliary(key, backbone)
-    check_masks(key, auxiliary)
-    recipe = choose_recipe(params, key)
+    auxiliary = open_auxiliary(key, make_opener(TOKENS, backbone))
+    if unmasked := auxiliary.find_unmasked():
+        raise ValueError(
+            f"auxiliary.{key}: {', '.join(unmasked)} has anomalous images without masks; EFA "
+            "learns from masks, so it can be tested on but not trained on"
+        )
     header = {
         "kind": "efa",
         "auxiliary": key,
         "datasets": partition["datasets"],
         "clusters": partition["clusters"],
         "backbone": backbone.fingerprint,
-        "settings": asdict(recipe),
+        "settings": settings.model_dump() | {"seed": params.seed},
     }
-    images = make_training_set(
-        auxiliary,
-        backbone,
-        workers=params.machine.workers,
-        mosaics=paths.MOSAICS,
-        dtype=params.features.dtype,
-    )
-    plan = plan_mosaics(images.members, recipe.epochs, recipe.mosaic, recipe.seed)
-    tensors: dict[str, Tensor] = {}
-    curves = []
-    checkpoints = [checkpoint_path(key, header, i) for i in range(len(partition["clusters"]))]
-    for number, cluster in enumerate(partition["clusters"]):
-        rows = [row for row, name in enumerate(images.names) if name in cluster["names"]]
-        log.info("cluster %d: %d images, prompt %r", number, len(rows), cluster["stack"])
-        own = images.select(rows)
-        text = encode_prompts(params, backbone, recipe.prompt, cluster["names"], own)
-        layers, curve = train_cluster(
+    clusters = [cluster["names"] for cluster in partition["clusters"]]
+    checkpoints = [checkpoint_path(key, header, number) for number in range(len(clusters))]
+    tensors, curve = train_clusters(
+        make_encoder(backbone, params.text),
+        make_training_set(
+            auxiliary,
             backbone,
-            own,
-            text,
-            recipe,
-            select_mosaics(plan, rows),
-            checkpoints[number],
-            f"{key}/{number}",
-        )
-        tensors |= {name.format(f"cluster{number}"): value for name, value in layers.items()}
-        curves += [{"cluster": number} | row for row in curve]
+            workers=params.machine.workers,
+            mosaics=paths.MOSAICS,
+            dtype=params.features.dtype,
+        ),
+        clusters,
+        settings,
+        params.seed,
+        checkpoints=checkpoints,
+        description=f"EFA {key}",
+    )
     write_tensors(paths.heads(key), tensors, header)
-    write_curve(paths.curve("efa", key), curves)
+    write_curve(paths.curve("efa", key), curve)
     for checkpoint in checkpoints:
-        for path in checkpoint.parent.glob(f"{checkpoint.stem}*"):
-            path.unlink()
-
-
-def check_masks(key: str, auxiliary: AuxiliarySet) -> None:
-    """Refuse an auxiliary set that cannot teach where a defect is."""
-    if unmasked := auxiliary.find_unmasked():
-        raise ValueError(
-            f"auxiliary.{key}: {', '.join(unmasked)} has anomalous images without masks; EFA "
-            "learns from masks, so it can be tested on but not trained on"
-        )
-
-
-def choose_recipe(params: Params, key: str) -> Recipe:
-    """The entries for one auxiliary set."""
-    train = params.efa.train
-    return Recipe(
-        prompt=train.prompt,
-        epochs=choose(train.epochs, key, "efa.train.epochs"),
-        batch_size=train.batch_size,
-        learning_rate=choose(train.learning_rate, key, "efa.train.learning_rate"),
-        mosaic=choose(train.mosaic, key, "efa.train.mosaic"),
-        seed=params.seed,
-        keep=train.keep,
-    )
-
-
-def encode_prompts(
-    params: Params, backbone: Backbone, prompt: str, names: list[str], images: TrainingSet
-) -> Tensor:
-    """What the layers are trained against: one feature (D, 2), or one for each row (N, D, 2)."""
-    if prompt == "precise":
-        own = {name: encode_names(backbone, params, [name]) for name in names}
-        return torch.stack([own[name] for name in images.names])
-    return encode_names(backbone, params, ["object"] if prompt == "object" else names)
-
-
-def train_cluster(
-    backbone: Backbone,
-    images: TrainingSet,
-    text: Tensor,
-    recipe: Recipe,
-    mosaics: MosaicPlan,
-    checkpoint: Path,
-    label: str,
-) -> tuple[dict[str, Tensor], list[CurveRow]]:
-    """One cluster's tensors, names with a place for the cluster, and its curve.
-
-    With `keep: all` the layers as they were after each earlier epoch come along. They are written
-    beside the checkpoint at once: a training that goes on after a kill has passed some already.
-    Where one of those is broken or gone by then, the training begins anew.
-    """
-
-    def locate(epoch: int) -> Path:
-        return checkpoint.with_name(f"{checkpoint.stem}-epoch{epoch}.safetensors")
-
-    def keep(epoch: int, heads: Heads) -> None:
-        if recipe.keep == "all" and epoch < recipe.epochs:
-            write_tensors(locate(epoch), dict(heads.state_dict()), {})
-
-    def fit() -> tuple[Heads, list[CurveRow]]:
-        return train_heads(
-            backbone,
-            images,
-            text,
-            mosaics=mosaics,
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            seed=recipe.seed,
-            checkpoint=checkpoint,
-            after_epoch=keep,
-            description=f"EFA {label}",
-        )
-
-    def read_epochs() -> dict[str, Tensor]:
-        kept = range(1, recipe.epochs) if recipe.keep == "all" else ()
-        return {
-            f"epoch{epoch}.{{}}.{name}": value
-            for epoch in kept
-            for name, value in read_tensors(locate(epoch))[0].items()
-        }
-
-    layers, curve = fit()
-    try:
-        earlier = read_epochs()
-    except (BrokenFileError, FileNotFoundError) as error:
-        log.warning("%s; the training of %s begins anew", error, label)
-        checkpoint.unlink(missing_ok=True)
-        layers, curve = fit()
-        earlier = read_epochs()
-    return {f"{{}}.{name}": value for name, value in layers.state_dict().items()} | earlier, curve
+        for path in (checkpoint, *list_kept(checkpoint, settings).values()):
+            path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from fuzzyclip.clip.settings import BackboneSettings, TextSettings
 from torch import Tensor
 
 from fuzzyclip.baselines.registry import build_method
@@ -26,17 +25,26 @@ from fuzzyclip.images.index_file import read_info
 from fuzzyclip.method.fuzzyclip import FuzzyClip, join_parts
 from fuzzyclip.method.interface import Learned, Method, MethodUnavailableError, Target
 from fuzzyclip.utils.files import write_csv, write_json
+from fuzzyclip.utils.settings import BackboneSettings, EfaTest, TextSettings
 from fuzzyclip.utils.tensor_files import read_tensors
 from stages import paths
-from stages.clip import CLIP_PARAMS, load_clip, load_settings, make_encoder
+from stages.clip import CLIP_PARAMS, load_clip, make_encoder, prepare_clip
 from stages.members import make_opener, read_rows
-from stages.params import load_params
+from stages.params import choose_settings, load_params
 from stages.run import run_stage
 from stages.schema import Params
 from stages.trained import check_trained
 
 PARAMS = {
-    "evaluate": (*CLIP_PARAMS, "seed", "text", "efa.test", "evaluation", "pairs.${key}"),
+    "evaluate": (
+        *CLIP_PARAMS,
+        "seed",
+        "text",
+        "data.source",
+        "efa.test",
+        "evaluation",
+        "pairs.${key}",
+    ),
     "evaluate_baseline": ("pairs", "seed", "evaluation.pixel_metrics"),
 }
 
@@ -115,7 +123,8 @@ def prepare_own(params: Params, auxiliary: str, dataset: str) -> Ready:
         raise ValueError(f"{paths.heads(auxiliary)} has other clusters than CSP's; run efa again")
     temperature = headers["rpl"]["settings"]["temperature"]
     evaluation = params.evaluation
-    method = FuzzyClip(params.efa.test, tuple(evaluation.variants), tuple(evaluation.shots))
+    test = choose_settings(EfaTest, params, "efa.test", auxiliary)
+    method = FuzzyClip(test=test, variants=evaluation.variants, shots=evaluation.shots)
     settings = {kind: header["settings"] for kind, header in headers.items()}
     return Ready(
         method,
@@ -124,7 +133,7 @@ def prepare_own(params: Params, auxiliary: str, dataset: str) -> Ready:
         paths.TOKENS,
         describe(method, auxiliary, params.backbone, params.backbones[params.backbone], params.text)
         | {"clusters": len(partition["clusters"]), "seed": params.seed}
-        | {"settings": settings | {"test": params.efa.test.model_dump(mode="json")}},
+        | {"settings": settings | {"test": test.model_dump(mode="json")}},
         evaluation.overlays,
         evaluation.gallery,
     )
@@ -140,7 +149,7 @@ def prepare_baseline(name: str, auxiliary: str, params: Params) -> Ready:
     return Ready(
         method,
         Learned(tensors, header["facts"]),
-        make_encoder(load_settings(clip, params), text),
+        make_encoder(prepare_clip(params, clip)(), text),
         header["features"],
         facts | {key: header[key] for key in ("settings", "seed", "datasets", "backbone")},
     )

@@ -103,7 +103,7 @@ def encode(shards: list[Shard], backbone: Backbone, clip: str, params: Params, t
     else:
         encode_shards_on_ray(
             shards,
-            prepare_clip(params, clip),
+            prepare_clip(params, params.backbones[clip]),
             **work,
             address=machine.ray.address,
             actors=machine.ray.actors,

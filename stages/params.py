@@ -1,15 +1,26 @@
 """The only reader of params.yaml: validated whole, and shown to a stage only as far as declared."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from stages import paths
 from stages.schema import Params
-from stages.values import TAGS
+from stages.values import resolve
+
+__all__ = [
+    "ParamsError",
+    "choose_settings",
+    "flatten",
+    "load_params",
+    "read_params",
+    "resolve",
+]
 
 #: Parameters that decide how work is done or what is permitted, never what comes out: every stage
 #: may read them, none depends on them.
@@ -22,18 +33,30 @@ class ParamsError(ValueError):
     """params.yaml does not say what the pipeline understands."""
 
 
-def choose(table: Any, name: str, key: str, default: str = "default") -> Any:
-    """The entry for an auxiliary set, or the table's default; a single value is for all.
+S = TypeVar("S", bound=BaseModel)
 
-    Raises:
-        ParamsError: neither is there.
+
+def choose_settings(settings: type[S], params: Params, key: str, auxiliary: str) -> S:
+    """A section's settings as they are for one auxiliary set and the run's source of data.
+
+    Args:
+        settings: their type.
+        params: the stage's, which declares the section and `data.source`.
+        key: of the section, such as "efa.train".
+        auxiliary: name of the auxiliary set.
     """
-    if not isinstance(table, Mapping):
-        return table
-    for entry in (name, default):
-        if entry in table:
-            return table[entry]
-    raise ParamsError(f"params.yaml: {key} has no entry for {name!r} and no {default!r}")
+    block = attrgetter(key)(params)
+    return settings.model_validate(resolve(block, auxiliary, params.data.source, key))
+
+
+def flatten(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """A tree of settings as dotted keys and text, the values as JSON has them."""
+    plain = tree.model_dump(mode="json") if isinstance(tree, BaseModel) else tree
+    if isinstance(plain, Mapping) and plain:
+        for name, inner in plain.items():
+            yield from flatten(inner, f"{key}.{name}".removeprefix("."))
+    else:
+        yield key, plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
 
 
 class _Declared:
@@ -81,7 +104,7 @@ def read_params(path: Path = paths.PARAMS) -> Params:
 
 def _name(place: Sequence[int | str]) -> str:
     """A fault's key as it stands in the file; pydantic marks a fault of the key itself."""
-    return ".".join(str(part) for part in place if part not in (*TAGS, "[key]"))
+    return ".".join(str(part) for part in place if part != "[key]")
 
 
 def load_params(declared: Sequence[str], **keys: str) -> Params:

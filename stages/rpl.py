@@ -1,17 +1,15 @@
 """rpl: learn the two prompts for classification, held near the stacked prompt."""
 
-import json
-
 import torch
 
-from fuzzyclip.clip.prompts import stack_names
-from fuzzyclip.method.rpl import PromptShape
-from fuzzyclip.method.rpl_training import train_prompts
+from fuzzyclip.features.kinds import TOKENS
+from fuzzyclip.method.rpl_training import choose_stack, fit_prompts
+from fuzzyclip.utils.settings import RplSettings
 from fuzzyclip.utils.tensor_files import write_tensors
 from stages import paths
-from stages.clip import CLIP_PARAMS, encode_names, load_clip
-from stages.members import open_auxiliary, read_manifest
-from stages.params import choose, load_params
+from stages.clip import CLIP_PARAMS, load_clip, make_encoder
+from stages.members import make_opener, open_auxiliary, read_manifest
+from stages.params import choose_settings, load_params
 from stages.run import run_stage
 from stages.trained import checkpoint_path, write_curve
 
@@ -21,54 +19,32 @@ PARAMS = (*CLIP_PARAMS, "seed", "text", "data.source", "rpl")
 def main(key: str) -> None:
     """Make models/<key>/rpl.safetensors and its training curve.
 
-    One set of prompts whatever the partition: all auxiliary names in one stack (section 3.1.2 and
-    appendix A.4), so a changed partition does not rerun it.
+    One set of prompts whatever the partition, so a changed partition does not rerun it.
     """
     params = load_params(PARAMS, key=key)
-    rpl = params.rpl
+    settings = choose_settings(RplSettings, params, "rpl", key)
     backbone = load_clip(params)
-    auxiliary = open_auxiliary(key, backbone)
-    names = ["object"] if rpl.stack == "object" else auxiliary.names
-    stack = stack_names(names, params.text.separator, params.text.underscore)
-    shape = PromptShape(
-        template=rpl.template,
-        layout=rpl.layout,
-        words=rpl.words,
-        deep_tokens=rpl.deep_tokens,
-        depth=rpl.depth,
-        attachment=rpl.attachment,
-        deep_per_side=rpl.deep_per_side,
-    )
-    epochs = choose(rpl.epochs, key, "rpl.epochs", default=params.data.source)
-    learning_rate = choose(rpl.learning_rate, key, "rpl.learning_rate")
-    weight = float(backbone.embed_dim) if rpl.text_weight == "scaled" else rpl.text_weight
+    encode = make_encoder(backbone, params.text)
+    auxiliary = open_auxiliary(key, make_opener(TOKENS, backbone))
     header = {
         "kind": "rpl",
         "auxiliary": key,
         "datasets": [member["dataset"] for member in read_manifest(key)["members"]],
-        "stack": stack,
+        "stack": encode.stack(choose_stack(settings, auxiliary.names)),
         "backbone": backbone.fingerprint,
-        "settings": json.loads(rpl.model_dump_json())
-        | {"epochs": epochs, "learning_rate": learning_rate, "seed": params.seed},
+        "settings": settings.model_dump() | {"seed": params.seed},
     }
-    checkpoint = checkpoint_path(key, header, 0)
-    learner, learned, curve = train_prompts(
-        backbone,
+    checkpoint = checkpoint_path(key, header)
+    tensors, curve = fit_prompts(
+        encode,
         auxiliary.image_embed,
         torch.tensor(auxiliary.rows["label"].to_numpy()),
-        encode_names(backbone, params, names),
-        stack,
-        shape=shape,
-        temperature=rpl.temperature,
-        text_weight=weight,
-        epochs=epochs,
-        batch_size=rpl.batch_size,
-        learning_rate=learning_rate,
-        seed=params.seed,
+        auxiliary.names,
+        settings,
+        params.seed,
         checkpoint=checkpoint,
         description=f"RPL {key}",
     )
-    tensors = {"text_embed": learned} | dict(learner.state_dict())
     write_tensors(paths.prompts(key), tensors, header)
     write_curve(paths.curve("rpl", key), curve)
     checkpoint.unlink(missing_ok=True)

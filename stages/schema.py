@@ -1,44 +1,40 @@
 """What params.yaml may say: every key with its type and range, and the links between keys.
 
-Numbers written as `1e-3` (a string to PyYAML, a number to DVC) are understood, and `no` is never
-taken for 0.
+Settings that the library knows are of its own types; here is what only the pipeline knows. Numbers
+written as `1e-3` (a string to PyYAML, a number to DVC) are understood, and `no` is never taken for
+0.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from fuzzyclip.method.variants import OWN
 from fuzzyclip.utils.files import is_file_name
-from fuzzyclip.utils.schemas import CHANNELS
-from stages.values import (
-    ByAuxiliary,
-    Count,
-    CountOrZero,
-    Few,
-    FewOrZero,
-    Keyed,
-    NonNegative,
-    Number,
-    Positive,
-    Section,
-    Seed,
-    Share,
-    Side,
-    Sigma,
-    check_ascending,
-    read_numbers,
-    refuse_bool,
+from fuzzyclip.utils.schemas import Count, Few, NoBool, Record, Seed, Whole
+from fuzzyclip.utils.settings import (
+    BackboneSettings,
+    CspSettings,
+    EfaTest,
+    EfaTraining,
+    EvaluationSettings,
+    RplSettings,
+    TextSettings,
 )
+from stages.paths import TOKENS
+from stages.values import DEFAULT, Keyed, check_tables, list_cases, read_numbers, resolve
+
+Source = Literal["sample", "official"]
 
 
-class Ray(Section):
+class Ray(Record):
     """Where the engine `ray` runs; see `fuzzyclip.distributed.engine`."""
 
     address: str | None
     actors: Few | None
 
 
-class Machine(Section):
+class Machine(Record):
     """How the work is done, never what comes out; no stage depends on it."""
 
     device: str
@@ -56,16 +52,16 @@ class Machine(Section):
         return self
 
 
-class Data(Section):
+class Data(Record):
     """Where the images come from, and what happens to those that cannot be used."""
 
-    source: Literal["sample", "official"]
+    source: Source
     archives: str | None
     download: bool
     on_error: Literal["fail", "drop"]
 
 
-class Sample(Section):
+class Sample(Record):
     """Size of the drawn sample, images a category."""
 
     seed: Seed
@@ -84,7 +80,7 @@ def _check_category(name: str) -> str:
 Category = Annotated[str, AfterValidator(_check_category)]
 
 
-class Dataset(Section):
+class Dataset(Record):
     """One dataset: where it lies, what of it is used, and how it is named in prompts."""
 
     kind: str
@@ -94,26 +90,11 @@ class Dataset(Section):
     protocol: str
     categories: list[Category] | None
     counts: Literal["published", "any"]
-    mask_above: Annotated[int, BeforeValidator(refuse_bool), Field(ge=0, le=65534)]
+    mask_above: Annotated[int, NoBool, Field(ge=0, le=65534)]
     names: Literal["raw", "readable"] | dict[str, str]
 
 
-class Backbone(Section):
-    """One CLIP; see `fuzzyclip.clip.backbone.load_backbone`."""
-
-    model: str
-    weights: str
-    sha256: str | None
-    image_size: Side
-    blocks: Annotated[list[Few], AfterValidator(check_ascending)]
-    activation: Literal["model", "gelu", "quickgelu"]
-    position_embedding: Literal["bicubic", "bilinear"]
-    mean: Annotated[list[Number], CHANNELS] | None
-    std: Annotated[list[Positive], CHANNELS] | None
-    precision: Literal["float32", "bfloat16", "float16"]
-
-
-class Features(Section):
+class Features(Record):
     """What the feature store keeps."""
 
     tokens: Literal["all", "auxiliary", "none"]
@@ -121,65 +102,11 @@ class Features(Section):
     shard_size: Count
 
 
-class Text(Section):
-    """How names become prompts."""
+class Efa(Record):
+    """EFA; both blocks as written, for `stages.params.choose_settings`."""
 
-    ensemble: Literal["full", "single"]
-    separator: str
-    underscore: Literal["keep", "space"]
-
-
-class Csp(Section):
-    """Clustering of the auxiliary categories."""
-
-    points: Literal["normal", "both", "bare", "image"]
-    penalty: NonNegative
-    form: Literal["sum", "mean"]
-    max_clusters: Few
-    partition: Literal["auto", "paper"] | Few
-
-
-class EfaTrain(Section):
-    """Training of the layers; maps go by auxiliary set, with `default` for the others."""
-
-    prompt: Literal["stacked", "precise", "object"]
-    epochs: ByAuxiliary[Count]
-    batch_size: Count
-    learning_rate: ByAuxiliary[Positive]
-    mosaic: ByAuxiliary[Share]
-    keep: Literal["last", "all"]
-
-
-class EfaTest(Section):
-    """The test side of EFA; changing it trains nothing."""
-
-    prompt: Literal["test", "cluster", "test+cluster", "test+cluster+test", "object"]
-    weights: Literal["eq11", "train_cluster", "center", "uniform"] | Few
-    temperature: Positive
-    sigma: Sigma
-
-
-class Efa(Section):
-    train: EfaTrain
-    test: EfaTest
-
-
-class Rpl(Section):
-    """Prompt learning for classification."""
-
-    template: Literal["c1", "c2", "c3", "c4", "c5"]
-    stack: Literal["cluster", "object"]
-    layout: Literal["inplace", "prepend", "template_ctx"]
-    words: Few
-    deep_tokens: FewOrZero
-    depth: Few
-    attachment: Literal["overwrite", "insert"]
-    deep_per_side: bool
-    temperature: Positive
-    text_weight: Literal["scaled"] | NonNegative
-    epochs: dict[str, Count]
-    batch_size: Count
-    learning_rate: ByAuxiliary[Positive]
+    train: Annotated[dict[str, Any], check_tables(EfaTraining)]
+    test: Annotated[dict[str, Any], check_tables(EfaTest)]
 
 
 class Method(BaseModel):
@@ -187,12 +114,19 @@ class Method(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
+    features: str = TOKENS
     backbone: dict[str, str] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _read_numbers(cls, data: Any) -> Any:
         return read_numbers(data)
+
+    @model_validator(mode="after")
+    def _check_tables(self) -> "Method":
+        for auxiliary, source in list_cases(self.settings):
+            resolve(self.settings, auxiliary, source)
+        return self
 
     def choose_backbone(self, run: str) -> str:
         """Key of its CLIP in `backbones`, where `run` is the run's."""
@@ -204,30 +138,20 @@ class Method(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Evaluation(Section):
-    """What is evaluated, and how."""
-
-    rows: list[Literal["precise", "object", "stacked", "stacked_auxiliary", "fuzzyclip"]]
-    shots: Annotated[list[Count], AfterValidator(check_ascending)]
-    pixel_metrics: Literal["exact", "streaming"]
-    overlays: CountOrZero
-    gallery: CountOrZero
-
-
-class Package(Section):
+class Package(Record):
     """What a packaged model holds."""
 
     weights: Literal["auto", "copy", "refer"]
 
 
-class Tracking(Section):
+class Tracking(Record):
     """Where MLflow puts the runs, and what they hold."""
 
     experiment: str
     models: bool
 
 
-class Params(Section):
+class Params(Record):
     """All of params.yaml."""
 
     seed: Seed
@@ -239,14 +163,15 @@ class Params(Section):
     datasets: Keyed[Dataset]
     auxiliary: Keyed[list[str]]
     pairs: Keyed[str]
-    backbones: Keyed[Backbone]
+    backbones: Keyed[Whole[BackboneSettings]]
     features: Features
-    text: Text
-    csp: Csp
+    text: Whole[TextSettings]
+    csp: Whole[CspSettings]
     efa: Efa
-    rpl: Rpl
+    rpl: Annotated[dict[str, Any], check_tables(RplSettings)]
+    views: Keyed[str]
     methods: Keyed[Method]
-    evaluation: Evaluation
+    evaluation: Whole[EvaluationSettings]
     package: Package
     tracking: Tracking
 
@@ -256,6 +181,8 @@ class Params(Section):
         if self.backbone not in self.backbones:
             raise ValueError(f"backbone: {self.backbone!r} is not a key of backbones")
         for name, members in self.auxiliary.items():
+            if name in (DEFAULT, *get_args(Source)):
+                raise ValueError(f"auxiliary.{name}: in tables this key means something else")
             unknown = [member for member in members if member not in self.datasets]
             if unknown or not members or len(set(members)) < len(members):
                 raise ValueError(f"auxiliary.{name}: {members} must name distinct keys of datasets")
@@ -271,13 +198,18 @@ class Params(Section):
                         "never evaluated on data it was trained on"
                     )
         for name, method in self.methods.items():
-            if not name.isidentifier():
-                raise ValueError(f"methods.{name}: not the name of a module of fuzzyclip/baselines")
+            if not name.isidentifier() or name == OWN:
+                raise ValueError(f"methods.{name}: not the name of a folder of fuzzyclip/baselines")
+            if method.features not in (TOKENS, *self.views):
+                raise ValueError(f"methods.{name}.features: {method.features!r} is no key of views")
             for run, own in (method.backbone or {}).items():
                 for key in {run, own} - set(self.backbones):
                     raise ValueError(f"methods.{name}.backbone: {key!r} is not a key of backbones")
-        if "fuzzyclip" not in self.evaluation.rows:
-            raise ValueError("evaluation.rows must contain fuzzyclip")
+        for view, owner in self.views.items():
+            if view == TOKENS:
+                raise ValueError(f"views.{view}: so the run's own features are called")
+            if owner not in self.methods:
+                raise ValueError(f"views.{view}: {owner!r} is not a key of methods")
         return self
 
     def _is_same_data(self, one: str, other: str) -> bool:

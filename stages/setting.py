@@ -32,7 +32,7 @@ def is_paper_setting(
         and clip.model in ("ViT-L-14-336", "ViT-L-14-336-quickgelu")
         and clip.weights != "random"
         and clip.image_size == 518
-        and clip.blocks == [6, 12, 18, 24]
+        and clip.blocks == (6, 12, 18, 24)
         and papers_pairs
         and all(tested[name]["complete"] for name in pairs)
     )

@@ -1,35 +1,24 @@
-"""What values in params.yaml may be."""
+"""What params.yaml is made of: keys that name files, and values that may be tables.
+
+A value that differs by auxiliary set or by source of data is a table: a mapping with the key
+`default`, whose other keys are names of auxiliary sets or of `data.source`.
+"""
 
 import re
+from collections.abc import Iterable, Mapping
+from itertools import chain, product
 from typing import Annotated, Any, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Tag,
-)
+from pydantic import AfterValidator, BaseModel, ValidationError
 
-from fuzzyclip.utils.ranges import (
-    COUNT,
-    COUNT_OR_ZERO,
-    FACTOR,
-    FEW,
-    FEW_OR_ZERO,
-    NUMBER,
-    POSITIVE,
-    SEED,
-    SHARE,
-    SIDE,
-    SIGMA,
-)
-from fuzzyclip.utils.schemas import limit
+from fuzzyclip.utils.schemas import require_fields
 
 #: What datasets, auxiliary sets, backbones and methods may be called: a key becomes the name of
 #: files, folders and stages, and a part of DVC's dotted names of parameters.
 KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
+#: Key that makes a table of a mapping: what holds where no other entry does.
+DEFAULT = "default"
+NO_DEFAULT = "a table by auxiliary set or source of data needs the key `default`"
 
 
 def check_key(key: str) -> str:
@@ -46,47 +35,7 @@ def check_key(key: str) -> str:
     return key
 
 
-def refuse_bool(value: Any) -> Any:
-    """Anything but yes and no."""
-    if isinstance(value, bool):
-        raise ValueError("a number is needed, not a yes/no value")
-    return value
-
-
-def check_ascending(numbers: list[int]) -> list[int]:
-    """Blocks come from the towers in their own order; rows are named by their number."""
-    if numbers != sorted(set(numbers)):
-        raise ValueError("numbers must be ascending and distinct")
-    return numbers
-
-
-NoBool = BeforeValidator(refuse_bool)
-Number = Annotated[float, NoBool, limit(NUMBER)]
-Positive = Annotated[float, NoBool, limit(POSITIVE)]
-NonNegative = Annotated[float, NoBool, limit(FACTOR)]
-Share = Annotated[float, NoBool, limit(SHARE)]
-Sigma = Annotated[float, NoBool, limit(SIGMA)]
-Side = Annotated[int, NoBool, limit(SIDE)]
-Count = Annotated[int, NoBool, limit(COUNT)]
-CountOrZero = Annotated[int, NoBool, limit(COUNT_OR_ZERO)]
-Few = Annotated[int, NoBool, limit(FEW)]
-FewOrZero = Annotated[int, NoBool, limit(FEW_OR_ZERO)]
-Seed = Annotated[int, NoBool, limit(SEED)]
-
-
 V = TypeVar("V")
-#: Marks of the two forms below, left out of messages.
-TAGS = ("one value", "by auxiliary set")
-
-
-def _tell_form(value: Any) -> str:
-    return TAGS[isinstance(value, dict)]
-
-
-#: One value for all auxiliary sets, or one by the set's name with a `default`.
-ByAuxiliary = Annotated[
-    Annotated[V, Tag(TAGS[0])] | Annotated[dict[str, V], Tag(TAGS[1])], Discriminator(_tell_form)
-]
 
 
 def _check_cases(table: dict[str, V]) -> dict[str, V]:
@@ -102,12 +51,6 @@ def _check_cases(table: dict[str, V]) -> dict[str, V]:
 Keyed = Annotated[dict[Annotated[str, AfterValidator(check_key)], V], AfterValidator(_check_cases)]
 
 
-class Section(BaseModel):
-    """A part of params.yaml: no unknown keys, no change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 def read_numbers(value: Any) -> Any:
     """Texts like 1e-3, which are numbers to DVC and in YAML 1.2, as numbers."""
     if isinstance(value, dict):
@@ -115,3 +58,95 @@ def read_numbers(value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d+)?[eE][-+]?\d+", value):
         return float(value)
     return value
+
+
+def is_table(value: Any) -> bool:
+    """Whether a value differs by auxiliary set or source of data."""
+    return isinstance(value, Mapping) and DEFAULT in value
+
+
+def choose_entry(table: Mapping[str, Any], auxiliary: str, source: str) -> str:
+    """Key of the entry that holds: the auxiliary set's, else the source's, else `default`."""
+    return next(key for key in (auxiliary, source, DEFAULT) if key in table)
+
+
+def resolve(block: Mapping[str, Any], auxiliary: str, source: str, key: str = "") -> dict[str, Any]:
+    """A section's settings as they are for one auxiliary set and one source of data.
+
+    Args:
+        block: the section as params.yaml has it; a value that is no table is meant as it stands.
+        auxiliary: name of the auxiliary set.
+        source: `data.source`.
+        key: of the section, for messages, such as "methods.coop".
+
+    Raises:
+        ValueError: an entry of a table is a table itself; names it.
+    """
+    settings = {}
+    for name, value in block.items():
+        if is_table(value):
+            entry = choose_entry(value, auxiliary, source)
+            settings[name] = value[entry]
+            if is_table(settings[name]):
+                place = ".".join(filter(None, (key, name, entry)))
+                raise ValueError(f"{place}: a table stands inside of another")
+        else:
+            settings[name] = value
+    return settings
+
+
+def list_cases(block: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Pairs of an auxiliary set and a source that reach every entry of a section's tables."""
+    tables = [value for value in block.values() if is_table(value)]
+    return [*product(dict.fromkeys(chain([DEFAULT], *tables)), repeat=2)]
+
+
+def check_tables(record: type[BaseModel]) -> AfterValidator:
+    """A check of a section's block: each entry of each table gives settings of the type `record`.
+
+    The section stays as it is written; `resolve` makes settings of it.
+    """
+
+    def check(block: dict[str, Any]) -> dict[str, Any]:
+        require_fields(record, block)
+        tables = {name: value for name, value in block.items() if isinstance(value, Mapping)}
+        for name, table in tables.items():
+            if DEFAULT not in table:
+                raise _build_error(record, [("value_error", (name,), table, {"error": NO_DEFAULT})])
+        faults: dict[tuple[Any, str], Fault] = {}
+        for auxiliary, source in list_cases(block):
+            try:
+                record.model_validate(resolve(block, auxiliary, source))
+            except ValidationError as error:
+                for fault in error.errors():
+                    place = _locate(tables, fault["loc"], auxiliary, source)
+                    known = fault["type"], place, fault["input"], fault.get("ctx", {})
+                    faults[place, fault["msg"]] = known
+        if faults:
+            raise _build_error(record, faults.values())
+        return block
+
+    return AfterValidator(check)
+
+
+#: Type, place, input and context of a fault, in pydantic's words.
+Fault = tuple[str, tuple[int | str, ...], Any, dict[str, Any]]
+
+
+def _build_error(record: type[BaseModel], faults: Iterable[Fault]) -> ValidationError:
+    return ValidationError.from_exception_data(
+        record.__name__,
+        [
+            {"type": kind, "loc": place, "input": given, "ctx": context}
+            for kind, place, given, context in faults
+        ],
+    )
+
+
+def _locate(
+    tables: Mapping[str, Any], place: tuple[int | str, ...], auxiliary: str, source: str
+) -> tuple[int | str, ...]:
+    """Place of a fault in the section as it is written, with the entry of a table."""
+    if place and (table := tables.get(str(place[0]))):
+        return (place[0], choose_entry(table, auxiliary, source), *place[1:])
+    return place

@@ -74,12 +74,11 @@ def tiny_config(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def load_tiny(tiny_config):
-    """`load_backbone` for the tiny model; keyword arguments change the defaults."""
-    from fuzzyclip.clip.backbone import load_backbone
+    """`load_clip` for the tiny model; keyword arguments change the defaults."""
+    from backbones import load_clip
 
     def load(model=tiny_config, weights="random", **changes):
-        settings = {"image_size": 32, "blocks": (1, 2, 4), "device": "cpu"} | changes
-        return load_backbone(str(model), str(weights), **settings)
+        return load_clip(model, weights, **{"blocks": (1, 2, 4)} | changes)
 
     return load
 

@@ -25,7 +25,7 @@ from fuzzyclip.cli.predict import SOME_UNREADABLE
 from fuzzyclip.cli.refusal import Refusal
 
 if TYPE_CHECKING:
-    from fuzzyclip.model.threshold import Threshold
+    from fuzzyclip.model.card import Threshold
 
 Good = Annotated[
     list[str],
@@ -77,9 +77,9 @@ def calibrate(
     """
     from fuzzyclip.images.decode import MAX_PIXELS
     from fuzzyclip.images.lists import list_images
-    from fuzzyclip.model.addresses import find_folder
     from fuzzyclip.model.calibration import calibrate as choose
     from fuzzyclip.model.calibration import match_masks
+    from fuzzyclip.model.directory import find_folder
     from fuzzyclip.model.opening import Opener
     from fuzzyclip.model.storing import store
 

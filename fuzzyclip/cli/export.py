@@ -58,7 +58,7 @@ def export(
     The file is run on the given images and compared with PyTorch first. Where it differs by more
     than rounding nothing is written.
     """
-    from fuzzyclip.model.addresses import find_folder
+    from fuzzyclip.model.directory import find_folder
 
     with Refusal():
         if out.exists():

@@ -1,8 +1,8 @@
 """The frozen CLIP: built by open_clip, filled with verified weights, frozen.
 
 Any open_clip model with a plain ViT image tower, its own or timm's, and open_clip's own text tower
-works; nothing differs between the sample model, ViT-L/14@336 and SigLIP2 but the arguments of
-`load_backbone`. `clip.towers` says what is plain, `clip.encoding` runs the towers.
+works; nothing differs between the sample model, ViT-L/14@336 and SigLIP2 but the
+`BackboneSettings`. `clip.towers` says what is plain, `clip.encoding` runs the towers.
 """
 
 import hashlib
@@ -19,7 +19,10 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from fuzzyclip.clip.attention import fuse_attention
-from fuzzyclip.clip.model_configs import read_channels, read_model_config
+from fuzzyclip.clip.model_configs import (
+    read_channels,
+    read_model_config,
+)
 from fuzzyclip.clip.towers import (
     ImageTower,
     TextTower,
@@ -36,7 +39,7 @@ from fuzzyclip.clip.weights import (
     read_state_dict,
     verify_weights,
 )
-from fuzzyclip.utils.ranges import SIDE
+from fuzzyclip.utils.settings import BackboneSettings
 
 #: Keys of a configuration that decide which logit parameters its weights hold.
 LOGIT_KEYS = ("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale")
@@ -51,27 +54,45 @@ class Backbone:
     Attributes:
         model: open_clip's CLIP, in evaluation mode, without gradients.
         tokenizer: prompts to token ids, (n, T).
-        image_size: side of the square model input, S pixels.
-        blocks: vision blocks whose patch tokens are taken, counted from 1 as in the paper.
-        mean: input mean of the three channels.
-        std: input standard deviation of the three channels.
+        settings: what it was built from; mean and std are never None.
         device: where the towers live.
-        precision: type in which the frozen towers compute.
-        identity: everything above as plain data, with the weights' SHA-256; goes into headers.
+        identity: configuration, settings and the weights' SHA-256 as plain data; goes into headers.
         compiled: whether `torch.compile` runs the image tower. It needs a C++ compiler (Triton on
             a GPU) and a while at the first batch, and changes numbers in the last digits.
     """
 
     model: nn.Module
     tokenizer: Any
-    image_size: int
-    blocks: tuple[int, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    settings: BackboneSettings
     device: torch.device
-    precision: torch.dtype
     identity: dict[str, Any]
     compiled: bool = False
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square model input, S pixels."""
+        return self.settings.image_size
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Vision blocks whose patch tokens are taken, counted from 1 as in the paper."""
+        return self.settings.blocks
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Input mean of the three channels."""
+        return tuple(self.identity["mean"])
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Input standard deviation of the three channels."""
+        return tuple(self.identity["std"])
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Type in which the frozen towers compute."""
+        precision: torch.dtype = getattr(torch, self.settings.precision)
+        return precision
 
     @property
     def fingerprint(self) -> str:
@@ -168,38 +189,19 @@ def _check_size(image_size: int, patch: Any) -> None:
 
 
 def load_backbone(
-    model: str,
-    weights: str,
+    settings: BackboneSettings,
     *,
-    image_size: int,
-    blocks: Sequence[int],
-    activation: str = "model",
-    position_embedding: str = "bicubic",
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    sha256: str | None = None,
     allow_unverified: bool = False,
     device: str = "auto",
-    precision: str = "float32",
     compiled: bool = False,
     seed: int = 0,
 ) -> Backbone:
     """Build CLIP, load and verify its weights, and freeze it.
 
     Args:
-        model: open_clip's model name, or the path of a JSON configuration.
-        weights: a file, an open_clip tag, or `random` (see `fuzzyclip.clip.weights`).
-        image_size: side of the square input in pixels; images are squashed to it.
-        blocks: vision blocks to take patch tokens from, counted from 1.
-        activation: see `build_model`. Weights trained with QuickGELU also run with GELU, and
-            APRIL-GAN's numbers were made that way.
-        position_embedding: how the grid of position embeddings is resized, `bicubic` or `bilinear`.
-        mean: input mean; None takes the weights' own, see `read_channels`.
-        std: input standard deviation; likewise.
-        sha256: expected digest of the weights file; OpenAI's need none, for theirs are published.
+        settings: which CLIP, and all that decides its outputs.
         allow_unverified: accept a weights file without an expected digest.
         device: see `choose_device`.
-        precision: `float32`, or `bfloat16`/`float16` autocast for the towers.
         compiled: see `Backbone`.
         seed: of `random` weights.
 
@@ -207,53 +209,38 @@ def load_backbone(
         WeightsError: weights are missing, unverified or of another model.
         ValueError: see `read_model_config`, `check_towers`, `build_model` and `build_tokenizer`.
     """
-    SIDE.check(f"model {model}", image_size=image_size)
+    model, weights = settings.model, settings.weights
     config = read_model_config(model)
     check_towers(model, config)
     tokenizer = build_tokenizer(config["text_cfg"])
     torch.manual_seed(seed)
     try:
-        clip = build_model(config, image_size, activation)
+        clip = build_model(config, settings.image_size, settings.activation)
     except (ArithmeticError, AssertionError, RuntimeError, TypeError) as error:
         raise ValueError(f"model {model}: open_clip can not build it ({error})") from error
     depth = read_image_tower(clip.visual).depth
-    if not blocks or not all(1 <= block <= depth for block in blocks):
-        raise ValueError(f"blocks {list(blocks)}: the image tower has blocks 1 to {depth}")
+    if not settings.blocks or max(settings.blocks) > depth:
+        raise ValueError(f"blocks {list(settings.blocks)}: the image tower has blocks 1 to {depth}")
     digest = f"{RANDOM}-{seed}"
     if weights != RANDOM:
-        path = find_weights(model, weights, sha256, allow_unverified)
-        digest = verify_weights(path, sha256, allow_unverified)
-        _fill(clip, read_state_dict(path), position_embedding, path)
+        path = find_weights(model, weights, settings.sha256, allow_unverified)
+        digest = verify_weights(path, settings.sha256, allow_unverified)
+        _fill(clip, read_state_dict(path), settings.position_embedding, path)
     fuse_attention(clip)
     where = choose_device(device)
     clip.eval().requires_grad_(False).to(where)
     own = read_channels(model, weights)
-    channels = (tuple(mean or own[0]), tuple(std or own[1]))
+    settings = settings.model_copy(
+        update={"mean": settings.mean or own[0], "std": settings.std or own[1]}
+    )
     identity = {
         "config": config,
         "weights_sha256": digest,
-        "image_size": image_size,
-        "blocks": list(blocks),
-        "activation": activation,
-        "position_embedding": position_embedding,
-        "mean": list(channels[0]),
-        "std": list(channels[1]),
-        "precision": precision,
+        **settings.model_dump(mode="json", exclude={"model", "weights", "sha256"}),
     }
     if config["text_cfg"].get("hf_tokenizer_name"):  # a name or a folder says little of its content
         identity["vocabulary_sha256"] = hash_vocabulary(tokenizer)
-    return Backbone(
-        model=clip,
-        tokenizer=tokenizer,
-        image_size=image_size,
-        blocks=tuple(blocks),
-        mean=channels[0],
-        std=channels[1],
-        device=where,
-        precision=getattr(torch, precision),
-        identity=identity,
-        compiled=compiled,
-    )
+    return Backbone(clip, tokenizer, settings, where, identity, compiled)
 
 
 def _fill(clip: nn.Module, state: dict[str, Tensor], interpolation: str, path: Path) -> None:

@@ -1,21 +1,207 @@
-"""What open_clip knows of a model before it is built: its configuration and its input channels."""
+"""What open_clip knows of a model before it is built: its configuration and its input channels.
+
+A configuration may come with a model from anywhere, and open_clip hands its values on: to
+constructors, to the tokenizer's, to Hugging Face's downloader. So what is not listed here, each key
+with its type and range, is refused; nothing here is a path to code, and all sizes end.
+"""
 
 import difflib
+import json
+import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import open_clip
 from open_clip import pretrained
-from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from fuzzyclip.clip.config_schema import ModelConfig, Preprocessing
-from fuzzyclip.utils.schemas import say_first_fault
+from fuzzyclip.utils.ranges import FEW, NUMBER, POSITIVE, SHARE, SIDE
+from fuzzyclip.utils.schemas import CHANNELS, limit, say_first_fault
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 #: Bytes of a configuration file at most; open_clip's own have up to a thousand.
 LARGEST_FILE = 1_000_000
+#: Parameters of a tower at most, twice as many as in the largest of open_clip's, ViT-e-14.
+LARGEST_TOWER = 8_000_000_000
+#: A repository of Hugging Face's hub, or of its own old names: `owner/name`, `name`.
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+
+
+def _check_tokenizer(name: str) -> str:
+    """A name on the hub, or a folder that means the same wherever the command is started."""
+    path = Path(name).expanduser()
+    if path.is_absolute() and not name.startswith(("//", "\\")):
+        return name
+    if not HUB_NAME.fullmatch(name) or ".." in name:
+        raise ValueError(
+            f"{name!r} is neither a name on Hugging Face's hub nor an absolute path of a folder"
+        )
+    if path.exists():
+        raise ValueError(
+            f"{name!r} is a name on Hugging Face's hub, and {path.resolve()} hides it: start the "
+            "command elsewhere, or give the absolute path if that folder is meant"
+        )
+    return name
+
+
+Name = Annotated[str, Field(max_length=200)]
+Tokenizer = Annotated[Name, AfterValidator(_check_tokenizer)]
+Layers = Annotated[int, limit(FEW)]
+Width = Annotated[int, Field(ge=1, le=65_536)]
+Heads = Annotated[int, Field(ge=1, le=1024)]
+Pixels = Annotated[int, limit(SIDE)]
+Length = Annotated[int, Field(ge=1, le=4096)]
+Words = Annotated[int, Field(ge=1, le=2_000_000)]
+Token = Annotated[int, Field(ge=0, le=2_000_000)]
+Ratio = Annotated[float, Field(gt=0, le=64)]
+Share = Annotated[float, limit(SHARE)]
+Number = Annotated[float, limit(NUMBER)]
+Deviation = Annotated[float, limit(POSITIVE)]
+
+
+class _Part(BaseModel):
+    """A part of a configuration: nothing unknown, nothing turned from one type into another."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Activation(_Part):
+    """Arguments of an activation."""
+
+    approximate: Literal["none", "tanh"] = "none"
+
+
+class Norm(_Part):
+    """Arguments of a layer norm."""
+
+    eps: Annotated[float, Field(gt=0, le=1)] = 1e-5
+    elementwise_affine: bool = True
+    bias: bool = True
+
+
+class TokenizerSettings(_Part):
+    """Arguments of a tokenizer; none of the many that name files, addresses or code."""
+
+    clean: Literal["lower", "whitespace", "canonicalize"] | None = None
+    strip_sep_token: bool = False
+    language: Annotated[str, Field(pattern=r"^\w{1,20}$")] | None = None
+
+
+class _Tower(_Part):
+    """What the two towers share."""
+
+    width: Width = 512
+    mlp_ratio: Ratio = 4.0
+    ls_init_value: Number | None = None
+    final_ln_after_pool: bool = False
+    output_tokens: bool = False
+    act_kwargs: Activation | None = None
+    norm_kwargs: Norm | None = None
+    block_type: Literal["default", "custom"] | None = None
+    qk_norm: bool = False
+    scaled_cosine_attn: bool = False
+    scale_heads: bool = False
+    scale_attn_inner: bool = False
+    scale_attn: bool = False
+    scale_fc: bool = False
+
+    def _check_size(self, layers: int, embedded: int) -> None:
+        """Refuse a transformer that no memory holds."""
+        block = self.width**2 * (4 + 2 * self.mlp_ratio)
+        if (count := layers * block + embedded * self.width) > LARGEST_TOWER:
+            raise ValueError(
+                f"a tower of {count:.2g} parameters; {LARGEST_TOWER:.0g} is the most that is built"
+            )
+
+
+class Vision(_Tower):
+    """The image tower: open_clip's CLIPVisionCfg."""
+
+    layers: Layers | Annotated[list[Layers], Field(min_length=4, max_length=4)] = 12
+    width: Width = 768
+    head_width: Width = 64
+    patch_size: Pixels | None = 16
+    image_size: Pixels | Annotated[list[Pixels], Field(min_length=2, max_length=2)] = 224
+    patch_dropout: Share = 0.0
+    attentional_pool: bool | Literal["parallel", "cascade"] = False
+    attn_pooler_queries: Length = 256
+    attn_pooler_heads: Heads = 8
+    no_ln_pre: bool = False
+    pos_embed_type: Literal["learnable", "sin_cos_2d"] = "learnable"
+    pool_type: Literal["tok", "avg", "none"] = "tok"
+    timm_model_name: Name | None = None
+    timm_model_pretrained: bool = False
+    timm_pool: Literal["", "avg", "avgmax", "max", "token", "map", "abs_attn", "rot_attn"] = "avg"
+    timm_proj: Literal["", "linear", "mlp", "none"] | None = "linear"
+    timm_proj_bias: bool = False
+    timm_drop: Share = 0.0
+    timm_drop_path: Share | None = None
+
+    @model_validator(mode="after")
+    def _check_tower(self) -> Self:
+        if isinstance(self.layers, int):
+            self._check_size(self.layers, 3 * (self.patch_size or 1) ** 2)
+        return self
+
+
+class Text(_Tower):
+    """The text tower: open_clip's CLIPTextCfg."""
+
+    context_length: Length = 77
+    vocab_size: Words = 49408
+    hf_tokenizer_name: Tokenizer | None = None
+    tokenizer_mode: Literal["clips"] | None = None
+    tokenizer_kwargs: TokenizerSettings | None = None
+    heads: Heads = 8
+    layers: Layers = 12
+    embed_cls: bool = False
+    pad_id: Token = 0
+    eos_id: Token = 2
+    no_causal_mask: bool = False
+    pool_type: Literal["first", "last", "argmax", "eos", "none"] = "argmax"
+    proj_bias: bool = False
+    proj_type: Literal["linear", "none"] | None = "linear"
+    hf_model_name: Name | None = None
+    hf_model_pretrained: bool = True
+    hf_proj_type: Literal["linear", "mlp", "none"] | None = "mlp"
+    hf_pooler_type: Name | None = "mean_pooler"
+
+    @model_validator(mode="after")
+    def _check_tower(self) -> Self:
+        self._check_size(self.layers, self.vocab_size + self.context_length)
+        return self
+
+
+class ModelConfig(_Part):
+    """A whole model. What `multimodal_cfg` says is not read: such a model is refused."""
+
+    embed_dim: Width
+    vision_cfg: Vision
+    text_cfg: Text
+    custom_text: bool = False
+    quick_gelu: bool = False
+    init_logit_scale: Number | None = None
+    init_logit_bias: Number | None = None
+    nonscalar_logit_scale: bool = False
+    multimodal_cfg: dict[str, Any] | None = None
+
+
+class Preprocessing(BaseModel):
+    """What is read of a file's `preprocess_cfg`."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    mean: Annotated[list[Number], CHANNELS] | None = None
+    std: Annotated[list[Deviation], CHANNELS] | None = None
+
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
@@ -24,7 +210,7 @@ def read_model_config(model: str) -> dict[str, Any]:
     """open_clip's configuration of a model: by name, or from a JSON file of one's own.
 
     Raises:
-        ValueError: no such name or file, or one that says what `config_schema` does not know.
+        ValueError: no such name or file, or one that says what `ModelConfig` does not know.
     """
     if model.endswith(".json"):
         content = _read_file(model)
@@ -63,10 +249,10 @@ def read_channels(model: str, weights: str) -> tuple[tuple[float, ...], tuple[fl
 
 
 def _read_file(model: str) -> dict[str, Any]:
-    """A configuration file's content, with no more nesting than a parser bears.
+    """A configuration file's content.
 
     Raises:
-        ValueError: there is none, or it is too large or not a table of JSON.
+        ValueError: there is none, or it is too large, nested too deeply or not a table of JSON.
     """
     path = Path(model).expanduser()
     if not path.is_file():
@@ -76,8 +262,8 @@ def _read_file(model: str) -> dict[str, Any]:
     if len(text) > LARGEST_FILE:
         raise ValueError(f"model configuration {path}: more than {LARGEST_FILE:,} bytes")
     try:
-        content = from_json(text)
-    except ValueError as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"model configuration {path}: no JSON ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(f"model configuration {path}: a table is needed, not {content!r:.50}")

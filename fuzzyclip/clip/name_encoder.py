@@ -4,7 +4,7 @@ Shapes: n prompts, D embedding width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import count_tokens, normalise
 from fuzzyclip.clip.prompts import EncodeText, encode_stack, stack_names
+from fuzzyclip.utils.settings import TextSettings
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,12 @@ class NameEncoder:
     Attributes:
         backbone: the frozen CLIP.
         encode: prompts to features, (n, D); `encode_text` of the backbone or a cache of it.
-        ensemble: see `build_prompts`.
-        separator: what stands between stacked names, see `stack_names`.
-        underscore: what becomes of underscores in names, see `stack_names`.
+        text: how names become prompts.
     """
 
     backbone: Backbone
     encode: EncodeText
-    ensemble: str = "full"
-    separator: str = " "
-    underscore: str = "keep"
+    text: TextSettings = field(default_factory=TextSettings)
 
     def __call__(self, names: Sequence[str], prefix: str = "", suffix: str = "") -> Tensor:
         """T(prefix + stacked names + suffix), (D, 2)."""
@@ -40,16 +37,16 @@ class NameEncoder:
             self.encode,
             partial(count_tokens, self.backbone),
             context_length=self.backbone.context_length,
-            separator=self.separator,
-            underscore=self.underscore,
-            ensemble=self.ensemble,
+            separator=self.text.separator,
+            underscore=self.text.underscore,
+            ensemble=self.text.ensemble,
             prefix=prefix,
             suffix=suffix,
         )
 
     def stack(self, names: Sequence[str]) -> str:
         """The names as they stand in a prompt."""
-        return stack_names(names, self.separator, self.underscore)
+        return stack_names(names, self.text.separator, self.text.underscore)
 
 
 def average_prompts(

@@ -15,10 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fuzzyclip.images.decode import open_image_file
 from fuzzyclip.model.card import Calibration, Tiling
-from fuzzyclip.model.threshold import Score
 from fuzzyclip.model.tiles import SMALLEST_SIDE
 from fuzzyclip.utils.ranges import COUNT_OR_ZERO
-from fuzzyclip.utils.schemas import limit, say_first_fault
+from fuzzyclip.utils.schemas import Number, limit, say_first_fault
 
 #: What a row of a request may say.
 INPUTS = ("image", "path", "category")
@@ -98,7 +97,7 @@ class Options(BaseModel):
 
     map: Literal["png16", "none"] = "png16"
     mask: bool = False
-    threshold: Score | None = None
+    threshold: Number | None = None
     tile: NonNegative | None = None
     overlap: NonNegative | None = None
     white: Annotated[int, Field(ge=1, le=2**32)] | None = None

@@ -99,15 +99,17 @@ def run_sample() -> list[Check]:
     from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
     from fuzzyclip.sample.draw import draw_part
     from fuzzyclip.sample.evaluation_recipes import EVALUATION
+    from fuzzyclip.utils.settings import BackboneSettings
 
     start = time.perf_counter()
-    backbone = load_backbone(
-        str(SAMPLE_CONFIG),
-        str(SAMPLE_WEIGHTS),
+    settings = BackboneSettings(
+        model=str(SAMPLE_CONFIG),
+        weights=str(SAMPLE_WEIGHTS),
+        sha256=SAMPLE_SHA256,
         image_size=SAMPLE_SIZE,
         blocks=SAMPLE_BLOCKS,
-        sha256=SAMPLE_SHA256,
     )
+    backbone = load_backbone(settings)
     loaded = time.perf_counter()
     pixels, _ = draw_part(EVALUATION["mvtec/bottle"], np.random.default_rng(0))  # (H, W, 3)
     batch = preprocess(Image.fromarray(pixels), backbone)[None]  # (1, 3, S, S)

@@ -7,22 +7,25 @@ names of a cluster, side by side, are its stacked prompt (eq. 3).
 Shapes: N categories, D width of what is clustered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
+from torch import Tensor
 
-from fuzzyclip.utils.ranges import FACTOR, FEW
+from fuzzyclip.clip.encoding import normalise
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.utils.settings import CspSettings
 
 Clusters = tuple[tuple[str, ...], ...]
 
 #: The partitions the paper reports (section 3.3.2), for auxiliary sets with exactly these members.
 PAPER_PCB = ("pcb1", "pcb2", "pcb3", "pcb4")
 
-#: Largest k worth a try: SSE(1) <= N <= 27 on unit vectors, so the default penalty rules out more.
-MAX_CLUSTERS = 6
 KMEANS_STARTS = 50
 
 
@@ -48,10 +51,36 @@ class Scored:
         return self.spread + self.penalty
 
 
+def compute_points(
+    encode: NameEncoder,
+    names: Sequence[str],
+    points: str,
+    load_images: Callable[[], tuple[Tensor, Sequence[str]]],
+) -> Tensor:
+    """What is clustered: one unit vector a category, (N, D), or (N, 2D) for `both`.
+
+    Args:
+        encode: names to text features.
+        names: of the categories.
+        points: see `CspSettings.points`.
+        load_images: class features (n, D) of the auxiliary images, and the name of each one's
+            category; asked for where means of images are clustered.
+    """
+    if points == "bare":
+        return normalise(encode.encode([f"a photo of a {name}." for name in names])).cpu()
+    if points == "image":
+        image_embed, owners = load_images()
+        embeds, owned = normalise(image_embed), np.asarray(owners)
+        means = [embeds[torch.from_numpy(owned == name)].mean(dim=0) for name in names]
+        return normalise(torch.stack(means))
+    sides = torch.stack([encode([name]) for name in names])  # (N, D, 2)
+    if points == "both":
+        return normalise(sides.transpose(1, 2).flatten(1)).cpu()
+    return sides[:, :, 0].cpu()
+
+
 def compute_penalty(k: int, penalty: float = 0.1) -> float:
     """lambda(k) = penalty * e^k; the paper's factor is 0.1. n in eq. 4 is read as k."""
-    FACTOR.check("csp", penalty=penalty)
-    FEW.check("csp", k=k)
     return float(penalty * np.exp(k))
 
 
@@ -64,7 +93,9 @@ def order_clusters(categories: Sequence[str], assignment: NDArray[np.integer]) -
 
 
 def measure_spread(
-    points: NDArray[np.floating], assignment: NDArray[np.integer], form: str = "sum"
+    points: NDArray[np.floating],
+    assignment: NDArray[np.integer],
+    form: Literal["sum", "mean"] = "sum",
 ) -> float:
     """Squared distances to the cluster centres, (N, D) points.
 
@@ -73,8 +104,6 @@ def measure_spread(
         assignment: cluster number of each point.
         form: `sum` over all points (eq. 4), or `mean` within each cluster, then summed.
     """
-    if form not in ("sum", "mean"):
-        raise ValueError(f"the spread's form must be 'sum' or 'mean', not {form!r}")
     spread = 0.0
     for number in np.unique(assignment):
         members = points[assignment == number]
@@ -87,9 +116,7 @@ def score_partition(
     categories: Sequence[str],
     points: NDArray[np.floating],
     k: int,
-    *,
-    penalty: float = 0.1,
-    form: str = "sum",
+    settings: CspSettings,
     seed: int = 0,
 ) -> Scored:
     """K-means at one k, and its score."""
@@ -100,8 +127,8 @@ def score_partition(
         assignment = kmeans.fit_predict(points.astype(np.float64))
     return Scored(
         k=k,
-        spread=measure_spread(points, assignment, form),
-        penalty=compute_penalty(k, penalty),
+        spread=measure_spread(points, assignment, settings.form),
+        penalty=compute_penalty(k, settings.penalty),
         clusters=order_clusters(categories, assignment),
     )
 
@@ -109,30 +136,22 @@ def score_partition(
 def score_partitions(
     categories: Sequence[str],
     points: NDArray[np.floating],
-    *,
-    penalty: float = 0.1,
-    max_clusters: int = MAX_CLUSTERS,
-    form: str = "sum",
+    settings: CspSettings,
     seed: int = 0,
 ) -> list[Scored]:
-    """Every k from 1 to min(N, `max_clusters`), scored.
+    """Every k from 1 to min(N, `settings.max_clusters`), scored.
 
     Args:
         categories: names in dataset order.
         points: (N, D), one row a category; unit rows give the penalty its meaning.
-        penalty: factor of e^k in lambda(k).
-        max_clusters: largest k tried.
-        form: see `measure_spread`.
+        settings: penalty, form and largest k.
         seed: of K-means' starts.
     """
     if len(categories) != len(points):
         raise ValueError(f"{len(categories)} categories but {len(points)} points")
     distinct = len(np.unique(points.round(6), axis=0))
-    top = min(distinct, max_clusters)
-    return [
-        score_partition(categories, points, k, penalty=penalty, form=form, seed=seed)
-        for k in range(1, top + 1)
-    ]
+    top = min(distinct, settings.max_clusters)
+    return [score_partition(categories, points, k, settings, seed) for k in range(1, top + 1)]
 
 
 def choose_partition(scored: Sequence[Scored], partition: str | int = "auto") -> Scored:

@@ -17,9 +17,9 @@ from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.efa_loss import compute_alignment_losses
 from fuzzyclip.method.interface import TrainingSet
 from fuzzyclip.method.mosaic import MosaicPlan, plan_mosaics, select_mosaics
-from fuzzyclip.method.settings import EfaTraining
 from fuzzyclip.method.training import CurveRow, train
 from fuzzyclip.utils.files import BrokenFileError
+from fuzzyclip.utils.settings import EfaTraining
 from fuzzyclip.utils.tensor_files import read_tensors, write_tensors
 from fuzzyclip.utils.transfers import send
 

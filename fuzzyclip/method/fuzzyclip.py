@@ -9,6 +9,7 @@ Shapes: K chosen clusters, D embedding width.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -19,8 +20,10 @@ from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.method.efa import WEIGHTS, Heads
-from fuzzyclip.method.interface import Learned, Target, Trained
+from fuzzyclip.method.efa_training import train_clusters
+from fuzzyclip.method.interface import Learned, Target, Trained, TrainingSet
 from fuzzyclip.method.normal_memory import remember
+from fuzzyclip.method.rpl_training import fit_prompts
 from fuzzyclip.method.scorer import (
     Scorer,
     build_trained,
@@ -28,8 +31,8 @@ from fuzzyclip.method.scorer import (
     describe_test_prompt,
     share_projection,
 )
-from fuzzyclip.method.settings import EfaTest
 from fuzzyclip.method.variants import OWN, name_epoch, name_shots
+from fuzzyclip.utils.settings import CspSettings, EfaTest, EfaTraining, RplSettings
 
 
 class TrainedParts:
@@ -111,15 +114,21 @@ def join_parts(
 
 @dataclass(frozen=True)
 class FuzzyClip(Trained):
-    """FuzzyCLIP's settings at test time, and its variants.
+    """FuzzyCLIP's settings, and its variants.
 
     Attributes:
+        csp: how the auxiliary categories are clustered.
+        efa: how EFA's layers are trained.
+        rpl: the shape of RPL's prompts, and their training.
         test: how the trained parts are used; changing it trains nothing.
         variants: keys of `VARIANTS` that are measured beside FuzzyCLIP itself.
         shots: further variants with a memory of so many normal images of the tested category.
     """
 
-    test: EfaTest
+    csp: CspSettings = CspSettings()
+    efa: EfaTraining = EfaTraining()
+    rpl: RplSettings = RplSettings()
+    test: EfaTest = EfaTest()
     variants: tuple[str, ...] = ()
     shots: tuple[int, ...] = ()
 
@@ -131,6 +140,50 @@ class FuzzyClip(Trained):
     def sigma(self) -> float:
         """Gaussian smoothing of its maps in pixels."""
         return self.test.sigma
+
+    def fit(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> Learned:
+        """Cluster the names, train a set of layers for each cluster, and learn the prompts.
+
+        Args:
+            encode: names to text features.
+            images: the auxiliary set, with masks.
+            seed: of K-means, layers, prompts, mosaics and batches.
+            checkpoint: files that a killed training goes on from have its name and a suffix; the
+                caller removes them.
+
+        Raises:
+            ValueError: the settings do not fit the set.
+            TrainingError: a loss is not finite.
+        """
+        from fuzzyclip.method.csp import choose_partition, compute_points, score_partitions
+
+        names = list(dict.fromkeys(images.names))
+        points = compute_points(
+            encode, names, self.csp.points, lambda: (images.image_embed, images.names)
+        )
+        scored = score_partitions(names, points.numpy(), self.csp, seed)
+        clusters = choose_partition(scored, self.csp.partition).clusters
+
+        def locate(part: str) -> Path | None:
+            return checkpoint and checkpoint.with_name(f"{checkpoint.stem}-{part}.pt")
+
+        files = [path for n in range(len(clusters)) if (path := locate(f"efa{n}"))]
+        efa, efa_curve = train_clusters(
+            encode, images, clusters, self.efa, seed, checkpoints=files or None
+        )
+        rpl, rpl_curve = fit_prompts(
+            encode, images.image_embed, images.labels, names, self.rpl, seed,
+            checkpoint=locate("rpl"),
+        )  # fmt: skip
+        partition = {"names": names, "clusters": [{"names": cluster} for cluster in clusters]}
+        joined = join_parts(partition, efa, rpl, self.rpl.temperature)
+        return replace(joined, curve=[*efa_curve, *rpl_curve])
 
     def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
         """FuzzyCLIP itself for one category.

@@ -8,15 +8,13 @@ to the untrained stacked prompt's features (eq. 12).
 Shapes: V text width, D embedding width, T tokens, E learnable words, L deep tokens, M depth.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from fuzzyclip.clip.backbone import Backbone, get_text_tower
 from fuzzyclip.clip.encoding import count_tokens, embed_tokens, find_ends, run_text_tower, tokenize
 from fuzzyclip.clip.prompt_tower import can_skip, run_prompts, run_start
-from fuzzyclip.utils.ranges import FEW, FEW_OR_ZERO
+from fuzzyclip.utils.settings import PromptShape
 
 #: Sentence pairs of Table 9, (normal, abnormal); {} is [cluster], the stacked names. `o` rows of
 #: the table are the same sentences with "object" for the names.
@@ -35,50 +33,8 @@ TEMPLATES = {
 }
 #: The sentences that follow random words in the `prepend` layout.
 PREPENDED = ("{}.", "damaged {}.")
-LAYOUTS = ("inplace", "prepend", "template_ctx")
-ATTACHMENTS = ("overwrite", "insert")
 #: Standard deviation of random learnable tokens.
 INIT_STD = 0.02
-
-
-@dataclass(frozen=True)
-class PromptShape:
-    """All that decides a prompt learner's tensors, with the defaults and their reasons.
-
-    Attributes:
-        template: key of `TEMPLATES`; c4 is the best of Table 9.
-        layout: `inplace`: the template's own first E words are learnable (Table 9 varies the
-            template while E varies on its own, so the words must be the template's); `prepend`: E
-            random words stand before a short sentence; `template_ctx`: all words before the names
-            are learnable, E is their number.
-        words: E, learnable words (section 3.1.2: 12).
-        deep_tokens: L, learnable tokens in each deep layer (section 3.1.2: 20; its 29 is taken as
-            a misprint).
-        depth: M, layers with learnable tokens, the words being the first layer's (section 3.1.2:
-            9, so 8 deep tensors).
-        attachment: `overwrite`: deep tokens replace positions 1 to L; `insert`: they are
-            added after the start token.
-        deep_per_side: separate deep tokens for the normal and the abnormal prompt.
-    """
-
-    template: str = "c4"
-    layout: str = "inplace"
-    words: int = 12
-    deep_tokens: int = 20
-    depth: int = 9
-    attachment: str = "overwrite"
-    deep_per_side: bool = False
-
-    def __post_init__(self) -> None:
-        for field, value, known in (
-            ("template", self.template, tuple(TEMPLATES)),
-            ("layout", self.layout, LAYOUTS),
-            ("attachment", self.attachment, ATTACHMENTS),
-        ):
-            if value not in known:
-                raise ValueError(f"rpl {field} must be one of {', '.join(known)}, not {value!r}")
-        FEW.check("rpl", words=self.words, depth=self.depth)
-        FEW_OR_ZERO.check("rpl", deep_tokens=self.deep_tokens)
 
 
 class PromptLearner(nn.Module):
@@ -98,7 +54,7 @@ class PromptLearner(nn.Module):
         Args:
             backbone: the frozen CLIP.
             stack: the stacked names, or "object".
-            shape: see `PromptShape`.
+            shape: of the prompts.
             seed: of random tokens.
 
         Raises:

@@ -12,9 +12,64 @@ from torch.nn import functional as F
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
-from fuzzyclip.method.rpl import PromptLearner, PromptShape
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.method.rpl import PromptLearner
 from fuzzyclip.method.training import CurveRow, train
 from fuzzyclip.utils.ranges import FACTOR, POSITIVE
+from fuzzyclip.utils.settings import PromptShape, RplSettings
+
+
+def fit_prompts(
+    encode: NameEncoder,
+    image_embed: Tensor,
+    labels: Tensor,
+    names: Sequence[str],
+    settings: RplSettings,
+    seed: int,
+    *,
+    checkpoint: Path | None = None,
+    description: str = "RPL",
+) -> tuple[dict[str, Tensor], list[CurveRow]]:
+    """RPL: the two prompts learned on an auxiliary set, held near its stacked one.
+
+    Args:
+        encode: names to text features.
+        image_embed: (N, D) class features of the auxiliary images.
+        labels: (N,) 0 normal or 1 anomalous.
+        names: of all auxiliary categories, one stack whatever the partition (section 3.1.2 and
+            appendix A.4).
+        settings: see `RplSettings`.
+        seed: of random tokens and of the order of images.
+        checkpoint: a file that a killed training goes on from; the caller removes it.
+        description: of the progress bar.
+
+    Returns:
+        `text_embed`, the learned text features (2, D), beside the learner's own tensors; and the
+        curve with `loss`, `cls` and `text` of each step.
+    """
+    stacked = choose_stack(settings, names)
+    learner, text_embed, curve = train_prompts(
+        encode.backbone,
+        image_embed,
+        labels,
+        encode(stacked),
+        encode.stack(stacked),
+        shape=settings,
+        temperature=settings.temperature,
+        text_weight=settings.weigh_text(encode.backbone.embed_dim),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        seed=seed,
+        checkpoint=checkpoint,
+        description=description,
+    )
+    return {"text_embed": text_embed} | dict(learner.state_dict()), curve
+
+
+def choose_stack(settings: RplSettings, names: Sequence[str]) -> list[str]:
+    """Names that stand for [cluster] in the learned prompts."""
+    return ["object"] if settings.stack == "object" else list(names)
 
 
 def train_prompts(

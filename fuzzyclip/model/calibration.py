@@ -26,12 +26,11 @@ from fuzzyclip.evaluation.metrics import Floats, rank
 from fuzzyclip.evaluation.score_histogram import Cells, ScoreHistogram, find_scores
 from fuzzyclip.evaluation.thresholds import raise_score
 from fuzzyclip.images.decode import load_mask
-from fuzzyclip.model.card import Calibration, Tiling
+from fuzzyclip.model.card import Calibration, Threshold, Tiling
 from fuzzyclip.model.loaded import FuzzyCLIP
 from fuzzyclip.model.opening import Opener
 from fuzzyclip.model.prediction import Prediction, Unreadable
 from fuzzyclip.model.storing import digest_memory
-from fuzzyclip.model.threshold import Threshold
 
 #: How sure intervals are.
 CONFIDENCE = 0.95

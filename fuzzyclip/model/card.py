@@ -8,25 +8,26 @@ A model's directory holds
 - `memory-*.safetensors`, tokens of good parts, where some were remembered.
 
 Nothing in it is run: JSON and tensors alone. `backbone.json` is read as
-`fuzzyclip.clip.config_schema` says; no name in either makes code run, and numbers are finite.
+`fuzzyclip.clip.model_configs` says; no name in either makes code run, and numbers are finite.
 """
 
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from fuzzyclip.model.threshold import Threshold
-from fuzzyclip.utils.ranges import COUNT, COUNT_OR_ZERO, FEW, NUMBER, POSITIVE, SIDE, SIGMA
-from fuzzyclip.utils.schemas import CHANNELS, limit, say_first_fault
+from fuzzyclip.utils.ranges import FEW, POSITIVE
+from fuzzyclip.utils.schemas import (
+    Count,
+    CountOrZero,
+    Number,
+    Record,
+    Share,
+    Whole,
+    say_first_fault,
+)
+from fuzzyclip.utils.settings import BackboneSettings, Channels, Deviations, EfaTest, TextSettings
 
 FILENAME = "model.json"
 #: Raised with every change that older code could not read. Until 1 image scores were probabilities.
@@ -51,39 +52,71 @@ FileName = Annotated[str, AfterValidator(_check_plain)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 #: Names in prompts; a prompt has room for no more than some tens of words.
 Name = Annotated[str, Field(max_length=500)]
-Number = Annotated[float, limit(NUMBER)]
-Positive = Annotated[float, limit(POSITIVE)]
-Few = Annotated[int, limit(FEW)]
+#: However many images of a plant, or pixels of all of them.
+Images = Annotated[int, Field(ge=0)]
 
 
-class Part(BaseModel):
-    """A part of the card: no unknown keys, no change after loading."""
+class Threshold(Record):
+    """A threshold with all that is known of it; `model.calibration` chooses them.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Attributes:
+        value: scores from here on are anomalous; finite.
+        method: "f1_max" and "quantile" as in `model.calibration`, "natural" where abnormal becomes
+            likelier than normal, "given" by hand.
+        good: normal images that it was chosen from.
+        bad: anomalous ones.
+        false_alarm_rate: share of normal images that reach it: counted ("f1_max"), or expected of
+            new ones ("quantile").
+        false_alarm_interval: where that rate of new images lies, to 95 %.
+        miss_rate: share of anomalous images that do not reach it, counted.
+        miss_interval: where that share of new images lies, to 95 %.
+        precision: share of anomalous ones among those that reach it.
+        recall: 1 - `miss_rate`.
+        f1: harmonic mean of the two.
+        asked_rate: false alarm rate that was asked for.
+        counted: what the rates are shares of. Pixels have no intervals: neighbours are alike.
+        note: what a user should know, in words.
+    """
+
+    value: Number
+    method: Literal["f1_max", "quantile", "natural", "given"]
+    good: Images = 0
+    bad: Images = 0
+    false_alarm_rate: Share | None = None
+    false_alarm_interval: tuple[Share, Share] | None = None
+    miss_rate: Share | None = None
+    miss_interval: tuple[Share, Share] | None = None
+    precision: Share | None = None
+    recall: Share | None = None
+    f1: Share | None = None
+    asked_rate: Share | None = None
+    counted: Literal["images", "pixels"] = "images"
+    note: str = ""
 
 
-class BackboneCard(Part):
-    """The frozen CLIP; see `fuzzyclip.clip.backbone.load_backbone`.
+_LIKELIER = "not calibrated: where abnormal becomes likelier than normal"
+#: Of image scores, which are log-odds, and of map pixels, which are probabilities.
+NATURAL = Threshold(value=0.0, method="natural", note=_LIKELIER)
+NATURAL_PIXEL = Threshold(value=0.5, method="natural", note=_LIKELIER)
+
+
+class BackboneCard(BackboneSettings):
+    """The frozen CLIP.
 
     Attributes:
         model: open_clip's name of it, or the configuration's file name; for finding weights.
         weights: name of a file, or open_clip's tag.
-        place: whether that file lies in the directory or elsewhere.
         sha256: of the weights' file.
+        place: whether that file lies in the directory or elsewhere.
         fingerprint: of the backbone that the parts were trained with.
     """
 
     model: FileName
     weights: Name
-    place: Literal["inside", "elsewhere", "tag"]
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64}|random-[0-9]{1,19})$")]
-    image_size: Annotated[int, limit(SIDE)]
-    blocks: Annotated[list[Few], Field(max_length=FEW.most)]
-    activation: Literal["model", "gelu", "quickgelu"]
-    position_embedding: Literal["bicubic", "bilinear"]
-    mean: Annotated[list[Number], CHANNELS]
-    std: Annotated[list[Positive], CHANNELS]
-    precision: Literal["float32", "bfloat16", "float16"]
+    mean: Channels
+    std: Deviations
+    place: Literal["inside", "elsewhere", "tag"]
     fingerprint: Digest
 
     @model_validator(mode="after")
@@ -93,24 +126,7 @@ class BackboneCard(Part):
         return self
 
 
-class TextCard(Part):
-    """How names become prompts; see `fuzzyclip.clip.name_encoder`."""
-
-    ensemble: Literal["full", "single"]
-    separator: Name
-    underscore: Literal["keep", "space"]
-
-
-class EfaTestCard(Part):
-    """How the trained parts are used; see `fuzzyclip.method.fuzzyclip.TestSide`."""
-
-    prompt: str
-    weights: str | Few
-    temperature: Positive
-    sigma: Annotated[float, limit(SIGMA)]
-
-
-class TrainingCard(Part):
+class TrainingCard(Record):
     """What the parts were trained on, and with which settings.
 
     Attributes:
@@ -133,7 +149,7 @@ class TrainingCard(Part):
         return self
 
 
-class Tiling(Part):
+class Tiling(Record):
     """Overlapping tiles in place of the whole squashed image; see `fuzzyclip.model.tiles`.
 
     Attributes:
@@ -141,11 +157,11 @@ class Tiling(Part):
         overlap: pixels that neighbours share at least.
     """
 
-    side: Annotated[int, limit(COUNT)]
-    overlap: Annotated[int, limit(COUNT_OR_ZERO)]
+    side: Count
+    overlap: CountOrZero
 
 
-class Calibration(Part):
+class Calibration(Record):
     """Thresholds of one category, and under which way of looking they hold.
 
     Attributes:
@@ -161,7 +177,7 @@ class Calibration(Part):
     memory: Digest | None = None
 
 
-class MemoryCard(Part):
+class MemoryCard(Record):
     """Remembered good parts of one category.
 
     Attributes:
@@ -179,7 +195,7 @@ class MemoryCard(Part):
 Names = Annotated[list[Name], Field(min_length=1, max_length=FEW.most)]
 
 
-class Card(Part):
+class Card(Record):
     """A model; see the module's head.
 
     Attributes:
@@ -187,20 +203,20 @@ class Card(Part):
         clusters: CSP's names of each cluster.
         files: SHA-256 of each file in the directory that belongs to it.
         calibrations: by category, as it stands in the prompt.
-        memories: likewise.
+        memories: by category, as it stands in the prompt.
     """
 
     format: Literal[2] = FORMAT
     name: str
     versions: dict[str, str]
     training: TrainingCard
-    backbone: BackboneCard
-    text: TextCard
-    test: EfaTestCard
+    backbone: Whole[BackboneCard]
+    text: Whole[TextSettings]
+    test: Whole[EfaTest]
     clusters: Annotated[list[Names], Field(min_length=1, max_length=FEW.most)]
     files: dict[FileName, Digest]
-    calibrations: dict[str, Calibration] = {}
-    memories: dict[str, MemoryCard] = {}
+    calibrations: dict[str, Calibration] = Field(default_factory=dict)
+    memories: dict[str, MemoryCard] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

@@ -1,9 +1,12 @@
-"""Writing and reading a model's directory."""
+"""Finding, writing and reading a model's directory.
+
+MLflow is imported only where an address asks for it.
+"""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -19,35 +22,45 @@ from fuzzyclip.model.card import (
     FILENAME,
     BackboneCard,
     Card,
-    EfaTestCard,
     ModelError,
-    TextCard,
     TrainingCard,
 )
 from fuzzyclip.utils.files import compute_sha256, flush_tree, write_json
 from fuzzyclip.utils.half_files import describe_fault
+from fuzzyclip.utils.settings import BackboneSettings, EfaTest, TextSettings
 from fuzzyclip.utils.tensor_files import check_tensors
 
 EFA, RPL, CONFIG, WEIGHTS = "efa.safetensors", "rpl.safetensors", "backbone.json", "backbone"
 #: Bytes up to which a weights file is carried along without being asked for.
 SMALL = 200_000_000
+#: `models:/name/1`, `runs:/id/model`, `mlflow-artifacts:/...`, `s3://...`
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")
 #: Packages whose versions can change a result.
 VERSIONED = ("fuzzyclip", "torch", "open_clip_torch", "pillow", "timm")
 
 
-@dataclass(frozen=True)
-class WeightsSource:
-    """Where the frozen CLIP of a model comes from.
+def find_folder(source: str | Path) -> Path:
+    """The directory of a model, fetched first where `source` is an address.
 
-    Attributes:
-        model: open_clip's name, or a configuration's path.
-        weights: a file, or open_clip's tag.
-        copy: whether a weights file goes into the directory.
+    Args:
+        source: a directory; or an address that MLflow understands, of a model that was logged there
+            or of a plain directory. MLFLOW_TRACKING_URI says which server or store.
+
+    Raises:
+        ModelError: MLflow does not find it, or it is no model of ours.
     """
+    if not ADDRESS.match(str(source)):
+        return Path(source)
+    import mlflow
 
-    model: str
-    weights: str
-    copy: bool
+    try:
+        fetched = Path(mlflow.artifacts.download_artifacts(str(source)))
+    except Exception as error:
+        raise ModelError(f"{source}: MLflow does not find it ({error})") from error
+    for folder in (fetched, *sorted(fetched.glob("artifacts/*"))):
+        if (folder / FILENAME).is_file():
+            return folder
+    raise ModelError(f"{source}: no FuzzyCLIP model there ({FILENAME} is missing)")
 
 
 def write_model(
@@ -55,11 +68,11 @@ def write_model(
     *,
     name: str,
     backbone: Backbone,
-    source: WeightsSource,
+    copy: bool,
     efa: Path,
     rpl: Path,
-    text: TextCard,
-    test: EfaTestCard,
+    text: TextSettings,
+    test: EfaTest,
     licences: Mapping[str, str],
     sources: Mapping[str, str],
 ) -> Card:
@@ -69,7 +82,7 @@ def write_model(
         out: the directory; must not exist yet or be empty.
         name: of the model.
         backbone: the frozen CLIP that the parts were trained with.
-        source: where it came from.
+        copy: whether a file of its weights goes into the directory.
         efa: the file of EFA's layers, with clusters in its header.
         rpl: the file of RPL's prompts.
         text: how names become prompts.
@@ -94,7 +107,7 @@ def write_model(
         shutil.copyfile(efa, making / EFA)
         shutil.copyfile(rpl, making / RPL)
         write_json(making / CONFIG, backbone.identity["config"])
-        described = _place_weights(making, backbone, source)
+        described = _place_weights(making, backbone, copy)
         card = Card(
             name=name,
             versions={package: version(package) for package in VERSIONED},
@@ -122,28 +135,23 @@ def write_model(
     return card
 
 
-def _place_weights(folder: Path, backbone: Backbone, source: WeightsSource) -> BackboneCard:
+def _place_weights(folder: Path, backbone: Backbone, copy: bool) -> BackboneCard:
     """Copy the weights where that was asked for, and describe the backbone."""
-    identity, file = backbone.identity, Path(source.weights)
+    settings = backbone.settings
+    file = Path(settings.weights)
     place: Literal["inside", "elsewhere", "tag"] = "elsewhere" if file.is_file() else "tag"
-    named = file.name if file.is_file() else source.weights
-    if source.copy and file.is_file():
+    named = file.name if file.is_file() else settings.weights
+    if copy and file.is_file():
         place, named = "inside", f"{WEIGHTS}{file.suffix}"
         shutil.copyfile(file, folder / named)
-    return BackboneCard(
-        model=source.model if source.model in list_models() else CONFIG,
-        weights=named,
-        place=place,
-        sha256=identity["weights_sha256"],
-        image_size=identity["image_size"],
-        blocks=identity["blocks"],
-        activation=identity["activation"],
-        position_embedding=identity["position_embedding"],
-        mean=identity["mean"],
-        std=identity["std"],
-        precision=identity["precision"],
-        fingerprint=backbone.fingerprint,
-    )
+    described = {
+        "model": settings.model if settings.model in list_models() else CONFIG,
+        "weights": named,
+        "sha256": backbone.identity["weights_sha256"],
+        "place": place,
+        "fingerprint": backbone.fingerprint,
+    }
+    return BackboneCard(**settings.model_dump() | described)
 
 
 def write_card(folder: Path, card: Card) -> None:
@@ -168,7 +176,7 @@ def read_parts(folder: Path, card: Card) -> dict[str, dict[str, Tensor]]:
         if name.startswith(f"{WEIGHTS}.") and name != CONFIG:
             continue  # `load_backbone` compares it
         check_file(path, digest)
-    parts = {name: read_tensors(folder / name) for name in (EFA, RPL)}
+    parts = {name: read_finite_tensors(folder / name) for name in (EFA, RPL)}
     shape = tuple(parts[RPL].get("text_embed", torch.empty(0)).shape)
     if len(shape) != 2 or shape[0] != 2:
         raise ModelError(f"{folder / RPL}: text_embed of shape {shape}, not of two prompts")
@@ -186,8 +194,8 @@ def check_file(path: Path, sha256: str) -> None:
         raise ModelError(f"{path} is {describe_fault(path) or other}")
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
+def read_finite_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, also one that was made without check sums.
 
     Raises:
         ModelError: the file can not be read as that, or holds what is not a finite number.
@@ -230,20 +238,14 @@ def load_own_backbone(
     chosen = weights or (folder / own.weights if own.place == "inside" else own.weights)
     random = own.sha256.startswith("random-")
     known = chosen == own.weights and not random and own.model in list_models()
-    backbone = load_backbone(
-        own.model if known else str(folder / CONFIG),
-        str(chosen),
-        image_size=own.image_size,
-        blocks=own.blocks,
-        activation=own.activation,
-        position_embedding=own.position_embedding,
-        mean=own.mean,
-        std=own.std,
-        sha256=None if random else own.sha256,
-        device=device,
-        precision=own.precision,
-        seed=int(own.sha256.removeprefix("random-")) if random else 0,
-    )
+    places = {
+        "model": own.model if known else str(folder / CONFIG),
+        "weights": str(chosen),
+        "sha256": None if random else own.sha256,
+    }
+    settings = own.model_dump(include=set(BackboneSettings.model_fields)) | places
+    seed = int(own.sha256.removeprefix("random-")) if random else 0
+    backbone = load_backbone(BackboneSettings(**settings), device=device, seed=seed)
     if backbone.fingerprint != own.fingerprint:
         raise ModelError(
             f"{folder}: its parts were trained with another backbone than this version of "

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self, cast, overload
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
@@ -22,15 +23,23 @@ from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.text_cache import TextCache
 from fuzzyclip.method.fuzzyclip import TrainedParts
+from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.normal_memory import NormalMemory, remember
-from fuzzyclip.model.addresses import find_folder
-from fuzzyclip.model.card import Calibration, Card, Tiling, read_card
-from fuzzyclip.model.directory import EFA, RPL, load_own_backbone, read_parts
+from fuzzyclip.method.variants import OWN
+from fuzzyclip.model.card import (
+    NATURAL,
+    NATURAL_PIXEL,
+    Calibration,
+    Card,
+    Threshold,
+    Tiling,
+    read_card,
+)
+from fuzzyclip.model.directory import EFA, RPL, find_folder, load_own_backbone, read_parts
 from fuzzyclip.model.inference import CategoryModel, Finding, detect_images
 from fuzzyclip.model.opening import ImageLike, Opener, name_image
 from fuzzyclip.model.prediction import Prediction, Unreadable, resize_map
 from fuzzyclip.model.storing import digest_memory, read_memories
-from fuzzyclip.model.threshold import NATURAL, NATURAL_PIXEL, Threshold
 from fuzzyclip.model.tiles import detect_tiled
 
 #: Stands for the category where none is given, as in the paper's Table 4.
@@ -47,7 +56,6 @@ class FuzzyCLIP:
         card: Card,
         backbone: Backbone,
         parts: TrainedParts,
-        tensors: dict[str, torch.Tensor],
         memories: dict[str, NormalMemory],
     ) -> None:
         """Put together what `load` reads.
@@ -56,12 +64,10 @@ class FuzzyCLIP:
             card: its settings and what is known of it.
             backbone: the frozen CLIP.
             parts: the trained parts.
-            tensors: of EFA's file.
             memories: tokens of good parts by category.
         """
         self.card, self.backbone, self.memories = card, backbone, memories
-        self._parts, self._tensors = parts, tensors
-        self._heads = parts.load_heads(tensors)
+        self._parts = parts
         self.build_category_model = lru_cache(maxsize=KEPT_CATEGORIES)(self._build_category_model)
 
     @classmethod
@@ -94,17 +100,41 @@ class FuzzyCLIP:
             if text_cache
             else lambda prompts: encode_text(backbone, prompts)
         )
-        text = card.text
-        names = NameEncoder(backbone, encode, text.ensemble, text.separator, text.underscore)
-        parts = TrainedParts(
-            names,
-            card.clusters,
-            tensors[RPL]["text_embed"],
-            card.training.rpl["temperature"],
-            card.test,
+        names = NameEncoder(backbone, encode, card.text)
+        learned = Learned(
+            tensors[EFA] | {"text_embed": tensors[RPL]["text_embed"]},
+            {"clusters": card.clusters, "temperature": card.training.rpl["temperature"]},
         )
-        memories = read_memories(folder, card, backbone)
-        return cls(card, backbone, parts, tensors[EFA], memories)
+        parts = TrainedParts(names, learned, card.test)
+        return cls(card, backbone, parts, read_memories(folder, card, backbone))
+
+    def evaluate(
+        self, folder: str | Path, *, layout: str = "auto", workers: int = 1
+    ) -> pd.DataFrame:
+        """Metrics on a folder of labelled images, each category looked at by its own name.
+
+        Args:
+            folder: `good` and a folder a defect, or as MVTec AD has them; masks in `ground_truth`.
+            layout: `auto`, `good_bad` or `mvtec_like`.
+            workers: threads that decode images.
+
+        Returns:
+            A line a category: numbers of images, metrics in percent, absent where undefined.
+
+        Raises:
+            DatasetError: the folder has no such layout, or images that can not be used.
+        """
+        from fuzzyclip.evaluation.folder import evaluate_folder
+
+        return evaluate_folder(
+            folder,
+            lambda category: self.build_category_model(category).scorer,
+            self.backbone,
+            name=OWN,
+            sigma=self.card.test.sigma,
+            layout=layout,
+            workers=workers,
+        )
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a string is a sequence of strings
@@ -281,9 +311,7 @@ class FuzzyCLIP:
         tokens = [encode_images(self.backbone, one[None])[1] for one in pixels]
         stacked = torch.cat(tokens) if tokens else torch.empty(0)
         memory = remember(stacked, self.backbone.grid, self.backbone.image_size)
-        return FuzzyCLIP(
-            self.card, self.backbone, self._parts, self._tensors, self.memories | {category: memory}
-        )
+        return FuzzyCLIP(self.card, self.backbone, self._parts, self.memories | {category: memory})
 
     def list_references(self, category: str) -> list[str]:
         """Names of the stored reference images of a category."""
@@ -298,6 +326,6 @@ class FuzzyCLIP:
         """
         if not category.strip():
             raise ValueError(f"category: say what the image shows, or {ANY_CATEGORY!r}")
-        scorer = self._parts.build_scorer(category, self._heads)
+        scorer = self._parts.build_scorer(category)
         scorer = replace(scorer, memory=self.memories.get(category))
         return CategoryModel(self.backbone, scorer, self.card.test.sigma)

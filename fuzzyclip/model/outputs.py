@@ -15,7 +15,6 @@ import io
 import json
 import logging
 import os
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ import numpy as np
 from fuzzyclip.images.decode import read_image_file
 from fuzzyclip.model.prediction import Prediction, Unreadable
 from fuzzyclip.report.heatmaps import Scale, draw_overlay, encode_mask_png, write_map_png
-from fuzzyclip.utils.files import replace_file, write_json, write_text
+from fuzzyclip.utils.files import compute_crc, replace_file, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +172,7 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
 
 
 def _sum(row: Mapping[str, Any]) -> str:
-    return f"{zlib.crc32(json.dumps(row).encode()):08x}"
+    return compute_crc(json.dumps(row).encode())
 
 
 def _read_json(path: Path) -> Any:

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.special import expit
 from torch.nn import functional as F
 
-from fuzzyclip.model.threshold import Threshold
+from fuzzyclip.model.card import Threshold
 
 #: Names of the labels 0 and 1.
 DECISIONS = ("good", "bad")

@@ -44,6 +44,14 @@ def compute_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def compute_crc(*parts: bytes | memoryview) -> str:
+    """CRC-32 of parts one after the other as 8 hexadecimal digits: it guards against chance."""
+    crc = 0
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    return f"{crc:08x}"
+
+
 def is_file_name(name: str) -> bool:
     """Whether a name stays in the folder that it is put into."""
     return bool(name) and not set(name) & set("/\\\0") and name not in (".", "..")
@@ -140,7 +148,7 @@ def flush_tree(folder: Path) -> None:
 def write_summed(path: Path, content: bytes | memoryview) -> None:
     """Any bytes after a line with their check sum, for `read_summed`."""
     with replace_file(path) as temporary, temporary.open("wb") as file:
-        file.write(_sum_line(content))
+        file.write(f"{compute_crc(content)}\n".encode())
         file.write(content)
 
 
@@ -157,14 +165,10 @@ def read_summed(path: Path) -> memoryview:
         raise
     except OSError as error:
         raise BrokenFileError(path, f"it can not be read ({error})") from error
-    size = len(_sum_line(b""))
-    if whole[:size] != _sum_line(whole[size:]):
+    line, content = whole[:9], whole[9:]
+    if line != f"{compute_crc(content)}\n".encode():
         raise BrokenFileError(path, "its content does not fit its check sum")
-    return whole[size:]
-
-
-def _sum_line(content: bytes | memoryview) -> bytes:
-    return f"{zlib.crc32(content):08x}\n".encode()
+    return content
 
 
 def write_text(path: Path, text: str) -> None:

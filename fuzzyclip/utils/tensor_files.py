@@ -8,7 +8,6 @@ two: what it guards against is chance, not malice. It covers type and shape too.
 import json
 import math
 import struct
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from fuzzyclip.utils.files import (
     BrokenFileError,
     UnsummedFileError,
+    compute_crc,
     replace_file,
 )
 
@@ -138,8 +138,7 @@ def _open(path: Path, framework: Literal["pt", "numpy"]) -> Iterator[_Opened]:
 def _sum(tensor: Any) -> str:
     """Check sum of a tensor of PyTorch, or of the same as an array."""
     kind = str(tensor.dtype).removeprefix("torch.")
-    start = zlib.crc32(f"{kind} {list(tensor.shape)}".encode())
-    return f"{zlib.crc32(_view_bytes(tensor).data, start):08x}"
+    return compute_crc(f"{kind} {list(tensor.shape)}".encode(), _view_bytes(tensor).data)
 
 
 def _view_bytes(tensor: Any) -> NDArray[np.uint8]:
@@ -155,13 +154,13 @@ def _view_bytes(tensor: Any) -> NDArray[np.uint8]:
 def _seal(header: Mapping[str, Any], sums: Sums) -> str:
     """Header and sums as they stand in the file: JSON after its own check sum."""
     text = _to_json({"header": header, "sums": sums})
-    return f"{zlib.crc32(text.encode()):08x} {text}"
+    return f"{compute_crc(text.encode())} {text}"
 
 
 def _unseal(path: Path, sealed: str) -> tuple[dict[str, Any], Sums]:
     """What `_seal` sealed."""
     found, _, text = sealed.partition(" ")
-    if found != f"{zlib.crc32(text.encode()):08x}":
+    if found != compute_crc(text.encode()):
         if _is_json(sealed):  # the header of an earlier version
             raise UnsummedFileError(path)
         raise BrokenFileError(path, "its header does not fit its check sum")

@@ -18,6 +18,7 @@ from fuzzyclip.features.kinds import TOKENS
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.interface import TrainingSet
 from fuzzyclip.method.scorer import score_batch
+from fuzzyclip.utils.settings import TextSettings
 
 NAMES = ["metal_nut", "pill", "wood"]
 
@@ -33,7 +34,7 @@ def draw_embeds(prompts):
 
 @pytest.fixture
 def encode(tiny):
-    return NameEncoder(tiny, draw_embeds, ensemble="single")
+    return NameEncoder(tiny, draw_embeds, TextSettings(ensemble="single"))
 
 
 @pytest.fixture
@@ -172,7 +173,9 @@ def test_a_set_without_a_defect_is_refused(encode, images):
 
 
 def test_a_name_that_fits_no_prompt_is_refused(tiny, images):
-    encode = NameEncoder(tiny, lambda prompts: encode_text(tiny, prompts), ensemble="single")
+    encode = NameEncoder(
+        tiny, lambda prompts: encode_text(tiny, prompts), TextSettings(ensemble="single")
+    )
     with pytest.raises(PromptTooLongError, match="shorter prompt name"):
         AprilGan().fit(encode, replace(images, names=["nut " * 80] * 12), seed=0)
 

@@ -14,6 +14,7 @@ from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.features.kinds import TOKENS
 from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import score_batch
+from fuzzyclip.utils.settings import TextSettings
 
 METHODS = [Clip(), ClipAC()]
 
@@ -45,7 +46,7 @@ def test_clip_ac_puts_both_states_into_the_imagenet_templates():
 
 @pytest.mark.parametrize("method", METHODS, ids=["clip", "clip_ac"])
 def test_a_row_compares_the_last_blocks_tokens_with_its_sentences(method, tiny, pixels):
-    encode = NameEncoder(tiny, draw_embeds, underscore="space")
+    encode = NameEncoder(tiny, draw_embeds, TextSettings(underscore="space"))
     image_embed, tokens = encode_images(tiny, pixels)
     scores = score_batch(method.build(encode, "metal_nut", Learned()), tokens, image_embed, tiny)
     assert scores.maps.shape == (3, 32, 32)

@@ -32,6 +32,7 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.interface import Learned, TrainingSet
 from fuzzyclip.method.scorer import join_scores, score_batch
+from fuzzyclip.utils.settings import TextSettings
 
 QUICK = {"epochs": 12, "batch_size": 4, "learning_rate": 1e-2}
 
@@ -49,7 +50,7 @@ def encode(tiny):
     def encode_drawn(prompts):
         return torch.stack([draw(prompt) for prompt in prompts])
 
-    return NameEncoder(tiny, encode_drawn, underscore="space")
+    return NameEncoder(tiny, encode_drawn, TextSettings(underscore="space"))
 
 
 @pytest.fixture(scope="module")

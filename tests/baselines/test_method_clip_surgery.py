@@ -16,6 +16,7 @@ from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import score_batch
+from fuzzyclip.utils.settings import TextSettings
 
 
 def draw_unit(*shape, seed=0, dim=-1):
@@ -52,7 +53,7 @@ def interpolate_by_hand(plane, patch):
 
 @pytest.fixture(scope="module")
 def encode(tiny):
-    return NameEncoder(tiny, partial(encode_text, tiny), ensemble="single")
+    return NameEncoder(tiny, partial(encode_text, tiny), TextSettings(ensemble="single"))
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method import training
 from fuzzyclip.method.interface import Target, TrainingSet
 from fuzzyclip.method.scorer import score_batch
+from fuzzyclip.utils.settings import TextSettings
 
 #: What makes a training short.
 SHORT = {"epochs": 1, "batch_size": 2}
@@ -36,7 +37,9 @@ def make(name):
 
 @pytest.fixture(scope="module")
 def encode(tiny):
-    return NameEncoder(tiny, lambda prompts: encode_text(tiny, prompts), ensemble="single")
+    return NameEncoder(
+        tiny, lambda prompts: encode_text(tiny, prompts), TextSettings(ensemble="single")
+    )
 
 
 def make_set(method, backbone):

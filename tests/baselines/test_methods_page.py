@@ -11,6 +11,7 @@ from fuzzyclip.clip.encoding import encode_images, encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.interface import Target
 from fuzzyclip.method.scorer import score_batch
+from fuzzyclip.utils.settings import TextSettings
 
 PAGE = (ROOT / "docs/methods.md").read_text()
 USE, OWN = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -30,7 +31,9 @@ def test_a_new_method_is_a_folder_with_a_file_of_less_than_60_lines(
     monkeypatch.setattr(baselines, "__path__", [*baselines.__path__, str(tmp_path)])
     assert list_settings("top_patches") == {"top": 0.01, "sigma": 0.0}
     method = build_method("top_patches", {"top": 0.25})
-    encode = NameEncoder(tiny, lambda prompts: encode_text(tiny, prompts), ensemble="single")
+    encode = NameEncoder(
+        tiny, lambda prompts: encode_text(tiny, prompts), TextSettings(ensemble="single")
+    )
     learned = method.fit(encode, None, 0)
     (scorer,) = method.build_variants(encode, Target("nut"), learned).values()
     image_embed, tokens = encode_images(tiny, pixels)

@@ -33,6 +33,7 @@ from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer, build_trained, build_untrained, score_batch
+from fuzzyclip.utils.settings import TextSettings
 
 #: Side of the images; a patch is a pixel, so that each pixel's margin is drawn as it is wanted.
 SIDE, BLOCKS, WIDTH, EMBED = 6, 3, 64, 32
@@ -178,7 +179,7 @@ def build_context(name: str, encode: NameEncoder) -> Row:
 
 def build_row(name: str, backbone) -> Row:
     """A row whose text features are drawn, as far as the text tower does not make them."""
-    encode = NameEncoder(backbone, draw_embeds, ensemble="single")
+    encode = NameEncoder(backbone, draw_embeds, TextSettings(ensemble="single"))
     if name == OWN:
         return build_own(backbone, RPL_TEMPERATURE)
     if name == PLAIN:

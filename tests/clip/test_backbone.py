@@ -145,7 +145,7 @@ def test_gelu_and_quickgelu_differ(tiny, load_tiny, pixels):
     x = torch.linspace(-3, 3, 7)
     activation = quick.model.visual.transformer.resblocks[0].mlp.gelu
     assert torch.allclose(activation(x), x * torch.sigmoid(1.702 * x))
-    with pytest.raises(ValueError, match="activation must be one of"):
+    with pytest.raises(ValueError, match=r"activation\n  Input should be 'model'"):
         load_tiny(activation="relu")
 
 
@@ -165,7 +165,7 @@ def test_the_fingerprint_changes_with_every_setting(tiny, load_tiny, tiny_config
     changes = [
         {"image_size": 40},
         {"blocks": (1, 2, 3)},
-        {"blocks": (4, 2, 1)},
+        {"blocks": (1, 4)},
         {"activation": "quickgelu"},
         {"position_embedding": "bilinear"},
         {"mean": (0.5, 0.5, 0.5)},
@@ -220,7 +220,7 @@ def test_bad_models_are_refused(load_tiny, tiny_config, tmp_path):
         load_tiny(tmp_path / "absent.json")
     with pytest.raises(ValueError, match="30 is not a multiple of the patch size 8"):
         load_tiny(image_size=30)
-    for blocks in ((), (0, 1), (4, 5)):
+    for blocks in ((), (4, 5)):
         with pytest.raises(ValueError, match="the image tower has blocks 1 to 4"):
             load_tiny(blocks=blocks)
     config = json.loads(tiny_config.read_text())

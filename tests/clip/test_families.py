@@ -11,10 +11,11 @@ import sys
 import open_clip
 import pytest
 import torch
+from backbones import load_clip
 from families import FAMILIES, HF_TEXT, Words, give_tokenizer, native, shake, timm
 from safetensors.torch import save_file
 
-from fuzzyclip.clip.backbone import build_model, load_backbone
+from fuzzyclip.clip.backbone import build_model
 from fuzzyclip.clip.encoding import (
     count_tokens,
     encode_images,
@@ -27,16 +28,17 @@ from fuzzyclip.clip.prompts import PromptTooLongError, encode_name
 from fuzzyclip.clip.towers import SUPPORTED, check_towers, read_image_tower
 from fuzzyclip.clip.weights import WeightsError
 from fuzzyclip.method.efa import Heads, compute_ensemble_map
-from fuzzyclip.method.rpl import PromptLearner, PromptShape, write_sentences
+from fuzzyclip.method.rpl import PromptLearner, write_sentences
 from fuzzyclip.method.scorer import build_untrained, score_batch
 from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.settings import PromptShape
 
 PROMPTS = ["a photo of a damaged bottle.", "pcb1 without flaw", "object"]
 
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
-    """`load_backbone` of a configuration or a name, with `Words` for a Hugging Face tokenizer."""
+    """`load_clip` of a configuration or a name, with `Words` for a Hugging Face tokenizer."""
 
     def build(model, size, blocks=(1, 2, 3), weights="random", **settings):
         if not isinstance(model, str):
@@ -45,9 +47,7 @@ def load(tmp_path_factory):
             model = str(path)
         with pytest.MonkeyPatch.context() as patch:
             give_tokenizer(patch, lambda name: Words())
-            return load_backbone(
-                model, str(weights), image_size=size, blocks=blocks, device="cpu", **settings
-            )
+            return load_clip(model, weights, image_size=size, blocks=blocks, **settings)
 
     return build
 
@@ -336,7 +336,6 @@ def test_the_vocabulary_is_part_of_the_fingerprint(load, monkeypatch):
 def test_a_tokenizer_that_can_not_be_had(tmp_path, monkeypatch):
     path = tmp_path / "model.json"
     path.write_text(json.dumps(FAMILIES["worldwide"][0]))
-    settings = {"weights": "random", "image_size": 32, "blocks": (1,)}
 
     def fail(name):
         raise OSError(f"no connection for {name}")
@@ -345,10 +344,10 @@ def test_a_tokenizer_that_can_not_be_had(tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match=r"no connection for some/tokenizer.*tokenizer\.json.*folder"
     ):
-        load_backbone(str(path), **settings)
+        load_clip(path)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ValueError, match=r"some/tokenizer.*pip install transformers"):
-        load_backbone(str(path), **settings)
+        load_clip(path)
 
 
 def test_a_tokenizer_from_a_folder(tmp_path):
@@ -380,7 +379,7 @@ def test_a_tokenizer_from_a_folder(tmp_path):
     text = HF_TEXT | {"hf_tokenizer_name": str(tmp_path / "tokenizer"), "pool_type": "eos"}
     path = tmp_path / "model.json"
     path.write_text(json.dumps(native(text=text | {"eos_id": 2})))
-    backbone = load_backbone(str(path), "random", image_size=32, blocks=(1,), device="cpu")
+    backbone = load_clip(path)
     assert tokenize(backbone, ["a bottle", "object"]).tolist() == [[1, 4, 9, 2], [1, 10, 2, 0]]
     expected = backbone.model.encode_text(backbone.tokenizer(PROMPTS))
     assert torch.allclose(encode_text(backbone, PROMPTS), expected, atol=1e-5)

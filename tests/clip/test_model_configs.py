@@ -5,15 +5,22 @@ import json
 
 import open_clip
 import pytest
+from backbones import load_clip
 from families import FAMILIES, native
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import try_examples
 from schemas import SENSELESS, list_numbers, list_unbounded, put
 
-from fuzzyclip.clip.backbone import load_backbone
-from fuzzyclip.clip.config_schema import ModelConfig, Preprocessing, Text, Vision
-from fuzzyclip.clip.model_configs import LARGEST_FILE, read_channels, read_model_config
+from fuzzyclip.clip.model_configs import (
+    LARGEST_FILE,
+    ModelConfig,
+    Preprocessing,
+    Text,
+    Vision,
+    read_channels,
+    read_model_config,
+)
 from fuzzyclip.clip.towers import build_tokenizer
 
 REFUSED = "its configuration is refused: "
@@ -35,10 +42,6 @@ def write(tmp_path):
         return str(path)
 
     return write_config
-
-
-def load(path):
-    return load_backbone(path, "random", image_size=32, blocks=(1,), device="cpu")
 
 
 def test_all_of_open_clips_own_are_accepted_as_they_are():
@@ -96,7 +99,7 @@ def test_code_beside_a_tokenizer_is_not_run(write, evil, monkeypatch):
     monkeypatch.setenv("HF_HUB_TRUST_REMOTE_CODE", "1")
     monkeypatch.setattr("builtins.input", lambda *said: pytest.fail("nobody is asked"))
     with pytest.raises(ValueError, match="can not be had"):
-        load(write(text_cfg={"hf_tokenizer_name": str(folder)}))
+        load_clip(write(text_cfg={"hf_tokenizer_name": str(folder)}))
     assert not ran.exists()
 
 
@@ -104,7 +107,7 @@ def test_a_file_can_not_ask_for_code(write, evil):
     folder, ran = evil
     settings = {"hf_tokenizer_name": str(folder), "tokenizer_kwargs": {"trust_remote_code": True}}
     with pytest.raises(ValueError, match=r"text_cfg\.tokenizer_kwargs\.trust_remote_code: Extra"):
-        load(write(text_cfg=settings))
+        load_clip(write(text_cfg=settings))
     with pytest.raises(ValueError, match="trust_remote_code"):  # nor past the schema
         build_tokenizer(settings)
     assert not ran.exists()
@@ -120,7 +123,7 @@ def test_a_file_can_not_ask_for_code(write, evil):
 )  # fmt: skip
 def test_no_other_argument_reaches_a_tokenizer(write, name):
     with pytest.raises(ValueError, match=rf"{REFUSED}text_cfg\.tokenizer_kwargs\.{name}: Extra"):
-        load(write(text_cfg={"tokenizer_kwargs": {name: "/etc/passwd"}}))
+        load_clip(write(text_cfg={"tokenizer_kwargs": {name: "/etc/passwd"}}))
 
 
 @pytest.mark.parametrize("section", ["vision_cfg", "text_cfg", None])
@@ -175,7 +178,7 @@ def test_endless_sizes_and_other_types_are_refused_before_anything_is_built(
 ):
     monkeypatch.setattr("fuzzyclip.clip.backbone.build_model", lambda *said: pytest.fail("built"))
     with pytest.raises(ValueError, match=rf"{REFUSED}{section}"):
-        load(write(**{section: changes}))
+        load_clip(write(**{section: changes}))
 
 
 def test_every_number_of_the_schema_has_bounds():
@@ -198,18 +201,17 @@ def test_numbers_that_nobody_means_are_refused_by_their_key(tmp_path_factory, pl
 
 def test_what_open_clip_can_not_build_is_said_in_words(write):
     with pytest.raises(ValueError, match=r"model\.json: open_clip can not build it .*divisible"):
-        load(write(text_cfg={"heads": 3}))
+        load_clip(write(text_cfg={"heads": 3}))
     with pytest.raises(ValueError, match="strip_sep_token"):
-        load(write(text_cfg={"tokenizer_kwargs": {"strip_sep_token": True}}))
+        load_clip(write(text_cfg={"tokenizer_kwargs": {"strip_sep_token": True}}))
 
 
 def test_an_image_of_too_many_patches_is_refused(write):
-    settings = {"blocks": (1,), "device": "cpu"}
     path = write()
     with pytest.raises(ValueError, match="4096 in patches of 8 pixels: more than 65,536"):
-        load_backbone(path, "random", image_size=4096, **settings)
-    with pytest.raises(ValueError, match="image_size must be from 1 to 8,192, but is 100000000"):
-        load_backbone(path, "random", image_size=10**8, **settings)
+        load_clip(path, image_size=4096)
+    with pytest.raises(ValueError, match=r"image_size\n.*less than or equal to 8192"):
+        load_clip(path, image_size=10**8)
 
 
 @pytest.mark.parametrize(

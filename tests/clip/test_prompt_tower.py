@@ -5,12 +5,15 @@ import json
 
 import pytest
 import torch
+from schemas import list_choices
 from tiny_models import TINY
 
 from fuzzyclip.clip.prompt_tower import can_skip
-from fuzzyclip.method.rpl import ATTACHMENTS, LAYOUTS, PromptLearner, PromptShape
+from fuzzyclip.method.rpl import PromptLearner
+from fuzzyclip.utils.settings import PromptShape
 
 STACK = "candle capsules cashew pcb1 pcb2 pipe_fryum"
+ATTACHMENTS = list_choices(PromptShape, "attachment")
 BLOCKS = TINY["text_cfg"]["layers"]
 #: Depth and deep tokens: none at all, some, all blocks, more blocks than there are.
 SIZES = ((1, 20), (9, 0), (2, 3), (9, 20), (BLOCKS, 4), (40, 20))
@@ -46,7 +49,7 @@ def assert_same(learner, backbone):
         assert (one - other).norm() <= 3e-6 * other.norm()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", list_choices(PromptShape, "layout"))
 @pytest.mark.parametrize("attachment", ATTACHMENTS)
 @pytest.mark.parametrize("per_side", [False, True])
 @pytest.mark.parametrize(("depth", "tokens"), SIZES)

@@ -6,12 +6,12 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
+from backbones import load_clip
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import try_examples
 
 from fuzzyclip import sample
-from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.clip.encoding import count_tokens, encode_text, tokenize
 from fuzzyclip.clip.prompts import (
     ABNORMAL_STATES,
@@ -92,14 +92,7 @@ def test_a_prompts_feature_is_the_same_bits_in_any_company(tiny, prompts, random
 def test_no_place_in_a_pass_of_the_sample_model_changes_a_bit(threads):
     folder = Path(sample.__file__).parent / "weights"
     model, weights = str(folder / "model.json"), folder / "model.safetensors"
-    small = load_backbone(
-        model,
-        str(weights),
-        image_size=144,
-        blocks=(8,),
-        sha256=compute_sha256(weights),
-        device="cpu",
-    )
+    small = load_clip(model, weights, image_size=144, blocks=(8,), sha256=compute_sha256(weights))
     torch.set_num_threads(threads)
     prompts = build_prompts("metal_nut", NORMAL_STATES)[::4]  # of several lengths
     first = encode_text(small, prompts)

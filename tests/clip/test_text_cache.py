@@ -21,6 +21,7 @@ from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.clip.text_cache import TextCache
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.settings import EfaTest
 from stages import efa
 from stages.clip import encode_names
 from stages.csp import compute_points
@@ -174,9 +175,9 @@ def test_no_string_reaches_the_tower_twice_in_all_stages(tiny, tmp_path, monkeyp
         "partition": {"names": names, "clusters": [{"names": cluster} for cluster in clusters]},
         "efa": {f"cluster{number}.{k}": v for number in range(2) for k, v in heads.items()},
         "rpl": {"text_embed": torch.eye(2, tiny.embed_dim)},
-        "rpl_header": {"settings": {"temperature": params.rpl.temperature}},
+        "rpl_header": {"settings": {"temperature": 14.0}},
     }
-    texts = SharedTexts(tiny, params, model, ["nut", "bolt"])
+    texts = SharedTexts(tiny, params, EfaTest(), model, ["nut", "bolt"])
     for category in ("nut", "bolt"):
         texts.build_scorers(category)
     rows = [row for one in passes for row in one]

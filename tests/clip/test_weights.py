@@ -9,12 +9,12 @@ from types import ModuleType
 
 import pytest
 import torch
+from backbones import load_clip
 from open_clip import pretrained
 from open_clip.model import CLIP, convert_weights_to_fp16
 from open_clip.openai import load_openai_model
 from safetensors.torch import save_file
 
-from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.clip.encoding import encode_images, encode_text
 from fuzzyclip.clip.torchscript import is_torchscript, read_torchscript
 from fuzzyclip.clip.weights import (
@@ -89,7 +89,7 @@ def test_openais_archive_gives_what_open_clip_makes_of_it(archive, config, pixel
     expected = load_openai_model(str(archive), precision="fp32", device="cpu")
     monkeypatch.setattr(torch.jit, "load", None)  # not by running what is in it
     settings = SETTINGS | {"activation": "quickgelu", "allow_unverified": True}
-    backbone = load_backbone(config, str(archive), **settings)
+    backbone = load_clip(config, archive, **settings)
     found = backbone.model.state_dict()
     assert found.keys() == expected.state_dict().keys()
     for name, tensor in expected.state_dict().items():
@@ -102,7 +102,7 @@ def test_openais_archive_gives_what_open_clip_makes_of_it(archive, config, pixel
         )
         text = expected.encode_text(backbone.tokenizer(prompts))
     assert torch.allclose(encode_text(backbone, prompts), text, atol=1e-5)
-    exact = load_backbone(config, str(archive), **settings | {"activation": "gelu"})
+    exact = load_clip(config, archive, **settings | {"activation": "gelu"})
     assert not torch.allclose(encode_text(exact, prompts), text, atol=1e-5)
 
 
@@ -219,11 +219,11 @@ def test_open_clips_table_holds_the_digests_of_openais_weights():
 
 def test_a_published_file_needs_no_checksum_of_ones_own(archive, config, tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="none of the files that OpenAI published"):
-        load_backbone(config, str(archive), **SETTINGS)
+        load_clip(config, archive, **SETTINGS)
     digest = compute_sha256(archive)
     publish(monkeypatch, digest)
     shutil.copy(archive, path := tmp_path / "under another name.pt")
-    assert load_backbone(config, str(path), **SETTINGS).identity["weights_sha256"] == digest
+    assert load_clip(config, path, **SETTINGS).identity["weights_sha256"] == digest
     with pytest.raises(WeightsError, match="expected 0000"):  # one that is demanded counts
         verify_weights(path, "0" * 64, allow_unverified=False)
 

@@ -2,19 +2,18 @@
 
 import hashlib
 from itertools import count
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from backbones import load_sample
 from damage import DAMAGES, damage
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from properties import try_examples
 
-from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.clip.encoding import encode_images, preprocess
 from fuzzyclip.features import encode as caching
 from fuzzyclip.features import store as features
@@ -378,15 +377,7 @@ def test_renamed_images_are_still_the_same(images, tiny, tmp_path):
 
 def test_numbers_of_this_version_of_the_code():
     """If this fails, what is stored is no longer what would be computed: raise `shards.CODE`."""
-    folder = Path("fuzzyclip/sample/weights")
-    backbone = load_backbone(
-        str(folder / "model.json"),
-        str(folder / "model.safetensors"),
-        image_size=144,
-        blocks=[2, 4, 6, 8],
-        allow_unverified=True,
-        device="cpu",
-    )
+    backbone = load_sample()
     ramp = np.add.outer(np.arange(300), np.arange(200))
     picture = np.stack([ramp % 256, ramp * 2 % 256, ramp * 3 % 256], axis=-1).astype(np.uint8)
     pixels = preprocess(Image.fromarray(picture), backbone)

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 from damage import DAMAGES, damage
-from fuzzyclip.method.settings import EfaTraining
 from hypothesis import given
 from PIL import Image
 from properties import try_examples
@@ -35,6 +34,7 @@ from fuzzyclip.method.mosaic import (
 )
 from fuzzyclip.method.training_set import make_training_set
 from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.settings import EfaTraining
 
 SETTINGS = {"epochs": 2, "batch_size": 4, "learning_rate": 0.01, "seed": 5}
 

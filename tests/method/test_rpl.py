@@ -5,20 +5,19 @@ import math
 import open_clip
 import pytest
 import torch
+from schemas import list_choices
 from torch.nn import functional as F
 
 from fuzzyclip.clip.encoding import encode_text, tokenize
 from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.method import training
 from fuzzyclip.method.rpl import (
-    ATTACHMENTS,
-    LAYOUTS,
     TEMPLATES,
     PromptLearner,
-    PromptShape,
     compute_image_score,
 )
 from fuzzyclip.method.rpl_training import train_prompts
+from fuzzyclip.utils.settings import PromptShape
 
 STACK = "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"
 TOKENIZER = open_clip.SimpleTokenizer()
@@ -65,8 +64,8 @@ def slow_forward(backbone, learner, shape, side, stack=STACK):
     return clip.ln_final(x)[end] @ clip.text_projection
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("attachment", ATTACHMENTS)
+@pytest.mark.parametrize("layout", list_choices(PromptShape, "layout"))
+@pytest.mark.parametrize("attachment", list_choices(PromptShape, "attachment"))
 @pytest.mark.parametrize("per_side", [False, True])
 def test_every_layout_equals_the_slow_forward(tiny, layout, attachment, per_side):
     shape = PromptShape(layout=layout, attachment=attachment, deep_per_side=per_side)
@@ -176,10 +175,10 @@ def test_inserting_lengthens_once_and_moves_the_sentence(tiny):
 
 def test_bad_shapes_are_refused(tiny):
     for changes in ({"template": "c6"}, {"layout": "suffix"}, {"attachment": "add"}):
-        with pytest.raises(ValueError, match=f"rpl {next(iter(changes))} must be one of"):
+        with pytest.raises(ValueError, match=rf"{next(iter(changes))}\n  Input should be '"):
             PromptShape(**changes)
     for changes in ({"words": 0}, {"deep_tokens": -1}, {"depth": 0}):
-        with pytest.raises(ValueError, match=f"rpl: {next(iter(changes))} must be from"):
+        with pytest.raises(ValueError, match=rf"{next(iter(changes))}\n  Input should be greater"):
             PromptShape(**changes)
     with pytest.raises(PromptTooLongError):
         PromptLearner(tiny, " ".join([STACK] * 4), PromptShape())

@@ -20,7 +20,7 @@ from fuzzyclip.model.calibration import (
     choose_by_f1,
     choose_by_quantile,
 )
-from fuzzyclip.model.threshold import NATURAL, NATURAL_PIXEL, Threshold
+from fuzzyclip.model.card import NATURAL, NATURAL_PIXEL, Threshold
 
 labelled = st.lists(
     st.tuples(st.integers(-12, 12).map(lambda step: 2.5 * step), st.integers(0, 1)),

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from backbones import load_clip
 from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import save_file
@@ -15,26 +16,26 @@ from scipy.special import expit, logit
 from tiny_models import CLUSTERS, TEMPERATURE, break_part, break_scorer, make_model, write_parts
 
 from fuzzyclip import FuzzyCLIP
-from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.weights import WeightsError
 from fuzzyclip.method.efa import compute_ensemble_map, compute_weights
 from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.model.card import (
+    NATURAL,
+    NATURAL_PIXEL,
     Calibration,
     Card,
-    EfaTestCard,
     ModelError,
-    TextCard,
+    Threshold,
     Tiling,
     read_card,
 )
-from fuzzyclip.model.directory import EFA, RPL, WeightsSource, write_model
+from fuzzyclip.model.directory import EFA, RPL, write_model
 from fuzzyclip.model.prediction import resize_map
 from fuzzyclip.model.storing import digest_memory, store
-from fuzzyclip.model.threshold import NATURAL, NATURAL_PIXEL, Threshold
 from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.settings import EfaTest, TextSettings
 
 SIZES = [(40, 30), (32, 32), (90, 200), (33, 8)]
 
@@ -68,7 +69,9 @@ def images():
 def compute_by_hand(made, image, category):
     """Eq. 9 to 11 and RPL's score from the parts' files, without the model's own code."""
     folder, backbone = made
-    encode = NameEncoder(backbone, lambda prompts: encode_text(backbone, prompts), "single")
+    encode = NameEncoder(
+        backbone, lambda prompts: encode_text(backbone, prompts), TextSettings(ensemble="single")
+    )
     tensors = {}
     from safetensors.torch import load_file
 
@@ -506,15 +509,14 @@ def test_missing_and_broken_files_are_named(copied, tmp_path):
         FuzzyCLIP.load(copied)
 
 
-def test_parts_of_another_backbone_are_not_packed(tmp_path, tiny_config, tiny):
+def test_parts_of_another_backbone_are_not_packed(tmp_path, tiny):
     write_parts(tmp_path, tiny, trained_with="0" * 64)
     with pytest.raises(ModelError, match="another backbone"):
         write_model(
             tmp_path / "model", name="x", backbone=tiny,
-            source=WeightsSource(str(tiny_config), "random", copy=False),
+            copy=False,
             efa=tmp_path / "efa.safetensors", rpl=tmp_path / "rpl.safetensors",
-            text=TextCard(ensemble="full", separator=" ", underscore="keep"),
-            test=EfaTestCard(prompt="test", weights="eq11", temperature=1.0, sigma=0.0),
+            text=TextSettings(), test=EfaTest(),
             licences={}, sources={},
         )  # fmt: skip
     assert not (tmp_path / "model").exists()
@@ -537,8 +539,6 @@ def test_the_backbone_is_that_of_load_backbone(made, tiny_config):
     folder, backbone = made
     loaded = FuzzyCLIP.load(folder, device="cpu").backbone
     assert loaded.fingerprint == backbone.fingerprint
-    other = load_backbone(
-        str(tiny_config), str(folder / "backbone.safetensors"), image_size=32, blocks=(1, 2, 4),
-        allow_unverified=True, device="cpu",
-    )  # fmt: skip
+    weights = folder / "backbone.safetensors"
+    other = load_clip(tiny_config, weights, blocks=(1, 2, 4), allow_unverified=True)
     assert other.fingerprint == backbone.fingerprint

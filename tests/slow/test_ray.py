@@ -21,6 +21,7 @@ from fuzzyclip.features.encode import encode_shards
 from fuzzyclip.features.store import plan_category
 from fuzzyclip.images.index_file import COLUMN_TYPES, INDEX_COLUMNS
 from fuzzyclip.model.inference import detect_files
+from fuzzyclip.utils.settings import BackboneSettings
 
 IMAGES, SHARD, BATCH = 48, 3, 2
 
@@ -56,9 +57,10 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def build(tiny_config):
     """What an actor builds its backbone with."""
-    return partial(
-        load_backbone, str(tiny_config), "random", image_size=32, blocks=(1, 2, 4), device="cpu"
+    settings = BackboneSettings(
+        model=str(tiny_config), weights="random", image_size=32, blocks=(1, 2, 4)
     )
+    return partial(load_backbone, settings, device="cpu")
 
 
 def plan(target, root, backbone):

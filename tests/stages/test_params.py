@@ -8,7 +8,15 @@ from imports import ROOT
 from pydantic import ValidationError
 from schemas import SENSELESS, list_numbers, list_unbounded, put
 
-from stages.params import ParamsError, choose, load_params, read_params
+from fuzzyclip.utils.settings import (
+    CspSettings,
+    EfaTest,
+    EfaTraining,
+    EvaluationSettings,
+    RplSettings,
+    TextSettings,
+)
+from stages.params import ParamsError, choose_settings, load_params, read_params, resolve
 from stages.schema import Params
 
 COMMITTED = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -51,15 +59,19 @@ def test_the_committed_file_is_valid():
 def test_the_papers_settings_are_the_defaults():
     params = read_params(ROOT / "params.yaml")
     assert (params.csp.penalty, params.csp.form) == (0.1, "sum")
-    assert (params.rpl.words, params.rpl.deep_tokens, params.rpl.depth) == (12, 20, 9)
-    assert (params.rpl.learning_rate, params.rpl.batch_size) == (1e-3, 16)
-    assert params.rpl.epochs == {"sample": 5, "official": 1}
-    assert (params.efa.train.epochs, params.efa.train.batch_size) == (2, 16)
-    assert choose(params.efa.train.learning_rate, "visa", "") == 1e-3
-    assert choose(params.efa.train.learning_rate, "mvtec", "") == 1e-4
+    assert params.csp == CspSettings()
+    assert params.text == TextSettings()
+    assert params.evaluation == EvaluationSettings()
+    for auxiliary, rate, mosaic in (("visa", 1e-3, 0.0), ("mvtec", 1e-4, 0.2)):
+        settings = resolve(params.rpl, auxiliary, "official")
+        assert RplSettings(**settings) == RplSettings()
+        assert RplSettings(**resolve(params.rpl, auxiliary, "sample")).epochs == 5
+        assert EfaTest(**resolve(params.efa.test, auxiliary, "official")) == EfaTest()
+        training = EfaTraining(**resolve(params.efa.train, auxiliary, "official"))
+        assert training == EfaTraining(learning_rate=rate, mosaic=mosaic)
     assert params.pairs == dict.fromkeys(params.datasets, "visa") | {"visa": "mvtec"}
     large = params.backbones["vit_l_14_336"]
-    assert (large.image_size, large.blocks) == (518, [6, 12, 18, 24])
+    assert (large.image_size, large.blocks) == (518, (6, 12, 18, 24))
 
 
 @pytest.mark.parametrize("key", ["csp.penalti", "efa.train.lr", "typo", "datasets.visa.splits"])
@@ -68,9 +80,16 @@ def test_unknown_keys_are_refused_by_name(read, key):
         read(**{key: 1})
 
 
-@pytest.mark.parametrize("key", ["seed", "csp", "pairs"])
+@pytest.mark.parametrize(
+    "key", ["seed", "csp", "pairs", "csp.form", "text.separator", "rpl.words", "efa.test.sigma"]
+)
 def test_missing_keys_are_refused_by_name(tmp_path, key):
-    data = {name: value for name, value in COMMITTED.items() if name != key}
+    data = copy.deepcopy(COMMITTED)
+    *sections, last = key.split(".")
+    place = data
+    for section in sections:
+        place = place[section]
+    del place[last]
     with pytest.raises(ParamsError, match=f"  {key}: Field required"):
         write(tmp_path, yaml.safe_dump(data))
 
@@ -133,7 +152,7 @@ def test_a_number_without_a_point_is_understood(tmp_path):
     changed = text.replace(line, "learning_rate: 1e-3")
     assert yaml.safe_load(changed)["rpl"]["learning_rate"] == "1e-3"
     params = write(tmp_path, changed)
-    assert params.rpl.learning_rate == 0.001
+    assert RplSettings(**resolve(params.rpl, "visa", "sample")).learning_rate == 0.001
     assert params.methods["april_gan"].settings["learning_rate"] == 0.001
 
 
@@ -198,7 +217,8 @@ PLACES = [place for place in list_numbers(fill()) if place[0] != "methods"]
 
 
 def test_every_number_of_the_schema_has_bounds():
-    assert list_unbounded(Params) == []
+    for model in (Params, EfaTraining, EfaTest, RplSettings):
+        assert list_unbounded(model) == []
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: ".".join(map(str, place)))
@@ -237,6 +257,8 @@ def test_a_model_never_meets_its_own_data(read):
     ("key", "value", "message"),
     [
         ("backbone", "vit_b", "'vit_b' is not a key of backbones"),
+        ("auxiliary.sample", ["visa"], r"auxiliary\.sample: in tables this key means something"),
+        ("auxiliary.default", ["visa"], r"auxiliary\.default: in tables this key means"),
         ("auxiliary.visa", ["visa", "visa"], "must name distinct keys of datasets"),
         ("auxiliary.visa", [], "must name distinct keys of datasets"),
         ("auxiliary.visa", ["vsia"], "must name distinct keys of datasets"),
@@ -291,8 +313,38 @@ def test_a_name_that_begins_alike_is_not_declared(monkeypatch):
             getattr(params, name)
 
 
-def test_an_auxiliary_sets_entry_or_the_default():
-    assert choose({"visa": 1, "default": 2}, "visa", "x") == 1
-    assert choose({"visa": 1, "default": 2}, "mvtec", "x") == 2
-    with pytest.raises(ParamsError, match=r"efa\.train\.mosaic has no entry for 'mvtec'"):
-        choose({"visa": 1}, "mvtec", "efa.train.mosaic")
+BLOCK = {"rate": {"visa": 1, "sample": 2, "default": 3}, "sigma": 0.5, "names": {"visa": "a"}}
+
+
+@pytest.mark.parametrize(
+    ("auxiliary", "source", "rate"),
+    [("visa", "sample", 1), ("visa", "official", 1), ("mvtec", "sample", 2), ("x", "official", 3)],
+)
+def test_an_auxiliary_sets_entry_or_the_sources_or_the_default(auxiliary, source, rate):
+    settings = resolve(BLOCK, auxiliary, source)
+    assert settings == BLOCK | {"rate": rate}
+
+
+def test_a_table_inside_of_a_table_is_refused_by_its_key(read):
+    block = {"rate": {"visa": {"default": 1}, "default": 3}}
+    assert resolve(block, "mvtec", "sample") == {"rate": 3}
+    with pytest.raises(ValueError, match=r"^methods\.coop\.rate\.visa: a table stands inside"):
+        resolve(block, "visa", "sample", "methods.coop")
+    with pytest.raises(ParamsError, match=r"methods\.coop: .*words\.visa: a table stands inside"):
+        read(**{"methods.coop.words": {"default": 1, "visa": {"default": 1}}})
+
+
+@pytest.mark.parametrize("key", ["efa.train.epochs", "efa.test.temperature", "rpl.batch_size"])
+def test_every_value_of_efa_and_rpl_may_be_a_table(read, key):
+    table = {"default": 1, "visa": 2, "official": 3, "sample": 4}
+    params = read(**{key: table})
+    section, name = key.rsplit(".", 1)
+    kind = {"efa.train": EfaTraining, "efa.test": EfaTest, "rpl": RplSettings}[section]
+    for auxiliary, expected in (("visa", 2), ("mvtec", 4)):
+        assert getattr(choose_settings(kind, params, section, auxiliary), name) == expected
+    for entry in table:
+        for value in (-1, True, "many", {"default": 1}):
+            with pytest.raises(ParamsError, match=rf"  {key}\.{entry}: |{name}\.{entry}: a table"):
+                read(**{key: table | {entry: value}})
+    with pytest.raises(ParamsError, match=rf"  {key}: .*needs the key `default`"):
+        read(**{key: {"sample": 5, "official": 1}})

@@ -1,5 +1,7 @@
 """Walking what pydantic checks: every number of a schema, and every number of some plain data."""
 
+from typing import get_args
+
 #: What nobody means: YAML's and JSON's, what overflows to them, and what only looks like a number.
 SENSELESS = (
     float("inf"), float("-inf"), float("nan"), 1e308, -1e308, 10**18, -(10**18),
@@ -33,6 +35,11 @@ def list_unbounded(model):
 
     walk(schema, model.__name__)
     return found
+
+
+def list_choices(model, name):
+    """What a field of a model may be, as it says."""
+    return get_args(model.model_fields[name].annotation)
 
 
 def list_numbers(data, place=()):

@@ -4,14 +4,14 @@ import json
 from dataclasses import replace
 
 import torch
+from backbones import load_clip
 from safetensors.torch import load_file, save_file
 
-from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.fuzzyclip import TrainedParts
-from fuzzyclip.model.card import EfaTestCard, TextCard
-from fuzzyclip.model.directory import WeightsSource, write_model
+from fuzzyclip.model.directory import write_model
 from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.settings import EfaTest, TextSettings
 from fuzzyclip.utils.tensor_files import write_tensors
 
 #: A CLIP small enough for unit tests: every tower of the real kind.
@@ -33,8 +33,8 @@ TEMPERATURE = 14.285714
 
 def save_weights(path, config):
     """Random weights of a configuration as a file, and the arguments that load them."""
-    settings = {"image_size": 32, "blocks": (1, 2, 4), "device": "cpu"}
-    random = load_backbone(str(config), "random", **settings)
+    settings = {"blocks": (1, 2, 4)}
+    random = load_clip(config, **settings)
     save_file(
         {name: tensor.contiguous() for name, tensor in random.model.state_dict().items()}, path
     )
@@ -66,18 +66,17 @@ def make_model(folder, config, *, copy=True, test=None, clusters=CLUSTERS):
     """A model's directory `folder / "model"`, and the backbone it was made with."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "weights.safetensors"
-    backbone = load_backbone(str(config), str(weights), **save_weights(weights, config))
+    backbone = load_clip(config, weights, **save_weights(weights, config))
     write_parts(folder, backbone, clusters)
-    settings = {"prompt": "test+cluster", "weights": "eq11", "temperature": 100.0, "sigma": 0.0}
     write_model(
         folder / "model",
         name="drawn",
         backbone=backbone,
-        source=WeightsSource(str(config), str(weights), copy),
+        copy=copy,
         efa=folder / "efa.safetensors",
         rpl=folder / "rpl.safetensors",
-        text=TextCard(ensemble="single", separator=" ", underscore="keep"),
-        test=EfaTestCard(**settings | (test or {})),
+        text=TextSettings(ensemble="single"),
+        test=EfaTest(**test or {}),
         licences={"drawn": "none"},
         sources={"drawn": "sample"},
     )

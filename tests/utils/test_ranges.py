@@ -10,19 +10,15 @@ from hypothesis import strategies as st
 
 from fuzzyclip.method.csp import score_partitions
 from fuzzyclip.method.efa import compute_weights, smooth
-from fuzzyclip.method.rpl import PromptShape
 from fuzzyclip.method.rpl_training import train_prompts
 from fuzzyclip.method.training import train
 from fuzzyclip.model.inference import CategoryModel
 from fuzzyclip.utils import ranges
 from fuzzyclip.utils.ranges import Range
+from fuzzyclip.utils.settings import CspSettings
 
 RANGES = {name: one for name, one in vars(ranges).items() if isinstance(one, Range)}
 SENSELESS = (inf, -inf, nan, 1e308, -1e308)
-
-
-def score(penalty=0.1, max_clusters=2):
-    return score_partitions(["a", "b"], np.eye(2), penalty=penalty, max_clusters=max_clusters)
 
 
 def learn(**changes):
@@ -58,7 +54,6 @@ def test_what_a_range_takes_lies_inside(value):
 
 
 USES = {
-    "penalty": lambda value: score(penalty=value),
     "temperature": lambda value: compute_weights(torch.eye(2), torch.eye(2), value),
     "sigma": lambda value: smooth(np.zeros((1, 2, 2), np.float32), value),
     "learning_rate": lambda value: learn(learning_rate=value),
@@ -81,12 +76,7 @@ def test_a_detector_refuses_such_a_sigma_and_prompts_such_a_temperature(value):
         learn_prompts(temperature=value)
 
 
-@pytest.mark.parametrize("name", ["words", "deep_tokens", "depth"])
-def test_prompts_of_endless_length_are_refused(name):
-    with pytest.raises(ValueError, match=rf"rpl: {name} must be from \d to 500, but is 1000000"):
-        PromptShape(**{name: 10**6})
-
-
 def test_the_largest_number_of_clusters_has_a_finite_score():
     assert np.isfinite(ranges.FACTOR.most * np.exp(ranges.FEW.most))
-    assert [one.k for one in score(penalty=ranges.FACTOR.most)] == [1, 2]
+    dear = CspSettings(penalty=ranges.FACTOR.most)
+    assert [one.k for one in score_partitions(["a", "b"], np.eye(2), dear)] == [1, 2]

@@ -27,12 +27,13 @@ from fuzzyclip.features.kinds import FeatureKind
 from fuzzyclip.method.efa import LOGIT_SCALE, compute_margins
 from fuzzyclip.method.efa_loss import DICE_SMOOTH, FOCAL_SMOOTH, GAMMA
 from fuzzyclip.method.interface import Learned, Trained, TrainingSet, check_training
-from fuzzyclip.method.rpl import PromptLearner, PromptShape
+from fuzzyclip.method.rpl import PromptLearner
 from fuzzyclip.method.rpl_training import compute_classification
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer, compare_class
 from fuzzyclip.method.training import train
 from fuzzyclip.utils.ranges import FACTOR, FEW, FEW_OR_ZERO, POSITIVE
+from fuzzyclip.utils.settings import PromptShape
 
 #: What stands in the prompts for any category.
 OBJECT = "object"

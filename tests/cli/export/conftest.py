@@ -4,9 +4,8 @@ import pytest
 from command import draw
 from tiny_models import make_model
 
-from fuzzyclip.model.card import Calibration
+from fuzzyclip.model.card import Calibration, Threshold
 from fuzzyclip.model.storing import store
-from fuzzyclip.model.threshold import Threshold
 
 
 @pytest.fixture(scope="module")

@@ -5,18 +5,19 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from backbones import load_clip
 from PIL import Image
 from scipy.special import expit
 from torch.nn import functional as F
 
-from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.clip.encoding import count_tokens, encode_images, encode_text, normalise, preprocess
 from fuzzyclip.clip.prompts import encode_name, encode_stack, stack_names
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.efa_loss import compute_alignment_losses
-from fuzzyclip.method.rpl import PromptLearner, PromptShape
+from fuzzyclip.method.rpl import PromptLearner
 from fuzzyclip.method.scorer import build_trained, build_untrained, score_batch
+from fuzzyclip.utils.settings import PromptShape
 
 STACKS = ["candle capsules", "pcb1 pcb2"]
 
@@ -24,14 +25,7 @@ STACKS = ["candle capsules", "pcb1 pcb2"]
 @pytest.fixture(scope="module")
 def large():
     """The paper's backbone, with random weights."""
-    return load_backbone(
-        "ViT-L-14-336",
-        "random",
-        image_size=518,
-        blocks=(6, 12, 18, 24),
-        activation="gelu",
-        device="cpu",
-    )
+    return load_clip("ViT-L-14-336", image_size=518, blocks=(6, 12, 18, 24), activation="gelu")
 
 
 @pytest.fixture(scope="module")

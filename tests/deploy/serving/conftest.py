@@ -8,9 +8,8 @@ from tiny_models import make_model
 
 from fuzzyclip import FuzzyCLIP
 from fuzzyclip.deploy.mlflow_model import describe_model
-from fuzzyclip.model.card import Calibration
+from fuzzyclip.model.card import Calibration, Threshold
 from fuzzyclip.model.storing import store
-from fuzzyclip.model.threshold import Threshold
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from backbones import load_sample
 from imports import ROOT
 from PIL import Image
 from scipy.special import expit
 
-from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.clip.encoding import encode_images, preprocess
 from fuzzyclip.method.normal_memory import remember
 from fuzzyclip.method.scales import Scale
@@ -36,10 +36,7 @@ def weave(width, height, seed=0):
 @pytest.fixture(scope="module")
 def detector():
     """The sample CLIP that knows a few good tiles and no text."""
-    backbone = load_backbone(
-        str(SAMPLE / "model.json"), str(SAMPLE / "model.safetensors"), image_size=144,
-        blocks=(2, 4, 6, 8), allow_unverified=True, device="cpu",
-    )  # fmt: skip
+    backbone = load_sample()
     good = [preprocess(weave(TILING.side, TILING.side, seed), backbone) for seed in (1, 2, 3, 4)]
     memory = remember(encode_images(backbone, torch.stack(good))[1], backbone.grid, 144)
     nothing = Scorer(

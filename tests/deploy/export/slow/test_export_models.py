@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from backbones import load_clip, load_sample
 from export_cases import (
     LOOSE,
     ORIGIN,
@@ -19,9 +20,7 @@ from export_cases import (
 )
 from families import FAMILIES, Words, give_tokenizer, shake
 
-from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.clip.encoding import encode_images, preprocess
-from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
 from fuzzyclip.deploy import onnx_export
 from fuzzyclip.deploy.facts import read_facts
 from fuzzyclip.deploy.graph import DetectorGraph
@@ -123,15 +122,7 @@ def test_smoothing_and_remembered_parts_are_in_the_graph(tiny, images, tmp_path)
 
 def test_the_sample_clip(images, tmp_path):
     """int8 as it is allowed by default; float32, of which it is made, likewise."""
-    backbone = load_backbone(
-        str(SAMPLE_CONFIG),
-        str(SAMPLE_WEIGHTS),
-        image_size=144,
-        blocks=(2, 4, 6, 8),
-        allow_unverified=True,
-        device="cpu",
-    )
-    detector = build(backbone)
+    detector = build(load_sample())
     export_onnx(detector, tmp_path / "a.onnx", images, ORIGIN, weights="int8")
     run = open_exported(tmp_path / "a.onnx")
     assert_same(run, detector, images, atol=0.1, score_atol=0.02)
@@ -144,9 +135,7 @@ def test_other_families(name, images, tmp_path):
     (tmp_path / "model.json").write_text(json.dumps(config))
     with pytest.MonkeyPatch.context() as patch:
         give_tokenizer(patch, lambda name: Words())
-        backbone = load_backbone(
-            str(tmp_path / "model.json"), "random", image_size=size, blocks=(1, 3), device="cpu"
-        )
+        backbone = load_clip(tmp_path / "model.json", image_size=size, blocks=(1, 3))
     shake(backbone)
     projected = build_untrained(backbone, "drawn", draw_unit(2, backbone.embed_dim).T)
     trained = build(backbone)

@@ -1,0 +1,216 @@
+"""Settings of a run, each fact once: of the frozen CLIP, of FuzzyCLIP's parts, of the evaluation.
+
+params.yaml, headers of trained files and a model's card hold these types. This module imports no
+PyTorch, so that what only moves or draws may read settings.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from fuzzyclip.utils.schemas import (
+    Count,
+    CountOrZero,
+    Few,
+    FewOrZero,
+    NonNegative,
+    Number,
+    Positive,
+    Record,
+    Share,
+    Side,
+    Sigma,
+    check_ascending,
+)
+
+#: One number a colour channel.
+Channels = tuple[Number, Number, Number]
+Deviations = tuple[Positive, Positive, Positive]
+
+
+class BackboneSettings(Record):
+    """All that decides a frozen CLIP's outputs; `fuzzyclip.clip.backbone` builds it.
+
+    Attributes:
+        model: open_clip's model name, or the path of a JSON configuration.
+        weights: a file, an open_clip tag, or `random` (see `fuzzyclip.clip.weights`).
+        sha256: expected digest of the weights' file; OpenAI's need none, for theirs are published.
+        image_size: side of the square input in pixels, S; images are squashed to it.
+        blocks: blocks of the image tower whose patch tokens are taken, counted from 1 as in the
+            paper, ascending.
+        activation: `model` (what the configuration says), `gelu` or `quickgelu`. Weights trained
+            with QuickGELU also run with GELU, and APRIL-GAN's numbers were made that way.
+        position_embedding: how the grid of position embeddings is resized.
+        mean: input mean of the three channels; None takes the weights' own, see
+            `fuzzyclip.clip.model_configs.read_channels`.
+        std: input standard deviation of the three channels; None takes the weights' own.
+        precision: type in which the towers compute; other than float32 by autocast.
+    """
+
+    model: str
+    weights: str
+    sha256: str | None = None
+    image_size: Side
+    blocks: Annotated[tuple[Few, ...], AfterValidator(check_ascending)]
+    activation: Literal["model", "gelu", "quickgelu"] = "model"
+    position_embedding: Literal["bicubic", "bilinear"] = "bicubic"
+    mean: Channels | None = None
+    std: Deviations | None = None
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class TextSettings(Record):
+    """How names become prompts; see `fuzzyclip.clip.prompts`.
+
+    Attributes:
+        ensemble: `full`: the mean of 35 templates, as in the baselines' code; `single`: "a photo
+            of a ..." alone.
+        separator: between stacked names; the paper shows bare juxtaposition.
+        underscore: `keep` leaves metal_nut as it is, `space` makes "metal nut" of it.
+    """
+
+    ensemble: Literal["full", "single"] = "full"
+    separator: Annotated[str, Field(max_length=500)] = " "
+    underscore: Literal["keep", "space"] = "keep"
+
+
+class CspSettings(Record):
+    """Clustering of the auxiliary categories; see `fuzzyclip.method.csp`.
+
+    Attributes:
+        points: what is clustered: `normal`, the normal side of each name's text feature; `both`
+            sides; `bare`, "a photo of a NAME."; or `image`, the mean class feature. The paper does
+            not say.
+        penalty: factor of e^k in lambda(k), the paper's 0.1.
+        form: spread of a partition: `sum` of squared distances (eq. 4), or the sum of each
+            cluster's `mean`.
+        max_clusters: largest k worth a try. SSE(1) <= N <= 27 on unit vectors, so the default
+            penalty rules out more.
+        partition: `auto`, the lowest score (k*); `paper`, pcb1-4 apart from the rest; or a number
+            of clusters.
+    """
+
+    points: Literal["normal", "both", "bare", "image"] = "normal"
+    penalty: NonNegative = 0.1
+    form: Literal["sum", "mean"] = "sum"
+    max_clusters: Few = 6
+    partition: Literal["auto", "paper"] | Few = "auto"
+
+
+class EfaTraining(Record):
+    """Training of EFA's layers, one set a cluster; see `fuzzyclip.method.efa_training`.
+
+    Attributes:
+        prompt: what the layers are trained against (Table 4): the cluster's `stacked` names,
+            `precise` (each image's own category) or the word `object`.
+        epochs: over the cluster's images.
+        batch_size: images a step.
+        learning_rate: of Adam. The paper has 1e-3 for VisA and 1e-4 for MVTec-AD.
+        mosaic: share of images replaced by a mosaic of four; the code the paper builds on has 0.2
+            for MVTec-AD alone.
+        keep: `last`, or `all`: the layers after each epoch too (Figure 1).
+    """
+
+    prompt: Literal["stacked", "precise", "object"] = "stacked"
+    epochs: Count = 2
+    batch_size: Count = 16
+    learning_rate: Positive = 1e-4
+    mosaic: Share = 0.2
+    keep: Literal["last", "all"] = "last"
+
+
+class EfaTest(Record):
+    """How trained layers are used; changing it trains nothing.
+
+    Attributes:
+        prompt: class part of the test prompt, key of `fuzzyclip.method.scorer.TEST_PROMPTS`
+            (Table 8); eq. 9 is `test+cluster`.
+        weights: what weighs the clusters: key of `fuzzyclip.method.efa.WEIGHTS`, three readings of
+            the paper and none; or the number of one cluster, from 1, that stands alone (Table 5).
+        temperature: factor on the cosines of the weights; the paper prints none.
+        sigma: Gaussian smoothing of maps in pixels; the paper mentions none.
+    """
+
+    prompt: Literal["test", "cluster", "test+cluster", "test+cluster+test", "object"] = (
+        "test+cluster"
+    )
+    weights: Literal["eq11", "train_cluster", "center", "uniform"] | Few = "eq11"
+    temperature: Positive = 100.0
+    sigma: Sigma = 0.0
+
+
+class PromptShape(Record):
+    """All that decides the tensors of RPL's prompt learner.
+
+    Attributes:
+        template: key of `fuzzyclip.method.rpl.TEMPLATES`; c4 is the best of Table 9.
+        layout: `inplace`: the template's own first E words are learnable (Table 9 varies the
+            template while E varies on its own, so the words must be the template's); `prepend`: E
+            random words stand before a short sentence; `template_ctx`: all words before the names
+            are learnable, E is their number.
+        words: E, learnable words (section 3.1.2: 12).
+        deep_tokens: L, learnable tokens in each deep layer (section 3.1.2: 20; its 29 is taken as
+            a misprint).
+        depth: M, layers with learnable tokens, the words being the first layer's (section 3.1.2:
+            9, so 8 deep tensors).
+        attachment: `overwrite`: deep tokens replace positions 1 to L; `insert`: they are
+            added after the start token.
+        deep_per_side: separate deep tokens for the normal and the abnormal prompt.
+    """
+
+    template: Literal["c1", "c2", "c3", "c4", "c5"] = "c4"
+    layout: Literal["inplace", "prepend", "template_ctx"] = "inplace"
+    words: Few = 12
+    deep_tokens: FewOrZero = 20
+    depth: Few = 9
+    attachment: Literal["overwrite", "insert"] = "overwrite"
+    deep_per_side: bool = False
+
+
+class RplSettings(PromptShape):
+    """RPL: the shape of its prompts, and their training; see `fuzzyclip.method.rpl_training`.
+
+    Attributes:
+        stack: what stands for [cluster]: the stacked names of the auxiliary set, or "object".
+        temperature: factor on the cosines, in training and in the log-odds of image scores:
+            1 / 0.07.
+        text_weight: factor on L_text: a number (eq. 12 as printed is 1, next to nothing between
+            unit vectors), or `scaled`, see `weigh_text`.
+        epochs: the paper trains one.
+        batch_size: class features a step.
+        learning_rate: of Adam. The paper says 1e-3 and, a sentence before, 1e-4.
+    """
+
+    stack: Literal["cluster", "object"] = "cluster"
+    temperature: Positive = 14.285714
+    text_weight: Literal["scaled"] | NonNegative = "scaled"
+    epochs: Count = 1
+    batch_size: Count = 16
+    learning_rate: Positive = 1e-3
+
+    def weigh_text(self, embed_dim: int) -> float:
+        """Factor on L_text for features of D numbers: D makes a squared distance of their mean."""
+        return float(embed_dim) if self.text_weight == "scaled" else self.text_weight
+
+
+Variant = Literal["precise", "object", "stacked", "stacked_auxiliary"]
+
+
+class EvaluationSettings(Record):
+    """What is evaluated, and how.
+
+    Attributes:
+        variants: ways without training that are measured beside FuzzyCLIP, on the same features.
+        shots: numbers of normal training images that FuzzyCLIP remembers, a further variant each,
+            ascending; not zero-shot, and not of the paper.
+        pixel_metrics: `exact`: all pixels of a category are sorted, in memory; `streaming`:
+            constant memory, and each metric comes with certain bounds.
+        overlays: anomalous images a category whose maps are kept for pictures.
+        gallery: images a category, label and kind (best, worst, borderline) that the page shows.
+    """
+
+    variants: tuple[Variant, ...] = ("precise", "object", "stacked", "stacked_auxiliary")
+    shots: Annotated[tuple[Count, ...], AfterValidator(check_ascending)] = ()
+    pixel_metrics: Literal["exact", "streaming"] = "exact"
+    overlays: CountOrZero = 2
+    gallery: CountOrZero = 1
