@@ -8,7 +8,7 @@ Shapes: K chosen clusters, D embedding width.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -125,10 +125,10 @@ class FuzzyClip(Trained):
         shots: further variants with a memory of so many normal images of the tested category.
     """
 
-    csp: CspSettings = CspSettings()
-    efa: EfaTraining = EfaTraining()
-    rpl: RplSettings = RplSettings()
-    test: EfaTest = EfaTest()
+    csp: CspSettings = field(default_factory=CspSettings)
+    efa: EfaTraining = field(default_factory=EfaTraining)
+    rpl: RplSettings = field(default_factory=RplSettings)
+    test: EfaTest = field(default_factory=EfaTest)
     variants: tuple[str, ...] = ()
     shots: tuple[int, ...] = ()
 

@@ -14,7 +14,7 @@ import torch
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.method.normal_memory import NormalMemory
 from fuzzyclip.model.card import Calibration, Card, MemoryCard, ModelError, read_card
-from fuzzyclip.model.directory import check_file, read_tensors, write_card
+from fuzzyclip.model.directory import check_file, read_finite_tensors, write_card
 from fuzzyclip.utils.files import compute_sha256, flush_tree
 from fuzzyclip.utils.tensor_files import write_tensors
 from fuzzyclip.utils.tree import DatasetError, copy_tree, read_tree
@@ -103,7 +103,7 @@ def read_memories(folder: Path, card: Card, backbone: Backbone) -> dict[str, Nor
         if not path.is_file():
             raise ModelError(f"{path} is missing; copy the model's directory again")
         check_file(path, entry.sha256)
-        tokens = read_tensors(path).get(TOKENS, torch.empty(0))
+        tokens = read_finite_tensors(path).get(TOKENS, torch.empty(0))
         expected = (len(backbone.blocks), backbone.vision_width)
         if tokens.ndim != 3 or tokens.shape[::2] != expected or not tokens.numel():
             raise ModelError(f"{path}: tokens of shape {tuple(tokens.shape)} are of another CLIP")

@@ -19,8 +19,8 @@ from fuzzyclip.sample.archives import sample_categories
 from stages import paths
 from stages.experiments.catalog import Catalog, CatalogError, TableRow
 from stages.experiments.results import Results
-from stages.params import choose
 from stages.schema import Params
+from stages.values import resolve
 
 #: Parameters that change no result of FuzzyCLIP.
 IRRELEVANT = ("machine", "tracking", "allow_unverified", "methods")
@@ -161,8 +161,8 @@ def estimate(runs: Sequence[Run]) -> Cost:
         for name, members in params["auxiliary"].items():
             images = sum(datasets[member] for member in members)
             train = params["efa"]["train"]
-            epochs = choose(train["epochs"], name, "efa.train.epochs")
-            share = choose(train["mosaic"], name, "efa.train.mosaic")
+            chosen = resolve(train, name, params["data"]["source"], "efa.train")
+            epochs, share = chosen["epochs"], chosen["mosaic"]
             known = mosaics.get((name, run.seed), 0.0)
             mosaics[name, run.seed] = max(known, images * epochs * share)
             text = [params["text"], run.seed]
