@@ -75,7 +75,7 @@ def write_tables(
     means, titles = collect_means(results), {}
     for name, info in tested.items():
         titles[name] = name_dataset(name, info)
-    variants = list_titles(params.evaluation.variants, params.evaluation.shots)
+    variants = list_titles([*params.evaluation.variants, OWN], params.evaluation.shots)
     paper = is_paper_setting(params, tested)
     printed = collect_printed(read_catalog()) if paper else None
     notes = [FORM_NOTE, *([PRINTED_NOTE] if paper else []), *describe_estimates(tested)]
