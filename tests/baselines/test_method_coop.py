@@ -11,8 +11,8 @@ from drawn_embeds import draw_class_images
 from torch.nn import functional as F
 
 from fuzzyclip.baselines.coop import CoOp
-from fuzzyclip.baselines.shared.context import Context, build_scorer, embed_sentences
-from fuzzyclip.baselines.shared.context_training import compute_rate, descend
+from fuzzyclip.baselines.shared import context_training
+from fuzzyclip.baselines.shared.context import build_scorer, embed_sentences
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import PromptTooLongError
@@ -118,34 +118,30 @@ def test_names_are_written_as_the_run_writes_them(tiny, encode):
 def test_the_rate_is_a_warm_up_and_then_torchs_cosine(epochs):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    assert compute_rate(0, epochs, 0.3) == 1e-5
-    for epoch in range(1, epochs):
-        assert compute_rate(epoch, epochs, 0.3) == pytest.approx(schedule.get_last_lr()[0])
+    method = CoOp(epochs=epochs, learning_rate=0.3)
+    assert method.compute_rate(1) == 1e-5
+    for epoch in range(2, epochs + 1):
+        assert method.compute_rate(epoch) == pytest.approx(schedule.get_last_lr()[0])
         optimizer.step()
         schedule.step()
 
 
-def test_descent_is_momentum_with_decay():
-    module = torch.nn.Linear(1, 1, bias=False)
-    start = module.weight.item()
-    context = Context("", 1, epochs=3, batch_size=2, learning_rate=0.1, sigma=0.0)
-    curve = descend(
-        module,
-        lambda rows: module.weight.square().sum(),
-        context,
-        count=2,
-        seed=0,
-        checkpoint=None,
-        description="x",
+def test_descent_is_momentum_with_decay(tiny, encode, monkeypatch):
+    method = CoOp(words=1, epochs=3, batch_size=2, learning_rate=0.1)
+    monkeypatch.setattr(
+        context_training, "make_loss", lambda learned, *_: lambda rows: learned.words.square().sum()
     )
+    learned = method.fit(encode, draw_images(2), seed=7)
+    torch.manual_seed(7)
+    start = method.start_words(tiny)
     value, speed, losses = start, None, []
     for rate in (1e-5, 0.1, 0.1 * (1 + math.cos(math.pi / 3)) / 2):
-        losses.append(value**2)
+        losses.append(float(value.square().sum()))
         gradient = 2 * value + 5e-4 * value
         speed = gradient if speed is None else 0.9 * speed + gradient
-        value -= rate * speed
-    assert module.weight.item() == pytest.approx(value, rel=1e-5)
-    assert [row["loss"] for row in curve] == pytest.approx(losses, rel=1e-5)
+        value = value - rate * speed
+    assert torch.allclose(learned.tensors["words"], value, rtol=1e-5)
+    assert [row["loss"] for row in learned.curve] == pytest.approx(losses, rel=1e-5)
 
 
 def test_training_tells_the_images_apart_and_spares_the_backbone(tiny, encode):

@@ -20,7 +20,7 @@ from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.method.interface import Learned, Trained, TrainingSet
-from fuzzyclip.method.training import CurveRow, train
+from fuzzyclip.method.training import train
 
 #: CoOp's descent: momentum, weight decay, and the first epoch's learning rate, which lets no large
 #: first gradient throw the words away.
@@ -56,7 +56,6 @@ class LearnedWords(nn.Module):
 class ContextMethod(Trained, Context):
     """CoOp and CoCoOp but for their scorers."""
 
-    name: ClassVar[str]
     title: ClassVar[str]
     kind: ClassVar[FeatureKind] = TOKENS
 
@@ -80,70 +79,37 @@ class ContextMethod(Trained, Context):
         torch.manual_seed(seed)
         learned = self.make_words(encode.backbone)
         compute_loss = make_loss(learned, encode, images)
-        curve = descend(
+        curve = train(
             learned,
-            compute_loss,
-            self,
-            count=len(images.labels),
+            lambda rows, epoch: list(rows),  # class features are in memory
+            lambda rows: {"loss": compute_loss(rows)},
+            count=len(images),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
             seed=seed,
+            make_optimizer=make_sgd,
+            rate=self.compute_rate,
             checkpoint=checkpoint,
             description=self.title,
         )
         tensors = {name: value.cpu() for name, value in learned.state_dict().items()}
         return Learned(tensors, curve=curve)
 
+    def compute_rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, from 1: a warm-up, then a cosine that begins in epoch 2.
 
-def compute_rate(epoch: int, epochs: int, learning_rate: float) -> float:
-    """Learning rate of an epoch, counted from 0: a warm-up, then a cosine that begins in epoch 1.
-
-    As in CoOp's code the cosine would reach 0 one epoch after the last.
-    """
-    if epoch == 0:
-        return WARM_UP
-    return learning_rate * (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
+        As in CoOp's code the cosine would reach 0 one epoch after the last.
+        """
+        if epoch == 1:
+            return WARM_UP
+        return self.learning_rate * (1 + math.cos(math.pi * (epoch - 2) / self.epochs)) / 2
 
 
 def make_sgd(parameters: Iterator[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
     """Stochastic descent as in CoOp."""
     return torch.optim.SGD(
         parameters, lr=learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-    )
-
-
-def descend(
-    module: nn.Module,
-    compute_loss: Callable[[Sequence[int]], Tensor],
-    context: Context,
-    *,
-    count: int,
-    seed: int,
-    checkpoint: Path | None,
-    description: str,
-) -> list[CurveRow]:
-    """Train `module` in place by stochastic descent, as CoOp does; the curve.
-
-    Args:
-        module: its parameters that require a gradient are trained.
-        compute_loss: row numbers of a batch to its loss.
-        context: epochs, batch size, learning rate.
-        count: number of training images, 1 or more.
-        seed: of the order of images.
-        checkpoint: a file that a killed training goes on from.
-        description: of the progress bar.
-    """
-    return train(
-        module,
-        lambda rows, epoch: list(rows),  # class features are in memory
-        lambda rows: {"loss": compute_loss(rows)},
-        count=count,
-        epochs=context.epochs,
-        batch_size=context.batch_size,
-        learning_rate=context.learning_rate,
-        seed=seed,
-        make_optimizer=make_sgd,
-        rate=lambda epoch: compute_rate(epoch - 1, context.epochs, context.learning_rate),
-        checkpoint=checkpoint,
-        description=description,
     )
 
 
