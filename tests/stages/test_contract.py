@@ -155,6 +155,7 @@ def test_library_knows_no_stage_and_no_tracker():
     for path in (ROOT / "fuzzyclip").rglob("*.py"):
         module = path.relative_to(ROOT).as_posix()
         assert not [one for one in list_imports(module) if one.startswith("stages/")], module
+        assert not list_external(module) & {"tools", "benchmarks"}, module
         known = list_external(module) & {"mlflow", "dvc", "yaml", "pydantic"}
         assert known <= LIBRARY_KNOWS.get(module, set()), module
 
