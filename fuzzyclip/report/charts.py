@@ -5,7 +5,7 @@ page from light to dark.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
@@ -59,7 +59,6 @@ class Mark:
     name: str
     x: float
     y: float
-    style: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,9 +122,9 @@ def make_axis(span: Range, start: float, stop: float, *, log: bool = False) -> A
     locator = LogLocator(numticks=6) if log else MaxNLocator(5)
     values = np.asarray(locator.tick_values(low, high))
     inside = values[(values >= low * (1 - 1e-9)) & (values <= high * (1 + 1e-9))]
-    bare = Axis(low, high, start, stop, log)
-    ticks = [Tick(round(float(bare.place(v)), 1), f"{v + 0.0:g}") for v in inside.tolist()]
-    return Axis(low, high, start, stop, log, ticks)
+    axis = Axis(low, high, start, stop, log)
+    ticks = [Tick(round(float(axis.place(v)), 1), f"{v + 0.0:g}") for v in inside.tolist()]
+    return replace(axis, ticks=ticks)
 
 
 def draw_chart(
@@ -161,10 +160,7 @@ def draw_chart(
         DrawnLine(line.name, write_path(x.place(line.x), y.place(line.y)), line.style, line.faint)
         for line in lines
     ]
-    placed = [
-        Mark(mark.name, float(x.place(mark.x)), float(y.place(mark.y)), mark.style)
-        for mark in marks
-    ]
+    placed = [Mark(mark.name, float(x.place(mark.x)), float(y.place(mark.y))) for mark in marks]
     return Chart(title, description, x_label, y_label, x.ticks, y.ticks, paths, placed, table)
 
 
