@@ -33,7 +33,7 @@ ENTRY = PACKAGE / "deploy" / "pyfunc.py"
 LEFT_OUT = ("__pycache__", "*.safetensors")
 #: All that is imported on the way from a request to its answer.
 PACKAGES = (
-    "matplotlib", "mlflow", "numpy", "open_clip_torch", "pandas", "pillow", "pydantic",
+    "filelock", "matplotlib", "mlflow", "numpy", "open_clip_torch", "pandas", "pillow", "pydantic",
     "safetensors", "scikit-learn", "scipy", "timm", "torch", "torchvision",
 )  # fmt: skip
 
