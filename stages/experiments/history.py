@@ -16,7 +16,7 @@ from fuzzyclip.evaluation.rows import TRAINED
 from fuzzyclip.report.comparison import Side
 from stages import paths
 from stages.experiments.catalog import CatalogError
-from stages.experiments.plan import IRRELEVANT, Run, select_relevant
+from stages.experiments.plan import Run, drop_irrelevant, select_relevant
 from stages.experiments.results import (
     HEAD,
     WORKSPACE,
@@ -88,16 +88,19 @@ def _find(
     today: "Today",
 ) -> Results | None:
     """The first record that holds a run's results."""
+    wanted = select_relevant(run.params, run.params)
     for results, params in records:
-        same = select_relevant(params, run.params) == select_relevant(run.params, run.params)
-        if same and today.makes(results, list_metrics(run)):
-            try:
-                for file in files:
-                    results.fetch(file)
-            except MissingResultError as error:
-                log.warning("%s: %s", run.row.label, error)
-            else:
-                return results
+        if select_relevant(params, run.params) != wanted:
+            continue
+        if not today.makes(results, list_metrics(run)):
+            continue
+        try:
+            for file in files:
+                results.fetch(file)
+        except MissingResultError as error:
+            log.warning("%s: %s", run.row.label, error)
+        else:
+            return results
     return None
 
 
@@ -140,7 +143,7 @@ class Today:
 
         definitions = _read_definitions(results)
         same = {name for name, known in definitions.items() if known == self._definitions.get(name)}
-        check = self._is_recorded if results.commit else self._is_up_to_date
+        check = self._is_recorded if results.commit else lambda stage: not stage.status()
         made = []
         try:
             with self.past.lock, switch(self.past, results.commit or WORKSPACE):
@@ -158,9 +161,6 @@ class Today:
         except DvcException as error:  # another process changes the work tree, or a broken pipeline
             log.info("%s holds no results for now: %s", results.name, error)
         return made
-
-    def _is_up_to_date(self, stage: "Stage") -> bool:
-        return not stage.status()
 
     def _is_recorded(self, stage: "Stage") -> bool:
         """Whether a commit's stage has the parameters, code and metrics of its own dvc.lock.
@@ -227,17 +227,17 @@ def find_commit(revision: str) -> str:
     if parsed.returncode == 0:
         return parsed.stdout.strip()
     experiments = [*list_experiments()]
-    commits = sorted({one.commit for one in experiments if one.name == revision and one.commit})
-    if len(commits) == 1:
-        return commits[0]
-    if commits:
+    commits = sorted({str(one.commit) for one in experiments if one.name == revision})
+    if len(commits) > 1:
         raise CatalogError(
             f"several experiments are named {revision!r}; give a commit: {', '.join(commits)}"
         )
-    there = ", ".join(sorted({one.name for one in experiments})) or "none"
-    raise CatalogError(
-        f"no revision and no experiment {revision!r}; experiments there are: {there}"
-    )
+    if not commits:
+        there = ", ".join(sorted({one.name for one in experiments})) or "none"
+        raise CatalogError(
+            f"no revision and no experiment {revision!r}; experiments there are: {there}"
+        )
+    return commits[0]
 
 
 def read_side(revision: str | None) -> Side:
@@ -273,12 +273,4 @@ def read_side(revision: str | None) -> Side:
         file.stem: name_for_report(parse_categories(results.read_text(file)))
         for file in sorted(files)
     }
-    return Side(name, list_params(params), tables)
-
-
-def list_params(tree: dict[str, Any]) -> dict[str, str]:
-    """What decides results in params.yaml, as dotted keys; of the backbones the one in use."""
-    kept = {name: value for name, value in tree.items() if name not in IRRELEVANT}
-    backbones, used = kept.get("backbones", {}), kept.get("backbone")
-    kept["backbones"] = {name: value for name, value in backbones.items() if name == used}
-    return dict(flatten("", kept))
+    return Side(name, dict(flatten("", drop_irrelevant(params))), tables)

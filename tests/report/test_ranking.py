@@ -204,6 +204,22 @@ def test_nothing_to_compare_is_refused(values):
         build_ranked_table(values, "Image", {})
 
 
+def test_random_weights_have_no_mark_and_no_rank_and_take_none_from_others():
+    values = make_values(
+        ("a", "d", "pixel_ap", 50.0, 10.0),
+        ("r", "d", "pixel_ap", 90.0, 30.0),
+        ("b", "d", "pixel_ap", 40.0, 20.0),
+    ).assign(random=[False, True, False])
+    table = build_ranked_table(values, "Pixel", {}, PLAIN).set_index("method")
+    assert list(table["d, ours"]) == ["(50.0*)", "(90.0)", "(40.0+)"]
+    assert list(table["average rank, ours"]) == ["1.0*", "-", "2.0+"]
+    # printed values are of its own weights
+    assert list(table["d, paper"]) == ["(10.0)", "(30.0*)", "(20.0+)"]
+    assert list(table["average rank, paper"]) == ["3.0", "1.0*", "2.0+"]
+    alone = values[values["random"]]
+    assert list(build_ranked_table(alone, "Pixel", {}, PLAIN)["average rank, ours"]) == ["-"]
+
+
 def test_methods_without_any_value_are_dashes():
     values = make_values(("A", "d", "image_ap", NAN, NAN), ("B", "d", "image_ap", None, None))
     table = build_ranked_table(values, "Image", {})
