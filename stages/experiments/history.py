@@ -141,47 +141,55 @@ class Today:
         from dvc.repo.brancher import switch
         from networkx import descendants  # type: ignore[import-untyped]
 
-        definitions = _read_definitions(results)
-        same = {name for name, known in definitions.items() if known == self._definitions.get(name)}
-        check = self._is_recorded if results.commit else lambda stage: not stage.status()
         made = []
         try:
+            known = _read_definitions(results)
+            same = {name for name in known if known[name] == self._definitions.get(name)}
             with self.past.lock, switch(self.past, results.commit or WORKSPACE):
                 graph = self.past.index.graph
                 last = [stage for stage in graph if stage.name == TARGET]
                 stages = {stage for target in last for stage in descendants(graph, target)}
+                data = {out.def_path: out.hash_info for stage in stages for out in stage.outs}
                 stale = {
                     stage
                     for stage in stages
-                    if stage.name.partition("@")[0] not in same or not check(stage)
+                    if stage.name.partition("@")[0] not in same
+                    or (not self._is_recorded(stage, data) if results.commit else stage.status())
                 }
                 for stage in stages:
                     if stale.isdisjoint({stage, *descendants(graph, stage)}):
                         made += [PurePosixPath(out.def_path) for out in stage.outs]
-        except DvcException as error:  # another process changes the work tree, or a broken pipeline
+        except (
+            DvcException,
+            MissingResultError,
+        ) as error:  # another process changes the work tree, or a broken pipeline
             log.info("%s holds no results for now: %s", results.name, error)
         return made
 
-    def _is_recorded(self, stage: "Stage") -> bool:
-        """Whether a commit's stage has the parameters, code and metrics of its own dvc.lock.
+    def _is_recorded(self, stage: "Stage", data: Mapping[str, Any]) -> bool:
+        """Whether a commit's stage has the parameters, data and metrics of its own dvc.lock.
 
-        Code counts as it is today. The data between stages lie in no commit, but each stage that
-        made them is looked at.
+        Code counts as it is today.
+
+        Args:
+            stage: of the commit.
+            data: digest of every output of the commit's stages.
         """
         return (
             not stage.cmd_changed
-            and all(self._is_same(dependency) for dependency in stage.deps)
+            and all(self._is_same(dependency, data) for dependency in stage.deps)
             and not any(out.changed_checksum() for out in stage.outs if not out.use_cache)
         )
 
-    def _is_same(self, dependency: "Dependency") -> bool:
+    def _is_same(self, dependency: "Dependency", data: Mapping[str, Any]) -> bool:
         from dvc.dependency import ParamsDependency
 
+        path, digest = dependency.def_path, dependency.hash_info
         if isinstance(dependency, ParamsDependency):
             return not dependency.status()
-        if PurePosixPath(dependency.def_path).parts[0] in CODE:
-            return bool(dependency.hash_info.value == self._hash(dependency.def_path))
-        return bool(dependency.hash_info)
+        if PurePosixPath(path).parts[0] in CODE:
+            return bool(digest.value == self._hash(path))
+        return bool(digest) and digest == data.get(path, digest)  # folders of outputs are no output
 
     def _hash(self, path: str) -> str | None:
         """DVC's digest of a file or folder of the work tree, None where there is none."""
