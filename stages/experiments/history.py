@@ -235,13 +235,13 @@ def find_commit(revision: str) -> str:
     if parsed.returncode == 0:
         return parsed.stdout.strip()
     experiments = [*list_experiments()]
-    commits = sorted({str(one.commit) for one in experiments if one.name == revision})
+    commits = sorted({str(known.commit) for known in experiments if known.name == revision})
     if len(commits) > 1:
         raise CatalogError(
             f"several experiments are named {revision!r}; give a commit: {', '.join(commits)}"
         )
     if not commits:
-        there = ", ".join(sorted({one.name for one in experiments})) or "none"
+        there = ", ".join(sorted({known.name for known in experiments})) or "none"
         raise CatalogError(
             f"no revision and no experiment {revision!r}; experiments there are: {there}"
         )

@@ -48,7 +48,7 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """What decides its results, as text: runs of one identity are one run."""
+        """The parameters that decide its results, as text: equal ones are one run."""
         return json.dumps(select_relevant(self.params, self.params), sort_keys=True)
 
     @property
