@@ -3,10 +3,9 @@
 import logging
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import typer
@@ -20,7 +19,7 @@ from stages.experiments.catalog import FILE, Catalog, CatalogError, read_catalog
 from stages.experiments.execute import ExperimentError, call_dvc, execute
 from stages.experiments.figures import draw, list_pictures
 from stages.experiments.history import TARGET, locate, read_side
-from stages.experiments.methods import show_methods
+from stages.experiments.methods import read_titles, show_methods
 from stages.experiments.plan import Run, estimate, plan_runs, read_base
 from stages.experiments.results import WORKSPACE, MissingResultError, Results, read_tested
 from stages.experiments.show import (
@@ -161,14 +160,13 @@ def verify_runs() -> None:
     catalog, expected, base = read_catalog(), read_expected(), read_base()
     runs = [run for name in expected.experiments for run in plan_runs(catalog, name, base)]
     runs = locate(runs)
-    if not all(is_comparable(run) for run in runs if run.results):
+    if not all(is_comparable(run.results, run.params) for run in runs if run.results):
         raise CatalogError(
             "these runs are not in the paper's setting (official data, ViT-L/14@336 with its "
             "weights at 518 px): nothing is known of what they must give"
         )
     here = Results(WORKSPACE)
-    others = here if is_comparable_here(here, read_params()) else None
-    verdicts = list(verify(expected, runs, others))
+    verdicts = list(verify(expected, runs, here if is_comparable(here, base) else None))
     for what, wanted, measured, holds, source in verdicts:
         if holds is False:
             typer.echo(f"OUTSIDE  {what}: {measured}, expected {wanted} ({source})")
@@ -183,9 +181,9 @@ def show_table(catalog: Catalog, name: str, runs: list[Run], out: Path) -> None:
     """One table: on the screen, .md and .csv (long form)."""
     experiment = catalog.get(name)
     done = [run for run in runs if run.results]
-    comparable = bool(done) and all(is_comparable(run) for run in done)
+    comparable = bool(done) and all(is_comparable(run.results, run.params) for run in done)
     values = collect_values(experiment, runs, comparable)
-    frame = layout(values, read_titles(done))
+    frame = layout(values, read_titles(dataset for run in runs for dataset in run.row.tests))
     base = runs[0].params
     source = f"data.source={base['data']['source']}, backbone={base['backbone']}"
     missing = len({run.identity for run in runs}) - len({run.identity for run in done})
@@ -199,31 +197,15 @@ def show_table(catalog: Catalog, name: str, runs: list[Run], out: Path) -> None:
     typer.echo(f"{out / name}.md and .csv (long form) written")
 
 
-def read_titles(done: Sequence[Run]) -> dict[str, str]:
-    """Titles of the datasets that finished runs were tested on."""
-    return {
-        dataset: name_dataset(dataset, read_tested(run.results, dataset))
-        for run in done
-        if run.results
-        for dataset in run.row.tests
-    }
-
-
-def is_comparable(run: Run) -> bool:
-    """Whether a run's data and backbone are the paper's, so that differences mean something."""
-    if run.results is None:
+def is_comparable(results: Results | None, params: dict[str, Any]) -> bool:
+    """Whether data and backbone are the paper's, so that differences mean something."""
+    if results is None:
         return False
-    tested = {dataset: read_tested(run.results, dataset) for dataset in run.row.tests}
-    return is_paper_setting(Params.model_validate(run.params), tested, any_pairs=True)
-
-
-def is_comparable_here(here: Results, params: Params) -> bool:
-    """Whether the work tree's results are in the paper's setting; not where they are missing."""
     try:
-        tested = {dataset: read_tested(here, dataset) for dataset in params.pairs}
+        tested = {dataset: read_tested(results, dataset) for dataset in params["pairs"]}
     except MissingResultError:
         return False
-    return is_paper_setting(params, tested)
+    return is_paper_setting(Params.model_validate(params), tested, any_pairs=True)
 
 
 if __name__ == "__main__":

@@ -109,12 +109,12 @@ def read_catalog(path: Path = FILE) -> Catalog:
 
 def collect_printed(catalog: Catalog, label: str = "FuzzyCLIP") -> dict[str, dict[str, float]]:
     """What Tables 2 and 3 print for a method: dataset -> metric -> percent."""
-    found: dict[str, dict[str, float]] = {}
+    printed: dict[str, dict[str, float]] = {}
     for name in ("table-2", "table-3"):
         experiment = catalog.get(name)
         for row in experiment.rows:
             if row.label == label:
                 for dataset, values in row.printed.items():
                     named = zip(experiment.metrics or [], values, strict=True)
-                    found[dataset] = {metric: v for metric, v in named if v is not None}
-    return found
+                    printed[dataset] = {metric: v for metric, v in named if v is not None}
+    return printed

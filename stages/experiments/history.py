@@ -17,7 +17,7 @@ from fuzzyclip.report.comparison import Side
 from fuzzyclip.report.tables import read_categories
 from stages import paths
 from stages.experiments.catalog import CatalogError
-from stages.experiments.plan import IRRELEVANT, Run, select_relevant
+from stages.experiments.plan import Run, drop_irrelevant, select_relevant
 from stages.experiments.results import (
     HEAD,
     WORKSPACE,
@@ -86,16 +86,19 @@ def _find(
     today: "Today",
 ) -> Results | None:
     """The first record that holds a run's results."""
+    wanted = select_relevant(run.params, run.params)
     for results, params in records:
-        same = select_relevant(params, run.params) == select_relevant(run.params, run.params)
-        if same and today.makes(results, list_metrics(run)):
-            try:
-                for file in files:
-                    results.fetch(file)
-            except MissingResultError as error:
-                log.warning("%s: %s", run.row.label, error)
-            else:
-                return results
+        if select_relevant(params, run.params) != wanted:
+            continue
+        if not today.makes(results, list_metrics(run)):
+            continue
+        try:
+            for file in files:
+                results.fetch(file)
+        except MissingResultError as error:
+            log.warning("%s: %s", run.row.label, error)
+        else:
+            return results
     return None
 
 
@@ -136,50 +139,55 @@ class Today:
         from dvc.repo.brancher import switch
         from networkx import descendants  # type: ignore[import-untyped]
 
-        definitions = _read_definitions(results)
-        same = {name for name, known in definitions.items() if known == self._definitions.get(name)}
-        check = self._is_recorded if results.commit else self._is_up_to_date
         made = []
         try:
+            known = _read_definitions(results)
+            same = {name for name in known if known[name] == self._definitions.get(name)}
             with self.past.lock, switch(self.past, results.commit or WORKSPACE):
                 graph = self.past.index.graph
                 last = [stage for stage in graph if stage.name == TARGET]
                 stages = {stage for target in last for stage in descendants(graph, target)}
+                data = {out.def_path: out.hash_info for stage in stages for out in stage.outs}
                 stale = {
                     stage
                     for stage in stages
-                    if stage.name.partition("@")[0] not in same or not check(stage)
+                    if stage.name.partition("@")[0] not in same
+                    or (not self._is_recorded(stage, data) if results.commit else stage.status())
                 }
                 for stage in stages:
                     if stale.isdisjoint({stage, *descendants(graph, stage)}):
                         made += [PurePosixPath(out.def_path) for out in stage.outs]
-        except DvcException as error:  # another process changes the work tree, or a broken pipeline
+        except (
+            DvcException,
+            MissingResultError,
+        ) as error:  # another process changes the work tree, or a broken pipeline
             log.info("%s holds no results for now: %s", results.name, error)
         return made
 
-    def _is_up_to_date(self, stage: "Stage") -> bool:
-        return not stage.status()
+    def _is_recorded(self, stage: "Stage", data: Mapping[str, Any]) -> bool:
+        """Whether a commit's stage has the parameters, data and metrics of its own dvc.lock.
 
-    def _is_recorded(self, stage: "Stage") -> bool:
-        """Whether a commit's stage has the parameters, code and metrics of its own dvc.lock.
+        Code counts as it is today.
 
-        Code counts as it is today. The data between stages lie in no commit, but each stage that
-        made them is looked at.
+        Args:
+            stage: of the commit.
+            data: digest of every output of the commit's stages.
         """
         return (
             not stage.cmd_changed
-            and all(self._is_same(dependency) for dependency in stage.deps)
+            and all(self._is_same(dependency, data) for dependency in stage.deps)
             and not any(out.changed_checksum() for out in stage.outs if not out.use_cache)
         )
 
-    def _is_same(self, dependency: "Dependency") -> bool:
+    def _is_same(self, dependency: "Dependency", data: Mapping[str, Any]) -> bool:
         from dvc.dependency import ParamsDependency
 
+        path, digest = dependency.def_path, dependency.hash_info
         if isinstance(dependency, ParamsDependency):
             return not dependency.status()
-        if PurePosixPath(dependency.def_path).parts[0] in CODE:
-            return bool(dependency.hash_info.value == self._hash(dependency.def_path))
-        return bool(dependency.hash_info)
+        if PurePosixPath(path).parts[0] in CODE:
+            return bool(digest.value == self._hash(path))
+        return bool(digest) and digest == data.get(path, digest)  # folders of outputs are no output
 
     def _hash(self, path: str) -> str | None:
         """DVC's digest of a file or folder of the work tree, None where there is none."""
@@ -225,17 +233,17 @@ def find_commit(revision: str) -> str:
     if parsed.returncode == 0:
         return parsed.stdout.strip()
     experiments = [*list_experiments()]
-    commits = sorted({one.commit for one in experiments if one.name == revision and one.commit})
-    if len(commits) == 1:
-        return commits[0]
-    if commits:
+    commits = sorted({str(known.commit) for known in experiments if known.name == revision})
+    if len(commits) > 1:
         raise CatalogError(
             f"several experiments are named {revision!r}; give a commit: {', '.join(commits)}"
         )
-    there = ", ".join(sorted({one.name for one in experiments})) or "none"
-    raise CatalogError(
-        f"no revision and no experiment {revision!r}; experiments there are: {there}"
-    )
+    if not commits:
+        there = ", ".join(sorted({known.name for known in experiments})) or "none"
+        raise CatalogError(
+            f"no revision and no experiment {revision!r}; experiments there are: {there}"
+        )
+    return commits[0]
 
 
 def read_side(revision: str | None) -> Side:
@@ -268,12 +276,4 @@ def read_side(revision: str | None) -> Side:
             "needed; run `dvc repro` there and commit, or name another revision"
         )
     tables = {file.stem: read_categories(results.read_text(file)) for file in sorted(files)}
-    return Side(name, list_params(params), tables)
-
-
-def list_params(tree: dict[str, Any]) -> dict[str, str]:
-    """What decides results in params.yaml, as dotted keys; of the backbones the one in use."""
-    kept = {name: value for name, value in tree.items() if name not in IRRELEVANT}
-    backbones, used = kept.get("backbones", {}), kept.get("backbone")
-    kept["backbones"] = {name: value for name, value in backbones.items() if name == used}
-    return dict(flatten(kept))
+    return Side(name, dict(flatten(drop_irrelevant(params))), tables)

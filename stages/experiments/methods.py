@@ -79,7 +79,7 @@ def render(
     titles: Mapping[str, str],
     marks: Mapping[int, tuple[str, str]] = MARKDOWN,
 ) -> str:
-    """A comparison as text: a table a level, and what is to be said.
+    """A comparison as text: a table a level, and the notes.
 
     Args:
         title: heading.
@@ -180,7 +180,7 @@ def name_methods(facts: Facts) -> dict[str, str]:
 
 
 def list_method_notes(facts: Facts) -> list[str]:
-    """What is to be said of methods: what was left out, what ran with other weights, what tied."""
+    """Notes on methods: left out, run with other weights, of random weights, tied scores."""
     notes = []
     for method, title in name_methods(facts).items():
         any_facts = next(iter(facts[method].values()))
@@ -199,10 +199,10 @@ def list_method_notes(facts: Facts) -> list[str]:
 def list_missing(values: pd.DataFrame, facts: Facts) -> list[str]:
     """Methods that have no result at all on some dataset, but for those that are left out."""
     left_out = {
-        said["title"]
+        of_dataset["title"]
         for results in facts.values()
-        for said in results.values()
-        if "left_out" in said
+        for of_dataset in results.values()
+        if "left_out" in of_dataset
     }
     known = values.assign(there=values["ours"].notna()).groupby(["label", "dataset"], sort=False)
     there = known["there"].any().groupby(level="label", sort=False).all()

@@ -48,7 +48,7 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """What decides its results, as text: runs of one identity are one run."""
+        """The parameters that decide its results, as text: equal ones are one run."""
         return json.dumps(select_relevant(self.params, self.params), sort_keys=True)
 
     @property
@@ -103,6 +103,13 @@ def build_params(catalog: Catalog, row: TableRow, base: dict[str, Any]) -> dict[
     return params
 
 
+def drop_irrelevant(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that decide results; of the backbones the one in use."""
+    kept = {name: value for name, value in params.items() if name not in IRRELEVANT}
+    used, backbones = kept.get("backbone"), kept.get("backbones") or {}
+    return kept | {"backbones": {used: backbones[used]} if used in backbones else {}}
+
+
 def select_relevant(params: Mapping[str, Any], needed: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that decide a run's results.
 
@@ -110,11 +117,10 @@ def select_relevant(params: Mapping[str, Any], needed: Mapping[str, Any]) -> dic
         params: of which they are selected; they may be for more datasets.
         needed: the run's own, which name the datasets, auxiliary sets and pairs that it needs.
     """
-    kept = {name: value for name, value in params.items() if name not in IRRELEVANT}
+    kept = drop_irrelevant(params)
     for section in KEYED:
         entries = kept.get(section) or {}
         kept[section] = {key: entries[key] for key in needed[section] if key in entries}
-    kept["backbones"] = (kept.get("backbones") or {}).get(kept.get("backbone"))
     return kept
 
 

@@ -193,6 +193,22 @@ def test_what_can_not_be_compared_is_refused_by_name():
             build_ranked_table(nothing, "Image", {})
 
 
+def test_random_weights_have_no_mark_and_no_rank_and_take_none_from_others():
+    values = make_values(
+        ("a", "d", "pixel_ap", 50.0, 10.0),
+        ("r", "d", "pixel_ap", 90.0, 30.0),
+        ("b", "d", "pixel_ap", 40.0, 20.0),
+    ).assign(random=[False, True, False])
+    table = build_ranked_table(values, "Pixel", {}, PLAIN).set_index("method")
+    assert list(table["d, ours"]) == ["(50.0*)", "(90.0)", "(40.0+)"]
+    assert list(table["average rank, ours"]) == ["1.0*", "-", "2.0+"]
+    # printed values are of its own weights
+    assert list(table["d, paper"]) == ["(10.0)", "(30.0*)", "(20.0+)"]
+    assert list(table["average rank, paper"]) == ["3.0", "1.0*", "2.0+"]
+    alone = values[values["random"]]
+    assert list(build_ranked_table(alone, "Pixel", {}, PLAIN)["average rank, ours"]) == ["-"]
+
+
 def test_one_method_is_best_everywhere_and_methods_without_any_value_are_dashes():
     table = build_ranked_table(make_values(("A", "d", "image_ap", 0.0, NAN)), "Image", {})
     assert table.loc[0, ["d, ours", "average rank, ours"]].tolist() == ["(**0.0**)", "**1.0**"]

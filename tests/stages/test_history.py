@@ -173,6 +173,19 @@ def test_a_commit_counts_where_its_metrics_are_those_of_its_lock(checkout):
     assert find(0.2).name == "strong"  # of an older commit
 
 
+def test_a_commit_of_which_only_a_part_was_made_anew_does_not_count(checkout):
+    lock = yaml.safe_load(paths.LOCK.read_text())
+    (curve,) = [out for out in lock["stages"]["learn"]["outs"] if out["path"] == str(MADE[1])]
+    (read,) = [
+        data for data in lock["stages"]["evaluate@own"]["deps"] if data["path"] == curve["path"]
+    ]
+    assert read["md5"] == curve["md5"]
+    read["md5"] = "0" * 32  # as of an earlier curve
+    paths.LOCK.write_text(yaml.safe_dump(lock))
+    commit(checkout, "half")
+    assert find(0.1) is None
+
+
 def test_results_gone_from_the_cache_are_missed_where_they_are_needed(checkout, caplog):
     scores = Path(RESULTS, "scores.csv")
     assert find(0.2, lambda _: [scores]).name == "strong"
