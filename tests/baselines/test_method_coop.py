@@ -19,6 +19,7 @@ from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.features.kinds import TOKENS
 from fuzzyclip.method.interface import Learned, Method
 from fuzzyclip.method.scorer import score_batch
+from fuzzyclip.utils.settings import TextSettings
 
 TOKENIZER = open_clip.SimpleTokenizer()
 NAMES = ("metal_nut", "pill", "pipe_fryum")
@@ -106,7 +107,7 @@ def test_random_words_follow_the_global_seed(tiny):
 
 def test_names_are_written_as_the_run_writes_them(tiny, encode):
     words = torch.zeros(2, 32)
-    spaced = replace(encode, underscore="space")
+    spaced = replace(encode, text=TextSettings(underscore="space"))
     place = torch.tensor([0])
     one = embed_sentences(spaced, ["metal_nut"], 2).encode(tiny, place, words)
     assert torch.equal(one, embed_sentences(encode, ["metal nut"], 2).encode(tiny, place, words))
