@@ -48,6 +48,9 @@ PARAMS = {
     "evaluate_baseline": ("pairs", "seed", "evaluation.pixel_metrics"),
 }
 
+#: What stands beside a result of the data that it was measured on.
+TESTED = ("title", "source", "protocol", "complete", "verified")
+
 log = logging.getLogger(__name__)
 
 
@@ -186,12 +189,12 @@ def evaluate_dataset(ready: Ready, dataset: str, params: Params) -> list[Categor
     except MethodUnavailableError as error:
         log.warning("%s is left out: %s", ready.method.title, error)
         facts["left_out"], results = str(error), []
-    write_results(ready.method.name, dataset, facts, results)
+    tested = {key: info[key] for key in TESTED} | {"pixel_metrics": params.evaluation.pixel_metrics}
+    write_results(ready.method.name, dataset, facts | {"tested": tested}, results)
     if ready.overlays:
         overlays.write(paths.overlays(ready.method.name, dataset))
     if ready.gallery:
         gallery.write(paths.gallery(ready.method.name, dataset))
-    tested = {"pixel_metrics": params.evaluation.pixel_metrics}
     write_json(paths.tested(ready.method.name, dataset), info | tested)
     return results
 

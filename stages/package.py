@@ -1,12 +1,12 @@
 """package: a trained model as one directory, for use outside of the pipeline."""
 
+import json
 import shutil
 
 from fuzzyclip.model.directory import is_small, write_model
 from fuzzyclip.utils.settings import EfaTest
 from stages import paths
 from stages.clip import CLIP_PARAMS, load_clip
-from stages.members import read_manifest
 from stages.params import choose_settings, load_params
 from stages.run import run_stage
 
@@ -17,7 +17,7 @@ def main(key: str) -> None:
     """Make models/<key>/fuzzyclip."""
     params = load_params(PARAMS, key=key)
     backbone, out, wanted = load_clip(params), paths.package(key), params.package.weights
-    members = read_manifest(key)["members"]
+    members = json.loads(paths.auxiliary(key).read_text())["members"]
     shutil.rmtree(out, ignore_errors=True)
     write_model(
         out,

@@ -36,7 +36,7 @@ PARAMS = {"track": (), "baselines": ("methods", "pairs", "tracking.experiment")}
 #: Stages with a training curve of each auxiliary set.
 TRAINED_BY = ("efa", "rpl")
 #: Facts of a baseline that differ between datasets, or are no choices.
-NO_PARAMS = ("auxiliary", "note", "left_out", "datasets", "backbone")
+NO_PARAMS = ("auxiliary", "note", "left_out", "datasets", "backbone", "tested")
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
-"""The methods by name, made from plain settings: FuzzyCLIP, and its peers in a folder each.
+"""The methods by name, made from plain settings: FuzzyCLIP, and the baselines in a folder each.
 
-A peer's folder bears its name, and its `__init__.py` ends with `METHOD`, its class. Modules are
+A baseline's folder bears its name, and its `__init__.py` ends with `METHOD`, its class. Modules are
 imported when a method is made: some need packages that others do not.
 """
 
@@ -10,12 +10,11 @@ from importlib import import_module
 from typing import Any
 
 from fuzzyclip.method.interface import Method
+from fuzzyclip.method.variants import OWN
 
-#: The name of FuzzyCLIP itself.
-OURS = "fuzzyclip"
 #: The other methods of the paper's tables, in their order. Other folders of this package may be
 #: methods too.
-PEERS = (
+BASELINES = (
     "clip",
     "clip_ac",
     "winclip",
@@ -29,7 +28,7 @@ PEERS = (
     "saa",
 )
 #: All methods of the paper's tables.
-METHODS = (OURS, *PEERS)
+METHODS = (OWN, *BASELINES)
 #: What a setting must be, by the type of its default; others are judged by the method.
 PLAIN: dict[type, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
@@ -83,9 +82,8 @@ def list_settings(name: str) -> dict[str, Any]:
 
 
 def _find_class(name: str) -> Any:
-    """The class of a method: `METHOD` of a folder of this package, or `FuzzyCLIP`."""
-    own = name == OURS
-    module = "fuzzyclip.method.fuzzyclip" if own else f"{__package__}.{name}"
+    """The class of a method: `METHOD` of a folder of this package, or of FuzzyCLIP's module."""
+    module = "fuzzyclip.method.fuzzyclip" if name == OWN else f"{__package__}.{name}"
     try:
         # nothing but a folder's own name: no path, no package inside of another
         loaded = import_module(module) if name.isidentifier() else None
@@ -93,7 +91,7 @@ def _find_class(name: str) -> Any:
         if error.name != module:  # it is there, and lacks a package
             raise
         loaded = None
-    method = getattr(loaded, "FuzzyCLIP" if own else "METHOD", None)
+    method = getattr(loaded, "METHOD", None)
     if not (isinstance(method, type) and is_dataclass(method)):
         raise ValueError(
             f"there is no method {name!r}; there are {', '.join(METHODS)}, and any other folder of "

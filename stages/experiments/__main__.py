@@ -12,7 +12,7 @@ import typer
 
 from fuzzyclip.report.comparison import render_comparison
 from fuzzyclip.report.figures import save_figure
-from fuzzyclip.report.tables import name_dataset, to_markdown
+from fuzzyclip.report.tables import to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
 from stages.experiments.catalog import FILE, Catalog, CatalogError, read_catalog

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 EXPERIMENTS = "refs/exps"
 #: Folders of code: a change of theirs makes results out of date.
 CODE = ("fuzzyclip", "stages")
+#: Where results by category lay in earlier commits.
+EARLIER = paths.METRICS / "categories"
 #: The last stage of the pipeline.
 TARGET = "track"
 
@@ -246,6 +248,15 @@ def find_commit(revision: str) -> str:
     return commits[0]
 
 
+def list_tables(results: Results, folder: Path) -> list[Path]:
+    """CSV files of a folder that lies in git."""
+    if results.commit is None:
+        return [*folder.glob("*.csv")]
+    where = f"./{folder.as_posix()}/"
+    listed = run_git("ls-tree", "-z", "--name-only", results.commit, "--", where).stdout
+    return [Path(file) for file in listed.split("\0") if file.endswith(".csv")]
+
+
 def read_side(revision: str | None) -> Side:
     """One of two experiments that are compared.
 
@@ -255,17 +266,14 @@ def read_side(revision: str | None) -> Side:
     Raises:
         CatalogError: there is no such revision, or it holds no results.
     """
-    folder = paths.method_metrics(OWN, "any").parent
     if revision is None or revision == WORKSPACE:
         results, name = Results(WORKSPACE), WORKSPACE
-        files = [*folder.glob("*.csv")]
     else:
         commit = find_commit(revision)
         results = Results(revision, commit)
         name = revision if commit.startswith(revision) else f"{revision} ({commit[:7]})"
-        where = f"./{folder.as_posix()}/"
-        listed = run_git("ls-tree", "-z", "--name-only", commit, "--", where).stdout
-        files = [Path(file) for file in listed.split("\0") if file.endswith(".csv")]
+    folder = paths.METHOD_METRICS / OWN
+    files = list_tables(results, folder) or list_tables(results, EARLIER)
     try:
         params = yaml.load(results.read_text(paths.PARAMS), LOADER)
     except MissingResultError:

@@ -137,8 +137,9 @@ def read_means(
 
 
 def read_tested(results: Results, dataset: str) -> dict[str, Any]:
-    """What a result was measured on: the facts of the dataset's index."""
-    tested: dict[str, Any] = json.loads(results.read_text(paths.tested(OWN, dataset)))
+    """What FuzzyCLIP's result was measured on: `title`, `source`, `complete` and more."""
+    facts: dict[str, Any] = json.loads(results.read_text(paths.method_facts(OWN, dataset)))
+    tested: dict[str, Any] = facts["tested"]
     return tested
 
 

@@ -3,7 +3,6 @@
 import inspect
 import json
 import re
-from dataclasses import dataclass
 from importlib import import_module
 from math import inf, nan
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 import yaml
 
 from fuzzyclip import baselines
-from fuzzyclip.baselines.registry import METHODS, PEERS, build_method, list_settings
+from fuzzyclip.baselines.registry import BASELINES, METHODS, build_method, list_settings
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method import training
@@ -28,7 +27,7 @@ NAMES = ["nut", "bolt", "nut", "bolt"]
 
 
 #: SAA+ reads models of its own from folders: tests/baselines/test_method_saa.py.
-WITHOUT_FOLDERS = [name for name in PEERS if name != "saa"]
+WITHOUT_FOLDERS = [name for name in BASELINES if name != "saa"]
 
 
 def make(name):
@@ -98,7 +97,7 @@ def test_methods_of_one_kind_share_their_features():
 
 def test_no_method_imports_the_folder_of_another():
     folder = Path(baselines.__file__).parent
-    for name in PEERS:
+    for name in BASELINES:
         text = "".join(path.read_text() for path in (folder / name).rglob("*.py"))
         imported = set(re.findall(r"fuzzyclip\.baselines\.(\w+)", text))
         assert imported <= {name, "shared"}, name
@@ -141,14 +140,14 @@ def test_a_method_whose_folder_lacks_a_package_says_which(monkeypatch, tmp_path)
         build_method("needy")
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_every_peer_of_the_tables_has_a_folder_of_its_name(name):
     made = import_module(f"fuzzyclip.baselines.{name}").METHOD
     assert made.name == name
     assert isinstance(inspect.signature(made.fit).parameters["checkpoint"].default, type(None))
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_every_default_may_be_written_in_yaml(name):
     settings = list_settings(name)
     read = yaml.safe_load(yaml.safe_dump(json.loads(json.dumps(settings))))
@@ -175,7 +174,7 @@ def test_settings_of_another_type_are_refused_in_words(name, settings, said):
         build_method(name, yaml.safe_load(settings))
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_numbers_that_nobody_means_are_refused_by_their_name(name):
     """Every number of every method, so that a new setting is tried by itself."""
     settings = list_settings(name)
@@ -232,17 +231,10 @@ def test_a_killed_training_ends_with_the_same_bits(name, encode, tmp_path, monke
     assert not all(torch.equal(other[key], whole[key]) for key in whole)
 
 
-def test_fuzzyclip_is_made_by_the_same_registry(monkeypatch):
-    """By the name of its class, which need not be imported before it is asked for."""
-
-    @dataclass(frozen=True)
-    class FuzzyCLIP:
-        clusters: int = 2
-
-    monkeypatch.setattr("fuzzyclip.method.fuzzyclip.FuzzyCLIP", FuzzyCLIP, raising=False)
-    assert ("fuzzyclip", *PEERS) == METHODS
-    assert build_method("fuzzyclip", {"clusters": 3}) == FuzzyCLIP(3)
-    assert list_settings("fuzzyclip") == {"clusters": 2}
+def test_fuzzyclip_is_made_by_the_same_registry():
+    assert ("fuzzyclip", *BASELINES) == METHODS
+    assert build_method("fuzzyclip", {"shots": [1, 2]}).shots == (1, 2)
+    assert {"test", "variants", "shots"} <= set(list_settings("fuzzyclip"))
     with pytest.raises(ValueError, match="fuzzyclip has no setting words"):
         build_method("fuzzyclip", {"words": 3})
 

@@ -6,7 +6,7 @@ import torch
 from imports import ROOT
 
 from fuzzyclip import baselines
-from fuzzyclip.baselines.registry import PEERS, build_method, list_settings
+from fuzzyclip.baselines.registry import BASELINES, build_method, list_settings
 from fuzzyclip.clip.encoding import encode_images, encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.interface import Target
@@ -45,9 +45,9 @@ def test_a_new_method_is_a_folder_with_a_file_of_less_than_60_lines(
 
 
 def test_the_page_names_every_method_and_real_settings():
-    for name in PEERS:
+    for name in BASELINES:
         assert f"`{name}`" in PAGE
-    known = {setting for name in PEERS for setting in list_settings(name)}
+    known = {setting for name in BASELINES for setting in list_settings(name)}
     fidelity = (ROOT / "docs/fidelity.md").read_text()
     begin = fidelity.index("## Faults of published code")
     table = fidelity[begin : fidelity.index("\n## ", begin + 1)]

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from fuzzyclip.baselines import winclip
 from fuzzyclip.baselines.cocoop import ShiftedWords
-from fuzzyclip.baselines.registry import PEERS, build_method
+from fuzzyclip.baselines.registry import BASELINES, build_method
 from fuzzyclip.baselines.shared.clip_ad import Density, encode_representatives
 from fuzzyclip.baselines.shared.context import embed_sentences
 from fuzzyclip.clip.name_encoder import NameEncoder, average_prompts
@@ -43,7 +43,7 @@ RPL_TEMPERATURE = 1 / 0.07
 #: FuzzyCLIP's own row, and one of those without training.
 OWN, PLAIN = "fuzzyclip", "precise"
 #: SAA+ judges an image by its map, and has no text features.
-WITH_TEXT = [*(name for name in PEERS if name != "saa"), OWN, PLAIN]
+WITH_TEXT = [*(name for name in BASELINES if name != "saa"), OWN, PLAIN]
 LOG_ODDS = ["clip", "clip_ac", "april_gan", "coop", "cocoop", OWN, PLAIN]
 #: Strictly monotone, and so in float64 on all that is drawn here.
 BENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -219,7 +219,7 @@ def rows(small):
 
 
 def test_these_are_the_rows_there_are(rows):
-    assert {*PEERS, OWN, PLAIN} == {*rows, "saa"}
+    assert {*BASELINES, OWN, PLAIN} == {*rows, "saa"}
     assert [name for name in rows if rows[name].scorer.scale is Scale.LOG_ODDS] == LOG_ODDS
 
 

@@ -9,23 +9,22 @@ import torch
 from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
-from imports import ROOT
 from properties import try_examples
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from stages.texts import SharedTexts
 
 from fuzzyclip.clip import text_cache
 from fuzzyclip.clip.encoding import encode_text
+from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.clip.text_cache import TextCache
+from fuzzyclip.method.csp import compute_points
 from fuzzyclip.method.efa import Heads
+from fuzzyclip.method.efa_training import encode_targets
+from fuzzyclip.method.fuzzyclip import FuzzyClip, join_parts
+from fuzzyclip.method.interface import Target
+from fuzzyclip.method.variants import VARIANTS
 from fuzzyclip.utils.files import compute_sha256
-from fuzzyclip.utils.settings import EfaTest
-from stages import efa
-from stages.clip import encode_names
-from stages.csp import compute_points
-from stages.params import read_params
 
 PROMPTS = ["a photo of a bottle.", "pcb1 without flaw", "object", "x", "a photo of a bottle."]
 
@@ -158,27 +157,28 @@ def test_many_writers_at_once(cache, tiny, passes):
     assert not passes
 
 
-def test_no_string_reaches_the_tower_twice_in_all_stages(tiny, tmp_path, monkeypatch, passes):
+def test_no_string_reaches_the_tower_twice_in_all_stages(tiny, tmp_path, passes):
     """What csp, efa, rpl and evaluate encode, one after the other, in one folder."""
-    monkeypatch.chdir(tmp_path)
-    params = read_params(ROOT / "params.yaml")
     names, clusters = ["nut", "cable", "grid"], [["nut", "cable"], ["grid"]]
+
+    def start():
+        return NameEncoder(tiny, TextCache(tmp_path / "texts", tiny).encode)
+
     for points in ("normal", "both", "bare"):
-        csp = params.csp.model_copy(update={"points": points})
-        compute_points(tiny, params.model_copy(update={"csp": csp}), "visa", names)
+        compute_points(start(), names, points, lambda: None)
     for cluster in clusters:
-        efa.encode_prompts(params, tiny, "object", cluster, [])
-        efa.encode_prompts(params, tiny, "stacked", cluster, [])
-    encode_names(tiny, params, names)  # what rpl does
+        encode_targets(start(), "object", cluster, None)
+        encode_targets(start(), "stacked", cluster, None)
+    start()(names)  # what rpl does
     heads = Heads(len(tiny.blocks), tiny.vision_width, tiny.embed_dim).state_dict()
-    model = {
-        "partition": {"names": names, "clusters": [{"names": cluster} for cluster in clusters]},
-        "efa": {f"cluster{number}.{k}": v for number in range(2) for k, v in heads.items()},
-        "rpl": {"text_embed": torch.eye(2, tiny.embed_dim)},
-        "rpl_header": {"settings": {"temperature": 14.0}},
-    }
-    texts = SharedTexts(tiny, params, EfaTest(), model, ["nut", "bolt"])
+    learned = join_parts(
+        {"names": names, "clusters": [{"names": cluster} for cluster in clusters]},
+        {f"cluster{number}.{k}": v for number in range(2) for k, v in heads.items()},
+        {"text_embed": torch.eye(2, tiny.embed_dim)},
+        14.0,
+    )
+    method = FuzzyClip(variants=tuple(VARIANTS))
     for category in ("nut", "bolt"):
-        texts.build_scorers(category)
-    rows = [row for one in passes for row in one]
-    assert len(rows) == len(set(rows)) > 9 * 420
+        method.build_variants(start(), Target(category, ["nut", "bolt"]), learned)
+    prompts = [prompt for group in passes for prompt in group]
+    assert len(prompts) == len(set(prompts)) > 9 * 420

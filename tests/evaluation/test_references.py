@@ -1,6 +1,7 @@
 """Normal images of a tested category: which are chosen, and what becomes of the tables' titles."""
 
 import hashlib
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -37,7 +38,7 @@ def test_fewer_images_are_the_first_of_more_and_only_normal_ones(rows):
 def test_tokens_are_those_of_the_images_in_order(rows, tiny):
     chosen = rows.iloc[[2, 0, 1, 3, 2]]  # more than a batch
     paths = [rows["image_path"][place] for place in (2, 0, 1, 3, 2)]
-    expected = encode_images(tiny, load_pixels(paths, tiny))[1]
+    expected = encode_images(tiny, load_pixels(list(map(Path, paths)), tiny))[1]
     assert torch.allclose(encode_references(chosen, tiny), expected, atol=1e-5)
 
 

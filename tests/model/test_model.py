@@ -21,6 +21,7 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.weights import WeightsError
 from fuzzyclip.method.efa import compute_ensemble_map, compute_weights
 from fuzzyclip.method.fuzzyclip import TrainedParts
+from fuzzyclip.method.interface import Learned
 from fuzzyclip.model.card import (
     NATURAL,
     NATURAL_PIXEL,
@@ -77,13 +78,13 @@ def compute_by_hand(made, image, category):
 
     tensors = load_file(folder / "efa.safetensors")
     test = read_card(folder).test
-    parts = TrainedParts(encode, CLUSTERS, torch.zeros(2, 32), TEMPERATURE, test)
+    facts = {"clusters": CLUSTERS, "temperature": TEMPERATURE}
+    parts = TrainedParts(encode, Learned(tensors, facts), test)
     image_embed, tokens = encode_images(backbone, preprocess(image, backbone)[None])
     unit = torch.nn.functional.normalize(image_embed, dim=-1)
     texts = torch.stack([encode(names, category) for names in CLUSTERS])  # (K, D, 2)
     weights = compute_weights(unit, texts[:, :, 0])
-    heads = parts.load_heads(tensors)
-    anomaly_map = compute_ensemble_map(heads, tokens, texts, weights, backbone.grid, (32, 32))
+    anomaly_map = compute_ensemble_map(parts.heads, tokens, texts, weights, backbone.grid, (32, 32))
     learned = load_file(folder / "rpl.safetensors")["text_embed"].double()
     probability = (TEMPERATURE * unit.double() @ learned.T).softmax(dim=-1)[0, 1]
     return anomaly_map[0].sigmoid().float().numpy(), float(probability)

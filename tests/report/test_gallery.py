@@ -5,17 +5,17 @@ import hashlib
 import numpy as np
 import pandas as pd
 import pytest
-import stages.gallery
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import f1_score
-from stages.category import Category
-from stages.gallery import Gallery
 
 from fuzzyclip.clip.encoding import encode_images, normalise, preprocess
+from fuzzyclip.evaluation import examples
+from fuzzyclip.evaluation.category import Category
 from fuzzyclip.evaluation.choice import KINDS, choose_examples, find_threshold
+from fuzzyclip.evaluation.examples import Gallery
 from fuzzyclip.features.encode import write_category
 from fuzzyclip.features.shards import compute_identity
 from fuzzyclip.features.store import open_category
@@ -150,7 +150,7 @@ def test_kept_pictures_are_those_of_the_chosen_images(category, scored, rows, tm
 
 
 def test_smaller_pictures_lose_no_defect(category, scored, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(stages.gallery, "SIDE", 8)
+    monkeypatch.setattr(examples, "SIDE", 8)
     scorer, scores = scored
     gallery = Gallery(5, sigma=0.0)
     gallery.add(category, scorer, scores.image_scores)

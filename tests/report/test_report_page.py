@@ -25,7 +25,7 @@ from sklearn.metrics import (
 
 from fuzzyclip.evaluation.metrics import METRICS, PIXEL_METRICS
 from fuzzyclip.evaluation.summaries import summarise_pixels
-from fuzzyclip.method.variants import VARIANTS, list_titles
+from fuzzyclip.method.variants import VARIANTS, get_title, list_titles
 from fuzzyclip.report.charts import LEFT, RIGHT, WIDTH, Line, draw_chart, write_path
 from fuzzyclip.report.clusters import LETTER, LINE, build_clusters, place_labels
 from fuzzyclip.report.curves import average_curves, trace_pixels, trace_scores
@@ -38,7 +38,7 @@ from fuzzyclip.report.gallery import (
     trace_outline,
 )
 from fuzzyclip.report.page import build_bars, render_page
-from fuzzyclip.report.tables import format_score, name_variant
+from fuzzyclip.report.tables import format_score
 
 PAIRS = st.lists(
     st.tuples(st.sampled_from([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]), st.booleans()), min_size=2
@@ -200,8 +200,8 @@ def test_bars_hold_the_results_and_leave_out_what_is_absent():
 
 def test_variants_have_the_titles_of_the_tables():
     titles = list_titles([*VARIANTS], [1, 16])
-    assert {variant: name_variant(variant) for variant in titles} == titles
-    assert name_variant("fuzzyclip_epoch_1") == "fuzzyclip_epoch_1"
+    assert {variant: get_title(variant) for variant in titles} == titles
+    assert get_title("fuzzyclip_epoch_1") == "fuzzyclip_epoch_1"
 
 
 def test_labels_cover_no_other_label_where_there_is_room():

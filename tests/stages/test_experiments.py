@@ -85,7 +85,7 @@ def test_every_row_is_a_valid_run_of_what_it_needs(name, base):
         assert params.pairs == run.row.tests
         trained = {member for members in params.auxiliary.values() for member in members}
         assert set(params.datasets) == trained | set(params.pairs)
-        assert run.row.variant in params.evaluation.rows
+        assert run.row.variant in (*params.evaluation.variants, "fuzzyclip")
         for dotted, value in run.row.set.items():
             place = run.params
             for part in dotted.split("."):
@@ -174,9 +174,8 @@ def finish(run, value, extra_variants=()):
         path.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(lines).to_csv(path, index=False)
         tested = {"title": dataset.upper(), "source": "official", "complete": True}
-        path = folder / paths.tested("fuzzyclip", dataset)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(tested))
+        path = folder / paths.method_facts("fuzzyclip", dataset)
+        path.write_text(json.dumps({"tested": tested}))
     return folder
 
 
@@ -283,8 +282,9 @@ def test_verify_compares_other_methods_where_the_work_tree_is_in_the_papers_sett
     pd.DataFrame(lines).to_csv(path, index=False)
     assert "238 not run" in call("verify")  # its dataset is unknown, so is its setting
     for dataset in PAPER["pairs"]:
-        paths.tested("fuzzyclip", dataset).parent.mkdir(parents=True)
-        paths.tested("fuzzyclip", dataset).write_text('{"complete": true}')
+        path = paths.method_facts("fuzzyclip", dataset)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"tested": {"complete": true}}')
     output = call("verify", code=1)
     known = sum(map(len, published.values()))
     assert f"{known - 1} within tolerance, 1 outside, {238 - known} not run" in output

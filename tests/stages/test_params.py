@@ -128,7 +128,7 @@ def test_keys_that_are_one_folder_on_some_systems_are_refused(read):
 
 
 def test_a_method_is_a_module(read):
-    with pytest.raises(ParamsError, match=r"methods.my-clip: not the name of a module"):
+    with pytest.raises(ParamsError, match=r"methods.my-clip: not the name of a folder"):
         read(**{"methods.my-clip": COMMITTED["methods"]["clip"]})
 
 
@@ -264,8 +264,14 @@ def test_a_model_never_meets_its_own_data(read):
         ("auxiliary.visa", ["vsia"], "must name distinct keys of datasets"),
         ("pairs.mvtec", "vsia", "'vsia' is not a key of auxiliary"),
         ("pairs.mvtek", "visa", r"pairs\.mvtek: not a key of datasets"),
-        ("evaluation.rows", ["precise"], "must contain fuzzyclip"),
-        ("evaluation.rows", ["fuzzyclip", "magic"], r"evaluation\.rows\.1"),
+        ("evaluation.variants", ["precise", "magic"], r"evaluation\.variants\.1"),
+        (
+            "methods.clip.features",
+            "windos",
+            r"clip\.features: 'windos' is no key of views",
+        ),
+        ("views.vv", "surgery", r"views\.vv: 'surgery' is not a key of methods"),
+        ("views.tokens", "clip", r"views\.tokens: so the run's own features are called"),
     ],
 )
 def test_names_must_point_at_something(read, key, value, message):

@@ -51,12 +51,17 @@ def list_external(path):
     return tops - {"fuzzyclip", "stages", "tools", "benchmarks"} - sys.stdlib_module_names
 
 
-def close(*start):
-    """All modules of ours that files reach, and they themselves; registries are not followed."""
+def close(*start, stop=()):
+    """All modules of ours that files reach, and they themselves; registries are not followed.
+
+    Args:
+        start: files.
+        stop: modules that are left out, with what they alone reach.
+    """
     seen, todo = set(), [*start]
     while todo:
         module = todo.pop()
-        if module not in seen:
+        if module not in seen and module not in stop:
             seen.add(module)
             todo += () if module in REGISTRIES else list_imports(module)
     return seen

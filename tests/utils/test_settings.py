@@ -6,13 +6,19 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 from schemas import list_choices, list_unbounded
 
-from fuzzyclip import settings
-from fuzzyclip.evaluation.rows import ROWS
 from fuzzyclip.method.efa import WEIGHTS
 from fuzzyclip.method.rpl import TEMPLATES
 from fuzzyclip.method.scorer import TEST_PROMPTS
-from fuzzyclip.utils.settings import BackboneSettings, EfaTest, PromptShape, RplSettings, TextSettings
+from fuzzyclip.method.variants import OWN, VARIANTS
+from fuzzyclip.utils import settings
 from fuzzyclip.utils.schemas import Record, Whole
+from fuzzyclip.utils.settings import (
+    BackboneSettings,
+    EfaTest,
+    PromptShape,
+    RplSettings,
+    TextSettings,
+)
 
 ALL = [
     each
@@ -26,7 +32,7 @@ def test_words_are_those_that_the_library_knows():
     assert list_choices(EfaTest, "prompt") == tuple(TEST_PROMPTS)
     assert get_args(list_choices(EfaTest, "weights")[0]) == tuple(WEIGHTS)
     assert list_choices(PromptShape, "template") == tuple(TEMPLATES)
-    assert get_args(settings.Row) == tuple(ROWS)
+    assert (*get_args(settings.Variant), OWN) == tuple(VARIANTS)
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
