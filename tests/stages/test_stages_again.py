@@ -11,7 +11,7 @@ from in_process import copy_pipeline, run_stages
 from pipelines import OWN, list_runs, make_own_images, shorten_methods
 from safetensors import safe_open
 
-from fuzzyclip.baselines.registry import METHODS
+from fuzzyclip.baselines.registry import BASELINES
 from fuzzyclip.method.variants import OWN as METHOD
 from fuzzyclip.utils.files import compute_sha256
 
@@ -132,7 +132,7 @@ def tested(kept_pipeline, tmp_path_factory):
     folder = copy_pipeline(kept_pipeline, tmp_path_factory.mktemp("methods") / "copy")
 
     views = [f"views@{name}" for name in VIEWS]
-    each = [f"{stage}@{name}" for name in METHODS for stage in ("train", "evaluate_baseline")]
+    each = [f"{stage}@{name}" for name in BASELINES for stage in ("train", "evaluate_baseline")]
     run_stages(folder, *views, *each, "method_tables", "baselines", change=shorten_methods)
     return folder
 
@@ -142,21 +142,21 @@ def read_method(folder, name):
 
 
 def test_every_method_is_tested_tabled_and_recorded(tested):
-    for name in METHODS:
+    for name in BASELINES:
         (line,) = read_method(tested, name).to_dict("records")
         assert (line["variant"], line["normal"], line["anomalous"]) == (name, 4, 4)
         assert 0 <= line["image_auroc"] <= 100
         assert 0 < line["pixel_ap"] <= 100
     assert {path.name for path in (tested / "features").iterdir()} == {"tokens", *VIEWS}
     means = pd.read_csv(tested / "metrics/method_tables/means.csv").set_index("variant")
-    assert set(means.index) == {*METHODS, METHOD}
+    assert set(means.index) == {*BASELINES, METHOD}
     own = json.loads((tested / "metrics/datasets/sdd.json").read_text())
     assert means.loc[METHOD, "pixel_ap"] == pytest.approx(own["pixel_ap"])
     text = (tested / "metrics/method_tables/table-3.md").read_text()
     for title in ("WinCLIP", "APRIL-GAN", "SDP+", "CoCoOp", "AnomalyCLIP", "SAA+", "FuzzyCLIP"):
         assert f"| {title} |" in text
     recorded = [one for one in list_runs(tested) if one.data.tags["method"] != METHOD]
-    assert {one.data.tags["method"] for one in recorded} == set(METHODS)
+    assert {one.data.tags["method"] for one in recorded} == set(BASELINES)
     for one in recorded:
         expected = means.loc[one.data.tags["method"], "pixel_ap"]
         assert one.data.metrics["pixel_ap/sdd"] == pytest.approx(expected)
