@@ -33,7 +33,7 @@ repro: $(READY)
 methods: $(READY)
 	python -m stages.check
 	dvc repro baselines
-	python -m stages.baselines
+	python -m stages.track baselines
 	@cat metrics/method_tables/averages.md
 
 # Whole files go to a worker, which makes their fixtures once. One thread for a worker and what it
