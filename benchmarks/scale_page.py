@@ -47,7 +47,7 @@ def count_images(name):
     """Test images of a dataset in params.yaml's protocol, as published."""
     protocol = get_dataset(name).protocols[PROTOCOLS[name]]
     counts = [protocol.total] if protocol.total else list(protocol.counts.values())
-    return sum(one.test_good + one.test_bad for one in counts)
+    return sum(one.test_normal + one.test_anomalous for one in counts)
 
 
 def list_sizes():

@@ -50,9 +50,9 @@ def draw(key: str, spec: DatasetSpec, dataset: Dataset, params: Params) -> dict[
         spec.name,
         paths.sample(key),
         seed=size.seed,
-        train_good=size.train_good,
-        test_good=size.test_good,
-        test_bad=size.test_bad,
+        train_normal=size.train_normal,
+        test_normal=size.test_normal,
+        test_anomalous=size.test_anomalous,
     )
     return {"categories": categories, "sha256": sha256}
 

@@ -65,9 +65,9 @@ class Sample(Record):
     """Size of the drawn sample, images a category."""
 
     seed: Seed
-    train_good: Count
-    test_good: Count
-    test_bad: Count
+    train_normal: Count
+    test_normal: Count
+    test_anomalous: Count
 
 
 def _check_category(name: str) -> str:

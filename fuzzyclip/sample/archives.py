@@ -25,7 +25,13 @@ def sample_categories(dataset: str) -> tuple[str, ...]:
 
 
 def write_sample_archives(
-    dataset: str, out_dir: Path, *, seed: int, train_good: int, test_good: int, test_bad: int
+    dataset: str,
+    out_dir: Path,
+    *,
+    seed: int,
+    train_normal: int,
+    test_normal: int,
+    test_anomalous: int,
 ) -> dict[str, str]:
     """Draw one dataset's sample and pack it as its official archives.
 
@@ -34,10 +40,10 @@ def write_sample_archives(
         out_dir: folder to write the archives to.
         seed: fixes every byte, with the same versions of the image and compression libraries, on
             one kind of CPU.
-        train_good: normal training images per category. KolektorSDD's protocol fixes their share
+        train_normal: normal training images per category. KolektorSDD's protocol fixes their share
             instead; DAGM's training half gets some defective images besides.
-        test_good: normal test images per category.
-        test_bad: anomalous test images per category.
+        test_normal: normal test images per category.
+        test_anomalous: anomalous test images per category.
 
     Returns:
         Archive file name -> SHA-256, as `fetch_dataset` takes it.
@@ -47,13 +53,15 @@ def write_sample_archives(
         ValueError: a number is too small to make a test set.
     """
     spec = get_dataset(dataset)
-    if min(test_good, test_bad) < 1 or train_good < 0:
-        raise ValueError("a sample needs test_good >= 1, test_bad >= 1 and train_good >= 0")
+    if min(test_normal, test_anomalous) < 1 or train_normal < 0:
+        raise ValueError(
+            "a sample needs test_normal >= 1, test_anomalous >= 1 and train_normal >= 0"
+        )
     categories = sample_categories(dataset)
     checksums = {}
     for archive in wanted_archives(spec, categories):
         held = (archive.category,) if archive.category else categories
-        order = Order(dataset, held, seed, train_good, test_good, test_bad)
+        order = Order(dataset, held, seed, train_normal, test_normal, test_anomalous)
         path = out_dir / archive.filename
         write_archive(path, LAYOUTS[dataset](order))
         checksums[archive.filename] = compute_sha256(path)

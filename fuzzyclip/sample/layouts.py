@@ -32,9 +32,9 @@ class Order:
     dataset: str
     categories: tuple[str, ...]
     seed: int
-    train_good: int
-    test_good: int
-    test_bad: int
+    train_normal: int
+    test_normal: int
+    test_anomalous: int
 
     def draw(
         self, category: str, group: str, number: int, size: tuple[int, int], defect: str | None
@@ -91,11 +91,11 @@ def _mvtec_category(
 ) -> Iterator[Member]:
     """One category in MVTec's layout; `bad` is a single defect folder in place of one a defect."""
     colour = to_gray if gray else np.asarray
-    for split, amount in (("train", order.train_good), ("test", order.test_good)):
+    for split, amount in (("train", order.train_normal), ("test", order.test_normal)):
         for i in range(amount):
             image, _ = order.draw(category, split, i, size, None)
             yield f"{category}/{split}/good/{i:03d}.png", encode_image(colour(image), ".png")
-    for i in range(order.test_bad):
+    for i in range(order.test_anomalous):
         image, mask = order.draw(category, "bad", i, size, defect_of(i))
         folder, number = (bad, i) if bad else (defect_of(i), i // len(DEFECTS))
         name = f"{number:03d}"
@@ -110,12 +110,12 @@ def lay_out_visa(order: Order) -> Iterator[Member]:
     for index, category in enumerate(order.categories):
         size, rows = WIDE[index % len(WIDE)], []
         digits = 3 if category == "capsules" else 4  # as many as its official count needs
-        for i in range(order.train_good + order.test_good):
+        for i in range(order.train_normal + order.test_normal):
             path = f"{category}/Data/Images/Normal/{i:0{digits}d}.JPG"
             image, _ = order.draw(category, "normal", i, size, None)
-            rows.append(("train" if i < order.train_good else "test", "normal", path, ""))
+            rows.append(("train" if i < order.train_normal else "test", "normal", path, ""))
             yield path, encode_image(image, ".jpg")
-        for i in range(order.test_bad):
+        for i in range(order.test_anomalous):
             path = f"{category}/Data/Images/Anomaly/{i:03d}.JPG"
             truth = f"{category}/Data/Masks/Anomaly/{i:03d}.png"
             image, mask = order.draw(category, "bad", i, size, defect_of(i))
@@ -143,11 +143,11 @@ def lay_out_btad(order: Order) -> Iterator[Member]:
     for category in order.categories:
         top, size = f"BTech_Dataset_transformed/{category}", sizes[category]
         image_suffix, mask_suffix = formats[category]
-        for split, amount in (("train", order.train_good), ("test", order.test_good)):
+        for split, amount in (("train", order.train_normal), ("test", order.test_normal)):
             for i in range(amount):
                 image, _ = order.draw(category, split, i, size, None)
                 yield f"{top}/{split}/ok/{i:04d}{image_suffix}", encode_image(image, image_suffix)
-        for i in range(order.test_bad):
+        for i in range(order.test_anomalous):
             image, mask = order.draw(category, "bad", i, size, defect_of(i))
             truth = black_white(mask)
             if mask_suffix == ".bmp":
@@ -160,8 +160,13 @@ def lay_out_dagm(order: Order) -> Iterator[Member]:
     """DAGM: two halves with a label list, .PNG, gray, coarse ellipses in place of exact masks."""
     size = (160, 160)
     for category in order.categories:
-        train_bad = max(1, order.train_good // 4)  # the training half has defective images too
-        halves = (("Train", order.train_good, train_bad), ("Test", order.test_good, order.test_bad))
+        train_anomalous = max(
+            1, order.train_normal // 4
+        )  # the training half has defective images too
+        halves = (
+            ("Train", order.train_normal, train_anomalous),
+            ("Test", order.test_normal, order.test_anomalous),
+        )
         for half, good, bad in halves:
             flags = np.arange(good + bad) < bad
             stream = [order.seed, zlib.crc32(f"{category}/{half}".encode())]
@@ -195,11 +200,11 @@ def lay_out_sdd(order: Order) -> Iterator[Member]:
     """KolektorSDD: tall gray pictures with label bmps of 0/1 or 0/255, eight parts an item.
 
     Each third is drawn for itself, so that it is known which thirds have a defect. The protocol
-    draws a quarter of the good thirds for the test; their number follows from `test_good`, and
+    draws a quarter of the good thirds for the test; their number follows from `test_normal`, and
     with it the number of training images.
     """
-    good = count_good_thirds(order.test_good, order.test_bad)
-    flags = np.arange(good + order.test_bad) < order.test_bad
+    good = count_normal_thirds(order.test_normal, order.test_anomalous)
+    flags = np.arange(good + order.test_anomalous) < order.test_anomalous
     np.random.default_rng([order.seed, zlib.crc32(b"thirds")]).shuffle(flags)
     (category,) = order.categories
     for number in range(len(flags) // 3):
@@ -220,9 +225,11 @@ def lay_out_sdd(order: Order) -> Iterator[Member]:
         yield f"{stem}_label.bmp", encode_image(mask * np.uint8(255 if item % 2 else 1), ".bmp")
 
 
-def count_good_thirds(test_good: int, test_bad: int) -> int:
-    """Good thirds of which the protocol tests ceil(a quarter) = test_good, in whole pictures."""
-    return next(n for n in range(4 * test_good - 3, 4 * test_good + 1) if (n + test_bad) % 3 == 0)
+def count_normal_thirds(test_normal: int, test_anomalous: int) -> int:
+    """Good thirds of which the protocol tests ceil(a quarter) = test_normal, in whole pictures."""
+    return next(
+        n for n in range(4 * test_normal - 3, 4 * test_normal + 1) if (n + test_anomalous) % 3 == 0
+    )
 
 
 LAYOUTS: dict[str, Callable[[Order], Iterator[Member]]] = {

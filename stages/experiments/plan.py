@@ -194,16 +194,18 @@ def count_images(name: str, params: Mapping[str, Any]) -> int:
     if paths.index_info(name).is_file():
         info = read_info(paths.index_info(name))
         if (info["source"] == "sample") == (params["data"]["source"] == "sample"):
-            return sum(one["test_good"] + one["test_bad"] for one in info["counts"].values())
+            return sum(
+                one["test_normal"] + one["test_anomalous"] for one in info["counts"].values()
+            )
     spec = get_dataset(settings["kind"])
     if params["data"]["source"] == "sample":
         size = params["sample"]
-        return len(sample_categories(spec.name)) * int(size["test_good"] + size["test_bad"])
+        return len(sample_categories(spec.name)) * int(size["test_normal"] + size["test_anomalous"])
     protocol = spec.protocols[settings["protocol"]]
     if protocol.total is not None:
-        return (protocol.total.test_good or 0) + (protocol.total.test_bad or 0)
+        return (protocol.total.test_normal or 0) + (protocol.total.test_anomalous or 0)
     wanted = [protocol.counts[c] for c in settings["categories"] or protocol.counts]
-    return sum((one.test_good or 0) + (one.test_bad or 0) for one in wanted)
+    return sum((one.test_normal or 0) + (one.test_anomalous or 0) for one in wanted)
 
 
 def measure_image(params: Mapping[str, Any]) -> int:

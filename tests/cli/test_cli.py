@@ -43,13 +43,16 @@ def test_list_and_show_name_all_there_is() -> None:
 
 def test_prepare_makes_a_tree_for_others_too(tmp_path: Path) -> None:
     write_sample_archives(
-        "mpdd", tmp_path / "archives", seed=0, train_good=1, test_good=2, test_bad=2
+        "mpdd", tmp_path / "archives", seed=0, train_normal=1, test_normal=2, test_anomalous=2
     )
     options = ("--category", "bracket_black", "--offline")
     arguments = ("prepare", "mpdd", "--out", tmp_path / "mpdd", "--archives", tmp_path / "archives")
-    assert "published: test_good 32" in call(*arguments, *options, fails=True)
+    assert "published: test_normal 32" in call(*arguments, *options, fails=True)
     output = call(*arguments, *options, "--subset")
-    assert "bracket_black: train_good 1, test_good 2, test_bad 2, train_bad 0" in output
+    assert (
+        "bracket_black: train_normal 1, test_normal 2, test_anomalous 2, train_anomalous 0"
+        in output
+    )
     assert "CC BY-NC-SA 4.0" in output
     meta = json.loads((tmp_path / "mpdd/meta.json").read_text())
     assert meta["info"]["protocol"] == "official"
@@ -74,5 +77,5 @@ def test_check_names_every_fault_and_can_leave_them_out(tmp_path: Path) -> None:
         assert f"{tmp_path}/nut/{name}: " in output
     assert not (tmp_path / "meta.json").exists()
     output = call("check", "toy", tmp_path, "--drop", "--write")
-    assert "test_bad 1" in output
+    assert "test_anomalous 1" in output
     assert len(json.loads((tmp_path / "meta.json").read_text())["info"]["dropped"]) == 3

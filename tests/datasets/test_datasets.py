@@ -220,7 +220,9 @@ def test_all_problems_are_reported_together(tmp_path: Path) -> None:
 def test_counts_are_checked_unless_a_subset_is_declared(tmp_path: Path) -> None:
     make_tree(tmp_path)
     assert count_images(index_bottle(tmp_path)) == {"bottle": SplitCounts(1, 1, 2)}
-    with pytest.raises(DatasetError, match="published: train_good 209, test_good 20, test_bad 63"):
+    with pytest.raises(
+        DatasetError, match="published: train_normal 209, test_normal 20, test_anomalous 63"
+    ):
         index_bottle(tmp_path, expect_counts=True)
 
 

@@ -36,7 +36,9 @@ def test_info_says_what_was_indexed(tmp_path: Path) -> None:
         "summary": "all",
         "masks": "> 0",
         "categories": {"nut": "hex nut"},
-        "counts": {"nut": {"train_good": 2, "test_good": 2, "test_bad": 3, "train_bad": 0}},
+        "counts": {
+            "nut": {"train_normal": 2, "test_normal": 2, "test_anomalous": 3, "train_anomalous": 0}
+        },
         "dropped": [],
         "duplicates": [],
     }
@@ -57,13 +59,13 @@ def test_drop_leaves_out_and_records_and_still_counts_what_is_there(tmp_path: Pa
         "nut/ground_truth/hole/9_mask.png",
     }
     assert "6x8" in dropped["nut/ground_truth/hole/1_mask.png"]
-    assert kept.info["counts"]["nut"]["test_bad"] == 1
+    assert kept.info["counts"]["nut"]["test_anomalous"] == 1
 
 
 def test_drop_mends_no_missing_images(tmp_path: Path) -> None:
     nut = make_nut(tmp_path)
     (nut / "test/good/1.png").unlink()
-    with pytest.raises(DatasetError, match=r"test_good 1.*published.*test_good 2"):
+    with pytest.raises(DatasetError, match=r"test_normal 1.*published.*test_normal 2"):
         index(tmp_path, on_error="drop")
     (nut / "test/good/0.png").write_bytes(b"")
     with pytest.raises(DatasetError, match="no normal or no anomalous test image"):

@@ -19,13 +19,13 @@ from fuzzyclip.datasets.indexing.counts import count_images
 from fuzzyclip.datasets.indexing.index import build_index
 from fuzzyclip.images.decode import load_image, load_mask
 from fuzzyclip.sample.archives import sample_categories, write_sample_archives
-from fuzzyclip.sample.layouts import count_good_thirds, cover_with_ellipse
+from fuzzyclip.sample.layouts import count_normal_thirds, cover_with_ellipse
 from fuzzyclip.sample.members import write_archive
 from fuzzyclip.utils.tree import DatasetError
 
 #: Dataset -> folder with its archives, and their checksums.
 Samples = dict[str, tuple[Path, dict[str, str]]]
-COUNTS = {"train_good": 1, "test_good": 3, "test_bad": 2}
+COUNTS = {"train_normal": 1, "test_normal": 3, "test_anomalous": 2}
 ARCHIVES = {
     "mvtec": {"mvtec_anomaly_detection.tar.xz"},
     "visa": {"VisA_20220922.tar"},
@@ -84,10 +84,10 @@ def test_index_has_the_true_counts_and_masks(name: str, roots: dict[str, Path]) 
     ).frame
     expected = SplitCounts(**COUNTS)
     if name == "dagm":
-        expected = expected._replace(train_bad=1)
+        expected = expected._replace(train_anomalous=1)
     if name == "sdd":
-        thirds = count_good_thirds(COUNTS["test_good"], COUNTS["test_bad"])
-        expected = expected._replace(train_good=thirds - COUNTS["test_good"])
+        thirds = count_normal_thirds(COUNTS["test_normal"], COUNTS["test_anomalous"])
+        expected = expected._replace(train_normal=thirds - COUNTS["test_normal"])
     assert count_images(frame) == dict.fromkeys(categories, expected)
     assert ((frame["mask_path"] != "") == (frame["label"] == 1)).all()
     assert not frame["image_path"].duplicated().any()
@@ -120,15 +120,17 @@ def test_same_seed_same_bytes(samples: Samples, tmp_path: Path) -> None:
 def test_more_images_leave_the_others_as_they_are_and_too_few_are_refused(
     samples: Samples, tmp_path: Path
 ) -> None:
-    write_sample_archives("btad", tmp_path, seed=5, train_good=1, test_good=5, test_bad=2)
+    write_sample_archives("btad", tmp_path, seed=5, train_normal=1, test_normal=5, test_anomalous=2)
     name = "BTech_Dataset_transformed/01/test/ok/0002.bmp"
     with (
         zipfile.ZipFile(samples["btad"][0] / "btad.zip") as few,
         zipfile.ZipFile(tmp_path / "btad.zip") as many,
     ):
         assert few.read(name) == many.read(name)
-    with pytest.raises(ValueError, match="test_bad"):
-        write_sample_archives("mvtec", tmp_path, seed=0, train_good=1, test_good=1, test_bad=0)
+    with pytest.raises(ValueError, match="test_anomalous"):
+        write_sample_archives(
+            "mvtec", tmp_path, seed=0, train_normal=1, test_normal=1, test_anomalous=0
+        )
 
 
 def test_visa_quirks(roots: dict[str, Path]) -> None:
@@ -164,7 +166,7 @@ def test_btad_quirks(roots: dict[str, Path]) -> None:
 def test_kolektor_labels_come_in_two_ranges_and_thirds(
     tmp_path: Path, roots: dict[str, Path]
 ) -> None:
-    write_sample_archives("sdd", tmp_path, seed=5, train_good=0, test_good=9, test_bad=9)
+    write_sample_archives("sdd", tmp_path, seed=5, train_normal=0, test_normal=9, test_anomalous=9)
     with zipfile.ZipFile(tmp_path / "KolektorSDD.zip") as archive:
         labels = [name for name in archive.namelist() if name.endswith("_label.bmp")]
         pixels = [np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in labels]
@@ -179,7 +181,7 @@ def test_dagm_and_dtd_quirks(roots: dict[str, Path], samples: Samples) -> None:
     folder = roots["dagm"] / "Class1/Test"
     assert all(path.suffix == ".PNG" for path in folder.glob("0*"))
     flags = (folder / "Label/Labels.txt").read_text().splitlines()
-    assert len(flags) == 1 + COUNTS["test_good"] + COUNTS["test_bad"]
+    assert len(flags) == 1 + COUNTS["test_normal"] + COUNTS["test_anomalous"]
     with zipfile.ZipFile(samples["dtd"][0] / "DTD-Synthetic.zip") as archive:
         assert all(name.endswith(".zip") for name in archive.namelist())
 
@@ -207,7 +209,7 @@ def test_ellipse_covers_the_defect(seed: int, points: int) -> None:
 
 
 @given(st.integers(1, 400), st.integers(1, 400))
-def test_thirds_make_whole_pictures(test_good: int, test_bad: int) -> None:
-    good = count_good_thirds(test_good, test_bad)
-    assert (good + test_bad) % 3 == 0
-    assert -(-good // 4) == test_good  # the protocol tests a quarter, rounded up
+def test_thirds_make_whole_pictures(test_normal: int, test_anomalous: int) -> None:
+    good = count_normal_thirds(test_normal, test_anomalous)
+    assert (good + test_anomalous) % 3 == 0
+    assert -(-good // 4) == test_normal  # the protocol tests a quarter, rounded up

@@ -165,7 +165,14 @@ def test_a_method_needs_a_backbone_that_is_there(read):
 
 @pytest.mark.parametrize(
     "key",
-    ["csp.penalty", "seed", "efa.test.sigma", "rpl.learning_rate", "rpl.words", "sample.test_bad"],
+    [
+        "csp.penalty",
+        "seed",
+        "efa.test.sigma",
+        "rpl.learning_rate",
+        "rpl.words",
+        "sample.test_anomalous",
+    ],
 )
 @pytest.mark.parametrize("value", [True, False])
 def test_yes_and_no_are_no_numbers(read, key, value):

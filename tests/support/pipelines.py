@@ -97,7 +97,7 @@ def shrink(params):
     params["datasets"]["visa"]["categories"] = ["capsules", "pcb1", "pcb2"]
     params["auxiliary"] = {"visa": ["visa"]}
     params["pairs"] = {"sdd": "visa"}
-    params["sample"] |= {"train_good": 1, "test_good": 4, "test_bad": 4}
+    params["sample"] |= {"train_normal": 1, "test_normal": 4, "test_anomalous": 4}
     params["efa"]["train"]["mosaic"]["visa"] = 0.3
     params["evaluation"]["overlays"] = 1
 

@@ -43,10 +43,10 @@ class Archive:
 class SplitCounts(NamedTuple):
     """Number of images of one category; None where no number is published."""
 
-    train_good: int | None
-    test_good: int | None
-    test_bad: int | None
-    train_bad: int | None = 0
+    train_normal: int | None
+    test_normal: int | None
+    test_anomalous: int | None
+    train_anomalous: int | None = 0
 
 
 class IndexRow(NamedTuple):

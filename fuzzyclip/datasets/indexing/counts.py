@@ -17,10 +17,10 @@ def count_images(frame: pd.DataFrame) -> dict[str, SplitCounts]:
 
     return {
         str(name): SplitCounts(
-            train_good=count(name, "train", 0),
-            test_good=count(name, "test", 0),
-            test_bad=count(name, "test", 1),
-            train_bad=count(name, "train", 1),
+            train_normal=count(name, "train", 0),
+            test_normal=count(name, "test", 0),
+            test_anomalous=count(name, "test", 1),
+            train_anomalous=count(name, "train", 1),
         )
         for name in frame["category"].unique()
     }
@@ -45,7 +45,8 @@ def check_counts(
     problems = [
         Problem(name, f"no normal or no anomalous test image ({describe_counts(found)})", "", True)
         for name in chosen
-        if not (found := counts.get(name, SplitCounts(0, 0, 0))).test_good or not found.test_bad
+        if not (found := counts.get(name, SplitCounts(0, 0, 0))).test_normal
+        or not found.test_anomalous
     ]
     if not expect or problems:
         return problems

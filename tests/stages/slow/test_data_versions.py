@@ -28,7 +28,7 @@ from fuzzyclip.sample.archives import write_sample_archives
 from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.tree import read_tree
 
-FEW = {"seed": 3, "train_good": 1, "test_good": 3, "test_bad": 3}
+FEW = {"seed": 3, "train_normal": 1, "test_normal": 3, "test_anomalous": 3}
 
 
 def tree(folder: Path) -> str:
@@ -246,7 +246,7 @@ def test_one_datasets_change_reruns_that_dataset_only(official) -> None:
     assert set(output) == {"check", "download@sdd", "index@sdd", "track"}
 
     # a new dataset: one module, one line in the registry, one block of parameters
-    sizes = FEW | {"train_good": 0}
+    sizes = FEW | {"train_normal": 0}
     write_sample_archives("mpdd", place / "drawn", **sizes)
     shutil.move(place / "drawn/MPDD.zip", place / "archives/bolts.zip")
     rename_category(place / "archives/bolts.zip", "MPDD/bracket_black/", "bolts/hex_bolt/")
@@ -274,7 +274,7 @@ def test_one_datasets_change_reruns_that_dataset_only(official) -> None:
     assert set(output) == own | after
     info = json.loads((folder / "results/fuzzyclip/bolts/dataset.json").read_text())
     assert info["counts"] == {
-        "hex_bolt": {"train_good": 0, "test_good": 3, "test_bad": 3, "train_bad": 0}
+        "hex_bolt": {"train_normal": 0, "test_normal": 3, "test_anomalous": 3, "train_anomalous": 0}
     }
     assert info["verified"] is True
     assert "Bolts" in (folder / "metrics/tables/summary.md").read_text()
