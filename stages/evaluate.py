@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fuzzyclip.baselines.registry import build_method
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.weights import RANDOM
 from fuzzyclip.evaluation.category import COLUMNS, Category, CategoryResult, evaluate_category
 from fuzzyclip.evaluation.examples import Gallery, Overlays
 from fuzzyclip.evaluation.metrics import METRICS, average_categories
@@ -166,7 +167,7 @@ def describe(
         "method": method.name,
         "title": method.title,
         "note": getattr(method, "note", ""),
-        "random": getattr(method, "random_weights", False),
+        "random": getattr(method, "random_weights", False) or settings.weights == RANDOM,
         "auxiliary": auxiliary if method.trains else None,
         "kind": method.kind.name,
         "clip": clip,
@@ -232,7 +233,7 @@ def evaluate_one(
         scratch=paths.SCRATCH,
         exact=params.evaluation.pixel_metrics == "exact",
         sigma=method.sigma,
-        overlays=overlays if ready.overlays else None,
+        watcher=overlays if ready.overlays else None,
     )
     if ready.gallery:
         gallery.add(category, scorers[method.name], result.listing[method.name])

@@ -209,7 +209,10 @@ class Params(Record):
             if view == TOKENS:
                 raise ValueError(f"views.{view}: so the run's own features are called")
             if owner not in self.methods:
-                raise ValueError(f"views.{view}: {owner!r} is not a key of methods")
+                raise ValueError(
+                    f"views.{view}: {owner!r} is not a key of methods; name another that reads the "
+                    "same features, or remove the view"
+                )
         return self
 
     def _is_same_data(self, one: str, other: str) -> bool:

@@ -32,7 +32,7 @@ from stages.schema import Params
 from stages.tracker import TrackedResult, describe_ui, keep, open_experiment, run_git
 
 #: `track` looks at the whole file, on which it depends as on any other.
-PARAMS = {"track": (), "baselines": ("methods", "pairs", "tracking.experiment")}
+PARAMS = {"track": (), "baselines": ("pairs", "tracking.experiment")}
 #: Stages with a training curve of each auxiliary set.
 TRAINED_BY = ("efa", "rpl")
 #: Facts of a baseline that differ between datasets, or are no choices.
@@ -65,12 +65,8 @@ def track_baselines() -> None:
     params = load_params(PARAMS["baselines"])
     client, experiment = open_experiment(params.tracking.experiment)
     means = pd.read_csv(paths.METHOD_TABLES / "means.csv")
-    for method in params.methods:
-        own = means[means["variant"] == method]
-        if own.empty:
-            log.info("%s has no result to record", method)
-            continue
-        keep(describe_baseline(method, own, list(params.pairs)), client, experiment)
+    for method, own in means[means["variant"] != OWN].groupby("variant", sort=False):
+        keep(describe_baseline(str(method), own, list(params.pairs)), client, experiment)
     log.info("compare the runs:\n  %s", describe_ui(experiment))
 
 

@@ -75,8 +75,8 @@ def calibrate(
     wanted share of good parts exceeds. The model then uses it with the same category, tiles and
     references.
     """
+    from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.images.decode import MAX_PIXELS
-    from fuzzyclip.images.lists import list_images
     from fuzzyclip.model.calibration import calibrate as choose
     from fuzzyclip.model.calibration import match_masks
     from fuzzyclip.model.directory import find_folder

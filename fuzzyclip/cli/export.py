@@ -87,10 +87,10 @@ def _export(
     """ONNX, or OpenVINO by way of ONNX."""
     from tempfile import TemporaryDirectory
 
+    from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.deploy.facts import Origin
     from fuzzyclip.deploy.onnx_export import export_onnx
     from fuzzyclip.deploy.openvino_export import export_openvino
-    from fuzzyclip.images.lists import list_images
 
     kind = "int8" if format_ in (Format.ONNX_INT8, Format.OPENVINO_INT8) else "float32"
     own = detector.card.calibrations.get(category)

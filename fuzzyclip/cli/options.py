@@ -91,7 +91,7 @@ def load_model(
     model: str, category: str, device: str, weights: Path | None, reference: list[str] | None
 ) -> "tuple[FuzzyCLIP, list[Path]]":
     """The model, with reference images in mind, and those images."""
-    from fuzzyclip.images.lists import list_images
+    from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.model.loaded import FuzzyCLIP
 
     detector = FuzzyCLIP.load(model, device=device, weights=weights, text_cache=find_text_cache())

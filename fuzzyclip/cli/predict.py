@@ -100,8 +100,8 @@ def predict(
     """
     from scipy.special import expit
 
+    from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.images.decode import MAX_PIXELS
-    from fuzzyclip.images.lists import list_images
     from fuzzyclip.model.opening import Opener
     from fuzzyclip.model.outputs import PredictionFolder
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.evaluation.examples import Overlays
 from fuzzyclip.evaluation.map_file import MapFile
 from fuzzyclip.evaluation.metrics import (
     METRICS,
@@ -43,6 +42,16 @@ COLUMNS = ("variant", "category", "normal", "anomalous", "tied", *METRICS, "prom
 log = logging.getLogger(__name__)
 
 Masks = NDArray[np.bool_]
+
+
+class Watcher(Protocol):
+    """Who looks on while a category's maps come by, `Overlays` for one."""
+
+    def start(self, rows: pd.DataFrame) -> None:
+        """Begin with the index rows of a category."""
+
+    def take(self, first: int, maps: NDArray[np.float32], masks: Masks | None) -> None:
+        """See maps (B, S, S) in [0, 1] from the place of the first on, and their masks."""
 
 
 class ImageBatch(NamedTuple):
@@ -128,18 +137,18 @@ def evaluate_category(
     scratch: Path,
     exact: bool = True,
     sigma: float = 0.0,
-    overlays: Overlays | None = None,
+    watcher: Watcher | None = None,
 ) -> CategoryResult:
     """Metrics of every variant of a method on one category.
 
     Args:
         category: what is evaluated.
         scorers: by variant.
-        shown: the variant of which overlays, summaries and cluster weights are kept.
+        shown: the variant which is watched, and whose summaries and cluster weights are kept.
         scratch: folder for maps while they wait to be sorted; made where it is not there.
         exact: whether pixel metrics are exact; else they stream, see `pixel_meters`.
         sigma: Gaussian smoothing of maps in pixels.
-        overlays: takes what pictures are made of, if there are to be any.
+        watcher: sees the shown variant's maps.
 
     Raises:
         ValueError: an image has no finite score or map; names it.
@@ -149,15 +158,15 @@ def evaluate_category(
         pixels = None
         if category.has_masks:
             pixels = PixelSide(stack, category, scorers, shown, scratch, exact)
-        if overlays is not None:
-            overlays.start(category.rows)
+        if watcher is not None:
+            watcher.start(category.rows)
         for batch in category.iterate():
             for variant, scorer in scorers.items():
                 scores = category.score(scorer, batch, sigma)
                 if pixels is not None and batch.masks is not None:
                     pixels.add(variant, scores.maps, batch.masks)
-                if variant == shown and overlays is not None:
-                    overlays.take(batch.first, scores.shown, batch.masks)
+                if variant == shown and watcher is not None:
+                    watcher.take(batch.first, scores.shown, batch.masks)
                 # a copy: an empty view would keep the maps alive
                 kept[variant].append(replace(scores, maps=scores.maps[:0].copy()))
             release_memory()

@@ -8,7 +8,7 @@ Shapes: n kept images, S map size, T side of a kept picture.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,19 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
+from fuzzyclip.evaluation.category import BATCH, Category
 from fuzzyclip.evaluation.choice import choose_examples, find_threshold
 from fuzzyclip.images.decode import load_image
 from fuzzyclip.images.masks import load_masks
 from fuzzyclip.method.scorer import Scorer, score_batch
 from fuzzyclip.utils.tensor_files import write_tensors
 
-if TYPE_CHECKING:
-    from fuzzyclip.evaluation.category import Category
-
 #: Longest side of a kept picture.
 SIDE = 192
-#: Images whose maps are made at once.
-BATCH = 8
 
 
 class Overlays:
@@ -89,7 +85,7 @@ class Gallery:
         self.items: list[dict[str, Any]] = []
         self.tensors: dict[str, list[Tensor]] = {"images": [], "masks": [], "maps": []}
 
-    def add(self, category: "Category", scorer: Scorer, image_scores: ArrayLike) -> None:
+    def add(self, category: Category, scorer: Scorer, image_scores: ArrayLike) -> None:
         """Choose among a category's images and keep their pictures.
 
         Args:
@@ -118,7 +114,7 @@ class Gallery:
                 }
             )
 
-    def _keep(self, category: "Category", scorer: Scorer, places: Sequence[int]) -> None:
+    def _keep(self, category: Category, scorer: Scorer, places: Sequence[int]) -> None:
         """Pictures of a few images; a pixel of a smaller mask is set where any of it is."""
         rows, backbone = category.rows.iloc[list(places)], category.backbone
         tokens = category.read_tokens(places)

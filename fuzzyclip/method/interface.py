@@ -203,7 +203,8 @@ class Method(Protocol):
         trains: whether `fit` has anything to do.
         sigma: Gaussian smoothing of its maps in pixels.
 
-    A method may have `note`, a text that tables give with its results.
+    A method may have `note`, a text that tables give with its results, and `random_weights`:
+    whether it looks through models that have learned nothing; its results then take no rank.
     """
 
     @property

@@ -150,6 +150,11 @@ class Saa(Untrained):
         return [name for name in names if getattr(self, name)]
 
     @property
+    def random_weights(self) -> bool:
+        """Whether its models have learned nothing."""
+        return self.tiny_seed is not None
+
+    @property
     def note(self) -> str:
         """Text that tables give with its results; empty but with tiny models."""
         if self.tiny_seed is None:

@@ -243,7 +243,7 @@ def test_one_datasets_change_reruns_that_dataset_only(official) -> None:
 
     change_params(folder, move)
     output = ran(run(folder, "dvc", "repro"))
-    assert set(output) == {"check", "download@sdd", "index@sdd", "track"}
+    assert set(output) == {"check", "sample", "download@sdd", "index@sdd", "track"}
 
     # a new dataset: one module, one line in the registry, one block of parameters
     sizes = FEW | {"train_normal": 0}

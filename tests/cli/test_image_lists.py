@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import try_examples
 
-from fuzzyclip.images.lists import list_images
+from fuzzyclip.cli.image_lists import list_images
 
 TREE = (
     "b.png", "a.JPG", "c.webp", "notes.txt", "gray.pgm", ".hidden.png", "__MACOSX/b.png",
