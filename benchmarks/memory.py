@@ -22,10 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import pandas as pd  # noqa: E402
-from stages.category import Category, evaluate_category  # noqa: E402
-from stages.overlays import Overlays  # noqa: E402
 
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
+from fuzzyclip.evaluation.category import Category, evaluate_category  # noqa: E402
+from fuzzyclip.evaluation.examples import Overlays  # noqa: E402
 from fuzzyclip.features.auxiliary import AuxiliarySet  # noqa: E402
 from fuzzyclip.features.encode import write_category  # noqa: E402
 from fuzzyclip.features.shards import compute_identity  # noqa: E402
@@ -111,7 +111,10 @@ def run_part(part, folder, count):
     }
     category = Category("own", "parts", rows, stored, backbone)
     exact = part == "evaluation-exact"
-    evaluate_category(category, scorers, Overlays(2), exact=exact, sigma=0.0)
+    scratch = folder / "scratch"
+    evaluate_category(
+        category, scorers, shown="fuzzyclip", scratch=scratch, exact=exact, watcher=Overlays(2)
+    )
     return read_peak()
 
 

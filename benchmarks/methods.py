@@ -215,7 +215,7 @@ def read_quality(given: list[str]) -> pd.DataFrame:
         title, _, file = one.partition("=")
         if not file:
             raise SystemExit(f"--quality {one}: TITLE=FILE is needed")
-        means = pd.read_csv(file).groupby("row")[[*QUALITY]].mean()
+        means = pd.read_csv(file).groupby("variant")[[*QUALITY]].mean()
         columns |= {f"{title}: {metric}": means[metric] for metric in QUALITY}
     return pd.DataFrame(columns)
 
@@ -246,7 +246,7 @@ def main() -> None:
     for name, ready in methods.items():
         memory = measure_apart(name, run, batch) if own else float("nan")
         lines.append(
-            {"row": name, "method": ready.title, "kind": ready.kind.name.split("-")[0]}
+            {"variant": name, "method": ready.title, "kind": ready.kind.name.split("-")[0]}
             | {"parameters": ready.parameters, "time": times[name], "memory_mib": memory}
         )
         print(
@@ -254,9 +254,9 @@ def main() -> None:
             f"trainable parameters, {memory:6.0f} MiB",
             flush=True,
         )
-    table = pd.DataFrame(lines).set_index("row")
+    table = pd.DataFrame(lines).set_index("variant")
     if given.add:
-        other = pd.read_csv(given.add).set_index("row")[["parameters"]]
+        other = pd.read_csv(given.add).set_index("variant")[["parameters"]]
         table = table.join(other.add_prefix("large: "))
     table = table.join(read_quality(given.quality))
     if given.out:

@@ -79,4 +79,4 @@ def place_labels(axis: Axes, known: pd.DataFrame, column: str) -> None:
 
 if __name__ == "__main__":
     source, target = map(Path, sys.argv[1:])
-    save_figure(draw(pd.read_csv(source).set_index("row")), target)
+    save_figure(draw(pd.read_csv(source).set_index("variant")), target)
