@@ -1,4 +1,4 @@
-"""`fuzzyclip calibrate`: the threshold between good and bad, from a user's own images."""
+"""`fuzzyclip calibrate`: the threshold between normal and anomalous, from a user's own images."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ Masks = Annotated[
 Rate = Annotated[
     float,
     typer.Option(
-        min=0, max=1, help="Wanted share of good images that are called bad, without --bad."
+        min=0, max=1, help="Wanted share of normal images that are called anomalous, without --bad."
     ),
 ]
 Out = Annotated[

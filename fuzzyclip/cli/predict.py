@@ -62,14 +62,16 @@ Save = Annotated[
 ]
 ScaleOption = Annotated[
     Literal["fixed", "image"],
-    typer.Option(help="Colours: one fixed scale, or each image's own (even a good one looks hot)."),
+    typer.Option(
+        help="Colours: one fixed scale, or each image's own (a normal one looks hot too)."
+    ),
 ]
 Given = Annotated[
     float | None,
     typer.Option(
         min=NUMBER.least,
         max=NUMBER.most,
-        help="Image scores (log-odds) from here on are bad; else as calibrated, or 0.",
+        help="Image scores (log-odds) from here on are anomalous; else as calibrated, or 0.",
     ),
 ]
 
@@ -93,7 +95,7 @@ def predict(
     max_pixels: MaxPixels = None,
     white: White = None,
 ) -> None:
-    """Good or bad, a score and a heatmap for each image.
+    """Normal or anomalous, a score and a heatmap for each image.
 
     An image that can not be read is listed, the others are done, and the exit code is 3. A run that
     was killed goes on where it stopped when the same command is given again.
@@ -177,19 +179,22 @@ def _print_row(row: dict[str, Any], as_json: bool) -> None:
     elif row["error"]:
         typer.echo(f"not read  {row['error']}", err=True)
     else:
-        said = f"{row['decision']:4}  {row['image_score']:+.4f}  {row['probability']:6.1%}"
+        said = f"{row['decision']:9}  {row['image_score']:+.4f}  {row['probability']:6.1%}"
         typer.echo(f"{said}  {row['image']}")
 
 
 def _conclude(rows: list[dict[str, Any]], before: int, natural: bool, out: Path | None) -> None:
     """A line on what was done, and the exit code."""
+    from fuzzyclip.model.prediction import DECISIONS
+
     unreadable = sum(bool(row["error"]) for row in rows)
-    bad = sum(row.get("decision") == "bad" for row in rows)
+    anomalous = sum(row.get("decision") == DECISIONS[1] for row in rows)
     if natural:
         typer.echo("the threshold 0 is not calibrated: see fuzzyclip calibrate", err=True)
     already = f", {before} done before" if before else ""
     where = f" -> {out}" if out else ""
-    good = len(rows) - bad - unreadable
-    typer.echo(f"{good} good, {bad} bad, {unreadable} could not be read{already}{where}", err=True)
+    normal = len(rows) - anomalous - unreadable
+    counts = f"{normal} normal, {anomalous} anomalous, {unreadable} could not be read"
+    typer.echo(f"{counts}{already}{where}", err=True)
     if unreadable:
         raise typer.Exit(SOME_UNREADABLE)

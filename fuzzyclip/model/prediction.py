@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from fuzzyclip.model.card import Threshold
 
 #: Names of the labels 0 and 1.
-DECISIONS = ("good", "bad")
+DECISIONS = ("normal", "anomalous")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Prediction:
 
     @property
     def decision(self) -> str:
-        """`good` or `bad`."""
+        """`normal` or `anomalous`."""
         return DECISIONS[self.label]
 
     @cached_property

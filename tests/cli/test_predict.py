@@ -106,7 +106,9 @@ def test_an_image_is_opened_once(model, parts, tmp_path, monkeypatch, tiles):
 def test_without_a_folder_lines_are_printed(model, parts):
     plain = predict(model, parts[0], parts[1])
     assert plain.exit_code == 0
-    assert re.fullmatch(r"((good|bad )  [+-]\d+\.\d{4} +\d+\.\d%  .*\.png\n){2}", plain.stdout)
+    assert re.fullmatch(
+        r"((normal   |anomalous)  [+-]\d+\.\d{4} +\d+\.\d%  .*\.png\n){2}", plain.stdout
+    )
     assert "0 could not be read" in plain.stderr
     assert "the threshold 0 is not calibrated" in plain.stderr
     as_json = predict(model, parts[0], "--json")

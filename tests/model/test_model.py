@@ -172,8 +172,8 @@ def test_labels_follow_the_threshold(detector, images):
     assert (found.threshold, found.pixel_threshold) == (NATURAL, NATURAL_PIXEL)
     exact = detector(images[0], "gear", threshold=found.image_score)
     above = detector(images[0], "gear", threshold=found.image_score + 1e-6)
-    assert (exact.label, exact.decision) == (1, "bad")
-    assert (above.label, above.decision) == (0, "good")
+    assert (exact.label, exact.decision) == (1, "anomalous")
+    assert (above.label, above.decision) == (0, "normal")
     assert exact.threshold.method == "given"
     assert np.array_equal(found.mask, found.anomaly_map >= 0.5)
     assert found.label == (found.probability >= 0.5)

@@ -185,7 +185,7 @@ def test_every_step_of_the_page_does_what_it_says(clone):
     (script,) = read_blocks("python")
     (clone / "script.py").write_text(adapt(script, clone, port))
     said = run_block("python script.py", clone).split()[-5:]
-    assert said[0] in ("good", "bad")
+    assert said[0] in ("normal", "anomalous")
     run_block(pack, clone)
     with Server(serve, clone, port):
         (answer,) = json.loads(run_block(ask, clone))["predictions"]

@@ -227,7 +227,7 @@ def test_parameters_ask_for_masks_thresholds_and_no_map(server, detector):
         assert found == expect(detector(image, "nut", threshold=threshold))
         assert found["threshold_method"] == "given"
     assert server.ask(row, threshold=-30)[0]["label"] == 1
-    assert server.ask(row, threshold=30)[0]["decision"] == "good"
+    assert server.ask(row, threshold=30)[0]["decision"] == "normal"
 
 
 def test_a_map_is_decoded_to_what_the_model_found(server, detector):
