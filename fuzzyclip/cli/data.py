@@ -52,9 +52,8 @@ def show_dataset(name: Name) -> None:
             said = "  ".join("-" if count is None else f"{count}" for count in counts)
             lines.append(f"  {category} ({spec.categories[category]}): {said}")
         if protocol.counts:
-            lines.append(
-                "  numbers: train normal, test normal and anomalous, train anomalous; - not published"
-            )
+            named = "train normal, test normal and anomalous, train anomalous"
+            lines.append(f"  numbers: {named}; - not published")
     lines += ["", "protocol meta: the split of the data's own meta.json"]
     typer.echo("\n".join(lines))
 
