@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuzzyclip.sample.defects import Canvas, add_defect
-from fuzzyclip.sample.parts import Layer, Light, cast_shadow, compute_distance, lay_over
-from fuzzyclip.sample.recipes import Recipe
+from fuzzyclip.sample.parts import Layer, Light, Recipe, cast_shadow, compute_distance, lay_over
 from fuzzyclip.sample.textures import Field, Surface, paint_surface, smooth_noise
 
 DEFAULT_SIZE = (144, 144)

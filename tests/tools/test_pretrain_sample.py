@@ -18,9 +18,14 @@ from fuzzyclip.clip.sparse_weights import (
     save_sample_weights,
 )
 from fuzzyclip.utils.files import BrokenFileError
-from tools.pretrain_sample.batches import make_batch
-from tools.pretrain_sample.captions import Words, make_caption, make_names
-from tools.pretrain_sample.objectives import contrastive_loss, patch_targets
+from tools.pretrain_sample.batches import make_batch, patch_targets
+from tools.pretrain_sample.captions import (
+    OFFICIAL_CATEGORIES,
+    Vocabulary,
+    Words,
+    make_caption,
+    make_names,
+)
 from tools.pretrain_sample.pictures import PAIRS_PER_SHARD, Pairs, draw_shard
 from tools.pretrain_sample.pretrain import LOG_COLUMNS, append_row, learning_rate
 from tools.pretrain_sample.recipes import CATEGORIES
@@ -34,8 +39,7 @@ from tools.pretrain_sample.towers import (
     encode_captions,
     encode_images,
 )
-from tools.pretrain_sample.trainer import build_trainer, train_step
-from tools.pretrain_sample.vocabulary import OFFICIAL_CATEGORIES, Vocabulary
+from tools.pretrain_sample.trainer import build_trainer, contrastive_loss, train_step
 
 WHOLE = torch.arange(GRID * GRID)
 
