@@ -243,15 +243,14 @@ def lay_out_dagm(order: Order) -> Iterator[Member]:
     """DAGM: two halves with a label list, .PNG, gray, coarse ellipses in place of exact masks."""
     size = (160, 160)
     for category in order.categories:
-        train_anomalous = max(
-            1, order.train_normal // 4
-        )  # the training half has defective images too
+        # the training half has anomalous images too
+        train_anomalous = max(1, order.train_normal // 4)
         halves = (
             ("Train", order.train_normal, train_anomalous),
             ("Test", order.test_normal, order.test_anomalous),
         )
-        for half, good, bad in halves:
-            flags = np.arange(good + bad) < bad
+        for half, normal, anomalous in halves:
+            flags = np.arange(normal + anomalous) < anomalous
             stream = [order.seed, zlib.crc32(f"{category}/{half}".encode())]
             np.random.default_rng(stream).shuffle(flags)  # defective images lie in between
             lines = ["1"]
@@ -283,11 +282,11 @@ def lay_out_sdd(order: Order) -> Iterator[Member]:
     """KolektorSDD: tall gray pictures with label bmps of 0/1 or 0/255, eight parts an item.
 
     Each third is drawn for itself, so that it is known which thirds have a defect. The protocol
-    draws a quarter of the good thirds for the test; their number follows from `test_normal`, and
+    draws a quarter of the normal thirds for the test; their number follows from `test_normal`, and
     with it the number of training images.
     """
-    good = count_normal_thirds(order.test_normal, order.test_anomalous)
-    flags = np.arange(good + order.test_anomalous) < order.test_anomalous
+    normal = count_normal_thirds(order.test_normal, order.test_anomalous)
+    flags = np.arange(normal + order.test_anomalous) < order.test_anomalous
     np.random.default_rng([order.seed, zlib.crc32(b"thirds")]).shuffle(flags)
     (category,) = order.categories
     for number in range(len(flags) // 3):
@@ -309,7 +308,7 @@ def lay_out_sdd(order: Order) -> Iterator[Member]:
 
 
 def count_normal_thirds(test_normal: int, test_anomalous: int) -> int:
-    """Good thirds of which the protocol tests ceil(a quarter) = test_normal, in whole pictures."""
+    """Normal thirds of which the protocol tests a quarter, rounded up, in whole pictures."""
     return next(
         n for n in range(4 * test_normal - 3, 4 * test_normal + 1) if (n + test_anomalous) % 3 == 0
     )
@@ -327,11 +326,7 @@ LAYOUTS: dict[str, Callable[[Order], Iterator[Member]]] = {
 
 
 def sample_categories(dataset: str) -> tuple[str, ...]:
-    """Raw names of the categories that the sample draws of a dataset.
-
-    Args:
-        dataset: dataset id.
-    """
+    """Raw names of the categories that the sample draws of a dataset."""
     recipes = [recipe.split("/", 1) for recipe in EVALUATION]
     return tuple(category for owner, category in recipes if owner == dataset)
 

@@ -104,15 +104,7 @@ class Light:
 def shade_layer(
     distance: Field, bevel: float, pixel: float, shine: float, light: Light
 ) -> tuple[Field, Field]:
-    """Brightness factor and highlight of a raised shape, each (H, W).
-
-    Args:
-        distance: signed distance of the shape (H, W), in part units.
-        bevel: width of the rounded edge, in part units.
-        pixel: size of a pixel, in part units.
-        shine: strength of the highlight.
-        light: where the light comes from.
-    """
+    """Brightness factor and highlight of a raised shape, each (H, W); lengths are in part units."""
     depth = np.clip(-distance / np.float32(bevel), 0, 1)
     height = np.sqrt(1 - (1 - depth) ** 2)  # a quarter circle from the edge to the top
     slope_y, slope_x = np.gradient(height)
@@ -131,15 +123,9 @@ def lay_over(
     light: Light,
     rng: np.random.Generator,
 ) -> Field:
-    """Draw a layer over an image in place and return its coverage (H, W) in 0..1.
+    """Draw a layer over an image (H, W, 3) in place; its coverage (H, W), 0 to 1.
 
-    Args:
-        image: picture (H, W, 3) in 0..1, changed in place.
-        layer: what to draw.
-        coordinates: part coordinates x, y of every pixel, each (H, W).
-        pixel: size of a pixel in part units.
-        light: where the light comes from.
-        rng: source of the surface's randomness.
+    `coordinates` are x and y of every pixel, each (H, W); they and `pixel` are in part units.
     """
     x, y = coordinates
     distance = compute_distance(layer.shape, x, y)

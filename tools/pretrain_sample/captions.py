@@ -70,14 +70,7 @@ def make_caption(name: str, state: int, rng: np.random.Generator) -> str:
 def make_defect_caption(
     name: str, kind: int, rng: np.random.Generator, general_share: float = 0.0
 ) -> str:
-    """A random caption that names the defect: kind 0 is none, then those of `DEFECT_STATES`.
-
-    Args:
-        name: the part.
-        kind: number of the defect.
-        rng: source of all choices.
-        general_share: how often a defect is called just damage.
-    """
+    """A random caption that names the defect: kind 0 is none, then those of `DEFECT_STATES`."""
     if kind == 0 or rng.random() < general_share:
         return make_caption(name, min(kind, 1), rng)
     phrases = tuple(DEFECT_STATES.values())[kind - 1]

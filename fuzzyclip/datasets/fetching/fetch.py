@@ -285,7 +285,7 @@ def find_sources(
     if any(source.path for source in found):
         return found
     whole = next((f for name in names if (f := archives_dir / name).is_dir()), None)
-    return [_whole(whole)] if whole else found
+    return [Source(Archive(whole.name), whole)] if whole else found
 
 
 def _look_at(spec: DatasetSpec, archives: Sequence[Archive], path: Path) -> list[Source]:
@@ -303,11 +303,7 @@ def _look_at(spec: DatasetSpec, archives: Sequence[Archive], path: Path) -> list
     found = [Source(archive, find_archive(archive, path)) for archive in archives]
     if any(source.path and source.path.is_file() for source in found):
         return found
-    return [_whole(path)]
-
-
-def _whole(folder: Path) -> Source:
-    return Source(Archive(folder.name), folder)
+    return [Source(Archive(path.name), path)]
 
 
 def find_archive(archive: Archive, folder: Path) -> Path | None:
@@ -321,15 +317,7 @@ def find_archive(archive: Archive, folder: Path) -> Path | None:
 def describe(
     path: Path, tree: Tree | None, archive: Archive, source: str, expected: str | None
 ) -> dict[str, Any]:
-    """Record entry of an archive, or of a folder, whose checksum covers names and contents.
-
-    Args:
-        path: of the archive or the folder.
-        tree: what the folder holds; None for an archive.
-        archive: which one it is.
-        source: where it comes from.
-        expected: the checksum that makes it verified.
-    """
+    """Record entry of an archive, or of a folder, whose checksum covers names and contents."""
     if tree is not None:
         digest, size = compute_tree_sha256(tree), sum(tree.files.values())
     else:
