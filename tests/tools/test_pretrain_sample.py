@@ -34,7 +34,6 @@ from tools.pretrain_sample.towers import (
     GRID,
     MEAN,
     STD,
-    DenseHeads,
     build_clip,
     encode_captions,
     encode_images,
@@ -223,8 +222,3 @@ def test_committed_log_is_the_scripts() -> None:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == LOG_COLUMNS
     assert float(rows[-1]["held_out_precise"]) >= 0.85
-
-
-def test_dense_heads_read_every_block() -> None:
-    heads = DenseHeads(8)
-    assert heads([torch.zeros(2, 5, 8)] * len(DENSE_BLOCKS)).shape == (len(DENSE_BLOCKS), 2, 5, 10)
