@@ -181,11 +181,6 @@ def estimate_seconds(flops: float, traffic: float, device: Device) -> float:
     """Seconds on a device: whichever is slower, computing or moving memory (the roofline model).
 
     Source: Williams, Waterman, Patterson, "Roofline", CACM 2009.
-
-    Args:
-        flops: operations.
-        traffic: bytes moved.
-        device: where.
     """
     return max(flops / device.flops, traffic / device.bandwidth) / device.efficiency
 

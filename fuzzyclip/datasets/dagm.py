@@ -2,8 +2,8 @@
 
 Page: https://hci.iwr.uni-heidelberg.de/content/weakly-supervised-learning-industrial-optical-inspection
 Licence: see the page (research, with citation). Two protocols that must never be compared:
-`test_half` tests on the `Test` half as it is (6996 good, 1054 bad); `balanced` merges both halves
-and tests on every defective image and as many good ones (2100 each), drawn with a fixed seed.
+`test_half` tests on the `Test` half (6996 normal, 1054 anomalous); `balanced` merges both halves
+and tests on every defective image and as many normal ones (2100 each), drawn with a fixed seed.
 """
 
 from collections.abc import Sequence
@@ -71,15 +71,16 @@ def read_flags(path: Path) -> dict[str, int]:
 
 
 def balance(rows: list[IndexRow], category: str) -> Listing:
-    """All defective images and as many good ones become the test set, the rest the training set."""
-    bad = [i for i, row in enumerate(rows) if row.label]
-    good = [i for i, row in enumerate(rows) if not row.label]
-    if len(good) < len(bad):
-        reason = f"{len(good)} good images cannot balance {len(bad)} defective ones"
+    """All anomalous images and as many normal ones are tested, the rest is for training."""
+    anomalous = [i for i, row in enumerate(rows) if row.label]
+    normal = [i for i, row in enumerate(rows) if not row.label]
+    if len(normal) < len(anomalous):
+        reason = f"{len(normal)} normal images cannot balance {len(anomalous)} anomalous"
         return Listing(rows, [Problem(category, reason, fatal=True)])
     rng = np.random.default_rng(BALANCED_SEED)
-    drawn = {good[i] for i in rng.choice(len(good), size=len(bad), replace=False)}
-    tested = drawn | set(bad)
+    choice = rng.choice(len(normal), size=len(anomalous), replace=False)
+    drawn = {normal[i] for i in choice}
+    tested = drawn | set(anomalous)
     moved = [row._replace(split="test" if i in tested else "train") for i, row in enumerate(rows)]
     return Listing(moved, [])
 
@@ -90,9 +91,9 @@ def list_rows(root: Path, categories: Sequence[str], *, balanced: bool) -> Listi
     for category in categories:
         rows: list[IndexRow] = []
         for half in HALVES:
-            found = list_half(root, category, half)
-            rows.extend(found.rows)
-            listing.problems.extend(found.problems)
+            part = list_half(root, category, half)
+            rows.extend(part.rows)
+            listing.problems.extend(part.problems)
         if balanced:
             rows, problems = balance(rows, category)
             listing.problems.extend(problems)
@@ -118,13 +119,13 @@ DAGM = DatasetSpec(
     categories=dict.fromkeys(CATEGORIES, "textured surface"),
     protocols={
         "test_half": Protocol(
-            "the Test half as it is, 6996 good and 1054 bad; AnomalyCLIP and its family",
+            "the Test half as it is, 6996 normal and 1054 anomalous; AnomalyCLIP and its family",
             partial(list_rows, balanced=False),
             dict.fromkeys(CATEGORIES, SplitCounts(None, None, None, None)),
             total=SplitCounts(7004, 6996, 1054, 1046),
         ),
         "balanced": Protocol(
-            "both halves merged, 2100 bad and as many good, drawn here with a fixed seed; "
+            "both halves merged, 2100 anomalous and as many normal, drawn here with a fixed seed; "
             "AdaCLIP's numbers of images, not its private draw",
             partial(list_rows, balanced=True),
             BALANCED,

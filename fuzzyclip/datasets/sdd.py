@@ -5,7 +5,7 @@ Licence: CC BY-NC-SA 4.0. The field tests on thirds of the tall pictures, cut at
 2 H // 3; a third is defective if its label is anywhere above zero (label values 0/1 or 0/255).
 
 Protocol `dra` (the conversion script of DRA and AdaCLIP): a quarter of the good thirds, drawn with
-seed 42, and every defective one are tested: 286 good, 54 bad. The original lists the folder
+seed 42, and every defective one are tested: 286 and 54. The original lists the folder
 unsorted, so that its draw depends on the file system; here the list is sorted by name, and pictures
 that the dataset holds twice stay on one side. Protocol `anomalyclip` is the other test set in
 circulation (181/74); results on the two differ by more than ten points.
@@ -92,25 +92,27 @@ def write_thirds(folder: Path, stem: str, image_path: Path, label_path: Path) ->
 
 
 def list_thirds(root: Path, categories: Sequence[str]) -> Listing:
-    """Rows of the cut tree; the good test thirds are drawn."""
+    """Rows of the cut tree; the normal test thirds are drawn."""
     from sklearn.model_selection import train_test_split  # a second to import, for one call
 
     listing = Listing([], [])
     for category in categories:
         folder = root / category
-        good, bad = list_images(folder / GOOD), list_images(folder / DEFECT)
+        normal, anomalous = list_images(folder / GOOD), list_images(folder / DEFECT)
         masks = list_images(folder / "ground_truth" / DEFECT)
-        pairs, problems = pair_masks(bad, masks, "_mask")
+        pairs, problems = pair_masks(anomalous, masks, "_mask")
         listing.problems.extend(problems)
-        if len(good) < 2:
-            reason = f"{len(good)} good images cannot be split"
+        if len(normal) < 2:
+            reason = f"{len(normal)} normal images cannot be split"
             listing.problems.append(Problem(str(folder / GOOD), reason, fatal=True))
             continue
-        drawn = train_test_split(good, test_size=0.25, random_state=42)
+        drawn = train_test_split(normal, test_size=0.25, random_state=42)
         train, test = keep_copies_together(*drawn)
         for split, images in (("train", train), ("test", test)):
             listing.rows.extend(make_row(root, p, None, category, split, GOOD) for p in images)
-        listing.rows.extend(make_row(root, p, pairs.get(p), category, "test", DEFECT) for p in bad)
+        listing.rows.extend(
+            make_row(root, p, pairs.get(p), category, "test", DEFECT) for p in anomalous
+        )
     return listing
 
 
@@ -161,15 +163,15 @@ SDD = DatasetSpec(
     categories={CATEGORY: CATEGORY},
     protocols={
         "dra": Protocol(
-            "thirds, 286 good and 54 bad: the script of DRA and AdaCLIP on the sorted list, copies "
-            "of a picture kept on one side",
+            "thirds, 286 normal and 54 anomalous: the script of DRA and AdaCLIP on the sorted "
+            "list, copies of a picture kept on one side",
             list_thirds,
             {CATEGORY: SplitCounts(857, 286, 54)},
             prepare=cut_thirds,
             markers=("kos[0-9][0-9]",),
         ),
         "anomalyclip": Protocol(
-            "thirds, 181 good and 74 bad: AnomalyCLIP's own copy, in MVTec AD's layout",
+            "thirds, 181 normal and 74 anomalous: AnomalyCLIP's own copy, in MVTec AD's layout",
             list_copy,
             {CATEGORY: SplitCounts(None, 181, 74, None)},
             archives=(Archive("SDD.zip"),),

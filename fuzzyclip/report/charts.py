@@ -140,19 +140,10 @@ def draw_chart(
     marks: Sequence[Mark] = (),
     table: Table | None = None,
 ) -> Chart:
-    """A chart of lines.
+    """A chart of at least one line; values that are not finite are left out.
 
-    Args:
-        title: of the chart.
-        lines: at least one; values that are not finite are left out.
-        x_label: of the axis.
-        y_label: of the axis.
-        description: what the picture shows, in words.
-        x_range: of the axis; None for that of the lines.
-        y_range: of the axis; None for that of the lines.
-        log: whether the y axis is logarithmic; then all y are positive.
-        marks: points with a meaning.
-        table: the numbers behind it.
+    Axes without a range take that of the lines. With `log` the y axis is logarithmic and all y are
+    positive. `table` holds the numbers behind the picture.
     """
     x = make_axis(x_range or _span(lines, "x"), LEFT, WIDTH - RIGHT)
     y = make_axis(y_range or _span(lines, "y"), HEIGHT - BOTTOM, TOP, log=log)

@@ -175,14 +175,7 @@ def _draw_pair(
     marks: Sequence[Mark] = (),
     behind: Mapping[str, Curve] | None = None,
 ) -> list[Chart]:
-    """ROC and precision-recall of the same curves, the first one on top.
-
-    Args:
-        title: what is ranked.
-        curves: name -> curve.
-        marks: a point for each of the two charts, or none.
-        behind: thin curves without a place in the legend.
-    """
+    """ROC and precision-recall of the same curves, the first one on top."""
     thin, named = [*(behind or {}).values()], [*curves.items()][::-1]
     styles = {name: number for number, name in enumerate(curves)}
     roc = [Line("", curve.fpr, curve.tpr, faint=True) for curve in thin]

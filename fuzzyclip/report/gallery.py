@@ -79,13 +79,7 @@ class GalleryCard:
 
 
 def build_cards(dataset: str, title: str, examples: Iterable[GalleryImage]) -> list[GalleryCard]:
-    """Cards of a dataset, by category, the worst first.
-
-    Args:
-        dataset: its key.
-        title: its title.
-        examples: kept images.
-    """
+    """Cards of a dataset, by category, the worst first."""
     order = ("worst", "borderline", "best")
     cards = [_make_card(dataset, title, example) for example in examples]
     return sorted(

@@ -163,13 +163,7 @@ def _average(means: pd.DataFrame, count: int) -> Table:
 
 
 def build_bars(key: str, title: str, categories: pd.DataFrame) -> list[Bars]:
-    """A panel for each metric that a dataset has.
-
-    Args:
-        key: of the dataset.
-        title: of the dataset.
-        categories: per-category results, as `add_means` takes them.
-    """
+    """A panel for each metric that a dataset has."""
     frame = add_means(categories)
     variants = sorted(dict.fromkeys(frame["variant"]), key=lambda variant: variant != OWN)
     panels = []

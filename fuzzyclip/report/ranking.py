@@ -63,11 +63,7 @@ def list_datasets(table: pd.DataFrame) -> list[str]:
 
 
 def place_values(table: pd.DataFrame) -> pd.DataFrame:
-    """1 where a value is the best of its column, 2 where it is the next lower one, else 0.
-
-    Args:
-        table: from `select_level`.
-    """
+    """1 where a value is the best of its column, 2 where it is the next lower one, else 0."""
     dense = table.rank(method="dense", ascending=False)
     return dense.where(dense <= 2, 0).fillna(0).astype(int)
 

@@ -71,12 +71,7 @@ def name_metric(metric: str) -> str:
 
 
 def name_dataset(key: str, info: Mapping[str, Any]) -> str:
-    """Title of a dataset in tables; one's own images go by their key.
-
-    Args:
-        key: of the dataset.
-        info: from its index.
-    """
+    """Title of a dataset in tables; one's own images go by their key."""
     title: str = info["title"]
     return key if info["source"] == "own" else title
 

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuzzyclip.sample.defects import Canvas, add_defect
-from fuzzyclip.sample.parts import Layer, Light, cast_shadow, compute_distance, lay_over
-from fuzzyclip.sample.recipes import Recipe
+from fuzzyclip.sample.parts import Layer, Light, Recipe, cast_shadow, compute_distance, lay_over
 from fuzzyclip.sample.textures import Field, Surface, paint_surface, smooth_noise
 
 DEFAULT_SIZE = (144, 144)
@@ -152,27 +151,14 @@ def _draw_layers(recipe: Recipe, rng: np.random.Generator, size: tuple[int, int]
 
 
 def draw_canvas(recipe: Recipe, rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
-    """A flawless part, ready for `damage_part`.
-
-    Args:
-        recipe: how the part looks.
-        rng: source of pose, light, colours and texture.
-        size: height and width in pixels.
-    """
+    """A flawless part, ready for `damage_part`."""
     return (_draw_layers if recipe.layers else _draw_texture)(recipe, rng, size)
 
 
 def damage_part(
     canvas: Canvas, defect: str | None, defect_rng: np.random.Generator, camera_seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Damage a part, or not, and photograph it: image (H, W, 3) and mask (H, W).
-
-    Args:
-        canvas: the part, from `draw_canvas`.
-        defect: one of `DEFECTS`, or None.
-        defect_rng: source of the defect.
-        camera_seed: seed of exposure and sensor noise.
-    """
+    """Damage a part, or not, and photograph it: image (H, W, 3) and mask (H, W)."""
     image, mask = canvas.image, np.zeros(canvas.size, np.bool_)
     if defect is not None:
         image, mask = add_defect(canvas, defect, defect_rng)

@@ -3,13 +3,13 @@
 They are held out: the sample CLIP never sees these categories in pretraining.
 """
 
-from fuzzyclip.sample.parts import Layer
-from fuzzyclip.sample.recipes import (
+from fuzzyclip.sample.parts import (
     CHIP,
     GOLD,
     OPEN_BOARD,
     SILVER,
     WHITE,
+    Layer,
     Recipe,
     board,
     evenly,

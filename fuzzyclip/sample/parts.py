@@ -1,4 +1,4 @@
-"""Shapes of the drawn parts: signed distances, shading and shadows.
+"""Shapes of the drawn parts: signed distances, shading and shadows; recipes as data.
 
 A shape is a tuple of primitives, each a tuple of a name and numbers in part units (the part fills
 about -1..1); a name with a leading "-" cuts the primitive out of what came before it.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fuzzyclip.sample.textures import Field, Surface, paint_surface
+from fuzzyclip.sample.textures import Colour, Field, Surface, paint_surface
 
 Primitive = tuple[str | float, ...]
 Distance = Callable[..., Field]
@@ -104,15 +104,7 @@ class Light:
 def shade_layer(
     distance: Field, bevel: float, pixel: float, shine: float, light: Light
 ) -> tuple[Field, Field]:
-    """Brightness factor and highlight of a raised shape, each (H, W).
-
-    Args:
-        distance: signed distance of the shape (H, W), in part units.
-        bevel: width of the rounded edge, in part units.
-        pixel: size of a pixel, in part units.
-        shine: strength of the highlight.
-        light: where the light comes from.
-    """
+    """Brightness factor and highlight of a raised shape, each (H, W); lengths are in part units."""
     depth = np.clip(-distance / np.float32(bevel), 0, 1)
     height = np.sqrt(1 - (1 - depth) ** 2)  # a quarter circle from the edge to the top
     slope_y, slope_x = np.gradient(height)
@@ -131,15 +123,9 @@ def lay_over(
     light: Light,
     rng: np.random.Generator,
 ) -> Field:
-    """Draw a layer over an image in place and return its coverage (H, W) in 0..1.
+    """Draw a layer over an image (H, W, 3) in place; its coverage (H, W), 0 to 1.
 
-    Args:
-        image: picture (H, W, 3) in 0..1, changed in place.
-        layer: what to draw.
-        coordinates: part coordinates x, y of every pixel, each (H, W).
-        pixel: size of a pixel in part units.
-        light: where the light comes from.
-        rng: source of the surface's randomness.
+    `coordinates` are x and y of every pixel, each (H, W); they and `pixel` are in part units.
     """
     x, y = coordinates
     distance = compute_distance(layer.shape, x, y)
@@ -163,3 +149,76 @@ def cast_shadow(
     distance = compute_distance(layer.shape, x + shift * light.x, y + shift * light.y)
     shadow = np.clip(np.float32(0.5) - distance / np.float32(2 * softness), 0, 1)
     image *= 1 - np.float32(0.35) * shadow[..., None]
+
+
+Places = tuple[tuple[float, float], ...]
+CENTRE: Places = ((0.0, 0.0),)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The making of one category's pictures."""
+
+    backdrop: Surface  # the ground, or the texture itself when there are no layers
+    layers: tuple[Layer, ...] = ()  # bottom to top; the first one is the part's outline
+    size: float = 0.85  # half extent of a copy in half image sides
+    places: Places = CENTRE  # centres of the copies, from -1 to 1 over the image
+    turn: float = 4.0  # largest rotation of the picture in degrees
+    copy_turn: float = 0.0  # largest extra rotation of each copy in degrees
+    jitter: float = 0.0  # deviation of each copy's place
+    base: int = 0  # first layer of which a piece may be missing
+    variety: float = 1.0  # 1: a production line; above: random colours, scales and directions
+
+
+def grey(value: float) -> Colour:
+    """A neutral colour."""
+    return value, value, value
+
+
+def flat(value: float, grain: float = 0.02) -> Surface:
+    """An even grey ground."""
+    return Surface("plain", grey(value), grey(value), grain=grain)
+
+
+def evenly(colour: Colour, shine: float = 0.0, mottle: float = 0.04) -> Surface:
+    """An even coloured surface."""
+    return Surface("plain", colour, colour, mottle=mottle, shine=shine)
+
+
+def lattice(rows: int, columns: int, reach: float = 0.72) -> Places:
+    """Centres of rows x columns copies, from -reach to reach."""
+    return tuple(
+        (
+            reach * (2 * column / max(columns - 1, 1) - 1) * (columns > 1),
+            reach * (2 * row / max(rows - 1, 1) - 1) * (rows > 1),
+        )
+        for row in range(rows)
+        for column in range(columns)
+    )
+
+
+def row_of(name: str, count: int, x: float, y: float, step: float, *numbers: float) -> tuple[
+    Primitive, ...
+]:  # fmt: skip
+    """`count` equal primitives in a row that starts at (x, y)."""
+    return tuple((name, x + number * step, y, *numbers) for number in range(count))
+
+
+CHIP = evenly((0.13, 0.13, 0.14), shine=0.2)
+GOLD = evenly((0.85, 0.7, 0.35), shine=0.4)
+SILVER = evenly((0.72, 0.73, 0.75), shine=0.5)
+WHITE = evenly((0.9, 0.9, 0.88), shine=0.1)
+
+
+def board(colour: Colour, *pieces: Layer, outline: tuple[Primitive, ...]) -> tuple[Layer, ...]:
+    """A circuit board with soldered pieces."""
+    traces = tuple(min(value * 1.3 + 0.03, 1.0) for value in colour)
+    surface = Surface("stripes", colour, (traces[0], traces[1], traces[2]), 9.0, grain=0.03)
+    return (Layer(outline, surface, bevel=0.03), *pieces)
+
+
+OPEN_BOARD: tuple[Primitive, ...] = (
+    ("box", 0, 0, 1, 0.8, 0.05),
+    ("-ellipse", -0.88, -0.68, 0.06, 0.06),
+    ("-ellipse", 0.88, 0.68, 0.06, 0.06),
+)

@@ -37,14 +37,7 @@ def _spline_weights(length: int, cells: int) -> Field:
 def smooth_noise(
     rng: np.random.Generator, size: tuple[int, int], cells_y: float, cells_x: float
 ) -> Field:
-    """Smooth random field (H, W) of about zero mean and unit deviation.
-
-    Args:
-        rng: source of the random values.
-        size: height and width in pixels.
-        cells_y: number of bumps along the height (at least one is drawn).
-        cells_x: number of bumps along the width.
-    """
+    """Smooth random field (H, W), mean about 0, deviation 1, with so many bumps along each side."""
     rows = _spline_weights(size[0], int(np.clip(round(cells_y), 1, size[0])))
     columns = _spline_weights(size[1], int(np.clip(round(cells_x), 1, size[1])))
     values = rng.standard_normal((rows.shape[1], columns.shape[1]), dtype=np.float32)
@@ -210,14 +203,7 @@ class Surface:
 
 
 def paint_surface(surface: Surface, x: Field, y: Field, rng: np.random.Generator) -> Field:
-    """Colours (H, W, 3) of a surface over part coordinates.
-
-    Args:
-        surface: what to paint.
-        x: coordinates along the width (H, W); half of the shorter side is one unit.
-        y: coordinates along the height (H, W).
-        rng: source of the pattern's and the grain's randomness.
-    """
+    """Colours (H, W, 3) of a surface at x, y (H, W); half of the shorter side is one unit."""
     size = (x.shape[0], x.shape[1])
     turn = np.deg2rad(surface.angle)
     cos = np.float32(np.cos(turn) * surface.frequency)

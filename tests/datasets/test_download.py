@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,15 +196,6 @@ def chunked(server: Loopback) -> str:
     return f"{server.url}/endless"
 
 
-def make_tar(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:xz") as archive:
-        member = tarfile.TarInfo(name)
-        member.type, member.linkname, member.size = kind, link, 1 if kind == tarfile.REGTYPE else 0
-        archive.addfile(member, io.BytesIO(b"x"))
-    return buffer.getvalue()
-
-
 def make_bomb() -> bytes:
     """One gigabyte of zeros in a megabyte."""
     buffer = io.BytesIO()
@@ -222,13 +212,10 @@ def make_bomb() -> bytes:
     ("data", "message"),
     [
         (zip_bytes({"nut/../../evil": b"x"}), "outside"),
-        (make_tar("/tmp/evil"), "outside"),
-        (make_tar("nut/link", tarfile.SYMTYPE, "/etc"), "link"),
-        (make_tar("nut/link", tarfile.LNKTYPE, "/etc/passwd"), "link"),
         (b"<html>please log in</html>", "web page"),
         (DATA[:-30], "no zip or tar file"),
     ],
-    ids=["up", "absolute", "symlink", "hard link", "web page", "cut"],
+    ids=["up", "web page", "cut"],
 )
 def test_hostile_archives_leave_nothing(
     server: Loopback, tmp_path: Path, data: bytes, message: str

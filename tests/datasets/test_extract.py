@@ -15,14 +15,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from properties import try_examples
+from toy_archives import files_below
 
 from fuzzyclip.datasets.fetching.extract import MAX_PADDING, extract_archive
 from fuzzyclip.utils.tree import DatasetError
-
-
-def files_below(folder: Path) -> dict[str, bytes]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def zip_bytes(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:

@@ -14,7 +14,6 @@ from properties import try_examples
 from toy_dataset import TOY, make_nut, spoil
 from trees import MASK, picture, write_images, write_picture
 
-from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.indexing.index import build_index, name_categories
 from fuzzyclip.datasets.sdd import keep_copies_together
 from fuzzyclip.images.index_file import Index
@@ -240,7 +239,3 @@ def test_a_link_out_of_the_dataset_is_refused(tmp_path: Path) -> None:
     (nut / "test/good/link.png").symlink_to(tmp_path / "outside.png")
     with pytest.raises(DatasetError, match=r"link\.png: a link to .*, which lies outside"):
         index(tmp_path / "data", expect_counts=False)
-
-
-def test_the_registry_holds_the_folder_too() -> None:
-    assert get_dataset("folder").masks == "optional"

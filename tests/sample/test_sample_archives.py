@@ -15,12 +15,15 @@ from PIL import Image
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.base.spec import SplitCounts
 from fuzzyclip.datasets.fetching.fetch import fetch_dataset
-from fuzzyclip.datasets.indexing.counts import count_images
-from fuzzyclip.datasets.indexing.index import build_index
+from fuzzyclip.datasets.indexing.index import build_index, count_images
 from fuzzyclip.images.decode import load_image, load_mask
-from fuzzyclip.sample.archives import sample_categories, write_sample_archives
-from fuzzyclip.sample.layouts import count_normal_thirds, cover_with_ellipse
-from fuzzyclip.sample.members import write_archive
+from fuzzyclip.sample.archives import (
+    count_normal_thirds,
+    cover_with_ellipse,
+    sample_categories,
+    write_archive,
+    write_sample_archives,
+)
 from fuzzyclip.utils.tree import DatasetError
 
 #: Dataset -> folder with its archives, and their checksums.

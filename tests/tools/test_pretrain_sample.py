@@ -18,9 +18,14 @@ from fuzzyclip.clip.sparse_weights import (
     save_sample_weights,
 )
 from fuzzyclip.utils.files import BrokenFileError
-from tools.pretrain_sample.batches import make_batch
-from tools.pretrain_sample.captions import Words, make_caption, make_names
-from tools.pretrain_sample.objectives import contrastive_loss, patch_targets
+from tools.pretrain_sample.batches import make_batch, patch_targets
+from tools.pretrain_sample.captions import (
+    OFFICIAL_CATEGORIES,
+    Vocabulary,
+    Words,
+    make_caption,
+    make_names,
+)
 from tools.pretrain_sample.pictures import PAIRS_PER_SHARD, Pairs, draw_shard
 from tools.pretrain_sample.pretrain import LOG_COLUMNS, append_row, learning_rate
 from tools.pretrain_sample.recipes import CATEGORIES
@@ -29,13 +34,11 @@ from tools.pretrain_sample.towers import (
     GRID,
     MEAN,
     STD,
-    DenseHeads,
     build_clip,
     encode_captions,
     encode_images,
 )
-from tools.pretrain_sample.trainer import build_trainer, train_step
-from tools.pretrain_sample.vocabulary import OFFICIAL_CATEGORIES, Vocabulary
+from tools.pretrain_sample.trainer import build_trainer, contrastive_loss, train_step
 
 WHOLE = torch.arange(GRID * GRID)
 
@@ -219,8 +222,3 @@ def test_committed_log_is_the_scripts() -> None:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == LOG_COLUMNS
     assert float(rows[-1]["held_out_precise"]) >= 0.85
-
-
-def test_dense_heads_read_every_block() -> None:
-    heads = DenseHeads(8)
-    assert heads([torch.zeros(2, 5, 8)] * len(DENSE_BLOCKS)).shape == (len(DENSE_BLOCKS), 2, 5, 10)

@@ -20,13 +20,13 @@ from tools.pretrain_sample.captions import (
     make_defect_caption,
     make_names,
 )
-from tools.pretrain_sample.objectives import patch_targets
 from tools.pretrain_sample.pictures import CELLS, Pairs, Picture, turn_over
 from tools.pretrain_sample.recipes import CATEGORIES
 from tools.pretrain_sample.towers import GRID
 
 PATCH = 12  # pixels
 PATCH_CELLS = CELLS // GRID
+PATCH_SHARE = 0.04  # of a patch's pixels, from which the patch counts as defective
 NAMES_PER_STEP = 4
 KINDS = 1 + len(DEFECT_STATES)  # no defect, and each defect
 
@@ -44,6 +44,18 @@ class PairBatch:
     captions: list[str]  # n: the images' categories and states
     name_captions: list[str]  # 2 m: each name's normal and abnormal caption
     kind_captions: list[str]  # 7 m: each name's caption of every kind
+
+
+def patch_targets(coverage: Tensor) -> Tensor:
+    """Defective or not: each patch and its nine cells, (B, P, 10).
+
+    Args:
+        coverage: (B, 3 h, 3 w) defective pixels of each cell of 16; P = h w.
+    """
+    cells = coverage.float().unfold(1, 3, 3).unfold(2, 3, 3)  # (B, h, w, 3, 3)
+    cells = cells.flatten(3).flatten(1, 2)  # (B, P, 9)
+    patch = cells.sum(dim=-1, keepdim=True) > PATCH_SHARE * 144
+    return torch.cat([patch, cells >= 3], dim=-1).float()
 
 
 def _place_window(coverage: Picture, window: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -70,13 +70,7 @@ def count_cells(mask: NDArray[np.bool_]) -> Picture:
 
 
 def draw_shard(folder: Path, seed: int, shard: int) -> None:
-    """Draw one shard of pairs, or keep it if it is there and whole.
-
-    Args:
-        folder: where shards lie.
-        seed: seed of all shards.
-        shard: number of the shard.
-    """
+    """Draw one shard of pairs, or keep it if it is there and whole."""
     path = folder / f"pairs_{seed}_{shard:04d}.npz"
     if path.exists():
         try:
@@ -113,14 +107,7 @@ def read_shard(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def load_pairs(folder: Path, seed: int, shards: int, workers: int) -> Pairs:
-    """Draw what is missing with worker processes, and read all shards into memory.
-
-    Args:
-        folder: where shards lie; made if needed.
-        seed: seed of all shards.
-        shards: number of shards of 256 pairs.
-        workers: number of processes that draw.
-    """
+    """Draw what is missing with worker processes, and read all shards into memory."""
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(workers) as pool:
         jobs = [pool.submit(draw_shard, folder, seed, shard) for shard in range(shards)]

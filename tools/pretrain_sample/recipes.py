@@ -3,13 +3,14 @@
 Their `variety` is high: colours, directions and scales change from picture to picture.
 """
 
-from fuzzyclip.sample.parts import Layer, Primitive
-from fuzzyclip.sample.recipes import (
+from fuzzyclip.sample.parts import (
     CHIP,
     GOLD,
     SILVER,
     WHITE,
+    Layer,
     Places,
+    Primitive,
     Recipe,
     board,
     evenly,

@@ -96,20 +96,14 @@ def list_mvtec_tree(
     `<category>/ground_truth/<defect>/NNN_mask.png`. Only a test image with a defect must have a
     mask.
 
-    Args:
-        root: dataset root.
-        categories: folders to list.
-        good: names of the folders with normal images.
-        mask_suffix: what a mask's stem carries behind the image's.
-
     Returns:
         Rows with the defect "good" for normal images, and problems.
     """
     listing = Listing([], [])
     for category in categories:
-        found = list_category(root, root / category, category, good, mask_suffix)
-        listing.rows.extend(found.rows)
-        listing.problems.extend(found.problems)
+        part = list_category(root, root / category, category, good, mask_suffix)
+        listing.rows.extend(part.rows)
+        listing.problems.extend(part.problems)
     return listing
 
 
@@ -125,9 +119,9 @@ def list_category(
     for split in SPLITS:
         for folder in list_folders(top / split):
             truth = top / "ground_truth" / folder.name if split == "test" else None
-            found = list_defect(root, folder, truth, category, split, good, mask_suffix)
-            listing.rows.extend(found.rows)
-            listing.problems.extend(found.problems)
+            part = list_defect(root, folder, truth, category, split, good, mask_suffix)
+            listing.rows.extend(part.rows)
+            listing.problems.extend(part.problems)
     return listing
 
 

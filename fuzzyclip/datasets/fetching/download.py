@@ -105,11 +105,6 @@ def _measure(partial: Path) -> int:
 def _continue(url: str, partial: Path, *, known: bool) -> None:
     """Append what is missing to the partial file, or start it anew.
 
-    Args:
-        url: address.
-        partial: file to complete.
-        known: whether a checksum will tell if the pieces fit.
-
     Raises:
         _TransientError: broken off, or the server is busy.
         OSError: the server refuses, or the disk is too small.

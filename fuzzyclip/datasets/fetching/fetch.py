@@ -4,23 +4,34 @@ What was placed by hand wins over the network. Nothing is downloaded unverified 
 says so, and the folder appears under its name only when it is complete.
 """
 
+import hashlib
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from fuzzyclip.datasets.base.layouts import list_folders
 from fuzzyclip.datasets.base.meta import META, choose_protocol
 from fuzzyclip.datasets.base.spec import Archive, DatasetSpec
-from fuzzyclip.datasets.fetching.arrange import arrange
 from fuzzyclip.datasets.fetching.download import download_archive
 from fuzzyclip.datasets.fetching.extract import extract_archive
-from fuzzyclip.datasets.fetching.placed import BY_HAND, Source, describe, find_sources
+from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.tree import DatasetError, Tree, copy_tree, read_tree
 
 LOGGER = logging.getLogger(__name__)
+BY_HAND = "placed by hand"
+MAX_DEPTH = 4  # of the folders that an archive wraps around the data
+
+
+class Source(NamedTuple):
+    """An archive and where it lies; None where it has to be downloaded."""
+
+    archive: Archive
+    path: Path | None
 
 
 def fetch_dataset(
@@ -244,3 +255,136 @@ def _finish(spec: DatasetSpec, protocol: str, temporary: Path, out_dir: Path) ->
     if out_dir.exists():
         out_dir.rename(temporary / "replaced")  # removed with the temporary folder
     root.rename(out_dir)
+
+
+def find_sources(
+    spec: DatasetSpec,
+    archives: Sequence[Archive],
+    path: Path | None,
+    archives_dir: Path | None,
+    names: Sequence[str],
+) -> list[Source]:
+    """The source of each archive.
+
+    Args:
+        spec: which dataset.
+        archives: those that are needed.
+        path: an archive, a folder of archives, or a folder with the whole dataset in it.
+        archives_dir: folder with archives under their official names, folders extracted from them,
+            or the whole dataset in a folder of one of `names`.
+        names: folders that the whole dataset may lie in.
+
+    Raises:
+        DatasetError: `path` is not there, or a single file stands for several archives.
+    """
+    if path is not None:
+        return _look_at(spec, archives, path)
+    if archives_dir is None:
+        return [Source(archive, None) for archive in archives]
+    found = [Source(archive, find_archive(archive, archives_dir)) for archive in archives]
+    if any(source.path for source in found):
+        return found
+    whole = next((f for name in names if (f := archives_dir / name).is_dir()), None)
+    return [Source(Archive(whole.name), whole)] if whole else found
+
+
+def _look_at(spec: DatasetSpec, archives: Sequence[Archive], path: Path) -> list[Source]:
+    """Sources in a path that was given for this dataset."""
+    if path.is_file():
+        if len(archives) > 1:
+            raise DatasetError(
+                f"{spec.title}: {path} is one file, but the dataset has {len(archives)} archives; "
+                "give the folder they lie in"
+            )
+        known = archives[0] if archives else Archive(path.name)
+        return [Source(known, path)]
+    if not path.is_dir():
+        raise DatasetError(f"{spec.title}: {path} is not there")
+    found = [Source(archive, find_archive(archive, path)) for archive in archives]
+    if any(source.path and source.path.is_file() for source in found):
+        return found
+    return [Source(Archive(path.name), path)]
+
+
+def find_archive(archive: Archive, folder: Path) -> Path | None:
+    """The archive, or else the folder extracted from it."""
+    file, extracted = folder / archive.filename, folder / archive.stem
+    if file.is_file():
+        return file
+    return extracted if extracted.is_dir() else None
+
+
+def describe(
+    path: Path, tree: Tree | None, archive: Archive, source: str, expected: str | None
+) -> dict[str, Any]:
+    """Record entry of an archive, or of a folder, whose checksum covers names and contents."""
+    if tree is not None:
+        digest, size = compute_tree_sha256(tree), sum(tree.files.values())
+    else:
+        digest, size = compute_sha256(path), path.stat().st_size
+    return {
+        "file": archive.filename,
+        "kind": "archive" if tree is None else "folder",
+        "sha256": digest,
+        "size": size,
+        "verified": digest == expected,
+        "source": source,
+    }
+
+
+def compute_tree_sha256(tree: Tree) -> str:
+    """SHA-256 over the `sha256sum` lines of a folder's files, sorted by name."""
+    lines = [f"{compute_sha256(tree.root / name)}  {name}\n" for name in tree.files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def arrange(staging: Path, patterns: Sequence[str], out_dir: Path) -> None:
+    """Move a dataset's folders to a new root.
+
+    Args:
+        staging: folder with everything that was extracted.
+        patterns: shell patterns of the names at the root: folders, or a file such as meta.json.
+        out_dir: root to make; must not exist.
+
+    Raises:
+        DatasetError: none of the folders is there, or one is there twice.
+    """
+    found = list(_find(staging, patterns, MAX_DEPTH))
+    if not found:
+        inside = sorted(p.relative_to(staging).as_posix() for p in staging.glob("*/*"))[:10]
+        raise DatasetError(
+            f"nothing named {', '.join(patterns)} inside; found {', '.join(inside) or 'nothing'}"
+        )
+    names = [folder.name for folder in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DatasetError(f"there twice: {', '.join(twice)}")
+    parents = {folder.parent for folder in found}
+    if len(parents) == 1:
+        # One root: licence and read-me files beside the folders come along.
+        parents.pop().rename(out_dir)
+    else:
+        out_dir.mkdir(parents=True)
+        for folder in found:
+            folder.rename(out_dir / folder.name)
+    for name in names:
+        _unwrap(out_dir / name)
+
+
+def _find(folder: Path, patterns: Sequence[str], depth: int) -> Iterator[Path]:
+    """Topmost folders and files that match, sorted."""
+    folders = list_folders(folder)
+    files = [path for path in folder.iterdir() if path.is_file()]
+    for path in sorted([*folders, *files]):
+        if any(fnmatchcase(path.name, pattern) for pattern in patterns):
+            yield path
+        elif depth > 1 and path.is_dir():
+            yield from _find(path, patterns, depth - 1)
+
+
+def _unwrap(folder: Path) -> None:
+    """`Class1/Class1/Train` becomes `Class1/Train`: an archive extracted into its own name."""
+    while list_folders(folder) == [folder / folder.name]:
+        aside = folder.with_name(f".{folder.name}.unwrapped")
+        (folder / folder.name).rename(aside)
+        shutil.rmtree(folder)  # read-me files of the wrapping
+        aside.rename(folder)

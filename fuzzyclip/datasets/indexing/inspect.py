@@ -66,15 +66,7 @@ def inspect_rows(
 def inspect_row(
     root: Path, files: Collection[str], row: IndexRow, needs_mask: bool, mask_above: int
 ) -> Inspected:
-    """Open one image and its mask.
-
-    Args:
-        root: dataset root.
-        files: what it holds.
-        row: what to open.
-        needs_mask: whether an anomalous image without a mask is a fault.
-        mask_above: mask values above this are defect.
-    """
+    """Open one image and its mask."""
     problems = []
 
     def report(name: str, reason: str) -> None:

@@ -23,7 +23,7 @@ from pipelines import (
 )
 from trees import write_images, write_picture
 
-from fuzzyclip.datasets.fetching.placed import compute_tree_sha256
+from fuzzyclip.datasets.fetching.fetch import compute_tree_sha256
 from fuzzyclip.sample.archives import write_sample_archives
 from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.tree import read_tree
