@@ -28,7 +28,7 @@ from fuzzyclip.evaluation.metrics import (
     weigh_mask,
 )
 from fuzzyclip.evaluation.score_histogram import Cells, ScoreHistogram, find_keys
-from fuzzyclip.evaluation.thresholds import raise_score
+from fuzzyclip.evaluation.summaries import raise_score
 from fuzzyclip.method.scales import Scale, place_cuts
 
 #: Bounds are widened by this much, for the rounding of sums over many pixels, here and in the exact
