@@ -10,6 +10,7 @@ from imports import REGISTRIES, ROOT, close, list_external, list_imports
 
 from fuzzyclip.baselines.registry import BASELINES, build_method, list_settings
 from fuzzyclip.datasets import REGISTRY as DATASETS
+from fuzzyclip.evaluation.category import COLUMNS
 from stages.params import read_params, resolve
 from stages.schema import Params
 from stages.setting import is_paper_setting
@@ -18,6 +19,8 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 DATA_PAGE = (ROOT / "docs/datasets.md").read_text()
+HOUSE = (ROOT / "docs/architecture.md").read_text()
+PAPERS = ("mvtec", "visa", "btad", "mpdd", "dagm", "sdd", "dtd")
 #: Reached by stages, and no dependency of any: files, threads and ranges; the same work on Ray.
 CARELESS = ("fuzzyclip/utils", "fuzzyclip/distributed", "fuzzyclip/__init__.py", *REGISTRIES)
 #: Reads params.yaml, finds files and starts stages: followed by nobody.
@@ -270,17 +273,15 @@ def test_the_papers_setting_in_the_readme_is_valid_and_is_the_papers():
 
 
 def test_committed_parameters_are_valid():
-    papers = {"mvtec", "visa", "btad", "mpdd", "dagm", "sdd", "dtd"}
-    assert papers <= set(read_params(ROOT / "params.yaml").pairs)
+    assert {*PAPERS} <= set(read_params(ROOT / "params.yaml").pairs)
 
 
 def test_the_data_page_says_what_the_code_holds():
-    for name, spec in DATASETS.items():
-        if spec.archives:
-            assert f"| `{name}` |" in DATA_PAGE
-            assert spec.archives[0].filename in DATA_PAGE
-            for protocol in spec.protocols:
-                assert f"`{protocol}`" in DATA_PAGE, (name, protocol)
+    for name in PAPERS:
+        assert f"| `{name}` |" in DATA_PAGE
+        assert DATASETS[name].archives[0].filename in DATA_PAGE
+        for protocol in DATASETS[name].protocols:
+            assert f"`{protocol}`" in DATA_PAGE, (name, protocol)
     for path in re.findall(r"\]\(((?!http)[^)#]+)\)", DATA_PAGE):
         assert (ROOT / "docs" / path).exists(), f"docs/datasets.md links to {path}"
 
@@ -295,3 +296,27 @@ def test_the_block_for_own_images_is_valid():
     valid = Params.model_validate(params)
     assert set(added["datasets"]["parts"]) == set(params["datasets"]["mvtec"])
     assert valid.pairs["parts"] == "visa"
+
+
+def test_the_page_of_the_house_names_what_there_is():
+    """A name alone, `efa.py`, lies in the folder of the path before it."""
+    quoted = " ".join(re.findall(r"`([^`\n]+)`", HOUSE))
+    places = re.findall(r"(?:fuzzyclip|stages|tools|benchmarks)/[\w./]+|\b\w+\.py\b", quoted)
+    folder = Path()
+    for place in places:
+        path = Path(place) if "/" in place else folder / place
+        assert (ROOT / path).exists(), f"docs/architecture.md names {path}"
+        folder = path.parent
+    assert len(places) > 30
+    packages = {path.name for path in (ROOT / "fuzzyclip").iterdir() if path.is_dir()}
+    unnamed = [name for name in packages - {"__pycache__"} if f"{name}`" not in HOUSE]
+    assert not unnamed, f"docs/architecture.md has no place for {unnamed}"
+
+
+def test_the_glossarys_words_are_those_of_the_tables():
+    glossary = (ROOT / "docs/glossary.md").read_text()
+    words = {
+        word for line in re.findall(r"^\| (.*?) \|", glossary, re.M) for word in line.split(", ")
+    }
+    assert {"variant", "category", "normal", "anomalous"} <= words & {*COLUMNS}
+    assert not {"good", "bad", "row"} & {*words, *COLUMNS}

@@ -34,21 +34,25 @@ OWN = {
 }
 
 
-def make_repository(folder, change):
-    """A git and DVC repository with the committed files and changed parameters.
-
-    The pipeline is FuzzyCLIP's alone, as in `dvc repro track`.
-    """
+def copy_checkout(folder, *, without=()):
+    """What git tracks of this checkout or would track, as it stands, in another folder."""
     tracked = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.splitlines()  # fmt: skip
     for name in tracked:
-        if name.startswith(("metrics/", "docs/", "tests/")) or name == "dvc.lock":
-            continue
-        if (ROOT / name).is_file():
+        if (ROOT / name).is_file() and not name.startswith(without):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+def make_repository(folder, change):
+    """A git and DVC repository with the committed files and changed parameters.
+
+    The pipeline is FuzzyCLIP's alone, as in `dvc repro track`.
+    """
+    copy_checkout(folder, without=("metrics/", "docs/", "tests/", "dvc.lock"))
     text = (folder / "dvc.yaml").read_text()
     assert FIRST_OF_METHODS in text
     (folder / "dvc.yaml").write_text(text.split(FIRST_OF_METHODS)[0] + "\n")
