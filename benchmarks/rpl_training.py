@@ -22,8 +22,8 @@ from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import encode_images, normalise  # noqa: E402
 from fuzzyclip.clip.prompts import stack_names  # noqa: E402
 from fuzzyclip.datasets import get_dataset  # noqa: E402
-from fuzzyclip.method.rpl import PromptLearner  # noqa: E402
-from fuzzyclip.method.rpl_training import (  # noqa: E402
+from fuzzyclip.method.rpl import (  # noqa: E402
+    PromptLearner,
     compute_classification,
     compute_text_regularisation,
 )

@@ -16,10 +16,16 @@ from torch import Tensor
 
 from fuzzyclip.baselines.registry import build_method
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.evaluation.category import COLUMNS, Category, CategoryResult, evaluate_category
+from fuzzyclip.evaluation.category import (
+    COLUMNS,
+    Category,
+    CategoryResult,
+    choose_references,
+    encode_references,
+    evaluate_category,
+)
 from fuzzyclip.evaluation.examples import Gallery, Overlays
 from fuzzyclip.evaluation.metrics import METRICS, average_categories
-from fuzzyclip.evaluation.references import choose_references, encode_references
 from fuzzyclip.evaluation.summaries import write_summaries
 from fuzzyclip.images.index_file import read_info
 from fuzzyclip.method.fuzzyclip import FuzzyClip, join_parts

@@ -3,7 +3,7 @@
 import torch
 
 from fuzzyclip.features.kinds import TOKENS
-from fuzzyclip.method.rpl_training import choose_stack, fit_prompts
+from fuzzyclip.method.rpl import choose_stack, fit_prompts
 from fuzzyclip.utils.settings import RplSettings
 from fuzzyclip.utils.tensor_files import write_tensors
 from stages import paths

@@ -13,10 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import encode_images
+from fuzzyclip.clip.pixels import iterate_pixels
 from fuzzyclip.evaluation.examples import Overlays
 from fuzzyclip.evaluation.map_file import MapFile
 from fuzzyclip.evaluation.metrics import (
@@ -26,8 +29,12 @@ from fuzzyclip.evaluation.metrics import (
     count_tied_ends,
 )
 from fuzzyclip.evaluation.pixel_meters import ExactMeter, PixelMeter, PixelResult, StreamingMeter
-from fuzzyclip.evaluation.summaries import PixelSummaries, summarise_pixels, summarise_stream
-from fuzzyclip.evaluation.thresholds import choose_thresholds
+from fuzzyclip.evaluation.summaries import (
+    PixelSummaries,
+    choose_thresholds,
+    summarise_pixels,
+    summarise_stream,
+)
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.features.store import CategoryFeatures, read_or_encode
 from fuzzyclip.images.masks import load_masks
@@ -37,6 +44,8 @@ from fuzzyclip.utils.prefetch import prefetch, release_memory
 
 #: Images whose maps are made at once. Not a parameter: it decides memory, and hardly the time.
 BATCH = 8
+#: Normal training images encoded at once.
+REFERENCE_BATCH = 4
 #: Columns of a table by variant and category, see `describe`.
 COLUMNS = ("variant", "category", "normal", "anomalous", "tied", *METRICS, "prompt")
 
@@ -283,3 +292,37 @@ def list_images(rows: pd.DataFrame, scores: Mapping[str, Scores], shown: str) ->
             for cluster, column in enumerate(of_variant.weights.T):
                 listing[f"weight_{cluster}"] = column
     return listing
+
+
+def choose_references(rows: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """So many of a category's normal training images; fewer are always the first of more.
+
+    Args:
+        rows: index rows of the category's training images.
+        count: of them.
+        seed: of the choice.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    normal = rows[rows["label"] == 0].sort_values("image_path")
+    if len(normal) < count:
+        raise ValueError(f"{len(normal)} normal training images, {count} are asked for")
+    return normal.iloc[np.random.default_rng(seed).permutation(len(normal))[:count]]
+
+
+def encode_references(rows: pd.DataFrame, backbone: Backbone) -> Tensor:
+    """Patch tokens of images, (n, L, P, W).
+
+    Args:
+        rows: their index rows, 1 or more.
+        backbone: the frozen CLIP.
+    """
+    starts = range(0, len(rows), REFERENCE_BATCH)
+    batches = [rows.iloc[first : first + REFERENCE_BATCH] for first in starts]
+    pixels = iterate_pixels(
+        [[Path(path) for path in batch["image_path"]] for batch in batches],
+        backbone,
+        digests=[batch["sha256"].tolist() for batch in batches],
+    )
+    return torch.cat([encode_images(backbone, batch)[1] for batch in pixels])

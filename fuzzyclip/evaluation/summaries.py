@@ -7,7 +7,8 @@ The thresholds cut the scores into bins. The order within a bin is lost, but cur
 each metric has a certain lower and upper value, and the estimate lies between. A bin of equal
 scores is exact; where positives are few, each gets such a bin, and then all metrics are.
 
-Shapes: N images, H x W pixels, G thresholds, R weightings.
+Shapes: N images, H x W pixels, p of them anomalous in all; G thresholds, R weightings, C cells of a
+histogram.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,14 +30,22 @@ from fuzzyclip.evaluation.metrics import (
     weigh_mask,
     weigh_regions,
 )
-from fuzzyclip.evaluation.thresholds import Scores, choose_map_thresholds, raise_score
-from fuzzyclip.method.scales import Scale
+from fuzzyclip.evaluation.score_histogram import (
+    Cells,
+    ScoreHistogram,
+    Scores,
+    find_scores,
+    raise_score,
+)
+from fuzzyclip.method.scales import Scale, place_cuts
 from fuzzyclip.utils.tensor_files import read_arrays, write_tensors
 
 #: Arrays of a file.
 TENSORS = ("thresholds", "negatives_above", "positives_above", "coverage_above", "regions")
 #: Weightings computed together, few enough for the processor's cache.
 CHUNK = 64
+#: Quantiles that become thresholds, of each of: positives by pixel, positives by region, negatives.
+LEVELS = 400
 
 #: Negatives, positives and coverage above each threshold, (G,) each, of one image.
 Counts = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
@@ -250,3 +259,84 @@ def read_summaries(path: Path) -> PixelSummaries:
     if set(arrays) != set(TENSORS):
         raise ValueError(f"{path} holds no pixel summaries")
     return PixelSummaries(tuple(header["images"]), **arrays)
+
+
+def choose_map_thresholds(
+    maps: Scores, masks: NDArray[np.bool_], weights: Floats, scale: Scale = Scale.PLAIN
+) -> Scores:
+    """Thresholds (G,) from maps and masks (N, H, W) and region weights (p,), as they are kept.
+
+    A bin of unequal scores then holds less than 2 / LEVELS of the positives and of the regions'
+    weight, so with equal weights the bounds of AUROC and of AUPRO-std lie closer than that.
+    Negatives are cut finest near the top, where AP, F1 and AUPRO are decided.
+    """
+    even = np.arange(LEVELS) / LEVELS
+    order = np.argsort(maps[masks])
+    hits, mass = maps[masks][order], np.cumsum(weights[order])
+    normal = np.sort(maps[~masks])
+    picked = [
+        _pick(hits, even * len(hits)),
+        _pick(hits, np.searchsorted(mass, even, side="right")),
+        _pick(normal, np.ceil(len(normal) * (1 - even**2)) - 1),
+    ]
+    ends = np.array([maps.min(), maps.max()])
+    curve = np.unique(np.concatenate([*picked, ends, raise_score(ends[1:])]))[::-1]
+    return np.concatenate([curve, place_steps(ends, scale)])  # (G,)
+
+
+def choose_thresholds(histogram: ScoreHistogram, scale: Scale = Scale.PLAIN) -> NDArray[np.float32]:
+    """Thresholds (G,) as `choose_map_thresholds` has them, but between the cells of a histogram.
+
+    A cell counts as one score: that of a quantile begins with a threshold, and that of several ends
+    with one. The ends and the field's steps are those of the scores themselves. A bin between
+    thresholds holds less than 2 / LEVELS of the positives, or else one cell.
+
+    Raises:
+        ValueError: the histogram is empty.
+    """
+    even = np.arange(LEVELS) / LEVELS
+    ends = np.array(histogram.ends, dtype=np.float32)
+    cells = histogram.list_cells()
+    normal = cells.negatives.sum()
+    picked = [
+        _pick_cells(cells, cells.positives, even * cells.positives.sum()),
+        _pick_cells(cells, cells.coverage, even * histogram.regions),
+        _pick_cells(cells, cells.negatives, np.ceil(normal * (1 - even**2)) - 1),
+    ]
+    curve = np.unique(np.concatenate([*picked, ends, raise_score(ends[1:])]))[::-1]
+    return np.concatenate([curve, place_steps(ends, scale)])  # (G,)
+
+
+def place_steps(ends: Scores, scale: Scale = Scale.PLAIN) -> Scores:
+    """The field's equal steps, (AUPRO_STEPS,), as thresholds of the scores' type.
+
+    Args:
+        ends: lowest and highest score, (2,).
+        scale: of the scores; steps are equal on the plain one.
+
+    Returns:
+        Smallest number of the type above each step: a score exceeds the step where it reaches this.
+    """
+    cuts = place_cuts(float(ends[0]), float(ends[1]), AUPRO_STEPS, scale)
+    steps = cuts.astype(ends.dtype)
+    return np.where(steps <= cuts, raise_score(steps), steps)
+
+
+def _pick(ordered: Scores, places: NDArray[np.generic]) -> Scores:
+    """Scores at some places; one met twice fills a bin of its own, closed by the next number."""
+    if not len(ordered):
+        return ordered
+    values, times = np.unique(ordered[places.astype(np.int64)], return_counts=True)
+    return np.concatenate([values, raise_score(values[times > 1])])
+
+
+def _pick_cells(
+    cells: Cells, amounts: NDArray[np.int64] | Floats, places: Floats
+) -> NDArray[np.float32]:
+    """As `_pick`, of the cells where the running sum of amounts (C,) first exceeds the places."""
+    if not amounts.any():
+        return np.empty(0, dtype=np.float32)
+    found = np.searchsorted(np.cumsum(amounts), places, side="right")
+    met, times = np.unique(found, return_counts=True)
+    ends = cells.highest[met[times > 1]] + 1
+    return find_scores(np.concatenate([cells.lowest[met], ends]))

@@ -23,7 +23,7 @@ from fuzzyclip.method.efa import WEIGHTS, Heads
 from fuzzyclip.method.efa_training import train_clusters
 from fuzzyclip.method.interface import Learned, Target, Trained, TrainingSet
 from fuzzyclip.method.normal_memory import remember
-from fuzzyclip.method.rpl_training import fit_prompts
+from fuzzyclip.method.rpl import fit_prompts
 from fuzzyclip.method.scorer import (
     Scorer,
     build_trained,

@@ -168,7 +168,7 @@ class PromptShape(Record):
 
 
 class RplSettings(PromptShape):
-    """RPL: the shape of its prompts, and their training; see `fuzzyclip.method.rpl_training`.
+    """RPL: the shape of its prompts, and their training; see `fuzzyclip.method.rpl`.
 
     Attributes:
         stack: what stands for [cluster]: the stacked names of the auxiliary set, or "object".

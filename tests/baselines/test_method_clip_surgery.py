@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from fuzzyclip.baselines.clip_surgery import ClipSurgery, stretch
-from fuzzyclip.baselines.shared.surgery import compute_surgery
+from fuzzyclip.baselines.shared.vv import compute_surgery
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.interface import Learned

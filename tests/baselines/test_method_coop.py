@@ -11,7 +11,7 @@ from drawn_embeds import draw_class_images
 from torch.nn import functional as F
 
 from fuzzyclip.baselines.coop import CoOp
-from fuzzyclip.baselines.shared import context_training
+from fuzzyclip.baselines.shared import context
 from fuzzyclip.baselines.shared.context import build_scorer, embed_sentences
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
@@ -130,7 +130,7 @@ def test_the_rate_is_a_warm_up_and_then_torchs_cosine(epochs):
 def test_descent_is_momentum_with_decay(tiny, encode, monkeypatch):
     method = CoOp(words=1, epochs=3, batch_size=2, learning_rate=0.1)
     monkeypatch.setattr(
-        context_training, "make_loss", lambda learned, *_: lambda rows: learned.words.square().sum()
+        context, "make_loss", lambda learned, *_: lambda rows: learned.words.square().sum()
     )
     learned = method.fit(encode, draw_images(2), seed=7)
     torch.manual_seed(7)
@@ -258,9 +258,7 @@ def test_towers_that_read_no_end_are_refused(tiny, encode, monkeypatch):
 def test_one_name_is_encoded_once_in_a_batch(tiny, encode, monkeypatch):
     """Else a batch of 32 images would cost as many prompts as a name has images."""
     seen, whole = [], embed_sentences(encode, NAMES, 3)
-    monkeypatch.setattr(
-        "fuzzyclip.baselines.shared.context_training.embed_sentences", lambda *_: spy
-    )
+    monkeypatch.setattr("fuzzyclip.baselines.shared.context.embed_sentences", lambda *_: spy)
 
     def count(backbone, places, words):
         seen.append(len(places))

@@ -13,10 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from fuzzyclip.baselines.saa import Saa
-from fuzzyclip.baselines.saa import reading as saa_reading
+from fuzzyclip.baselines.saa import models as saa_models
 from fuzzyclip.baselines.saa import tiny as saa_tiny
-from fuzzyclip.baselines.saa.models import CAPTIONS
-from fuzzyclip.baselines.saa.reading import SaaModelError, load_models, load_network
+from fuzzyclip.baselines.saa.models import CAPTIONS, SaaModelError, load_models, load_network
 from fuzzyclip.baselines.saa.tiny import build_tiny_models
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.weights import WeightsError
@@ -329,7 +328,7 @@ def test_a_pointer_in_place_of_a_models_weights_is_named(folders, tmp_path, tiny
 
 @pytest.mark.parametrize("small", [True, False])
 def test_without_transformers_the_extra_is_named(small, folders, tiny, monkeypatch):
-    saa_reading.load_models.cache_clear()
+    saa_models.load_models.cache_clear()
     saa_tiny.build_tiny_models.cache_clear()
     monkeypatch.setitem(sys.modules, "transformers", None)
     method = Saa(tiny_seed=0) if small else make(folders)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fuzzyclip.clip.encoding import encode_images
 from fuzzyclip.clip.pixels import load_pixels
-from fuzzyclip.evaluation.references import choose_references, encode_references
+from fuzzyclip.evaluation.category import choose_references, encode_references
 from fuzzyclip.method.variants import OWN, VARIANTS, list_titles, name_epoch, read_epoch
 
 

@@ -15,11 +15,12 @@ from fuzzyclip.evaluation.pixel_meters import ROUNDING, ExactMeter, PixelResult,
 from fuzzyclip.evaluation.score_histogram import OPEN_BITS, find_keys
 from fuzzyclip.evaluation.summaries import (
     PixelSummaries,
+    choose_thresholds,
     estimate_pixel_metrics,
+    place_steps,
     summarise_pixels,
     summarise_stream,
 )
-from fuzzyclip.evaluation.thresholds import choose_thresholds, place_steps
 from fuzzyclip.method.scales import Scale, place_cuts
 
 Pair = tuple[np.ndarray, np.ndarray]

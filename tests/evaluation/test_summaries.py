@@ -12,8 +12,7 @@ from summary_cases import CURVE_METRICS, draw_maps, name_images, repeat, summari
 
 from fuzzyclip.evaluation import metrics, summaries
 from fuzzyclip.evaluation.bounded_curves import HIGH, LOW
-from fuzzyclip.evaluation.summaries import estimate_pixel_metrics, summarise_pixels
-from fuzzyclip.evaluation.thresholds import LEVELS
+from fuzzyclip.evaluation.summaries import LEVELS, estimate_pixel_metrics, summarise_pixels
 from fuzzyclip.utils.tensor_files import write_tensors
 
 

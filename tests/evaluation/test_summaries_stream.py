@@ -14,12 +14,13 @@ from fuzzyclip.evaluation.bounded_curves import HIGH, LOW
 from fuzzyclip.evaluation.metrics import compute_pixel_metrics
 from fuzzyclip.evaluation.pixel_meters import StreamingMeter
 from fuzzyclip.evaluation.summaries import (
+    LEVELS,
     TENSORS,
     PixelSummaries,
+    choose_thresholds,
     estimate_pixel_metrics,
     summarise_stream,
 )
-from fuzzyclip.evaluation.thresholds import LEVELS, choose_thresholds
 
 Pair = tuple[np.ndarray, np.ndarray]
 

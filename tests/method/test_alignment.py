@@ -11,7 +11,7 @@ from references import compute_dice, compute_focal, compute_logits, compute_maps
 from torch.nn import functional as F
 
 from fuzzyclip.method.efa import Heads, compute_margins
-from fuzzyclip.method.efa_loss import compute_alignment_losses
+from fuzzyclip.method.efa_training import compute_alignment_losses
 
 GRID, SIZE = (3, 5), (17, 23)
 

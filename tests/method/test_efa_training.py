@@ -21,18 +21,22 @@ from fuzzyclip.features.shards import compute_identity
 from fuzzyclip.features.store import open_category
 from fuzzyclip.method import efa_training, training
 from fuzzyclip.method.efa import Heads
-from fuzzyclip.method.efa_loss import compute_alignment_losses
-from fuzzyclip.method.efa_training import read_batch, train_clusters, train_heads
+from fuzzyclip.method.efa_training import (
+    compute_alignment_losses,
+    read_batch,
+    train_clusters,
+    train_heads,
+)
 from fuzzyclip.method.interface import refuse_mosaics
-from fuzzyclip.method.mosaic import (
+from fuzzyclip.method.training_set import (
     KeptMosaics,
     build_mosaic,
     build_mosaic_mask,
+    make_training_set,
     plan_mosaics,
     select_mosaics,
     split_in_four,
 )
-from fuzzyclip.method.training_set import make_training_set
 from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.settings import EfaTraining
 

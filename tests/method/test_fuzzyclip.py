@@ -10,7 +10,7 @@ from fuzzyclip.method.csp import choose_partition, compute_points, score_partiti
 from fuzzyclip.method.efa_training import train_clusters
 from fuzzyclip.method.fuzzyclip import FuzzyClip, list_epochs
 from fuzzyclip.method.interface import Target, TrainingSet
-from fuzzyclip.method.rpl_training import fit_prompts
+from fuzzyclip.method.rpl import fit_prompts
 from fuzzyclip.method.scorer import score_batch
 from fuzzyclip.method.variants import OWN, VARIANTS, name_epoch, name_shots
 from fuzzyclip.utils.settings import (

@@ -7,7 +7,7 @@ import pytest
 import torch
 from references import compute_dice, compute_focal
 
-from fuzzyclip.method.rpl_training import compute_classification, compute_text_regularisation
+from fuzzyclip.method.rpl import compute_classification, compute_text_regularisation
 
 
 def draw_maps(seed=0, batch=3, side=5):

@@ -15,8 +15,8 @@ from fuzzyclip.method.rpl import (
     TEMPLATES,
     PromptLearner,
     compute_image_score,
+    train_prompts,
 )
-from fuzzyclip.method.rpl_training import train_prompts
 from fuzzyclip.utils.settings import PromptShape
 
 STACK = "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fuzzyclip.method.csp import score_partitions
 from fuzzyclip.method.efa import compute_weights, smooth
-from fuzzyclip.method.rpl_training import train_prompts
+from fuzzyclip.method.rpl import train_prompts
 from fuzzyclip.method.training import train
 from fuzzyclip.model.inference import CategoryModel
 from fuzzyclip.utils import ranges

@@ -25,10 +25,9 @@ from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import FeatureKind
 from fuzzyclip.method.efa import LOGIT_SCALE, compute_margins
-from fuzzyclip.method.efa_loss import DICE_SMOOTH, FOCAL_SMOOTH, GAMMA
+from fuzzyclip.method.efa_training import DICE_SMOOTH, FOCAL_SMOOTH, GAMMA
 from fuzzyclip.method.interface import Learned, Trained, TrainingSet, check_training
-from fuzzyclip.method.rpl import PromptLearner
-from fuzzyclip.method.rpl_training import compute_classification
+from fuzzyclip.method.rpl import PromptLearner, compute_classification
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer, compare_class
 from fuzzyclip.method.training import train
@@ -228,7 +227,7 @@ def compute_probs(
 def compute_focal(probs: Tensor, masks: Tensor) -> Tensor:
     """Two-class focal loss, mean over images and pixels, summed over taps.
 
-    Both classes weigh the same; labels are smoothed as in `fuzzyclip.method.efa_loss`.
+    Both classes weigh the same; labels are smoothed as in `fuzzyclip.method.efa_training`.
 
     Args:
         probs: (B, L, S, S), of the abnormal class.

@@ -14,8 +14,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fuzzyclip.baselines.shared.surgery import compute_surgery, upsample_patches
-from fuzzyclip.baselines.shared.vv import DPAM_DEPTH, SURGERY_LEVEL, make_vv_kind
+from fuzzyclip.baselines.shared.vv import (
+    DPAM_DEPTH,
+    SURGERY_LEVEL,
+    compute_surgery,
+    make_vv_kind,
+    upsample_patches,
+)
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import FeatureKind
 from fuzzyclip.method.interface import Learned, Untrained

@@ -14,8 +14,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fuzzyclip.baselines.shared.context import Sentences, build_scorer, check_words, embed_sentences
-from fuzzyclip.baselines.shared.context_training import ContextMethod, LearnedWords
+from fuzzyclip.baselines.shared.context import (
+    ContextMethod,
+    LearnedWords,
+    Sentences,
+    build_scorer,
+    check_words,
+    embed_sentences,
+)
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.interface import Learned

@@ -11,8 +11,13 @@ from typing import ClassVar
 
 import torch
 
-from fuzzyclip.baselines.shared.context import build_scorer, check_words, embed_sentences
-from fuzzyclip.baselines.shared.context_training import ContextMethod, LearnedWords
+from fuzzyclip.baselines.shared.context import (
+    ContextMethod,
+    LearnedWords,
+    build_scorer,
+    check_words,
+    embed_sentences,
+)
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.interface import Learned

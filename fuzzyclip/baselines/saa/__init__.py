@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fuzzyclip.baselines.saa.models import CHUNK, Encoded, Models
+from fuzzyclip.baselines.saa.models import CHUNK, Encoded, Models, load_models
 from fuzzyclip.baselines.saa.parts import (
     combine_masks,
     compute_features,
@@ -33,7 +33,6 @@ from fuzzyclip.baselines.saa.parts import (
     select_boxes,
 )
 from fuzzyclip.baselines.saa.prompts import CategoryPrompts, Wording, read_prompts, word_prompts
-from fuzzyclip.baselines.saa.reading import load_models
 from fuzzyclip.baselines.saa.tiny import build_tiny_models
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
@@ -78,8 +77,8 @@ class Saa(Untrained):
     """SAA+ with its settings.
 
     Attributes:
-        detector_folder: GroundingDINO's weights and processor, see `saa.reading.DETECTOR`.
-        segmenter_folder: SAM's, see `saa.reading.SEGMENTER`.
+        detector_folder: GroundingDINO's weights and processor, see `saa.models.DETECTOR`.
+        segmenter_folder: SAM's, see `saa.models.SEGMENTER`.
         saliency_weights: file of WideResNet-50-2's ImageNet weights.
         tiny_seed: seed of tiny random models in place of the three; they find nothing, and show
             that everything runs.

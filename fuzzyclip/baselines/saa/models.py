@@ -1,23 +1,35 @@
 """The frozen models of SAA+ at work: GroundingDINO finds boxes, SAM refines them, a ResNet sees.
 
-The ResNet is read by `saa_parts`, for saliency.
+The ResNet serves saliency (`saa.parts`). All three are read from the local disk; nothing is ever
+downloaded, and `transformers` is imported here alone.
 
 Shapes: n boxes, S image size.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
 from fuzzyclip.baselines.saa.parts import Boxes
+from fuzzyclip.clip.weights import read_state_dict
+from fuzzyclip.utils.half_files import describe_fault
 
 #: Captions that GroundingDINO looks for at a time.
 CAPTIONS = 4
 #: Boxes that SAM refines at a time, 64 MB of mask logits at 1024 pixels.
 CHUNK = 16
+#: Layers of the ResNet's last stage and classifier, which saliency does not read.
+UNREAD = ("layer4.", "fc.")
+#: A folder is read as it lies there, and no code that lies beside the files is run.
+SAFELY = {"local_files_only": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True)
@@ -140,3 +152,169 @@ class Models:
     detector: BoxDetector
     segmenter: Segmenter
     network: nn.Module
+
+
+class SaaModelError(ValueError):
+    """A model of SAA+ is missing or of another kind, or `transformers` is not installed."""
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """One model that is read from a folder.
+
+    Attributes:
+        setting: that names the folder.
+        title: of the model.
+        kind: `model_type` in the folder's config.json.
+        source: where it is to be had.
+        classes: of the model and its processor in `transformers`.
+    """
+
+    setting: str
+    title: str
+    kind: str
+    source: str
+    classes: tuple[str, str]
+
+
+DETECTOR = ModelFolder(
+    "detector_folder",
+    "GroundingDINO",
+    "grounding-dino",
+    "IDEA-Research/grounding-dino-tiny (Swin-T, as published)",
+    ("GroundingDinoForObjectDetection", "GroundingDinoProcessor"),
+)
+SEGMENTER = ModelFolder(
+    "segmenter_folder",
+    "SAM",
+    "sam",
+    "facebook/sam-vit-huge (ViT-H, as published; sam-vit-base is seven times smaller)",
+    ("SamModel", "SamProcessor"),
+)
+
+
+@lru_cache(maxsize=1)
+def load_models(
+    detector_folder: str | None,
+    segmenter_folder: str | None,
+    saliency_weights: str | None,
+    device: torch.device,
+) -> Models:
+    """Read the models; the last ones stay in memory, for categories follow one another.
+
+    Args:
+        detector_folder: GroundingDINO, as `save_pretrained` writes it and its processor.
+        segmenter_folder: SAM's, a folder too.
+        saliency_weights: file of WideResNet-50-2's ImageNet weights.
+        device: where they live.
+
+    Raises:
+        SaaModelError: `transformers` is not installed, or a model is missing or of another kind.
+    """
+    detector = BoxDetector(*read_part(DETECTOR, detector_folder, device))
+    segmenter = Segmenter(*read_part(SEGMENTER, segmenter_folder, device))
+    return Models(detector, segmenter, load_network(saliency_weights).to(device))
+
+
+def read_part(part: ModelFolder, folder: str | None, device: torch.device) -> tuple[Any, Any]:
+    """A model, frozen, and its processor, from a folder.
+
+    Raises:
+        SaaModelError: `transformers` is not installed, or the folder is missing, holds another
+            model, or lacks weights.
+    """
+    transformers = import_transformers()
+    path = _find_folder(part, folder)
+    model_class, processor_class = (getattr(transformers, name) for name in part.classes)
+    try:
+        model, report = model_class.from_pretrained(
+            path, use_safetensors=True, output_loading_info=True, **SAFELY
+        )
+        processor = processor_class.from_pretrained(path, **SAFELY)
+    except Exception as error:
+        faults = (describe_fault(file) for file in sorted(path.glob("*.safetensors")))
+        reason = next(filter(None, faults), error)
+        raise SaaModelError(
+            f"{part.setting}: {path} can not be read as {part.title} ({reason}). {_advise(part)}"
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise SaaModelError(
+            f"{part.setting}: the weights in {path} lack {len(missing)} of {part.title}'s tensors "
+            f"({missing[0]}, ...). {_advise(part)}"
+        )
+    return model.eval().requires_grad_(False).to(device), processor
+
+
+def load_network(weights: str | None) -> nn.Module:
+    """WideResNet-50-2 up to its third stage: an image to maps of 256, 512 and 1024 channels.
+
+    Args:
+        weights: file of timm's or torchvision's ImageNet weights.
+
+    Raises:
+        SaaModelError: there is none, or the weights are of another model.
+    """
+    if not weights:
+        raise SaaModelError(
+            "saliency_weights: SAA+ needs a file of WideResNet-50-2's ImageNet weights. Get "
+            "model.safetensors of timm/wide_resnet50_2.racm_in1k from huggingface.co and give its "
+            "path"
+        )
+    with torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
+        network: nn.Module = timm.create_model(
+            "wide_resnet50_2", pretrained=False, features_only=True, out_indices=(1, 2, 3)
+        )
+    state = read_state_dict(Path(weights).expanduser())
+    read = {name: state[name] for name in state if not name.startswith(UNREAD)}
+    try:
+        network.load_state_dict(read)
+    except RuntimeError as error:
+        raise SaaModelError(
+            f"saliency_weights: {weights} are not of timm's wide_resnet50_2: {error}"
+        ) from error
+    return network.eval().requires_grad_(False)
+
+
+def import_transformers() -> Any:
+    """The package, which is an extra.
+
+    Raises:
+        SaaModelError: it is not installed.
+    """
+    try:
+        return import_module("transformers")
+    except ImportError as error:
+        raise SaaModelError(
+            f"SAA+ takes GroundingDINO and SAM from transformers, which is not installed or broken "
+            f"({error}): pip install -e '.[saa]'"
+        ) from error
+
+
+def _find_folder(part: ModelFolder, folder: str | None) -> Path:
+    """The folder of a model; none, one without a model, and another model's are refused.
+
+    Raises:
+        SaaModelError: see above.
+    """
+    if not folder:
+        raise SaaModelError(f"{part.setting}: SAA+ needs {part.title}. {_advise(part)}")
+    path = Path(folder).expanduser()
+    try:
+        kind = json.loads((path / "config.json").read_text()).get("model_type")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise SaaModelError(
+            f"{part.setting}: {path} has no readable config.json ({error}). {_advise(part)}"
+        ) from error
+    if kind != part.kind:
+        raise SaaModelError(
+            f"{part.setting}: {path} holds a model of type {kind!r}, not {part.title}. "
+            f"{_advise(part)}"
+        )
+    return path
+
+
+def _advise(part: ModelFolder) -> str:
+    return (
+        f"Get all files of {part.source} from huggingface.co (config.json, model.safetensors and "
+        f"the processor's), put them into one folder and give its path as {part.setting}"
+    )

@@ -26,8 +26,7 @@ import timm
 import torch
 from torch import nn
 
-from fuzzyclip.baselines.saa.models import BoxDetector, Models, Segmenter
-from fuzzyclip.baselines.saa.reading import import_transformers
+from fuzzyclip.baselines.saa.models import BoxDetector, Models, Segmenter, import_transformers
 
 #: Boxes a caption.
 QUERIES = 8

@@ -27,8 +27,7 @@ from scipy.special import expit
 from sklearn.cluster import DBSCAN
 from torch import Tensor
 
-from fuzzyclip.baselines.shared.surgery import compute_surgery, upsample_patches
-from fuzzyclip.baselines.shared.vv import Stream, run_paths
+from fuzzyclip.baselines.shared.vv import Stream, compute_surgery, run_paths, upsample_patches
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise, project_tokens
 from fuzzyclip.clip.name_encoder import NameEncoder

@@ -1,4 +1,4 @@
-"""V-V paths: the image tower's class feature, and streams of tokens that attend value to value.
+"""V-V paths, streams of tokens that attend value to value, and feature surgery upon them.
 
 CLIP Surgery lets patches of one meaning attend to one another by comparing values with values. The
 increment of a block, out_proj(softmax(v v^T / sqrt(width of a head)) v), is computed from ln_1 of
@@ -12,6 +12,9 @@ normalised, row by row of the grid, without the class token. Level 0 (`SURGERY_L
 Surgery's stream after the last block; levels 1 to L - 1 (`DPAM_LEVELS`) are AnomalyCLIP's stream
 after each tap, in the tower's order. Both methods use nothing but projected tokens of these
 streams, so they are projected once, and are narrower. CLIP-AD's kind is in `clip_ad`.
+
+Feature surgery, which CLIP Surgery and CLIP-AD share, takes what two texts have in common from each
+token's similarity to them.
 
 Shapes: B images, S image size, P patches, N = 1 + P tokens, W vision width, D embedding width,
 H heads, L levels.
@@ -27,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.encoding import project_tokens
+from fuzzyclip.clip.encoding import normalise, project_tokens
 from fuzzyclip.features.kinds import FeatureKind
 from fuzzyclip.utils.transfers import send
 
@@ -288,3 +291,34 @@ class _Follower:
             self._state = (step.before if self._state is None else self._state) + step.increment
         if step.block in self.stream.taps:
             self.taken.append(self._state)
+
+
+def compute_surgery(
+    tokens: Tensor, class_embed: Tensor, text_embed: Tensor, factor: float
+) -> Tensor:
+    """Feature surgery of two texts, the abnormal one's similarity to each token, (B, P).
+
+    The element-wise products of a token with each text, weighted by w, lose their mean over the
+    texts and are summed. Of two texts this is half the difference of the weighted cosines. The
+    weights, softmax(factor * class cosines) divided by its mean, restrain the text that the image
+    as a whole resembles.
+
+    Args:
+        tokens: (B, P, D), any length.
+        class_embed: (B, D), unit rows.
+        text_embed: (D, 2), unit columns: normal, abnormal.
+        factor: on the class feature's cosines.
+    """
+    weights = 2 * (factor * class_embed @ text_embed).softmax(dim=-1)  # (B, 2), mean 1
+    weighted = normalise(tokens) @ text_embed * weights[:, None]  # (B, P, 2)
+    return (weighted[..., 1] - weighted[..., 0]) / 2
+
+
+def upsample_patches(patches: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Values of patches (B, P) as pixels (B, S, S), bilinear between the patches' centres.
+
+    Corners are not aligned, as in the published code of CLIP Surgery and CLIP-AD; EFA's maps align
+    them (`fuzzyclip.method.efa.upsample`).
+    """
+    planes = patches.unflatten(1, grid)[:, None]  # type: ignore[no-untyped-call]
+    return F.interpolate(planes, size=size, mode="bilinear", align_corners=False)[:, 0]

@@ -14,7 +14,7 @@ from fuzzyclip.clip.encoding import count_tokens, encode_images, encode_text, no
 from fuzzyclip.clip.prompts import encode_name, encode_stack, stack_names
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.method.efa import Heads
-from fuzzyclip.method.efa_loss import compute_alignment_losses
+from fuzzyclip.method.efa_training import compute_alignment_losses
 from fuzzyclip.method.rpl import PromptLearner
 from fuzzyclip.method.scorer import build_trained, build_untrained, score_batch
 from fuzzyclip.utils.settings import PromptShape
