@@ -23,7 +23,7 @@ DECIMALS = 12
 
 
 @dataclass(frozen=True)
-class CategoryResult:
+class ImageResults:
     """What one experiment gave for the N test images of one category.
 
     Attributes:
@@ -58,7 +58,7 @@ class CategoryResult:
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """A minus B in one metric, averaged over categories; fractions, as the metrics.
 
     Attributes:
@@ -90,12 +90,12 @@ class Spread:
 
 
 def compare_experiments(
-    a: Mapping[str, CategoryResult],
-    b: Mapping[str, CategoryResult],
+    a: Mapping[str, ImageResults],
+    b: Mapping[str, ImageResults],
     resamples: int = 2000,
     seed: int = 0,
     confidence: float = 0.95,
-) -> dict[str, Difference]:
+) -> dict[str, PairedDifference]:
     """Paired bootstrap over images of the difference A - B.
 
     Each resample draws images within each category, takes every metric of A and of B on them,
@@ -136,7 +136,7 @@ def compare_experiments(
     return results
 
 
-def check_same_images(name: str, a: CategoryResult, b: CategoryResult) -> None:
+def check_same_images(name: str, a: ImageResults, b: ImageResults) -> None:
     """A pair is a pair only on the same images, labels and masks.
 
     Raises:
@@ -173,7 +173,7 @@ def draw_weights(
     return weights
 
 
-def weigh_metrics(result: CategoryResult, weights: ArrayLike) -> dict[str, Floats]:
+def weigh_metrics(result: ImageResults, weights: ArrayLike) -> dict[str, Floats]:
     """All metrics of one category under R weightings (R, N), each (R,); nan where undefined."""
     values = weigh_image_metrics(result.scores, result.labels, weights)
     if result.pixels is not None:
@@ -211,7 +211,7 @@ def weigh_image_metrics(
         }
 
 
-def _describe(differences: Floats, confidence: float) -> Difference | None:
+def _describe(differences: Floats, confidence: float) -> PairedDifference | None:
     """Differences of each category (C, 1 + R), the first without resampling, in a few numbers.
 
     A resample that misses the metric somewhere would average other categories: it is left out.
@@ -222,7 +222,7 @@ def _describe(differences: Floats, confidence: float) -> Difference | None:
         return None
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())  # across zero from the bulk, or on it
-    return Difference(
+    return PairedDifference(
         difference=float(means[0]),
         standard_error=float(drawn.std(ddof=1)),
         low=float(low),

@@ -43,6 +43,8 @@ from fuzzyclip.utils.prefetch import prefetch, release_memory
 
 #: Images whose maps are made at once. Not a parameter: it decides memory, and hardly the time.
 BATCH = 8
+#: Normal training images encoded at once.
+REFERENCE_BATCH = 4
 #: Columns of a table by variant and category, see `describe`.
 COLUMNS = ("variant", "category", "normal", "anomalous", "tied", *METRICS, "prompt")
 
@@ -301,10 +303,6 @@ def list_images(rows: pd.DataFrame, scores: Mapping[str, Scores], shown: str) ->
     return listing
 
 
-#: Images encoded at once.
-BATCH = 4
-
-
 def choose_references(rows: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     """So many of a category's normal training images; fewer are always the first of more.
 
@@ -329,7 +327,8 @@ def encode_references(rows: pd.DataFrame, backbone: Backbone) -> Tensor:
         rows: their index rows, 1 or more.
         backbone: the frozen CLIP.
     """
-    batches = [rows.iloc[first : first + BATCH] for first in range(0, len(rows), BATCH)]
+    starts = range(0, len(rows), REFERENCE_BATCH)
+    batches = [rows.iloc[first : first + REFERENCE_BATCH] for first in starts]
     pixels = iterate_pixels(
         [[Path(path) for path in batch["image_path"]] for batch in batches],
         backbone,

@@ -27,8 +27,7 @@ from fuzzyclip.evaluation.metrics import (
     rank_in_place,
     weigh_mask,
 )
-from fuzzyclip.evaluation.score_histogram import Cells, ScoreHistogram, find_keys
-from fuzzyclip.evaluation.summaries import raise_score
+from fuzzyclip.evaluation.score_histogram import Cells, ScoreHistogram, find_keys, raise_score
 from fuzzyclip.method.scales import Scale, place_cuts
 
 #: Bounds are widened by this much, for the rounding of sums over many pixels, here and in the exact

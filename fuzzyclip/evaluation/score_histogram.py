@@ -31,6 +31,7 @@ COVERAGE_PART = 2.0**-40
 MAGNITUDE = np.int32(0x7FFFFFFF)
 
 Keys = NDArray[np.int32]
+Scores = NDArray[np.floating]
 Places = NDArray[np.intp]
 
 
@@ -45,6 +46,12 @@ def find_scores(keys: NDArray[np.integer]) -> NDArray[np.float32]:
     """Scores of keys; the inverse of `find_keys`."""
     whole = keys.astype(np.int32)
     return np.where(whole < 0, ~whole | ~MAGNITUDE, whole).view(np.float32)  # -1 becomes -0.0
+
+
+def raise_score(values: Scores) -> Scores:
+    """The next larger number of the same type; infinity follows the largest."""
+    with np.errstate(over="ignore"):
+        return np.nextafter(values, values.dtype.type(np.inf))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ The thresholds cut the scores into bins. The order within a bin is lost, but cur
 each metric has a certain lower and upper value, and the estimate lies between. A bin of equal
 scores is exact; where positives are few, each gets such a bin, and then all metrics are.
 
-Shapes: N images, H x W pixels, G thresholds, R weightings.
+Shapes: N images, H x W pixels, p of them anomalous in all; G thresholds, R weightings, C cells of a
+histogram.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,7 +30,13 @@ from fuzzyclip.evaluation.metrics import (
     weigh_mask,
     weigh_regions,
 )
-from fuzzyclip.evaluation.score_histogram import Cells, ScoreHistogram, find_scores
+from fuzzyclip.evaluation.score_histogram import (
+    Cells,
+    ScoreHistogram,
+    Scores,
+    find_scores,
+    raise_score,
+)
 from fuzzyclip.method.scales import Scale, place_cuts
 from fuzzyclip.utils.tensor_files import read_arrays, write_tensors
 
@@ -39,6 +46,8 @@ Scores = NDArray[np.floating]
 TENSORS = ("thresholds", "negatives_above", "positives_above", "coverage_above", "regions")
 #: Weightings computed together, few enough for the processor's cache.
 CHUNK = 64
+#: Quantiles that become thresholds, of each of: positives by pixel, positives by region, negatives.
+LEVELS = 400
 
 #: Negatives, positives and coverage above each threshold, (G,) each, of one image.
 Counts = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
@@ -254,10 +263,6 @@ def read_summaries(path: Path) -> PixelSummaries:
     return PixelSummaries(tuple(header["images"]), **arrays)
 
 
-#: Quantiles that become thresholds, of each of: positives by pixel, positives by region, negatives.
-LEVELS = 400
-
-
 def choose_map_thresholds(
     maps: Scores, masks: NDArray[np.bool_], weights: Floats, scale: Scale = Scale.PLAIN
 ) -> Scores:
@@ -337,9 +342,3 @@ def _pick_cells(
     met, times = np.unique(found, return_counts=True)
     ends = cells.highest[met[times > 1]] + 1
     return find_scores(np.concatenate([cells.lowest[met], ends]))
-
-
-def raise_score(values: Scores) -> Scores:
-    """The next larger number of the same type; infinity follows the largest."""
-    with np.errstate(over="ignore"):
-        return np.nextafter(values, values.dtype.type(np.inf))

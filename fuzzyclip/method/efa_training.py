@@ -1,7 +1,13 @@
 """Training linear layers on patch tokens and masks: EFA's, and those of the peers that have them.
 
-Shapes: N images, B of a batch, L levels of tokens, P patches, W vision width, D embedding width,
-S image size.
+Of a softmax over two channels only one number is free: the abnormal probability is the sigmoid of
+the logits' difference, and differences can be taken before upsampling, which is linear. Focal and
+dice then are functions of one plane a block. Written in separate operations they would travel
+through memory some thirty times, which takes longer than the layers' own products; here each
+image's planes stay in the processor's cache while value and slope are computed together.
+
+Shapes: N images, B of a batch, L levels of tokens or taken blocks, P patches, W vision width,
+D embedding width, S image size.
 """
 
 import logging
@@ -24,6 +30,13 @@ from fuzzyclip.utils.tensor_files import read_tensors, write_tensors
 from fuzzyclip.utils.transfers import send
 
 log = logging.getLogger(__name__)
+
+#: Focusing exponent of the focal loss (eq. 7).
+GAMMA = 2
+#: Smoothing of the labels, and guard of the logarithm, as APRIL-GAN trains.
+FOCAL_SMOOTH = 1e-5
+#: Added to numerator and denominator of dice (eq. 8).
+DICE_SMOOTH = 1.0
 
 
 def train_heads(
@@ -237,14 +250,6 @@ def _train_cluster(
         heads, curve = fit()
         held |= {epoch: read_tensors(path)[0] for epoch, path in files.items()}
     return {"": heads.state_dict()} | {f"epoch{n}.": held[n] for n in sorted(held)}, curve
-
-
-#: Focusing exponent of the focal loss (eq. 7).
-GAMMA = 2
-#: Smoothing of the labels, and guard of the logarithm, as APRIL-GAN trains.
-FOCAL_SMOOTH = 1e-5
-#: Added to numerator and denominator of dice (eq. 8).
-DICE_SMOOTH = 1.0
 
 
 def compute_alignment_losses(

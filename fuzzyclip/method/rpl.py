@@ -5,7 +5,8 @@ Table 9). Their first words are learnable, and learnable tokens are attached ins
 (section 3.1.2); everything else stays frozen. The loss is cross entropy plus the squared distance
 to the untrained stacked prompt's features (eq. 12).
 
-Shapes: V text width, D embedding width, T tokens, E learnable words, L deep tokens, M depth.
+Shapes: N images, B rows, V text width, D embedding width, T tokens, E learnable words,
+L deep tokens, M depth.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,13 @@
-"""From an auxiliary set and its stored features to what methods are trained on."""
+"""From an auxiliary set and its stored features to what methods are trained on, mosaics included.
+
+A mosaic is four images of one category in one, the augmentation of MVTec-trained layers. Which row
+becomes a mosaic of which four rows is planned from the seed before training, so the result does not
+depend on how batches are read. A mosaic is encoded once, however many trainings use it: the plan
+depends on the seed and the auxiliary set alone, so that trainings with another partition, prompt or
+learning rate meet the same ones, and their tokens are kept on disk.
+
+Shapes: S image size, L taken blocks, P patches, W vision width, n mosaics.
+"""
 
 import hashlib
 import logging
@@ -23,6 +32,13 @@ from fuzzyclip.images.masks import load_masks, resize_mask
 from fuzzyclip.method.interface import Quad, TrainingSet
 from fuzzyclip.utils.files import BrokenFileError
 from fuzzyclip.utils.tensor_files import read_tensors, write_tensors
+
+log = logging.getLogger(__name__)
+
+#: (epoch from 1, row) -> the four rows whose images take that row's place.
+MosaicPlan = Mapping[tuple[int, int], Quad]
+#: Raise when the same images no longer give the same mosaic.
+FORMAT = 1
 
 
 def make_training_set(
@@ -62,14 +78,6 @@ def make_training_set(
         members=rows["member"].tolist(),
         load_mosaics=load_some_mosaics,
     )
-
-
-log = logging.getLogger(__name__)
-
-#: (epoch from 1, row) -> the four rows whose images take that row's place.
-MosaicPlan = Mapping[tuple[int, int], Quad]
-#: Raise when the same images no longer give the same mosaic.
-FORMAT = 1
 
 
 def plan_mosaics(

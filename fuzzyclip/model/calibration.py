@@ -23,8 +23,7 @@ from scipy import stats
 
 from fuzzyclip.evaluation.map_file import as_float32
 from fuzzyclip.evaluation.metrics import Floats, rank
-from fuzzyclip.evaluation.score_histogram import Cells, ScoreHistogram, find_scores
-from fuzzyclip.evaluation.summaries import raise_score
+from fuzzyclip.evaluation.score_histogram import Cells, ScoreHistogram, find_scores, raise_score
 from fuzzyclip.images.decode import load_mask
 from fuzzyclip.model.card import Calibration, Threshold, Tiling
 from fuzzyclip.model.loaded import FuzzyCLIP

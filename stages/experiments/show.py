@@ -11,7 +11,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from fuzzyclip.evaluation.bootstrap import (
-    CategoryResult,
+    ImageResults,
     Spread,
     compare_experiments,
     summarise_runs,
@@ -211,7 +211,7 @@ def list_scores(run: Run) -> list[Path]:
     return [paths.results(OWN, dataset) / SCORES for dataset in run.row.tests]
 
 
-def read_images(run: Run, dataset: str) -> dict[str, CategoryResult]:
+def read_images(run: Run, dataset: str) -> dict[str, ImageResults]:
     """Scores of every image by category, and pixel summaries where the run kept them."""
     if run.results is None:
         raise CatalogError(f"{run.row.label!r} has not been run")
@@ -221,7 +221,7 @@ def read_images(run: Run, dataset: str) -> dict[str, CategoryResult]:
     for category, images in scores.groupby("category", sort=True):
         summary = folder / "summaries" / f"{category}.safetensors"
         kept = run.row.variant == OWN and run.results.holds(summary)
-        results[str(category)] = CategoryResult(
+        results[str(category)] = ImageResults(
             images=images["image_path"].tolist(),
             labels=images["label"].to_numpy(),
             scores=images[run.row.variant].to_numpy(np.float64),

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from fuzzyclip.evaluation import metrics
 from fuzzyclip.evaluation.bootstrap import (
-    CategoryResult,
+    ImageResults,
     Spread,
     compare_experiments,
     draw_weights,
@@ -30,7 +30,7 @@ def draw_result(rng, shift=1.0, good=12, bad=18):
     """Image scores in which anomalous images lie `shift` deviations higher."""
     labels = np.repeat([0, 1], [good, bad])
     scores = rng.normal(size=good + bad) + shift * labels
-    return CategoryResult(name_images(good + bad), labels, scores)
+    return ImageResults(name_images(good + bad), labels, scores)
 
 
 def draw_experiments(seed, shift_a=1.0, shift_b=1.0, categories=3, **sizes):
@@ -55,7 +55,7 @@ def draw_pixel_result(seed, quality, images=6):
     names = name_images(images)
     labels = masks.any(axis=(1, 2)).astype(int)
     pixels = summarise_pixels(maps, masks, names)
-    return CategoryResult(names, labels, maps.max(axis=(1, 2)), pixels)
+    return ImageResults(names, labels, maps.max(axis=(1, 2)), pixels)
 
 
 weighted_rows = st.lists(
@@ -240,7 +240,7 @@ def test_resamples_without_the_metric_are_left_out():
     maps, masks = draw_maps(0, 1.0, images=3)
     masks[1] = False
     names, labels = name_images(3), np.array([1, 1, 0])
-    a = CategoryResult(names, labels, labels * 1.0, summarise_pixels(maps, masks, names))
+    a = ImageResults(names, labels, labels * 1.0, summarise_pixels(maps, masks, names))
     b = replace(a, pixels=summarise_pixels(maps[::-1].copy(), masks, names))
     found = compare_experiments({"bolt": a}, {"bolt": b}, resamples=400)
     assert found["image_auroc"].resamples == 400

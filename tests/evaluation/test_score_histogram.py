@@ -7,8 +7,13 @@ from pixel_cases import MASKS, SCORES, Case, draw_case
 from properties import try_examples
 
 from fuzzyclip.evaluation.metrics import weigh_mask
-from fuzzyclip.evaluation.score_histogram import OPEN_BITS, ScoreHistogram, find_keys, find_scores
-from fuzzyclip.evaluation.summaries import raise_score
+from fuzzyclip.evaluation.score_histogram import (
+    OPEN_BITS,
+    ScoreHistogram,
+    find_keys,
+    find_scores,
+    raise_score,
+)
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 cases = st.builds(Case, st.sampled_from(SCORES), st.sampled_from(MASKS), st.integers(0, 10_000))

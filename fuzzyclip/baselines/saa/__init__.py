@@ -77,8 +77,8 @@ class Saa(Untrained):
     """SAA+ with its settings.
 
     Attributes:
-        detector_folder: GroundingDINO's weights and processor, see `saa.reading.DETECTOR`.
-        segmenter_folder: SAM's, see `saa.reading.SEGMENTER`.
+        detector_folder: GroundingDINO's weights and processor, see `saa.models.DETECTOR`.
+        segmenter_folder: SAM's, see `saa.models.SEGMENTER`.
         saliency_weights: file of WideResNet-50-2's ImageNet weights.
         tiny_seed: seed of tiny random models in place of the three; they find nothing, and show
             that everything runs.

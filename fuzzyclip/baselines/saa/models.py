@@ -1,6 +1,7 @@
 """The frozen models of SAA+ at work: GroundingDINO finds boxes, SAM refines them, a ResNet sees.
 
-The ResNet is read by `saa_parts`, for saliency.
+The ResNet serves saliency (`saa.parts`). All three are read from the local disk; nothing is ever
+downloaded, and `transformers` is imported here alone.
 
 Shapes: n boxes, S image size.
 """
@@ -25,6 +26,10 @@ from fuzzyclip.utils.half_files import describe_fault
 CAPTIONS = 4
 #: Boxes that SAM refines at a time, 64 MB of mask logits at 1024 pixels.
 CHUNK = 16
+#: Layers of the ResNet's last stage and classifier, which saliency does not read.
+UNREAD = ("layer4.", "fc.")
+#: A folder is read as it lies there, and no code that lies beside the files is run.
+SAFELY = {"local_files_only": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True)
@@ -147,12 +152,6 @@ class Models:
     detector: BoxDetector
     segmenter: Segmenter
     network: nn.Module
-
-
-#: Layers of the ResNet's last stage and classifier, which saliency does not read.
-UNREAD = ("layer4.", "fc.")
-#: A folder is read as it lies there, and no code that lies beside the files is run.
-SAFELY = {"local_files_only": True, "trust_remote_code": False}
 
 
 class SaaModelError(ValueError):

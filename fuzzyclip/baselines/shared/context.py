@@ -1,4 +1,4 @@
-"""Words that CoOp and CoCoOp learn, before "good [class]" and "damaged [class]".
+"""Words that CoOp and CoCoOp learn, before "good [class]" and "damaged [class]", by cross entropy.
 
 Both learn words for classification. Appendix A.1 of the FuzzyCLIP paper brings them to anomaly
 detection by making the class part of the prompt two (it says so of CoCoOp):
@@ -49,6 +49,9 @@ from fuzzyclip.utils.ranges import FEW
 SENTENCES = ("good {}.", "damaged {}.")
 #: Standard deviation of random words.
 INIT_STD = 0.02
+#: CoOp's descent: momentum, weight decay, and the first epoch's learning rate, which lets no large
+#: first gradient throw the words away.
+MOMENTUM, WEIGHT_DECAY, WARM_UP = 0.9, 5e-4, 1e-5
 
 
 @dataclass(frozen=True)
@@ -199,11 +202,6 @@ def build_scorer(
         return compute_image_score(image_embed, compute_text(image_embed), LOGIT_SCALE)
 
     return Scorer(prompt, compute_map, compute_score, Scale.LOG_ODDS)
-
-
-#: CoOp's descent: momentum, weight decay, and the first epoch's learning rate, which lets no large
-#: first gradient throw the words away.
-MOMENTUM, WEIGHT_DECAY, WARM_UP = 0.9, 5e-4, 1e-5
 
 
 class LearnedWords(nn.Module):

@@ -1,4 +1,4 @@
-"""V-V paths: the image tower's class feature, and streams of tokens that attend value to value.
+"""V-V paths, streams of tokens that attend value to value, and feature surgery upon them.
 
 CLIP Surgery lets patches of one meaning attend to one another by comparing values with values. The
 increment of a block, out_proj(softmax(v v^T / sqrt(width of a head)) v), is computed from ln_1 of
@@ -12,6 +12,9 @@ normalised, row by row of the grid, without the class token. Level 0 (`SURGERY_L
 Surgery's stream after the last block; levels 1 to L - 1 (`DPAM_LEVELS`) are AnomalyCLIP's stream
 after each tap, in the tower's order. Both methods use nothing but projected tokens of these
 streams, so they are projected once, and are narrower. CLIP-AD's kind is in `clip_ad`.
+
+Feature surgery, which CLIP Surgery and CLIP-AD share, takes what two texts have in common from each
+token's similarity to them.
 
 Shapes: B images, S image size, P patches, N = 1 + P tokens, W vision width, D embedding width,
 H heads, L levels.
