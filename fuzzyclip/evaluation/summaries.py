@@ -40,8 +40,6 @@ from fuzzyclip.evaluation.score_histogram import (
 from fuzzyclip.method.scales import Scale, place_cuts
 from fuzzyclip.utils.tensor_files import read_arrays, write_tensors
 
-#: Scores or thresholds of any number.
-Scores = NDArray[np.floating]
 #: Arrays of a file.
 TENSORS = ("thresholds", "negatives_above", "positives_above", "coverage_above", "regions")
 #: Weightings computed together, few enough for the processor's cache.

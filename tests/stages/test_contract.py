@@ -301,7 +301,7 @@ def test_the_block_for_own_images_is_valid():
 def test_the_page_of_the_house_names_what_there_is():
     """A name alone, `efa.py`, lies in the folder of the path before it."""
     quoted = " ".join(re.findall(r"`([^`\n]+)`", HOUSE))
-    places = re.findall(r"(?:fuzzyclip|stages|tools|benchmarks)/[\w./]+|\b\w+\.py\b", quoted)
+    places = re.findall(r"(?:fuzzyclip|stages|tools|benchmarks|tests)/[\w./]+|\b\w+\.py\b", quoted)
     folder = Path()
     for place in places:
         path = Path(place) if "/" in place else folder / place
