@@ -26,7 +26,7 @@ ROUNDS, SHOWN = 5, 5
 
 
 def run(command):
-    """What a command prints; stages find the environment's own Python."""
+    """The output of a command; stages find the environment's own Python."""
     path = os.pathsep.join((str(FOLDER), os.environ["PATH"]))
     environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -51,12 +51,12 @@ def check_pipeline():
 def measure(command):
     """Seconds of five runs, after one that warms up."""
     run(command)
-    found = []
+    seconds = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
         run(command)
-        found.append(time.perf_counter() - start)
-    return found
+        seconds.append(time.perf_counter() - start)
+    return seconds
 
 
 def list_imports(module):
@@ -70,10 +70,10 @@ def list_imports(module):
 def main():
     check_pipeline()
     for name, command, goal in COMMANDS:
-        found = measure(command)
-        print(f"  {name}: {', '.join(f'{one:.2f}' for one in found)} s")
-        print(f"command-{name:8} {median(found):.2f}  goal at most {goal} (seconds)", flush=True)
-        if median(found) > goal and name in IMPORTS:
+        seconds = measure(command)
+        print(f"  {name}: {', '.join(f'{one:.2f}' for one in seconds)} s")
+        print(f"command-{name:8} {median(seconds):.2f}  goal at most {goal} (seconds)", flush=True)
+        if median(seconds) > goal and name in IMPORTS:
             slowest = list_imports(IMPORTS[name])[:SHOWN]
             print("  longest imports: " + ", ".join(f"{what} {ms:.0f} ms" for ms, what in slowest))
 

@@ -93,7 +93,7 @@ def main():
     torch.set_num_threads(given.threads)
     detector = build_detector(*(SAMPLE if given.sample else LARGE))
     noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
-    found = {}
+    spent = {}
     with tempfile.TemporaryDirectory() as folder:
         ways = build_ways(detector, Image.fromarray(noise), Path(folder), given.threads)
         for number in range(given.rounds * (20 if given.sample else 1) + 1):
@@ -102,8 +102,8 @@ def main():
                 run()
                 ended = time.perf_counter(), time.process_time()
                 if number:  # the first warms up
-                    found.setdefault(name, []).append(np.subtract(ended, start))
-    report({name: np.min(turns, axis=0) for name, turns in found.items()})
+                    spent.setdefault(name, []).append(np.subtract(ended, start))
+    report({name: np.min(turns, axis=0) for name, turns in spent.items()})
 
 
 def report(least):

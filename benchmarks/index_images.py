@@ -74,14 +74,15 @@ def run(root, workers):
     """`measure` in a fresh process."""
     command = [sys.executable, __file__, "--measure", str(root), str(workers)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+    measured = json.loads(done.stdout.splitlines()[-1])
     what = f"{workers} threads" if workers else "bare decoding"
     print(
-        f"  {found['images']:6d} images, {what:13s}: {found['seconds']:6.1f} s, "
-        f"{1000 * found['seconds'] / found['images']:5.2f} ms each, peak {found['peak']:.0f} MiB",
+        f"  {measured['images']:6d} images, {what:13s}: {measured['seconds']:6.1f} s, "
+        f"{1000 * measured['seconds'] / measured['images']:5.2f} ms each, "
+        f"peak {measured['peak']:.0f} MiB",
         flush=True,
     )
-    return found
+    return measured
 
 
 def main(count):
@@ -92,11 +93,14 @@ def main(count):
         roots = [Path(temporary) / str(size) for size in sizes]
         run(roots[0], 2)  # warm-up of the disk cache
         bare = run(roots[-1], 0)
-        one = run(roots[-1], 1)
-        found = [run(root, 2) for root in roots]
-    each = [one_size["seconds"] / one_size["images"] for one_size in found]
-    growth = (found[-1]["peak"] - found[0]["peak"]) * 1024 / (sizes[-1] - sizes[0])
-    parallel, overhead = one["seconds"] / found[-1]["seconds"], one["seconds"] / bare["seconds"]
+        single = run(roots[-1], 1)
+        pairs = [run(root, 2) for root in roots]
+    each = [one_size["seconds"] / one_size["images"] for one_size in pairs]
+    growth = (pairs[-1]["peak"] - pairs[0]["peak"]) * 1024 / (sizes[-1] - sizes[0])
+    parallel, overhead = (
+        single["seconds"] / pairs[-1]["seconds"],
+        single["seconds"] / bare["seconds"],
+    )
     print(f"index-linear    {each[-1] / each[0]:.2f}  goal at most 1.1 (time an image, 8 x images)")
     print(f"index-parallel  {parallel:.2f}  goal at least 1.6 (2 threads against 1)")
     print(f"index-overhead  {overhead:.2f}  goal at most 1.3 (1 thread against bare decoding)")

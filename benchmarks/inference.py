@@ -119,16 +119,16 @@ def main(rounds):
     embeds = {name: run()[0] for name, run in ways.items()}  # warms up
     for name, embed in embeds.items():  # the same tower, so that the same work is compared
         assert torch.allclose(embed, embeds["bare"], atol=1e-4), name
-    found = {name: [] for name in ways}
+    spent = {name: [] for name in ways}
     for _ in range(rounds):
         for name, run in ways.items():
             start = time.process_time(), time.perf_counter()
             run()
-            found[name].append((time.process_time() - start[0], time.perf_counter() - start[1]))
-    for name, turns in found.items():
+            spent[name].append((time.process_time() - start[0], time.perf_counter() - start[1]))
+    for name, turns in spent.items():
         each = ", ".join(f"{busy / BATCH:.1f} ({wall / BATCH:.1f})" for busy, wall in turns)
         print(f"  {name:5}: {each} s an image, processor (clock)")
-    report(*(np.min(found[name], axis=0) for name in ("ours", "rival", "bare")))
+    report(*(np.min(spent[name], axis=0) for name in ("ours", "rival", "bare")))
 
 
 def report(ours, rival, bare):

@@ -95,20 +95,20 @@ def run(way):
     """Values, seconds and memory above the maps, in a process of its own."""
     command = [sys.executable, __file__, "--measure", way]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    times = found["memory"] / found["maps"]
-    print(f"  {way:6}: {found['seconds']:7.2f} s, {times:5.1f} times the maps more")
-    return found
+    measured = json.loads(done.stdout.splitlines()[-1])
+    times = measured["memory"] / measured["maps"]
+    print(f"  {way:6}: {measured['seconds']:7.2f} s, {times:5.1f} times the maps more")
+    return measured
 
 
 def measure(way):
     maps, masks = make_maps()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    found = WAYS[way](maps, masks)
+    bounds = WAYS[way](maps, masks)
     seconds = time.perf_counter() - start
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    values, low, high = ({name: float(one) for name, one in each.items()} for each in found)
+    values, low, high = ({name: float(one) for name, one in each.items()} for each in bounds)
     sizes = {"memory": more, "maps": maps.nbytes}
     return {"seconds": seconds, **sizes, "values": values, "low": low, "high": high}
 

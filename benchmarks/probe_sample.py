@@ -49,7 +49,7 @@ def main():
     for variant, value in variants.items():
         print(f"{variant:28s} {value:6.2f}")
     for strength in (1.0, 10.0, 100.0):
-        found = {"transfer": [], "others": []}
+        aurocs = {"transfer": [], "others": []}
         for dataset, auxiliary in params.pairs.items():
             category, label, embed = data[dataset]
             members = [data[name][1:] for name in params.auxiliary[auxiliary]]
@@ -65,8 +65,8 @@ def main():
                     values = compute_image_metrics(model.decision_function(embed[own]), label[own])
                     scores[kind].append(values["image_auroc"])
             for kind, values in scores.items():
-                found[kind].append(np.mean(values))
-        for kind, values in found.items():
+                aurocs[kind].append(np.mean(values))
+        for kind, values in aurocs.items():
             print(f"logistic {kind:9s} C={strength:5g} {100 * np.mean(values):6.2f}")
 
 

@@ -1,4 +1,4 @@
-"""What a comment costs: `python benchmarks/reruns.py [--write]`.
+"""The cost of a comment: `python benchmarks/reruns.py [--write]`.
 
 Prints, for a changed line in each package, which stages of the pipeline DVC would run again; what
 comes out the same reruns nothing after it. With `--write` the table of docs/architecture.md anew.
@@ -34,13 +34,13 @@ def list_dependents(root: Path) -> dict[str, list[str]]:
 
 def list_reruns(place: str, dependents: dict[str, list[str]]) -> list[str]:
     """Stages that run again after a change of a file, or of any file of a folder."""
-    found = {
+    reached = {
         stage
         for path, stages in dependents.items()
         if path == place or place.startswith(f"{path}/") or path.startswith(f"{place}/")
         for stage in stages
     }
-    return sorted(found)
+    return sorted(reached)
 
 
 def build_table(root: Path) -> str:

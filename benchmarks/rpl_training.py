@@ -82,12 +82,12 @@ def build_steps(backbone):
 def measure(run, turns):
     """Fastest seconds of some turns in a row, after one that brings the weights into the caches."""
     run()
-    found = []
+    seconds = []
     for _ in range(turns):
         start = time.perf_counter()
         run()
-        found.append(time.perf_counter() - start)
-    return min(found)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def compare(backbone, measured, rounds):
@@ -102,11 +102,11 @@ def compare(backbone, measured, rounds):
         "plain": (lambda: plain(images), STEPS),
         "images": (lambda: encode_images(backbone, pixels), 1),
     }
-    found = {name: [] for name in ways}
+    spent = {name: [] for name in ways}
     for _ in range(rounds):
         for name, (run, turns) in ways.items():
-            found[name].append(measure(run, turns))
-    seconds = {name: min(times) for name, times in found.items()}
+            spent[name].append(measure(run, turns))
+    seconds = {name: min(times) for name, times in spent.items()}
     seconds["images"] *= BATCH / measured
     for name, value in seconds.items():
         print(f"  {name:6}: {1000 * value:9.1f} ms")
@@ -118,10 +118,10 @@ def main(rounds):
         ("sample", load_sample, BATCH, 5, 1.0),
         ("large", load_large, 1, 300, 1.3),
     ):
-        found = compare(load(), measured, rounds)
-        ratio = (found["plain"] + found["images"]) / found["quick"]
+        seconds = compare(load(), measured, rounds)
+        ratio = (seconds["plain"] + seconds["images"]) / seconds["quick"]
         print(f"rpl-step-{name:7} {ratio:.1f}  goal {goal} (times faster than re-encoding images)")
-        ratio = found["plain"] / found["quick"]
+        ratio = seconds["plain"] / seconds["quick"]
         print(f"rpl-text-{name:7} {ratio:.2f}  goal {text_goal} (times faster than the plain way)")
 
 

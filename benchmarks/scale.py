@@ -55,31 +55,31 @@ def measure_towers():
         backbone = build(model, size)
         runs[name] = (backbone.model.encode_image, torch.randn(batch, 3, size, size))
         backbone.model.encode_image(runs[name][1])  # warms up
-    found = {name: [] for name in runs}
+    spent_by_tower = {name: [] for name in runs}
     for _ in range(ROUNDS):
         for name, (encode, pixels) in runs.items():
             start = time.process_time(), time.perf_counter()
             encode(pixels)
             spent = time.process_time() - start[0], time.perf_counter() - start[1]
-            found[name].append(np.array(spent) / len(pixels))
-    for name, turns in found.items():
+            spent_by_tower[name].append(np.array(spent) / len(pixels))
+    for name, turns in spent_by_tower.items():
         each = ", ".join(f"{busy:.2f} ({wall:.2f})" for busy, wall in turns)
         print(f"  {name}: {each} s an image, processor (clock)")
-    return [np.min(turns, axis=0) for turns in found.values()]
+    return [np.min(turns, axis=0) for turns in spent_by_tower.values()]
 
 
 def check_towers():
     """Towers' times as another's speed predicts them: the processor's; the clock's in brackets."""
-    found = measure_towers()
+    measured = measure_towers()
     flops = [costs.count_image_flops(shape) for _, shape, _, _ in TOWERS]
-    for (name, *_), count, (_, wall) in zip(TOWERS, flops, found, strict=True):
+    for (name, *_), count, (_, wall) in zip(TOWERS, flops, measured, strict=True):
         print(f"  {name}: {count / 1e9:.1f} GFLOP, {count / wall / 1e9:.0f} GFLOP/s by the clock")
     for label, known, asked in (("base-336", 0, 1), ("base-518", 0, 2), ("336-518", 1, 2)):
         ratios = []
         for clock in (0, 1):
-            device = costs.calibrate(label, [flops[known]], [found[known][clock]], inf)
+            device = costs.calibrate(label, [flops[known]], [measured[known][clock]], inf)
             seconds = costs.estimate_seconds(flops[asked], 0, device)
-            ratios.append(seconds / found[asked][clock])
+            ratios.append(seconds / measured[asked][clock])
         print(
             f"scale-{label:9}  {ratios[0]:.2f} ({ratios[1]:.2f})  "
             "goal 0.8 to 1.25 (predicted to measured time)"
@@ -111,10 +111,10 @@ def check_store():
         for dtype in ("float32", "float16", "bfloat16", "int8", None):
             folder = Path(temporary) / str(dtype)
             write_category(folder, rows, backbone, dtype=dtype)
-            found = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+            size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
             count = len(rows) * costs.count_feature_bytes(shape, len(blocks), dtype)
-            print(f"  store, {dtype}: {found} bytes, predicted {count}")
-            predicted, written = predicted + count, written + found
+            print(f"  store, {dtype}: {size} bytes, predicted {count}")
+            predicted, written = predicted + count, written + size
     print(f"scale-store      {written / predicted:.4f}  goal at most 1.01 (written to predicted)")
 
 
@@ -139,12 +139,12 @@ def measure_constants():
 
 def find_fastest(run, rounds=7):
     """Seconds of the fastest of some runs; what else runs on a machine only ever adds time."""
-    found = []
+    seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
         run()
-        found.append(time.perf_counter() - start)
-    return min(found)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 if __name__ == "__main__":

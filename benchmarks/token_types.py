@@ -1,4 +1,4 @@
-"""What each type of stored tokens changes: `python benchmarks/token_types.py`.
+"""Changes of results by each type of stored tokens: `python benchmarks/token_types.py`.
 
 Runs the whole pipeline of this checkout once for each type, as `dvc exp run --temp -S
 features.dtype=...`, which leaves the work tree alone, and prints the mean metrics of FuzzyCLIP,
@@ -36,8 +36,8 @@ def measure(dtype):
 
 def find_reference(name):
     """The git reference under which DVC keeps an experiment."""
-    found = run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
-    return next(one for one in found if one.endswith(f"/{name}"))
+    experiments = run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    return next(one for one in experiments if one.endswith(f"/{name}"))
 
 
 def main():

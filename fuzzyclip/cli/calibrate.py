@@ -119,10 +119,10 @@ def calibrate(
 
 def describe(threshold: "Threshold") -> str:
     """A threshold in words, with what is known of its errors."""
-    said = [f"{threshold.value:.6g} by {threshold.method}"]
-    said.append(f"from {threshold.good} good, {threshold.bad} bad")
+    parts = [f"{threshold.value:.6g} by {threshold.method}"]
+    parts.append(f"from {threshold.good} good, {threshold.bad} bad")
     if threshold.f1 is not None:
-        said.append(f"F1 {100 * threshold.f1:.1f} %")
+        parts.append(f"F1 {100 * threshold.f1:.1f} %")
     for name, rate, interval in (
         ("false alarms", threshold.false_alarm_rate, threshold.false_alarm_interval),
         ("misses", threshold.miss_rate, threshold.miss_interval),
@@ -131,5 +131,5 @@ def describe(threshold: "Threshold") -> str:
             words = f"{name} {100 * rate:.2g} % of {threshold.counted}"
             if interval is not None:
                 words += f" (95 %: {100 * interval[0]:.2g} to {100 * interval[1]:.2g} %)"
-            said.append(words)
-    return "; ".join([*said, *([threshold.note] if threshold.note else [])])
+            parts.append(words)
+    return "; ".join([*parts, *([threshold.note] if threshold.note else [])])

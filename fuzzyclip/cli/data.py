@@ -49,8 +49,8 @@ def show_dataset(name: Name) -> None:
             lines.append(f"  {archive.filename} ({archive.format}), sha256 {archive.sha256}")
             lines += [f"    {url}" for url in archive.urls]
         for category, counts in protocol.counts.items():
-            said = "  ".join("-" if count is None else f"{count}" for count in counts)
-            lines.append(f"  {category} ({spec.categories[category]}): {said}")
+            numbers = "  ".join("-" if count is None else f"{count}" for count in counts)
+            lines.append(f"  {category} ({spec.categories[category]}): {numbers}")
         if protocol.counts:
             named = "train normal, test normal and anomalous, train anomalous"
             lines.append(f"  numbers: {named}; - not published")

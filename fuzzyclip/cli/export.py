@@ -73,10 +73,10 @@ def export(
                     "name images that the file is compared on", param_hint="--check"
                 )
             detector, _ = load_model(model, category, "cpu", weights, reference)
-            found = _export(detector, category, out, format_, check)
+            difference = _export(detector, category, out, format_, check)
             typer.echo(
-                f"differs from PyTorch by at most {found.score:.2g} in scores and "
-                f"{found.map_max:.2g} in maps ({found.map_mean:.2g} in an image's mean)"
+                f"differs from PyTorch by at most {difference.score:.2g} in scores and "
+                f"{difference.map_max:.2g} in maps ({difference.map_mean:.2g} in an image's mean)"
             )
     typer.echo(f"{out} written")
 

@@ -66,8 +66,8 @@ def _list_folder(folder: Path) -> list[Path]:
 def _list_matches(pattern: str) -> Iterator[Path]:
     """Images that match a pattern, sorted."""
     any_suffix = Path(pattern).suffix not in ("", ".*")
-    found = glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
-    for path in sorted(map(Path, found)):
+    paths = glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+    for path in sorted(map(Path, paths)):
         if IGNORED & set(path.parts):
             continue
         if path.is_dir():

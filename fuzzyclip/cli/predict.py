@@ -179,8 +179,8 @@ def _print_row(row: dict[str, Any], as_json: bool) -> None:
     elif row["error"]:
         typer.echo(f"not read  {row['error']}", err=True)
     else:
-        said = f"{row['decision']:9}  {row['image_score']:+.4f}  {row['probability']:6.1%}"
-        typer.echo(f"{said}  {row['image']}")
+        verdict = f"{row['decision']:9}  {row['image_score']:+.4f}  {row['probability']:6.1%}"
+        typer.echo(f"{verdict}  {row['image']}")
 
 
 def _conclude(rows: list[dict[str, Any]], before: int, natural: bool, out: Path | None) -> None:

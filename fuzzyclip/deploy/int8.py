@@ -37,8 +37,8 @@ def quantise(path: Path) -> None:
     onnx, quantization = import_extra("onnx"), import_extra("onnxruntime.quantization")
     model = onnx.load(str(path), load_external_data=False)
     nodes = [node for node in model.graph.node if node.op_type in LINEAR]
-    found = [(node.name, BLOCK.search(node.name)) for node in nodes]
-    names = [name for name, block in found if block and int(block[1]) >= FLOAT_BLOCKS]
+    blocks = [(node.name, BLOCK.search(node.name)) for node in nodes]
+    names = [name for name, block in blocks if block and int(block[1]) >= FLOAT_BLOCKS]
     if not names:  # which would mean all nodes
         raise ValueError(
             f"no layers to quantise: the image tower has no more than {FLOAT_BLOCKS} blocks, or "

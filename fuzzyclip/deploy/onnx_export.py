@@ -87,15 +87,15 @@ def export_onnx(
     with place_together(path, path.with_name(path.name + DATA)) as folder:
         file = folder / path.name
         write_graph(graph, file)
-        found = Difference(0.0, 0.0, 0.0)
+        difference = Difference(0.0, 0.0, 0.0)
         for kind in dict.fromkeys(("float32", weights)):
             if kind == "int8":
                 quantise(file)
             finish_file(file, describe(detector, origin, kind), external_above)
             limit = allowed if allowed is not None and kind == weights else ALLOWED[kind]
             label = f"{path.name} ({kind})"
-            found = check_parity(reference, OnnxRuntime(file, threads), limit, label)
-    return found
+            difference = check_parity(reference, OnnxRuntime(file, threads), limit, label)
+    return difference
 
 
 @torch.no_grad()

@@ -76,11 +76,11 @@ def compute_reference(detector: CategoryModel, images: Sequence[Image.Image | Pa
     if not images:
         raise ValueError("an export is compared with PyTorch on images: give at least one")
     opened = [load_image(one) if isinstance(one, Path) else one.convert("RGB") for one in images]
-    found = [detector(preprocess(image, detector.backbone)[None]) for image in opened]
+    results = [detector(preprocess(image, detector.backbone)[None]) for image in opened]
     return Reference(
         pixels=load_pixels(opened, detector.backbone.image_size),
-        maps=np.concatenate([maps for maps, _ in found]),
-        scores=np.concatenate([scores for _, scores in found]),
+        maps=np.concatenate([maps for maps, _ in results]),
+        scores=np.concatenate([scores for _, scores in results]),
     )
 
 
@@ -119,9 +119,9 @@ def check_parity(
                 raise ParityError(
                     f"{name}: maps {maps.shape} and scores {scores.shape} of a batch of {len(rows)}"
                 )
-            found = measure((maps, scores), expected)
-            _refuse(found, allowed, name, len(rows))
-            worst = worst.join(found)
+            difference = measure((maps, scores), expected)
+            _refuse(difference, allowed, name, len(rows))
+            worst = worst.join(difference)
     return worst
 
 

@@ -167,8 +167,8 @@ def read_content(row: Row, limit: int, root: Path | None) -> bytes:
         return _decode(image, limit)
     if path is not None and image is None:
         return _read_file(path, limit, root)
-    said = "neither" if image is None else "both"
-    raise ValueError(f"{said} image and path; give one (a row has {', '.join(INPUTS)})")
+    given = "neither" if image is None else "both"
+    raise ValueError(f"{given} image and path; give one (a row has {', '.join(INPUTS)})")
 
 
 def _decode(text: str, limit: int) -> bytes:

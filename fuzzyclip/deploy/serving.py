@@ -128,9 +128,9 @@ class Responder:
             count = len(plan_tiles(*image.size, tiling.side, tiling.overlap))
             if count > self.limits.tiles:
                 raise ValueError(f"tile: {count} of them, the limit is {self.limits.tiles}")
-        found = self.detector(image, category, tiling=tiling, threshold=options.threshold)
-        row = {key: value for key, value in found.to_row().items() if key in OUTPUTS}
-        return row | {"error": None} | _encode_pictures(found, options)
+        detection = self.detector(image, category, tiling=tiling, threshold=options.threshold)
+        row = {key: value for key, value in detection.to_row().items() if key in OUTPUTS}
+        return row | {"error": None} | _encode_pictures(detection, options)
 
     def _open(self, content: bytes, white: int | None) -> Image.Image:
         """RGB image (H, W) of a file's content."""

@@ -34,7 +34,7 @@ TOLD = (OSError, ValueError, RuntimeError, ImportError)
 
 
 class Outcome(NamedTuple):
-    """What became of a piece of work: images done, and how many of them could not be read."""
+    """The outcome of a piece of work: images done, and how many of them could not be read."""
 
     images: int
     unreadable: int = 0
@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """What actors do.
+    """A kind of work for actors.
 
     Attributes:
         prepare: called once in each actor, for example to build a model; a function, picklable.
@@ -76,12 +76,12 @@ def encode_shards_on_ray(
         shards: what to write. Paths are made absolute; all machines must share them.
         build: gives the backbone the shards were planned with, on the device `auto` or `cpu`;
             called once in each actor. `functools.partial(load_backbone, ...)` will do.
-        batch_size: see `encode_shards`.
-        workers: likewise, threads of each actor.
-        address: see `run_on_ray`, as the three arguments below.
-        actors: see there.
-        use_gpus: see there.
-        threads: see there.
+        batch_size: images encoded together.
+        workers: threads of each actor that open images ahead.
+        address: of a running Ray cluster; None starts Ray here, for this call.
+        actors: how many share the work; None for one a GPU, or one for every two CPUs.
+        use_gpus: whether each actor takes a GPU where the cluster has any.
+        threads: of torch in each actor; None for two.
         title: shown beside the progress bar.
 
     Raises:
@@ -164,8 +164,8 @@ def run_on_ray(
     Raises:
         ValueError: Ray is not installed; or an actor's.
         OSError: an actor's: in the words in which it comes without Ray.
-        RuntimeError: likewise.
-        ImportError: likewise: a machine lacks a package.
+        RuntimeError: an actor's.
+        ImportError: an actor's: its machine lacks a package.
     """
     if not items:
         return Outcome(0)
@@ -205,7 +205,7 @@ def size_pool(resources: dict[str, float], actors: int | None, use_gpus: bool) -
 def _stream(
     ray: Any, items: Sequence[Any], work: Work, pool: Pool, threads: int
 ) -> Generator[dict[str, Any], None, None]:
-    """What actors answer, a row a group, as they finish."""
+    """The actors' answers, a row a group, as they finish."""
     size = max(1, min(work.group, len(items) // (4 * pool.actors)))  # work for all, to the end
     groups = [items[first : first + size] for first in range(0, len(items), size)]
     context = ray.data.DataContext.get_current()

@@ -33,7 +33,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Place:
-    """Where files lie: this machine's file system (None), or another one.
+    """A place of files: on this machine's file system (None), or another one.
 
     Attributes:
         files: pyarrow's file system; None for paths.
@@ -82,15 +82,15 @@ def detect_on_ray(
             pyarrow's options (`?region=`, `?endpoint_override=`), those of a list may not.
         build: makes the detector, once in each actor; picklable, for example a module's function.
         out: folder or bucket's folder for the files; must not hold any Parquet yet.
-        batch_size: see `detect_files`.
-        workers: likewise, threads of each actor.
+        batch_size: images that go through the towers together.
+        workers: threads of each actor that open images ahead.
         keep_maps: whether maps are written; without, `map` and `side` are null.
         batches_per_part: batches whose rows make one file; what an actor takes at a time, and does
             again if it is lost.
-        address: see `fuzzyclip.distributed.engine.run_on_ray`, as the three arguments below.
-        actors: see there.
-        use_gpus: see there.
-        threads: see there.
+        address: of a running Ray cluster; None starts Ray here, for this call.
+        actors: how many share the work; None for one a GPU, or one for every two CPUs.
+        use_gpus: whether each actor takes a GPU where the cluster has any.
+        threads: of torch in each actor; None for two.
 
     Returns:
         Images that have a row, and how many of them could not be read.
@@ -127,10 +127,10 @@ def list_images(source: str | Path | Sequence[str | Path]) -> tuple[Place, list[
 
         place = _open_place(str(source))
         files = place.files or fs.LocalFileSystem()
-        found = files.get_file_info(fs.FileSelector(place.path, recursive=True))
+        entries = files.get_file_info(fs.FileSelector(place.path, recursive=True))
         return place, sorted(
             place.scheme + info.path
-            for info in found
+            for info in entries
             if info.type == fs.FileType.File and Path(info.path).suffix.lower() in IMAGE_SUFFIXES
         )
     listed = [str(path) for path in source]
@@ -159,8 +159,8 @@ def _find_target(out: str | Path) -> Place:
     target = _open_place(str(out))
     files = target.files or fs.LocalFileSystem()
     files.create_dir(target.path, recursive=True)
-    found = files.get_file_info(fs.FileSelector(target.path))
-    if any(info.path.endswith(".parquet") for info in found):
+    entries = files.get_file_info(fs.FileSelector(target.path))
+    if any(info.path.endswith(".parquet") for info in entries):
         raise ValueError(f"{out} already holds Parquet files: choose another folder or remove them")
     return target
 
@@ -191,14 +191,14 @@ class _PrepareDetecting:
         return detect
 
     def _detect(self, images: list[str], detector: CategoryModel) -> list[dict[str, Any]]:
-        found = detect_files(
+        detections = detect_files(
             images,
             detector,
             batch_size=self.batch_size,
             workers=self.workers,
             read=self.place.read,
         )
-        return [to_row(one, self.keep_maps) for one in found]  # float16: half of what waits
+        return [to_row(one, self.keep_maps) for one in detections]  # float16: half of what waits
 
 
 def to_row(one: Detection, keep_map: bool) -> dict[str, Any]:

@@ -53,18 +53,18 @@ def _check_dataset(spec: DatasetSpec, root: Path) -> tuple[Check, int]:
         layouts = ", ".join([*spec.protocols, META])
         advice = f"see what is wrong: fuzzyclip data check {spec.name} {root}"
         return Check(name, "fail", f"{root} has no images as in {layouts}", advice), 0
-    found = f"{tested.images} test images of {tested.categories} of {len(spec.categories)} "
-    found += f"categories ({tested.protocol})"
+    counts = f"{tested.images} test images of {tested.categories} of {len(spec.categories)} "
+    counts += f"categories ({tested.protocol})"
     if is_drawn(root):
-        check = Check(name, "ok", f"{found}; drawn sample, of FuzzyCLIP's own licence")
+        check = Check(name, "ok", f"{counts}; drawn sample, of FuzzyCLIP's own licence")
         return check, tested.images
-    found += f"; licence: {spec.licence}"
+    counts += f"; licence: {spec.licence}"
     if is_non_commercial(spec.licence):
-        check = Check(name, "warn", f"{found}: not for commercial use", f"read {spec.page}")
+        check = Check(name, "warn", f"{counts}: not for commercial use", f"read {spec.page}")
     elif not spec.licence.startswith("CC "):
-        check = Check(name, "warn", found, f"ask before commercial use: {spec.page}")
+        check = Check(name, "warn", counts, f"ask before commercial use: {spec.page}")
     else:
-        check = Check(name, "ok", found)
+        check = Check(name, "ok", counts)
     return check, tested.images
 
 

@@ -70,11 +70,11 @@ def check_packages() -> list[Check]:
 
 def _check_python(bounds: str) -> Check:
     version = platform.python_version()
-    found = f"{version} in {sys.prefix}"
+    place = f"{version} in {sys.prefix}"
     if SpecifierSet(bounds).contains(version, prereleases=True):
-        return Check("python", "ok", found)
+        return Check("python", "ok", place)
     return Check(
-        "python", "fail", found, f"install Python {bounds} and make an environment with it"
+        "python", "fail", place, f"install Python {bounds} and make an environment with it"
     )
 
 
@@ -87,8 +87,8 @@ def _check_needed(own_version: str) -> Iterator[Check]:
     if not faults:
         there = {one.name for one in wanted}
         versions = [f"{name} {metadata.version(name)}" for name in TELLING if name in there]
-        found = f"{NAME} {own_version}, {len(wanted)} packages within bounds: {', '.join(versions)}"
-        yield Check("packages", "ok", found)
+        state = f"{NAME} {own_version}, {len(wanted)} packages within bounds: {', '.join(versions)}"
+        yield Check("packages", "ok", state)
 
 
 def _check_extra(extra: str) -> Check:
@@ -136,15 +136,19 @@ def check_device() -> list[Check]:
     values = torch.ones(2, 2, device=device)
     if float((values @ values).sum()) != 8:
         return [Check("device", "fail", f"{device} computes wrongly", "use --device cpu")]
-    found = f"auto takes {device}, {torch.get_num_threads()} threads of {os.cpu_count()} processors"
+    hardware = (
+        f"auto takes {device}, {torch.get_num_threads()} threads of {os.cpu_count()} processors"
+    )
     if device.type == "cuda":
         about = torch.cuda.get_device_properties(device)
-        found += f"; {about.name}, {about.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}"
+        hardware += f"; {about.name}, {about.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}"
     if device.type == "cpu" and shutil.which("nvidia-smi"):
         why = "built without CUDA" if torch.version.cuda is None else "does not find the driver"
         advice = "install PyTorch for the GPU's CUDA (pytorch.org), or update the driver"
-        return [Check("device", "warn", f"{found}; there is a GPU, but PyTorch is {why}", advice)]
-    return [Check("device", "ok", found)]
+        return [
+            Check("device", "warn", f"{hardware}; there is a GPU, but PyTorch is {why}", advice)
+        ]
+    return [Check("device", "ok", hardware)]
 
 
 def check_folder(folder: Path) -> list[Check]:
@@ -153,8 +157,8 @@ def check_folder(folder: Path) -> list[Check]:
         with tempfile.TemporaryFile(dir=folder):
             return [Check("folder", "ok", f"{folder} is writable")]
     except OSError as error:
-        found = f"{folder} is not writable ({error.strerror})"
-        return [Check("folder", "fail", found, "change into a folder of yours")]
+        state = f"{folder} is not writable ({error.strerror})"
+        return [Check("folder", "fail", state, "change into a folder of yours")]
 
 
 def check_pipeline(folder: Path) -> list[Check]:
@@ -184,16 +188,16 @@ def check_disk(folder: Path, images: int) -> list[Check]:
         images * (count_bytes(BLOCKS * patches, width, "float16") + 4 * embed_dim)
         for patches, width, embed_dim in (SAMPLE_TOWER, PAPER_TOWER)
     )
-    found = f"{_to_gb(free)} free"
+    state = f"{_to_gb(free)} free"
     if images:
-        found += f"; features of {images} test images take {_to_gb(sample)} by the sample CLIP, "
-        found += f"{_to_gb(paper)} by ViT-L/14 at 518 px"
+        state += f"; features of {images} test images take {_to_gb(sample)} by the sample CLIP, "
+        state += f"{_to_gb(paper)} by ViT-L/14 at 518 px"
     if free - SPARE_BYTES < sample:
-        return [Check("disk", "fail", found, f"make room, or work on another disk than {folder}'s")]
+        return [Check("disk", "fail", state, f"make room, or work on another disk than {folder}'s")]
     if free - SPARE_BYTES < paper:
         advice = "for ViT-L/14 make room, or set features.tokens to auxiliary or none, or "
-        return [Check("disk", "warn", found, f"{advice}features.dtype to int8 (half)")]
-    return [Check("disk", "ok", found)]
+        return [Check("disk", "warn", state, f"{advice}features.dtype to int8 (half)")]
+    return [Check("disk", "ok", state)]
 
 
 def _to_gb(count: int) -> str:

@@ -24,8 +24,8 @@ def check_sample_weights() -> list[Check]:
             return [Check("sample CLIP", "fail", f"{path} is missing", REINSTALL)]
     digest = compute_sha256(SAMPLE_WEIGHTS)
     if digest != SAMPLE_SHA256:
-        found = f"{SAMPLE_WEIGHTS} has SHA-256 {digest}, not {SAMPLE_SHA256}"
-        return [Check("sample CLIP", "fail", found, REINSTALL)]
+        fault = f"{SAMPLE_WEIGHTS} has SHA-256 {digest}, not {SAMPLE_SHA256}"
+        return [Check("sample CLIP", "fail", fault, REINSTALL)]
     return [Check("sample CLIP", "ok", f"weights are there, SHA-256 {digest[:12]}...")]
 
 
@@ -46,14 +46,14 @@ def check_cached_weights() -> list[Check]:
     for filename in (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
         path = try_to_load_from_cache(repository, filename)
         if isinstance(path, str) and Path(path).is_file():
-            found = f"{path}, {Path(path).stat().st_size / 1e9:.2f} GB: no published SHA-256 fits"
+            state = f"{path}, {Path(path).stat().st_size / 1e9:.2f} GB: no published SHA-256 fits"
             advice = f"set its `sha256` or `allow_unverified`, or get {entry['url']}"
-            return [Check(name, "warn", found, advice)]
-    found = "OpenAI's weights are not in the cache; they are fetched when they are first used"
+            return [Check(name, "warn", state, advice)]
+    state = "OpenAI's weights are not in the cache; they are fetched when they are first used"
     if own.is_file():
-        found += f"; {own} is damaged or half of it: its SHA-256 is not {digest}"
+        state += f"; {own} is damaged or half of it: its SHA-256 is not {digest}"
     advice = f"offline: get {entry['url']} elsewhere and give its path as `weights`"
-    return [Check(name, "warn", found, advice)]
+    return [Check(name, "warn", state, advice)]
 
 
 def check_model(folder: Path) -> list[Check]:
@@ -72,11 +72,11 @@ def check_model(folder: Path) -> list[Check]:
     ]
     own = card.backbone
     if own.place == "elsewhere":
-        found = f"the weights of its CLIP are not inside: {own.weights}, SHA-256 {own.sha256}"
-        checks.append(Check(name, "warn", found, "give their path as `weights` where it is used"))
+        fault = f"the weights of its CLIP are not inside: {own.weights}, SHA-256 {own.sha256}"
+        checks.append(Check(name, "warn", fault, "give their path as `weights` where it is used"))
     elif own.place == "inside" and compute_sha256(folder / own.weights) != own.sha256:
-        found = f"{folder / own.weights} is not the file of SHA-256 {own.sha256}"
-        checks.append(Check(name, "fail", found, "copy the model's directory again"))
+        fault = f"{folder / own.weights} is not the file of SHA-256 {own.sha256}"
+        checks.append(Check(name, "fail", fault, "copy the model's directory again"))
     training = card.training
     bound = {
         f"{dataset} ({licence})"
@@ -84,8 +84,8 @@ def check_model(folder: Path) -> list[Check]:
         if is_non_commercial(licence) and training.sources.get(dataset) != "sample"
     }
     if bound:
-        found = f"trained on {', '.join(sorted(bound))}: not for commercial use"
-        checks.append(Check(name, "warn", found, "train on data of your own for that"))
+        fault = f"trained on {', '.join(sorted(bound))}: not for commercial use"
+        checks.append(Check(name, "warn", fault, "train on data of your own for that"))
     return checks
 
 
@@ -116,9 +116,9 @@ def run_sample() -> list[Check]:
     image_embed, patch_tokens = encode_images(backbone, batch)
     taken = time.perf_counter() - loaded
     if not (image_embed.isfinite().all() and patch_tokens.isfinite().all()):
-        found = f"the sample CLIP gives numbers that are none, on {backbone.device}"
+        result = f"the sample CLIP gives numbers that are none, on {backbone.device}"
         return [
-            Check("test run", "fail", found, "use the device cpu; update PyTorch or the driver")
+            Check("test run", "fail", result, "use the device cpu; update PyTorch or the driver")
         ]
-    found = f"one drawn image through the sample CLIP in {taken:.2f} s on {backbone.device}, "
-    return [Check("test run", "ok", f"{found}after {loaded - start:.1f} s of loading")]
+    result = f"one drawn image through the sample CLIP in {taken:.2f} s on {backbone.device}, "
+    return [Check("test run", "ok", f"{result}after {loaded - start:.1f} s of loading")]

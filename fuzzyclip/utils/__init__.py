@@ -1,1 +1,1 @@
-"""What every room uses and no result depends on: files, ranges of settings, threads."""
+"""Helpers of every room, which no result depends on: files, ranges of settings, threads."""

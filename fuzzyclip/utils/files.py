@@ -53,7 +53,7 @@ def compute_crc(*parts: bytes | memoryview) -> str:
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a name stays in the folder that it is put into."""
+    """True for a name that stays in the folder that it is put into."""
     return bool(name) and not set(name) & set("/\\\0") and name not in (".", "..")
 
 
@@ -69,12 +69,12 @@ def read_digests(path: Path, key: str | None = None) -> dict[str, str]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found = content if key is None else content[key]
+        digests = content if key is None else content[key]
     except (ValueError, KeyError, TypeError):
-        found = None
-    if not isinstance(found, dict):
+        digests = None
+    if not isinstance(digests, dict):
         raise BrokenFileError(path, "it says no digests of files")
-    return {str(name): str(digest) for name, digest in found.items()}
+    return {str(name): str(digest) for name, digest in digests.items()}
 
 
 def find_changed(folder: Path, digests: Mapping[str, str]) -> list[str]:
@@ -153,7 +153,7 @@ def write_summed(path: Path, content: bytes | memoryview) -> None:
 
 
 def read_summed(path: Path) -> memoryview:
-    """What `write_summed` wrote.
+    """Read a file of `write_summed`.
 
     Raises:
         BrokenFileError: the file can not be read, or holds anything else.

@@ -1,4 +1,4 @@
-"""What lies in a file's place where it came from elsewhere and is not what it should be."""
+"""Files from elsewhere that are not what they should be: half downloads, pointers, web pages."""
 
 import json
 import re
@@ -11,7 +11,7 @@ MAX_TABLE = 100_000_000
 
 
 def name_other_content(path: Path) -> str:
-    """What a download left in a file's place, and the way to mend it; empty for anything else."""
+    """A fault that a download left in a file's place, and the way to mend it; else empty."""
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
@@ -30,7 +30,7 @@ def name_other_content(path: Path) -> str:
 
 
 def describe_fault(path: Path) -> str:
-    """What a file of tensors from elsewhere is instead, and the way to mend it.
+    """A fault of a file of tensors from elsewhere, and the way to mend it.
 
     Args:
         path: a safetensors file or a PyTorch checkpoint, by its content.

@@ -1,4 +1,4 @@
-"""Which numbers a setting may be, wherever it comes from: an argument, a file, a card.
+"""Ranges of numbers that a setting may have, wherever it comes from: an argument, a file, a card.
 
 The ranges are wide. They keep out what nobody means and what would pass as a result: YAML's `.inf`
 and `.nan`, 1e308, and a slip of the hand that fills the memory or never comes to an end.

@@ -1,4 +1,4 @@
-"""What schemas share: numbers with their ranges, records, and words for what they refuse."""
+"""The common ground of schemas: numbers with ranges, records, and words for what they refuse."""
 
 from typing import Annotated, Any, TypeVar
 
@@ -109,5 +109,5 @@ def say_first_fault(error: ValidationError) -> str:
     """The first fault of a validation: its place, as far as there is one, and what is wrong."""
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
-    said = first["msg"].removeprefix("Value error, ")
-    return f"{place}: {said}" if place else said
+    fault = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {fault}" if place else fault

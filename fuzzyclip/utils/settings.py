@@ -60,7 +60,7 @@ class BackboneSettings(Record):
 
 
 class TextSettings(Record):
-    """How names become prompts; see `fuzzyclip.clip.prompts`.
+    """Making prompts of names; see `fuzzyclip.clip.prompts`.
 
     Attributes:
         ensemble: `full`: the mean of 35 templates, as in the baselines' code; `single`: "a photo
@@ -120,7 +120,7 @@ class EfaTraining(Record):
 
 
 class EfaTest(Record):
-    """How trained layers are used; changing it trains nothing.
+    """The use of trained layers; changing it trains nothing.
 
     Attributes:
         prompt: class part of the test prompt, key of `fuzzyclip.method.scorer.TEST_PROMPTS`
@@ -197,7 +197,7 @@ Variant = Literal["precise", "object", "stacked", "stacked_auxiliary"]
 
 
 class EvaluationSettings(Record):
-    """What is evaluated, and how.
+    """The choice of what is evaluated, and how.
 
     Attributes:
         variants: ways without training that are measured beside FuzzyCLIP, on the same features.

@@ -113,12 +113,12 @@ class _Opened(NamedTuple):
         sums = self.sums[name]
         if isinstance(sums, str):
             tensor = self.file.get_tensor(name)
-            good = _sum(tensor) == sums
+            whole = _sum(tensor) == sums
         else:
             stop = len(sums) if count is None else first + count
             tensor = self.file.get_slice(name)[first:stop]
-            good = [_sum(row) for row in tensor] == sums[first:stop]
-        if not good:
+            whole = [_sum(row) for row in tensor] == sums[first:stop]
+        if not whole:
             raise BrokenFileError(self.path, f"{name} does not fit its check sum")
         return tensor
 
@@ -158,7 +158,7 @@ def _seal(header: Mapping[str, Any], sums: Sums) -> str:
 
 
 def _unseal(path: Path, sealed: str) -> tuple[dict[str, Any], Sums]:
-    """What `_seal` sealed."""
+    """The content that `_seal` sealed."""
     found, _, text = sealed.partition(" ")
     if found != compute_crc(text.encode()):
         if _is_json(sealed):  # the header of an earlier version

@@ -1,4 +1,4 @@
-"""What a folder from outside may hold: one rule for checking it in place, copying and reading it.
+"""The one rule of what a folder from outside may hold, to check it in place, copy or read it.
 
 Regular files and folders; of links those to regular files of the same folder, and those to files in
 a cache of DVC, which puts them in place of files where `cache.type` is symlink. A link that leads
@@ -55,14 +55,14 @@ def read_tree(root: Path, *, linked: bool = False) -> Tree:
     inside = None if linked else root.resolve()
     for name in _walk(root):
         try:
-            found = _look_at(root / name, inside)
+            size = _look_at(root / name, inside)
         except OSError as error:
             faults.append(str(error))
             continue
-        if found is None:
+        if size is None:
             folders.append(Path(name))
         else:
-            sizes[name] = found
+            sizes[name] = size
     if faults:
         rest = [f"... and {len(faults) - MAX_SHOWN} more"] if len(faults) > MAX_SHOWN else []
         title = f"{root}: {len(faults)} problem(s); only regular files and folders are taken"
@@ -134,12 +134,12 @@ def _look_at(path: Path, inside: Path | None) -> int | None:
 
 
 def _is_own(target: Path, folder: Path) -> bool:
-    """Whether a file lies in a folder, or DVC keeps it for one."""
+    """True if a file lies in a folder, or DVC keeps it for one."""
     return target.is_relative_to(folder) or CACHED.fullmatch(target.as_posix()) is not None
 
 
 def _is_text(name: str) -> bool:
-    """Whether a file's name can be written into a table."""
+    """True if a file's name can be written into a table."""
     try:
         name.encode()
     except UnicodeEncodeError:
