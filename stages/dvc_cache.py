@@ -11,11 +11,11 @@ log = logging.getLogger(__name__)
 
 
 def list_earlier(stage: str, out: Path) -> list[Path]:
-    """Files of an output folder as dvc.lock records it, in DVC's cache; none if it has none.
+    """Files of a folder as dvc.lock records it, in DVC's cache; none if it has none.
 
     Args:
         stage: the stage's name in dvc.lock.
-        out: its output folder.
+        out: its output folder, or a folder inside it.
     """
     if not paths.LOCK.is_file() or f"\n  {stage}:\n" not in paths.LOCK.read_text():
         return []
@@ -24,11 +24,14 @@ def list_earlier(stage: str, out: Path) -> list[Path]:
 
     try:
         with Repo() as repo:
-            found = repo.find_outs_by_path(str(out))[0]
-            tree = found.get_obj()
-            if tree is None:
-                return []
-            places = [found.cache.oid_to_path(each.value) for _, _, each in tree]
+            whole = repo.find_outs_by_path(str(out), strict=False)[0]
+            inside = out.absolute().relative_to(whole.fs_path).parts
+            tree = whole.get_obj() or ()
+            places = [
+                whole.cache.oid_to_path(each.value)
+                for key, _, each in tree
+                if key[: len(inside)] == inside
+            ]
     except DvcException as error:
         log.info("nothing is taken over from an earlier %s: %s", out, error)
         return []

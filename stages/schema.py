@@ -109,7 +109,7 @@ class Efa(Record):
     test: Annotated[dict[str, Any], check_tables(EfaTest)]
 
 
-class Method(BaseModel):
+class MethodBlock(BaseModel):
     """A method of the paper's tables; its settings are checked when it is built."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -123,7 +123,7 @@ class Method(BaseModel):
         return read_numbers(data)
 
     @model_validator(mode="after")
-    def _check_tables(self) -> "Method":
+    def _check_tables(self) -> "MethodBlock":
         for auxiliary, source in list_cases(self.settings):
             resolve(self.settings, auxiliary, source)
         return self
@@ -170,7 +170,7 @@ class Params(Record):
     efa: Efa
     rpl: Annotated[dict[str, Any], check_tables(RplSettings)]
     views: Keyed[str]
-    methods: Keyed[Method]
+    methods: Keyed[MethodBlock]
     evaluation: Whole[EvaluationSettings]
     package: Package
     tracking: Tracking

@@ -182,7 +182,7 @@ def test_the_stage_makes_the_same_files_with_either_engine(cluster, folder, tmp_
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        made = tmp_path / "features/visa"
+        made = tmp_path / "features/tokens/visa"
         stored.append({path.name: path.read_bytes() for path in made.glob("*/*")})
         shutil.rmtree(made)
     assert stored[0] == stored[1]

@@ -11,7 +11,7 @@ from imports import REGISTRIES, ROOT, close, list_external, list_imports
 from fuzzyclip.baselines.registry import BASELINES, build_method, list_settings
 from fuzzyclip.datasets import REGISTRY as DATASETS
 from fuzzyclip.evaluation.category import COLUMNS
-from stages.params import read_params, resolve
+from stages.params import LOADER, read_params, resolve
 from stages.schema import Params
 from stages.setting import is_paper_setting
 
@@ -137,7 +137,8 @@ def test_what_is_touched_often_reruns_nothing_that_is_dear():
 def test_the_house_is_small_enough():
     """dvc.yaml is read as the architecture; each line of dvc.lock is written after each stage."""
     assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 350
-    assert len((ROOT / "dvc.lock").read_text().splitlines()) <= 6000
+    lock = (ROOT / "dvc.lock").read_text()  # grows with each dataset and method of one's own
+    assert len(lock.splitlines()) <= 100 * len(yaml.load(lock, LOADER)["stages"])
 
 
 def test_params_hold_every_setting_of_every_method():

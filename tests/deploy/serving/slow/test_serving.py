@@ -31,7 +31,7 @@ from serving_cases import GOOD, TILED, draw, encode, expect, text
 
 from fuzzyclip import FuzzyCLIP
 from fuzzyclip.deploy import serving
-from fuzzyclip.deploy.mlflow_model import PACKAGES
+from fuzzyclip.deploy.mlflow_model import PACKAGES, describe_model
 from fuzzyclip.model.card import Tiling
 
 #: Small, so that what is too much need not be large.
@@ -603,12 +603,11 @@ def own_store(tmp_path, monkeypatch):
     mlflow.set_tracking_uri(before)
 
 
-def test_a_run_and_the_registry_give_the_model_back(own_store, folder, detector, monkeypatch):
-    from stages import model_log
+def test_a_run_and_the_registry_give_the_model_back(own_store, folder, detector):
+    from stages.track import name_model
 
-    monkeypatch.setattr(model_log.paths, "package", lambda name: folder)
-    with mlflow.start_run() as run:
-        model_log.log_models(["drawn.v2"])
+    with mlflow.start_run() as run, describe_model(folder) as described:
+        mlflow.pyfunc.log_model(name=name_model("drawn.v2"), **described)
     own = detector(draw(), "gear")
     address = f"runs:/{run.info.run_id}/fuzzyclip-drawn_v2"
     registered = mlflow.register_model(address, "inspection")
