@@ -1,35 +1,23 @@
 """APRIL-GAN: its training on each image's own name, and its row against the same by hand."""
 
-import hashlib
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
+from drawn_embeds import draw_embeds
 from references import join_margins
 from scipy.special import expit
 from torch.nn import functional as F
 
 from fuzzyclip.baselines.april_gan import AprilGan
-from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.clip.prompts import PromptTooLongError, encode_name
-from fuzzyclip.features.kinds import TOKENS
+from fuzzyclip.clip.prompts import encode_name
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.interface import TrainingSet
 from fuzzyclip.method.scorer import score_batch
 from fuzzyclip.utils.settings import TextSettings
 
 NAMES = ["metal_nut", "pill", "wood"]
-
-
-def draw_embeds(prompts):
-    """Features (n, 32) that depend on nothing but each prompt's words."""
-    rows = []
-    for prompt in prompts:
-        seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")
-        rows.append(torch.from_numpy(np.random.default_rng(seed).standard_normal(32)).float())
-    return torch.stack(rows)
 
 
 @pytest.fixture
@@ -127,14 +115,6 @@ def test_names_decide_what_is_learned(encode, images):
     assert any(not torch.allclose(one[name], other[name], atol=1e-3) for name in one)
 
 
-def test_a_seed_decides_everything(encode, images):
-    method = AprilGan(epochs=2, batch_size=4)
-    one, again, other = (method.fit(encode, images, seed).tensors for seed in (1, 1, 2))
-    assert one.keys() == again.keys()
-    assert all(torch.equal(one[name], again[name]) for name in one)
-    assert any(not torch.equal(one[name], other[name]) for name in one)
-
-
 def test_a_map_is_the_mean_over_blocks_and_a_score_is_clips_own(tiny, encode, images):
     learned = AprilGan(epochs=1, batch_size=6).fit(encode, images, seed=0)
     scorer = AprilGan().build(encode, "metal_nut", learned)
@@ -170,33 +150,3 @@ def test_a_set_without_a_defect_is_refused(encode, images):
     good = replace(images, labels=torch.zeros(12, dtype=torch.int64))
     with pytest.raises(ValueError, match="no image of the auxiliary set is anomalous"):
         AprilGan().fit(encode, good, seed=0)
-
-
-def test_a_name_that_fits_no_prompt_is_refused(tiny, images):
-    encode = NameEncoder(
-        tiny, lambda prompts: encode_text(tiny, prompts), TextSettings(ensemble="single")
-    )
-    with pytest.raises(PromptTooLongError, match="shorter prompt name"):
-        AprilGan().fit(encode, replace(images, names=["nut " * 80] * 12), seed=0)
-
-
-def test_it_reads_plain_tokens_and_is_trained():
-    method = AprilGan()
-    assert method.kind is TOKENS
-    assert method.trains
-    assert (method.epochs, method.learning_rate, method.batch_size) == (15, 1e-3, 8)
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"epochs": 0}, "epochs must be from"),
-        ({"batch_size": 0}, "batch_size must be from"),
-        ({"learning_rate": 0.0}, "learning_rate must be from"),
-        ({"learning_rate": float("inf")}, "learning_rate must be from"),
-        ({"sigma": -0.5}, "sigma must be from"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(changes, said):
-    with pytest.raises(ValueError, match=said):
-        AprilGan(**changes)

@@ -1,6 +1,5 @@
 """CLIP Surgery's map against loops over patches and texts."""
 
-import math
 from functools import partial
 
 import numpy as np
@@ -128,24 +127,3 @@ def test_stretched_maps_run_from_0_to_1_in_every_image(tiny, encode, features):
 def test_a_row_without_any_contrast_stretches_to_0():
     rows = torch.tensor([[2.0, 2.0, 2.0], [1.0, 3.0, 2.0]])
     assert stretch(rows).tolist() == [[0, 0, 0], [0, 1, 0.5]]
-
-
-def test_nothing_is_trained_and_the_pass_is_shared(encode):
-    method = ClipSurgery()
-    assert not method.trains
-    assert method.fit(encode, None, 0) == Learned()
-    assert method.kind.name == "vv"
-    assert ClipSurgery(taps=(6, 24)).kind.name == "vv-6-24"
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"factor": -1.0}, {"sigma": -1.0}, {"factor": math.nan}, {"sigma": math.inf}]
-)
-def test_impossible_settings_are_refused(wrong):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be from"):
-        ClipSurgery(**wrong)
-
-
-def test_taps_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match="blocks 6 to 24"):
-        ClipSurgery(taps=(3,))

@@ -132,7 +132,8 @@ class ClipAd:
         if isinstance(value, str) and value in DENSITIES:
             return DENSITIES[value]
         if isinstance(value, tuple) and tuple(map(type, value)) in ((float, int), (int, int)):
-            return Density(*value, owner=f"{self.name}: {setting}")
+            eps, min_samples = value
+            return Density(eps, min_samples, f"{self.name}: {setting}")
         raise ValueError(
             f"{self.name}: {setting}: a density is {' or '.join(DENSITIES)}, or a list of eps and "
             f"min_samples such as [0.5, 15], not {value!r}"

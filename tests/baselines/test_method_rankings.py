@@ -57,13 +57,9 @@ BENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 class Row:
     """A row of a table, and what it is made of.
 
-    Attributes:
-        scorer: the row.
-        texts: unit class features (N, D) to text features (N or 1, 2, D) of the image score.
-        temperature: of the image score.
-        clusters: of its maps, where they are log-odds.
-        blocks: that the maps read.
-        anchors: (K, D), what weighs clusters, with the factor on cosines; None where nothing does.
+    `texts` has unit class features (N, D) to text features (N or 1, 2, D) of the image score, which
+    `temperature` belongs to. Maps that are log-odds have clusters and read blocks; `anchors` (K, D)
+    weigh the clusters, with the factor on cosines.
     """
 
     scorer: Scorer
@@ -76,12 +72,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Cluster:
-    """How tokens come to the text's space in one cluster.
+    """Tokens (N, P, W) of float64 and the number of their block to (N, P, D), and the way back.
 
-    Attributes:
-        map_tokens: tokens (N, P, W) of float64 and the number of their block to (N, P, D).
-        find_tokens: the way back.
-        text: (2, D), None for the text features of the image score.
+    Its text is (2, D), None for the text features of the image score.
     """
 
     map_tokens: Callable[[Tensor, int], Tensor]
@@ -274,10 +267,10 @@ def draw_images(row: Row, seed: int) -> tuple[Tensor, np.ndarray]:
 
 
 def draw_labels(rng: np.random.Generator, reference: np.ndarray) -> np.ndarray:
-    """Labels that follow the order half-heartedly; both are there."""
-    place = reference.argsort().argsort() / len(reference)
-    labels = rng.random(len(reference)) < 0.2 + 0.6 * place
-    labels[:2] = False, True
+    """Labels of images or pixels that follow the order half-heartedly; both are there."""
+    ranks = reference.argsort(axis=None).argsort().reshape(reference.shape) / reference.size
+    labels = ranks + rng.normal(size=reference.shape) > 0.8
+    labels.flat[:2] = False, True
     return labels
 
 
@@ -407,15 +400,6 @@ def _join(margins: np.ndarray, weights: list[float]) -> Decimal:
     return (mean / (1 - mean)).ln()
 
 
-def draw_masks(rng: np.random.Generator, maps: np.ndarray) -> np.ndarray:
-    """Regions that follow the maps half-heartedly; the last image is normal."""
-    noisy = maps.argsort(axis=None).argsort().reshape(maps.shape) / maps.size
-    masks = noisy + rng.normal(size=maps.shape) > 1
-    masks[-1] = False
-    masks[0, 0, 0] = True
-    return masks
-
-
 @pytest.mark.parametrize("name", LOG_ODDS)
 @try_examples(40)
 @given(seed=st.integers(0, 2**31))
@@ -430,7 +414,8 @@ def test_pixels_rank_as_margins_of_float64(name, rows, small, seed):
     assert np.unique(maps).size == maps.size
     assert maps.argsort(axis=None).tolist() == order
     ranks = np.argsort(order).reshape(maps.shape)  # the reference, on one more scale
-    masks = draw_masks(rng, reference)
+    masks = draw_labels(rng, reference)
+    masks[-1] = False
     expected = compute_pixel_metrics(ranks, masks)
     fine = maps.astype(np.float64)
     for values in (maps, *(bend(fine) for bend in BENDS.values())):
