@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
+from drawn_embeds import hold_images
 from references import compute_dice, compute_focal, encode_words
 from torch.nn import functional as F
 
 from fuzzyclip.baselines.anomaly_clip import AnomalyClip, compute_probs
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.method.interface import Learned, TrainingSet
+from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.rpl import PromptLearner
 from fuzzyclip.method.scorer import score_batch
 
@@ -25,7 +25,7 @@ def encode(tiny):
 
 
 def draw_images(count=12, taps=1):
-    """Features in which a direction marks bad images, another bad patches, those upper left."""
+    """Features in which a direction marks anomalous images, another their patches upper left."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(count) % 2
     image, patch = torch.randn(2, 32, generator=generator)
@@ -33,17 +33,11 @@ def draw_images(count=12, taps=1):
     tokens = torch.randn(count, 1 + taps, 16, 32, generator=generator)
     corner = torch.zeros(4, 4)
     corner[:2, :2] = 1
-    bad = corner.flatten() * labels[:, None]  # (N, P)
-    tokens += ((2 * bad - 1)[..., None] * patch)[:, None]
+    anomalous = corner.flatten() * labels[:, None]  # (N, P)
+    tokens += ((2 * anomalous - 1)[..., None] * patch)[:, None]
     masks = (corner.repeat_interleave(8, 0).repeat_interleave(8, 1) * labels[:, None, None]).bool()
-    return TrainingSet(
-        image_embed=torch.randn(count, 32, generator=generator) + sign * image,
-        load_tokens=lambda rows: tokens[list(rows)],
-        load_masks=lambda rows: masks[list(rows)],
-        labels=labels,
-        names=["nut"] * count,
-        members=["parts/nut"] * count,
-    )
+    image_embed = torch.randn(count, 32, generator=generator) + sign * image
+    return hold_images(image_embed, tokens, masks, ["nut"] * count)
 
 
 def slow_features(backbone, learner):
@@ -151,27 +145,6 @@ def test_identical_maps_are_four_times_the_patches_weight(encode):
     heavy = learn_text(replace(method, pixel_weight=16.0), encode)
     assert torch.allclose(four, heavy, atol=1e-6)
     assert not torch.allclose(four, learn_text(method, encode), atol=1e-4)
-
-
-@pytest.mark.parametrize("settings", [{}, {"taps": (6, 12, 18, 24)}, {"class_norm": False}])
-def test_its_kind_feeds_it_on_a_small_tower(tiny, encode, pixels, settings):
-    method = replace(SMALL, epochs=1, **settings)
-    image_embed, tokens = method.kind.encode(tiny, pixels)
-    assert tokens.shape[2:] == (16, 32)
-    images = TrainingSet(
-        image_embed=image_embed,
-        load_tokens=lambda rows: tokens[list(rows)],
-        load_masks=lambda rows: torch.zeros(len(rows), *SIZE, dtype=torch.bool),
-        labels=torch.tensor([0, 0, 1]),  # a bad image without a mask
-        names=["nut"] * 3,
-        members=["parts/nut"] * 3,
-    )
-    scorer = method.build(encode, "pill", method.fit(encode, images, seed=0))
-    scores = score_batch(scorer, tokens, image_embed, tiny, method.sigma)
-    assert scores.maps.shape == (3, *SIZE)
-    levels = tokens.shape[1] - 1
-    assert ((scores.maps > 0) & (scores.maps < levels)).all()
-    assert (np.abs(scores.image_scores) < 2 / method.temperature).all()
 
 
 def test_probabilities_need_no_square_grid():

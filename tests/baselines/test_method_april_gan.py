@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from drawn_embeds import draw_embeds
-from references import join_margins
+from drawn_embeds import draw_embeds, hold_images
+from references import compute_dice, compute_focal, compute_maps, join_margins
 from scipy.special import expit
 from torch.nn import functional as F
 
@@ -13,7 +13,6 @@ from fuzzyclip.baselines.april_gan import AprilGan
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import encode_name
 from fuzzyclip.method.efa import Heads
-from fuzzyclip.method.interface import TrainingSet
 from fuzzyclip.method.scorer import score_batch
 from fuzzyclip.utils.settings import TextSettings
 
@@ -31,45 +30,23 @@ def images():
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(12, 3, 16, 64, generator=generator)
     masks = torch.zeros(12, 32, 32, dtype=torch.bool)
-    labels = torch.arange(12) % 2
     for row in range(1, 12, 2):
         place = row % 9  # never in the last column or row of the 4 x 4 patches
         top, left = divmod(place, 3)
         masks[row, 8 * top : 8 * top + 16, 8 * left : 8 * left + 16] = True
         for patch in (0, 1, 4, 5):
             tokens[row, :, 4 * top + left + patch, :8] += 4
-    return TrainingSet(
-        image_embed=torch.randn(12, 32, generator=generator),
-        load_tokens=lambda rows: tokens[list(rows)],
-        load_masks=lambda rows: masks[list(rows)],
-        labels=labels,
-        names=[NAMES[row % 3] for row in range(12)],
-        members=[f"parts/{NAMES[row % 3]}" for row in range(12)],
-    )
-
-
-def measure_by_hand(heads, tokens, mask, text):
-    """Focal plus dice of one image, block by block, as two softmax channels."""
-    total = torch.zeros(())
-    for block, layer in enumerate(heads.layers):
-        mapped = layer(tokens[block])
-        unit = mapped / mapped.norm(dim=-1, keepdim=True)
-        planes = (100 * unit @ text).T.view(1, 2, 4, 4)
-        probs = F.interpolate(planes, (32, 32), mode="bilinear", align_corners=True).softmax(1)[0]
-        target = torch.stack((~mask, mask)).float().clamp(1e-5, 1 - 1e-5)
-        for_true = (target * probs).sum(dim=0) + 1e-5
-        focal = -((1 - for_true) ** 2 * for_true.log()).mean()
-        overlap = 2 * (probs[1] * mask).sum() + 1
-        total = total + focal + 1 - overlap / (probs[1].sum() + mask.sum() + 1)
-    return total
+    return hold_images(torch.randn(12, 32, generator=generator), tokens, masks, NAMES * 4)
 
 
 def measure_all(heads, images, encode):
-    losses = []
-    for row, name in enumerate(images.names):
-        tokens, mask = images.load_tokens([row])[0], images.load_masks([row])[0]
-        losses.append(measure_by_hand(heads, tokens, mask, encode([name])))
-    return torch.stack(losses).mean()
+    """Focal plus dice, block by block, as two softmax channels against each image's own text."""
+    tokens, masks = images.load_tokens(range(12)), images.load_masks(range(12)).float()
+    text = torch.stack([encode([name]) for name in images.names])
+    maps = compute_maps(heads(tokens), text, (4, 4), (32, 32))  # (B, L, 2, S, S)
+    return sum(
+        compute_focal(block, masks) + compute_dice(block[:, 1], masks) for block in maps.unbind(1)
+    )
 
 
 def load(tensors):

@@ -6,6 +6,7 @@ from functools import cache, partial
 import numpy as np
 import pytest
 import torch
+from drawn_embeds import hold_images
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, logit
@@ -29,7 +30,7 @@ from fuzzyclip.baselines.shared.vv import Stream, run_paths
 from fuzzyclip.clip.encoding import encode_images, encode_text, project_tokens
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.efa import Heads
-from fuzzyclip.method.interface import Learned, TrainingSet
+from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import join_scores, score_batch
 from fuzzyclip.utils.settings import TextSettings
 
@@ -61,17 +62,9 @@ def features(tiny):
 @pytest.fixture
 def images(features):
     """Six training images of two categories; every other one has a defect in a corner."""
-    image_embed, tokens = features
     masks = torch.zeros(6, 32, 32, dtype=torch.bool)
     masks[::2, :12, 16:] = True
-    return TrainingSet(
-        image_embed=image_embed,
-        load_tokens=lambda rows: tokens[list(rows)],
-        load_masks=lambda rows: masks[list(rows)],
-        labels=masks.any(dim=(1, 2)).long(),
-        names=["nut", "nut", "cable", "nut", "cable", "cable"],
-        members=["parts"] * 6,
-    )
+    return hold_images(*features, masks, ["nut", "nut", "cable", "nut", "cable", "cable"])
 
 
 @pytest.mark.parametrize(
