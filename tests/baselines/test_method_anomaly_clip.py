@@ -65,10 +65,12 @@ def test_taps_and_the_class_feature_make_another_kind_and_identical_maps_do_not(
 
 def test_the_prompts_are_the_published_ones(tiny):
     learner = PromptLearner(tiny, "object", SMALL.shape, seed=3)
-    assert sum(one.numel() for one in learner.parameters()) == (2 * 12 + 8 * 4) * 32
+    assert sum(parameter.numel() for parameter in learner.parameters()) == (2 * 12 + 8 * 4) * 32
     with torch.no_grad():
-        for one in learner.parameters():
-            one += 0.1 * torch.randn(one.shape, generator=torch.Generator().manual_seed(0))
+        for parameter in learner.parameters():
+            parameter += 0.1 * torch.randn(
+                parameter.shape, generator=torch.Generator().manual_seed(0)
+            )
         text_embed = F.normalize(learner(tiny), dim=1)
         assert torch.allclose(text_embed, slow_features(tiny, learner), atol=1e-5)
 

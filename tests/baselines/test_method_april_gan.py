@@ -88,8 +88,8 @@ def test_one_step_is_adams_on_every_images_own_prompt(encode, images):
 def test_names_decide_what_is_learned(encode, images):
     method = AprilGan(epochs=1, batch_size=12, learning_rate=0.01)
     turned = replace(images, names=[*images.names[1:], images.names[0]])
-    one, other = (method.fit(encode, among, seed=1).tensors for among in (images, turned))
-    assert any(not torch.allclose(one[name], other[name], atol=1e-3) for name in one)
+    learned, other = (method.fit(encode, among, seed=1).tensors for among in (images, turned))
+    assert any(not torch.allclose(learned[name], other[name], atol=1e-3) for name in learned)
 
 
 def test_a_map_is_the_mean_over_blocks_and_a_score_is_clips_own(tiny, encode, images):
@@ -110,10 +110,10 @@ def test_a_map_is_the_mean_over_blocks_and_a_score_is_clips_own(tiny, encode, im
                 margins.append(planes[0, 1] - planes[0, 0])
         expected = join_margins(torch.stack(margins)).numpy()
         assert scores.maps[image] == pytest.approx(expected, abs=1e-4)
-        shown = sum(expit(one.numpy()) for one in margins) / 3
+        shown = sum(expit(margin.numpy()) for margin in margins) / 3
         assert scores.shown[image] == pytest.approx(shown, abs=3e-5)
-        normal, abnormal = 100 * F.normalize(images.image_embed[image], dim=0) @ text
-        assert scores.image_scores[image] == pytest.approx(float(abnormal - normal), abs=1e-4)
+        normal, anomalous = 100 * F.normalize(images.image_embed[image], dim=0) @ text
+        assert scores.image_scores[image] == pytest.approx(float(anomalous - normal), abs=1e-4)
 
 
 def test_layers_of_another_model_are_refused(encode, load_tiny, images):

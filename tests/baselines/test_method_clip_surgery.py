@@ -65,21 +65,21 @@ def features(tiny):
 def test_surgery_subtracts_what_the_texts_share(factor):
     tokens = 3 * torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
     classes, text = draw_unit(2, 6, seed=2), draw_unit(6, 2, seed=3, dim=0)
-    found = compute_surgery(tokens, classes, text, factor)
+    similarities = compute_surgery(tokens, classes, text, factor)
     for image in range(2):
         for patch in range(5):
             slow = operate_slowly(tokens[image, patch], classes[image], text.T, factor)
-            assert float(found[image, patch]) == pytest.approx(slow[1], abs=1e-6)
+            assert float(similarities[image, patch]) == pytest.approx(slow[1], abs=1e-6)
 
 
 @given(st.integers(0, 2**31), st.floats(0, 5))
 def test_surgery_changes_sign_with_the_texts_and_stays_bounded(seed, factor):
     tokens, classes = draw_unit(1, 7, 4, seed=seed), draw_unit(1, 4, seed=seed + 1)
     text = draw_unit(4, 2, seed=seed + 2, dim=0)
-    found = compute_surgery(tokens, classes, text, factor)
+    similarities = compute_surgery(tokens, classes, text, factor)
     swapped = compute_surgery(tokens, classes, text.flip(1), factor)
-    torch.testing.assert_close(swapped, -found, atol=1e-6, rtol=1e-5)
-    assert found.abs().max() <= 1 + 1e-5
+    torch.testing.assert_close(swapped, -similarities, atol=1e-6, rtol=1e-5)
+    assert similarities.abs().max() <= 1 + 1e-5
 
 
 def test_the_map_is_the_surgery_of_the_first_level_between_the_patches_centres(
@@ -106,8 +106,8 @@ def test_an_image_alone_has_the_map_and_the_score_it_has_among_others(encode, fe
         alone = scorer.compute_map(tokens[row : row + 1], unit[row : row + 1])
         torch.testing.assert_close(alone[0], whole[row])
     text = encode(["bottle"])
-    normal, abnormal = (100 * unit @ text).unbind(dim=1)
-    torch.testing.assert_close(scores, abnormal - normal, atol=1e-4, rtol=0)
+    normal, anomalous = (100 * unit @ text).unbind(dim=1)
+    torch.testing.assert_close(scores, anomalous - normal, atol=1e-4, rtol=0)
 
 
 def test_stretched_maps_run_from_0_to_1_in_every_image(tiny, encode, features):
@@ -115,13 +115,13 @@ def test_stretched_maps_run_from_0_to_1_in_every_image(tiny, encode, features):
     method = ClipSurgery(stretch=True)
     scorer = method.build(encode, "bottle", Learned())
     plain = ClipSurgery().build(encode, "bottle", Learned())
-    found = score_batch(scorer, tokens, image_embed, tiny, method.sigma)
+    stretched = score_batch(scorer, tokens, image_embed, tiny, method.sigma)
     kept = score_batch(plain, tokens, image_embed, tiny, method.sigma)
-    assert found.maps.min() >= 0
-    assert found.maps.max() <= 1
-    for one, other in zip(found.maps, kept.maps, strict=True):
-        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] == pytest.approx(1, abs=1e-5)
-    assert np.array_equal(found.image_scores, kept.image_scores)
+    assert stretched.maps.min() >= 0
+    assert stretched.maps.max() <= 1
+    for anomaly_map, other in zip(stretched.maps, kept.maps, strict=True):
+        assert np.corrcoef(anomaly_map.ravel(), other.ravel())[0, 1] == pytest.approx(1, abs=1e-5)
+    assert np.array_equal(stretched.image_scores, kept.image_scores)
 
 
 def test_a_row_without_any_contrast_stretches_to_0():

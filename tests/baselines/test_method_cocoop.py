@@ -60,8 +60,8 @@ def test_maps_and_scores_equal_the_slow_way_image_by_image(
         embed = F.normalize(image_embed[row], dim=0)
         text = encode_sides(tiny, shift(tensors, embed), "cashew")
         texts.append(text)
-        normal, abnormal = 100 * text @ embed
-        assert scores.image_scores[row] == pytest.approx(float(abnormal - normal), abs=4e-4)
+        normal, anomalous = 100 * text @ embed
+        assert scores.image_scores[row] == pytest.approx(float(anomalous - normal), abs=4e-4)
         mapped = F.normalize(visual.ln_post(tokens[row, -1]) @ visual.proj, dim=-1)
         planes = (100 * text @ mapped.T).view(1, 2, 4, 4)
         pixels = F.interpolate(planes, size=(32, 32), mode="bilinear", align_corners=True)

@@ -80,13 +80,14 @@ def test_random_words_follow_the_global_seed(tiny):
 
 
 def test_names_are_written_as_the_run_writes_them(tiny, encode):
-    words = torch.zeros(2, 32)
+    words, place = torch.zeros(2, 32), torch.tensor([0])
     spaced = replace(encode, text=TextSettings(underscore="space"))
-    place = torch.tensor([0])
-    one = embed_sentences(spaced, ["metal_nut"], 2).encode(tiny, place, words)
-    assert torch.equal(one, embed_sentences(encode, ["metal nut"], 2).encode(tiny, place, words))
-    kept = embed_sentences(encode, ["metal_nut"], 2).encode(tiny, place, words)
-    assert not torch.allclose(one, kept, atol=1e-3)
+    written, expected, kept = (
+        embed_sentences(names, [name], 2).encode(tiny, place, words)
+        for names, name in ((spaced, "metal_nut"), (encode, "metal nut"), (encode, "metal_nut"))
+    )
+    assert torch.equal(written, expected)
+    assert not torch.allclose(written, kept, atol=1e-3)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 7])

@@ -124,7 +124,7 @@ def draw_cluster(number: int, text: Tensor | None) -> tuple[Heads, Cluster]:
         weight = torch.zeros(EMBED, WIDTH)
         weight[:, half] = torch.linalg.qr(draw(EMBED, EMBED, seed=10 * number + block))[0]
         layer.weight.data, layer.bias.data = weight, 0.1 * draw(EMBED, seed=block)
-    fine = [(one.weight.data.double(), one.bias.data.double()) for one in heads.layers]
+    fine = [(layer.weight.data.double(), layer.bias.data.double()) for layer in heads.layers]
 
     def map_tokens(tokens: Tensor, block: int) -> Tensor:
         weight, bias = fine[block]
@@ -155,8 +155,8 @@ def build_context(name: str, encode: NameEncoder) -> Row:
     torch.manual_seed(4)  # the two sentences come out far from one another, for every image
     words = torch.randn(4, EMBED)
     shifted = ShiftedWords(words, EMBED)
-    for one in shifted.meta.parameters():
-        one.data += 0.3 * torch.randn(one.shape)
+    for parameter in shifted.meta.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape)
     sentences = embed_sentences(encode, [CATEGORY], len(words))
 
     @torch.no_grad()
@@ -243,9 +243,9 @@ def spread(rng: np.random.Generator, low: float, high: float, count: int) -> np.
     return low + (high - low) * places
 
 
-def compute_cosines(found: Tensor, text: Tensor) -> np.ndarray:
-    """Cosine with the abnormal text minus that with the normal one, in float64."""
-    unit, text = F.normalize(found.double(), dim=-1), text.double()
+def compute_cosines(features: Tensor, text: Tensor) -> np.ndarray:
+    """Cosine with the anomalous text minus that with the normal one, in float64."""
+    unit, text = F.normalize(features.double(), dim=-1), text.double()
     sides = [(unit * F.normalize(text[..., side, :], dim=-1)).sum(dim=-1) for side in range(2)]
     return (sides[1] - sides[0]).numpy()
 
@@ -321,8 +321,8 @@ def test_a_method_that_judges_by_the_map_ranks_as_its_largest_values(small, seed
     highest = rng.permutation(np.concatenate([highest, np.nextafter(highest, np.float32(99))]))
     maps = highest[:, None, None] * rng.uniform(0, 1 - 2**-20, (40, SIDE, SIDE))
     maps[np.arange(40), rng.integers(SIDE, size=40), rng.integers(SIDE, size=40)] = highest
-    found = torch.from_numpy(maps.astype(np.float32))
-    scores = score_images(scorer, found, torch.zeros(40, EMBED), small)
+    drawn = torch.from_numpy(maps.astype(np.float32))
+    scores = score_images(scorer, drawn, torch.zeros(40, EMBED), small)
     check_scores(scores, highest.astype(np.float64), draw_labels(rng, highest))
 
 
@@ -354,15 +354,15 @@ def draw_tokens(row: Row, seed: int, images: int = 4) -> tuple[Tensor, Tensor]:
     rng = np.random.default_rng(seed)
     embeds = torch.from_numpy(rng.normal(size=(images, EMBED))).float()
     text = row.texts(F.normalize(embeds, dim=1))[:, None]  # (N or 1, 1, 2, D)
-    texts = [text if one.text is None else one.text for one in row.clusters]
+    texts = [text if cluster.text is None else cluster.text for cluster in row.clusters]
     reach = min(map(find_reach, texts))
     shape = (len(texts), len(row.blocks), images, SIDE**2)
     margins = draw_margins(rng, reach, shape)
     tokens = torch.from_numpy(rng.normal(size=(images, BLOCKS, SIDE**2, WIDTH)))
     for at, block in enumerate(row.blocks):
         tokens[:, block] = sum(
-            one.find_tokens(place(texts[k], margins[k, at], rng), block)
-            for k, one in enumerate(row.clusters)
+            cluster.find_tokens(place(texts[k], margins[k, at], rng), block)
+            for k, cluster in enumerate(row.clusters)
         )
     return embeds, tokens.float()
 
@@ -372,10 +372,12 @@ def compute_log_odds(row: Row, embeds: Tensor, tokens: Tensor) -> list[Decimal]:
     unit, (images, _, patches, _) = F.normalize(embeds.double(), dim=1), tokens.shape
     text = row.texts(F.normalize(embeds, dim=1))[:, None]
     margins = np.empty((len(row.clusters), len(row.blocks), images, patches))
-    for k, one in enumerate(row.clusters):
+    for k, cluster in enumerate(row.clusters):
         for at, block in enumerate(row.blocks):
-            mapped = one.map_tokens(tokens[:, block].double(), block)
-            margins[k, at] = 100 * compute_cosines(mapped, text if one.text is None else one.text)
+            mapped = cluster.map_tokens(tokens[:, block].double(), block)
+            margins[k, at] = 100 * compute_cosines(
+                mapped, text if cluster.text is None else cluster.text
+            )
     weights = torch.ones(images, len(row.clusters), dtype=torch.float64)
     if row.anchors is not None:
         anchors, factor = row.anchors
@@ -419,9 +421,9 @@ def test_pixels_rank_as_margins_of_float64(name, rows, small, seed):
     expected = compute_pixel_metrics(ranks, masks)
     fine = maps.astype(np.float64)
     for values in (maps, *(bend(fine) for bend in BENDS.values())):
-        found = compute_pixel_metrics(values, masks, Scale.LOG_ODDS)
-        assert {one: found[one] for one in CURVE_METRICS} == {
-            one: expected[one] for one in CURVE_METRICS
+        metrics = compute_pixel_metrics(values, masks, Scale.LOG_ODDS)
+        assert {name: metrics[name] for name in CURVE_METRICS} == {
+            name: expected[name] for name in CURVE_METRICS
         }
     shares = expit(reference).astype(np.float32)  # what the map was before, but for its factor
     assert len(np.unique(shares)) < 0.8 * maps.size

@@ -65,8 +65,8 @@ def steps(lively, drawn):
     return walk_slowly(lively, drawn)
 
 
-def close(found, expected):
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=2e-5)
+def close(values, expected):
+    torch.testing.assert_close(values, expected, atol=2e-5, rtol=2e-5)
 
 
 def test_the_original_path_is_the_towers_own(lively, drawn, steps):
@@ -109,8 +109,8 @@ def test_streams_of_one_pass_are_those_of_passes_of_their_own(lively, drawn):
     alone = [vv.run_paths(lively, drawn, [stream]) for stream in streams]
     for kind in ("streams", "originals"):
         expected = [tokens for paths in alone for tokens in getattr(paths, kind)]
-        found = getattr(together, kind)
-        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+        tokens = getattr(together, kind)
+        assert all(torch.equal(*pair) for pair in zip(tokens, expected, strict=True))
 
 
 def test_the_kind_vv_has_projected_patches_of_both_methods(lively, drawn, steps):
@@ -180,8 +180,8 @@ class Shapes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        found = out if isinstance(out, (tuple, list)) else (out,)
-        self.seen |= {tuple(one.shape) for one in found if isinstance(one, torch.Tensor)}
+        parts = out if isinstance(out, (tuple, list)) else (out,)
+        self.seen |= {tuple(part.shape) for part in parts if isinstance(part, torch.Tensor)}
         return out
 
 
@@ -196,10 +196,10 @@ def test_no_table_of_all_tokens_by_all_tokens_is_held(load_tiny):
 def test_lower_precision_gives_nearly_the_same_in_float32(load_tiny, drawn):
     exact = vv.make_vv_kind().encode(load_tiny(), drawn)
     lowered = vv.make_vv_kind().encode(load_tiny(precision="bfloat16"), drawn)
-    for right, found in zip(exact, lowered, strict=True):
-        assert found.dtype == torch.float32
-        assert not torch.equal(found, right)
-        torch.testing.assert_close(found, right, atol=0.1, rtol=0.05)
+    for right, features in zip(exact, lowered, strict=True):
+        assert features.dtype == torch.float32
+        assert not torch.equal(features, right)
+        torch.testing.assert_close(features, right, atol=0.1, rtol=0.05)
 
 
 @pytest.mark.parametrize(

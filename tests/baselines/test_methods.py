@@ -94,19 +94,19 @@ def test_a_method_goes_from_images_to_maps_and_scores(name, settings, encode, pi
     assert (len(tokens), tokens.ndim) == (3, 4)
     ((variant, scorer),) = method.build_variants(encode, Target("gear"), learned).items()
     assert variant == name
-    found = score_batch(scorer, tokens, image_embed, backbone, method.sigma)
-    assert (found.maps.shape, found.image_scores.shape) == ((3, 32, 32), (3,))
-    assert found.image_scores.std() > 0
+    scores = score_batch(scorer, tokens, image_embed, backbone, method.sigma)
+    assert (scores.maps.shape, scores.image_scores.shape) == ((3, 32, 32), (3,))
+    assert scores.image_scores.std() > 0
     for row in range(3):  # an image's numbers are its own, whatever it is scored with
-        one = score_batch(
+        alone = score_batch(
             scorer, tokens[row : row + 1], image_embed[row : row + 1], backbone, method.sigma
         )
-        assert np.allclose(one.maps[0], found.maps[row], atol=1e-4)
-        assert np.allclose(one.image_scores[0], found.image_scores[row], atol=1e-4)
+        assert np.allclose(alone.maps[0], scores.maps[row], atol=1e-4)
+        assert np.allclose(alone.image_scores[0], scores.image_scores[row], atol=1e-4)
     scorer = method.build(encode, "brush", learned)
     other = score_batch(scorer, tokens, image_embed, backbone)
     agnostic = name == "anomaly_clip"
-    assert np.allclose(other.image_scores, found.image_scores, atol=1e-7) == agnostic
+    assert np.allclose(other.image_scores, scores.image_scores, atol=1e-7) == agnostic
 
 
 def test_no_method_imports_the_folder_of_another():
@@ -155,9 +155,9 @@ def test_prompts_are_not_learned_without_images_or_where_no_end_is_read(name, en
     ["patchcore", "shared", "registry", "__init__", "", "../x", "os.path", "saa.parts", ".clip"],
 )
 def test_what_is_no_method_is_refused_with_a_list_of_those_there_are(name):
-    said = rf"no method {name!r}; there are fuzzyclip, clip, .* saa, and any other .* METHOD = "
+    message = rf"no method {name!r}; there are fuzzyclip, clip, .* saa, and any other .* METHOD = "
     for use in (build_method, list_settings):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             use(name)
 
 
@@ -177,7 +177,7 @@ def test_every_default_may_be_written_in_yaml(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "said"),
+    ("name", "settings", "message"),
     [
         ("coop", "epochs: 2.5", "coop: epochs must be a whole number, not 2.5"),
         ("coop", "epochs: true", "coop: epochs must be a whole number, not True"),
@@ -193,8 +193,8 @@ def test_every_default_may_be_written_in_yaml(name):
         ("cocoop", "init: [a, photo]", "init must be a text, empty for random words, not"),
     ],
 )
-def test_settings_of_another_type_are_refused_in_words(name, settings, said):
-    with pytest.raises(ValueError, match=said):
+def test_settings_of_another_type_are_refused_in_words(name, settings, message):
+    with pytest.raises(ValueError, match=message):
         build_method(name, yaml.safe_load(settings))
 
 

@@ -1,4 +1,4 @@
-"""CLIP Surgery: V-V tokens against text, without what normal and abnormal have in common.
+"""CLIP Surgery: V-V tokens against text, without what normal and anomalous have in common.
 
 Training-free (Li et al., "CLIP Surgery for better explainability with enhancement in
 open-vocabulary tasks", arXiv 2304.05653). The features that all texts share answer everywhere in an

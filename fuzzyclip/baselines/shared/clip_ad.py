@@ -45,7 +45,7 @@ NORMAL_STATES = (
     *("flawless {}", "perfect {}", "unblemished {}"),
     *(f"{{}} without {flaw}" for flaw in FLAWS),
 )
-ABNORMAL_STATES = (
+ANOMALOUS_STATES = (
     *("damaged {}", "imperfect {}", "blemished {}", "broken {}"),
     *(f"{{}} with {flaw}" for flaw in FLAWS),
 )
@@ -244,7 +244,7 @@ def _stretch(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def encode_representatives(encode: NameEncoder, name: str, density: Density) -> Tensor:
     """SDP's text of a category, (D, 2), unit columns: normal, anomalous."""
     columns = []
-    for states in (NORMAL_STATES, ABNORMAL_STATES):
+    for states in (NORMAL_STATES, ANOMALOUS_STATES):
         filled = [state.format(encode.stack([name])) for state in states]
         prompts = [template.format(state) for state in filled for template in TEMPLATES]
         columns.append(find_representative(encode.encode(prompts), density))

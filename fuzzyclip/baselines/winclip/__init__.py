@@ -34,7 +34,7 @@ from fuzzyclip.utils.ranges import POSITIVE, SIGMA
 from fuzzyclip.utils.transfers import send
 
 #: WinCLIP's seven normal states are those that its successors kept.
-ABNORMAL_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
+ANOMALOUS_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
 #: Eleven sentences, each with both articles.
 TEMPLATES = tuple(
     sentence.format(article)
@@ -205,7 +205,7 @@ def write_prompts(name: str, published_templates: bool = False) -> list[list[str
         templates = [text for text in TEMPLATES if text not in LACKING] + [DOUBLED]
     return [
         [template.format(state.format(name)) for state in states for template in templates]
-        for states in (NORMAL_STATES, ABNORMAL_STATES)
+        for states in (NORMAL_STATES, ANOMALOUS_STATES)
     ]
 
 
