@@ -131,13 +131,16 @@ def test_rows_of_a_large_image_are_joined_without_a_seam(monkeypatch):
     assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(whole, parts, strict=True))
 
 
-def test_features_are_repeated_to_the_finest_stage_and_brought_to_one_length():
-    class Stages(nn.Module):
-        def forward(self, pixels):
-            self.pixels = pixels
-            return [F.avg_pool2d(pixels, 4), 2 * F.avg_pool2d(pixels, 8)]
+class Flat(nn.Module):
+    """Two stages that show nothing but the mean of their pixels."""
 
-    stages, image = Stages(), draw(3, 20, 20)
+    def forward(self, pixels):
+        self.pixels = pixels
+        return [F.avg_pool2d(pixels, 4).abs() + 1, F.avg_pool2d(pixels, 8).abs()]
+
+
+def test_features_are_repeated_to_the_finest_stage_and_brought_to_one_length():
+    stages, image = Flat(), draw(3, 20, 20)
     features = compute_features(stages, image, 32)
     assert features.shape == (6, 8, 8)
     resized = F.interpolate(image[None], size=(32, 32), mode="bilinear")[0]
@@ -196,13 +199,9 @@ def compute_slowly(method, models, image, known, name):
     objects = look(name, "", 1 / known.objects)
     areas = [float((box[2] - box[0]) * (box[3] - box[1])) for box, _ in objects]
     limit = (max(areas) if areas else 1.0) * known.area
-    boxes = [
-        box
-        for side in ("defect", "damage", "flaw")
-        for box in look(f"{side} on {name}", name, limit)
-    ]
-    for caption in known.captions:
-        boxes += look(caption, known.background or name, limit)
+    captions = [(f"{flaw} on {name}", name) for flaw in ("defect", "damage", "flaw")]
+    captions += [(caption, known.background or name) for caption in known.captions]
+    boxes = [box for caption, word in captions for box in look(caption, word, limit)]
     encoded = models.segmenter.encode(image)
 
     def cut(place):
@@ -292,14 +291,6 @@ class FakeSegmenter:
             yield (across > left) & (across < right) & (down > top) & (down < bottom)
 
 
-class Flat(nn.Module):
-    """Two stages that show nothing but the mean of their pixels."""
-
-    def forward(self, pixels):
-        self.pixels = pixels
-        return [F.avg_pool2d(pixels, 4).abs() + 1, F.avg_pool2d(pixels, 8).abs()]
-
-
 @pytest.fixture
 def fake(monkeypatch):
     def give(answers):
@@ -321,7 +312,7 @@ def test_the_detector_is_asked_for_the_object_then_for_its_defects(fake, tiny, p
     assert not models.segmenter.images
 
 
-def test_boxes_must_be_smaller_than_a_share_of_the_largest_object(fake, tiny, pixels):
+def test_boxes_must_be_smaller_than_a_share_of_the_largest_object_or_image(fake, tiny, pixels):
     small, large = [0.0, 0.0, 0.25, 0.25], [0.0, 0.5, 1.0, 1.0]
     half = [0.0, 0.0, 0.5, 1.0]
     fake({
@@ -332,28 +323,23 @@ def test_boxes_must_be_smaller_than_a_share_of_the_largest_object(fake, tiny, pi
     anomaly_map = scores_of(method, tiny, pixels[:1]).maps[0]
     assert np.allclose(anomaly_map[:8, :8], 0.25)  # a lone mask gives half its score
     assert not anomaly_map[8:].any()
-    wide = make(
-        strength=0.0, prompts={"metal nut": {"area": 1.0}}
-    )  # under 1 of a half: not `large`
+    wide = make(strength=0.0, prompts={"metal nut": {"area": 1.0}})  # of a half: not `large`
     assert not scores_of(wide, tiny, pixels[:1]).maps[0][16:].any()
-
-
-def test_without_an_object_the_image_is_the_measure(fake, tiny, pixels):
-    fake({"flaw on metal nut": [([0.0, 0.5, 1.0, 1.0], 0.8, "flaw")]})
+    fake({"flaw on metal nut": [(large, 0.8, "flaw")]})  # without an object it is the image's
     method = make(strength=0.0, prompts={"metal nut": {"area": 0.51}})
     assert np.allclose(scores_of(method, tiny, pixels[:1]).maps[0][16:], 0.4)
 
 
 def test_only_the_best_masks_are_taken_whatever_chunk_they_stand_in(fake, tiny, pixels):
-    boxes = [([0.0, row / 32, 1.0, (row + 1) / 32], score, "flaw")
-             for row, score in enumerate(torch.linspace(0.2, 0.8, 32)[torch.randperm(
-                 32, generator=torch.Generator().manual_seed(4))].tolist())]  # fmt: skip
-    fake({"flaw on metal nut": boxes})
+    order = torch.randperm(32, generator=torch.Generator().manual_seed(4))
+    drawn = torch.linspace(0.2, 0.8, 32)[order].tolist()
+    places = [[0.0, row / 32, 1.0, (row + 1) / 32] for row in range(32)]
+    fake({"flaw on metal nut": [(*box, "flaw") for box in zip(places, drawn, strict=True)]})
     method = make(strength=0.0, prompts={"metal nut": {"masks": 3}})
     anomaly_map = scores_of(method, tiny, pixels[:1]).maps[0]
-    best = sorted(range(32), key=lambda row: -boxes[row][1])[:3]
-    for row in range(32):
-        assert np.allclose(anomaly_map[row], boxes[row][1] / 2 if row in best else 0)
+    best = sorted(drawn)[-3:]
+    for row, score in enumerate(drawn):
+        assert np.allclose(anomaly_map[row], score / 2 if score in best else 0)
 
 
 def test_a_box_that_answers_to_the_object_is_dropped_unless_names_are_raw(fake, tiny, pixels):

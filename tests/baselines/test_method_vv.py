@@ -1,13 +1,11 @@
 """V-V streams against attention written out, block by block, in double precision."""
 
 import copy
-import json
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import TINY
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -200,25 +198,6 @@ def test_lower_precision_gives_nearly_the_same_in_float32(load_tiny, drawn):
         assert features.dtype == torch.float32
         assert not torch.equal(features, right)
         torch.testing.assert_close(features, right, atol=0.1, rtol=0.05)
-
-
-@pytest.mark.parametrize(
-    "vision",
-    [
-        {"pool_type": "avg"},
-        {"attentional_pool": True},
-        {"block_type": "custom"},
-        {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "token", "timm_proj": "linear"},
-    ],
-)
-def test_towers_without_such_streams_are_refused(vision, tmp_path, load_tiny):
-    config = TINY | {"vision_cfg": TINY["vision_cfg"] | vision}
-    if "timm_model_name" in vision:
-        config["vision_cfg"] = vision | {"image_size": 32}
-    path = tmp_path / "model.json"
-    path.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="V-V attention is defined for open_clip's own ViT"):
-        vv.make_vv_kind().encode(load_tiny(path), torch.zeros(1, 3, 32, 32))
 
 
 @pytest.mark.parametrize("taps", [(), (5,), (25,)])

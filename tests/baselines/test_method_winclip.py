@@ -1,6 +1,5 @@
 """WinCLIP: windows against slow passes of the tower, harmonic means against loops."""
 
-import json
 from statistics import harmonic_mean
 
 import numpy as np
@@ -10,7 +9,6 @@ from drawn_embeds import draw_embeds
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import try_examples
-from tiny_models import TINY
 from torch.nn import functional as F
 
 from fuzzyclip.baselines import winclip
@@ -117,22 +115,6 @@ def test_a_grid_smaller_than_a_window_is_refused(load_tiny):
     small = load_tiny(image_size=16)
     with pytest.raises(ValueError, match="3 x 3 patches, but an image has only 2 x 2"):
         encode_windows(small, torch.zeros(1, 3, 16, 16))
-
-
-TIMM = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "token", "timm_proj": "linear"}
-
-
-@pytest.mark.parametrize(
-    "vision", [TINY["vision_cfg"] | {"pool_type": "avg"}, TIMM | {"image_size": 64}]
-)
-def test_a_tower_without_a_class_token_of_open_clips_is_refused(load_tiny, tmp_path, vision):
-    path = tmp_path / "model.json"
-    custom = "timm_model_name" in vision
-    path.write_text(json.dumps(TINY | {"vision_cfg": vision, "custom_text": custom}))
-    size = vision["image_size"]
-    backbone = load_tiny(model=path, image_size=size)
-    with pytest.raises(ValueError, match="WinCLIP reads a window by its class token"):
-        encode_windows(backbone, torch.zeros(1, 3, size, size))
 
 
 def test_the_papers_ensemble():

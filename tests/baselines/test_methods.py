@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from drawn_embeds import hold_images
+from tiny_models import TINY
 
 from fuzzyclip import baselines
 from fuzzyclip.baselines.registry import BASELINES, METHODS, build_method, list_settings
@@ -136,6 +137,32 @@ def test_a_name_that_fits_no_prompt_is_refused(name, encode):
     if method.trains:
         with pytest.raises(PromptTooLongError, match="does not fit"):
             method.fit(encode, replace(images, names=[long] * 4), 0)
+
+
+TIMM = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "token", "timm_proj": "linear"}
+OTHER_TOWERS = [
+    TINY["vision_cfg"] | {"pool_type": "avg"},
+    TINY["vision_cfg"] | {"attentional_pool": True},
+    TIMM | {"image_size": 32},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "vision"),
+    [
+        *(("winclip", "reads a window by its class token", vision) for vision in OTHER_TOWERS),
+        *(("sdp", "is defined for open_clip's own ViT", vision) for vision in OTHER_TOWERS),
+        ("clip_surgery", "open_clip's own ViT", TINY["vision_cfg"] | {"block_type": "custom"}),
+    ],
+)
+def test_a_tower_in_which_a_kind_is_not_defined_is_refused(
+    name, message, vision, load_tiny, tmp_path
+):
+    path = tmp_path / "model.json"
+    custom = {"custom_text": "timm_model_name" in vision}
+    path.write_text(json.dumps(TINY | {"vision_cfg": vision} | custom))
+    with pytest.raises(ValueError, match=message):
+        make(name).kind.encode(load_tiny(path), torch.zeros(1, 3, 32, 32))
 
 
 @pytest.mark.parametrize("name", LEARNING_PROMPTS)

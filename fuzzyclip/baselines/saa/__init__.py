@@ -145,7 +145,7 @@ class Saa(Untrained):
 
     @property
     def random_weights(self) -> bool:
-        """Whether its models have learned nothing."""
+        """True with models that have learned nothing."""
         return self.tiny_seed is not None
 
     @property
