@@ -8,15 +8,11 @@ from torch.nn import functional as F
 
 from fuzzyclip.baselines.clip import Clip
 from fuzzyclip.baselines.clip_ac import ClipAC
-from fuzzyclip.clip.encoding import encode_images, encode_text
+from fuzzyclip.clip.encoding import encode_images
 from fuzzyclip.clip.name_encoder import NameEncoder, average_prompts
-from fuzzyclip.clip.prompts import PromptTooLongError
-from fuzzyclip.features.kinds import TOKENS
 from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import score_batch
 from fuzzyclip.utils.settings import TextSettings
-
-METHODS = [Clip(), ClipAC()]
 
 
 def average_by_hand(prompts):
@@ -36,15 +32,15 @@ def test_clip_has_one_sentence_a_side():
 
 
 def test_clip_ac_puts_both_states_into_the_imagenet_templates():
-    normal, abnormal = ClipAC().write_prompts("pill")
-    assert len(set(normal)) == len(set(abnormal)) == 80
+    normal, anomalous = ClipAC().write_prompts("pill")
+    assert len(set(normal)) == len(set(anomalous)) == 80
     assert "itap of my normal pill." in normal
-    assert "a black and white photo of the anomalous pill." in abnormal
+    assert "a black and white photo of the anomalous pill." in anomalous
     swapped = [prompt.replace("normal pill", "anomalous pill") for prompt in normal]
-    assert swapped == abnormal
+    assert swapped == anomalous
 
 
-@pytest.mark.parametrize("method", METHODS, ids=["clip", "clip_ac"])
+@pytest.mark.parametrize("method", [Clip(), ClipAC()], ids=["clip", "clip_ac"])
 def test_a_row_compares_the_last_blocks_tokens_with_its_sentences(method, tiny, pixels):
     encode = NameEncoder(tiny, draw_embeds, TextSettings(underscore="space"))
     image_embed, tokens = encode_images(tiny, pixels)
@@ -52,16 +48,16 @@ def test_a_row_compares_the_last_blocks_tokens_with_its_sentences(method, tiny, 
     assert scores.maps.shape == (3, 32, 32)
     assert scores.weights is None
     sides = method.write_prompts("metal nut")
-    normal, abnormal = (average_by_hand(prompts) for prompts in sides)
+    normal, anomalous = (average_by_hand(prompts) for prompts in sides)
     visual = tiny.model.visual
     for image in range(3):
         mapped = (visual.ln_post(tokens[image, -1]) @ visual.proj).double().numpy()
         unit = mapped / np.linalg.norm(mapped, axis=1, keepdims=True)
-        margins = torch.from_numpy(100 * (unit @ abnormal - unit @ normal)).view(1, 1, 4, 4)
+        margins = torch.from_numpy(100 * (unit @ anomalous - unit @ normal)).view(1, 1, 4, 4)
         plane = F.interpolate(margins, (32, 32), mode="bilinear", align_corners=True)[0, 0]
         assert torch.allclose(torch.from_numpy(scores.maps[image]).double(), plane, atol=1e-4)
         embed = image_embed[image].double().numpy()
-        cosines = np.array([embed @ normal, embed @ abnormal]) / np.linalg.norm(embed)
+        cosines = np.array([embed @ normal, embed @ anomalous]) / np.linalg.norm(embed)
         expected = 100 * (cosines[1] - cosines[0])
         assert scores.image_scores[image] == pytest.approx(expected, abs=1e-4)
 
@@ -72,7 +68,7 @@ def test_earlier_blocks_change_nothing(tiny, pixels):
     other = tokens.clone()
     other[:, :-1] += 1
     scorer = Clip().build(encode, "pill", Learned())
-    maps = [score_batch(scorer, one, image_embed, tiny).maps for one in (tokens, other)]
+    maps = [score_batch(scorer, given, image_embed, tiny).maps for given in (tokens, other)]
     assert np.array_equal(*maps)
     other[:, -1] += torch.arange(64)
     assert not np.allclose(score_batch(scorer, other, image_embed, tiny).maps, maps[0])
@@ -88,23 +84,3 @@ def test_prompts_are_brought_to_one_length_before_the_mean_or_not():
     for column, prompts in zip(plain.T, sides, strict=True):
         assert torch.allclose(column, F.normalize(draw_embeds(prompts).sum(dim=0), dim=0))
     assert not torch.allclose(plain, text, atol=1e-3)
-
-
-@pytest.mark.parametrize("method", METHODS, ids=["clip", "clip_ac"])
-def test_they_read_plain_tokens_and_train_nothing(method):
-    assert method.kind is TOKENS
-    assert not method.trains
-    assert method.fit(None, None, 0) == Learned()
-    assert (method.name, method.title) in [("clip", "CLIP"), ("clip_ac", "CLIP-AC")]
-
-
-def test_a_name_that_fits_no_prompt_is_refused(tiny):
-    encode = NameEncoder(tiny, lambda prompts: encode_text(tiny, prompts))
-    with pytest.raises(PromptTooLongError, match="does not fit 77"):
-        Clip().build(encode, "nut " * 80, Learned())
-
-
-@pytest.mark.parametrize("sigma", [-1.0, float("nan")])
-def test_a_smoothing_that_is_no_length_is_refused(sigma):
-    with pytest.raises(ValueError, match="clip_ac: sigma must be from 0 to 1,000"):
-        ClipAC(sigma=sigma)

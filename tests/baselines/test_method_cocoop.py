@@ -1,12 +1,11 @@
 """CoCoOp's shifted words against one image and one sentence at a time."""
 
-import math
 from dataclasses import replace
 
-import open_clip
 import pytest
 import torch
 from drawn_embeds import draw_class_images
+from references import encode_sides
 from torch.nn import functional as F
 
 from fuzzyclip.baselines import cocoop
@@ -14,11 +13,9 @@ from fuzzyclip.baselines.cocoop import CoCoOp, ShiftedWords
 from fuzzyclip.baselines.shared.context import Sentences
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.features.kinds import TOKENS
-from fuzzyclip.method.interface import Learned, Method
+from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import score_batch
 
-TOKENIZER = open_clip.SimpleTokenizer()
 NAMES = ("nut", "pill")
 SMALL = CoCoOp(epochs=4, batch_size=2, learning_rate=0.01)
 
@@ -48,32 +45,6 @@ def shift(tensors, embed):
     return torch.stack([word + moved for word in tensors["words"]])
 
 
-def slow_features(backbone, words, name):
-    """The two prompts of a name padded to the whole context, through open_clip's blocks, (2, D)."""
-    clip, rows = backbone.model, []
-    for state in ("good", "damaged"):
-        ids = TOKENIZER([f"x x x x {state} {name}."])
-        x = clip.token_embedding(ids)[0].clone()
-        x[1:5] = words
-        x = x + clip.positional_embedding
-        mask = torch.full((len(x), len(x)), -math.inf).triu(1)
-        for block in clip.transformer.resblocks:
-            x = block(x[None], attn_mask=mask)[0]
-        rows.append(clip.ln_final(x)[int(ids.argmax())] @ clip.text_projection)
-    return F.normalize(torch.stack(rows), dim=1)
-
-
-def test_cocoop_is_a_method():
-    method: Method = CoCoOp()
-    assert (method.name, method.title, method.kind, method.trains, method.sigma) == (
-        "cocoop",
-        "CoCoOp",
-        TOKENS,
-        True,
-        0.0,
-    )
-
-
 @pytest.mark.parametrize("chunk", [1, 2, 32])
 def test_maps_and_scores_equal_the_slow_way_image_by_image(
     tiny, encode, tensors, monkeypatch, chunk
@@ -87,10 +58,10 @@ def test_maps_and_scores_equal_the_slow_way_image_by_image(
     visual, texts = tiny.model.visual, []
     for row in range(3):
         embed = F.normalize(image_embed[row], dim=0)
-        text = slow_features(tiny, shift(tensors, embed), "cashew")
+        text = encode_sides(tiny, shift(tensors, embed), "cashew")
         texts.append(text)
-        normal, abnormal = 100 * text @ embed
-        assert scores.image_scores[row] == pytest.approx(float(abnormal - normal), abs=4e-4)
+        normal, anomalous = 100 * text @ embed
+        assert scores.image_scores[row] == pytest.approx(float(anomalous - normal), abs=4e-4)
         mapped = F.normalize(visual.ln_post(tokens[row, -1]) @ visual.proj, dim=-1)
         planes = (100 * text @ mapped.T).view(1, 2, 4, 4)
         pixels = F.interpolate(planes, size=(32, 32), mode="bilinear", align_corners=True)
@@ -117,18 +88,14 @@ def test_the_text_tower_runs_once_for_a_batch_in_bounded_chunks(tiny, encode, te
     assert second.image_scores[::-1] == pytest.approx(first.image_scores, abs=1e-5)
 
 
-def test_training_tells_the_images_apart_and_spares_the_backbone(tiny, encode):
-    before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
+def test_training_tells_the_images_apart(tiny, encode):
     learned = SMALL.fit(encode, draw_images(), seed=1)
     tensors, curve = learned.tensors, learned.curve
     assert tensors["words"].shape == (4, 32)
     assert tensors["meta.0.weight"].shape == (2, 32)  # a sixteenth of the embedding
-    assert not any(value.requires_grad for value in tensors.values())
     assert len(curve) == 4 * 8
     first, last = (sum(row["loss"] for row in rows) for rows in (curve[:8], curve[-8:]))
     assert last < 0.8 * first
-    assert all(one.grad is None for one in tiny.model.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
     torch.manual_seed(1)
     start = ShiftedWords(SMALL.start_words(tiny), 32).state_dict()
     assert all(not torch.equal(value, start[name]) for name, value in tensors.items())
@@ -141,31 +108,15 @@ def test_the_first_loss_is_cross_entropy_of_each_images_own_two_prompts(tiny, en
     start, losses = ShiftedWords(SMALL.start_words(tiny), 32).state_dict(), []
     for embed, label, name in zip(images.image_embed, images.labels, images.names, strict=True):
         unit = F.normalize(embed, dim=0)
-        logits = 100 * slow_features(tiny, shift(start, unit), name) @ unit
+        logits = 100 * encode_sides(tiny, shift(start, unit), name) @ unit
         losses.append(-logits.log_softmax(dim=0)[label])
     assert [row["loss"] for row in curve] == pytest.approx(
         [float(torch.stack(losses).mean())], rel=1e-4
     )
 
 
-def test_the_seed_decides_words_and_network(encode):
-    method = replace(SMALL, epochs=2)
-    fits = [method.fit(encode, draw_images(), seed).tensors for seed in (1, 1, 2)]
-    assert all(torch.equal(fits[0][name], fits[1][name]) for name in fits[0])
-    assert not any(torch.equal(fits[0][name], fits[2][name]) for name in fits[0])
-
-
-def test_what_can_not_work_is_refused_in_words(encode, tensors):
-    with pytest.raises(ValueError, match="batch_size must be from 1"):
-        CoCoOp(batch_size=0)
-    with pytest.raises(ValueError, match="train it anew"):
-        SMALL.build(encode, "pill", Learned())
-    with pytest.raises(ValueError, match="train it anew"):
-        SMALL.build(encode, "pill", Learned({"words": tensors["words"]}))
-    with pytest.raises(ValueError, match="train it anew"):
-        SMALL.build(encode, "pill", Learned(tensors | {"meta.0.weight": torch.zeros(2, 16)}))
-    none = replace(
-        draw_images(), image_embed=torch.zeros(0, 32), labels=torch.zeros(0).long(), names=[]
-    )
-    with pytest.raises(ValueError, match="at least one training image"):
-        SMALL.fit(encode, none, 0)
+def test_a_network_that_lacks_parts_or_is_of_another_model_is_refused(encode, tensors):
+    wrong = tensors | {"meta.0.weight": torch.zeros(2, 16)}
+    for state in ({}, {"words": tensors["words"]}, wrong):
+        with pytest.raises(ValueError, match="train it anew"):
+            SMALL.build(encode, "pill", Learned(state))

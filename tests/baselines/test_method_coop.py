@@ -4,10 +4,10 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
-import open_clip
 import pytest
 import torch
 from drawn_embeds import draw_class_images
+from references import encode_sides, encode_words
 from torch.nn import functional as F
 
 from fuzzyclip.baselines.coop import CoOp
@@ -16,12 +16,10 @@ from fuzzyclip.baselines.shared.context import build_scorer, embed_sentences
 from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import PromptTooLongError
-from fuzzyclip.features.kinds import TOKENS
-from fuzzyclip.method.interface import Learned, Method
+from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import score_batch
 from fuzzyclip.utils.settings import TextSettings
 
-TOKENIZER = open_clip.SimpleTokenizer()
 NAMES = ("metal_nut", "pill", "pipe_fryum")
 SMALL = CoOp(words=3, epochs=6, batch_size=8, learning_rate=0.02)
 
@@ -36,30 +34,6 @@ def draw_images(count=24, seed=0):
     return draw_class_images(torch.arange(count) % 2, names, seed)
 
 
-def slow_feature(backbone, words, state, name):
-    """One prompt padded to the whole context, through open_clip's own blocks."""
-    clip, count = backbone.model, len(words)
-    ids = TOKENIZER([" ".join(["x"] * count) + f" {state} {name}."])
-    x = clip.token_embedding(ids)[0].clone()
-    x[1 : 1 + count] = words
-    x = x + clip.positional_embedding
-    mask = torch.full((len(x), len(x)), -math.inf).triu(1)
-    for block in clip.transformer.resblocks:
-        x = block(x[None], attn_mask=mask)[0]
-    return F.normalize(clip.ln_final(x)[int(ids.argmax())] @ clip.text_projection, dim=0)
-
-
-def test_coop_is_a_method():
-    method: Method = CoOp()
-    assert (method.name, method.title, method.kind, method.trains, method.sigma) == (
-        "coop",
-        "CoOp",
-        TOKENS,
-        True,
-        0.0,
-    )
-
-
 @pytest.mark.parametrize("plainly", [False, True])
 def test_prompts_equal_the_slow_forward(tiny, encode, plainly):
     torch.manual_seed(1)
@@ -71,7 +45,7 @@ def test_prompts_equal_the_slow_forward(tiny, encode, plainly):
     assert text_embed.shape == (4, 2, 32)
     for row, name in enumerate((NAMES[2], NAMES[0], NAMES[0], NAMES[1])):
         for side, state in enumerate(("good", "damaged")):
-            slow = slow_feature(tiny, words, state, name)
+            slow = encode_words(tiny, words, f"{state} {name}.")
             assert torch.allclose(text_embed[row, side], slow, atol=1e-5)
 
 
@@ -106,13 +80,14 @@ def test_random_words_follow_the_global_seed(tiny):
 
 
 def test_names_are_written_as_the_run_writes_them(tiny, encode):
-    words = torch.zeros(2, 32)
+    words, place = torch.zeros(2, 32), torch.tensor([0])
     spaced = replace(encode, text=TextSettings(underscore="space"))
-    place = torch.tensor([0])
-    one = embed_sentences(spaced, ["metal_nut"], 2).encode(tiny, place, words)
-    assert torch.equal(one, embed_sentences(encode, ["metal nut"], 2).encode(tiny, place, words))
-    kept = embed_sentences(encode, ["metal_nut"], 2).encode(tiny, place, words)
-    assert not torch.allclose(one, kept, atol=1e-3)
+    written, expected, kept = (
+        embed_sentences(names, [name], 2).encode(tiny, place, words)
+        for names, name in ((spaced, "metal_nut"), (encode, "metal nut"), (encode, "metal_nut"))
+    )
+    assert torch.equal(written, expected)
+    assert not torch.allclose(written, kept, atol=1e-3)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 7])
@@ -145,18 +120,13 @@ def test_descent_is_momentum_with_decay(tiny, encode, monkeypatch):
     assert [row["loss"] for row in learned.curve] == pytest.approx(losses, rel=1e-5)
 
 
-def test_training_tells_the_images_apart_and_spares_the_backbone(tiny, encode):
-    before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
+def test_training_tells_the_images_apart(encode):
     learned = SMALL.fit(encode, draw_images(), seed=1)
-    tensors, curve = learned.tensors, learned.curve
-    assert tensors.keys() == {"words"}
-    assert tensors["words"].shape == (3, 32)
-    assert not tensors["words"].requires_grad
+    curve = learned.curve
+    assert {name: value.shape for name, value in learned.tensors.items()} == {"words": (3, 32)}
     assert len(curve) == 6 * 3
     first, last = (sum(row["loss"] for row in rows) for rows in (curve[:3], curve[-3:]))
     assert last < 0.8 * first
-    assert all(one.grad is None for one in tiny.model.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
 
 
 def test_the_first_loss_is_cross_entropy_of_each_images_own_two_prompts(tiny, encode):
@@ -165,20 +135,11 @@ def test_the_first_loss_is_cross_entropy_of_each_images_own_two_prompts(tiny, en
     torch.manual_seed(4)
     words, losses = SMALL.start_words(tiny), []
     for embed, label, name in zip(images.image_embed, images.labels, images.names, strict=True):
-        text = [slow_feature(tiny, words, state, name) for state in ("good", "damaged")]
-        logits = 100 * torch.stack(text) @ F.normalize(embed, dim=0)
+        logits = 100 * encode_sides(tiny, words, name) @ F.normalize(embed, dim=0)
         losses.append(-logits.log_softmax(dim=0)[label])
     assert [row["loss"] for row in curve] == pytest.approx(
         [float(torch.stack(losses).mean())], rel=1e-4
     )
-
-
-def test_the_seed_decides_the_words(encode):
-    one, two, other = (
-        SMALL.fit(encode, draw_images(), seed).tensors["words"] for seed in (1, 1, 2)
-    )
-    assert torch.equal(one, two)
-    assert not torch.equal(one, other)
 
 
 def test_maps_and_scores_equal_their_formulas_for_an_unseen_category(tiny, encode):
@@ -188,7 +149,7 @@ def test_maps_and_scores_equal_their_formulas_for_an_unseen_category(tiny, encod
     image_embed = torch.randn(2, 32, generator=generator)
     scorer = SMALL.build(encode, "cashew", Learned({"words": words}))
     scores = score_batch(scorer, tokens, image_embed, tiny)
-    text = torch.stack([slow_feature(tiny, words, s, "cashew") for s in ("good", "damaged")])
+    text = encode_sides(tiny, words, "cashew")
     logits = 100 * F.normalize(image_embed, dim=1) @ text.T
     gaps = logits[:, 1] - logits[:, 0]
     assert torch.allclose(torch.from_numpy(scores.image_scores), gaps, atol=4e-4)
@@ -218,41 +179,15 @@ def test_text_of_each_image_may_differ(tiny):
         assert torch.allclose(both.compute_score(embeds, maps)[row], own_score, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"words": 0}, "words must be from"),
-        ({"epochs": 0}, "epochs must be from"),
-        ({"batch_size": -1}, "batch_size must be from"),
-        ({"learning_rate": 0.0}, "learning_rate must be from"),
-        ({"learning_rate": math.nan}, "learning_rate must be from"),
-        ({"sigma": -1.0}, "sigma must be from"),
-    ],
-)
-def test_bad_settings_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        CoOp(**changes)
+@pytest.mark.parametrize("tensors", [{}, {"words": torch.zeros(3, 16)}, {"words": torch.zeros(32)}])
+def test_words_of_another_text_tower_are_refused(encode, tensors):
+    with pytest.raises(ValueError, match=r"needs \(E, 32\); train it anew"):
+        SMALL.build(encode, "pill", Learned(tensors))
 
 
-def test_what_can_not_work_is_refused_in_words(tiny, encode):
-    none = replace(
-        draw_images(), image_embed=torch.zeros(0, 32), labels=torch.zeros(0).long(), names=[]
-    )
-    with pytest.raises(ValueError, match="at least one training image"):
-        SMALL.fit(encode, none, 0)
-    for tensors in ({}, {"words": torch.zeros(3, 16)}, {"words": torch.zeros(32)}):
-        with pytest.raises(ValueError, match=r"needs \(E, 32\); train it anew"):
-            SMALL.build(encode, "pill", Learned(tensors))
-    with pytest.raises(PromptTooLongError):
-        SMALL.build(encode, "pill " * 80, Learned({"words": torch.zeros(3, 32)}))
+def test_more_words_than_fit_a_prompt_are_refused(encode):
     with pytest.raises(PromptTooLongError):
         replace(SMALL, words=80).fit(encode, draw_images(), 0)
-
-
-def test_towers_that_read_no_end_are_refused(tiny, encode, monkeypatch):
-    monkeypatch.setattr(type(tiny.text_tower), "reads_end", False)
-    with pytest.raises(ValueError, match="prompts can not be learned with this model"):
-        SMALL.fit(encode, draw_images(), 0)
 
 
 def test_one_name_is_encoded_once_in_a_batch(tiny, encode, monkeypatch):

@@ -1,6 +1,5 @@
 """WinCLIP: windows against slow passes of the tower, harmonic means against loops."""
 
-import json
 from statistics import harmonic_mean
 
 import numpy as np
@@ -10,14 +9,12 @@ from drawn_embeds import draw_embeds
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import try_examples
-from tiny_models import TINY
 from torch.nn import functional as F
 
 from fuzzyclip.baselines import winclip
 from fuzzyclip.baselines.winclip import (
-    ABNORMAL_STATES,
+    ANOMALOUS_STATES,
     TEMPLATES,
-    WINDOWS,
     WinClip,
     average_over_windows,
     encode_windows,
@@ -64,7 +61,7 @@ def see_alone(tiny, pixels, patches):
 
 @pytest.mark.parametrize(("grid", "side"), [((4, 4), 2), ((4, 4), 3), ((3, 5), 3), ((2, 6), 2)])
 def test_windows_are_listed_row_by_row(grid, side):
-    expected = [[row * grid[1] + column for row, column in one] for one in cover(grid, side)]
+    expected = [[row * grid[1] + column for row, column in window] for window in cover(grid, side)]
     assert list_windows(grid, side).tolist() == expected
 
 
@@ -103,15 +100,15 @@ def test_no_two_windows_have_the_same_feature(tiny, pixels):
 def test_passes_of_another_size_change_no_feature(tiny, pixels, monkeypatch, sequences):
     expected = encode_windows(tiny, pixels)
     monkeypatch.setattr(winclip, "PASS_SEQUENCES", sequences)
-    for one, other in zip(encode_windows(tiny, pixels), expected, strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
+    for embeds, other in zip(encode_windows(tiny, pixels), expected, strict=True):
+        assert torch.allclose(embeds, other, atol=1e-5)
 
 
 def test_lowered_precision_gives_float32_close_by(load_tiny, tiny, pixels):
     lowered = encode_windows(load_tiny(precision="bfloat16"), pixels)
-    for one, other in zip(lowered, encode_windows(tiny, pixels), strict=True):
-        assert one.dtype == torch.float32
-        assert F.cosine_similarity(one, other, dim=-1).min() > 0.99
+    for embeds, other in zip(lowered, encode_windows(tiny, pixels), strict=True):
+        assert embeds.dtype == torch.float32
+        assert F.cosine_similarity(embeds, other, dim=-1).min() > 0.99
 
 
 def test_a_grid_smaller_than_a_window_is_refused(load_tiny):
@@ -120,39 +117,23 @@ def test_a_grid_smaller_than_a_window_is_refused(load_tiny):
         encode_windows(small, torch.zeros(1, 3, 16, 16))
 
 
-TIMM = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "token", "timm_proj": "linear"}
-
-
-@pytest.mark.parametrize(
-    "vision", [TINY["vision_cfg"] | {"pool_type": "avg"}, TIMM | {"image_size": 64}]
-)
-def test_a_tower_without_a_class_token_of_open_clips_is_refused(load_tiny, tmp_path, vision):
-    path = tmp_path / "model.json"
-    custom = "timm_model_name" in vision
-    path.write_text(json.dumps(TINY | {"vision_cfg": vision, "custom_text": custom}))
-    size = vision["image_size"]
-    backbone = load_tiny(model=path, image_size=size)
-    with pytest.raises(ValueError, match="WinCLIP reads a window by its class token"):
-        encode_windows(backbone, torch.zeros(1, 3, size, size))
-
-
 def test_the_papers_ensemble():
     assert len(set(TEMPLATES)) == len(TEMPLATES) == 22
-    normal, abnormal = write_prompts("pill")
+    normal, anomalous = write_prompts("pill")
     assert len(set(normal)) == 7 * 22
-    assert len(set(abnormal)) == 4 * 22
+    assert len(set(anomalous)) == 4 * 22
     assert "a photo of a small pill without flaw." in normal
     assert "a close-up photo of the unblemished pill." in normal
-    assert "a photo of the pill with damage for visual inspection." in abnormal
-    assert "a photo of a damaged pill for anomaly detection." in abnormal
-    assert not any("broken" in state for state in ABNORMAL_STATES)
+    assert "a photo of the pill with damage for visual inspection." in anomalous
+    assert "a photo of a damaged pill for anomaly detection." in anomalous
+    assert not any("broken" in state for state in ANOMALOUS_STATES)
 
 
 def test_the_published_templates_have_one_twice_and_lack_two():
-    abnormal = write_prompts("pill", published_templates=True)[1]
-    assert len(abnormal) == 4 * 21
-    assert abnormal.count("a jpeg corrupted photo of the damaged pill.") == 2
-    missing = set(write_prompts("pill")[1]) - set(abnormal)
+    anomalous = write_prompts("pill", published_templates=True)[1]
+    assert len(anomalous) == 4 * 21
+    assert anomalous.count("a jpeg corrupted photo of the damaged pill.") == 2
+    missing = set(write_prompts("pill")[1]) - set(anomalous)
     assert {prompt for prompt in missing if "damaged" in prompt} == {
         "a cropped photo of a damaged pill.",
         "a jpeg corrupted photo of a damaged pill.",
@@ -167,7 +148,7 @@ def join_by_loops(scores, image_score, grid):
     for row, column in np.ndindex(*grid):
         scales = [image_score]
         for covered, own in zip(sizes, parts, strict=True):
-            chosen = [s for s, one in zip(own, covered, strict=True) if (row, column) in one]
+            chosen = [s for s, window in zip(own, covered, strict=True) if (row, column) in window]
             scales.append(harmonic_mean(chosen))
         joined[row, column] = harmonic_mean(scales)
     return joined
@@ -229,10 +210,10 @@ def test_a_map_and_a_score_are_those_by_hand(method, tiny, pixels):
         return float(judge(embed).softmax(dim=0)[1])
 
     for image in range(3):
-        normal, abnormal = judge(image_embed[image])
-        assert scores.image_scores[image] == pytest.approx(float(abnormal - normal), abs=1e-5)
+        normal, anomalous = judge(image_embed[image])
+        assert scores.image_scores[image] == pytest.approx(float(anomalous - normal), abs=1e-5)
         score = measure(image_embed[image])
-        joined = join_by_loops([measure(one) for one in embeds[image, 0]], score, GRID)
+        joined = join_by_loops([measure(embed) for embed in embeds[image, 0]], score, GRID)
         plane = torch.from_numpy(joined)[None, None]
         expected = F.interpolate(plane, (32, 32), mode="bilinear", align_corners=False)[0, 0]
         assert scores.maps[image] == pytest.approx(expected.numpy(), abs=1e-5)
@@ -249,22 +230,6 @@ def test_the_published_templates_change_the_text(tiny, pixels):
     assert not np.allclose(*maps, atol=1e-4)
 
 
-def test_it_reads_windows_and_trains_nothing():
-    method = WinClip()
-    assert method.kind is WINDOWS
-    assert not method.trains
-    assert method.fit(None, None, 0) == Learned()
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"temperature": 0}, "temperature must be from"),
-        ({"temperature": float("nan")}, "temperature must be from"),
-        ({"sigma": -1}, "sigma must be from"),
-        ({"underscore": "drop"}, "'keep' or 'space'"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(changes, said):
-    with pytest.raises(ValueError, match=said):
-        WinClip(**changes)
+def test_an_unknown_way_with_underscores_is_refused():
+    with pytest.raises(ValueError, match="'keep' or 'space'"):
+        WinClip(underscore="drop")

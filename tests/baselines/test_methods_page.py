@@ -37,10 +37,10 @@ def test_a_new_method_is_a_folder_with_a_file_of_less_than_60_lines(
     learned = method.fit(encode, None, 0)
     (scorer,) = method.build_variants(encode, Target("nut"), learned).values()
     image_embed, tokens = encode_images(tiny, pixels)
-    found = score_batch(scorer, tokens, image_embed, tiny)
-    values = torch.from_numpy(found.maps).flatten(1)  # (B, S * S)
+    scores = score_batch(scorer, tokens, image_embed, tiny)
+    values = torch.from_numpy(scores.maps).flatten(1)  # (B, S * S)
     expected = values.sort(dim=1).values[:, -(values.shape[1] // 4) :].mean(dim=1)
-    assert torch.allclose(torch.from_numpy(found.image_scores), expected, atol=1e-5)
+    assert torch.allclose(torch.from_numpy(scores.image_scores), expected, atol=1e-5)
     assert values.std(dim=1).min() > 1e-4  # a share of a flat map is any share
 
 

@@ -32,3 +32,15 @@ def draw_class_images(labels, names, seed=0):
         names=names,
         members=names,
     )
+
+
+def hold_images(image_embed, tokens, masks, names):
+    """A training set of what is in memory; an image is anomalous where its mask shows something."""
+    return TrainingSet(
+        image_embed=image_embed,
+        load_tokens=lambda rows: tokens[list(rows)],
+        load_masks=lambda rows: masks[list(rows)],
+        labels=masks.any(dim=(1, 2)).long(),
+        names=names,
+        members=names,
+    )

@@ -3,12 +3,17 @@
 Shapes: B images, L blocks, P = h * w patches, D embedding width, H x W pixels.
 """
 
+from collections.abc import Mapping
+
 import torch
+from open_clip import SimpleTokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
+from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.method.efa import LOGIT_SCALE
 
+TOKENIZER = SimpleTokenizer()
 #: Label smoothing and logarithm guard of the focal loss.
 FOCAL_SMOOTH = 1e-5
 
@@ -93,3 +98,30 @@ def join_margins(margins: Tensor, weights: Tensor | None = None) -> Tensor:
     share = fine.new_ones(len(fine)) if weights is None else weights.double()
     above, below = (torch.einsum("m,m...->...", share, side.sigmoid()) for side in (fine, -fine))
     return above.log() - below.log()
+
+
+def encode_words(
+    backbone: Backbone, words: Tensor, rest: str, deep: Mapping[int, Tensor] | None = None
+) -> Tensor:
+    """Unit text feature (D,) of words (E, V) and what follows, through open_clip's own blocks.
+
+    The prompt is padded to the whole context; `deep` has tokens that replace those after the start
+    token, by the number of the block, from 1.
+    """
+    clip, count = backbone.model, len(words)
+    ids = TOKENIZER([" ".join(["x"] * count) + f" {rest}"])
+    x = clip.token_embedding(ids)[0].clone()
+    x[1 : 1 + count] = words
+    x = x + clip.positional_embedding
+    mask = torch.full((len(x), len(x)), -torch.inf).triu(1)
+    for number, block in enumerate(clip.transformer.resblocks, 1):
+        if deep and number in deep:
+            x = torch.cat((x[:1], deep[number], x[1 + len(deep[number]) :]))
+        x = block(x[None], attn_mask=mask)[0]
+    return F.normalize(clip.ln_final(x)[int(ids.argmax())] @ clip.text_projection, dim=0)
+
+
+def encode_sides(backbone: Backbone, words: Tensor, name: str) -> Tensor:
+    """`encode_words` of a name's two prompts of CoOp, (2, D)."""
+    rests = (f"good {name}.", f"damaged {name}.")
+    return torch.stack([encode_words(backbone, words, rest) for rest in rests])

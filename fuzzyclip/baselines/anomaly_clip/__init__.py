@@ -48,8 +48,8 @@ class AnomalyClip(Trained):
     """AnomalyCLIP with its published settings, but for known faults, which are switches.
 
     Attributes:
-        words: learnable words of each prompt.
-        deep_tokens: learnable tokens of each deep block; fewer where they would overwrite an end.
+        words: learnable ones of each prompt.
+        deep_tokens: learnable ones of each deep block; fewer where they would overwrite an end.
         depth: text blocks with learnable tokens, the words being the first block's; fewer where the
             tower has fewer.
         temperature: what cosines are divided by before every softmax.
@@ -62,9 +62,7 @@ class AnomalyClip(Trained):
         class_norm: whether the class feature passes ln_post, as CLIP was trained; AnomalyCLIP's
             code leaves it out (issue 14).
         pixel_weight: factor on the patches' losses.
-        epochs: passes over the auxiliary images; the last state is kept.
-        batch_size: images a step.
-        learning_rate: of Adam.
+        epochs: passes over the auxiliary images, Adam taking `batch_size` of them a step.
         sigma: Gaussian smoothing of the maps in pixels, at 518 pixels as published.
     """
 
@@ -114,11 +112,7 @@ class AnomalyClip(Trained):
         return IDENTICAL if self.identical_maps else 1
 
     def fit(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
+        self, encode: NameEncoder, images: TrainingSet, seed: int, checkpoint: Path | None = None
     ) -> Learned:
         """Learn the prompts; `text_embed` (2, D), unit rows, is all that is needed of them.
 
@@ -147,11 +141,8 @@ class AnomalyClip(Trained):
             size = (masks.shape[-2], masks.shape[-1])
             probs = compute_probs(tokens, text_embed, self.temperature, backbone.grid, size)
             focal, dice = compute_focal(probs, masks), compute_dice(probs, masks)
-            patches = self.repeats * (focal + dice)
-            return {"loss": cls + self.pixel_weight * patches, "cls": cls} | {
-                "focal": focal,
-                "dice": dice,
-            }
+            loss = cls + self.pixel_weight * (self.repeats * (focal + dice))
+            return {"loss": loss, "cls": cls, "focal": focal, "dice": dice}
 
         curve = train(
             learner,
@@ -210,11 +201,11 @@ def compute_probs(
     """Probability that each pixel is anomalous at each tap, (B, L, S, S).
 
     Softmax comes before upsampling, and corners are not aligned, as AnomalyCLIP does. What it maps,
-    (abnormal + 1 - normal) / 2, is the abnormal channel, since the two add up to 1.
+    (anomalous + 1 - normal) / 2, is the anomalous channel, since the two add up to 1.
 
     Args:
         tokens: (B, L, P, D), any length.
-        text_embed: (2, D), unit rows: normal, abnormal.
+        text_embed: (2, D), unit rows: normal, anomalous.
         temperature: what cosines are divided by.
         grid: patches down and across.
         size: pixels down and across.
@@ -225,13 +216,10 @@ def compute_probs(
 
 
 def compute_focal(probs: Tensor, masks: Tensor) -> Tensor:
-    """Two-class focal loss, mean over images and pixels, summed over taps.
+    """Two-class focal loss of `compute_probs` against masks (B, S, S) in {0, 1}.
 
-    Both classes weigh the same; labels are smoothed as in `fuzzyclip.method.efa_training`.
-
-    Args:
-        probs: (B, L, S, S), of the abnormal class.
-        masks: (B, S, S) in {0, 1}.
+    Mean over images and pixels, summed over taps. Both classes weigh the same; labels are smoothed
+    as in `fuzzyclip.method.efa_training`.
     """
     mask = masks[:, None]
     true = probs * mask + (1 - probs) * (1 - mask)  # (B, L, S, S), of the true class
@@ -240,12 +228,7 @@ def compute_focal(probs: Tensor, masks: Tensor) -> Tensor:
 
 
 def compute_dice(probs: Tensor, masks: Tensor) -> Tensor:
-    """Dice losses of the abnormal and of the normal class, mean over images, summed over taps.
-
-    Args:
-        probs: (B, L, S, S), of the abnormal class.
-        masks: (B, S, S) in {0, 1}.
-    """
+    """Dice losses of the anomalous and of the normal class, mean over images, summed over taps."""
     total = probs.new_zeros(())
     for prob, mask in ((probs, masks[:, None]), (1 - probs, 1 - masks[:, None])):
         overlap = (prob * mask).sum(dim=(2, 3))  # (B, L)

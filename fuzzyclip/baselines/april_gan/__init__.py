@@ -36,8 +36,7 @@ class AprilGan(Trained):
         epochs: 15, as published for layers trained on VisA. For those trained on MVTec-AD it was 3,
             with a fifth of the images replaced by mosaics of four, which are left out here: all
             methods learn from the same stored features.
-        learning_rate: Adam's; as published.
-        batch_size: images a step; as published.
+        learning_rate: Adam's; as published, like the images a step.
         sigma: Gaussian smoothing of its maps in pixels; APRIL-GAN has none.
     """
 
@@ -54,17 +53,12 @@ class AprilGan(Trained):
         check_training(self.name, self)
 
     def fit(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
+        self, encode: NameEncoder, images: TrainingSet, seed: int, checkpoint: Path | None = None
     ) -> Learned:
         """The layers, named `heads.*`, and the curve with `loss`, `focal` and `dice` of each step.
 
         Raises:
             ValueError: no image shows a defect.
-            PromptTooLongError: a name does not fit a prompt.
         """
         if not images.labels.any():
             raise ValueError(
@@ -91,7 +85,6 @@ class AprilGan(Trained):
 
         Raises:
             ValueError: the tensors are not layers of this backbone.
-            PromptTooLongError: the name does not fit a prompt.
         """
         heads = load_heads(encode.backbone, learned.tensors, PREFIX)
         text_embed = encode([category])  # (D, 2)

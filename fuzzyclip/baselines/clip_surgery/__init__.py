@@ -1,4 +1,4 @@
-"""CLIP Surgery: V-V tokens against text, without what normal and abnormal have in common.
+"""CLIP Surgery: V-V tokens against text, without what normal and anomalous have in common.
 
 Training-free (Li et al., "CLIP Surgery for better explainability with enhancement in
 open-vocabulary tasks", arXiv 2304.05653). The features that all texts share answer everywhere in an
@@ -37,8 +37,8 @@ class ClipSurgery(Untrained):
         factor: on the class feature's cosines before the softmax that weighs the two texts, 2 as
             published.
         stretch: stretch every map to 0..1 by its own extremes, as the published demonstrations do.
-            Off: maps keep one scale. Stretched, every image has a patch of 1, also one of a good
-            part, and no threshold means the same in two images.
+            Off: maps keep one scale. Stretched, every image has a patch of 1, also a normal one,
+            and no threshold means the same in two images.
         sigma: Gaussian smoothing in pixels; none is published.
         taps: of AnomalyCLIP's stream in the shared pass, see `make_vv_kind`. They change nothing
             here; give AnomalyCLIP's, so that images go through the tower once for both.

@@ -19,8 +19,6 @@ from fuzzyclip.baselines.shared.context import (
     LearnedWords,
     Sentences,
     build_scorer,
-    check_words,
-    embed_sentences,
 )
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
@@ -58,7 +56,7 @@ class ShiftedWords(LearnedWords):
 
 @dataclass(frozen=True)
 class CoCoOp(ContextMethod):
-    """CoCoOp with one network for all categories; `Context` explains the settings.
+    """CoCoOp with one network for all categories; `ContextMethod` explains the settings.
 
     "a photo of a" to start from, one image a step, 10 epochs and a rate of 0.002 are CoCoOp's own.
     """
@@ -67,8 +65,6 @@ class CoCoOp(ContextMethod):
     words: int = 4
     epochs: int = 10
     batch_size: int = 1
-    learning_rate: float = 0.002
-    sigma: float = 0.0
 
     name: ClassVar[str] = "cocoop"
     title: ClassVar[str] = "CoCoOp"
@@ -80,13 +76,12 @@ class CoCoOp(ContextMethod):
     def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
         """The scorer of one category; its text features are computed for each batch of images."""
         backbone = encode.backbone
-        words = check_words(learned.tensors.get("words"), backbone, self.title)
+        words, sentences = self.read_words(encode, category, learned)
         shifted = ShiftedWords(words, backbone.embed_dim)
         try:
             shifted.load_state_dict(dict(learned.tensors))
         except RuntimeError as error:
             raise ValueError(f"{self.title}: {error}; train it anew") from error
-        sentences = embed_sentences(encode, [category], len(words))
         write = share_text(backbone, sentences, shifted.requires_grad_(False))
         return build_scorer(backbone, encode.stack([category]), write)
 
@@ -94,15 +89,10 @@ class CoCoOp(ContextMethod):
 def share_text(
     backbone: Backbone, sentences: Sentences, shifted: ShiftedWords
 ) -> Callable[[Tensor], Tensor]:
-    """Unit class features (B, D) to each image's unit text features (B, 2, D).
+    """Unit class features (B, D) to each image's unit text features (B, 2, D), of one name.
 
     It remembers the last batch, by identity: map and score of a batch need the same features. The
     text tower sees `CHUNK` images at a time, which bounds the memory.
-
-    Args:
-        backbone: the frozen CLIP.
-        sentences: of one name.
-        shifted: trained.
     """
     last: list[Tensor] = []
 

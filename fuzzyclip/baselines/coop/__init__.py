@@ -11,13 +11,7 @@ from typing import ClassVar
 
 import torch
 
-from fuzzyclip.baselines.shared.context import (
-    ContextMethod,
-    LearnedWords,
-    build_scorer,
-    check_words,
-    embed_sentences,
-)
+from fuzzyclip.baselines.shared.context import ContextMethod, LearnedWords, build_scorer
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.interface import Learned
@@ -26,7 +20,7 @@ from fuzzyclip.method.scorer import Scorer
 
 @dataclass(frozen=True)
 class CoOp(ContextMethod):
-    """CoOp with shared words; `Context` explains the settings.
+    """CoOp with shared words; `ContextMethod` explains the settings.
 
     16 random words, 32 images a step and a rate of 0.002 are CoOp's own. So are 50 epochs, its
     number for the largest set (ImageNet); its 200 are meant for 16 images a class, an auxiliary
@@ -37,8 +31,6 @@ class CoOp(ContextMethod):
     words: int = 16
     epochs: int = 50
     batch_size: int = 32
-    learning_rate: float = 0.002
-    sigma: float = 0.0
 
     name: ClassVar[str] = "coop"
     title: ClassVar[str] = "CoOp"
@@ -51,8 +43,7 @@ class CoOp(ContextMethod):
     def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
         """The scorer of one category; its text features are computed once."""
         backbone = encode.backbone
-        words = check_words(learned.tensors.get("words"), backbone, self.title)
-        sentences = embed_sentences(encode, [category], len(words))
+        words, sentences = self.read_words(encode, category, learned)
         first = torch.zeros(1, dtype=torch.long, device=backbone.device)
         text_embed = sentences.encode(backbone, first, words)  # (1, 2, D)
         return build_scorer(backbone, encode.stack([category]), lambda image_embed: text_embed)

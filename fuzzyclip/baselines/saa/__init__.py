@@ -51,11 +51,8 @@ SUREST = 0.999
 def keep_pixels(backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The image itself, for methods that look at it with models of their own.
 
-    Nothing is computed, so the kind is not stored: images are read anew instead.
-
-    Args:
-        backbone: says how the pixels were normalised; its towers are not run.
-        pixels: (B, 3, S, S), from `preprocess`.
+    Nothing is computed, so the kind is not stored: images are read anew instead. The backbone says
+    how the pixels (B, 3, S, S) were normalised; its towers are not run.
 
     Returns:
         Class features (B, D) of zeros, as there is none (zeros stay zeros when normalised), and one
@@ -127,15 +124,13 @@ class Saa(Untrained):
         COUNT.check(self.name, largest=self.largest)
         FACTOR.check(self.name, strength=self.strength)
         SIGMA.check(self.name, sigma=self.sigma)
-        if self.tiny_seed is not None:
-            self._check_tiny(self.tiny_seed)
         read_prompts(self.prompts)  # refuses unknown fields
-
-    def _check_tiny(self, seed: int) -> None:
-        """Refuse a seed that is none, and models besides the tiny ones."""
-        if type(seed) is not int or not 0 <= seed < 2**63:
+        if self.tiny_seed is None:
+            return
+        if type(self.tiny_seed) is not int or not 0 <= self.tiny_seed < 2**63:
             raise ValueError(
-                f"{self.name}: tiny_seed must be a whole number of 0 or more, not {seed!r}"
+                f"{self.name}: tiny_seed must be a whole number of 0 or more, not "
+                f"{self.tiny_seed!r}"
             )
         if given := self._list_models():
             raise ValueError(
@@ -150,7 +145,7 @@ class Saa(Untrained):
 
     @property
     def random_weights(self) -> bool:
-        """Whether its models have learned nothing."""
+        """True with models that have learned nothing."""
         return self.tiny_seed is not None
 
     @property
@@ -263,8 +258,7 @@ class _Look:
     def _compute_saliency(self, objects: Tensor) -> Tensor:
         """Saliency (S, S), 0 to 1, given the objects' boxes (n, 4).
 
-        With fewer than two objects found there are no others to compare with, and the image is
-        compared with itself; the published code fails there.
+        Of fewer than two objects the image is compared with itself; the published code fails there.
         """
         settings, size = self.settings, self.image.shape[1:]
         saliency = None

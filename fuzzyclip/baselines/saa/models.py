@@ -53,13 +53,10 @@ class BoxDetector:
         box_threshold: float,
         text_threshold: float,
     ) -> list[Boxes]:
-        """Boxes of what each caption names.
+        """Boxes of what each caption names in an image (3, S, S) from 0 to 1.
 
-        Args:
-            image: (3, S, S), 0 to 1.
-            captions: phrases that end in full stops; one is added at the end where there is none.
-            box_threshold: a box stays if its best token is above.
-            text_threshold: tokens above make up its phrase.
+        Captions are phrases that end in full stops; one is added at the end where there is none.
+        Thresholds are those of `Saa`.
 
         Raises:
             ValueError: a caption is longer than the model reads; it would be cut silently.
@@ -67,18 +64,18 @@ class BoxDetector:
         resized = self.processor.image_processor(
             images=image.cpu(), do_rescale=False, return_tensors="pt"
         ).to(image.device)
-        found = []
+        answers = []
         for first in range(0, len(captions), CAPTIONS):
             words = self._read(captions[first : first + CAPTIONS]).to(image.device)
             count = len(words["input_ids"])
             pixels = {name: part.expand(count, *part.shape[1:]) for name, part in resized.items()}
-            found += self.processor.post_process_grounded_object_detection(
+            answers += self.processor.post_process_grounded_object_detection(
                 self.model(**pixels, **words),
                 words["input_ids"],
                 threshold=box_threshold,
                 text_threshold=text_threshold,
             )
-        return [Boxes(part["boxes"], part["scores"], part["text_labels"]) for part in found]
+        return [Boxes(part["boxes"], part["scores"], part["text_labels"]) for part in answers]
 
     def _read(self, captions: Sequence[str]) -> Any:
         """Tokens of captions, padded to the longest; see `find`."""
@@ -127,12 +124,7 @@ class Segmenter:
 
     @torch.no_grad()
     def refine(self, encoded: Encoded, places: Tensor) -> Iterator[Tensor]:
-        """Masks of what stands in boxes, bool, (up to `CHUNK`, S, S) at a time.
-
-        Args:
-            encoded: the image.
-            places: (n, 4), see `Boxes`.
-        """
+        """Masks of what stands in `Boxes.places`, bool, (up to `CHUNK`, S, S) at a time."""
         height, width = encoded.input_size
         boxes = places * places.new_tensor([width, height, width, height])
         for part in torch.split(boxes, CHUNK):
@@ -200,13 +192,7 @@ def load_models(
     saliency_weights: str | None,
     device: torch.device,
 ) -> Models:
-    """Read the models; the last ones stay in memory, for categories follow one another.
-
-    Args:
-        detector_folder: GroundingDINO, as `save_pretrained` writes it and its processor.
-        segmenter_folder: SAM's, a folder too.
-        saliency_weights: file of WideResNet-50-2's ImageNet weights.
-        device: where they live.
+    """Read the models, see `Saa`; the last ones stay in memory, for categories follow one another.
 
     Raises:
         SaaModelError: `transformers` is not installed, or a model is missing or of another kind.
@@ -217,14 +203,8 @@ def load_models(
 
 
 def read_part(part: ModelFolder, folder: str | None, device: torch.device) -> tuple[Any, Any]:
-    """A model, frozen, and its processor, from a folder.
-
-    Raises:
-        SaaModelError: `transformers` is not installed, or the folder is missing, holds another
-            model, or lacks weights.
-    """
-    transformers = import_transformers()
-    path = _find_folder(part, folder)
+    """A model, frozen, and its processor, as `save_pretrained` writes both; see `load_models`."""
+    transformers, path = import_transformers(), _find_folder(part, folder)
     model_class, processor_class = (getattr(transformers, name) for name in part.classes)
     try:
         model, report = model_class.from_pretrained(
@@ -248,8 +228,7 @@ def read_part(part: ModelFolder, folder: str | None, device: torch.device) -> tu
 def load_network(weights: str | None) -> nn.Module:
     """WideResNet-50-2 up to its third stage: an image to maps of 256, 512 and 1024 channels.
 
-    Args:
-        weights: file of timm's or torchvision's ImageNet weights.
+    The file may hold timm's or torchvision's ImageNet weights.
 
     Raises:
         SaaModelError: there is none, or the weights are of another model.
@@ -291,11 +270,7 @@ def import_transformers() -> Any:
 
 
 def _find_folder(part: ModelFolder, folder: str | None) -> Path:
-    """The folder of a model; none, one without a model, and another model's are refused.
-
-    Raises:
-        SaaModelError: see above.
-    """
+    """The folder of a model; none, one without a model, and another model's are refused."""
     if not folder:
         raise SaaModelError(f"{part.setting}: SAA+ needs {part.title}. {_advise(part)}")
     path = Path(folder).expanduser()

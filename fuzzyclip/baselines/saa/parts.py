@@ -1,6 +1,6 @@
 """Steps of SAA+ between its models: which boxes stay, saliency, and the map from masks.
 
-Shapes: n boxes or masks, C channels, h x w positions of a feature map, S image size.
+Shapes: n boxes or masks (n, S, S) of bool, S image size; features (C, h, w), unit along C.
 """
 
 from collections.abc import Sequence
@@ -38,15 +38,15 @@ def measure_boxes(places: Tensor) -> Tensor:
     return width * height
 
 
-def select_boxes(found: Boxes, limit: float, name: str) -> tuple[Tensor, Tensor]:
+def select_boxes(boxes: Boxes, limit: float, name: str) -> tuple[Tensor, Tensor]:
     """Boxes smaller than `limit` whose phrase does not hold `name`; places (m, 4), scores (m,).
 
     A phrase with the object's name means the object itself. An empty name drops none.
     """
-    areas = measure_boxes(found.places)
-    named = [bool(name) and name in phrase for phrase in found.phrases]  # "nut" also in "nuts"
+    areas = measure_boxes(boxes.places)
+    named = [bool(name) and name in phrase for phrase in boxes.phrases]  # "nut" also in "nuts"
     keep = (areas > 0) & (areas < limit) & ~torch.tensor(named, dtype=torch.bool).to(areas.device)
-    return found.places[keep], found.scores[keep]
+    return boxes.places[keep], boxes.scores[keep]
 
 
 @torch.no_grad()
@@ -73,11 +73,8 @@ def compute_features(network: nn.Module, image: Tensor, side: int) -> Tensor:
 def compute_self_saliency(features: Tensor, largest: int) -> Tensor:
     """Distance of each position from the rest of the image, (h, w), 0 to 1.
 
-    Half of 1 - cosine to every position, the mean of the `largest` of them.
-
-    Args:
-        features: (C, h, w), unit vectors along C.
-        largest: how many distances count; all, where there are fewer positions.
+    Half of 1 - cosine of its unit feature to every other's, the mean of the `largest` of them; of
+    all, where there are fewer positions.
     """
     rows = features.flatten(1).T.contiguous()  # (h * w, C)
     count = min(largest, len(rows))
@@ -92,12 +89,8 @@ def compute_group_saliency(features: Tensor, masks: Tensor) -> Tensor:
     """Unlikeness of each object's positions to the other objects, (h, w), 0 to 1; 0 outside.
 
     Half of 1 - the largest cosine to a position of another object that is none of its own; where
-    there is no such position, or none of cosine above 0, one half. Where objects overlap the larger
-    value stays.
-
-    Args:
-        features: (C, h, w), unit vectors along C.
-        masks: (n, h, w), bool, one an object.
+    there is no such position, or none of cosine above 0, one half. Where objects, whose masks are
+    bool (n, h, w), overlap, the larger value stays.
     """
     saliency = features.new_zeros(features.shape[1:])
     anywhere = masks.any(dim=0)
@@ -113,14 +106,7 @@ def compute_group_saliency(features: Tensor, masks: Tensor) -> Tensor:
 
 
 def rescore(masks: Tensor, scores: Tensor, saliency: Tensor, strength: float) -> Tensor:
-    """Scores (n,) times exp(strength * mean saliency in the mask); an empty mask keeps its score.
-
-    Args:
-        masks: (n, S, S), bool.
-        scores: (n,).
-        saliency: (S, S).
-        strength: 3 in the paper.
-    """
+    """Scores (n,) times exp(strength * mean saliency in the mask); of an empty mask as they are."""
     inside = masks.flatten(1).to(saliency.dtype)  # (n, S * S)
     means = inside @ saliency.flatten() / inside.sum(dim=1).clamp(min=1)
     return scores * (strength * means).exp()
@@ -130,10 +116,6 @@ def combine_masks(masks: Tensor, scores: Tensor) -> Tensor:
     """Map (S, S): at each pixel the sum of its masks' scores, divided by 1 + how many they are.
 
     The published code starts its count at 1: a lone mask gives half its score.
-
-    Args:
-        masks: (n, S, S), bool.
-        scores: (n,).
     """
     inside = masks.to(scores.dtype)
     return torch.einsum("n,nij->ij", scores, inside) / (1 + inside.sum(dim=0))

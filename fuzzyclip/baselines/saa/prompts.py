@@ -57,9 +57,6 @@ def read_prompts(
 ) -> dict[str, CategoryPrompts]:
     """Prompts by category, blanks for underscores; `TABLE` where none are given.
 
-    Args:
-        given: fields of `CategoryPrompts` by category; None for the table alone.
-
     Raises:
         ValueError: a field is unknown or a value refused; names the category.
     """
@@ -68,12 +65,12 @@ def read_prompts(
     if not isinstance(given, Mapping):
         raise ValueError(f"prompts must be fields by category, not {given!r}")
     prompts = {}
-    for category, one in given.items():
+    for category, known in given.items():
         try:
-            known = one if isinstance(one, CategoryPrompts) else CategoryPrompts(**one)
+            read = known if isinstance(known, CategoryPrompts) else CategoryPrompts(**known)
         except (TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"prompts of {category!r}: {error}") from error
-        prompts[category.replace("_", " ")] = known
+        prompts[category.replace("_", " ")] = read
     return prompts
 
 
@@ -93,13 +90,7 @@ class Wording:
 
 
 def word_prompts(category: str, known: CategoryPrompts, raw: bool) -> Wording:
-    """Captions of a category.
-
-    Args:
-        category: its name.
-        known: what is known of it.
-        raw: whether underscores of the category stay, as published.
-    """
+    """Captions of a category; `raw` leaves its underscores, see `Saa.raw_names`."""
     name, thing = category, known.thing or category
     if raw:
         thing += ","

@@ -16,8 +16,6 @@ something comes out, this is changed:
 Shapes: S image size.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from string import ascii_lowercase, digits, punctuation
 from typing import Any
@@ -52,31 +50,22 @@ FIRST = 1100
 
 @lru_cache(maxsize=1)
 def build_tiny_models(seed: int, device: torch.device) -> Models:
-    """All three, the same for the same seed; torch's global generator is left as it was.
+    """All three, the same for the same seed, as they are drawn on the CPU.
 
-    Args:
-        seed: of the weights.
-        device: where they live; the weights are drawn on the CPU.
+    Torch's global generator is left as it was.
 
     Raises:
         SaaModelError: `transformers` is not installed.
     """
     transformers = import_transformers()
-    with _draw_from(seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # that of the CPU alone
         detector = _build_detector(transformers)
         segmenter = _build_segmenter(transformers)
         network = _build_network()
     for model in (detector.model, segmenter.model, network):
         model.eval().requires_grad_(False).to(device)
     return Models(detector, segmenter, network)
-
-
-@contextmanager
-def _draw_from(seed: int) -> Iterator[None]:
-    """Draw from a seed, on the CPU alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def _build_detector(transformers: Any) -> BoxDetector:

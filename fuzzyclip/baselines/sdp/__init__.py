@@ -17,11 +17,7 @@ class Sdp(Untrained, ClipAd):
     title: ClassVar[str] = "SDP"
 
     def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
-        """The scorer of one category, from its streams alone.
-
-        Raises:
-            PromptTooLongError: the name does not fit a prompt.
-        """
+        """The scorer of one category, from its streams alone."""
         del learned
         return self.build_scorer(encode, category, None)
 

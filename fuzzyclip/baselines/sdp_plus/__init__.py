@@ -25,11 +25,9 @@ class SdpPlus(Trained, ClipAd):
     """SDP+ with its settings: those of `ClipAd` and its training's, the published ones.
 
     Attributes:
-        train_density: of the auxiliary set's prompts: a key of `DENSITIES`, or eps and min_samples.
-        epochs: published.
-        batch_size: published.
-        learning_rate: published. Adam's momenta are `fuzzyclip.method.training`'s, and each epoch
-            is in a new order.
+        train_density: of the auxiliary set's prompts, like `test_density`.
+        learning_rate: of Adam, whose momenta are `fuzzyclip.method.training`'s; each epoch is in a
+            new order.
     """
 
     train_density: str | tuple[float, int] = "usual"
@@ -46,11 +44,7 @@ class SdpPlus(Trained, ClipAd):
         self.read_density("train_density")
 
     def fit(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
+        self, encode: NameEncoder, images: TrainingSet, seed: int, checkpoint: Path | None = None
     ) -> Learned:
         """A linear layer for each stage, and the curve with `loss`, `focal` and `dice`."""
         density = self.read_density("train_density")
@@ -83,7 +77,6 @@ class SdpPlus(Trained, ClipAd):
 
         Raises:
             ValueError: there are no tensors of its layers, or they are those of another model.
-            PromptTooLongError: the name does not fit a prompt.
         """
         backbone = encode.backbone
         heads = Heads(self._count_stages(backbone), backbone.vision_width, backbone.embed_dim)

@@ -17,7 +17,7 @@ Shapes: n prompts, B images, T stages, P patches, N = 1 + P tokens, W vision wid
 width, S image size.
 """
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -45,7 +45,7 @@ NORMAL_STATES = (
     *("flawless {}", "perfect {}", "unblemished {}"),
     *(f"{{}} without {flaw}" for flaw in FLAWS),
 )
-ABNORMAL_STATES = (
+ANOMALOUS_STATES = (
     *("damaged {}", "imperfect {}", "blemished {}", "broken {}"),
     *(f"{{}} with {flaw}" for flaw in FLAWS),
 )
@@ -65,14 +65,16 @@ class Density:
     Attributes:
         eps: distance within which two features are neighbours; none are further apart than 2.
         min_samples: neighbours that make a place dense, itself included.
+        owner: whose it is, for the message of a number that is refused.
     """
 
     eps: float = 0.5
     min_samples: int = 15
+    owner: InitVar[str] = "density"
 
-    def __post_init__(self) -> None:
-        POSITIVE.check("density", eps=self.eps)
-        COUNT.check("density", min_samples=self.min_samples)
+    def __post_init__(self, owner: str) -> None:
+        POSITIVE.check(owner, eps=self.eps)
+        COUNT.check(owner, min_samples=self.min_samples)
 
 
 #: The published code's choices: for MVTec AD and all others but VisA, and for VisA, which joins all
@@ -126,18 +128,24 @@ class ClipAd:
         Raises:
             ValueError: its value is none; names it.
         """
-        try:
-            return read_density(getattr(self, setting))
-        except ValueError as error:
-            raise ValueError(f"{self.name}: {setting}: {error}") from error
+        value = getattr(self, setting)
+        if isinstance(value, str) and value in DENSITIES:
+            return DENSITIES[value]
+        if isinstance(value, tuple) and tuple(map(type, value)) in ((float, int), (int, int)):
+            eps, min_samples = value
+            return Density(eps, min_samples, f"{self.name}: {setting}")
+        raise ValueError(
+            f"{self.name}: {setting}: a density is {' or '.join(DENSITIES)}, or a list of eps and "
+            f"min_samples such as [0.5, 15], not {value!r}"
+        )
 
     def build_scorer(self, encode: NameEncoder, category: str, heads: Heads | None) -> Scorer:
         """The scorer of one category; image scores are log-odds of 100 cosines with SDP's text.
 
-        Args:
-            encode: names to text features.
-            category: its name in prompts.
-            heads: a layer for each stage, whose maps are added; SDP has none.
+        `heads` has a layer for each stage, whose maps are added; SDP has none.
+
+        Raises:
+            PromptTooLongError: the name does not fit a prompt.
         """
         backbone = encode.backbone
         text = encode_representatives(encode, category, self.read_density("test_density"))
@@ -165,10 +173,8 @@ class ClipAd:
 def plan_staged(depth: int, stages: int = STAGES) -> Stream:
     """CLIP-AD's staged stream: all blocks, starts anew in every stage, tapped after every stage.
 
-    Args:
-        depth: blocks of the tower; the ends of stages are rounded up. 12 blocks restart in 1, 4, 7
-            and 10.
-        stages: how many; a tower of fewer blocks has one stage a block.
+    The ends of stages are rounded up: 12 blocks restart in 1, 4, 7 and 10. A tower of fewer blocks
+    than stages has one stage a block.
 
     Raises:
         ValueError: there is no stage.
@@ -179,11 +185,9 @@ def plan_staged(depth: int, stages: int = STAGES) -> Stream:
 
 
 def make_sdp_kind(stages: int = STAGES, late_taps: bool = False) -> FeatureKind:
-    """CLIP-AD's kind; see the module for its layout.
+    """CLIP-AD's kind, of the module's layout; other settings make another kind.
 
-    Args:
-        stages: parts that the tower is cut into; other than the default makes another kind.
-        late_taps: take the original path as CLIP-AD's code does, see `run_paths`; another kind.
+    `late_taps` takes the original path as CLIP-AD's code does, see `run_paths`.
 
     Raises:
         ValueError: there is no stage.
@@ -211,12 +215,7 @@ def compute_staged_map(backbone: Backbone, vv: Tensor, text_embed: Tensor) -> Te
     """SDP's map: feature surgery of every stage, summed and upsampled, (B, S, S).
 
     The weights have no factor 2 before their softmax, unlike CLIP Surgery's, and come from the
-    stage's own class token.
-
-    Args:
-        backbone: the frozen CLIP.
-        vv: (B, T, N, W).
-        text_embed: (D, 2), unit columns.
+    stage's own class token. `vv` is (B, T, N, W), `text_embed` (D, 2) with unit columns.
     """
     total = vv.new_zeros(len(vv), vv.shape[2] - 1)
     for level in vv.unbind(dim=1):
@@ -230,9 +229,7 @@ def combine_over_test_set(
 ) -> NDArray[np.float32]:
     """The published image scores of one category, (N,): text plus the map's peak, each stretched.
 
-    Args:
-        image_scores: (N,), the text's log-odds; as published its probabilities are stretched.
-        peaks: (N,), the largest value of each smoothed map.
+    The text's log-odds are given, but stretched are its probabilities, as published.
     """
     sides = _stretch(expit(image_scores.astype(np.float64))), _stretch(peaks.astype(np.float64))
     return (sides[0] + sides[1]).astype(np.float32)
@@ -244,31 +241,10 @@ def _stretch(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
 
 
-def read_density(value: str | tuple[float, int]) -> Density:
-    """A density from plain settings: a key of `DENSITIES`, or eps and min_samples.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if isinstance(value, str):
-        if value in DENSITIES:
-            return DENSITIES[value]
-    elif isinstance(value, tuple) and tuple(map(type, value)) in ((float, int), (int, int)):
-        return Density(*value)
-    raise ValueError(
-        f"a density is {' or '.join(DENSITIES)}, or a list of eps and min_samples such as "
-        f"[0.5, 15], not {value!r}"
-    )
-
-
 def encode_representatives(encode: NameEncoder, name: str, density: Density) -> Tensor:
-    """SDP's text of a category, (D, 2), unit columns: normal, abnormal.
-
-    Raises:
-        PromptTooLongError: the name makes a prompt longer than the text tower's context.
-    """
+    """SDP's text of a category, (D, 2), unit columns: normal, anomalous."""
     columns = []
-    for states in (NORMAL_STATES, ABNORMAL_STATES):
+    for states in (NORMAL_STATES, ANOMALOUS_STATES):
         filled = [state.format(encode.stack([name])) for state in states]
         prompts = [template.format(state) for state in filled for template in TEMPLATES]
         columns.append(find_representative(encode.encode(prompts), density))

@@ -45,7 +45,7 @@ from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.method.training import train
 from fuzzyclip.utils.ranges import FEW
 
-#: What follows the learnable words, normal and abnormal (appendix A.1). CoOp's full stop is kept.
+#: What follows the learnable words, normal and anomalous (appendix A.1). CoOp's full stop is kept.
 SENTENCES = ("good {}.", "damaged {}.")
 #: Standard deviation of random words.
 INIT_STD = 0.02
@@ -55,47 +55,11 @@ MOMENTUM, WEIGHT_DECAY, WARM_UP = 0.9, 5e-4, 1e-5
 
 
 @dataclass(frozen=True)
-class Context:
-    """Settings of learned words and their training; CoOp and CoCoOp differ in the values.
-
-    Attributes:
-        init: what the words start from, such as "a photo of a"; empty draws them at random.
-        words: E where they are drawn; otherwise E is the number of `init`'s tokens.
-        epochs: passes over the auxiliary images. The first is a warm-up at 1e-5.
-        batch_size: images a step.
-        learning_rate: of the second epoch; falls along a cosine.
-        sigma: Gaussian smoothing of the maps in pixels; neither method has any.
-    """
-
-    init: str
-    words: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    sigma: float
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.init, str):
-            raise ValueError(f"init must be a text, empty for random words, not {self.init!r}")
-        FEW.check("learned prompts", words=self.words)
-        check_training("learned prompts", self)
-
-    def start_words(self, backbone: Backbone) -> Tensor:
-        """The words before training, (E, V); draws from torch's global generator."""
-        ids = tokenize(backbone, [self.init or "x"])
-        embedded = embed_tokens(backbone, ids)[0].detach().float()  # (T, V)
-        if self.init:
-            return embedded[1 : count_tokens(backbone, self.init) - 1].clone()  # (E, V)
-        drawn = INIT_STD * torch.randn(self.words, embedded.shape[-1])
-        return drawn.to(backbone.device)
-
-
-@dataclass(frozen=True)
 class Sentences:
     """Two embedded sentences for each of n names, with room for E words after the start token.
 
     Attributes:
-        embedded: (n, 2, T, V), normal and abnormal; no gradient.
+        embedded: (n, 2, T, V), normal and anomalous; no gradient.
         end: (n, 2), position of each end token.
         start: (N, V) from `run_start`; None where the tower has to be run plainly.
     """
@@ -108,7 +72,6 @@ class Sentences:
         """Unit text features with the words put in, (B, 2, D); keeps gradients.
 
         Args:
-            backbone: the frozen CLIP.
             places: (B,), number of the name for each row.
             words: (E, V) for all rows, or (B, E, V).
         """
@@ -152,43 +115,14 @@ def embed_sentences(encode: NameEncoder, names: Sequence[str], count: int) -> Se
     )
 
 
-def compute_logits(image_embed: Tensor, text_embed: Tensor) -> Tensor:
-    """Scaled cosines with the two prompts, (B, 2).
-
-    Args:
-        image_embed: (B, D), unit rows.
-        text_embed: (B, 2, D), each image's own, or (1, 2, D); unit rows.
-    """
-    return LOGIT_SCALE * (text_embed @ image_embed[..., None]).squeeze(-1)
-
-
-def check_words(words: Tensor | None, backbone: Backbone, title: str) -> Tensor:
-    """Stored words (E, V) on the backbone's device.
-
-    Raises:
-        ValueError: there are none, or they are of another text tower.
-    """
-    width = backbone.text_tower.module.token_embedding.embedding_dim
-    if words is None or words.dim() != 2 or words.shape[1] != width:
-        given = "no words" if words is None else f"words of shape {tuple(words.shape)}"
-        raise ValueError(
-            f"{title}: found {given} where this text tower needs (E, {width}); train it anew"
-        )
-    return words.to(backbone.device)
-
-
 def build_scorer(
     backbone: Backbone, prompt: str, compute_text: Callable[[Tensor], Tensor]
 ) -> Scorer:
     """Maps and scores of prompts whose text features may depend on the image.
 
     Neither method has a map of its own. As AnomalyCLIP's table has them, the last taken block's
-    tokens go through the tower's own last layers and are compared with the text.
-
-    Args:
-        backbone: the frozen CLIP.
-        prompt: for the record.
-        compute_text: unit class features (B, D) to unit text features (B, 2, D) or (1, 2, D).
+    tokens go through the tower's own last layers and are compared with the text. `compute_text`
+    takes unit class features (B, D) to unit text features (B, 2, D) or (1, 2, D).
     """
     size = (backbone.image_size, backbone.image_size)
 
@@ -215,13 +149,9 @@ class LearnedWords(nn.Module):
     def encode(
         self, backbone: Backbone, sentences: Sentences, places: Tensor, image_embed: Tensor
     ) -> Tensor:
-        """Unit text features of a batch, (B, 2, D); keeps gradients.
+        """Unit text features (B, 2, D) of images with unit class features (B, D); keeps gradients.
 
-        Args:
-            backbone: the frozen CLIP.
-            sentences: of n names.
-            places: (B,), number of each image's name.
-            image_embed: (B, D), unit rows.
+        `places` (B,) numbers each image's name in `sentences`.
         """
         del image_embed
         # a name is encoded once, however many of the images bear it
@@ -230,22 +160,49 @@ class LearnedWords(nn.Module):
 
 
 @dataclass(frozen=True)
-class ContextMethod(Trained, Context):
-    """CoOp and CoCoOp but for their scorers."""
+class ContextMethod(Trained):
+    """Settings of learned words and their training; CoOp and CoCoOp differ in the values.
+
+    Attributes:
+        init: what the words start from, such as "a photo of a"; empty draws them at random.
+        words: E where they are drawn; otherwise E is the number of `init`'s tokens.
+        epochs: passes over the auxiliary images. The first is a warm-up at 1e-5.
+        batch_size: images a step.
+        learning_rate: of the second epoch; falls along a cosine.
+        sigma: Gaussian smoothing of the maps in pixels; neither method has any.
+    """
+
+    init: str
+    words: int
+    epochs: int
+    batch_size: int
+    learning_rate: float = 0.002
+    sigma: float = 0.0
 
     title: ClassVar[str]
     kind: ClassVar[FeatureKind] = TOKENS
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.init, str):
+            raise ValueError(f"init must be a text, empty for random words, not {self.init!r}")
+        FEW.check("learned prompts", words=self.words)
+        check_training("learned prompts", self)
+
+    def start_words(self, backbone: Backbone) -> Tensor:
+        """The words before training, (E, V); draws from torch's global generator."""
+        ids = tokenize(backbone, [self.init or "x"])
+        embedded = embed_tokens(backbone, ids)[0].detach().float()  # (T, V)
+        if self.init:
+            return embedded[1 : count_tokens(backbone, self.init) - 1].clone()  # (E, V)
+        drawn = INIT_STD * torch.randn(self.words, embedded.shape[-1])
+        return drawn.to(backbone.device)
 
     @abstractmethod
     def make_words(self, backbone: Backbone) -> LearnedWords:
         """The words before training; drawn from torch's global generator."""
 
     def fit(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
+        self, encode: NameEncoder, images: TrainingSet, seed: int, checkpoint: Path | None = None
     ) -> Learned:
         """The state of `make_words`, trained, and the curve with the `loss` of each step.
 
@@ -282,6 +239,24 @@ class ContextMethod(Trained, Context):
             return WARM_UP
         return self.learning_rate * (1 + math.cos(math.pi * (epoch - 2) / self.epochs)) / 2
 
+    def read_words(
+        self, encode: NameEncoder, category: str, learned: Learned
+    ) -> tuple[Tensor, Sentences]:
+        """The trained words, (E, V), and the category's sentences for them.
+
+        Raises:
+            ValueError: there are no words, or they are of another text tower.
+        """
+        backbone, words = encode.backbone, learned.tensors.get("words")
+        width = backbone.text_tower.module.token_embedding.embedding_dim
+        if words is None or words.dim() != 2 or words.shape[1] != width:
+            given = "no words" if words is None else f"words of shape {tuple(words.shape)}"
+            raise ValueError(
+                f"{self.title}: found {given} where this text tower needs (E, {width}); train it "
+                "anew"
+            )
+        return words.to(backbone.device), embed_sentences(encode, [category], len(words))
+
 
 def make_sgd(parameters: Iterator[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
     """Stochastic descent as in CoOp."""
@@ -293,33 +268,18 @@ def make_sgd(parameters: Iterator[nn.Parameter], learning_rate: float) -> torch.
 def make_loss(
     learned: LearnedWords, encode: NameEncoder, images: TrainingSet
 ) -> Callable[[Sequence[int]], Tensor]:
-    """A function from row numbers of a batch to its cross entropy.
-
-    Raises:
-        ValueError: there is no image, or the text tower reads no prompt's end.
-        PromptTooLongError: words and a name exceed the text tower's context.
-    """
-    backbone = encode.backbone
-    known, numbers = place_names(images.names)
-    sentences = embed_sentences(encode, known, len(learned.words))
+    """A function from row numbers of a batch to its cross entropy; see `ContextMethod.fit`."""
+    if not images.names:
+        raise ValueError("learned prompts need at least one training image")
+    backbone, names = encode.backbone, sorted(set(images.names))
+    sentences = embed_sentences(encode, names, len(learned.words))
+    places = torch.tensor([names.index(name) for name in images.names]).to(backbone.device)  # (N,)
     embeds = normalise(images.image_embed.to(backbone.device))
-    labels, places = images.labels.to(backbone.device), numbers.to(backbone.device)
+    labels = images.labels.to(backbone.device)
 
     def compute_loss(rows: Sequence[int]) -> Tensor:
         text_embed = learned.encode(backbone, sentences, places[rows], embeds[rows])  # (B, 2, D)
-        return F.cross_entropy(compute_logits(embeds[rows], text_embed), labels[rows])
+        logits = LOGIT_SCALE * (text_embed @ embeds[rows][..., None]).squeeze(-1)  # (B, 2)
+        return F.cross_entropy(logits, labels[rows])
 
     return compute_loss
-
-
-def place_names(names: Sequence[str]) -> tuple[list[str], Tensor]:
-    """The different names in order, and the number of each image's name, (N,).
-
-    Raises:
-        ValueError: there is no image.
-    """
-    if not names:
-        raise ValueError("learned prompts need at least one training image")
-    known = sorted(set(names))
-    numbers = {name: number for number, name in enumerate(known)}
-    return known, torch.tensor([numbers[name] for name in names], dtype=torch.long)

@@ -1,12 +1,10 @@
 """CLIP as it is, against the mean of some prompts a side: what `clip` and `clip_ac` share.
 
 Nothing is trained; tokens of the last taken block are projected like the class token and compared
-with the text.
-
-Shapes: B images, P patches, D embedding width.
+with the text. Both are rows of AnomalyCLIP's table 1, defined in its appendix.
 """
 
-from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,18 +24,20 @@ class PlainClip(Untrained):
 
     Attributes:
         sigma: Gaussian smoothing of its maps in pixels; CLIP has none.
+        sentences: of each side, normal and anomalous, with braces for the category's name.
     """
 
     sigma: float = 0.0
 
     kind: ClassVar[FeatureKind] = TOKENS
+    sentences: ClassVar[Sequence[Sequence[str]]]
 
     def __post_init__(self) -> None:
         SIGMA.check(self.name, sigma=self.sigma)
 
-    @abstractmethod
     def write_prompts(self, category: str) -> list[list[str]]:
-        """All prompts of both sides, normal and abnormal."""
+        """All prompts of both sides."""
+        return [[sentence.format(category) for sentence in side] for side in self.sentences]
 
     def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
         """The scorer of one category, from its two texts.

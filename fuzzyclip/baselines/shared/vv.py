@@ -58,33 +58,18 @@ class Stream:
     taps: tuple[int, ...]
     restarts: tuple[int, ...] = ()
 
-    def __post_init__(self) -> None:
-        if not self.taps or list(self.taps) != sorted(set(self.taps)):
-            raise ValueError(f"taps {list(self.taps)} of a V-V stream must ascend")
-        if self.start < 1 or min((*self.taps, *self.restarts)) < self.start:
-            raise ValueError(
-                f"a V-V stream that starts in block {self.start} has taps {list(self.taps)} and "
-                f"restarts {list(self.restarts)}: none may be before the start, which is 1 or later"
-            )
-
 
 def plan_surgery(depth: int) -> Stream:
-    """CLIP Surgery's stream: the last 6 blocks, tapped after the last.
-
-    Args:
-        depth: blocks of the tower. With fewer than 12 it is half of them, as 6 is half of 12.
-    """
+    """CLIP Surgery's stream: the last 6 blocks, of fewer than 12 half; tapped after the last."""
     count = max(1, min(SURGERY_BLOCKS, depth // 2))
     return Stream(start=depth - count + 1, taps=(depth,))
 
 
 def plan_dpam(depth: int, taps: Sequence[int] = (DPAM_DEPTH,)) -> Stream:
-    """AnomalyCLIP's stream (DPAM): the last 19 of 24 blocks.
+    """AnomalyCLIP's stream (DPAM): the last 19 of 24 blocks, with taps that are counted in 24.
 
-    Args:
-        depth: blocks of the tower. 24 blocks are stretched over it, every count rounded up; taps
-            that then coincide are taken once.
-        taps: counted in 24 blocks.
+    They are stretched over the tower's `depth`, every count rounded up; taps that then coincide are
+    taken once.
 
     Raises:
         ValueError: a tap is before the stream's start, block 6 of 24, or past the last block.
@@ -101,12 +86,14 @@ def plan_dpam(depth: int, taps: Sequence[int] = (DPAM_DEPTH,)) -> Stream:
 
 
 def make_vv_kind(taps: tuple[int, ...] = (DPAM_DEPTH,), class_norm: bool = True) -> FeatureKind:
-    """The kind that CLIP Surgery and AnomalyCLIP share; see the module for its layout.
+    """The kind that CLIP Surgery and AnomalyCLIP share, of the module's layout.
+
+    Other settings make another kind.
 
     Args:
-        taps: of AnomalyCLIP's stream, see `plan_dpam`; others than the default make another kind.
+        taps: of AnomalyCLIP's stream, see `plan_dpam`.
         class_norm: False gives the class feature without ln_post, which AnomalyCLIP's code leaves
-            out: in front of a projection that was trained behind it. It makes another kind.
+            out: in front of a projection that was trained behind it.
 
     Raises:
         ValueError: a tap is none of that stream's blocks.
@@ -164,19 +151,16 @@ def run_paths(
     Args:
         backbone: the frozen CLIP, whose image tower `check_vv_tower` accepts.
         pixels: (B, 3, S, S), from `preprocess`.
-        streams: one or more, of this tower.
+        streams: planned for this tower's depth.
         late_taps: take the original path at a tap with the next block's attention added, as
             CLIP-AD's code does (but after the last block): it adds in place to tokens it has
             already collected. A fault, kept to compare with its numbers.
 
     Raises:
-        ValueError: V-V streams are not defined in this tower, or one goes past its last block.
+        ValueError: V-V streams are not defined in this tower.
     """
     check_vv_tower(backbone)
     depth = backbone.image_tower.depth
-    for stream in streams:
-        if max((*stream.taps, *stream.restarts)) > depth:
-            raise ValueError(f"{stream}: the image tower has blocks 1 to {depth}")
     followers = [_Follower(stream) for stream in streams]
     taps = [tap for stream in streams for tap in stream.taps]
     originals: dict[int, Tensor] = {}
@@ -201,11 +185,7 @@ def run_paths(
 
 
 def check_vv_tower(backbone: Backbone) -> None:
-    """Refuse an image tower in which V-V streams are not defined.
-
-    Raises:
-        ValueError: it is not open_clip's own ViT with plain blocks that is read at a class token.
-    """
+    """Refuse all but open_clip's own ViT with plain blocks that is read at a class token."""
     visual = backbone.image_tower.visual
     plain = (
         isinstance(visual, VisionTransformer)
@@ -296,7 +276,7 @@ class _Follower:
 def compute_surgery(
     tokens: Tensor, class_embed: Tensor, text_embed: Tensor, factor: float
 ) -> Tensor:
-    """Feature surgery of two texts, the abnormal one's similarity to each token, (B, P).
+    """Feature surgery of two texts, the anomalous one's similarity to each token, (B, P).
 
     The element-wise products of a token with each text, weighted by w, lose their mean over the
     texts and are summed. Of two texts this is half the difference of the weighted cosines. The
@@ -306,7 +286,7 @@ def compute_surgery(
     Args:
         tokens: (B, P, D), any length.
         class_embed: (B, D), unit rows.
-        text_embed: (D, 2), unit columns: normal, abnormal.
+        text_embed: (D, 2), unit columns: normal, anomalous.
         factor: on the class feature's cosines.
     """
     weights = 2 * (factor * class_embed @ text_embed).softmax(dim=-1)  # (B, 2), mean 1

@@ -34,7 +34,7 @@ from fuzzyclip.utils.ranges import POSITIVE, SIGMA
 from fuzzyclip.utils.transfers import send
 
 #: WinCLIP's seven normal states are those that its successors kept.
-ABNORMAL_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
+ANOMALOUS_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
 #: Eleven sentences, each with both articles.
 TEMPLATES = tuple(
     sentence.format(article)
@@ -65,10 +65,6 @@ PASS_SEQUENCES = 512
 def list_windows(grid: tuple[int, int], side: int) -> Tensor:
     """Patches of every window of one size, stride 1, row by row, (n, side * side).
 
-    Args:
-        grid: patches down and across.
-        side: of the windows in patches.
-
     Raises:
         ValueError: the grid is smaller than a window.
     """
@@ -83,11 +79,7 @@ def list_windows(grid: tuple[int, int], side: int) -> Tensor:
 
 @torch.no_grad()
 def encode_windows(backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Class features of a batch and of all its windows, through the frozen image tower.
-
-    Args:
-        backbone: the frozen CLIP.
-        pixels: (B, 3, S, S), from `preprocess`.
+    """Class features of a batch (B, 3, S, S) and of all its windows, by the frozen image tower.
 
     Returns:
         image_embed (B, D), the same as from `encode_images`, and the windows' features (B, 1, N, D)
@@ -128,13 +120,7 @@ def _embed_patches(visual: Any, pixels: Tensor) -> Tensor:
 
 
 def _encode_size(tower: ImageTower, tokens: Tensor, windows: Tensor) -> Tensor:
-    """Features of all windows of one size, (B, n, D), some windows of all images at a time.
-
-    Args:
-        tower: the image tower.
-        tokens: (B, 1 + P, W), from `_embed_patches`.
-        windows: (n, side * side), from `list_windows`.
-    """
+    """Features of all windows of one size, (B, n, D), some windows of all images at a time."""
     first, patches = tokens[:, :1], tokens[:, 1:]
     embeds = []
     for chosen in torch.split(windows, max(1, PASS_SEQUENCES // len(tokens))):
@@ -187,11 +173,7 @@ class WinClip(Untrained):
         stack_names((), underscore=self.underscore)  # refuses what is unknown
 
     def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
-        """The scorer of one category, on features of `encode_windows`.
-
-        Raises:
-            PromptTooLongError: the name does not fit a prompt.
-        """
+        """The scorer of one category, on features of `encode_windows`."""
         del learned
         backbone = encode.backbone
         name = stack_names([category], underscore=self.underscore)
@@ -217,13 +199,13 @@ class WinClip(Untrained):
 
 
 def write_prompts(name: str, published_templates: bool = False) -> list[list[str]]:
-    """All prompts of both sides: 7 normal and 4 abnormal states, each in every template."""
+    """All prompts of both sides: 7 normal and 4 anomalous states, each in every template."""
     templates = list(TEMPLATES)
     if published_templates:
         templates = [text for text in TEMPLATES if text not in LACKING] + [DOUBLED]
     return [
         [template.format(state.format(name)) for state in states for template in templates]
-        for states in (NORMAL_STATES, ABNORMAL_STATES)
+        for states in (NORMAL_STATES, ANOMALOUS_STATES)
     ]
 
 
@@ -234,7 +216,7 @@ def join_scales(margins: Tensor, image_margins: Tensor, grid: tuple[int, int]) -
     reciprocal of a harmonic mean is the mean of reciprocals.
 
     Args:
-        margins: (B, N) abnormal minus normal logit of each window, as `encode_windows` orders them.
+        margins: (B, N), anomalous minus normal logit of each window in `encode_windows`'s order.
         image_margins: (B,), of the whole images.
         grid: patches down and across.
     """
@@ -247,15 +229,9 @@ def join_scales(margins: Tensor, image_margins: Tensor, grid: tuple[int, int]) -
 
 
 def average_over_windows(values: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-    """Mean over the windows that cover each patch, one in a corner, side * side amid the image.
+    """Mean over the windows that cover each patch, (B, rows, columns), of `list_windows`' values.
 
-    Args:
-        values: (B, n), of the windows as in `list_windows`.
-        grid: patches down and across.
-        side: of the windows in patches.
-
-    Returns:
-        (B, rows, columns).
+    One window covers a corner, side * side cover a patch amid the image.
     """
     planes = values.view(len(values), 1, grid[0] - side + 1, grid[1] - side + 1)
     spread = values.new_ones(1, 1, side, side)

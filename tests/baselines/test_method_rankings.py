@@ -57,13 +57,9 @@ BENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 class Row:
     """A row of a table, and what it is made of.
 
-    Attributes:
-        scorer: the row.
-        texts: unit class features (N, D) to text features (N or 1, 2, D) of the image score.
-        temperature: of the image score.
-        clusters: of its maps, where they are log-odds.
-        blocks: that the maps read.
-        anchors: (K, D), what weighs clusters, with the factor on cosines; None where nothing does.
+    `texts` has unit class features (N, D) to text features (N or 1, 2, D) of the image score, which
+    `temperature` belongs to. Maps that are log-odds have clusters and read blocks; `anchors` (K, D)
+    weigh the clusters, with the factor on cosines.
     """
 
     scorer: Scorer
@@ -76,12 +72,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Cluster:
-    """How tokens come to the text's space in one cluster.
+    """Tokens (N, P, W) of float64 and the number of their block to (N, P, D), and the way back.
 
-    Attributes:
-        map_tokens: tokens (N, P, W) of float64 and the number of their block to (N, P, D).
-        find_tokens: the way back.
-        text: (2, D), None for the text features of the image score.
+    Its text is (2, D), None for the text features of the image score.
     """
 
     map_tokens: Callable[[Tensor, int], Tensor]
@@ -131,7 +124,7 @@ def draw_cluster(number: int, text: Tensor | None) -> tuple[Heads, Cluster]:
         weight = torch.zeros(EMBED, WIDTH)
         weight[:, half] = torch.linalg.qr(draw(EMBED, EMBED, seed=10 * number + block))[0]
         layer.weight.data, layer.bias.data = weight, 0.1 * draw(EMBED, seed=block)
-    fine = [(one.weight.data.double(), one.bias.data.double()) for one in heads.layers]
+    fine = [(layer.weight.data.double(), layer.bias.data.double()) for layer in heads.layers]
 
     def map_tokens(tokens: Tensor, block: int) -> Tensor:
         weight, bias = fine[block]
@@ -162,8 +155,8 @@ def build_context(name: str, encode: NameEncoder) -> Row:
     torch.manual_seed(4)  # the two sentences come out far from one another, for every image
     words = torch.randn(4, EMBED)
     shifted = ShiftedWords(words, EMBED)
-    for one in shifted.meta.parameters():
-        one.data += 0.3 * torch.randn(one.shape)
+    for parameter in shifted.meta.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape)
     sentences = embed_sentences(encode, [CATEGORY], len(words))
 
     @torch.no_grad()
@@ -250,9 +243,9 @@ def spread(rng: np.random.Generator, low: float, high: float, count: int) -> np.
     return low + (high - low) * places
 
 
-def compute_cosines(found: Tensor, text: Tensor) -> np.ndarray:
-    """Cosine with the abnormal text minus that with the normal one, in float64."""
-    unit, text = F.normalize(found.double(), dim=-1), text.double()
+def compute_cosines(features: Tensor, text: Tensor) -> np.ndarray:
+    """Cosine with the anomalous text minus that with the normal one, in float64."""
+    unit, text = F.normalize(features.double(), dim=-1), text.double()
     sides = [(unit * F.normalize(text[..., side, :], dim=-1)).sum(dim=-1) for side in range(2)]
     return (sides[1] - sides[0]).numpy()
 
@@ -274,10 +267,10 @@ def draw_images(row: Row, seed: int) -> tuple[Tensor, np.ndarray]:
 
 
 def draw_labels(rng: np.random.Generator, reference: np.ndarray) -> np.ndarray:
-    """Labels that follow the order half-heartedly; both are there."""
-    place = reference.argsort().argsort() / len(reference)
-    labels = rng.random(len(reference)) < 0.2 + 0.6 * place
-    labels[:2] = False, True
+    """Labels of images or pixels that follow the order half-heartedly; both are there."""
+    ranks = reference.argsort(axis=None).argsort().reshape(reference.shape) / reference.size
+    labels = ranks + rng.normal(size=reference.shape) > 0.8
+    labels.flat[:2] = False, True
     return labels
 
 
@@ -328,8 +321,8 @@ def test_a_method_that_judges_by_the_map_ranks_as_its_largest_values(small, seed
     highest = rng.permutation(np.concatenate([highest, np.nextafter(highest, np.float32(99))]))
     maps = highest[:, None, None] * rng.uniform(0, 1 - 2**-20, (40, SIDE, SIDE))
     maps[np.arange(40), rng.integers(SIDE, size=40), rng.integers(SIDE, size=40)] = highest
-    found = torch.from_numpy(maps.astype(np.float32))
-    scores = score_images(scorer, found, torch.zeros(40, EMBED), small)
+    drawn = torch.from_numpy(maps.astype(np.float32))
+    scores = score_images(scorer, drawn, torch.zeros(40, EMBED), small)
     check_scores(scores, highest.astype(np.float64), draw_labels(rng, highest))
 
 
@@ -361,15 +354,15 @@ def draw_tokens(row: Row, seed: int, images: int = 4) -> tuple[Tensor, Tensor]:
     rng = np.random.default_rng(seed)
     embeds = torch.from_numpy(rng.normal(size=(images, EMBED))).float()
     text = row.texts(F.normalize(embeds, dim=1))[:, None]  # (N or 1, 1, 2, D)
-    texts = [text if one.text is None else one.text for one in row.clusters]
+    texts = [text if cluster.text is None else cluster.text for cluster in row.clusters]
     reach = min(map(find_reach, texts))
     shape = (len(texts), len(row.blocks), images, SIDE**2)
     margins = draw_margins(rng, reach, shape)
     tokens = torch.from_numpy(rng.normal(size=(images, BLOCKS, SIDE**2, WIDTH)))
     for at, block in enumerate(row.blocks):
         tokens[:, block] = sum(
-            one.find_tokens(place(texts[k], margins[k, at], rng), block)
-            for k, one in enumerate(row.clusters)
+            cluster.find_tokens(place(texts[k], margins[k, at], rng), block)
+            for k, cluster in enumerate(row.clusters)
         )
     return embeds, tokens.float()
 
@@ -379,10 +372,12 @@ def compute_log_odds(row: Row, embeds: Tensor, tokens: Tensor) -> list[Decimal]:
     unit, (images, _, patches, _) = F.normalize(embeds.double(), dim=1), tokens.shape
     text = row.texts(F.normalize(embeds, dim=1))[:, None]
     margins = np.empty((len(row.clusters), len(row.blocks), images, patches))
-    for k, one in enumerate(row.clusters):
+    for k, cluster in enumerate(row.clusters):
         for at, block in enumerate(row.blocks):
-            mapped = one.map_tokens(tokens[:, block].double(), block)
-            margins[k, at] = 100 * compute_cosines(mapped, text if one.text is None else one.text)
+            mapped = cluster.map_tokens(tokens[:, block].double(), block)
+            margins[k, at] = 100 * compute_cosines(
+                mapped, text if cluster.text is None else cluster.text
+            )
     weights = torch.ones(images, len(row.clusters), dtype=torch.float64)
     if row.anchors is not None:
         anchors, factor = row.anchors
@@ -407,15 +402,6 @@ def _join(margins: np.ndarray, weights: list[float]) -> Decimal:
     return (mean / (1 - mean)).ln()
 
 
-def draw_masks(rng: np.random.Generator, maps: np.ndarray) -> np.ndarray:
-    """Regions that follow the maps half-heartedly; the last image is normal."""
-    noisy = maps.argsort(axis=None).argsort().reshape(maps.shape) / maps.size
-    masks = noisy + rng.normal(size=maps.shape) > 1
-    masks[-1] = False
-    masks[0, 0, 0] = True
-    return masks
-
-
 @pytest.mark.parametrize("name", LOG_ODDS)
 @try_examples(40)
 @given(seed=st.integers(0, 2**31))
@@ -430,13 +416,14 @@ def test_pixels_rank_as_margins_of_float64(name, rows, small, seed):
     assert np.unique(maps).size == maps.size
     assert maps.argsort(axis=None).tolist() == order
     ranks = np.argsort(order).reshape(maps.shape)  # the reference, on one more scale
-    masks = draw_masks(rng, reference)
+    masks = draw_labels(rng, reference)
+    masks[-1] = False
     expected = compute_pixel_metrics(ranks, masks)
     fine = maps.astype(np.float64)
     for values in (maps, *(bend(fine) for bend in BENDS.values())):
-        found = compute_pixel_metrics(values, masks, Scale.LOG_ODDS)
-        assert {one: found[one] for one in CURVE_METRICS} == {
-            one: expected[one] for one in CURVE_METRICS
+        metrics = compute_pixel_metrics(values, masks, Scale.LOG_ODDS)
+        assert {name: metrics[name] for name in CURVE_METRICS} == {
+            name: expected[name] for name in CURVE_METRICS
         }
     shares = expit(reference).astype(np.float32)  # what the map was before, but for its factor
     assert len(np.unique(shares)) < 0.8 * maps.size
