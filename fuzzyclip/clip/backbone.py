@@ -19,10 +19,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from fuzzyclip.clip.attention import fuse_attention
-from fuzzyclip.clip.model_configs import (
-    read_channels,
-    read_model_config,
-)
+from fuzzyclip.clip.model_configs import read_channels, read_model_config
 from fuzzyclip.clip.towers import (
     ImageTower,
     TextTower,
@@ -128,7 +125,7 @@ class Backbone:
 
     @property
     def context_length(self) -> int:
-        return int(get_text_tower(self.model).context_length)
+        return int(self.text_tower.module.context_length)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -261,8 +258,3 @@ def _fill(clip: nn.Module, state: dict[str, Tensor], interpolation: str, path: P
         clip.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise WeightsError(f"weights {path} are not of this model: {error}") from error
-
-
-def get_text_tower(model: nn.Module) -> Any:
-    """The module that holds the text transformer: the CLIP itself, or its `text` part."""
-    return read_text_tower(model).module

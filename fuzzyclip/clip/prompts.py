@@ -7,7 +7,7 @@ normalise, average, normalise.
 Shapes: n prompts, D embedding width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -106,13 +106,29 @@ def stack_names(names: Sequence[str], separator: str = " ", underscore: str = "k
     return stacked.replace("_", " ") if underscore == "space" else stacked
 
 
+def average_prompts(
+    encode: EncodeText, sides: Iterable[Sequence[str]], unit: bool = True
+) -> Tensor:
+    """The mean text feature of each side's prompts, (D, 2), unit columns.
+
+    Args:
+        encode: see `EncodeText`.
+        sides: prompts of the normal and of the abnormal side.
+        unit: whether each prompt's feature is brought to unit length before the mean, as CLIP's
+            authors do for ImageNet.
+    """
+    columns = []
+    for prompts in sides:
+        embeds = encode(prompts)  # (n, D)
+        mean = (F.normalize(embeds, dim=-1) if unit else embeds).mean(dim=0)
+        columns.append(F.normalize(mean, dim=-1))
+    return torch.stack(columns, dim=1)
+
+
 def encode_name(name: str, encode: EncodeText, ensemble: str = "full") -> Tensor:
     """The CPE text feature T(name) of one name string, (D, 2), unit columns: normal, abnormal."""
-    columns = []
-    for states in (NORMAL_STATES, ABNORMAL_STATES):
-        embeds = F.normalize(encode(build_prompts(name, states, ensemble)), dim=-1)  # (n, D)
-        columns.append(F.normalize(embeds.mean(dim=0), dim=-1))  # (D,)
-    return torch.stack(columns, dim=1)  # (D, 2)
+    sides = (build_prompts(name, states, ensemble) for states in (NORMAL_STATES, ABNORMAL_STATES))
+    return average_prompts(encode, sides)
 
 
 def split_to_fit(

@@ -15,10 +15,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.pixels import iterate_pixels
+from fuzzyclip.clip.encoding import iterate_pixels
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
-from fuzzyclip.features.packing import pack
-from fuzzyclip.features.shards import EMBEDS, Shard, measure_kind, write_shard
+from fuzzyclip.features.shards import EMBEDS, Shard, measure_kind, pack, write_shard
 from fuzzyclip.features.store import check_space, finish_category, plan_category
 from fuzzyclip.utils.tensor_files import RowWriter
 from fuzzyclip.utils.transfers import Fetcher

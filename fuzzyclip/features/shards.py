@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.features.kinds import TOKENS as PATCH_TOKENS
-from fuzzyclip.features.kinds import FeatureKind
-from fuzzyclip.features.packing import DTYPES, SCALES, TOKENS, count_bytes, unpack
+from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.utils.files import BrokenFileError
 from fuzzyclip.utils.tensor_files import RowWriter, check_tensors, read_header, write_rows
 from fuzzyclip.utils.tensor_files import read_rows as read_tensor_rows
@@ -31,6 +29,58 @@ FORMAT = 2
 CODE = 2
 #: Class features, (n, D) float32, not normalised.
 EMBEDS = "image_embed"
+#: Names of the tensors of a shard that hold the tokens.
+PATCH_TOKENS, SCALES = "patch_tokens", "patch_scales"
+#: Types to choose from. What each changes in the metrics: `python benchmarks/token_types.py`.
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.int8,
+}
+#: Largest int8 used; -128 is left out, so that a token and its negative are packed alike.
+LEVELS = 127
+
+
+def pack(tokens: Tensor, dtype: str) -> dict[str, Tensor]:
+    """Tokens (..., W) as they are kept: `patch_tokens`, and for int8 also `patch_scales`.
+
+    int8 keeps each token as W whole numbers and one float32 scale (...,): its largest entry over
+    127, so that no entry is off by more than half of that.
+
+    Raises:
+        ValueError: an entry is not finite, or a float16 cannot hold it. CLIP's outliers reach
+            hundreds, so that this means broken weights or another kind of model; bfloat16 and
+            float32 hold any finite one.
+    """
+    packed = _pack(tokens, dtype)
+    held = packed.get(SCALES, packed[PATCH_TOKENS])  # an int8 is always finite, its scale is not
+    if not held.isfinite().all():
+        if tokens.isfinite().all():
+            raise ValueError(f"patch tokens exceed {dtype}'s range; set features.dtype to bfloat16")
+        raise ValueError("patch tokens are not finite; look at the image and the weights")
+    return packed
+
+
+def _pack(tokens: Tensor, dtype: str) -> dict[str, Tensor]:
+    if dtype == "int8":
+        largest = tokens.abs().amax(dim=-1).float()  # (...)
+        scales = largest.clamp(min=torch.finfo(torch.float32).tiny * LEVELS) / LEVELS
+        whole = (tokens / scales[..., None]).round().clamp(-LEVELS, LEVELS)
+        return {SCALES: scales, PATCH_TOKENS: whole.to(torch.int8)}
+    return {PATCH_TOKENS: tokens.to(DTYPES[dtype])}
+
+
+def unpack(packed: Mapping[str, Tensor]) -> Tensor:
+    """What `pack` made, as float32 (..., W)."""
+    tokens = packed[PATCH_TOKENS].float()
+    return tokens * packed[SCALES][..., None] if SCALES in packed else tokens
+
+
+def count_bytes(tokens: int, width: int, dtype: str) -> int:
+    """Bytes on disk of a number of tokens of a width W."""
+    scale = torch.float32.itemsize if dtype == "int8" else 0
+    return tokens * (width * DTYPES[dtype].itemsize + scale)
 
 
 @dataclass(frozen=True)
@@ -49,7 +99,7 @@ class Shard:
     images: tuple[Path, ...]
     digests: tuple[str, ...]
     header: Mapping[str, Any]
-    kind: FeatureKind = PATCH_TOKENS
+    kind: FeatureKind = TOKENS
 
     def is_written(self) -> bool:
         """Whether the file is there, made of the same, and whole to the last byte."""
@@ -68,13 +118,13 @@ class Shard:
 
 
 def compute_identity(
-    backbone: Backbone, digests: Sequence[str], kind: FeatureKind = PATCH_TOKENS
+    backbone: Backbone, digests: Sequence[str], kind: FeatureKind = TOKENS
 ) -> dict[str, Any]:
     """What stored features of images depend on, as plain data: backbone, code, content, kind.
 
     Plain patch tokens are not named, so that stores from before there were kinds stay valid.
     """
-    named = {} if kind == PATCH_TOKENS else {"kind": [kind.name, kind.version]}
+    named = {} if kind == TOKENS else {"kind": [kind.name, kind.version]}
     return {
         "format": FORMAT,
         "code": CODE,
@@ -85,7 +135,7 @@ def compute_identity(
 
 def measure_kind(kind: FeatureKind, backbone: Backbone) -> tuple[int, int, int]:
     """L, P and W of a kind; one pass of the tower, except for plain patch tokens."""
-    if kind != PATCH_TOKENS:
+    if kind != TOKENS:
         return kind.measure(backbone)
     return len(backbone.blocks), backbone.grid[0] * backbone.grid[1], backbone.vision_width
 
@@ -115,14 +165,12 @@ def write_shard(
     if dtype := shard.header["tokens"]:
         if dtype == "int8":
             layout[SCALES] = (torch.float32, shape[:2])
-        layout[TOKENS] = (DTYPES[dtype], shape)
+        layout[PATCH_TOKENS] = (DTYPES[dtype], shape)
     with write_rows(shard.path, layout, len(shard.images), shard.header) as writer:
         yield writer
 
 
-def count_image_bytes(
-    backbone: Backbone, dtype: str | None, kind: FeatureKind = PATCH_TOKENS
-) -> int:
+def count_image_bytes(backbone: Backbone, dtype: str | None, kind: FeatureKind = TOKENS) -> int:
     """Bytes that one image takes in the store; `dtype` is None where tokens are not kept."""
     embed = backbone.embed_dim * torch.float32.itemsize
     if dtype is None:
@@ -139,7 +187,7 @@ def read_rows(path: Path, first: int, count: int, device: torch.device | str) ->
     Raises:
         BrokenFileError: the file does not hold what was written.
     """
-    rows = read_tensor_rows(path, (TOKENS, SCALES), first, count)
+    rows = read_tensor_rows(path, (PATCH_TOKENS, SCALES), first, count)
     return unpack({name: tensor.to(device) for name, tensor in rows.items()})
 
 

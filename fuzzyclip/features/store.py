@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.pixels import load_pixels
+from fuzzyclip.clip.encoding import load_pixels
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.features.shards import (
     Shard,
@@ -134,7 +134,7 @@ def plan_category(
         folder: the category's folder in the store.
         rows: its index rows, in order, with paths that can be opened.
         backbone: the frozen CLIP.
-        dtype: type in which patch tokens are kept, see `packing`; None keeps class features alone.
+        dtype: of the kept patch tokens, see `shards.DTYPES`; None keeps class features alone.
         shard_size: images a file.
         kind: what is kept of an image.
     """

@@ -7,7 +7,7 @@
 - A file of several pictures is refused, since the one that is left out could show the defect. Of a
   phone's MPO the first is taken; the others are previews of it.
 
-Shapes: H rows, W columns of one image.
+Shapes: H rows, W columns of one image; B rows of an index, S size of the anomaly maps.
 """
 
 import hashlib
@@ -17,11 +17,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: What folders are searched for.
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -150,6 +153,22 @@ def decode_mask(
         values = values[..., :-1]  # alpha is not a class id
     positive: NDArray[np.bool_] = values > above
     return np.any(positive, axis=-1) if positive.ndim == 3 else positive  # (H, W)
+
+
+def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """A binary mask squashed to (S, S): bilinear, then more than half covered."""
+    full = Image.fromarray(mask.astype(np.uint8) * 255)
+    squashed = np.asarray(full.resize((size, size), Image.Resampling.BILINEAR))
+    return squashed > 127
+
+
+def load_masks(rows: "pd.DataFrame", size: int) -> NDArray[np.bool_]:
+    """Masks of index rows, (B, S, S); all false where a row has none."""
+    masks = np.zeros((len(rows), size, size), dtype=bool)
+    for mask, path, above in zip(masks, rows["mask_path"], rows["mask_above"], strict=True):
+        if path:
+            mask[:] = resize_mask(load_mask(Path(path), above), size)
+    return masks
 
 
 def check_inspectable(image: Image.Image, name: str) -> None:

@@ -80,13 +80,6 @@ def place_rows(frame: pd.DataFrame, root: Path) -> pd.DataFrame:
     return frame.assign(**placed)
 
 
-def read_test_rows(table: Path, root: Path, category: str) -> pd.DataFrame:
-    """`read_index`, but only a category's test images, numbered from 0."""
-    rows = read_index(table, root)
-    chosen = rows[(rows["split"] == "test") & (rows["category"] == category)]
-    return chosen.reset_index(drop=True)
-
-
 def read_info(path: Path) -> dict[str, Any]:
     """The facts of the whole, as `Index.info` has them."""
     info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from fuzzyclip.baselines.clip import Clip
 from fuzzyclip.baselines.clip_ac import ClipAC
 from fuzzyclip.clip.encoding import encode_images, encode_text
-from fuzzyclip.clip.name_encoder import NameEncoder, average_prompts
-from fuzzyclip.clip.prompts import PromptTooLongError
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.prompts import PromptTooLongError, average_prompts
 from fuzzyclip.features.kinds import TOKENS
 from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import score_batch

@@ -24,7 +24,7 @@ assert torch._dynamo.utils.__spec__.origin.endswith("utils.py")
 assert said == torch._dynamo.utils.is_compile_supported("cpu")
 double = torch.compile(lambda tensor: 2 * tensor, backend="eager")
 assert double(torch.ones(2)).tolist() == [2, 2]
-from fuzzyclip.clip.imports import _disable
+from fuzzyclip.clip import _disable
 @_disable
 def plain(number):
     return number + 1

@@ -19,8 +19,7 @@ from fuzzyclip.features import encode as caching
 from fuzzyclip.features import store as features
 from fuzzyclip.features.encode import encode_shards, write_category
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
-from fuzzyclip.features.packing import LEVELS, pack
-from fuzzyclip.features.shards import CODE, compute_identity, count_image_bytes
+from fuzzyclip.features.shards import CODE, LEVELS, compute_identity, count_image_bytes, pack
 from fuzzyclip.features.store import (
     ROWS,
     FeatureMismatchError,

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from properties import try_examples
 from safetensors.torch import load_file
 
-from fuzzyclip.features.packing import DTYPES, LEVELS, SCALES, TOKENS, count_bytes, pack, unpack
+from fuzzyclip.features.shards import (
+    DTYPES,
+    LEVELS,
+    PATCH_TOKENS,
+    SCALES,
+    count_bytes,
+    pack,
+    unpack,
+)
 from fuzzyclip.utils.tensor_files import read_header, write_rows
 
 
@@ -28,7 +36,10 @@ def test_what_is_packed_comes_back_within_its_type(values, dtype):
 def test_int8_by_hand():
     tokens = torch.tensor([[-254.0, 127.0, 1.0, 0.9], [0.0, 0.0, 0.0, 0.0]])
     packed = pack(tokens, "int8")
-    assert packed[TOKENS].tolist() == [[-127, 64, 0, 0], [0, 0, 0, 0]]  # 63.5 goes to the even
+    assert packed[PATCH_TOKENS].tolist() == [
+        [-127, 64, 0, 0],
+        [0, 0, 0, 0],
+    ]  # 63.5 goes to the even
     assert packed[SCALES][0] == 2.0
     assert unpack(packed)[0].tolist() == [-254.0, 128.0, 0.0, 0.0]
     assert unpack(packed)[1].tolist() == [0.0] * 4

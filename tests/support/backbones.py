@@ -1,7 +1,7 @@
 """Frozen CLIPs for tests."""
 
 from fuzzyclip.clip.backbone import load_backbone
-from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
+from fuzzyclip.clip.weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
 from fuzzyclip.utils.settings import BackboneSettings
 
 #: What `load_backbone` takes besides the settings.
