@@ -53,7 +53,7 @@ def iterate_pixels(
     """Batches (B, 3, S, S) of files; the images of the next one are decoded while one is used.
 
     Args:
-        batches: files of each batch.
+        batches: files of each.
         backbone: the frozen CLIP.
         digests: SHA-256 that each file must have; None does not look.
         workers: threads. Decoding and resizing release the interpreter's lock.
@@ -75,11 +75,7 @@ def iterate_pixels(
 
 @torch.no_grad()
 def encode_images(backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Class features and patch tokens of a batch, in one pass through the frozen image tower.
-
-    Args:
-        backbone: the frozen CLIP.
-        pixels: (B, 3, S, S), from `preprocess`.
+    """Class features and patch tokens of pixels (B, 3, S, S), in one pass of the image tower.
 
     Returns:
         image_embed (B, D) as the model's own `encode_image` gives it, not normalised; patch_tokens
@@ -97,7 +93,7 @@ def encode_images(backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
 def project_tokens(backbone: Backbone, patch_tokens: Tensor) -> Tensor:
     """Patch tokens in CLIP's joint space by the tower's own last layers, (..., P, D).
 
-    What the untrained rows of a table compare with text; EFA replaces it by trained layers. See
+    Untrained methods compare these with text; EFA replaces them by trained layers. See
     `fuzzyclip.clip.towers.ImageTower` for towers that pool by attention.
     """
     return backbone.image_tower.project(patch_tokens)

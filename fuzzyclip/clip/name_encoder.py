@@ -1,7 +1,4 @@
-"""Category names to text features, with the text settings of a run bound in.
-
-Shapes: n prompts, D embedding width.
-"""
+"""Category names to text features, with the text settings of a run bound in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +18,7 @@ class NameEncoder:
 
     Attributes:
         backbone: the frozen CLIP.
-        encode: prompts to features, (n, D); `encode_text` of the backbone or a cache of it.
+        encode: `encode_text` of the backbone or a cache of it.
         text: how names become prompts.
     """
 
@@ -30,7 +27,7 @@ class NameEncoder:
     text: TextSettings = field(default_factory=TextSettings)
 
     def __call__(self, names: Sequence[str], prefix: str = "", suffix: str = "") -> Tensor:
-        """T(prefix + stacked names + suffix), (D, 2)."""
+        """T(prefix + stacked names + suffix), (D, 2) with D the embedding width."""
         return encode_stack(
             names,
             self.encode,

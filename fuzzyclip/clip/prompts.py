@@ -1,6 +1,6 @@
 """The compositional prompt ensemble (CPE): from a category's name to two text features.
 
-Every name string, be it one category or several stacked ones, becomes one normal and one abnormal
+Every name string, be it one category or several stacked ones, becomes one normal and one anomalous
 vector (paper, eq. 1 to 3): fill the name into each state, the state into each template, encode,
 normalise, average, normalise.
 
@@ -81,7 +81,7 @@ class PromptTooLongError(ValueError):
 
 
 def build_prompts(name: str, states: Sequence[str], ensemble: str = "full") -> list[str]:
-    """All prompts of one side of the ensemble for one name string.
+    """All prompts of one side for one name string.
 
     Args:
         name: a category's name, or several stacked ones.
@@ -113,7 +113,7 @@ def average_prompts(
 
     Args:
         encode: see `EncodeText`.
-        sides: prompts of the normal and of the abnormal side.
+        sides: prompts of the normal and of the anomalous side.
         unit: whether each prompt's feature is brought to unit length before the mean, as CLIP's
             authors do for ImageNet.
     """
@@ -126,16 +126,13 @@ def average_prompts(
 
 
 def encode_name(name: str, encode: EncodeText, ensemble: str = "full") -> Tensor:
-    """The CPE text feature T(name) of one name string, (D, 2), unit columns: normal, abnormal."""
+    """The CPE text feature T(name) of one name string, (D, 2), unit columns: normal, anomalous."""
     sides = (build_prompts(name, states, ensemble) for states in (NORMAL_STATES, ABNORMAL_STATES))
     return average_prompts(encode, sides)
 
 
 def split_to_fit(
-    names: Sequence[str],
-    separator: str,
-    underscore: str,
-    fits: Callable[[str], bool],
+    names: Sequence[str], separator: str, underscore: str, fits: Callable[[str], bool]
 ) -> list[str]:
     """The fewest consecutive stacks of `names` that each fit the text tower's context.
 

@@ -60,7 +60,7 @@ def find_weights(
     Args:
         model_name: open_clip's.
         weights: a file or a tag.
-        sha256: expected digest of the file; of a tag's two sources the one is taken that has it.
+        sha256: expected digest; of a tag's two sources the one is taken that has it.
         allow_unverified: whether a tag's file may be one without a published digest.
 
     Raises:
@@ -113,8 +113,8 @@ def _name_source(entry: Mapping[str, Any]) -> str:
 
 def read_published_sha256(entry: Mapping[str, Any]) -> str | None:
     """The digest in the address of an open_clip tag's weights; OpenAI's have one."""
-    found = re.search(r"/([0-9a-f]{64})/", entry.get("url", ""))
-    return found[1] if found else None
+    match = re.search(r"/([0-9a-f]{64})/", entry.get("url", ""))
+    return match[1] if match else None
 
 
 def list_published_sha256() -> set[str]:
@@ -193,7 +193,7 @@ def _unwrap(loaded: Any) -> Mapping[str, Tensor]:
             loaded = loaded[key]
     if not isinstance(loaded, Mapping):
         raise TypeError(f"it holds a {type(loaded).__name__}, no dictionary of tensors")
-    if others := [str(name) for name, one in loaded.items() if not isinstance(one, Tensor)]:
+    if others := [str(name) for name, item in loaded.items() if not isinstance(item, Tensor)]:
         raise TypeError(
             f"no tensors: {', '.join(others[:5])}. A dictionary of tensors is looked for at the "
             f"top and under {' and '.join(NESTED)}"

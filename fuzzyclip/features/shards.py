@@ -1,7 +1,7 @@
-"""One file of the feature store: what it is bound to, how it is written and read.
+"""One file of the feature store: what it is bound to, how it is packed, written and read.
 
 Shapes: n images of a shard, D embedding width; L taken blocks, P patches, W vision width, or
-whatever another kind of features keeps of an image as L x P x W.
+whatever another kind of features keeps of an image as L x P x W; ... any leading axes.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 #: Layout of the files.
 FORMAT = 2
 #: Version of the code that makes the content. Raise it when the same image, weights and settings
-#: no longer give the same numbers; tests/store/test_features.py compares with kept numbers.
+#: no longer give the same numbers; tests/features/test_features.py compares with kept numbers.
 CODE = 2
 #: Class features, (n, D) float32, not normalised.
 EMBEDS = "image_embed"
@@ -54,8 +54,8 @@ def pack(tokens: Tensor, dtype: str) -> dict[str, Tensor]:
             float32 hold any finite one.
     """
     packed = _pack(tokens, dtype)
-    held = packed.get(SCALES, packed[PATCH_TOKENS])  # an int8 is always finite, its scale is not
-    if not held.isfinite().all():
+    limited = packed.get(SCALES, packed[PATCH_TOKENS])  # an int8 is always finite
+    if not limited.isfinite().all():
         if tokens.isfinite().all():
             raise ValueError(f"patch tokens exceed {dtype}'s range; set features.dtype to bfloat16")
         raise ValueError("patch tokens are not finite; look at the image and the weights")
@@ -91,7 +91,7 @@ class Shard:
         path: of the file.
         images: files of the images.
         digests: SHA-256 of each.
-        header: what the file is bound to; a file with another header is never used.
+        header: a file with another one is never used.
         kind: of its features.
     """
 
@@ -134,14 +134,16 @@ def compute_identity(
 
 
 def measure_kind(kind: FeatureKind, backbone: Backbone) -> tuple[int, int, int]:
-    """L, P and W of a kind; one pass of the tower, except for plain patch tokens."""
-    if kind != TOKENS:
-        return kind.measure(backbone)
-    return len(backbone.blocks), backbone.grid[0] * backbone.grid[1], backbone.vision_width
+    """L, P and W of a kind, seen on a black image, or known of plain patch tokens."""
+    if kind == TOKENS:
+        return len(backbone.blocks), backbone.grid[0] * backbone.grid[1], backbone.vision_width
+    size = backbone.image_size
+    levels, patches, width = kind.encode(backbone, torch.zeros(1, 3, size, size))[1].shape[1:]
+    return levels, patches, width
 
 
 def read_shard_header(path: Path) -> dict[str, Any]:
-    """A shard's header; empty when the file can not be read, so that it is written again."""
+    """A shard's header; empty where the file can not be read, so that it is written again."""
     try:
         return read_header(path)
     except (BrokenFileError, OSError) as error:
@@ -155,10 +157,7 @@ def write_shard(
 ) -> Iterator[RowWriter]:
     """A writer of the shard's rows; the file is there when the block ends without an error.
 
-    Args:
-        shard: the file to be.
-        backbone: the frozen CLIP.
-        shape: from `measure_kind`.
+    Tokens have the `shape` of `measure_kind`.
     """
     embeds: tuple[torch.dtype, Sequence[int]] = (torch.float32, (backbone.embed_dim,))
     layout = {EMBEDS: embeds}
@@ -182,13 +181,11 @@ def count_image_bytes(backbone: Backbone, dtype: str | None, kind: FeatureKind =
 def read_rows(path: Path, first: int, count: int, device: torch.device | str) -> Tensor:
     """Patch tokens of some rows of a shard, (count, L, P, W) float32 on a device.
 
-    They travel as they are stored, which is less than float32.
-
     Raises:
         BrokenFileError: the file does not hold what was written.
     """
     rows = read_tensor_rows(path, (PATCH_TOKENS, SCALES), first, count)
-    return unpack({name: tensor.to(device) for name, tensor in rows.items()})
+    return unpack({name: tensor.to(device) for name, tensor in rows.items()})  # sent while small
 
 
 def read_embeds(path: Path, count: int) -> Tensor:
