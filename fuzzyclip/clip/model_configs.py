@@ -195,7 +195,7 @@ class ModelConfig(_Part):
 
 
 class Preprocessing(BaseModel):
-    """What is read of a file's `preprocess_cfg`."""
+    """The part of a file's `preprocess_cfg` that is read."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 

@@ -22,7 +22,7 @@ from fuzzyclip.clip.encoding import mask_future, project_ends
 
 
 def can_skip(backbone: Backbone) -> bool:
-    """Whether the text tower is built as this module takes it apart; else run it plainly."""
+    """True where the text tower is built as this module takes it apart; else run it plainly."""
     tower = backbone.text_tower
     blocks = tower.module.transformer.resblocks
     return tower.causal and tower.reads_end and all(map(_is_standard, blocks))

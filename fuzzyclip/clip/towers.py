@@ -198,7 +198,7 @@ class TextTower:
 
     @property
     def reads_end(self) -> bool:
-        """Whether the feature is read at the prompt's end, wherever that is."""
+        """True where the feature is read at the prompt's end, wherever that is."""
         return self.pool in ("argmax", "eos")
 
     def find_ends(self, ids: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ def _pack(tokens: Tensor, dtype: str) -> dict[str, Tensor]:
 
 
 def unpack(packed: Mapping[str, Tensor]) -> Tensor:
-    """What `pack` made, as float32 (..., W)."""
+    """Tokens (..., W), float32, of what `pack` made."""
     tokens = packed[PATCH_TOKENS].float()
     return tokens * packed[SCALES][..., None] if SCALES in packed else tokens
 
@@ -102,7 +102,7 @@ class Shard:
     kind: FeatureKind = TOKENS
 
     def is_written(self) -> bool:
-        """Whether the file is there, made of the same, and whole to the last byte."""
+        """True where the file is there, made of the same, and whole to the last byte."""
         if not self.is_placed():
             return False
         try:
@@ -113,14 +113,14 @@ class Shard:
         return True
 
     def is_placed(self) -> bool:
-        """Whether the file is there and made of the same; its tensors are not read."""
+        """True where the file is there and made of the same; its tensors are not read."""
         return self.path.is_file() and read_shard_header(self.path) == self.header
 
 
 def compute_identity(
     backbone: Backbone, digests: Sequence[str], kind: FeatureKind = TOKENS
 ) -> dict[str, Any]:
-    """What stored features of images depend on, as plain data: backbone, code, content, kind.
+    """Plain data on which stored features of images depend: backbone, code, content, kind.
 
     Plain patch tokens are not named, so that stores from before there were kinds stay valid.
     """
