@@ -170,7 +170,7 @@ def test_an_image_whose_features_can_not_be_kept_is_named(images, tiny, tmp_path
     pairs = count()
 
     def encode(backbone, pixels):
-        embeds, tokens = (one.clone() for one in encode_images(backbone, pixels))
+        embeds, tokens = (tensor.clone() for tensor in encode_images(backbone, pixels))
         if len(pixels) == 2 and next(pairs) == 1:  # images 0 and 1, 2, 3 and 4
             (embeds if value is None else tokens)[1] = float("inf") if value is None else value
         return embeds, tokens
