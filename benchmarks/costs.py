@@ -12,7 +12,7 @@ K clusters, T tokens of a prompt, V text width.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fuzzyclip.features.packing import count_bytes
+from fuzzyclip.features.shards import count_bytes
 
 #: Operations on one pixel of one cluster's and block's plane, an estimate that hardly matters:
 #: bilinear 8, two sigmoids 8, two weighted sums 4.
@@ -140,7 +140,7 @@ def count_feature_bytes(vision: VisionShape, blocks: int, dtype: str | None) -> 
     Args:
         vision: the image tower.
         blocks: L.
-        dtype: of the patch tokens, see `store.packing`; None keeps class features alone.
+        dtype: of the patch tokens, see `shards.DTYPES`; None keeps class features alone.
     """
     embed = 4 * vision.embed_dim
     if dtype is None:

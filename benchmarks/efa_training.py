@@ -24,13 +24,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/support")]
 from references import compute_dice, compute_focal, compute_maps  # noqa: E402
 
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
-from fuzzyclip.clip.encoding import encode_images  # noqa: E402
-from fuzzyclip.clip.pixels import load_pixels  # noqa: E402
+from fuzzyclip.clip.encoding import encode_images, load_pixels  # noqa: E402
 from fuzzyclip.features.auxiliary import AuxiliarySet  # noqa: E402
 from fuzzyclip.features.encode import write_category  # noqa: E402
 from fuzzyclip.features.shards import compute_identity  # noqa: E402
 from fuzzyclip.features.store import open_category  # noqa: E402
-from fuzzyclip.images.masks import load_masks  # noqa: E402
+from fuzzyclip.images.decode import load_masks  # noqa: E402
 from fuzzyclip.method.efa import Heads  # noqa: E402
 from fuzzyclip.method.efa_training import read_batch, train_heads  # noqa: E402
 from fuzzyclip.method.training_set import make_training_set  # noqa: E402

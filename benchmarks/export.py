@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import preprocess  # noqa: E402
-from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS  # noqa: E402
+from fuzzyclip.clip.weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS  # noqa: E402
 from fuzzyclip.deploy.facts import Origin  # noqa: E402
 from fuzzyclip.deploy.onnx_export import export_onnx  # noqa: E402
 from fuzzyclip.deploy.parity import Difference  # noqa: E402

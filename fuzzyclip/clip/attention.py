@@ -36,7 +36,7 @@ class FusedAttention(nn.MultiheadAttention):
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
-        """Attend.
+        """Attended (B, Q, V), and None where the weights would be.
 
         Args:
             query: (B, Q, V).
@@ -44,9 +44,6 @@ class FusedAttention(nn.MultiheadAttention):
             value: the same as `key`.
             need_weights: must be false.
             attn_mask: additive, (Q, N), or (B * H, Q, N).
-
-        Returns:
-            (B, Q, V), and None where the weights would be.
         """
         if need_weights or value is not key:
             raise ValueError("fused attention gives no weights and takes one tensor to look at")

@@ -1,8 +1,7 @@
 """The frozen CLIP: built by open_clip, filled with verified weights, frozen.
 
-Any open_clip model with a plain ViT image tower, its own or timm's, and open_clip's own text tower
-works; nothing differs between the sample model, ViT-L/14@336 and SigLIP2 but the
-`BackboneSettings`. `clip.towers` says what is plain, `clip.encoding` runs the towers.
+Any open_clip model works whose image tower is a plain ViT, its own or timm's, and whose text tower
+is open_clip's own. `clip.towers` says what is plain, `clip.encoding` runs the towers.
 """
 
 import hashlib
@@ -19,10 +18,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from fuzzyclip.clip.attention import fuse_attention
-from fuzzyclip.clip.model_configs import (
-    read_channels,
-    read_model_config,
-)
+from fuzzyclip.clip.model_configs import read_channels, read_model_config
 from fuzzyclip.clip.towers import (
     ImageTower,
     TextTower,
@@ -54,8 +50,8 @@ class Backbone:
     Attributes:
         model: open_clip's CLIP, in evaluation mode, without gradients.
         tokenizer: prompts to token ids, (n, T).
-        settings: what it was built from; mean and std are never None.
-        device: where the towers live.
+        settings: from which it was built; mean and std are never None.
+        device: of the towers.
         identity: configuration, settings and the weights' SHA-256 as plain data; goes into headers.
         compiled: whether `torch.compile` runs the image tower. It needs a C++ compiler (Triton on
             a GPU) and a while at the first batch, and changes numbers in the last digits.
@@ -91,8 +87,8 @@ class Backbone:
     @property
     def precision(self) -> torch.dtype:
         """Type in which the frozen towers compute."""
-        precision: torch.dtype = getattr(torch, self.settings.precision)
-        return precision
+        dtype: torch.dtype = getattr(torch, self.settings.precision)
+        return dtype
 
     @property
     def fingerprint(self) -> str:
@@ -128,7 +124,7 @@ class Backbone:
 
     @property
     def context_length(self) -> int:
-        return int(get_text_tower(self.model).context_length)
+        return int(self.text_tower.module.context_length)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -141,7 +137,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def build_model(config: dict[str, Any], image_size: int, activation: str) -> nn.Module:
-    """An open_clip CLIP with its own initialisation, for `image_size` and `activation`.
+    """An open_clip CLIP with its own initialisation.
 
     Args:
         config: see `read_model_config`; one that `check_towers` accepts.
@@ -200,7 +196,7 @@ def load_backbone(
 
     Args:
         settings: which CLIP, and all that decides its outputs.
-        allow_unverified: accept a weights file without an expected digest.
+        allow_unverified: whether a weights file may have no expected digest.
         device: see `choose_device`.
         compiled: see `Backbone`.
         seed: of `random` weights.
@@ -229,9 +225,9 @@ def load_backbone(
     fuse_attention(clip)
     where = choose_device(device)
     clip.eval().requires_grad_(False).to(where)
-    own = read_channels(model, weights)
+    mean, std = read_channels(model, weights)
     settings = settings.model_copy(
-        update={"mean": settings.mean or own[0], "std": settings.std or own[1]}
+        update={"mean": settings.mean or mean, "std": settings.std or std}
     )
     identity = {
         "config": config,
@@ -261,8 +257,3 @@ def _fill(clip: nn.Module, state: dict[str, Tensor], interpolation: str, path: P
         clip.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise WeightsError(f"weights {path} are not of this model: {error}") from error
-
-
-def get_text_tower(model: nn.Module) -> Any:
-    """The module that holds the text transformer: the CLIP itself, or its `text` part."""
-    return read_text_tower(model).module

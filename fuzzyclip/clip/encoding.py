@@ -5,6 +5,8 @@ n prompts, T tokens, V text width.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -15,6 +17,8 @@ from torch.nn import functional as F
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.prompts import PromptTooLongError
+from fuzzyclip.images.decode import load_image
+from fuzzyclip.utils.prefetch import prefetch
 from fuzzyclip.utils.transfers import send
 
 #: Prompts in a pass of the text tower, and the step in which passes grow, in tokens. Small steps
@@ -34,13 +38,44 @@ def preprocess(image: Image.Image, backbone: Backbone) -> Tensor:
     return (pixels.float() / 255 - mean) / std  # (3, S, S)
 
 
-@torch.no_grad()
-def encode_images(backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Class features and patch tokens of a batch, in one pass through the frozen image tower.
+def load_pixels(paths: Sequence[Path], backbone: Backbone, workers: int = 1) -> Tensor:
+    """Images as one batch, (B, 3, S, S)."""
+    return next(iterate_pixels([paths], backbone, workers=workers))
+
+
+def iterate_pixels(
+    batches: Sequence[Sequence[Path]],
+    backbone: Backbone,
+    *,
+    digests: Sequence[Sequence[str]] | None = None,
+    workers: int = 1,
+) -> Iterator[Tensor]:
+    """Batches (B, 3, S, S) of files; the images of the next one are decoded while one is used.
 
     Args:
+        batches: files of each.
         backbone: the frozen CLIP.
-        pixels: (B, 3, S, S), from `preprocess`.
+        digests: SHA-256 that each file must have; None does not look.
+        workers: threads. Decoding and resizing release the interpreter's lock.
+
+    Raises:
+        OSError: a file is missing, no image, or another one than `digests` says.
+    """
+    files = [path for batch in batches for path in batch]
+    expected = [digest for batch in digests for digest in batch] if digests else [None] * len(files)
+
+    def load(item: tuple[Path, str | None]) -> Tensor:
+        return preprocess(load_image(*item), backbone)
+
+    largest = max(map(len, batches), default=0)
+    loaded = prefetch(load, zip(files, expected, strict=True), ahead=largest, workers=workers)
+    for batch in batches:
+        yield torch.stack(list(islice(loaded, len(batch))))
+
+
+@torch.no_grad()
+def encode_images(backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Class features and patch tokens of pixels (B, 3, S, S), in one pass of the image tower.
 
     Returns:
         image_embed (B, D) as the model's own `encode_image` gives it, not normalised; patch_tokens
@@ -58,7 +93,7 @@ def encode_images(backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
 def project_tokens(backbone: Backbone, patch_tokens: Tensor) -> Tensor:
     """Patch tokens in CLIP's joint space by the tower's own last layers, (..., P, D).
 
-    What the untrained rows of a table compare with text; EFA replaces it by trained layers. See
+    Untrained methods compare these with text; EFA replaces them by trained layers. See
     `fuzzyclip.clip.towers.ImageTower` for towers that pool by attention.
     """
     return backbone.image_tower.project(patch_tokens)
@@ -82,20 +117,15 @@ def tokenize(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
     end then never reaches it. Other towers see the padding, as they did in training.
 
     Raises:
-        PromptTooLongError: see `_tokenize_whole`.
-        ValueError: likewise.
+        PromptTooLongError: a prompt exceeds the context; open_clip would truncate it silently.
+        ValueError: the tokenizer is of another model.
     """
     ids = _tokenize_whole(backbone, prompts)
     return ids[:, : int(_measure_prompts(backbone, ids).max())]  # (n, T)
 
 
 def _tokenize_whole(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
-    """Token ids padded to the whole context, (n, context).
-
-    Raises:
-        PromptTooLongError: a prompt exceeds the context; open_clip would truncate it silently.
-        ValueError: the tokenizer is of another model.
-    """
+    """Token ids padded to the whole context, (n, context); raises as `tokenize` does."""
     for prompt in prompts:
         if (length := count_tokens(backbone, prompt)) > backbone.context_length:
             raise PromptTooLongError(
@@ -115,11 +145,6 @@ def _measure_prompts(backbone: Backbone, ids: Tensor) -> Tensor:
     if tower.causal and tower.reads_end:
         return ends + 1
     return torch.full_like(ends, ids.shape[1])
-
-
-def find_ends(backbone: Backbone, ids: Tensor) -> Tensor:
-    """Position in `ids` (n, T) whose output becomes the text feature of each prompt, (n,)."""
-    return backbone.text_tower.find_ends(ids)
 
 
 def embed_tokens(backbone: Backbone, ids: Tensor) -> Tensor:
@@ -196,8 +221,8 @@ def encode_text(backbone: Backbone, prompts: Sequence[str]) -> Tensor:
     multiple of `PASS_STEP` tokens. Holes in a pass are filled with its first prompt.
 
     Raises:
-        PromptTooLongError: see `tokenize`.
-        ValueError: likewise.
+        PromptTooLongError: a prompt exceeds the context.
+        ValueError: the tokenizer is of another model.
     """
     if not prompts:
         return torch.empty(0, backbone.embed_dim, device=backbone.device)
@@ -227,7 +252,7 @@ def _encode_ids(backbone: Backbone, ids: Tensor) -> Tensor:
     """Text features (n, D), float32, of token ids (n, T), in one pass."""
     with _autocast(backbone):
         embedded = backbone.text_tower.module.token_embedding(ids)
-        return run_text_tower(backbone, embedded, find_ends(backbone, ids)).float()
+        return run_text_tower(backbone, embedded, backbone.text_tower.find_ends(ids)).float()
 
 
 def normalise(embeds: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What open_clip knows of a model before it is built: its configuration and its input channels.
+"""A model before it is built: its open_clip configuration and its input channels.
 
 A configuration may come with a model from anywhere, and open_clip hands its values on: to
 constructors, to the tokenizer's, to Hugging Face's downloader. So what is not listed here, each key
@@ -195,7 +195,7 @@ class ModelConfig(_Part):
 
 
 class Preprocessing(BaseModel):
-    """What is read of a file's `preprocess_cfg`."""
+    """The part of a file's `preprocess_cfg` that is read."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -228,15 +228,15 @@ def read_channels(model: str, weights: str) -> tuple[tuple[float, ...], tuple[fl
     """Input mean and standard deviation that belong to a model's weights; OpenAI's if none do.
 
     Read from open_clip's entry of a pretrained tag, or from a configuration file's
-    `preprocess_cfg`. A weights file of a named model gets what all tags of that model agree on:
-    all of SigLIP's say 0.5, say.
+    `preprocess_cfg`. A weights file of a named model gets those on which all its tags agree.
 
     Raises:
         ValueError: see `read_model_config`.
     """
     if model.endswith(".json"):
-        said = _check(Preprocessing, _read_file(model).get("preprocess_cfg", {}), f"model {model}")
-        entries = [said.model_dump(exclude_none=True)]
+        section = _read_file(model).get("preprocess_cfg", {})
+        preprocessing = _check(Preprocessing, section, f"model {model}")
+        entries = [preprocessing.model_dump(exclude_none=True)]
     else:
         chosen = pretrained.get_pretrained_cfg(model, weights)
         tags = pretrained.list_pretrained_tags_by_model(model)
@@ -249,11 +249,7 @@ def read_channels(model: str, weights: str) -> tuple[tuple[float, ...], tuple[fl
 
 
 def _read_file(model: str) -> dict[str, Any]:
-    """A configuration file's content.
-
-    Raises:
-        ValueError: there is none, or it is too large, nested too deeply or not a table of JSON.
-    """
+    """Content of a file; refuses one that is too large, nested too deeply or no table of JSON."""
     path = Path(model).expanduser()
     if not path.is_file():
         raise ValueError(f"model configuration {path}: no such file")
@@ -275,5 +271,5 @@ def _check(schema: type[Checked], data: Any, owner: str) -> Checked:
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        said = say_first_fault(error)
-        raise ValueError(f"{owner}: its configuration is refused: {said}") from error
+        fault = say_first_fault(error)
+        raise ValueError(f"{owner}: its configuration is refused: {fault}") from error

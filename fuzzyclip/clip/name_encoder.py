@@ -1,17 +1,13 @@
-"""Category names to text features, with the text settings of a run bound in.
-
-Shapes: n prompts, D embedding width.
-"""
+"""Category names to text features, with the text settings of a run bound in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.encoding import count_tokens, normalise
+from fuzzyclip.clip.encoding import count_tokens
 from fuzzyclip.clip.prompts import EncodeText, encode_stack, stack_names
 from fuzzyclip.utils.settings import TextSettings
 
@@ -22,7 +18,7 @@ class NameEncoder:
 
     Attributes:
         backbone: the frozen CLIP.
-        encode: prompts to features, (n, D); `encode_text` of the backbone or a cache of it.
+        encode: `encode_text` of the backbone or a cache of it.
         text: how names become prompts.
     """
 
@@ -31,7 +27,7 @@ class NameEncoder:
     text: TextSettings = field(default_factory=TextSettings)
 
     def __call__(self, names: Sequence[str], prefix: str = "", suffix: str = "") -> Tensor:
-        """T(prefix + stacked names + suffix), (D, 2)."""
+        """T(prefix + stacked names + suffix), (D, 2) with D the embedding width."""
         return encode_stack(
             names,
             self.encode,
@@ -47,22 +43,3 @@ class NameEncoder:
     def stack(self, names: Sequence[str]) -> str:
         """The names as they stand in a prompt."""
         return stack_names(names, self.text.separator, self.text.underscore)
-
-
-def average_prompts(
-    encode: EncodeText, sides: Sequence[Sequence[str]], unit: bool = True
-) -> Tensor:
-    """One text feature for each side's prompts, (D, 2), unit columns.
-
-    Args:
-        encode: prompts to features, (n, D).
-        sides: prompts of the normal and of the abnormal side.
-        unit: whether each prompt's feature is brought to unit length before the mean, as CLIP's
-            authors do for ImageNet.
-    """
-    columns = []
-    for prompts in sides:
-        embeds = encode(prompts)  # (n, D)
-        mean = (normalise(embeds) if unit else embeds).mean(dim=0)
-        columns.append(normalise(mean))
-    return torch.stack(columns, dim=1)

@@ -22,7 +22,7 @@ from fuzzyclip.clip.encoding import mask_future, project_ends
 
 
 def can_skip(backbone: Backbone) -> bool:
-    """Whether the text tower is built as this module takes it apart; else run it plainly."""
+    """True where the text tower is built as this module takes it apart; else run it plainly."""
     tower = backbone.text_tower
     blocks = tower.module.transformer.resblocks
     return tower.causal and tower.reads_end and all(map(_is_standard, blocks))
@@ -36,12 +36,7 @@ def _is_standard(block: nn.Module) -> bool:
 
 @torch.no_grad()
 def run_start(backbone: Backbone, start: Tensor) -> Tensor:
-    """What each block is given at the start token's position, (N, V).
-
-    Args:
-        backbone: the frozen CLIP; see `can_skip`.
-        start: (V,) embedding of the start token, without position.
-    """
+    """Input of each block at the start token's position, (N, V), from its embedding (V,)."""
     tower = backbone.text_tower.module
     x = (start + tower.positional_embedding[0]).view(1, 1, -1)
     states = []
@@ -99,13 +94,9 @@ def _run_ends(block: Any, x: Tensor, end: Tensor, mask: Tensor) -> Tensor:
 
 
 def _run_block(block: Any, x: Tensor, chosen: Tensor, mask: Tensor) -> Tensor:
-    """ResidualAttentionBlock's own forward, where all of x is seen and little is asked for.
+    """ResidualAttentionBlock's own forward: all of x (n, T, V) is seen, output is that of `chosen`.
 
-    Args:
-        block: open_clip's ResidualAttentionBlock.
-        x: (n, T, V) all positions.
-        chosen: (n, Q, V) those whose output is needed.
-        mask: additive, (Q, T) or (n * heads, Q, T).
+    These are (n, Q, V); the additive mask is (Q, T) or (n * heads, Q, T).
     """
     seen = block.ln_1(x)
     attended = block.attention(block.ln_1(chosen), seen, seen, attn_mask=mask)

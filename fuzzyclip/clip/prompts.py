@@ -1,13 +1,13 @@
 """The compositional prompt ensemble (CPE): from a category's name to two text features.
 
-Every name string, be it one category or several stacked ones, becomes one normal and one abnormal
+Every name string, be it one category or several stacked ones, becomes one normal and one anomalous
 vector (paper, eq. 1 to 3): fill the name into each state, the state into each template, encode,
 normalise, average, normalise.
 
 Shapes: n prompts, D embedding width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -81,7 +81,7 @@ class PromptTooLongError(ValueError):
 
 
 def build_prompts(name: str, states: Sequence[str], ensemble: str = "full") -> list[str]:
-    """All prompts of one side of the ensemble for one name string.
+    """All prompts of one side for one name string.
 
     Args:
         name: a category's name, or several stacked ones.
@@ -106,20 +106,33 @@ def stack_names(names: Sequence[str], separator: str = " ", underscore: str = "k
     return stacked.replace("_", " ") if underscore == "space" else stacked
 
 
-def encode_name(name: str, encode: EncodeText, ensemble: str = "full") -> Tensor:
-    """The CPE text feature T(name) of one name string, (D, 2), unit columns: normal, abnormal."""
+def average_prompts(
+    encode: EncodeText, sides: Iterable[Sequence[str]], unit: bool = True
+) -> Tensor:
+    """The mean text feature of each side's prompts, (D, 2), unit columns.
+
+    Args:
+        encode: see `EncodeText`.
+        sides: prompts of the normal and of the anomalous side.
+        unit: whether each prompt's feature is brought to unit length before the mean, as CLIP's
+            authors do for ImageNet.
+    """
     columns = []
-    for states in (NORMAL_STATES, ABNORMAL_STATES):
-        embeds = F.normalize(encode(build_prompts(name, states, ensemble)), dim=-1)  # (n, D)
-        columns.append(F.normalize(embeds.mean(dim=0), dim=-1))  # (D,)
-    return torch.stack(columns, dim=1)  # (D, 2)
+    for prompts in sides:
+        embeds = encode(prompts)  # (n, D)
+        mean = (F.normalize(embeds, dim=-1) if unit else embeds).mean(dim=0)
+        columns.append(F.normalize(mean, dim=-1))
+    return torch.stack(columns, dim=1)
+
+
+def encode_name(name: str, encode: EncodeText, ensemble: str = "full") -> Tensor:
+    """The CPE text feature T(name) of one name string, (D, 2), unit columns: normal, anomalous."""
+    sides = (build_prompts(name, states, ensemble) for states in (NORMAL_STATES, ABNORMAL_STATES))
+    return average_prompts(encode, sides)
 
 
 def split_to_fit(
-    names: Sequence[str],
-    separator: str,
-    underscore: str,
-    fits: Callable[[str], bool],
+    names: Sequence[str], separator: str, underscore: str, fits: Callable[[str], bool]
 ) -> list[str]:
     """The fewest consecutive stacks of `names` that each fit the text tower's context.
 

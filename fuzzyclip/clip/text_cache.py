@@ -41,12 +41,7 @@ class TextCache:
     """Text features of one frozen CLIP, kept in a file of its own."""
 
     def __init__(self, folder: Path, backbone: Backbone) -> None:
-        """Name the file; nothing is opened before `encode`.
-
-        Args:
-            folder: of the files; made when something is first stored.
-            backbone: the frozen CLIP that encodes.
-        """
+        """Name the file in a folder that is made when something is first stored."""
         self.backbone = backbone
         identity = json.dumps(describe_text(backbone), sort_keys=True)
         self.path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
@@ -94,7 +89,7 @@ class TextCache:
 
 
 def describe_text(backbone: Backbone) -> dict[str, Any]:
-    """All that a text feature depends on besides its string, as plain data."""
+    """Plain data: all that a text feature depends on besides its string."""
     identity = backbone.identity
     if not identity["weights_sha256"].startswith(RANDOM):  # else drawn after the image tower's
         config = {k: v for k, v in identity["config"].items() if k != "vision_cfg"}

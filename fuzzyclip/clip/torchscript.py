@@ -36,7 +36,7 @@ STORAGES = {
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive: the zip file of a module with its constants."""
+    """True for a TorchScript archive: the zip file of a module with its constants."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -87,7 +87,7 @@ class _TensorReader(pickle.Unpickler):
         self._storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name in the archive stands for; none is imported."""
+        """Stand-in for a name in the archive; nothing is imported."""
         if module.split(".")[0] == "__torch__":
             return self.module
         match module, name:

@@ -39,11 +39,7 @@ POOL_CHUNK = 2048
 
 
 def check_towers(model: str, config: dict[str, Any]) -> None:
-    """Refuse a model whose towers this package can not read.
-
-    Args:
-        model: its name, for the message.
-        config: open_clip's configuration.
+    """Refuse a model whose towers, by open_clip's configuration, can not be read here.
 
     Raises:
         ValueError: with the reason.
@@ -82,8 +78,8 @@ def check_towers(model: str, config: dict[str, Any]) -> None:
             "its text tower reads the first token, which sees none of the prompt",
         ),
     )
-    for found, reason in obstacles:
-        if found:
+    for applies, reason in obstacles:
+        if applies:
             raise ValueError(f"model {model}: {reason}. {SUPPORTED}")
 
 
@@ -111,15 +107,10 @@ class ImageTower:
     project: Callable[[Tensor], Tensor]
 
     def encode(self, pixels: Tensor, blocks: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Image features (B, D), not normalised, and patch tokens (B, L, P, W) of some blocks.
+        """Image features (B, D), not normalised, and patch tokens (B, L, P, W) of pixels.
 
-        Args:
-            pixels: (B, 3, S, S).
-            blocks: counted from 1; their tokens come in the tower's order.
-
-        Returns:
-            The tokens are as the blocks give them, before the final norm; row by row of the grid,
-            without class and register tokens.
+        The tokens are as the blocks, counted from 1, give them, before the final norm; blocks in
+        the tower's order, patches row by row of the grid, without class and register tokens.
         """
         taken = self.visual.forward_intermediates(
             pixels,
@@ -139,7 +130,7 @@ def read_image_tower(visual: Any) -> ImageTower:
         return ImageTower(visual, depth, width, visual.output_dim, (rows, columns), project)
     trunk = visual.trunk
     rows, columns = trunk.patch_embed.grid_size
-    projections = [one for one in visual.head.modules() if isinstance(one, nn.Linear)]
+    projections = [layer for layer in visual.head.modules() if isinstance(layer, nn.Linear)]
     embed_dim = projections[-1].out_features if projections else trunk.num_classes
     return ImageTower(
         visual=visual,
@@ -207,7 +198,7 @@ class TextTower:
 
     @property
     def reads_end(self) -> bool:
-        """Whether the feature is read at the prompt's end, wherever that is."""
+        """True where the feature is read at the prompt's end, wherever that is."""
         return self.pool in ("argmax", "eos")
 
     def find_ends(self, ids: Tensor) -> Tensor:
@@ -219,12 +210,12 @@ class TextTower:
         if self.pool == "argmax":
             return ids.argmax(dim=1)
         if self.pool == "eos":
-            found = ids == self.end_id
-            if not found.any(dim=1).all():
+            is_end = ids == self.end_id
+            if not is_end.any(dim=1).all():
                 raise ValueError(
                     f"the tokenizer writes no end token {self.end_id}, which the text tower reads"
                 )
-            return found.int().argmax(dim=1)
+            return is_end.int().argmax(dim=1)
         last = 0 if self.pool == "first" else ids.shape[1] - 1
         return torch.full((len(ids),), last, device=ids.device)
 
@@ -255,15 +246,9 @@ def build_tokenizer(text: dict[str, Any]) -> Any:
             raise ValueError(f"text_cfg.tokenizer_kwargs {settings}: {error}") from error
     folder = Path(name).expanduser()
     source = str(folder) if folder.is_dir() else name
-    mode = text.get("tokenizer_mode")
+    settings = settings | {"tokenizer_mode": text.get("tokenizer_mode")}
     try:
-        return HFTokenizer(
-            source,
-            context_length=context,
-            tokenizer_mode=mode,
-            **settings,
-            trust_remote_code=False,
-        )
+        return HFTokenizer(source, context_length=context, **settings, trust_remote_code=False)
     except ImportError as error:
         raise ValueError(
             f"the text tower's tokenizer {name!r} needs a package that is missing ({error}): "

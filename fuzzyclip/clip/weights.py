@@ -8,17 +8,22 @@ A weights argument is one of
 
 OpenAI publishes the SHA-256 of its weights in their addresses, which open_clip's table holds: those
 files need no other checksum, whether fetched or placed by hand.
+
+The sample CLIP, which tools/pretrain_sample trained on drawn parts, is for demonstration and tests,
+not for inspection. Its tokenizer is CLIP's own with 49408 tokens, of which its file keeps the rows
+of useful ones; every other token gets one learned row for unknown words.
 """
 
+import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fuzzyclip.clip.torchscript import is_torchscript, read_torchscript
@@ -28,12 +33,19 @@ from fuzzyclip.utils.half_files import describe_fault, measure_safetensors
 log = logging.getLogger(__name__)
 
 RANDOM = "random"
-#: Header field that marks weights whose vocabulary was cut to the rows in use.
+#: Header field that marks weights whose vocabulary was cut to the rows in use; the file has no
+#: other, since several have no fixed order on disk.
 SPARSE_VOCABULARY = "sparse_vocabulary"
 #: Entries of a checkpoint that hold its tensors, where it holds more.
 NESTED = ("state_dict", "model")
 #: Tensors of OpenAI's and of other TorchScript archives that are no weights.
 NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+
+SAMPLE_CONFIG = Path(__file__).parent.parent / "sample" / "weights" / "model.json"
+SAMPLE_WEIGHTS = SAMPLE_CONFIG.with_name("model.safetensors")
+#: The token embedding, and what the sample CLIP's file holds in its place.
+EMBEDDING = "token_embedding.weight"
+IDS, ROWS, UNKNOWN = "token_embedding.ids", "token_embedding.rows", "token_embedding.unknown"
 
 
 class WeightsError(ValueError):
@@ -48,7 +60,7 @@ def find_weights(
     Args:
         model_name: open_clip's.
         weights: a file or a tag.
-        sha256: expected digest of the file; of a tag's two sources the one is taken that has it.
+        sha256: expected digest; of a tag's two sources the one is taken that has it.
         allow_unverified: whether a tag's file may be one without a published digest.
 
     Raises:
@@ -101,8 +113,8 @@ def _name_source(entry: Mapping[str, Any]) -> str:
 
 def read_published_sha256(entry: Mapping[str, Any]) -> str | None:
     """The digest in the address of an open_clip tag's weights; OpenAI's have one."""
-    found = re.search(r"/([0-9a-f]{64})/", entry.get("url", ""))
-    return found[1] if found else None
+    match = re.search(r"/([0-9a-f]{64})/", entry.get("url", ""))
+    return match[1] if match else None
 
 
 def list_published_sha256() -> set[str]:
@@ -166,8 +178,6 @@ def _read_tensors(path: Path) -> Mapping[str, Tensor]:
         with safe_open(str(path), framework="pt") as file:
             sparse = SPARSE_VOCABULARY in (file.metadata() or {})
         if sparse:
-            from fuzzyclip.clip.sparse_weights import load_sample_state_dict
-
             return load_sample_state_dict(path)
         tensors: dict[str, Tensor] = load_file(path)
         return tensors
@@ -183,7 +193,7 @@ def _unwrap(loaded: Any) -> Mapping[str, Tensor]:
             loaded = loaded[key]
     if not isinstance(loaded, Mapping):
         raise TypeError(f"it holds a {type(loaded).__name__}, no dictionary of tensors")
-    if others := [str(name) for name, one in loaded.items() if not isinstance(one, Tensor)]:
+    if others := [str(name) for name, item in loaded.items() if not isinstance(item, Tensor)]:
         raise TypeError(
             f"no tensors: {', '.join(others[:5])}. A dictionary of tensors is looked for at the "
             f"top and under {' and '.join(NESTED)}"
@@ -196,3 +206,66 @@ def _refuse_faulty(path: Path) -> None:
         raise WeightsError(f"weights {path}: no such file")
     if fault := describe_fault(path):
         raise WeightsError(f"weights {path}: {fault}")
+
+
+def load_sample_config() -> dict[str, Any]:
+    """open_clip's configuration of the sample CLIP."""
+    config: dict[str, Any] = json.loads(SAMPLE_CONFIG.read_text())
+    return config
+
+
+def save_sample_weights(
+    path: Path, state: Mapping[str, Tensor], token_ids: Sequence[int], unknown: Tensor
+) -> None:
+    """Write a state dict as fp16 safetensors with a cut vocabulary.
+
+    The file appears only when complete.
+
+    Args:
+        path: of the file.
+        state: open_clip's state dict; its token embedding (n, width) holds the kept rows only.
+        token_ids: the n tokens of those rows.
+        unknown: row (width,) of every other token.
+
+    Raises:
+        ValueError: as many rows as tokens are needed.
+    """
+    rows = state[EMBEDDING]
+    if len(rows) != len(token_ids):
+        raise ValueError(f"{EMBEDDING} has {len(rows)} rows for {len(token_ids)} token ids")
+    tensors = {
+        name: tensor.detach().half().contiguous()
+        for name, tensor in state.items()
+        if name not in (EMBEDDING, "attn_mask")  # the mask is rebuilt by the model
+    }
+    tensors[ROWS] = rows.detach().half().contiguous()
+    tensors[UNKNOWN] = unknown.detach().half().contiguous()
+    tensors[IDS] = torch.as_tensor(token_ids, dtype=torch.int32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(tensors, str(partial), metadata={SPARSE_VOCABULARY: EMBEDDING})
+    partial.chmod(0o644)  # safetensors makes files for their owner only
+    partial.replace(path)
+
+
+def load_sample_state_dict(path: Path = SAMPLE_WEIGHTS) -> dict[str, Tensor]:
+    """A file of `save_sample_weights` as a full open_clip state dict, float32.
+
+    Its token embedding has all of the tokenizer's rows; a token that is not stored gets the row for
+    unknown words.
+
+    Raises:
+        ValueError: the file does not hold a cut vocabulary.
+    """
+    with safe_open(str(path), framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if not {IDS, ROWS, UNKNOWN} <= state.keys():
+        raise ValueError(
+            f"{path}: no {ROWS!r} inside, so this is not a file of the sample CLIP; load it as "
+            "ordinary open_clip weights"
+        )
+    ids, rows, unknown = state.pop(IDS), state.pop(ROWS), state.pop(UNKNOWN)
+    vocabulary = load_sample_config()["text_cfg"]["vocab_size"]
+    full = unknown.float().repeat(vocabulary, 1)  # (vocabulary, width)
+    full[ids.long()] = rows.float()
+    return {EMBEDDING: full, **{name: tensor.float() for name, tensor in state.items()}}

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.encoding import encode_images
-from fuzzyclip.clip.pixels import iterate_pixels
+from fuzzyclip.clip.encoding import encode_images, iterate_pixels
 from fuzzyclip.evaluation.map_file import MapFile
 from fuzzyclip.evaluation.metrics import (
     METRICS,
@@ -36,7 +35,7 @@ from fuzzyclip.evaluation.summaries import (
 )
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.features.store import CategoryFeatures, read_or_encode
-from fuzzyclip.images.masks import load_masks
+from fuzzyclip.images.decode import load_masks
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import NotFiniteError, Scorer, Scores, join_scores, score_batch
 from fuzzyclip.utils.prefetch import prefetch, release_memory

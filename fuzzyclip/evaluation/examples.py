@@ -19,8 +19,7 @@ from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
 from fuzzyclip.evaluation.category import BATCH, Category
 from fuzzyclip.evaluation.choice import choose_examples, find_threshold
-from fuzzyclip.images.decode import load_image
-from fuzzyclip.images.masks import load_masks
+from fuzzyclip.images.decode import load_image, load_masks
 from fuzzyclip.method.scorer import Scorer, score_batch
 from fuzzyclip.utils.tensor_files import write_tensors
 

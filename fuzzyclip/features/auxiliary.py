@@ -1,7 +1,6 @@
 """An auxiliary set: the test images of all its datasets, with their features.
 
-Shapes: N images, n rows of them, D embedding width; L x P x W is what a kind keeps of an image
-besides its class feature.
+Shapes: N images, n rows of them, D embedding width; L x P x W as in `fuzzyclip.features.kinds`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,18 +49,9 @@ class AuxiliarySet:
         kind: FeatureKind = TOKENS,
         workers: int = 1,
     ) -> Tensor:
-        """Patch tokens of some rows, (n, L, P, W): the stored ones, or encoded again.
-
-        Args:
-            rows: numbers of rows, in any order.
-            backbone: the frozen CLIP.
-            kind: what the features are of.
-            workers: threads that decode images.
-        """
+        """Patch tokens of rows in any order, (n, L, P, W), see `read_or_encode`."""
         chosen = self.rows.iloc[list(rows)]
         images = [Path(path) for path in chosen["image_path"]]
-        members, places = chosen["member"], chosen["place"].tolist()
-        stored = [
-            (self.features[member], place) for member, place in zip(members, places, strict=True)
-        ]
+        members = [self.features[member] for member in chosen["member"]]
+        stored = list(zip(members, chosen["place"].tolist(), strict=True))
         return read_or_encode(images, stored, backbone, kind, workers)

@@ -2,8 +2,6 @@
 
 Three things go on at a time: threads decode the next images, the device computes, and a thread
 writes what it computed. Held in memory are two batches of images and two of tokens, never a shard.
-
-Shapes: B images of a batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,10 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.pixels import iterate_pixels
+from fuzzyclip.clip.encoding import iterate_pixels
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
-from fuzzyclip.features.packing import pack
-from fuzzyclip.features.shards import EMBEDS, Shard, measure_kind, write_shard
+from fuzzyclip.features.shards import EMBEDS, Shard, measure_kind, pack, write_shard
 from fuzzyclip.features.store import check_space, finish_category, plan_category
 from fuzzyclip.utils.tensor_files import RowWriter
 from fuzzyclip.utils.transfers import Fetcher
@@ -37,15 +34,7 @@ def write_category(
 ) -> None:
     """Encode a category's images into `folder`, skipping shards that are already there.
 
-    Args:
-        folder: the category's folder in the store.
-        rows: with the columns `image_path` and `sha256`.
-        backbone: the frozen CLIP.
-        dtype: type in which patch tokens are kept; None keeps class features alone.
-        shard_size: images a file.
-        batch_size: images a pass.
-        workers: threads that decode images.
-        kind: what is kept of an image.
+    For the arguments see `plan_category` and `encode_shards`.
 
     Raises:
         OSError: no room on the disk, or an image can not be read.
@@ -121,13 +110,13 @@ def _encode_shard(
 def _encode_batch(
     pixels: Tensor, backbone: Backbone, shard: Shard, first: int
 ) -> dict[str, Tensor]:
-    """What is kept of a batch (B, 3, S, S), on the device; its first image has a place."""
+    """Tensors to keep of a batch (B, 3, S, S) that begins at the shard's image `first`."""
     image_embed, patch_tokens = shard.kind.encode(backbone, pixels)
     images = shard.images[first : first + len(pixels)]
     if not image_embed.isfinite().all():
-        bad = int((~image_embed.isfinite()).any(dim=1).nonzero()[0])
+        faulty = int((~image_embed.isfinite()).any(dim=1).nonzero()[0])
         raise ValueError(
-            f"{images[bad]}: its class feature is not finite; look at the image and the weights"
+            f"{images[faulty]}: its class feature is not finite; look at the image and the weights"
         )
     dtype = shard.header["tokens"]
     kept = {} if dtype is None else _pack_batch(patch_tokens, dtype, images)

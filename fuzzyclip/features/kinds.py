@@ -1,4 +1,4 @@
-"""Ways to look at an image, which are computed once and kept: see `fuzzyclip.features`.
+"""Ways to look at an image, each of which is computed once and kept.
 
 Shapes: B images, D embedding width, S image size; L x P x W is what a kind keeps of an image
 besides its class feature.
@@ -7,7 +7,6 @@ besides its class feature.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
@@ -33,13 +32,6 @@ class FeatureKind:
     encode: Encode
     version: int = 1
     stored: bool = True
-
-    def measure(self, backbone: Backbone) -> tuple[int, int, int]:
-        """L, P and W for this backbone, seen on a black image."""
-        size = backbone.image_size
-        found = self.encode(backbone, torch.zeros(1, 3, size, size))[1]  # (1, L, P, W)
-        levels, patches, width = found.shape[1:]
-        return levels, patches, width
 
 
 #: One plain pass of the image tower: class features, and the patch tokens of the taken blocks.

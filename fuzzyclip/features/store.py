@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.pixels import load_pixels
+from fuzzyclip.clip.encoding import load_pixels
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.features.shards import (
     Shard,
@@ -82,9 +82,10 @@ class CategoryFeatures:
         start = 0
         while start < len(rows):
             row = rows[start]
-            shard = next(one for one in self.shards if one.first <= row < one.first + one.count)
-            stop = start + 1
-            end = shard.first + shard.count
+            shard = next(
+                shard for shard in self.shards if shard.first <= row < shard.first + shard.count
+            )
+            stop, end = start + 1, shard.first + shard.count
             while stop < len(rows) and rows[stop] == rows[stop - 1] + 1 and rows[stop] < end:
                 stop += 1
             yield shard, row - shard.first, stop - start
@@ -104,10 +105,10 @@ def read_or_encode(
     pass.
 
     Args:
-        images: their files, n of them.
+        images: files.
         stored: features of each image's category, and the image's place in them.
         backbone: the frozen CLIP.
-        kind: what the features are of.
+        kind: of the features.
         workers: threads that decode images.
     """
     if not all(features.has_tokens for features, _ in stored):
@@ -131,10 +132,10 @@ def plan_category(
     """The shards that a category's folder is to hold.
 
     Args:
-        folder: the category's folder in the store.
+        folder: of the category in the store.
         rows: its index rows, in order, with paths that can be opened.
         backbone: the frozen CLIP.
-        dtype: type in which patch tokens are kept, see `packing`; None keeps class features alone.
+        dtype: of the kept patch tokens, see `shards.DTYPES`; None keeps class features alone.
         shard_size: images a file.
         kind: what is kept of an image.
     """
@@ -155,29 +156,25 @@ def plan_category(
 
 
 def check_space(shards: Sequence[Shard], folder: Path, backbone: Backbone) -> str:
-    """Refuse to begin what the disk has no room for; the answer says what is needed.
-
-    Args:
-        shards: those that are to be written, all of one kind and type.
-        folder: where to; its nearest folder that is there tells the disk.
-        backbone: the frozen CLIP.
+    """A sentence on the space that shards, all of one kind and type, need on a folder's disk.
 
     Raises:
-        OSError: not enough room.
+        OSError: there is not enough.
     """
     images = sum(len(shard.images) for shard in shards)
-    one = count_image_bytes(backbone, shards[0].header["tokens"], shards[0].kind) if shards else 0
-    needed = images * one
+    needed = 0
+    if shards:
+        needed = images * count_image_bytes(backbone, shards[0].header["tokens"], shards[0].kind)
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    said = f"{images} images to encode, {_to_gb(needed)} of {_to_gb(free)} free"
+    summary = f"{images} images to encode, {_to_gb(needed)} of {_to_gb(free)} free"
     if needed > free - SPARE_BYTES:
         raise OSError(
-            f"{said}: not enough room for features in {folder}. Make room, keep fewer patch tokens "
-            "(features.tokens: auxiliary or none) or smaller ones (features.dtype: int8)"
+            f"{summary}: not enough room for features in {folder}. Make room, keep fewer patch "
+            "tokens (features.tokens: auxiliary or none) or smaller ones (features.dtype: int8)"
         )
-    return said
+    return summary
 
 
 def _to_gb(count: int) -> str:
@@ -185,11 +182,7 @@ def _to_gb(count: int) -> str:
 
 
 def adopt_shards(shards: Sequence[Shard], earlier: Sequence[Path]) -> list[Path]:
-    """Copy files of an earlier store that fit; those of images that stayed where they were.
-
-    Returns:
-        Those that would fit but are broken.
-    """
+    """Copy files of an earlier store that fit; the answer is those that would but are broken."""
     known = {_to_key(read_shard_header(path)): path for path in earlier}
     broken = []
     for shard in shards:
@@ -227,7 +220,7 @@ def open_category(folder: Path, expected: Mapping[str, Any]) -> CategoryFeatures
     """The stored features of a category.
 
     Args:
-        folder: the category's folder in the store.
+        folder: of the category in the store.
         expected: from `compute_identity`; what the caller is about to rely on.
 
     Raises:
@@ -260,7 +253,7 @@ def open_category(folder: Path, expected: Mapping[str, Any]) -> CategoryFeatures
 
 
 def _find_changes(header: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    """In what a header differs; parts of the backbone are named."""
+    """Names of the entries in which a header differs, with those of the backbone's parts."""
     names = dict.fromkeys((*expected, *header))  # how tokens are kept is nobody's condition
     names.pop("tokens", None)
     changed = [name for name in names if header.get(name) != expected.get(name)]

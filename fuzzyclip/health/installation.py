@@ -180,7 +180,7 @@ def check_disk(folder: Path, images: int) -> list[Check]:
         folder: where features are written.
         images: test images of all datasets that are there.
     """
-    from fuzzyclip.features.packing import count_bytes
+    from fuzzyclip.features.shards import count_bytes
     from fuzzyclip.features.store import SPARE_BYTES
 
     free = shutil.disk_usage(folder).free

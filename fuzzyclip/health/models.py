@@ -17,7 +17,7 @@ PAPER_MODEL, PAPER_TAG = "ViT-L-14-336", "openai"
 
 def check_sample_weights() -> list[Check]:
     """The check that the sample CLIP's files are there and are the ones that were published."""
-    from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
+    from fuzzyclip.clip.weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
 
     for path in (SAMPLE_CONFIG, SAMPLE_WEIGHTS):
         if not path.is_file():
@@ -96,7 +96,7 @@ def run_sample() -> list[Check]:
 
     from fuzzyclip.clip.backbone import load_backbone
     from fuzzyclip.clip.encoding import encode_images, preprocess
-    from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
+    from fuzzyclip.clip.weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
     from fuzzyclip.sample.draw import draw_part
     from fuzzyclip.sample.evaluation_recipes import EVALUATION
     from fuzzyclip.utils.settings import BackboneSettings

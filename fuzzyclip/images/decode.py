@@ -7,7 +7,7 @@
 - A file of several pictures is refused, since the one that is left out could show the defect. Of a
   phone's MPO the first is taken; the others are previews of it.
 
-Shapes: H rows, W columns of one image.
+Shapes: H rows, W columns of one image; B rows of an index, S size of the anomaly maps.
 """
 
 import hashlib
@@ -17,11 +17,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: What folders are searched for.
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -95,21 +98,15 @@ def decode_image(
 ) -> Image.Image:
     """An image as `load_image` gives it, from the bytes of its file.
 
-    Args:
-        content: the whole file.
-        name: of the file, for errors.
-        white: value of gray images of more than 8 bits that is shown as white.
-        max_pixels: width times height of the largest image that is decoded.
-
     Raises:
-        OSError: truncated, no image, several images or too large; names the file.
+        OSError: truncated, no image, several images or too large; names the file by `name`.
         ValueError: `white` is below 1.
     """
     return _load_rgb(io.BytesIO(content), name, white, max_pixels)
 
 
 def examine_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
-    """Read a file once, decode it whole and keep only facts.
+    """Facts of a file that is read once and decoded whole.
 
     Raises:
         OSError: where `load_image` would raise it.
@@ -124,12 +121,8 @@ def load_mask(path: Path, above: int = 0, *, max_pixels: int = MAX_PIXELS) -> ND
 
     Masks come with 0/255, with 0/1 (KolektorSDD), with class ids 1 to 9 that look black (VisA)
     and with three equal channels (BTAD), so that the comparison must come before any resize and
-    before any conversion to gray, which would round (0, 0, 1) down to 0.
-
-    Args:
-        path: mask file.
-        above: threshold; raise it for masks of your own that were saved as JPEG.
-        max_pixels: width times height of the largest mask that is decoded.
+    before any conversion to gray, which would round (0, 0, 1) down to 0. Raise the threshold for
+    masks of your own that were saved as JPEG.
 
     Raises:
         OSError: as `load_image`, or the zero of the mask's colours is not black.
@@ -150,6 +143,22 @@ def decode_mask(
         values = values[..., :-1]  # alpha is not a class id
     positive: NDArray[np.bool_] = values > above
     return np.any(positive, axis=-1) if positive.ndim == 3 else positive  # (H, W)
+
+
+def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """A mask squashed to (S, S): bilinear, then what is covered by more than half."""
+    full = Image.fromarray(mask.astype(np.uint8) * 255)
+    squashed = np.asarray(full.resize((size, size), Image.Resampling.BILINEAR))
+    return squashed > 127
+
+
+def load_masks(rows: "pd.DataFrame", size: int) -> NDArray[np.bool_]:
+    """Masks of index rows, (B, S, S); all false where a row has none."""
+    masks = np.zeros((len(rows), size, size), dtype=bool)
+    for mask, path, above in zip(masks, rows["mask_path"], rows["mask_above"], strict=True):
+        if path:
+            mask[:] = resize_mask(load_mask(Path(path), above), size)
+    return masks
 
 
 def check_inspectable(image: Image.Image, name: str) -> None:

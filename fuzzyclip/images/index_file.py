@@ -41,18 +41,16 @@ class Index:
 
 
 def write_index(index: Index, table: Path, info: Path) -> None:
-    """Write the table as CSV with "\\n" line ends and the rest as JSON, through temporary names."""
+    """Write the table as CSV with "\\n" line ends and the rest as JSON."""
     columns = list(INDEX_COLUMNS)
     write_text(table, index.frame.to_csv(index=False, lineterminator="\n", columns=columns))
     write_json(info, index.info)
 
 
 def read_index(table: Path, root: Path) -> pd.DataFrame:
-    """All rows of a table; categories such as "01" stay strings, an absent mask stays "".
+    """All rows of a table of `write_index` with paths that can be opened, see `place_rows`.
 
-    Args:
-        table: as `write_index` wrote it.
-        root: of the dataset; `image_path` and `mask_path` come with it before them, ready to open.
+    Categories such as "01" stay strings, an absent mask stays "".
 
     Raises:
         DatasetError: the table has other columns.
@@ -67,24 +65,12 @@ def read_index(table: Path, root: Path) -> pd.DataFrame:
 
 
 def place_rows(frame: pd.DataFrame, root: Path) -> pd.DataFrame:
-    """Rows of an index with paths that can be opened.
-
-    Args:
-        frame: whose paths begin at the dataset's root.
-        root: that root.
-    """
+    """Rows of an index with paths that can be opened, by the dataset's root before them."""
     placed = {
         column: [(root / path).as_posix() if path else "" for path in frame[column]]
         for column in ("image_path", "mask_path")
     }
     return frame.assign(**placed)
-
-
-def read_test_rows(table: Path, root: Path, category: str) -> pd.DataFrame:
-    """`read_index`, but only a category's test images, numbered from 0."""
-    rows = read_index(table, root)
-    chosen = rows[(rows["split"] == "test") & (rows["category"] == category)]
-    return chosen.reset_index(drop=True)
 
 
 def read_info(path: Path) -> dict[str, Any]:

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fuzzyclip.clip.backbone import Backbone, get_text_tower
+from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import (
     count_tokens,
     embed_tokens,
-    find_ends,
     normalise,
     run_text_tower,
     tokenize,
@@ -82,7 +81,7 @@ class PromptLearner(nn.Module):
         ids = tokenize(backbone, sentences)
         with torch.no_grad():
             embedded = embed_tokens(backbone, ids).float()  # (2, T, V)
-        end = find_ends(backbone, ids)  # (2,)
+        end = backbone.text_tower.find_ends(ids)  # (2,)
         counts = count_words(backbone, shape, end)
         width = embedded.shape[-1]
         words = [embedded[side, 1 : 1 + count].clone() for side, count in enumerate(counts)]
@@ -162,7 +161,7 @@ def fit_deep_tokens(shape: PromptShape, end: Tensor) -> int:
 
 def fit_depth(backbone: Backbone, shape: PromptShape) -> int:
     """M, cut to the blocks that the text tower has."""
-    return min(shape.depth, len(get_text_tower(backbone.model).transformer.resblocks))
+    return min(shape.depth, len(backbone.text_tower.module.transformer.resblocks))
 
 
 def compute_image_score(image_embed: Tensor, text_embed: Tensor, temperature: float) -> Tensor:

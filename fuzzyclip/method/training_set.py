@@ -25,10 +25,8 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import preprocess
 from fuzzyclip.features.auxiliary import AuxiliarySet
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
-from fuzzyclip.features.packing import pack, unpack
-from fuzzyclip.features.shards import CODE
-from fuzzyclip.images.decode import load_image, load_mask
-from fuzzyclip.images.masks import load_masks, resize_mask
+from fuzzyclip.features.shards import CODE, pack, unpack
+from fuzzyclip.images.decode import load_image, load_mask, load_masks, resize_mask
 from fuzzyclip.method.interface import Quad, TrainingSet
 from fuzzyclip.utils.files import BrokenFileError
 from fuzzyclip.utils.tensor_files import read_tensors, write_tensors

@@ -13,7 +13,7 @@ import yaml
 
 from fuzzyclip.clip.model_configs import read_model_config
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.features.packing import count_bytes
+from fuzzyclip.features.shards import count_bytes
 from fuzzyclip.images.index_file import read_info
 from fuzzyclip.sample.archives import sample_categories
 from stages import paths

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from fuzzyclip.baselines.clip import Clip
 from fuzzyclip.baselines.clip_ac import ClipAC
 from fuzzyclip.clip.encoding import encode_images
-from fuzzyclip.clip.name_encoder import NameEncoder, average_prompts
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.prompts import average_prompts
 from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import score_batch
 from fuzzyclip.utils.settings import TextSettings

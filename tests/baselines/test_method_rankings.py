@@ -27,7 +27,8 @@ from fuzzyclip.baselines.cocoop import ShiftedWords
 from fuzzyclip.baselines.registry import BASELINES, build_method
 from fuzzyclip.baselines.shared.clip_ad import Density, encode_representatives
 from fuzzyclip.baselines.shared.context import embed_sentences
-from fuzzyclip.clip.name_encoder import NameEncoder, average_prompts
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.prompts import average_prompts
 from fuzzyclip.evaluation.metrics import compute_image_metrics, compute_pixel_metrics
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.interface import Learned

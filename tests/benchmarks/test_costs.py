@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import costs
 from fuzzyclip.clip.backbone import build_model
 from fuzzyclip.clip.model_configs import read_model_config
-from fuzzyclip.features.packing import DTYPES, pack
+from fuzzyclip.features.shards import DTYPES, pack
 from fuzzyclip.method.efa import Heads
 
 LARGE = costs.VisionShape(image_size=518, patch_size=14, width=1024, depth=24, embed_dim=768)

@@ -35,11 +35,11 @@ def test_values_and_gradients_are_those_of_the_plain_module(bias, queries, mask)
         out, weights = attention(query, key, key, need_weights=False, attn_mask=masks[mask])
         assert weights is None
         (out**2).sum().backward()
-        gradients = [one.grad.clone() for one in attention.parameters()]
+        gradients = [parameter.grad.clone() for parameter in attention.parameters()]
         results.append([out, key.grad, *gradients])
         attention.zero_grad()
-    for one, other in zip(*results, strict=True):
-        assert torch.allclose(one, other, rtol=1e-9, atol=1e-9)
+    for expected, tensor in zip(*results, strict=True):
+        assert torch.allclose(tensor, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_parameters_are_shared_not_copied():
@@ -68,7 +68,7 @@ def test_both_towers_of_a_model_are_fused_and_give_the_same():
         fuse_attention(model)
         after = model.encode_image(pixels), model.encode_text(ids)
     assert list(model.state_dict()) == names
-    kinds = [type(one) for one in model.modules() if isinstance(one, nn.MultiheadAttention)]
+    kinds = [type(part) for part in model.modules() if isinstance(part, nn.MultiheadAttention)]
     assert kinds == [FusedAttention] * 24
-    for one, other in zip(before, after, strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
+    for expected, features in zip(before, after, strict=True):
+        assert torch.allclose(features, expected, atol=1e-5)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from imports import ROOT
 
 COMPILER = """
@@ -18,13 +19,13 @@ pooled = roi_align(torch.ones(1, 3, 8, 8), torch.tensor([[0.0, 0, 0, 4, 4]]), 2)
 assert pooled.tolist() == torch.ones(1, 3, 2, 2).tolist()
 assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
 region_pooling = sys.modules["torchvision.ops.roi_align"]
-said = region_pooling.is_compile_supported("cpu")  # loads the real one
+supported = region_pooling.is_compile_supported("cpu")  # loads the real one
 import torch._dynamo.utils
 assert torch._dynamo.utils.__spec__.origin.endswith("utils.py")
-assert said == torch._dynamo.utils.is_compile_supported("cpu")
+assert supported == torch._dynamo.utils.is_compile_supported("cpu")
 double = torch.compile(lambda tensor: 2 * tensor, backend="eager")
 assert double(torch.ones(2)).tolist() == [2, 2]
-from fuzzyclip.clip.imports import _disable
+from fuzzyclip.clip import _disable
 @_disable
 def plain(number):
     return number + 1
@@ -58,20 +59,9 @@ for name in ("torch", "sklearn"):
 """
 
 
-def run(code):
+@pytest.mark.parametrize("code", [COMPILER, EARLIER, LIGHT], ids=["compiler", "earlier", "light"])
+def test_stages_load_the_compiler_and_pytorch_only_where_they_are_used(code):
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_stages_that_compute_load_the_compiler_when_it_is_used():
-    run(COMPILER)
-
-
-def test_a_compiler_that_is_loaded_already_stays():
-    run(EARLIER)
-
-
-def test_stages_that_only_move_or_draw_import_no_pytorch():
-    run(LIGHT)

@@ -6,7 +6,7 @@ import json
 import open_clip
 import pytest
 from backbones import load_clip
-from families import FAMILIES, native
+from families import native
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import try_examples
@@ -14,6 +14,8 @@ from schemas import SENSELESS, list_numbers, list_unbounded, put
 
 from fuzzyclip.clip.model_configs import (
     LARGEST_FILE,
+    OPENAI_MEAN,
+    OPENAI_STD,
     ModelConfig,
     Preprocessing,
     Text,
@@ -31,12 +33,9 @@ def write(tmp_path):
     """A configuration as a file: the small one with changes by section."""
 
     def write_config(**changes):
-        config = copy.deepcopy(native())
+        config = native()
         for section, entries in changes.items():
-            if isinstance(entries, dict):
-                config[section] |= entries
-            else:
-                config[section] = entries
+            config[section] = config[section] | entries if isinstance(entries, dict) else entries
         path = tmp_path / "model.json"
         path.write_text(json.dumps(config))
         return str(path)
@@ -58,14 +57,6 @@ def test_the_schema_has_open_clips_keys_and_no_other(schema):
     for name, field in own.items():  # what a file leaves out is judged as what open_clip takes
         ours = schema[0].model_fields[name].default
         assert ours == field.default or name in ("act_kwargs", "norm_kwargs"), name
-
-
-def test_every_family_is_accepted(tmp_path):
-    path = tmp_path / "model.json"
-    for config, *_ in FAMILIES.values():
-        if not isinstance(config, str):
-            path.write_text(json.dumps(config))
-            assert read_model_config(str(path)) == config
 
 
 CODE = """
@@ -97,7 +88,7 @@ def test_code_beside_a_tokenizer_is_not_run(write, evil, monkeypatch):
     folder, ran = evil
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     monkeypatch.setenv("HF_HUB_TRUST_REMOTE_CODE", "1")
-    monkeypatch.setattr("builtins.input", lambda *said: pytest.fail("nobody is asked"))
+    monkeypatch.setattr("builtins.input", lambda *given: pytest.fail("nobody is asked"))
     with pytest.raises(ValueError, match="can not be had"):
         load_clip(write(text_cfg={"hf_tokenizer_name": str(folder)}))
     assert not ran.exists()
@@ -158,15 +149,10 @@ def test_a_folder_here_does_not_stand_for_a_name_on_the_hub(write, tmp_path, mon
 @pytest.mark.parametrize(
     ("section", "changes"),
     [
-        ("vision_cfg", {"layers": 1_000_000}),
         ("vision_cfg", {"layers": 500, "width": 65_536}),
-        ("vision_cfg", {"width": 10**12}),
         ("vision_cfg", {"patch_size": 0}),
-        ("text_cfg", {"layers": 1_000_000}),
         ("text_cfg", {"vocab_size": 2_000_000, "width": 65_536}),
-        ("text_cfg", {"context_length": 10**9}),
-        ("text_cfg", {"heads": 0}),
-        ("vision_cfg", {"mlp_ratio": 1e308}),
+        ("text_cfg", {"layers": 1_000_000}),
         ("vision_cfg", {"layers": True}),
         ("vision_cfg", {"width": "64"}),
         ("text_cfg", {"norm_kwargs": {"eps": float("nan")}}),
@@ -176,7 +162,7 @@ def test_a_folder_here_does_not_stand_for_a_name_on_the_hub(write, tmp_path, mon
 def test_endless_sizes_and_other_types_are_refused_before_anything_is_built(
     write, section, changes, monkeypatch
 ):
-    monkeypatch.setattr("fuzzyclip.clip.backbone.build_model", lambda *said: pytest.fail("built"))
+    monkeypatch.setattr("fuzzyclip.clip.backbone.build_model", lambda *given: pytest.fail("built"))
     with pytest.raises(ValueError, match=rf"{REFUSED}{section}"):
         load_clip(write(**{section: changes}))
 
@@ -215,7 +201,7 @@ def test_an_image_of_too_many_patches_is_refused(write):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
         ("{", "no JSON"),
         ("[" * 100_000, "no JSON"),
@@ -226,11 +212,36 @@ def test_an_image_of_too_many_patches_is_refused(write):
         (" " * (LARGEST_FILE + 1), "more than 1,000,000 bytes"),
     ],
 )
-def test_files_that_are_no_configuration_are_refused_with_their_name(tmp_path, text, said):
+def test_files_that_are_no_configuration_are_refused_with_their_name(tmp_path, text, reason):
     path = tmp_path / "model.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=rf"model\.json: .*{said}|model\.json: {said}"):
+    with pytest.raises(ValueError, match=rf"model\.json: .*{reason}"):
         read_model_config(str(path))
+
+
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "channels"),
+    [
+        ("ViT-L-14-336", "openai", (OPENAI_MEAN, OPENAI_STD)),
+        ("ViT-L-14", "some/file.pt", (OPENAI_MEAN, OPENAI_STD)),  # tags disagree
+        ("ViT-B-16-SigLIP", "webli", HALF),
+        ("ViT-B-16-SigLIP2", "random", HALF),
+        ("PE-Core-T-16-384", "some/file.safetensors", HALF),
+    ],
+)
+def test_channels_of_a_named_model_are_those_of_its_weights(model, weights, channels):
+    assert read_channels(model, weights) == channels
+
+
+def test_channels_of_a_file_are_its_own(write, tmp_path):
+    assert read_channels(write(), "random") == (OPENAI_MEAN, OPENAI_STD)
+    (path := tmp_path / "hub.json").write_text(
+        json.dumps({"preprocess_cfg": {"mean": HALF[0], "std": HALF[1]}, "model_cfg": {}})
+    )
+    assert read_channels(str(path), "random") == HALF
 
 
 @pytest.mark.parametrize("std", [[0, 1, 1], [float("nan")] * 3, [1, 1], "1", [1e308] * 3])

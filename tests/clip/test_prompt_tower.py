@@ -24,8 +24,8 @@ def build(backbone, stack=STACK, **settings):
     learner = PromptLearner(backbone, stack, PromptShape(**settings), seed=3)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for one in learner.parameters():
-            one += 0.1 * torch.randn(one.shape, generator=generator)
+        for parameter in learner.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     return learner
 
 
@@ -35,18 +35,19 @@ def measure(learner, forward, backbone):
     embed = forward(backbone)
     weights = torch.randn(embed.shape, generator=torch.Generator().manual_seed(1))
     (embed * weights).sum().backward()
-    return [embed.detach(), *(one.grad for one in learner.parameters() if one.numel())]
+    gradients = (parameter.grad for parameter in learner.parameters() if parameter.numel())
+    return [embed.detach(), *gradients]
 
 
 def assert_same(learner, backbone):
     plain = measure(learner, learner.forward_plainly, backbone)
     quick = measure(learner, learner, backbone)
-    for one, other in zip(quick, plain, strict=True):
-        if other is None:  # deep tokens of no length
-            assert one is None
+    for tensor, expected in zip(quick, plain, strict=True):
+        if expected is None:  # deep tokens of no length
+            assert tensor is None
             continue
-        assert one.shape == other.shape
-        assert (one - other).norm() <= 3e-6 * other.norm()
+        assert tensor.shape == expected.shape
+        assert (tensor - expected).norm() <= 3e-6 * expected.norm()
 
 
 @pytest.mark.parametrize("layout", list_choices(PromptShape, "layout"))
@@ -98,16 +99,19 @@ def test_what_no_token_can_change_is_not_computed_again(tiny):
     """Positions that reach each block's MLP, the largest part of the work."""
     seen = []
     blocks = tiny.model.transformer.resblocks
-    hooks = [one.mlp.register_forward_hook(lambda _, args, out: seen.append(out)) for one in blocks]
+    hooks = [
+        block.mlp.register_forward_hook(lambda _, args, out: seen.append(out.shape[:2]))
+        for block in blocks
+    ]
     try:
         learner = build(tiny, words=4, deep_tokens=5, depth=3)
-        assert [tuple(one.shape[:2]) for one in seen] == [(1, 1)] * BLOCKS  # the start token, once
+        assert seen == [(1, 1)] * BLOCKS  # the start token, once
         length = learner.sentence.shape[1]
         after = [(2, length - 6)] * 2 + [(2, length - 1)] * (BLOCKS - 3) + [(2, 1)]
         for _ in range(2):
             seen.clear()
             learner(tiny)
-            assert [tuple(one.shape[:2]) for one in seen] == after
+            assert seen == after
     finally:
         for hook in hooks:
             hook.remove()

@@ -31,7 +31,6 @@ STATES = (*NORMAL_STATES, *ABNORMAL_STATES)
 RAW = {name: list(get_dataset(name).categories) for name in ("mvtec", "visa", "mpdd", "dagm")}
 DTD = dict(get_dataset("dtd").categories)
 MVTEC_DTD = [*RAW["mvtec"], *DTD]
-BOARDS = ["pcb1", "pcb2", "pcb3", "pcb4"]
 ALL_NAMES = [*RAW["mvtec"], *RAW["visa"], *RAW["mpdd"], *RAW["dagm"], *DTD]
 
 
@@ -134,15 +133,12 @@ def test_separator_and_underscore():
     ("names", "number", "space", "comma"),
     [
         (RAW["visa"], 12, (31, 39), (42, 50)),
-        (BOARDS, 4, (15, 23), (18, 26)),
-        ([name for name in RAW["visa"] if name not in BOARDS], 8, (23, 31), (30, 38)),
         (RAW["mvtec"], 15, (25, 33), (39, 47)),
         (RAW["mvtec"] + RAW["mpdd"], 21, (40, 48), (60, 68)),
         (RAW["mvtec"] + RAW["dagm"], 25, (46, 54), (70, 78)),
         (MVTEC_DTD, 27, (94, 102), (120, 128)),
-        (RAW["mvtec"] + list(dict.fromkeys(DTD.values())), 23, (42, 50), (64, 72)),
     ],
-    ids=["visa", "pcb", "visa-rest", "mvtec", "mvtec+mpdd", "mvtec+dagm", "mvtec+dtd", "readable"],
+    ids=["visa", "mvtec", "mvtec+mpdd", "mvtec+dagm", "mvtec+dtd"],
 )
 def test_prompt_lengths_of_every_stack(tiny, names, number, space, comma):
     assert len(names) == number
@@ -196,11 +192,9 @@ def test_chunks_are_the_fewest_consecutive_ones(lengths, room):
     assert len(chunks) == fewest[-1]
 
 
-def test_a_single_name_that_is_too_long_is_refused(tiny):
+def test_a_single_name_that_is_too_long_is_refused():
     with pytest.raises(PromptTooLongError, match="does not fit one prompt"):
         encode_stack(["pill", "very " * 80], record_prompts([]), count)
-    with pytest.raises(PromptTooLongError, match="does not fit 77"):
-        tokenize(tiny, [f"a photo of a {' '.join(MVTEC_DTD)} with flaw."])
 
 
 @try_examples(15)
@@ -212,9 +206,3 @@ def test_with_and_without_flaw_never_become_the_same_ids(tiny, names):
         prompts = [*normal, *abnormal]
         ids = [tuple(row[row > 0].tolist()) for row in tokenize(tiny, prompts)]
         assert len(set(ids)) == len(prompts) == 420
-
-
-def test_open_clips_own_truncation_would_have_made_them_the_same():
-    stack = stack_names(MVTEC_DTD)
-    sides = [TOKENIZER([f"a photo of a {stack} {word} flaw."]) for word in ("with", "without")]
-    assert torch.equal(*sides)

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from backbones import save_weights
 from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import try_examples
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from fuzzyclip.clip import text_cache
 from fuzzyclip.clip.encoding import encode_text
@@ -24,7 +24,6 @@ from fuzzyclip.method.efa_training import encode_targets
 from fuzzyclip.method.fuzzyclip import FuzzyClip, join_parts
 from fuzzyclip.method.interface import Target
 from fuzzyclip.method.variants import VARIANTS
-from fuzzyclip.utils.files import compute_sha256
 
 PROMPTS = ["a photo of a bottle.", "pcb1 without flaw", "object", "x", "a photo of a bottle."]
 
@@ -82,8 +81,7 @@ def test_a_long_prompt_is_refused_and_nothing_kept(cache, passes):
 
 def test_only_what_the_text_tower_depends_on_separates_features(tiny, load_tiny, tmp_path):
     path = tmp_path / "weights.safetensors"
-    save_file({name: one.contiguous() for name, one in tiny.model.state_dict().items()}, path)
-    sha256 = compute_sha256(path)
+    sha256 = save_weights(tiny, path)
 
     def name_file(**changes):
         backbone = load_tiny(weights=path, **{"sha256": sha256} | changes)

@@ -7,8 +7,7 @@ from tiny_models import make_model
 from trees import write_picture
 
 from fuzzyclip import FuzzyCLIP
-from fuzzyclip.images.decode import load_mask
-from fuzzyclip.images.masks import resize_mask
+from fuzzyclip.images.decode import load_mask, resize_mask
 from fuzzyclip.utils.tree import DatasetError
 
 

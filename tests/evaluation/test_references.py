@@ -8,8 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fuzzyclip.clip.encoding import encode_images
-from fuzzyclip.clip.pixels import load_pixels
+from fuzzyclip.clip.encoding import encode_images, load_pixels
 from fuzzyclip.evaluation.category import choose_references, encode_references
 from fuzzyclip.method.variants import OWN, VARIANTS, list_titles, name_epoch, read_epoch
 

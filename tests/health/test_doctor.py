@@ -19,9 +19,9 @@ from tiny_models import break_part, make_model
 from trees import write_images
 from typer.testing import CliRunner
 
-import fuzzyclip.clip.sparse_weights
+import fuzzyclip.clip.weights
 from fuzzyclip.cli import app
-from fuzzyclip.clip.sparse_weights import SAMPLE_WEIGHTS
+from fuzzyclip.clip.weights import SAMPLE_WEIGHTS
 from fuzzyclip.datasets import REGISTRY
 from fuzzyclip.health.data import check_data, is_non_commercial
 from fuzzyclip.health.examination import judge, run_check
@@ -140,9 +140,7 @@ def test_a_fault_is_told_and_everything_else_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        fuzzyclip.clip.sparse_weights, "SAMPLE_WEIGHTS", tmp_path / "absent.safetensors"
-    )
+    monkeypatch.setattr(fuzzyclip.clip.weights, "SAMPLE_WEIGHTS", tmp_path / "absent.safetensors")
     code, output = call("--json", "--data", tmp_path / "nothing", "--model", tmp_path / "no_model")
     by_name = {one["name"]: one for one in json.loads(output)["checks"]}
     assert code == 1
@@ -224,14 +222,14 @@ def test_files_of_the_sample_clip_are_the_recorded_ones(
     assert only(check_sample_weights()).status == "ok"
     for name in ("SAMPLE_CONFIG", "SAMPLE_WEIGHTS"):
         with monkeypatch.context() as changed:
-            changed.setattr(fuzzyclip.clip.sparse_weights, name, tmp_path / "gone")
+            changed.setattr(fuzzyclip.clip.weights, name, tmp_path / "gone")
             check = only(check_sample_weights())
         assert (check.status, check.found) == ("fail", f"{tmp_path / 'gone'} is missing")
         assert "install FuzzyCLIP again" in check.advice
     content = bytearray(SAMPLE_WEIGHTS.read_bytes())
     content[-1] ^= 1
     (damaged := tmp_path / "model.safetensors").write_bytes(content)
-    monkeypatch.setattr(fuzzyclip.clip.sparse_weights, "SAMPLE_WEIGHTS", damaged)
+    monkeypatch.setattr(fuzzyclip.clip.weights, "SAMPLE_WEIGHTS", damaged)
     check = only(check_sample_weights())
     assert check.status == "fail"
     assert compute_sha256(damaged) in check.found

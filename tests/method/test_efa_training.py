@@ -16,8 +16,7 @@ from fuzzyclip.clip.encoding import encode_images, preprocess
 from fuzzyclip.features.auxiliary import AuxiliarySet
 from fuzzyclip.features.encode import write_category
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
-from fuzzyclip.features.packing import DTYPES
-from fuzzyclip.features.shards import compute_identity
+from fuzzyclip.features.shards import DTYPES, compute_identity
 from fuzzyclip.features.store import open_category
 from fuzzyclip.method import efa_training, training
 from fuzzyclip.method.efa import Heads

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 from ray_jobs import build_detector
 
-from fuzzyclip.clip.encoding import encode_images, normalise
-from fuzzyclip.clip.pixels import load_pixels
+from fuzzyclip.clip.encoding import encode_images, load_pixels, normalise
 from fuzzyclip.distributed.inference import list_images
 from fuzzyclip.images.decode import decode_image, load_image
 from fuzzyclip.method.scorer import NotFiniteError

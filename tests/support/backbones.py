@@ -1,23 +1,26 @@
 """Frozen CLIPs for tests."""
 
-from fuzzyclip.clip.backbone import load_backbone
-from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
-from fuzzyclip.utils.settings import BackboneSettings
+from safetensors.torch import save_file
 
-#: What `load_backbone` takes besides the settings.
-LOADING = {"allow_unverified", "compiled", "seed"}
+from fuzzyclip.clip.backbone import load_backbone
+from fuzzyclip.clip.weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
+from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.settings import BackboneSettings
 
 
 def load_clip(model, weights="random", *, device="cpu", **arguments):
     """`load_backbone` on the CPU, of settings and its own arguments by name."""
     settings = {"image_size": 32, "blocks": (1,)} | arguments
-    own = {
-        name: settings.pop(name)
-        for name in ("allow_unverified", "compiled", "seed")
-        if name in settings
-    }
+    names = settings.keys() & {"allow_unverified", "compiled", "seed"}
+    own = {name: settings.pop(name) for name in names}
     chosen = BackboneSettings(model=str(model), weights=str(weights), **settings)
     return load_backbone(chosen, device=device, **own)
+
+
+def save_weights(backbone, path):
+    """Write a backbone's weights as safetensors; gives their digest."""
+    save_file({name: t.contiguous() for name, t in backbone.model.state_dict().items()}, path)
+    return compute_sha256(path)
 
 
 def load_sample():

@@ -59,7 +59,12 @@ FAMILIES = {
         40,
         1,
     ),
-    "average pool": (native({"pool_type": "avg", "pos_embed_type": "sin_cos_2d"}), 32, 48, 1),
+    "average pool": (
+        native({"pool_type": "avg", "pos_embed_type": "sin_cos_2d"}, {"proj_bias": True}),
+        32,
+        48,
+        1,
+    ),
     "attentional pool": (native({"attentional_pool": True, "output_tokens": True}), 32, 48, 1),
     "custom blocks": (
         native({"qk_norm": True, "scale_attn": True}, BOTH_WAYS | {"pool_type": "first"}),

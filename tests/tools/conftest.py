@@ -3,7 +3,7 @@
 import open_clip
 import pytest
 
-from fuzzyclip.clip.sparse_weights import load_sample_config, load_sample_state_dict
+from fuzzyclip.clip.weights import load_sample_config, load_sample_state_dict
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from damage import damage
 
-from fuzzyclip.clip.sparse_weights import (
+from fuzzyclip.clip.weights import (
     EMBEDDING,
     SAMPLE_CONFIG,
     SAMPLE_WEIGHTS,

@@ -61,6 +61,7 @@ def test_rows_come_back_alone_and_together(tmp_path):
     path = tmp_path / "a.safetensors"
     write_some_rows(path)
     assert same(read_tensors(path)[0], ROWS)
+    assert same(load_file(path), ROWS)
     for first, count in ((0, 4), (1, 2), (3, 1)):
         found = read_rows(path, ("two", "absent"), first, count)
         assert same(found, {"two": ROWS["two"][first : first + count]})

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fuzzyclip.clip.prompts import encode_name
-from fuzzyclip.clip.sparse_weights import SAMPLE_WEIGHTS
+from fuzzyclip.clip.weights import SAMPLE_WEIGHTS
 from fuzzyclip.evaluation.metrics import compute_image_metrics
 from fuzzyclip.sample.evaluation_recipes import EVALUATION
 from fuzzyclip.utils.files import BrokenFileError

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fuzzyclip.clip.sparse_weights import EMBEDDING, load_sample_config
+from fuzzyclip.clip.weights import EMBEDDING, load_sample_config
 
 DENSE_BLOCKS = (3, 5, 7)  # 0-based; their patch tokens learn where the defect is
 CELLS_PER_PATCH = 9

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fuzzyclip.clip.sparse_weights import EMBEDDING, save_sample_weights
+from fuzzyclip.clip.weights import EMBEDDING, save_sample_weights
 from fuzzyclip.utils.files import read_summed, write_summed
 from tools.pretrain_sample.batches import KINDS, PairBatch
 from tools.pretrain_sample.captions import Vocabulary

@@ -28,7 +28,6 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import (
     count_tokens,
     embed_tokens,
-    find_ends,
     normalise,
     project_tokens,
     run_text_tower,
@@ -110,7 +109,7 @@ def embed_sentences(encode: NameEncoder, names: Sequence[str], count: int) -> Se
     start = run_start(backbone, embedded[0, 0]) if can_skip(backbone) else None
     return Sentences(
         embedded=embedded.unflatten(0, (-1, 2)),  # type: ignore[no-untyped-call]
-        end=find_ends(backbone, ids).view(-1, 2),
+        end=backbone.text_tower.find_ends(ids).view(-1, 2),
         start=start,
     )
 

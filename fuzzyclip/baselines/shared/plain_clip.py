@@ -11,7 +11,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from fuzzyclip.clip.encoding import project_tokens
-from fuzzyclip.clip.name_encoder import NameEncoder, average_prompts
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.prompts import average_prompts
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.method.interface import Learned, Untrained
 from fuzzyclip.method.scorer import Scorer, build_untrained

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
-from fuzzyclip.clip.name_encoder import NameEncoder, average_prompts
-from fuzzyclip.clip.prompts import NORMAL_STATES, stack_names
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.prompts import NORMAL_STATES, average_prompts, stack_names
 from fuzzyclip.clip.towers import ImageTower
 from fuzzyclip.features.kinds import FeatureKind
 from fuzzyclip.method.interface import Learned, Untrained

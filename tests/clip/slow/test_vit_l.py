@@ -83,25 +83,25 @@ def test_one_pass_from_image_to_map_and_score(large, features, text_embeds):
 
 def test_the_layers_learn_and_the_towers_stay_frozen(large, features, text_embeds):
     heads = Heads(4, 1024, 768)
-    assert sum(one.numel() for one in heads.parameters()) == 3_148_800
+    assert sum(parameter.numel() for parameter in heads.parameters()) == 3_148_800
     mapped = heads(features[1])
     assert mapped.shape == (1, 4, 1369, 768)
     mask = torch.zeros(1, 518, 518)
     mask[0, 100:200, 100:200] = 1
     losses = compute_alignment_losses(heads, features[1], mask, text_embeds[0], large.grid)
     losses["loss"].backward()
-    assert all(bool(one.grad.any()) for one in heads.parameters())
-    assert all(one.grad is None for one in large.model.parameters())
-    assert not any(one.requires_grad for one in large.model.parameters())
+    assert all(bool(parameter.grad.any()) for parameter in heads.parameters())
+    assert all(parameter.grad is None for parameter in large.model.parameters())
+    assert not any(parameter.requires_grad for parameter in large.model.parameters())
 
 
 def test_the_prompts_learn_and_the_towers_stay_frozen(large, text_embeds):
     stack = stack_names(list(get_dataset("visa").categories))
     learner = PromptLearner(large, stack, PromptShape())
-    assert sum(one.numel() for one in learner.parameters()) == 141_312
+    assert sum(parameter.numel() for parameter in learner.parameters()) == 141_312
     assert [word.shape for word in learner.ctx] == [(12, 768)] * 2
     text_embed = normalise(learner(large))
     assert text_embed.shape == (2, 768)
     F.mse_loss(text_embed, text_embeds[0].T).backward()
-    assert all(bool(one.grad.any()) for one in learner.parameters())
-    assert all(one.grad is None for one in large.model.parameters())
+    assert all(bool(parameter.grad.any()) for parameter in learner.parameters())
+    assert all(parameter.grad is None for parameter in large.model.parameters())
