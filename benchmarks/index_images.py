@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from fuzzyclip.datasets import get_dataset  # noqa: E402
-from fuzzyclip.datasets.indexing.index import build_index  # noqa: E402
+from fuzzyclip.datasets.indexing import build_index  # noqa: E402
 
 KINDS = 64
 

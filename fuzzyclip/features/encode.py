@@ -20,8 +20,8 @@ from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.features.packing import pack
 from fuzzyclip.features.shards import EMBEDS, Shard, measure_kind, write_shard
 from fuzzyclip.features.store import check_space, finish_category, plan_category
+from fuzzyclip.utils.prefetch import Fetcher
 from fuzzyclip.utils.tensor_files import RowWriter
-from fuzzyclip.utils.transfers import Fetcher
 
 
 def write_category(

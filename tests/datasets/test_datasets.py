@@ -17,7 +17,7 @@ from fuzzyclip.datasets import REGISTRY, get_dataset
 from fuzzyclip.datasets.base.layouts import list_images, list_mvtec_tree, pair_masks
 from fuzzyclip.datasets.base.spec import SplitCounts
 from fuzzyclip.datasets.dagm import list_half
-from fuzzyclip.datasets.indexing.index import build_index, count_images
+from fuzzyclip.datasets.indexing import build_index, count_images
 from fuzzyclip.images.decode import load_image, load_mask
 from fuzzyclip.images.index_file import INDEX_COLUMNS, Index, read_index, read_info, write_index
 from fuzzyclip.utils.tree import DatasetError

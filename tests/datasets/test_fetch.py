@@ -11,7 +11,7 @@ from toy_archives import FILES, fetch, files_below, toy, zip_bytes
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.base.spec import SplitCounts
 from fuzzyclip.datasets.fetching.fetch import fetch_dataset
-from fuzzyclip.datasets.indexing.index import build_index, count_images
+from fuzzyclip.datasets.indexing import build_index, count_images
 from fuzzyclip.utils.tree import DatasetError
 
 

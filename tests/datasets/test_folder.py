@@ -9,7 +9,7 @@ from trees import MASK, write_images, write_picture
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.base.spec import SplitCounts
 from fuzzyclip.datasets.fetching.fetch import fetch_dataset
-from fuzzyclip.datasets.indexing.index import build_index, count_images
+from fuzzyclip.datasets.indexing import build_index, count_images
 from fuzzyclip.images.index_file import Index
 from fuzzyclip.utils.tree import DatasetError
 

@@ -14,7 +14,7 @@ from properties import try_examples
 from toy_dataset import TOY, make_nut, spoil
 from trees import MASK, picture, write_images, write_picture
 
-from fuzzyclip.datasets.indexing.index import build_index, name_categories
+from fuzzyclip.datasets.indexing import build_index, name_categories
 from fuzzyclip.datasets.sdd import keep_copies_together
 from fuzzyclip.images.index_file import Index
 from fuzzyclip.utils.tree import DatasetError

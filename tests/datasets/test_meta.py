@@ -12,7 +12,7 @@ from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.base.meta import write_meta
 from fuzzyclip.datasets.base.spec import SplitCounts
 from fuzzyclip.datasets.fetching.fetch import fetch_dataset
-from fuzzyclip.datasets.indexing.index import build_index, count_images
+from fuzzyclip.datasets.indexing import build_index, count_images
 from fuzzyclip.utils.tree import DatasetError
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.base.spec import SplitCounts
 from fuzzyclip.datasets.fetching.fetch import fetch_dataset
-from fuzzyclip.datasets.indexing.index import build_index, count_images
+from fuzzyclip.datasets.indexing import build_index, count_images
 from fuzzyclip.images.decode import load_image, load_mask
 from fuzzyclip.sample.archives import (
     count_normal_thirds,

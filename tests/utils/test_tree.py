@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from fuzzyclip.cli import app
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.fetching.fetch import compute_tree_sha256, fetch_dataset
-from fuzzyclip.datasets.indexing.index import build_index
+from fuzzyclip.datasets.indexing import build_index
 from fuzzyclip.utils.tree import DatasetError, copy_tree, read_tree
 
 FOLDER = get_dataset("folder")

@@ -27,7 +27,7 @@ from tarfile import (  # type: ignore[attr-defined]  # typeshed lacks them
 )
 from typing import IO, NamedTuple
 
-from fuzzyclip.utils.half_files import name_other_content
+from fuzzyclip.utils.files import name_other_content
 from fuzzyclip.utils.tree import DatasetError
 
 MAX_MEMBERS = 200_000  # DAGM, the set with most files, has about 20,000
