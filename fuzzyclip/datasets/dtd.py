@@ -5,7 +5,7 @@ Page: https://drive.google.com/drive/folders/10OyPzvI3H6llCZBxKxFlKWt1Pw1tkMK1 (
 holds one zip file a texture, some with a folder of their own inside, some without.
 """
 
-from fuzzyclip.datasets.base.layouts import mvtec_lister
+from fuzzyclip.datasets.base.layouts import list_mvtec_tree
 from fuzzyclip.datasets.base.spec import Archive, DatasetSpec, Protocol, SplitCounts
 
 COUNTS = {
@@ -33,7 +33,7 @@ DTD = DatasetSpec(
     protocols={
         "official": Protocol(
             "the test folders as released (1304 images)",
-            mvtec_lister(),
+            list_mvtec_tree,
             COUNTS,
         )
     },

@@ -45,9 +45,8 @@ def build_index(
     Args:
         spec: which dataset.
         root: dataset root, as `fetch_dataset` leaves it.
-        protocol: one of the dataset's protocols, or `meta`.
-        categories: raw names of the categories to index, None for all. A category that is named
-            or implied must be there.
+        protocol: one of the dataset's, or `meta`.
+        categories: raw names, None for all. A category that is named or implied must be there.
         expect_counts: whether the numbers of images must be the published ones; False declares
             a subset.
         on_error: "drop" leaves out images that cannot be used and files that have no place, and
@@ -131,16 +130,11 @@ def check_choice(
     Raises:
         DatasetError: the dataset has no such protocol or category.
     """
-    found = choose_protocol(spec, protocol)
-    if found is None:
-        raise DatasetError(
-            f"{spec.title} has no protocol {protocol!r}; there are "
-            f"{', '.join([*spec.protocols, META])}"
-        )
+    chosen_protocol = choose_protocol(spec, protocol)
     if not spec.categories:
         if unfit := [name for name in categories or () if not is_file_name(name)]:
             raise DatasetError(f"{spec.title}: category {unfit[0]!r} is no name of a folder")
-        return found, tuple(categories or ())
+        return chosen_protocol, tuple(categories or ())
     chosen = tuple(spec.categories) if categories is None else tuple(categories)
     unknown = [name for name in chosen if name not in spec.categories]
     if unknown or not chosen:
@@ -148,7 +142,7 @@ def check_choice(
             f"{spec.title} has no category {', '.join(map(repr, unknown)) or '(none given)'}; "
             f"there are {', '.join(spec.categories)}"
         )
-    return found, tuple(name for name in spec.categories if name in chosen)
+    return chosen_protocol, tuple(name for name in spec.categories if name in chosen)
 
 
 def find_unmasked(spec: DatasetSpec, rows: Sequence[IndexRow]) -> set[str]:
@@ -162,17 +156,12 @@ def _check_categories(
     spec: DatasetSpec, root: Path, rows: Sequence[IndexRow], names: Sequence[str]
 ) -> list[Problem]:
     """Categories that are asked for and not there."""
-    found = {row.category for row in rows}
-    return [
-        Problem(
-            str(root / name),
-            "category folder is missing or has no images; complete the data, or name the "
-            "categories to use",
-            fatal=True,
-        )
-        for name in names
-        if name not in found
-    ]
+    present = {row.category for row in rows}
+    reason = (
+        "category folder is missing or has no images; complete the data, or name the categories "
+        "to use"
+    )
+    return [Problem(str(root / name), reason, fatal=True) for name in names if name not in present]
 
 
 def describe_problems(spec: DatasetSpec, root: Path, problems: Sequence[Problem]) -> str:
@@ -193,14 +182,14 @@ def _drop(
 ) -> tuple[pd.DataFrame, list[list[str]]]:
     """The table without unusable images, and the duplicates left in it.
 
-    Raises:
-        DatasetError: a category lost all its normal or all its anomalous test images.
+    A category that lost all its normal or all its anomalous test images is an error.
     """
     gone = {problem.image for problem in problems if problem.image}
-    kept = [(row, one) for row, one in zip(rows, facts, strict=True) if row.image_path not in gone]
+    pairs = zip(rows, facts, strict=True)
+    kept = [(row, fact) for row, fact in pairs if row.image_path not in gone]
     if problems:
         LOGGER.warning("dropped, as asked: %s", describe_problems(spec, root, problems))
-    left, left_facts = [row for row, _ in kept], [one for _, one in kept]
+    left, left_facts = [row for row, _ in kept], [fact for _, fact in kept]
     frame = _make_frame(left, left_facts, mask_above)
     names = sorted({row.category for row in rows})
     if emptied := check_counts(spec, frame, "", names, expect=False):
@@ -254,16 +243,16 @@ def check_counts(
     Args:
         spec: which dataset.
         frame: all images that were listed, also those that are to be dropped.
-        protocol: name of the protocol; `meta` is compared with every protocol of the dataset.
+        protocol: `meta` is compared with every protocol of the dataset.
         chosen: categories that were asked for and are there.
         expect: whether the numbers must be the published ones.
     """
     counts = count_images(frame)
     problems = [
-        Problem(name, f"no normal or no anomalous test image ({describe_counts(found)})", "", True)
+        Problem(name, f"no normal or no anomalous test image ({describe_counts(count)})", "", True)
         for name in chosen
-        if not (found := counts.get(name, SplitCounts(0, 0, 0))).test_normal
-        or not found.test_anomalous
+        if not (count := counts.get(name, SplitCounts(0, 0, 0))).test_normal
+        or not count.test_anomalous
     ]
     if not expect or problems:
         return problems
@@ -272,34 +261,30 @@ def check_counts(
     if not candidates or not any(spec.protocols[name].counts for name in candidates):
         reason = "no numbers of images are published; set counts: any"
         return [Problem(spec.title, reason, fatal=True)]
-    return [] if [] in differences else [problem for found in differences for problem in found]
+    return [] if [] in differences else [problem for each in differences for problem in each]
 
 
 def _compare(
     spec: DatasetSpec, name: str, counts: Mapping[str, SplitCounts], chosen: Sequence[str]
 ) -> list[Problem]:
     """Differences from one protocol's published numbers."""
-    protocol = choose_protocol(spec, name)
-    assert protocol is not None  # the caller has looked
-    problems = []
-    for category in chosen:
-        found, published = counts[category], protocol.counts.get(category)
-        if published is None or not _agree(found, published):
-            said = "none" if published is None else describe_counts(published)
-            reason = f"{describe_counts(found)}; published: {said} (protocol {name})"
-            problems.append(Problem(category, reason, fatal=True))
+    protocol = spec.protocols[name]
+    compared = [(category, counts[category], protocol.counts.get(category)) for category in chosen]
     if protocol.total is not None and len(chosen) == len(spec.categories):
-        found = SplitCounts(*map(sum, zip(*counts.values(), strict=True)))
-        if not _agree(found, protocol.total):
-            said = describe_counts(protocol.total)
-            reason = f"{describe_counts(found)}; published: {said} (protocol {name})"
-            problems.append(Problem("all categories", reason, fatal=True))
+        total = SplitCounts(*map(sum, zip(*counts.values(), strict=True)))
+        compared.append(("all categories", total, protocol.total))
+    problems = []
+    for place, count, published in compared:
+        if published is None or not _agree(count, published):
+            known = "none" if published is None else describe_counts(published)
+            reason = f"{describe_counts(count)}; published: {known} (protocol {name})"
+            problems.append(Problem(place, reason, fatal=True))
     return problems
 
 
-def _agree(found: SplitCounts, published: SplitCounts) -> bool:
+def _agree(count: SplitCounts, published: SplitCounts) -> bool:
     """True where counts agree as far as numbers are published."""
-    return all(p is None or f == p for f, p in zip(found, published, strict=True))
+    return all(p is None or n == p for n, p in zip(count, published, strict=True))
 
 
 def describe_counts(counts: SplitCounts) -> str:
@@ -320,10 +305,10 @@ def inspect_rows(
     rows: Sequence[IndexRow],
     *,
     files: Collection[str],
-    unmasked: Collection[str] = (),
-    mask_above: int = 0,
-    workers: int | None = None,
-    title: str = "",
+    unmasked: Collection[str],
+    mask_above: int,
+    workers: int | None,
+    title: str,
 ) -> list[Inspected]:
     """Open the image and the mask of every row, several at a time.
 
@@ -333,7 +318,7 @@ def inspect_rows(
         files: what the folder holds, by POSIX path below the root; nothing else is opened.
         unmasked: categories whose anomalous images may be without masks.
         mask_above: mask values above this are defect.
-        workers: threads; decoding leaves Python's lock, so that threads do.
+        workers: threads, for decoding leaves Python's lock; None takes one a processor.
         title: shown beside the progress bar.
     """
 
@@ -398,15 +383,11 @@ def _explain(path: Path, error: OSError) -> str:
 
 
 def find_duplicates(rows: Sequence[IndexRow], facts: Sequence[ImageFacts]) -> list[list[str]]:
-    """Groups of identical files that lie in both splits, or that are labelled both ways.
-
-    Returns:
-        `image_path` of each group's members, sorted.
-    """
+    """Paths of identical files that lie in both splits, or that are labelled both ways; sorted."""
     groups: dict[str, list[IndexRow]] = defaultdict(list)
-    for row, one in zip(rows, facts, strict=True):
-        if one.sha256:
-            groups[one.sha256].append(row)
+    for row, fact in zip(rows, facts, strict=True):
+        if fact.sha256:
+            groups[fact.sha256].append(row)
     return sorted(
         sorted(row.image_path for row in group)
         for group in groups.values()

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.datasets.fetching.fetch import wanted_archives
 from fuzzyclip.sample.defects import DEFECTS
 from fuzzyclip.sample.draw import draw_part
 from fuzzyclip.sample.evaluation_recipes import EVALUATION
@@ -366,7 +365,7 @@ def write_sample_archives(
         )
     categories = sample_categories(dataset)
     checksums = {}
-    for archive in wanted_archives(spec, categories):
+    for archive in spec.list_archives(spec.default_protocol, categories):
         held = (archive.category,) if archive.category else categories
         order = Order(dataset, held, seed, train_normal, test_normal, test_anomalous)
         path = out_dir / archive.filename

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from fuzzyclip.datasets.base.layouts import mvtec_lister
+from fuzzyclip.datasets.base.layouts import list_mvtec_tree
 from fuzzyclip.datasets.base.spec import Archive, DatasetSpec, Protocol, SplitCounts
 from fuzzyclip.datasets.fetching.fetch import fetch_dataset
 
@@ -31,7 +31,7 @@ def toy(data: bytes | None = None, urls: tuple[str, ...] = ()) -> DatasetSpec:
         licence="CC0",
         archives=(Archive("toy.zip", urls, digest),),
         categories={"nut": "nut"},
-        protocols={"official": Protocol("all", mvtec_lister(), {"nut": SplitCounts(0, 1, 1)})},
+        protocols={"official": Protocol("all", list_mvtec_tree, {"nut": SplitCounts(0, 1, 1)})},
         instructions="Ask the authors.",
     )
 

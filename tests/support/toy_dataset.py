@@ -4,7 +4,7 @@ from pathlib import Path
 
 from trees import MASK, write_images, write_picture
 
-from fuzzyclip.datasets.base.layouts import mvtec_lister
+from fuzzyclip.datasets.base.layouts import list_mvtec_tree
 from fuzzyclip.datasets.base.spec import DatasetSpec, Protocol, SplitCounts
 
 TOY = DatasetSpec(
@@ -14,7 +14,7 @@ TOY = DatasetSpec(
     licence="CC0",
     archives=(),
     categories={"nut": "hex nut"},
-    protocols={"official": Protocol("all", mvtec_lister(), {"nut": SplitCounts(2, 2, 3)})},
+    protocols={"official": Protocol("all", list_mvtec_tree, {"nut": SplitCounts(2, 2, 3)})},
 )
 
 
