@@ -43,7 +43,6 @@ def build_index(
     """List a dataset's tree, open every image and mask, and check the counts.
 
     Args:
-        spec: which dataset.
         root: dataset root, as `fetch_dataset` leaves it.
         protocol: one of the dataset's, or `meta`.
         categories: raw names, None for all. A category that is named or implied must be there.
@@ -103,7 +102,6 @@ def name_categories(
     """Category to its name in prompts, in the dataset's own order.
 
     Args:
-        info: of the index.
         names: "raw" as the folders are called, "readable" in words, or names of some categories;
             the others keep their raw name.
 
@@ -241,7 +239,6 @@ def check_counts(
     because nothing can be evaluated without.
 
     Args:
-        spec: which dataset.
         frame: all images that were listed, also those that are to be dropped.
         protocol: `meta` is compared with every protocol of the dataset.
         chosen: categories that were asked for and are there.
@@ -313,11 +310,8 @@ def inspect_rows(
     """Open the image and the mask of every row, several at a time.
 
     Args:
-        root: dataset root.
-        rows: what to open.
         files: what the folder holds, by POSIX path below the root; nothing else is opened.
         unmasked: categories whose anomalous images may be without masks.
-        mask_above: mask values above this are defect.
         workers: threads, for decoding leaves Python's lock; None takes one a processor.
         title: shown beside the progress bar.
     """

@@ -26,34 +26,35 @@ from fuzzyclip.sample.draw import draw_part
 from fuzzyclip.sample.evaluation_recipes import EVALUATION
 from fuzzyclip.utils.files import compute_sha256, replace_file
 
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
 Member = tuple[str, bytes]  # name in the archive, content
+NOTE = b"Drawn by code in this dataset's layout, for demonstration. Not the dataset itself.\n"
+SIDES = (160, 176, 144, 192)  # square sizes, taken in turn
+WIDE = ((144, 192), (152, 200), (168, 144), (144, 176))  # (H, W) of VisA, never square
 ZIP_TIME = (2020, 1, 1, 0, 0, 0)
 TAR_TIME = 1577836800  # the same moment, in seconds
 JPEG_QUALITY = 95
 EFFORT = 1  # of PNG and zip compression: drawn noise hardly shrinks, whatever the time spent
 
 
-def encode_image(pixels: NDArray[np.uint8], suffix: str) -> bytes:
-    """Encode (H, W) gray or (H, W, 3) colour pixels in the format of a file name suffix.
+#: Suffix to the format and options of `PIL.Image.Image.save`.
+FORMATS: dict[str, tuple[str, dict[str, int]]] = {
+    ".jpg": ("JPEG", {"quality": JPEG_QUALITY}),
+    ".png": ("PNG", {"compress_level": EFFORT}),
+    ".bmp": ("BMP", {}),
+}
 
-    Raises:
-        ValueError: the suffix is none of .jpg, .png, .bmp in either case.
-    """
+
+def encode_image(pixels: Pixels, suffix: str) -> bytes:
+    """Encode (H, W) gray or (H, W, 3) colour pixels in the format of a suffix of `FORMATS`."""
     buffer = io.BytesIO()
-    image = Image.fromarray(pixels)
-    match suffix.lower():
-        case ".jpg":
-            image.save(buffer, "JPEG", quality=JPEG_QUALITY)
-        case ".png":
-            image.save(buffer, "PNG", compress_level=EFFORT)
-        case ".bmp":
-            image.save(buffer, "BMP")
-        case _:
-            raise ValueError(f"no encoder for {suffix!r} files")
+    name, options = FORMATS[suffix]
+    Image.fromarray(pixels).save(buffer, name, **options)
     return buffer.getvalue()
 
 
-def to_gray(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def to_gray(pixels: Pixels) -> Pixels:
     """Luma of a colour picture."""
     return np.asarray(Image.fromarray(pixels).convert("L"))  # (H, W, 3) -> (H, W)
 
@@ -66,12 +67,7 @@ def zip_members(members: Iterable[Member]) -> bytes:
 
 
 def write_archive(path: Path, members: Iterable[Member]) -> None:
-    """Write a .zip, .tar or .tar.xz file through a temporary name.
-
-    Args:
-        path: archive to write; its suffix chooses the format.
-        members: files in the order they are to be stored.
-    """
+    """Write a .zip, .tar or .tar.xz file, as its suffix says, through a temporary name."""
     with replace_file(path) as temporary, temporary.open("wb") as file:
         if path.suffix == ".zip":
             _write_zip(file, members)
@@ -98,13 +94,6 @@ def _write_tar(file: IO[bytes], members: Iterable[Member]) -> None:
             info = tarfile.TarInfo(name)
             info.size, info.mtime, info.mode = len(content), TAR_TIME, 0o644
             archive.addfile(info, io.BytesIO(content))
-
-
-Pixels = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
-NOTE = b"Drawn by code in this dataset's layout, for demonstration. Not the dataset itself.\n"
-SIDES = (160, 176, 144, 192)  # square sizes, taken in turn
-WIDE = ((144, 192), (152, 200), (168, 144), (144, 176))  # (H, W) of VisA, never square
 
 
 @dataclass(frozen=True)
@@ -162,16 +151,16 @@ def lay_out_mpdd(order: Order) -> Iterator[Member]:
 def lay_out_dtd(order: Order) -> Iterator[Member]:
     """DTD-Synthetic: a zip file a texture, every second one without a folder of its own inside."""
     for number, category in enumerate(order.categories):
-        members = _mvtec_category(order, category, square(number), bad="bad")
+        members = _mvtec_category(order, category, square(number), defect="bad")
         if number % 2:
             members = ((name.removeprefix(f"{category}/"), content) for name, content in members)
         yield f"DTD-Synthetic/dataset/{category}.zip", zip_members(members)
 
 
 def _mvtec_category(
-    order: Order, category: str, size: tuple[int, int], gray: bool = False, bad: str = ""
+    order: Order, category: str, size: tuple[int, int], gray: bool = False, defect: str = ""
 ) -> Iterator[Member]:
-    """One category in MVTec's layout; `bad` is a single defect folder in place of one a defect."""
+    """One category in MVTec's layout; `defect` is a single folder in place of one a defect."""
     colour = to_gray if gray else np.asarray
     for split, amount in (("train", order.train_normal), ("test", order.test_normal)):
         for i in range(amount):
@@ -179,7 +168,7 @@ def _mvtec_category(
             yield f"{category}/{split}/good/{i:03d}.png", encode_image(colour(image), ".png")
     for i in range(order.test_anomalous):
         image, mask = order.draw(category, "bad", i, size, defect_of(i))
-        folder, number = (bad, i) if bad else (defect_of(i), i // len(DEFECTS))
+        folder, number = (defect, i) if defect else (defect_of(i), i // len(DEFECTS))
         name = f"{number:03d}"
         yield f"{category}/test/{folder}/{name}.png", encode_image(colour(image), ".png")
         truth = encode_image(black_white(mask), ".png")
@@ -342,13 +331,13 @@ def write_sample_archives(
     """Draw one dataset's sample and pack it as its official archives.
 
     Args:
-        dataset: dataset id.
-        out_dir: folder to write the archives to.
+        dataset: id.
+        out_dir: folder of the archives.
         seed: fixes every byte, with the same versions of the image and compression libraries, on
             one kind of CPU.
         train_normal: normal training images per category. KolektorSDD's protocol fixes their share
             instead; DAGM's training half gets some defective images besides.
-        test_normal: normal test images per category.
+        test_normal: the same for the test.
         test_anomalous: anomalous test images per category.
 
     Returns:

@@ -178,14 +178,9 @@ def draw_part(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Draw a part and the exact mask of its defect.
 
-    The same recipe, generator state and size give the same part with each defect and without:
-    outside the mask the pictures are equal.
-
-    Args:
-        recipe: how the part looks.
-        rng: generator; advanced by the same amount whatever is drawn.
-        size: height and width in pixels.
-        defect: one of `DEFECTS`, or None for a normal part.
+    The same recipe, generator state and size (H, W) give the same part with each of `DEFECTS` and
+    without: outside the mask the pictures are equal. The generator is advanced by the same amount
+    whatever is drawn.
 
     Returns:
         The image (H, W, 3) uint8 and the mask (H, W) bool, all False if and only if `defect` is

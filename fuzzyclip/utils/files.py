@@ -23,14 +23,9 @@ MAX_TABLE = 100_000_000
 
 
 class BrokenFileError(ValueError):
-    """A file does not hold the bytes that were written.
-
-    Attributes:
-        path: of the file.
-    """
+    """A file, at `path`, does not hold the bytes that were written."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        """Name the file, and what is wrong with it."""
         super().__init__(f"{path} is broken: {reason}")
         self.path = path
 
@@ -39,7 +34,6 @@ class UnsummedFileError(BrokenFileError):
     """A file of an earlier version, without a check sum; perhaps whole."""
 
     def __init__(self, path: Path) -> None:
-        """Name the file."""
         ValueError.__init__(self, f"{path} is of an earlier version, without check sums")
         self.path = path
 

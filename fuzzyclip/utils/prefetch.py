@@ -30,7 +30,7 @@ def prefetch(
 
     Args:
         work: called in threads; must not depend on what it did before.
-        items: what to work on; read no further than `ahead`.
+        items: read no further than `ahead`.
         ahead: bound of the memory: finished results that wait, and those in work.
         workers: threads.
     """

@@ -18,50 +18,33 @@ from pydantic import (
     WrapValidator,
 )
 
-from fuzzyclip.utils.ranges import (
-    COUNT,
-    COUNT_OR_ZERO,
-    FACTOR,
-    FEW,
-    FEW_OR_ZERO,
-    NUMBER,
-    POSITIVE,
-    SEED,
-    SHARE,
-    SIDE,
-    SIGMA,
-    Range,
-)
+from fuzzyclip.utils import ranges
 
 
-def limit(limits: Range) -> Any:
+def limit(limits: ranges.Range) -> Any:
     """A range as a limit of a field."""
     return Field(ge=limits.least, le=limits.most)
 
 
 def refuse_bool(value: Any) -> Any:
-    """Anything but yes and no, which pydantic takes for 1 and 0.
-
-    Raises:
-        ValueError: it is one of the two.
-    """
+    """Anything but yes and no, which pydantic takes for 1 and 0; a ValueError for these."""
     if isinstance(value, bool):
         raise ValueError("a number is needed, not a yes/no value")
     return value
 
 
 NoBool = BeforeValidator(refuse_bool)
-Number = Annotated[float, NoBool, limit(NUMBER)]
-Positive = Annotated[float, NoBool, limit(POSITIVE)]
-NonNegative = Annotated[float, NoBool, limit(FACTOR)]
-Share = Annotated[float, NoBool, limit(SHARE)]
-Sigma = Annotated[float, NoBool, limit(SIGMA)]
-Side = Annotated[int, NoBool, limit(SIDE)]
-Count = Annotated[int, NoBool, limit(COUNT)]
-CountOrZero = Annotated[int, NoBool, limit(COUNT_OR_ZERO)]
-Few = Annotated[int, NoBool, limit(FEW)]
-FewOrZero = Annotated[int, NoBool, limit(FEW_OR_ZERO)]
-Seed = Annotated[int, NoBool, limit(SEED)]
+Number = Annotated[float, NoBool, limit(ranges.NUMBER)]
+Positive = Annotated[float, NoBool, limit(ranges.POSITIVE)]
+NonNegative = Annotated[float, NoBool, limit(ranges.FACTOR)]
+Share = Annotated[float, NoBool, limit(ranges.SHARE)]
+Sigma = Annotated[float, NoBool, limit(ranges.SIGMA)]
+Side = Annotated[int, NoBool, limit(ranges.SIDE)]
+Count = Annotated[int, NoBool, limit(ranges.COUNT)]
+CountOrZero = Annotated[int, NoBool, limit(ranges.COUNT_OR_ZERO)]
+Few = Annotated[int, NoBool, limit(ranges.FEW)]
+FewOrZero = Annotated[int, NoBool, limit(ranges.FEW_OR_ZERO)]
+Seed = Annotated[int, NoBool, limit(ranges.SEED)]
 #: One number a colour channel.
 CHANNELS: Any = Field(min_length=3, max_length=3)
 Channels = tuple[Number, Number, Number]
@@ -69,11 +52,7 @@ Deviations = tuple[Positive, Positive, Positive]
 
 
 def check_ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:
-    """Blocks come from the towers in their own order; rows are named by their number.
-
-    Raises:
-        ValueError: they are in another order, or one is there twice.
-    """
+    """Numbers that ascend, as blocks come from the towers, and are distinct; else a ValueError."""
     if list(numbers) != sorted(set(numbers)):
         raise ValueError("numbers must be ascending and distinct")
     return numbers

@@ -41,7 +41,6 @@ def read_tree(root: Path, *, linked: bool = False) -> Tree:
     """Look at a folder before anything in it is opened; a missing folder is empty.
 
     Args:
-        root: the folder.
         linked: whether links may lead to files anywhere: in a model they often lie in the store of
             the hub that it came from, and its card has their digests.
 
@@ -72,12 +71,7 @@ def read_tree(root: Path, *, linked: bool = False) -> Tree:
 
 
 def copy_tree(tree: Tree, target: Path) -> None:
-    """Copy the files that were looked at, those behind links as files.
-
-    Args:
-        tree: what to copy.
-        target: folder to make; must not exist.
-    """
+    """Copy the files that were looked at, those behind links as files, into a new folder."""
     target.mkdir()
     for folder in tree.folders:
         (target / folder).mkdir()
@@ -99,14 +93,9 @@ def _walk(root: Path) -> Iterator[str]:
 
 
 def _look_at(path: Path, inside: Path | None) -> int | None:
-    """Size of a file, or None for a folder.
+    """Size of a file, or None for a folder; links must lead inside a folder, or for None anywhere.
 
-    Args:
-        path: what to look at.
-        inside: where links must lead; None for anywhere.
-
-    Raises:
-        OSError: neither; names it and says how to mend it.
+    An OSError names what is neither and says how to mend it.
     """
     if not _is_text(path.name):
         raise OSError(f"{os.fsencode(path)!r}: a name that is no UTF-8; rename it")

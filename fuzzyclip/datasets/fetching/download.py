@@ -40,7 +40,6 @@ def download_archive(
     """Fetch an archive, trying its addresses in order.
 
     Args:
-        archive: what to fetch.
         folder: where the file appears only when it is complete and right. What a failed attempt
             leaves there is taken up by the next one.
         expected: SHA-256 the file must have, None to take it unverified.

@@ -51,7 +51,6 @@ def fetch_dataset(
     """Make the dataset's folder from its archives.
 
     Args:
-        spec: which dataset.
         out_dir: dataset root; an older one is replaced once the new one is complete.
         protocol: one of the dataset's protocols, which may have archives of their own, or `meta`
             for data prepared with a meta.json; None for the default.
@@ -64,13 +63,11 @@ def fetch_dataset(
             folder that of `compute_tree_sha256`.
         allow_unverified: take downloads without a known checksum, and archives placed by hand whose
             checksum is not the published one. A checksum from `sha256` is demanded in any case.
-        download: whether the network may be used.
         categories: fetch only the archives of these, where a dataset has one a category.
 
     Returns:
-        Record of what was used: dataset, title, licence, page, and for each archive its file,
-        kind ("archive" or "folder"), sha256, size in bytes, verified, source (address or "placed
-        by hand").
+        The record: dataset, title, licence, page, and for each archive its file, kind ("archive"
+        or "folder"), sha256, size in bytes, verified, source (address or "placed by hand").
 
     Raises:
         DatasetError: an archive is missing, broken, hostile or not verified; says how to mend it.
@@ -245,8 +242,6 @@ def find_sources(
     """The source of each archive that is needed.
 
     Args:
-        spec: which dataset.
-        archives: those that are needed.
         path: as for `fetch_dataset`.
         archives_dir: the same; the whole dataset may lie there in a folder of one of `names`.
         names: of such folders.
