@@ -31,11 +31,7 @@ DTD = DatasetSpec(
     archives=(Archive("DTD-Synthetic.zip"),),
     categories={name: name.split("_")[0].lower() for name in COUNTS},
     protocols={
-        "official": Protocol(
-            "the test folders as released (1304 images)",
-            list_mvtec_tree,
-            COUNTS,
-        )
+        "official": Protocol("the test folders as released (1304 images)", list_mvtec_tree, COUNTS)
     },
     instructions="Open https://drive.google.com/drive/folders/10OyPzvI3H6llCZBxKxFlKWt1Pw1tkMK1 "
     "and download the folder DTD-Synthetic as one zip file (zip files inside it may stay).",

@@ -90,7 +90,7 @@ def build_index(
         "masks": f"> {mask_above}",
         "categories": {name: spec.categories.get(name, name) for name in present},
         "counts": {name: counts._asdict() for name, counts in count_images(frame).items()},
-        "dropped": [[str(_relative(root, problem.path)), problem.reason] for problem in problems],
+        "dropped": [[_relative(root, problem.path), problem.reason] for problem in problems],
         "duplicates": duplicates,
     }
     return Index(frame, info)
@@ -207,7 +207,7 @@ def _make_frame(
     return frame.sort_values(["category", "split", "image_path"], ignore_index=True)
 
 
-def _relative(root: Path, path: str) -> Path | str:
+def _relative(root: Path, path: str) -> str:
     """A path for the record, which must not depend on where the data lie."""
     return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
 

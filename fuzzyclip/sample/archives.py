@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
@@ -231,10 +232,8 @@ def lay_out_dagm(order: Order) -> Iterator[Member]:
     """DAGM: two halves with a label list, .PNG, gray, coarse ellipses in place of exact masks."""
     size = (160, 160)
     for category in order.categories:
-        # the training half has anomalous images too
-        train_anomalous = max(1, order.train_normal // 4)
-        halves = (
-            ("Train", order.train_normal, train_anomalous),
+        halves = (  # the training half has anomalous images too
+            ("Train", order.train_normal, max(1, order.train_normal // 4)),
             ("Test", order.test_normal, order.test_anomalous),
         )
         for half, normal, anomalous in halves:
@@ -281,12 +280,9 @@ def lay_out_sdd(order: Order) -> Iterator[Member]:
         height = 3 * 136 + number * 7 % 31  # pictures differ in height; most do not divide by 3
         cuts = (0, height // 3, height * 2 // 3, height)
         thirds = []
-        for i in range(3):
-            index = 3 * number + i
-            size, defect = (cuts[i + 1] - cuts[i], 160), defect_of(index)
-            thirds.append(
-                order.draw(category, "third", index, size, defect if flags[index] else None)
-            )
+        for index, (top, bottom) in enumerate(pairwise(cuts), start=3 * number):
+            defect = defect_of(index) if flags[index] else None
+            thirds.append(order.draw(category, "third", index, (bottom - top, 160), defect))
         image = to_gray(np.concatenate([image for image, _ in thirds]))  # (H, W)
         mask = np.concatenate([mask for _, mask in thirds]).astype(np.uint8)
         item = 1 + number // 8

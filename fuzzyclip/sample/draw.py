@@ -6,7 +6,7 @@ defect and camera each have their own random stream, so that the same generator 
 part with every defect.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,15 +92,14 @@ def _vary(surface: Surface, variety: float, rng: np.random.Generator) -> Surface
     dark, light = np.asarray(surface.dark) + shift, np.asarray(surface.light) + shift
     if rng.random() < 0.3:
         dark, light = light, dark
-    return Surface(
-        pattern=surface.pattern,
+    return replace(
+        surface,
         dark=(dark[0], dark[1], dark[2]),
         light=(light[0], light[1], light[2]),
         frequency=surface.frequency * float(np.exp(rng.normal(0, spread))),
         mottle=surface.mottle * rng.uniform(0.5, 1.8),
         grain=surface.grain * rng.uniform(0.4, 2.0),
         angle=surface.angle + rng.normal(0, 30 * spread),
-        shine=surface.shine,
     )
 
 

@@ -97,8 +97,10 @@ def _look_at(path: Path, inside: Path | None) -> int | None:
 
     An OSError names what is neither and says how to mend it.
     """
-    if not _is_text(path.name):
-        raise OSError(f"{os.fsencode(path)!r}: a name that is no UTF-8; rename it")
+    try:
+        path.name.encode()
+    except UnicodeEncodeError as error:
+        raise OSError(f"{os.fsencode(path)!r}: a name that is no UTF-8; rename it") from error
     kind = path.lstat()
     if stat.S_ISDIR(kind.st_mode):
         return None
@@ -114,23 +116,11 @@ def _look_at(path: Path, inside: Path | None) -> int | None:
         raise OSError(f"{path}: a link to a folder; put the folder itself in its place")
     if not stat.S_ISREG(kind.st_mode):
         raise OSError(f"{path}: a link to a pipe, socket or device; remove it")
-    if inside is not None and not _is_own(path.resolve(), inside):
+    target = path.resolve()
+    own = inside is None or target.is_relative_to(inside) or CACHED.fullmatch(target.as_posix())
+    if not own:
         raise OSError(
-            f"{path}: a link to {path.resolve()}, which lies outside of the folder; put the file "
-            "itself in its place"
+            f"{path}: a link to {target}, which lies outside of the folder; put the file itself in "
+            "its place"
         )
     return kind.st_size
-
-
-def _is_own(target: Path, folder: Path) -> bool:
-    """True if a file lies in a folder, or DVC keeps it for one."""
-    return target.is_relative_to(folder) or CACHED.fullmatch(target.as_posix()) is not None
-
-
-def _is_text(name: str) -> bool:
-    """True if a file's name can be written into a table."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

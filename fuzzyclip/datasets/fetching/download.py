@@ -10,7 +10,6 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import requests
@@ -34,16 +33,13 @@ class _TransientError(Exception):
     """Worth another try at the same address."""
 
 
-def download_archive(
-    archive: Archive, folder: Path, expected: str | None, urls: Sequence[str] | None = None
-) -> tuple[Path, str]:
+def download_archive(archive: Archive, folder: Path, expected: str | None) -> tuple[Path, str]:
     """Fetch an archive, trying its addresses in order.
 
     Args:
         folder: where the file appears only when it is complete and right. What a failed attempt
             leaves there is taken up by the next one.
         expected: SHA-256 the file must have, None to take it unverified.
-        urls: addresses in place of the archive's own.
 
     Returns:
         The file, and the address it came from.
@@ -55,7 +51,7 @@ def download_archive(
     target = folder / archive.filename
     partial = target.with_name(f".{target.name}.part")
     failures = []
-    for url in archive.urls if urls is None else urls:
+    for url in archive.urls:
         LOGGER.info("downloading %s", url)
         try:
             _try_address(url, partial, expected)

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,11 +89,10 @@ def fetch_dataset(
             expected = demanded or archive.sha256
             file, source = placed, BY_HAND
             if file is None:
-                addresses = [*(urls or {}).get(archive.filename, ()), *archive.urls]
-                _check_download(
-                    spec, archive, addresses, archives_dir, expected, allow_unverified, download
-                )
-                file, source = download_archive(archive, kept, expected, addresses)
+                addresses = (*(urls or {}).get(archive.filename, ()), *archive.urls)
+                archive = replace(archive, urls=addresses)
+                _check_download(spec, archive, archives_dir, expected, allow_unverified, download)
+                file, source = download_archive(archive, kept, expected)
             tree = trees.get(file)
             entry = describe(file, tree, archive, source, expected)
             if not entry["verified"]:
@@ -140,7 +140,6 @@ def _check_names(spec: DatasetSpec, given: set[str], sources: Sequence[Archive])
 def _check_download(
     spec: DatasetSpec,
     archive: Archive,
-    addresses: Sequence[str],
     archives_dir: Path | None,
     expected: str | None,
     allow_unverified: bool,
@@ -149,7 +148,7 @@ def _check_download(
     """Refuse a download that cannot work, before the first byte, and say what to do instead."""
     place = f"{archives_dir}/{archive.filename}" if archives_dir else "a folder of archives"
     missing = f"{spec.title}: {archive.filename} is not there"
-    if not addresses:
+    if not archive.urls:
         raise DatasetError(
             f"{missing} and has no address to download it from (licence or login). "
             f"{spec.instructions} Put it at {place} and run again. Page: {spec.page}. "
@@ -158,7 +157,7 @@ def _check_download(
     if not download:
         raise DatasetError(
             f"{missing} and downloads are switched off. Put it at {place}, or allow downloads. "
-            f"Addresses: {', '.join(addresses)}. {spec.instructions}".strip()
+            f"Addresses: {', '.join(archive.urls)}. {spec.instructions}".strip()
         )
     if expected is None and not allow_unverified:
         raise DatasetError(
@@ -313,13 +312,10 @@ def compute_tree_sha256(tree: Tree) -> str:
 def arrange(staging: Path, patterns: Sequence[str], out_dir: Path) -> None:
     """Move a dataset's folders from where everything was extracted to a new root.
 
-    Args:
-        staging: holds everything that was extracted.
-        patterns: shell patterns of the names at the root: folders, or a file such as meta.json.
-        out_dir: root to make; must not exist.
+    `patterns` are shell patterns of the names at the root: folders, or a file such as meta.json.
 
     Raises:
-        DatasetError: none of the folders is there, or one is there twice.
+        DatasetError: none of them is there, or one is there twice.
     """
     folders = list(_find(staging, patterns, MAX_DEPTH))
     if not folders:
