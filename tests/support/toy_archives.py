@@ -13,9 +13,9 @@ from fuzzyclip.datasets.fetching.fetch import fetch_dataset
 FILES = {"nut/test/good/000.png": b"a", "nut/test/hole/000.png": b"b", "readme.txt": b"c"}
 
 
-def zip_bytes(files: dict[str, bytes]) -> bytes:
+def zip_bytes(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
     return buffer.getvalue()
@@ -37,13 +37,8 @@ def toy(data: bytes | None = None, urls: tuple[str, ...] = ()) -> DatasetSpec:
 
 
 def fetch(spec: DatasetSpec, out_dir: Path, **changes: Any) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "archives_dir": None,
-        "sha256": None,
-        "allow_unverified": False,
-        "download": False,
-    }
-    return fetch_dataset(spec, out_dir, **{**options, **changes})
+    """`fetch_dataset`, without the network unless `download` is given."""
+    return fetch_dataset(spec, out_dir, **{"download": False} | changes)
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
