@@ -13,11 +13,12 @@ from fuzzyclip.datasets.fetching.fetch import fetch_dataset
 FILES = {"nut/test/good/000.png": b"a", "nut/test/hole/000.png": b"b", "readme.txt": b"c"}
 
 
-def zip_bytes(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def zip_bytes(files: dict[Any, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip file of names, or of `ZipInfo`s, and contents."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, content in files.items():
-            archive.writestr(name, content)
+            archive.writestr(name, content, method)
     return buffer.getvalue()
 
 
