@@ -17,12 +17,12 @@ from fuzzyclip.datasets.base.meta import FILENAME, read_meta
 from fuzzyclip.datasets.base.spec import SPLITS, DatasetSpec, Listing, Problem, Protocol
 
 LOGGER = logging.getLogger(__name__)
-GOOD_NAMES = ("good", "ok", "normal")
+NORMAL_NAMES = ("good", "ok", "normal")
 TRUTH_NAMES = ("ground_truth", "masks")
 MAX_WRAPPERS = 3
 EXPECTED = (
     "no images in a layout that is known: <category>/test/<good|defect>/, <category>/<good|defect>/"
-    f", the same without <category>/, or {FILENAME} (good may be called {', '.join(GOOD_NAMES)})"
+    f", the same without <category>/, or {FILENAME} (good may be called {', '.join(NORMAL_NAMES)})"
 )
 
 
@@ -59,7 +59,7 @@ def find_categories(
 def has_layout(folder: Path, layout: str) -> bool:
     """True for a folder that is one category in a layout."""
     names = {path.name for path in list_folders(folder)}
-    return "test" in names if layout == "mvtec_like" else bool(names & set(GOOD_NAMES))
+    return "test" in names if layout == "mvtec_like" else bool(names & set(NORMAL_NAMES))
 
 
 def list_categories(root: Path, folders: dict[str, Path], layout: str) -> Listing:
@@ -67,7 +67,7 @@ def list_categories(root: Path, folders: dict[str, Path], layout: str) -> Listin
     listing = Listing([], [])
     for category, top in folders.items():
         if layout == "mvtec_like":
-            listing.extend(list_category(root, top, category, GOOD_NAMES))
+            listing.extend(list_category(root, top, category, NORMAL_NAMES))
         else:
             listing.extend(list_good_bad(root, top, category))
     return listing
@@ -81,7 +81,7 @@ def list_good_bad(root: Path, top: Path, category: str) -> Listing:
         if folder in truths:
             continue
         truth = truths[0] / folder.name if truths else None
-        listing.extend(list_defect(root, folder, truth, category, "test", GOOD_NAMES))
+        listing.extend(list_defect(root, folder, truth, category, "test", NORMAL_NAMES))
     return listing
 
 

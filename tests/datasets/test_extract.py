@@ -148,8 +148,8 @@ def unpack(content: bytes) -> dict[str, bytes] | str:
 
 
 def is_harmless(content: bytes) -> bool:
-    found = unpack(content)
-    return isinstance(found, str) or found == FILES
+    result = unpack(content)
+    return isinstance(result, str) or result == FILES
 
 
 def flip(content: bytes, bit: int) -> bytes:
@@ -219,9 +219,9 @@ def test_zeros_in_place_of_a_header_do_not_end_a_tar() -> None:
     content = ARCHIVES[""]
     for start in find_headers(content)[::4]:
         hole = content[:start] + bytes(BLOCK) + content[start + BLOCK :]
-        assert "broken" in (found := unpack(hole)) or "more than zeros" in found
-        found = unpack(hole[: start + BLOCK] + bytes(MAX_PADDING + 1))  # space that was reserved
-        assert "zeros behind its end" in found or "nothing in this archive" in found
+        assert "broken" in (reason := unpack(hole)) or "more than zeros" in reason
+        reason = unpack(hole[: start + BLOCK] + bytes(MAX_PADDING + 1))  # space that was reserved
+        assert "zeros behind its end" in reason or "nothing in this archive" in reason
 
 
 def test_joined_tars_and_a_lone_last_block_are_refused() -> None:

@@ -94,7 +94,7 @@ def test_balanced_dagm_is_balanced_and_fixed(roots: dict[str, Path]) -> None:
         index_tree(roots["dagm"], get_dataset("dagm"), **options).frame for _ in range(2)
     )
     assert first.equals(second)
-    # 3 defective and 4 good images in both halves
+    # 3 anomalous and 4 normal images in both halves
     assert set(count_images(first).values()) == {SplitCounts(1, 3, 3, 0)}
 
 
