@@ -64,14 +64,14 @@ def list_imports(module):
     command = [sys.executable, "-X", "importtime", "-c", f"import {module}"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr.splitlines()
     fields = [line.removeprefix("import time:").split("|") for line in lines[1:]]
-    return sorted(((int(one[0]) / 1000, one[2].strip()) for one in fields), reverse=True)
+    return sorted(((int(own) / 1000, name.strip()) for own, _, name in fields), reverse=True)
 
 
 def main():
     check_pipeline()
     for name, command, goal in COMMANDS:
         seconds = measure(command)
-        print(f"  {name}: {', '.join(f'{one:.2f}' for one in seconds)} s")
+        print(f"  {name}: {', '.join(f'{second:.2f}' for second in seconds)} s")
         print(f"command-{name:8} {median(seconds):.2f}  goal at most {goal} (seconds)", flush=True)
         if median(seconds) > goal and name in IMPORTS:
             slowest = list_imports(IMPORTS[name])[:SHOWN]

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from encoding import draw_images
 from PIL import Image
 from torch.nn import functional as F
 
@@ -23,6 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/support")]
 
 from references import compute_dice, compute_focal, compute_maps  # noqa: E402
 
+from benchmarks.shared import LARGE, draw_images  # noqa: E402
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import encode_images, load_pixels  # noqa: E402
 from fuzzyclip.features.auxiliary import AuxiliarySet  # noqa: E402
@@ -33,7 +33,6 @@ from fuzzyclip.images.decode import load_masks  # noqa: E402
 from fuzzyclip.method.efa import Heads  # noqa: E402
 from fuzzyclip.method.efa_training import read_batch, train_heads  # noqa: E402
 from fuzzyclip.method.training_set import make_training_set  # noqa: E402
-from fuzzyclip.utils.settings import BackboneSettings  # noqa: E402
 
 IMAGES, BATCH, EPOCHS = 8, 4, 6
 
@@ -76,10 +75,7 @@ def train_as_the_peer(backbone, rows, text):
 
 
 def main():
-    settings = BackboneSettings(
-        model="ViT-L-14-336", weights="random", image_size=518, blocks=(6, 12, 18, 24)
-    )
-    backbone = load_backbone(settings)
+    backbone = load_backbone(LARGE)
     text = F.normalize(torch.randn(768, 2), dim=0)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

@@ -13,34 +13,13 @@ import time
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-import pandas as pd
 import torch
-from PIL import Image
-from scipy import ndimage
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
+from benchmarks.shared import LARGE, draw_images, load_random  # noqa: E402
 from fuzzyclip.features.encode import write_category  # noqa: E402
-from fuzzyclip.utils.files import compute_sha256  # noqa: E402
-from fuzzyclip.utils.settings import BackboneSettings  # noqa: E402
-
-#: Side of the images on disk, as MVTec-AD's largest.
-SIDE = 1024
-
-
-def draw_images(folder, count):
-    """Smooth pictures with noise, as PNG, and their index rows."""
-    rng, rows = np.random.default_rng(0), []
-    for number in range(count):
-        smooth = ndimage.zoom(rng.uniform(0, 200, (9, 9, 3)), (SIDE / 9, SIDE / 9, 1), order=1)
-        noisy = smooth + rng.normal(0, 6, smooth.shape)
-        path = folder / f"{number:03d}.png"
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path)
-        rows.append({"image_path": str(path), "sha256": compute_sha256(path)})
-    return pd.DataFrame(rows)
 
 
 def run_bare(backbone, batches):
@@ -61,17 +40,14 @@ def run_bare(backbone, batches):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="ViT-L-14-336")
-    parser.add_argument("--size", type=int, default=518)
-    parser.add_argument("--blocks", type=int, nargs="+", default=[6, 12, 18, 24])
+    parser.add_argument("--model", default=LARGE.model)
+    parser.add_argument("--size", type=int, default=LARGE.image_size)
+    parser.add_argument("--blocks", type=int, nargs="+", default=LARGE.blocks)
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=2)
     given = parser.parse_args()
-    settings = BackboneSettings(
-        model=given.model, weights="random", image_size=given.size, blocks=given.blocks
-    )
-    backbone = load_backbone(settings)
+    backbone = load_random(given.model, given.size, given.blocks, device="auto")
     shape = (given.batch, 3, given.size, given.size)
     batches = [
         torch.randn(shape, device=backbone.device) for _ in range(given.images // given.batch)

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.shared import LARGE, build_scorer  # noqa: E402
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import preprocess  # noqa: E402
 from fuzzyclip.clip.weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS  # noqa: E402
@@ -29,14 +29,12 @@ from fuzzyclip.deploy.facts import Origin  # noqa: E402
 from fuzzyclip.deploy.onnx_export import export_onnx  # noqa: E402
 from fuzzyclip.deploy.parity import Difference  # noqa: E402
 from fuzzyclip.deploy.runtimes import load_pixels, open_exported  # noqa: E402
-from fuzzyclip.method.efa import Heads  # noqa: E402
-from fuzzyclip.method.scorer import build_trained  # noqa: E402
 from fuzzyclip.model.inference import CategoryModel  # noqa: E402
 from fuzzyclip.utils.settings import BackboneSettings  # noqa: E402
 
-LARGE = ("ViT-L-14-336", "random", 518, (6, 12, 18, 24))
-SAMPLE = (str(SAMPLE_CONFIG), str(SAMPLE_WEIGHTS), 144, (2, 4, 6, 8))
-CLUSTERS = 2
+SAMPLE = BackboneSettings(
+    model=str(SAMPLE_CONFIG), weights=str(SAMPLE_WEIGHTS), image_size=144, blocks=(2, 4, 6, 8)
+)
 #: Random weights say nothing about what int8 costs in accuracy: here everything is allowed.
 ANY = Difference(1.0, 1.0, 1.0)
 #: Times faster than PyTorch.
@@ -48,22 +46,6 @@ GOALS = {
 }
 
 
-def draw_unit(*shape):
-    """Random unit vectors along the last axis."""
-    return F.normalize(torch.randn(*shape), dim=-1)
-
-
-def build_detector(model, weights, size, blocks):
-    settings = BackboneSettings(model=model, weights=weights, image_size=size, blocks=blocks)
-    backbone = load_backbone(settings, allow_unverified=True, device="cpu")
-    depth = backbone.embed_dim
-    heads = [Heads(len(blocks), backbone.vision_width, depth) for _ in range(CLUSTERS)]
-    texts, learned = draw_unit(CLUSTERS, 2, depth).mT, draw_unit(2, depth)
-    anchors = texts[..., 0].contiguous()
-    scorer = build_trained(backbone, "drawn", heads, texts, anchors, 100.0, learned)
-    return CategoryModel(backbone, scorer)
-
-
 def build_ways(detector, image, folder, threads):
     """Each way as a function of nothing."""
     ready = preprocess(image, detector.backbone)[None]
@@ -72,11 +54,11 @@ def build_ways(detector, image, folder, threads):
     for weights in ("float32", "int8"):
         path = folder / f"{weights}.onnx"
         allowed = None if weights == "float32" else ANY
-        found = export_onnx(
+        difference = export_onnx(
             detector, path, [image], Origin("drawn"), weights=weights, allowed=allowed
         )
-        size = sum(one.stat().st_size for one in folder.glob(f"{path.name}*"))
-        print(f"  {weights:8} {size / 2**20:.0f} MB, {found}")
+        size = sum(file.stat().st_size for file in folder.glob(f"{path.name}*"))
+        print(f"  {weights:8} {size / 2**20:.0f} MB, {difference}")
         for runtime in ("onnxruntime", "openvino"):
             run = open_exported(path, runtime, threads)
             ways[f"{runtime}-{weights}"] = lambda run=run: run(pixels)
@@ -91,7 +73,9 @@ def main():
     given = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(given.threads)
-    detector = build_detector(*(SAMPLE if given.sample else LARGE))
+    settings = SAMPLE if given.sample else LARGE
+    backbone = load_backbone(settings, allow_unverified=True, device="cpu")
+    detector = CategoryModel(backbone, build_scorer(backbone))
     noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
     spent = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from fuzzyclip.datasets import get_dataset  # noqa: E402
-from fuzzyclip.datasets.indexing.index import build_index  # noqa: E402
+from fuzzyclip.datasets.indexing import build_index  # noqa: E402
 
 KINDS = 64
 
@@ -95,7 +95,7 @@ def main(count):
         bare = run(roots[-1], 0)
         single = run(roots[-1], 1)
         pairs = [run(root, 2) for root in roots]
-    each = [one_size["seconds"] / one_size["images"] for one_size in pairs]
+    each = [measured["seconds"] / measured["images"] for measured in pairs]
     growth = (pairs[-1]["peak"] - pairs[0]["peak"]) * 1024 / (sizes[-1] - sizes[0])
     parallel, overhead = (
         single["seconds"] / pairs[-1]["seconds"],

@@ -20,30 +20,18 @@ from torch.nn import functional as F
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.shared import LARGE, build_scorer, draw_unit  # noqa: E402
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import encode_images, normalise  # noqa: E402
-from fuzzyclip.method.efa import Heads  # noqa: E402
-from fuzzyclip.method.scorer import build_trained  # noqa: E402
-from fuzzyclip.utils.settings import BackboneSettings  # noqa: E402
 
-MODEL, SIZE, BLOCKS = "ViT-L-14-336", 518, (6, 12, 18, 24)
-#: Two clusters: the paper's partition of VisA, whose model meets six of the seven datasets.
-BATCH, CLUSTERS, ROUNDS = 2, 2, 5
+SIZE = LARGE.image_size
+BATCH, ROUNDS = 2, 5
 DUAL_FROM, TEMPERATURE = 6, 1 / 0.07  # the rival's first dual block, counted from 1, and its scale
-
-
-def draw_unit(*shape):
-    """Random unit vectors along the last axis."""
-    return F.normalize(torch.randn(*shape), dim=-1)
 
 
 def build_ours(backbone, pixels):
     """The whole way of a test image: features, the ensemble's map, RPL's score."""
-    width, depth = backbone.vision_width, backbone.embed_dim
-    heads = [Heads(len(BLOCKS), width, depth) for _ in range(CLUSTERS)]
-    texts, learned = draw_unit(CLUSTERS, 2, depth).mT, draw_unit(2, depth)
-    anchors = texts[..., 0].contiguous()
-    scorer = build_trained(backbone, "", heads, texts, anchors, 100.0, learned)
+    scorer = build_scorer(backbone)
 
     def run():
         image_embed, tokens = encode_images(backbone, pixels)
@@ -96,7 +84,7 @@ def build_rival(backbone, pixels):
                 path = original = block(original)
             else:
                 path, original = run_dual_block(block, path, original)
-            if number in BLOCKS:
+            if number in backbone.blocks:
                 maps += compute_rival_map(project(path)[:, 1:], text, backbone.grid)
         image_embed = project(original[:, 0])
         logits = TEMPERATURE * normalise(image_embed) @ text.T
@@ -108,8 +96,7 @@ def build_rival(backbone, pixels):
 @torch.no_grad()
 def main(rounds):
     torch.manual_seed(0)
-    settings = BackboneSettings(model=MODEL, weights="random", image_size=SIZE, blocks=BLOCKS)
-    backbone = load_backbone(settings, device="cpu")
+    backbone = load_backbone(LARGE, device="cpu")
     pixels = torch.randn(BATCH, 3, SIZE, SIZE)
     ways = {
         "ours": build_ours(backbone, pixels),

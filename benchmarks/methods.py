@@ -93,16 +93,16 @@ def load_clip(name: str) -> Backbone:
 @contextlib.contextmanager
 def counted() -> Iterator[list[int]]:
     """Numbers of parameters that optimizers are given in the block."""
-    found: list[int] = []
+    numbers: list[int] = []
     plain = torch.optim.Optimizer.add_param_group
 
     def count(optimizer: torch.optim.Optimizer, group: dict) -> None:
         plain(optimizer, group)
-        found.append(sum(each.numel() for each in group["params"] if each.requires_grad))
+        numbers.append(sum(each.numel() for each in group["params"] if each.requires_grad))
 
     torch.optim.Optimizer.add_param_group = count
     try:
-        yield found
+        yield numbers
     finally:
         torch.optim.Optimizer.add_param_group = plain
 
@@ -164,8 +164,8 @@ def prepare_ours(backbone: Backbone) -> Ready:
     block = read_params(ROOT / "params.yaml").rpl
     rpl = RplSettings(**resolve(block, "visa", "official"))
     learned = [*PromptLearner(backbone, STACK, rpl).parameters()]
-    learned += [each for one in heads for each in one.parameters()]
-    count = sum(each.numel() for each in learned)
+    learned += [parameter for layers in heads for parameter in layers.parameters()]
+    count = sum(parameter.numel() for parameter in learned)
     return Ready("FuzzyCLIP", TOKENS, scorer, backbone, 0.0, count)
 
 
@@ -201,7 +201,8 @@ def measure_times(
 ) -> dict[str, float]:
     """Least processor time over the bare tower's, methods taking turns."""
     seconds: dict[str, list[float]] = {name: [] for name in ("bare", *methods)}
-    pixels = {id(one.backbone): draw_pixels(one.backbone, batch) for one in methods.values()}
+    clips = {id(ready.backbone): ready.backbone for ready in methods.values()}
+    pixels = {key: draw_pixels(clip, batch) for key, clip in clips.items()}
     bare = draw_pixels(backbone, batch)
     for turn in range(rounds + 1):
         for name in seconds:
@@ -218,10 +219,10 @@ def measure_times(
 def read_quality(given: list[str]) -> pd.DataFrame:
     """Means over datasets by method, a column a metric and run."""
     columns = {}
-    for one in given:
-        title, _, file = one.partition("=")
+    for argument in given:
+        title, _, file = argument.partition("=")
         if not file:
-            raise SystemExit(f"--quality {one}: TITLE=FILE is needed")
+            raise SystemExit(f"--quality {argument}: TITLE=FILE is needed")
         means = pd.read_csv(file).groupby("variant")[[*QUALITY]].mean()
         columns |= {f"{title}: {metric}": means[metric] for metric in QUALITY}
     return pd.DataFrame(columns)

@@ -53,8 +53,8 @@ def measure_as_the_field(maps, masks):
         hot = maps > low + (high - low) / AUPRO_STEPS * step
         covered = [
             above[labelled == index].mean()
-            for above, (labelled, found) in zip(hot, regions, strict=True)
-            for index in range(1, found + 1)
+            for above, (labelled, count) in zip(hot, regions, strict=True)
+            for index in range(1, count + 1)
         ]
         points.append((np.mean(covered), hot[~masks].mean()))
     pros, fprs = np.array([point for point in points if point[1] < FPR_LIMIT]).T
@@ -108,7 +108,7 @@ def measure(way):
     bounds = WAYS[way](maps, masks)
     seconds = time.perf_counter() - start
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    values, low, high = ({name: float(one) for name, one in each.items()} for each in bounds)
+    values, low, high = ({name: float(value) for name, value in each.items()} for each in bounds)
     sizes = {"memory": more, "maps": maps.nbytes}
     return {"seconds": seconds, **sizes, "values": values, "low": low, "high": high}
 

@@ -1,4 +1,4 @@
-"""How much of a defect can be read from the class features at all.
+"""Defects as far as the class features tell them at all.
 
 `python benchmarks/probe_sample.py`, after `make repro`. Compares, by image AUROC averaged over
 categories and datasets, the variants of the result tables with a logistic regression on the same

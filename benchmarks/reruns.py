@@ -16,7 +16,7 @@ PAGE = ROOT / "docs/architecture.md"
 BEGIN, END = "<!-- reruns: begin -->\n", "<!-- reruns: end -->"
 #: Parts of a package that stages depend on apart from the others.
 PARTS = (
-    "fuzzyclip/datasets/visa.py", "fuzzyclip/datasets/fetching", "fuzzyclip/datasets/indexing",
+    "fuzzyclip/datasets/visa.py", "fuzzyclip/datasets/fetching", "fuzzyclip/datasets/indexing.py",
     "fuzzyclip/baselines/coop", "fuzzyclip/baselines/shared",
 )  # fmt: skip
 

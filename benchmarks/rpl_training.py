@@ -18,40 +18,24 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.shared import LARGE  # noqa: E402
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import encode_images, normalise  # noqa: E402
 from fuzzyclip.clip.prompts import stack_names  # noqa: E402
+from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS  # noqa: E402
 from fuzzyclip.datasets import get_dataset  # noqa: E402
 from fuzzyclip.method.rpl import (  # noqa: E402
     PromptLearner,
     compute_classification,
     compute_text_regularisation,
 )
-from fuzzyclip.utils.files import compute_sha256  # noqa: E402
 from fuzzyclip.utils.settings import BackboneSettings, PromptShape  # noqa: E402
 
 BATCH, TEMPERATURE = 16, 1 / 0.07
 ROUNDS, STEPS = 3, 5  # steps of training follow one another, so they are measured in a row
-SAMPLE = ROOT / "fuzzyclip/sample/weights"
-
-
-def load_sample():
-    weights = SAMPLE / "model.safetensors"
-    settings = BackboneSettings(
-        model=str(SAMPLE / "model.json"),
-        weights=str(weights),
-        sha256=compute_sha256(weights),
-        image_size=144,
-        blocks=(2, 4, 6, 8),
-    )
-    return load_backbone(settings, device="cpu")
-
-
-def load_large():
-    settings = BackboneSettings(
-        model="ViT-L-14-336", weights="random", image_size=518, blocks=(6, 12, 18, 24)
-    )
-    return load_backbone(settings, device="cpu")
+SAMPLE = BackboneSettings(
+    model=str(SAMPLE_CONFIG), weights=str(SAMPLE_WEIGHTS), image_size=144, blocks=(2, 4, 6, 8)
+)
 
 
 def build_steps(backbone):
@@ -114,11 +98,12 @@ def compare(backbone, measured, rounds):
 
 
 def main(rounds):
-    for name, load, measured, goal, text_goal in (
-        ("sample", load_sample, BATCH, 5, 1.0),
-        ("large", load_large, 1, 300, 1.3),
+    for name, settings, measured, goal, text_goal in (
+        ("sample", SAMPLE, BATCH, 5, 1.0),
+        ("large", LARGE, 1, 300, 1.3),
     ):
-        seconds = compare(load(), measured, rounds)
+        backbone = load_backbone(settings, allow_unverified=True, device="cpu")
+        seconds = compare(backbone, measured, rounds)
         ratio = (seconds["plain"] + seconds["images"]) / seconds["quick"]
         print(f"rpl-step-{name:7} {ratio:.1f}  goal {goal} (times faster than re-encoding images)")
         ratio = seconds["plain"] / seconds["quick"]

@@ -9,12 +9,10 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
-from hashlib import sha256
 from math import inf
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 
@@ -23,11 +21,10 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import costs  # noqa: E402
 from benchmarks.scale_page import LARGE, PAGE, build_page  # noqa: E402
-from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
+from benchmarks.shared import draw_images, load_random  # noqa: E402
 from fuzzyclip.clip.encoding import preprocess  # noqa: E402
 from fuzzyclip.evaluation.metrics import compute_pixel_metrics  # noqa: E402
 from fuzzyclip.features.encode import write_category  # noqa: E402
-from fuzzyclip.utils.settings import BackboneSettings  # noqa: E402
 
 BASE = costs.VisionShape(image_size=224, patch_size=16, width=768, depth=12, embed_dim=512)
 MIDDLE = costs.VisionShape(image_size=336, patch_size=14, width=1024, depth=24, embed_dim=768)
@@ -40,19 +37,13 @@ TOWERS = (
 ROUNDS = 4
 
 
-def build(model, size, blocks=(1,)):
-    """A CLIP with random weights."""
-    settings = BackboneSettings(model=model, weights="random", image_size=size, blocks=blocks)
-    return load_backbone(settings, device="cpu")
-
-
 @torch.no_grad()
 def measure_towers():
     """Least seconds an image of each tower, the processor's and the clock's; towers take turns."""
     runs = {}
     for name, shape, model, batch in TOWERS:
         size = shape.image_size
-        backbone = build(model, size)
+        backbone = load_random(model, size)
         runs[name] = (backbone.model.encode_image, torch.randn(batch, 3, size, size))
         backbone.model.encode_image(runs[name][1])  # warms up
     spent_by_tower = {name: [] for name in runs}
@@ -86,25 +77,10 @@ def check_towers():
         )
 
 
-def draw_images(folder, count, side=1024):
-    """PNGs of smooth noise, and the index rows that the store asks for."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for number in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
-        smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.int16)
-        noisy = np.clip(smooth + rng.integers(-4, 5, smooth.shape), 0, 255).astype(np.uint8)
-        path = folder / f"{number}.png"
-        Image.fromarray(noisy).save(path)
-        rows.append((str(path), sha256(path.read_bytes()).hexdigest()))
-    return pd.DataFrame(rows, columns=["image_path", "sha256"])
-
-
 def check_store():
     """Bytes of a store that is really written, by type, against the predicted."""
-    shape = costs.VisionShape(image_size=224, patch_size=16, width=768, depth=12, embed_dim=512)
     blocks = (3, 6, 9, 12)
-    backbone = build("ViT-B-16", 224, blocks)
+    backbone = load_random("ViT-B-16", 224, blocks)
     predicted = written = 0
     with tempfile.TemporaryDirectory() as temporary:
         rows = draw_images(Path(temporary), 16, side=256)
@@ -112,7 +88,7 @@ def check_store():
             folder = Path(temporary) / str(dtype)
             write_category(folder, rows, backbone, dtype=dtype)
             size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
-            count = len(rows) * costs.count_feature_bytes(shape, len(blocks), dtype)
+            count = len(rows) * costs.count_feature_bytes(BASE, len(blocks), dtype)
             print(f"  store, {dtype}: {size} bytes, predicted {count}")
             predicted, written = predicted + count, written + size
     print(f"scale-store      {written / predicted:.4f}  goal at most 1.01 (written to predicted)")
@@ -120,7 +96,7 @@ def check_store():
 
 def measure_constants():
     """Prints what scale_page.py holds as measured: decoding an image, metrics of a map."""
-    backbone = build("ViT-B-16", 224)
+    backbone = load_random("ViT-B-16", 224)
     large = replace(backbone, settings=backbone.settings.model_copy(update={"image_size": 518}))
     with tempfile.TemporaryDirectory() as temporary:
         draw_images(Path(temporary), 1)

@@ -47,7 +47,7 @@ def count_images(name):
     """Test images of a dataset in params.yaml's protocol, as published."""
     protocol = get_dataset(name).protocols[PROTOCOLS[name]]
     counts = [protocol.total] if protocol.total else list(protocol.counts.values())
-    return sum(one.test_normal + one.test_anomalous for one in counts)
+    return sum(count.test_normal + count.test_anomalous for count in counts)
 
 
 def list_sizes():
@@ -184,7 +184,7 @@ def build_training():
         read = epochs * images * costs.count_feature_bytes(LARGE, LAYERS, "float16")
         title = get_dataset(name).title
         rows.append(
-            (title, images, *(write_number(one / 1e12) for one in (encoded, layers)),
+            (title, images, *(write_number(flops / 1e12) for flops in (encoded, layers)),
              write_bytes(read))
         )  # fmt: skip
     head = ("auxiliary set", "images", "encoding, TFLOP", "layers, 2 epochs, TFLOP", "tokens read")

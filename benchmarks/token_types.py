@@ -37,7 +37,7 @@ def measure(dtype):
 def find_reference(name):
     """The git reference under which DVC keeps an experiment."""
     experiments = run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
-    return next(one for one in experiments if one.endswith(f"/{name}"))
+    return next(reference for reference in experiments if reference.endswith(f"/{name}"))
 
 
 def main():

@@ -5,7 +5,7 @@ import logging
 
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.base.meta import write_meta
-from fuzzyclip.datasets.indexing.index import build_index, name_categories
+from fuzzyclip.datasets.indexing import build_index, name_categories
 from fuzzyclip.images.index_file import write_index
 from stages import paths
 from stages.params import load_params

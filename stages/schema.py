@@ -11,15 +11,20 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from fuzzyclip.method.variants import OWN
 from fuzzyclip.utils.files import is_file_name
-from fuzzyclip.utils.schemas import Count, Few, NoBool, Record, Seed, Whole
 from fuzzyclip.utils.settings import (
     BackboneSettings,
+    Count,
     CspSettings,
     EfaTest,
     EfaTraining,
     EvaluationSettings,
+    Few,
+    NoBool,
+    Record,
     RplSettings,
+    Seed,
     TextSettings,
+    Whole,
 )
 from stages.paths import TOKENS
 from stages.values import DEFAULT, Keyed, check_tables, list_cases, read_numbers, resolve

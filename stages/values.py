@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ValidationError
 
-from fuzzyclip.utils.schemas import require_fields
+from fuzzyclip.utils.settings import require_fields
 
 #: What datasets, auxiliary sets, backbones and methods may be called: a key becomes the name of
 #: files, folders and stages, and a part of DVC's dotted names of parameters.

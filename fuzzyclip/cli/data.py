@@ -137,7 +137,7 @@ def _index(
     mask_above: int,
 ) -> "Index":
     """Index a folder and print its counts."""
-    from fuzzyclip.datasets.indexing.index import build_index
+    from fuzzyclip.datasets.indexing import build_index
 
     index = build_index(
         spec,

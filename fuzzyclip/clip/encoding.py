@@ -18,8 +18,7 @@ from torch.nn import functional as F
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.images.decode import load_image
-from fuzzyclip.utils.prefetch import prefetch
-from fuzzyclip.utils.transfers import send
+from fuzzyclip.utils.prefetch import prefetch, send
 
 #: Prompts in a pass of the text tower, and the step in which passes grow, in tokens. Small steps
 #: pad little but leave more passes partly filled; these two cost no more than padding all prompts

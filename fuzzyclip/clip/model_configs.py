@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from fuzzyclip.utils.ranges import FEW, NUMBER, POSITIVE, SHARE, SIDE
-from fuzzyclip.utils.schemas import CHANNELS, limit, say_first_fault
+from fuzzyclip.utils.settings import CHANNELS, limit, say_first_fault
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -27,8 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fuzzyclip.clip.torchscript import is_torchscript, read_torchscript
-from fuzzyclip.utils.files import compute_sha256
-from fuzzyclip.utils.half_files import describe_fault, measure_safetensors
+from fuzzyclip.utils.files import compute_sha256, describe_fault, measure_safetensors
 
 log = logging.getLogger(__name__)
 

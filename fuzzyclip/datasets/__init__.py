@@ -1,7 +1,7 @@
 """The seven datasets of the paper and folders of your own: from archive to verified index.
 
-`fetch.fetch_dataset` puts an archive's files into a folder, `index.build_index` checks them and
-makes the table that everything later reads. A new dataset is one module and one line here.
+`fetch_dataset` puts an archive's files into a folder, `build_index` checks them and makes the table
+that everything later reads. A new dataset is one module and one line here.
 """
 
 from fuzzyclip.datasets.base.spec import DatasetSpec

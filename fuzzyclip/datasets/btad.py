@@ -5,7 +5,9 @@ by the authors' README (other sources say CC BY-NC-SA 4.0). Folders are ok/ko; i
 and bmp, masks png, png and bmp (product 03, three channels), so that only the stem pairs them.
 """
 
-from fuzzyclip.datasets.base.layouts import mvtec_lister
+from functools import partial
+
+from fuzzyclip.datasets.base.layouts import list_mvtec_tree
 from fuzzyclip.datasets.base.spec import Archive, DatasetSpec, Protocol, SplitCounts
 
 COUNTS = {
@@ -33,7 +35,7 @@ BTAD = DatasetSpec(
     protocols={
         "official": Protocol(
             "the test folders as released (741 images); used by everybody",
-            mvtec_lister(good="ok"),
+            partial(list_mvtec_tree, normal=("ok",)),
             COUNTS,
         )
     },

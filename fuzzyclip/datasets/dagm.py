@@ -33,17 +33,10 @@ def list_half(root: Path, category: str, half: str) -> Listing:
     folder = root / category / half
     images = list_images(folder)
     pairs, problems = pair_masks(images, list_images(folder / "Label"), "_label")
-    rows = [
-        make_row(
-            root,
-            image,
-            pairs.get(image),
-            category,
-            HALVES[half],
-            "defect" if image in pairs else GOOD,
-        )
-        for image in images
-    ]
+    rows = []
+    for image in images:
+        defect = "defect" if image in pairs else GOOD
+        rows.append(make_row(root, image, pairs.get(image), category, HALVES[half], defect))
     labels = folder / "Label" / "Labels.txt"
     if labels.is_file():
         flags = read_flags(labels)
@@ -78,9 +71,8 @@ def balance(rows: list[IndexRow], category: str) -> Listing:
         reason = f"{len(normal)} normal images cannot balance {len(anomalous)} anomalous"
         return Listing(rows, [Problem(category, reason, fatal=True)])
     rng = np.random.default_rng(BALANCED_SEED)
-    choice = rng.choice(len(normal), size=len(anomalous), replace=False)
-    drawn = {normal[i] for i in choice}
-    tested = drawn | set(anomalous)
+    drawn = rng.choice(len(normal), size=len(anomalous), replace=False)
+    tested = {normal[i] for i in drawn} | set(anomalous)
     moved = [row._replace(split="test" if i in tested else "train") for i, row in enumerate(rows)]
     return Listing(moved, [])
 

@@ -5,7 +5,7 @@ Page: https://drive.google.com/drive/folders/10OyPzvI3H6llCZBxKxFlKWt1Pw1tkMK1 (
 holds one zip file a texture, some with a folder of their own inside, some without.
 """
 
-from fuzzyclip.datasets.base.layouts import mvtec_lister
+from fuzzyclip.datasets.base.layouts import list_mvtec_tree
 from fuzzyclip.datasets.base.spec import Archive, DatasetSpec, Protocol, SplitCounts
 
 COUNTS = {
@@ -31,11 +31,7 @@ DTD = DatasetSpec(
     archives=(Archive("DTD-Synthetic.zip"),),
     categories={name: name.split("_")[0].lower() for name in COUNTS},
     protocols={
-        "official": Protocol(
-            "the test folders as released (1304 images)",
-            mvtec_lister(),
-            COUNTS,
-        )
+        "official": Protocol("the test folders as released (1304 images)", list_mvtec_tree, COUNTS)
     },
     instructions="Open https://drive.google.com/drive/folders/10OyPzvI3H6llCZBxKxFlKWt1Pw1tkMK1 "
     "and download the folder DTD-Synthetic as one zip file (zip files inside it may stay).",

@@ -1,4 +1,4 @@
-"""Images of your own: a folder in MVTec AD's layout, plain folders of good and bad, or meta.json.
+"""Images of your own: a folder in MVTec AD's layout, a plain folder a defect, or meta.json.
 
 `mvtec_like`: `<category>/{train/good,test/good,test/<defect>}`, masks in
 `<category>/ground_truth/<defect>/NNN_mask.png`. `good_bad`: `<category>/{good,<defect>,...}`, all
@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from fuzzyclip.datasets.base.layouts import SPLITS, list_category, list_defect, list_folders
+from fuzzyclip.datasets.base.layouts import list_category, list_defect, list_folders
 from fuzzyclip.datasets.base.meta import FILENAME, read_meta
-from fuzzyclip.datasets.base.spec import DatasetSpec, Listing, Problem, Protocol
+from fuzzyclip.datasets.base.spec import SPLITS, DatasetSpec, Listing, Problem, Protocol
 
 LOGGER = logging.getLogger(__name__)
-GOOD_NAMES = ("good", "ok", "normal")
+NORMAL_NAMES = ("good", "ok", "normal")
 TRUTH_NAMES = ("ground_truth", "masks")
 MAX_WRAPPERS = 3
 EXPECTED = (
     "no images in a layout that is known: <category>/test/<good|defect>/, <category>/<good|defect>/"
-    f", the same without <category>/, or {FILENAME} (good may be called {', '.join(GOOD_NAMES)})"
+    f", the same without <category>/, or {FILENAME} (good may be called {', '.join(NORMAL_NAMES)})"
 )
 
 
@@ -35,9 +35,9 @@ def list_rows(root: Path, categories: Sequence[str], *, layout: str) -> Listing:
     top = root
     for _ in range(MAX_WRAPPERS):
         for name in layouts:
-            if found := find_categories(top, root.name, categories, name):
-                LOGGER.info("%s is laid out as %s: %s", top, name, ", ".join(found))
-                return list_categories(root, found, name)
+            if folders := find_categories(top, root.name, categories, name):
+                LOGGER.info("%s is laid out as %s: %s", top, name, ", ".join(folders))
+                return list_categories(root, folders, name)
         inside = list_folders(top)
         if len(inside) != 1:
             break
@@ -51,41 +51,37 @@ def find_categories(
     """Category -> its folder; empty if `top` is not laid out so."""
     if has_layout(top, layout):
         return {categories[0] if len(categories) == 1 else dataset: top}
-    folders = [path for path in list_folders(top) if path.name not in SPLITS]
-    found = {path.name: path for path in folders if has_layout(path, layout)}
-    return {name: path for name, path in found.items() if not categories or name in categories}
+    inside = [path for path in list_folders(top) if path.name not in SPLITS]
+    folders = {path.name: path for path in inside if has_layout(path, layout)}
+    return {name: path for name, path in folders.items() if not categories or name in categories}
 
 
 def has_layout(folder: Path, layout: str) -> bool:
     """True for a folder that is one category in a layout."""
     names = {path.name for path in list_folders(folder)}
-    return "test" in names if layout == "mvtec_like" else bool(names & set(GOOD_NAMES))
+    return "test" in names if layout == "mvtec_like" else bool(names & set(NORMAL_NAMES))
 
 
-def list_categories(root: Path, found: dict[str, Path], layout: str) -> Listing:
+def list_categories(root: Path, folders: dict[str, Path], layout: str) -> Listing:
     """Rows of every category."""
     listing = Listing([], [])
-    for category, top in found.items():
+    for category, top in folders.items():
         if layout == "mvtec_like":
-            rows, problems = list_category(root, top, category, GOOD_NAMES, "_mask")
+            listing.extend(list_category(root, top, category, NORMAL_NAMES))
         else:
-            rows, problems = list_good_bad(root, top, category)
-        listing.rows.extend(rows)
-        listing.problems.extend(problems)
+            listing.extend(list_good_bad(root, top, category))
     return listing
 
 
 def list_good_bad(root: Path, top: Path, category: str) -> Listing:
-    """Rows of plain folders: one of good images, the others named by their defect; all tested."""
+    """Rows of plain folders: one of normal images, the others named by their defect; all tested."""
     listing = Listing([], [])
     truths = [top / name for name in TRUTH_NAMES if (top / name).is_dir()]
     for folder in list_folders(top):
         if folder in truths:
             continue
         truth = truths[0] / folder.name if truths else None
-        rows, problems = list_defect(root, folder, truth, category, "test", GOOD_NAMES, "_mask")
-        listing.rows.extend(rows)
-        listing.problems.extend(problems)
+        listing.extend(list_defect(root, folder, truth, category, "test", NORMAL_NAMES))
     return listing
 
 

@@ -5,7 +5,7 @@ archive lies in a shared OneDrive folder without a direct address, and no checks
 partial downloads that lack whole categories are common.
 """
 
-from fuzzyclip.datasets.base.layouts import mvtec_lister
+from fuzzyclip.datasets.base.layouts import list_mvtec_tree
 from fuzzyclip.datasets.base.spec import Archive, DatasetSpec, Protocol, SplitCounts
 
 # The sizes of the training halves are not published in a form that could be checked.
@@ -28,7 +28,7 @@ MPDD = DatasetSpec(
     protocols={
         "official": Protocol(
             "the test folders as released (458 images); used by everybody",
-            mvtec_lister(),
+            list_mvtec_tree,
             COUNTS,
         )
     },

@@ -5,7 +5,7 @@ Page: https://www.mvtec.com/company/research/datasets/mvtec-ad (Bergmann et al.,
 at 000 in every defect's folder.
 """
 
-from fuzzyclip.datasets.base.layouts import mvtec_lister
+from fuzzyclip.datasets.base.layouts import list_mvtec_tree
 from fuzzyclip.datasets.base.spec import Archive, DatasetSpec, Protocol, SplitCounts
 
 COUNTS = {
@@ -45,7 +45,7 @@ MVTEC = DatasetSpec(
     protocols={
         "official": Protocol(
             "the test folders as released (1725 images); used by everybody",
-            mvtec_lister(),
+            list_mvtec_tree,
             COUNTS,
         )
     },

@@ -4,8 +4,8 @@ Page: https://www.vicos.si/resources/kolektorsdd/ (Tabernik et al., J. Intell. M
 Licence: CC BY-NC-SA 4.0. The field tests on thirds of the tall pictures, cut at H // 3 and
 2 H // 3; a third is defective if its label is anywhere above zero (label values 0/1 or 0/255).
 
-Protocol `dra` (the conversion script of DRA and AdaCLIP): a quarter of the good thirds, drawn with
-seed 42, and every defective one are tested: 286 and 54. The original lists the folder
+Protocol `dra` (the conversion script of DRA and AdaCLIP): a quarter of the normal thirds, drawn
+with seed 42, and every defective one are tested: 286 and 54. The original lists the folder
 unsorted, so that its draw depends on the file system; here the list is sorted by name, and pictures
 that the dataset holds twice stay on one side. Protocol `anomalyclip` is the other test set in
 circulation (181/74); results on the two differ by more than ten points.
@@ -45,10 +45,9 @@ DEFECT = "defect"
 
 
 def cut_thirds(root: Path) -> None:
-    """Replace `kosNN/PartM.jpg` and `PartM_label.bmp` by PNG thirds, sorted into good and defect.
+    """Replace `kosNN/PartM.jpg` and `PartM_label.bmp` by PNG thirds in an extracted tree.
 
-    Args:
-        root: extracted tree; afterwards it holds `<category>/{good,defect,ground_truth/defect}`.
+    It then holds `<category>/{good,defect,ground_truth/defect}`.
 
     Raises:
         DatasetError: a picture has no label or a label no picture.
@@ -82,9 +81,8 @@ def write_thirds(folder: Path, stem: str, image_path: Path, label_path: Path) ->
         kind = DEFECT if part.any() else GOOD
         crop = folder / kind / f"{stem}_{third}.png"
         crop.parent.mkdir(parents=True, exist_ok=True)
-        image.crop((0, top, image.width, bottom)).save(
-            crop, compress_level=1
-        )  # time, not size, is short
+        # time, not size, is short
+        image.crop((0, top, image.width, bottom)).save(crop, compress_level=1)
         if part.any():
             truth = folder / "ground_truth" / DEFECT / f"{stem}_{third}_mask.png"
             truth.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +140,7 @@ def list_copy(root: Path, categories: Sequence[str]) -> Listing:
     """Rows of AnomalyCLIP's copy, whose only category is written with a space or an underscore."""
     names = (CATEGORY, UNDERSCORED)
     top = next((root / name for name in names if (root / name).is_dir()), root / CATEGORY)
-    return list_category(root, top, CATEGORY, (GOOD,), "_mask")
+    return list_category(root, top, CATEGORY, (GOOD,))
 
 
 SDD = DatasetSpec(

@@ -12,6 +12,7 @@ import pandas as pd
 
 from fuzzyclip.datasets.base.spec import (
     GOOD,
+    SPLITS,
     Archive,
     DatasetSpec,
     IndexRow,
@@ -53,7 +54,7 @@ def list_rows(root: Path, categories: Sequence[str]) -> Listing:
     listing = Listing([], [])
     for record in table[table["object"].isin(categories)].itertuples(index=False):
         category, split, label, image, mask = map(str, record)
-        if label not in {"normal", "anomaly"} or split not in {"train", "test"}:
+        if label not in {"normal", "anomaly"} or split not in SPLITS:
             reason = f"{image}: label {label!r}, split {split!r} unknown"
             listing.problems.append(Problem(str(path), reason))
             continue

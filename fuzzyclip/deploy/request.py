@@ -17,7 +17,7 @@ from fuzzyclip.images.decode import open_image_file
 from fuzzyclip.model.card import Calibration, Tiling
 from fuzzyclip.model.tiles import SMALLEST_SIDE
 from fuzzyclip.utils.ranges import COUNT_OR_ZERO
-from fuzzyclip.utils.schemas import Number, limit, say_first_fault
+from fuzzyclip.utils.settings import Number, limit, say_first_fault
 
 #: What a row of a request may say.
 INPUTS = ("image", "path", "category")

@@ -8,7 +8,7 @@ import pandas as pd
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.datasets.indexing.index import build_index
+from fuzzyclip.datasets.indexing import build_index
 from fuzzyclip.evaluation.category import COLUMNS, Category, evaluate_category
 from fuzzyclip.features.encode import write_category
 from fuzzyclip.features.kinds import TOKENS, FeatureKind

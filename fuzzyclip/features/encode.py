@@ -17,8 +17,8 @@ from fuzzyclip.clip.encoding import iterate_pixels
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.features.shards import EMBEDS, Shard, measure_kind, pack, write_shard
 from fuzzyclip.features.store import check_space, finish_category, plan_category
+from fuzzyclip.utils.prefetch import Fetcher
 from fuzzyclip.utils.tensor_files import RowWriter
-from fuzzyclip.utils.transfers import Fetcher
 
 
 def write_category(

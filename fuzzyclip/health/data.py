@@ -71,8 +71,7 @@ def _check_dataset(spec: DatasetSpec, root: Path) -> tuple[Check, int]:
 def find_test_images(spec: DatasetSpec, root: Path) -> CountedImages | None:
     """Test images by the first protocol that the tree fits; opens no image."""
     for name in [*spec.protocols, META]:
-        protocol = choose_protocol(spec, name)
-        rows = protocol.list_rows(root, tuple(spec.categories)).rows if protocol else []
+        rows = choose_protocol(spec, name).list_rows(root, tuple(spec.categories)).rows
         tested = [row for row in rows if row.split == "test"]
         if tested:
             return CountedImages(name, len(tested), len({row.category for row in tested}))

@@ -25,9 +25,9 @@ from fuzzyclip.method.interface import TrainingSet
 from fuzzyclip.method.training import CurveRow, train
 from fuzzyclip.method.training_set import MosaicPlan, plan_mosaics, select_mosaics
 from fuzzyclip.utils.files import BrokenFileError
+from fuzzyclip.utils.prefetch import send
 from fuzzyclip.utils.settings import EfaTraining
 from fuzzyclip.utils.tensor_files import read_tensors, write_tensors
-from fuzzyclip.utils.transfers import send
 
 log = logging.getLogger(__name__)
 

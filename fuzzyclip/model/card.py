@@ -18,16 +18,20 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fuzzyclip.utils.ranges import FEW, POSITIVE
-from fuzzyclip.utils.schemas import (
+from fuzzyclip.utils.settings import (
+    BackboneSettings,
+    Channels,
     Count,
     CountOrZero,
+    Deviations,
+    EfaTest,
     Number,
     Record,
     Share,
+    TextSettings,
     Whole,
     say_first_fault,
 )
-from fuzzyclip.utils.settings import BackboneSettings, Channels, Deviations, EfaTest, TextSettings
 
 FILENAME = "model.json"
 #: Raised with every change that older code could not read. Until 1 image scores were probabilities.

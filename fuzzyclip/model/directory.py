@@ -25,8 +25,7 @@ from fuzzyclip.model.card import (
     ModelError,
     TrainingCard,
 )
-from fuzzyclip.utils.files import compute_sha256, flush_tree, write_json
-from fuzzyclip.utils.half_files import describe_fault
+from fuzzyclip.utils.files import compute_sha256, describe_fault, flush_tree, write_json
 from fuzzyclip.utils.settings import BackboneSettings, EfaTest, TextSettings
 from fuzzyclip.utils.tensor_files import check_tensors
 

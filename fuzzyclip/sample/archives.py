@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
@@ -21,40 +22,40 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fuzzyclip.datasets import get_dataset
-from fuzzyclip.datasets.fetching.fetch import wanted_archives
 from fuzzyclip.sample.defects import DEFECTS
 from fuzzyclip.sample.draw import draw_part
 from fuzzyclip.sample.evaluation_recipes import EVALUATION
 from fuzzyclip.utils.files import compute_sha256, replace_file
 
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
 Member = tuple[str, bytes]  # name in the archive, content
+NOTE = b"Drawn by code in this dataset's layout, for demonstration. Not the dataset itself.\n"
+SIDES = (160, 176, 144, 192)  # square sizes, taken in turn
+WIDE = ((144, 192), (152, 200), (168, 144), (144, 176))  # (H, W) of VisA, never square
 ZIP_TIME = (2020, 1, 1, 0, 0, 0)
 TAR_TIME = 1577836800  # the same moment, in seconds
 JPEG_QUALITY = 95
 EFFORT = 1  # of PNG and zip compression: drawn noise hardly shrinks, whatever the time spent
 
 
-def encode_image(pixels: NDArray[np.uint8], suffix: str) -> bytes:
-    """Encode (H, W) gray or (H, W, 3) colour pixels in the format of a file name suffix.
+#: Suffix to the format and options of `PIL.Image.Image.save`.
+FORMATS: dict[str, tuple[str, dict[str, int]]] = {
+    ".jpg": ("JPEG", {"quality": JPEG_QUALITY}),
+    ".png": ("PNG", {"compress_level": EFFORT}),
+    ".bmp": ("BMP", {}),
+}
 
-    Raises:
-        ValueError: the suffix is none of .jpg, .png, .bmp in either case.
-    """
+
+def encode_image(pixels: Pixels, suffix: str) -> bytes:
+    """Encode (H, W) gray or (H, W, 3) colour pixels in the format of a suffix of `FORMATS`."""
     buffer = io.BytesIO()
-    image = Image.fromarray(pixels)
-    match suffix.lower():
-        case ".jpg":
-            image.save(buffer, "JPEG", quality=JPEG_QUALITY)
-        case ".png":
-            image.save(buffer, "PNG", compress_level=EFFORT)
-        case ".bmp":
-            image.save(buffer, "BMP")
-        case _:
-            raise ValueError(f"no encoder for {suffix!r} files")
+    name, options = FORMATS[suffix]
+    Image.fromarray(pixels).save(buffer, name, **options)
     return buffer.getvalue()
 
 
-def to_gray(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def to_gray(pixels: Pixels) -> Pixels:
     """Luma of a colour picture."""
     return np.asarray(Image.fromarray(pixels).convert("L"))  # (H, W, 3) -> (H, W)
 
@@ -67,12 +68,7 @@ def zip_members(members: Iterable[Member]) -> bytes:
 
 
 def write_archive(path: Path, members: Iterable[Member]) -> None:
-    """Write a .zip, .tar or .tar.xz file through a temporary name.
-
-    Args:
-        path: archive to write; its suffix chooses the format.
-        members: files in the order they are to be stored.
-    """
+    """Write a .zip, .tar or .tar.xz file, as its suffix says, through a temporary name."""
     with replace_file(path) as temporary, temporary.open("wb") as file:
         if path.suffix == ".zip":
             _write_zip(file, members)
@@ -99,13 +95,6 @@ def _write_tar(file: IO[bytes], members: Iterable[Member]) -> None:
             info = tarfile.TarInfo(name)
             info.size, info.mtime, info.mode = len(content), TAR_TIME, 0o644
             archive.addfile(info, io.BytesIO(content))
-
-
-Pixels = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
-NOTE = b"Drawn by code in this dataset's layout, for demonstration. Not the dataset itself.\n"
-SIDES = (160, 176, 144, 192)  # square sizes, taken in turn
-WIDE = ((144, 192), (152, 200), (168, 144), (144, 176))  # (H, W) of VisA, never square
 
 
 @dataclass(frozen=True)
@@ -163,16 +152,16 @@ def lay_out_mpdd(order: Order) -> Iterator[Member]:
 def lay_out_dtd(order: Order) -> Iterator[Member]:
     """DTD-Synthetic: a zip file a texture, every second one without a folder of its own inside."""
     for number, category in enumerate(order.categories):
-        members = _mvtec_category(order, category, square(number), bad="bad")
+        members = _mvtec_category(order, category, square(number), defect="bad")
         if number % 2:
             members = ((name.removeprefix(f"{category}/"), content) for name, content in members)
         yield f"DTD-Synthetic/dataset/{category}.zip", zip_members(members)
 
 
 def _mvtec_category(
-    order: Order, category: str, size: tuple[int, int], gray: bool = False, bad: str = ""
+    order: Order, category: str, size: tuple[int, int], gray: bool = False, defect: str = ""
 ) -> Iterator[Member]:
-    """One category in MVTec's layout; `bad` is a single defect folder in place of one a defect."""
+    """One category in MVTec's layout; `defect` is a single folder in place of one a defect."""
     colour = to_gray if gray else np.asarray
     for split, amount in (("train", order.train_normal), ("test", order.test_normal)):
         for i in range(amount):
@@ -180,7 +169,7 @@ def _mvtec_category(
             yield f"{category}/{split}/good/{i:03d}.png", encode_image(colour(image), ".png")
     for i in range(order.test_anomalous):
         image, mask = order.draw(category, "bad", i, size, defect_of(i))
-        folder, number = (bad, i) if bad else (defect_of(i), i // len(DEFECTS))
+        folder, number = (defect, i) if defect else (defect_of(i), i // len(DEFECTS))
         name = f"{number:03d}"
         yield f"{category}/test/{folder}/{name}.png", encode_image(colour(image), ".png")
         truth = encode_image(black_white(mask), ".png")
@@ -243,10 +232,8 @@ def lay_out_dagm(order: Order) -> Iterator[Member]:
     """DAGM: two halves with a label list, .PNG, gray, coarse ellipses in place of exact masks."""
     size = (160, 160)
     for category in order.categories:
-        # the training half has anomalous images too
-        train_anomalous = max(1, order.train_normal // 4)
-        halves = (
-            ("Train", order.train_normal, train_anomalous),
+        halves = (  # the training half has anomalous images too
+            ("Train", order.train_normal, max(1, order.train_normal // 4)),
             ("Test", order.test_normal, order.test_anomalous),
         )
         for half, normal, anomalous in halves:
@@ -293,12 +280,9 @@ def lay_out_sdd(order: Order) -> Iterator[Member]:
         height = 3 * 136 + number * 7 % 31  # pictures differ in height; most do not divide by 3
         cuts = (0, height // 3, height * 2 // 3, height)
         thirds = []
-        for i in range(3):
-            index = 3 * number + i
-            size, defect = (cuts[i + 1] - cuts[i], 160), defect_of(index)
-            thirds.append(
-                order.draw(category, "third", index, size, defect if flags[index] else None)
-            )
+        for index, (top, bottom) in enumerate(pairwise(cuts), start=3 * number):
+            defect = defect_of(index) if flags[index] else None
+            thirds.append(order.draw(category, "third", index, (bottom - top, 160), defect))
         image = to_gray(np.concatenate([image for image, _ in thirds]))  # (H, W)
         mask = np.concatenate([mask for _, mask in thirds]).astype(np.uint8)
         item = 1 + number // 8
@@ -343,13 +327,13 @@ def write_sample_archives(
     """Draw one dataset's sample and pack it as its official archives.
 
     Args:
-        dataset: dataset id.
-        out_dir: folder to write the archives to.
+        dataset: id.
+        out_dir: folder of the archives.
         seed: fixes every byte, with the same versions of the image and compression libraries, on
             one kind of CPU.
         train_normal: normal training images per category. KolektorSDD's protocol fixes their share
             instead; DAGM's training half gets some defective images besides.
-        test_normal: normal test images per category.
+        test_normal: the same for the test.
         test_anomalous: anomalous test images per category.
 
     Returns:
@@ -366,7 +350,7 @@ def write_sample_archives(
         )
     categories = sample_categories(dataset)
     checksums = {}
-    for archive in wanted_archives(spec, categories):
+    for archive in spec.list_archives(spec.default_protocol, categories):
         held = (archive.category,) if archive.category else categories
         order = Order(dataset, held, seed, train_normal, test_normal, test_anomalous)
         path = out_dir / archive.filename

@@ -200,21 +200,14 @@ DEFECTS: tuple[str, ...] = tuple(PAINTERS)
 def add_defect(
     canvas: Canvas, defect: str, rng: np.random.Generator
 ) -> tuple[Field, NDArray[np.bool_]]:
-    """Damage a part.
-
-    A defect that came out too small or too faint is drawn again.
-
-    Args:
-        canvas: the part.
-        defect: one of `DEFECTS`.
-        rng: source of place, size and strength.
+    """Damage a part; a defect that came out too small or too faint is drawn again.
 
     Returns:
         The damaged picture (H, W, 3) in 0..1 and the exact mask (H, W), never empty; outside the
         mask the picture is `canvas.image`.
 
     Raises:
-        ValueError: the defect's name is unknown.
+        ValueError: the defect is none of `DEFECTS`.
     """
     if defect not in PAINTERS:
         raise ValueError(f"unknown defect {defect!r}: choose one of {', '.join(DEFECTS)}")

@@ -6,7 +6,7 @@ defect and camera each have their own random stream, so that the same generator 
 part with every defect.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,15 +92,14 @@ def _vary(surface: Surface, variety: float, rng: np.random.Generator) -> Surface
     dark, light = np.asarray(surface.dark) + shift, np.asarray(surface.light) + shift
     if rng.random() < 0.3:
         dark, light = light, dark
-    return Surface(
-        pattern=surface.pattern,
+    return replace(
+        surface,
         dark=(dark[0], dark[1], dark[2]),
         light=(light[0], light[1], light[2]),
         frequency=surface.frequency * float(np.exp(rng.normal(0, spread))),
         mottle=surface.mottle * rng.uniform(0.5, 1.8),
         grain=surface.grain * rng.uniform(0.4, 2.0),
         angle=surface.angle + rng.normal(0, 30 * spread),
-        shine=surface.shine,
     )
 
 
@@ -178,14 +177,9 @@ def draw_part(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Draw a part and the exact mask of its defect.
 
-    The same recipe, generator state and size give the same part with each defect and without:
-    outside the mask the pictures are equal.
-
-    Args:
-        recipe: how the part looks.
-        rng: generator; advanced by the same amount whatever is drawn.
-        size: height and width in pixels.
-        defect: one of `DEFECTS`, or None for a normal part.
+    The same recipe, generator state and size (H, W) give the same part with each of `DEFECTS` and
+    without: outside the mask the pictures are equal. The generator is advanced by the same amount
+    whatever is drawn.
 
     Returns:
         The image (H, W, 3) uint8 and the mask (H, W) bool, all False if and only if `defect` is

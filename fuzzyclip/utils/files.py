@@ -1,12 +1,15 @@
-"""Writing files so that a kill leaves either the old file or the new one, never half of one."""
+"""Files: written whole or not at all, and what a download from elsewhere left in place of one."""
 
 import hashlib
 import json
 import math
 import os
+import re
+import struct
 import tempfile
+import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +18,14 @@ from uuid import uuid4
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Bytes at most of the table at the begin of a safetensors file, as the library has it.
+MAX_TABLE = 100_000_000
+
 
 class BrokenFileError(ValueError):
-    """A file does not hold the bytes that were written.
-
-    Attributes:
-        path: of the file.
-    """
+    """A file, at `path`, does not hold the bytes that were written."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        """Name the file, and what is wrong with it."""
         super().__init__(f"{path} is broken: {reason}")
         self.path = path
 
@@ -33,7 +34,6 @@ class UnsummedFileError(BrokenFileError):
     """A file of an earlier version, without a check sum; perhaps whole."""
 
     def __init__(self, path: Path) -> None:
-        """Name the file."""
         ValueError.__init__(self, f"{path} is of an earlier version, without check sums")
         self.path = path
 
@@ -55,35 +55,6 @@ def compute_crc(*parts: bytes | memoryview) -> str:
 def is_file_name(name: str) -> bool:
     """True for a name that stays in the folder that it is put into."""
     return bool(name) and not set(name) & set("/\\\0") and name not in (".", "..")
-
-
-def read_digests(path: Path, key: str | None = None) -> dict[str, str]:
-    """SHA-256 of files by name, as a JSON file has them.
-
-    Args:
-        path: of the JSON file.
-        key: under which it has them; None for the whole file.
-
-    Raises:
-        BrokenFileError: it has something else there.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        digests = content if key is None else content[key]
-    except (ValueError, KeyError, TypeError):
-        digests = None
-    if not isinstance(digests, dict):
-        raise BrokenFileError(path, "it says no digests of files")
-    return {str(name): str(digest) for name, digest in digests.items()}
-
-
-def find_changed(folder: Path, digests: Mapping[str, str]) -> list[str]:
-    """Names of files that a folder lacks, or holds with another SHA-256 than is known of them."""
-    return [
-        name
-        for name, digest in digests.items()
-        if not (folder / name).is_file() or compute_sha256(folder / name) != digest
-    ]
 
 
 @contextmanager
@@ -210,3 +181,59 @@ def write_csv(path: Path, frame: "pd.DataFrame", numbers: str = "%.4f") -> None:
         for row in column.index[column.abs() == math.inf]:
             raise ValueError(f"{path} is not written: {name} is infinite in row {row}")
     write_text(path, frame.to_csv(index=False, float_format=numbers, lineterminator="\n"))
+
+
+def name_other_content(path: Path) -> str:
+    """A fault that a download left in a file's place, and the way to mend it; else empty."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        return "an empty file; fetch it again"
+    if start.startswith(b"version https://git-lfs"):
+        return (
+            "a git LFS pointer, not the file itself; run `git lfs pull` where it was cloned, or "
+            "fetch the file from its page"
+        )
+    if re.match(rb"(\xef\xbb\xbf)?\s*<[!?a-zA-Z]", start) and b"\0" not in start:
+        return (
+            "a web page, not the file itself (one that asks for a login or consent, or says what "
+            "failed); open the address in a browser and fetch the file from there"
+        )
+    return ""
+
+
+def describe_fault(path: Path) -> str:
+    """A pointer, a page or half a download in place of a file of tensors; empty for a whole file.
+
+    A safetensors file and a PyTorch checkpoint are told apart by their content.
+    """
+    if fault := name_other_content(path):
+        return fault
+    with path.open("rb") as file:
+        start = file.read(9)
+    half = ""
+    if start.startswith(b"PK\3\4") and not zipfile.is_zipfile(path):
+        half = "the end of this zip file is missing"
+    elif start[8:] == b"{":
+        size, promised = path.stat().st_size, measure_safetensors(path)
+        if size < promised:
+            half = f"its header promises {promised:,} bytes, and it has {size:,}"
+    return f"half a download: {half}; fetch it again" if half else ""
+
+
+def measure_safetensors(path: Path) -> int:
+    """Bytes that the begin of a safetensors file promises; 0 if that is none."""
+    with path.open("rb") as file:
+        length = struct.unpack("<Q", file.read(8))[0]
+        if length > MAX_TABLE:
+            return 0
+        text = file.read(length)
+    end = 8 + int(length)
+    if len(text) < length:
+        return end
+    try:
+        entries = json.loads(text).items()
+        ends = (int(entry["data_offsets"][1]) for name, entry in entries if name != "__metadata__")
+        return end + max(ends, default=0)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return 0

@@ -15,11 +15,7 @@ class Range:
     most: float
 
     def check(self, owner: str, **values: float) -> None:
-        """Refuse values outside, each under its own name.
-
-        Args:
-            owner: whose they are, for the message.
-            values: by name.
+        """Refuse an owner's values outside, each under its own name.
 
         Raises:
             ValueError: names the first that is outside. NaN is in no range.

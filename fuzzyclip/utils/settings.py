@@ -1,31 +1,103 @@
 """Settings of a run, each fact once: of the frozen CLIP, of FuzzyCLIP's parts, of the evaluation.
 
-params.yaml, headers of trained files and a model's card hold these types. This module imports no
+params.yaml, headers of trained files and a model's card hold these types. First what every schema
+is made of: numbers with ranges, records, words for what they refuse. This module imports no
 PyTorch, so that what only moves or draws may read settings.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field
-
-from fuzzyclip.utils.schemas import (
-    Count,
-    CountOrZero,
-    Few,
-    FewOrZero,
-    NonNegative,
-    Number,
-    Positive,
-    Record,
-    Share,
-    Side,
-    Sigma,
-    check_ascending,
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 
+from fuzzyclip.utils import ranges
+
+
+def limit(limits: ranges.Range) -> Any:
+    """A range as a limit of a field."""
+    return Field(ge=limits.least, le=limits.most)
+
+
+def refuse_bool(value: Any) -> Any:
+    """Anything but yes and no, which pydantic takes for 1 and 0; a ValueError for these."""
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not a yes/no value")
+    return value
+
+
+NoBool = BeforeValidator(refuse_bool)
+Number = Annotated[float, NoBool, limit(ranges.NUMBER)]
+Positive = Annotated[float, NoBool, limit(ranges.POSITIVE)]
+NonNegative = Annotated[float, NoBool, limit(ranges.FACTOR)]
+Share = Annotated[float, NoBool, limit(ranges.SHARE)]
+Sigma = Annotated[float, NoBool, limit(ranges.SIGMA)]
+Side = Annotated[int, NoBool, limit(ranges.SIDE)]
+Count = Annotated[int, NoBool, limit(ranges.COUNT)]
+CountOrZero = Annotated[int, NoBool, limit(ranges.COUNT_OR_ZERO)]
+Few = Annotated[int, NoBool, limit(ranges.FEW)]
+FewOrZero = Annotated[int, NoBool, limit(ranges.FEW_OR_ZERO)]
+Seed = Annotated[int, NoBool, limit(ranges.SEED)]
 #: One number a colour channel.
+CHANNELS: Any = Field(min_length=3, max_length=3)
 Channels = tuple[Number, Number, Number]
 Deviations = tuple[Positive, Positive, Positive]
+
+
+def check_ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """Numbers that ascend, as blocks come from the towers, and are distinct; else a ValueError."""
+    if list(numbers) != sorted(set(numbers)):
+        raise ValueError("numbers must be ascending and distinct")
+    return numbers
+
+
+class Record(BaseModel):
+    """Settings, or a part of a file: no unknown keys, no change after they are made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def _refuse_defaults(data: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    record = validate(data)
+    if isinstance(data, dict):
+        require_fields(type(record), data)
+    return record
+
+
+#: A record of which a file says every field: defaults are for code alone.
+Whole = Annotated[R, WrapValidator(_refuse_defaults)]
+
+
+def require_fields(record: type[BaseModel], data: dict[str, Any]) -> None:
+    """Refuse plain data that leave fields of a record to their defaults.
+
+    Raises:
+        ValidationError: names each field that is missing.
+    """
+    missing = [name for name in record.model_fields if name not in data]
+    if missing:
+        raise ValidationError.from_exception_data(
+            record.__name__,
+            [{"type": "missing", "loc": (name,), "input": data} for name in missing],
+        )
+
+
+def say_first_fault(error: ValidationError) -> str:
+    """The first fault of a validation: its place, as far as there is one, and what is wrong."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    fault = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {fault}" if place else fault
 
 
 class BackboneSettings(Record):

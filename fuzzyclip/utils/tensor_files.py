@@ -17,12 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from fuzzyclip.utils.files import (
-    BrokenFileError,
-    UnsummedFileError,
-    compute_crc,
-    replace_file,
-)
+from fuzzyclip.utils.files import BrokenFileError, UnsummedFileError, compute_crc, replace_file
 
 if TYPE_CHECKING:  # stages that draw tables read headers, and need no PyTorch for it
     import torch
@@ -159,8 +154,8 @@ def _seal(header: Mapping[str, Any], sums: Sums) -> str:
 
 def _unseal(path: Path, sealed: str) -> tuple[dict[str, Any], Sums]:
     """The content that `_seal` sealed."""
-    found, _, text = sealed.partition(" ")
-    if found != compute_crc(text.encode()):
+    crc, _, text = sealed.partition(" ")
+    if crc != compute_crc(text.encode()):
         if _is_json(sealed):  # the header of an earlier version
             raise UnsummedFileError(path)
         raise BrokenFileError(path, "its header does not fit its check sum")

@@ -41,7 +41,6 @@ def read_tree(root: Path, *, linked: bool = False) -> Tree:
     """Look at a folder before anything in it is opened; a missing folder is empty.
 
     Args:
-        root: the folder.
         linked: whether links may lead to files anywhere: in a model they often lie in the store of
             the hub that it came from, and its card has their digests.
 
@@ -72,12 +71,7 @@ def read_tree(root: Path, *, linked: bool = False) -> Tree:
 
 
 def copy_tree(tree: Tree, target: Path) -> None:
-    """Copy the files that were looked at, those behind links as files.
-
-    Args:
-        tree: what to copy.
-        target: folder to make; must not exist.
-    """
+    """Copy the files that were looked at, those behind links as files, into a new folder."""
     target.mkdir()
     for folder in tree.folders:
         (target / folder).mkdir()
@@ -99,17 +93,14 @@ def _walk(root: Path) -> Iterator[str]:
 
 
 def _look_at(path: Path, inside: Path | None) -> int | None:
-    """Size of a file, or None for a folder.
+    """Size of a file, or None for a folder; links must lead inside a folder, or for None anywhere.
 
-    Args:
-        path: what to look at.
-        inside: where links must lead; None for anywhere.
-
-    Raises:
-        OSError: neither; names it and says how to mend it.
+    An OSError names what is neither and says how to mend it.
     """
-    if not _is_text(path.name):
-        raise OSError(f"{os.fsencode(path)!r}: a name that is no UTF-8; rename it")
+    try:
+        path.name.encode()
+    except UnicodeEncodeError as error:
+        raise OSError(f"{os.fsencode(path)!r}: a name that is no UTF-8; rename it") from error
     kind = path.lstat()
     if stat.S_ISDIR(kind.st_mode):
         return None
@@ -125,23 +116,11 @@ def _look_at(path: Path, inside: Path | None) -> int | None:
         raise OSError(f"{path}: a link to a folder; put the folder itself in its place")
     if not stat.S_ISREG(kind.st_mode):
         raise OSError(f"{path}: a link to a pipe, socket or device; remove it")
-    if inside is not None and not _is_own(path.resolve(), inside):
+    target = path.resolve()
+    own = inside is None or target.is_relative_to(inside) or CACHED.fullmatch(target.as_posix())
+    if not own:
         raise OSError(
-            f"{path}: a link to {path.resolve()}, which lies outside of the folder; put the file "
-            "itself in its place"
+            f"{path}: a link to {target}, which lies outside of the folder; put the file itself in "
+            "its place"
         )
     return kind.st_size
-
-
-def _is_own(target: Path, folder: Path) -> bool:
-    """True if a file lies in a folder, or DVC keeps it for one."""
-    return target.is_relative_to(folder) or CACHED.fullmatch(target.as_posix()) is not None
-
-
-def _is_text(name: str) -> bool:
-    """True if a file's name can be written into a table."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -1,13 +1,13 @@
 """The cost model against PyTorch's own counter, packed tensors and closed forms."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import costs
+from benchmarks.scale import PAGE, build_page
 from fuzzyclip.clip.backbone import build_model
 from fuzzyclip.clip.model_configs import read_model_config
 from fuzzyclip.features.shards import DTYPES, pack
@@ -82,22 +82,21 @@ def test_features_take_what_packed_tensors_take(dtype):
 
 
 def test_a_store_keeps_tokens_of_what_was_asked_for():
-    one, alone = (costs.count_feature_bytes(LARGE, 4, dtype) for dtype in ("float16", None))
-    assert one == 11_217_920  # 4 x 1369 x 1024 x 2 and 768 x 4
+    full, alone = (costs.count_feature_bytes(LARGE, 4, dtype) for dtype in ("float16", None))
+    assert full == 11_217_920  # 4 x 1369 x 1024 x 2 and 768 x 4
     count = [
         costs.count_store_bytes(LARGE, 4, "float16", tokens, images=10, auxiliary=3)
         for tokens in ("all", "auxiliary", "none")
     ]
-    assert count == [10 * one, 3 * one + 7 * alone, 10 * alone]
+    assert count == [10 * full, 3 * full + 7 * alone, 10 * alone]
     with pytest.raises(ValueError, match="all, auxiliary, none"):
         costs.count_store_bytes(LARGE, 4, "float16", "some", images=1, auxiliary=0)
 
 
-def test_maps():
+def test_a_map_costs_its_cosines_and_pixels_in_each_cluster():
     assert costs.count_map_bytes(518, images=2) == 2 * 518 * 518 * 4
-    one, three = (costs.count_map_flops(LARGE, 4, clusters) for clusters in (1, 3))
-    assert three == 3 * one
-    assert one == 4 * (4 * 1369 * 768 + costs.PIXEL_OPERATIONS * 518**2)
+    plane = 4 * (4 * 1369 * 768 + costs.PIXEL_OPERATIONS * 518**2)
+    assert [costs.count_map_flops(LARGE, 4, count) for count in (1, 3)] == [plane, 3 * plane]
 
 
 def test_seconds_are_those_of_the_slower_of_two_on_a_device_as_promised_or_measured():
@@ -111,7 +110,4 @@ def test_seconds_are_those_of_the_slower_of_two_on_a_device_as_promised_or_measu
 
 
 def test_the_page_is_what_the_code_prints():
-    from benchmarks.scale import PAGE, build_page
-
-    page = Path(PAGE).read_text()
-    assert page == build_page(), "run python benchmarks/scale.py --write"
+    assert PAGE.read_text() == build_page(), "run python benchmarks/scale.py --write"

@@ -16,7 +16,7 @@ from fuzzyclip.clip.model_configs import OPENAI_MEAN, OPENAI_STD
 from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.clip.weights import WeightsError, find_weights
 from fuzzyclip.utils.files import compute_sha256
-from fuzzyclip.utils.transfers import Fetcher, send
+from fuzzyclip.utils.prefetch import Fetcher, send
 
 PROMPTS = ["a photo of a damaged bottle.", "pcb1 without flaw", "object"]
 

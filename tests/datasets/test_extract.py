@@ -15,18 +15,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from properties import try_examples
-from toy_archives import files_below
+from toy_archives import files_below, zip_bytes
 
 from fuzzyclip.datasets.fetching.extract import MAX_PADDING, extract_archive
 from fuzzyclip.utils.tree import DatasetError
-
-
-def zip_bytes(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
 
 
 def tar_bytes(*members: tarfile.TarInfo, mode: str = "w") -> bytes:
@@ -44,15 +36,8 @@ def tar_member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: i
     return member
 
 
-def zip_link() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        info = zipfile.ZipInfo("nut/link")
-        info.external_attr = (stat.S_IFLNK | 0o777) << 16
-        archive.writestr(info, "/etc/passwd")
-    return buffer.getvalue()
-
-
+ZIP_LINK = zipfile.ZipInfo("nut/link")
+ZIP_LINK.external_attr = (stat.S_IFLNK | 0o777) << 16
 HOSTILE = {
     "tar up": tar_bytes(tar_member("nut/../../evil")),
     "tar absolute": tar_bytes(tar_member("/tmp/evil")),
@@ -67,7 +52,7 @@ HOSTILE = {
     "zip absolute": zip_bytes({"/tmp/evil": b"x"}),
     "zip drive": zip_bytes({"C:/evil": b"x"}),
     "zip backslash": zip_bytes({"nut\\..\\..\\evil": b"x"}),
-    "zip link": zip_link(),
+    "zip link": zip_bytes({ZIP_LINK: b"/etc/passwd"}),
     "zip bomb": zip_bytes({"zeros": bytes(3_000_000)}),
     "zip of bombs": zip_bytes(
         {f"{i}.zip": zip_bytes({f"{i}": bytes(900_000)}) for i in range(3)}  # each is small enough
@@ -120,7 +105,7 @@ def test_existing_folder_is_not_touched(tmp_path: Path) -> None:
 
 DRAWN = random.Random(0)
 FILES = {
-    f"nut/{kind}/{i}.png": DRAWN.randbytes(700 * i) for kind in ("good", "bad") for i in range(4)
+    f"nut/{kind}/{i}.png": DRAWN.randbytes(700 * i) for kind in ("good", "hole") for i in range(4)
 }
 FOLDERS = ("nut/", "nut/empty/")
 BLOCK = tarfile.BLOCKSIZE
@@ -128,13 +113,11 @@ BLOCK = tarfile.BLOCKSIZE
 
 def make_archive(kind: str) -> bytes:
     """`FILES` and `FOLDERS` as a tar file ("", "gz", "bz2", "xz") or a zip file."""
-    buffer = io.BytesIO()
     if kind in {"stored", "deflated"}:
         method = zipfile.ZIP_STORED if kind == "stored" else zipfile.ZIP_DEFLATED
-        with zipfile.ZipFile(buffer, "w", method) as packed:
-            for name, content in {**dict.fromkeys(FOLDERS, b""), **FILES}.items():
-                packed.writestr(zipfile.ZipInfo(name), content, method)
-        return buffer.getvalue()
+        files = {**dict.fromkeys(FOLDERS, b""), **FILES}
+        return zip_bytes({zipfile.ZipInfo(name): files[name] for name in files}, method)
+    buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=f"w:{kind}") as archive:  # type: ignore[call-overload]
         for name in FOLDERS:
             archive.addfile(tar_member(name, tarfile.DIRTYPE))
@@ -165,8 +148,8 @@ def unpack(content: bytes) -> dict[str, bytes] | str:
 
 
 def is_harmless(content: bytes) -> bool:
-    found = unpack(content)
-    return isinstance(found, str) or found == FILES
+    result = unpack(content)
+    return isinstance(result, str) or result == FILES
 
 
 def flip(content: bytes, bit: int) -> bytes:
@@ -236,9 +219,9 @@ def test_zeros_in_place_of_a_header_do_not_end_a_tar() -> None:
     content = ARCHIVES[""]
     for start in find_headers(content)[::4]:
         hole = content[:start] + bytes(BLOCK) + content[start + BLOCK :]
-        assert "broken" in (found := unpack(hole)) or "more than zeros" in found
-        found = unpack(hole[: start + BLOCK] + bytes(MAX_PADDING + 1))  # space that was reserved
-        assert "zeros behind its end" in found or "nothing in this archive" in found
+        assert "broken" in (reason := unpack(hole)) or "more than zeros" in reason
+        reason = unpack(hole[: start + BLOCK] + bytes(MAX_PADDING + 1))  # space that was reserved
+        assert "zeros behind its end" in reason or "nothing in this archive" in reason
 
 
 def test_joined_tars_and_a_lone_last_block_are_refused() -> None:
@@ -263,7 +246,6 @@ def test_a_zip_files_table_of_zeros_empties_no_file(streamed: bool, tmp_path: Pa
     buffer = io.BytesIO()
     with zipfile.ZipFile(Unseekable(buffer) if streamed else buffer, "w") as archive:
         archive.writestr("a.png", b"content")
-        place = 0
     content = bytearray(buffer.getvalue())
     place = content.index(b"PK\1\2") + 16
     content[place : place + 12] = bytes(12)

@@ -1,48 +1,57 @@
-"""Images of one's own: layouts found, masks optional, names of categories."""
+"""Images of one's own: layouts found, masks optional, names of categories, links."""
 
+import hashlib
+import shutil
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from toy_archives import files_below
+from toy_dataset import index_tree
 from trees import MASK, write_images, write_picture
+from typer.testing import CliRunner
 
+from fuzzyclip.cli import app
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.base.spec import SplitCounts
 from fuzzyclip.datasets.fetching.fetch import fetch_dataset
-from fuzzyclip.datasets.indexing.index import build_index, count_images
+from fuzzyclip.datasets.indexing import count_images
 from fuzzyclip.images.index_file import Index
 from fuzzyclip.utils.tree import DatasetError
 
 FOLDER = get_dataset("folder")
 
 
-def index(root: Path, protocol: str = "auto", categories: list[str] | None = None) -> Index:
-    return build_index(FOLDER, root, protocol=protocol, categories=categories, expect_counts=False)
+def index(root: Path, **options: Any) -> Index:
+    return index_tree(root, FOLDER, **options)
 
 
-def make_good_bad(top: Path, good: str = "good") -> None:
-    write_images(top / good, ["a.jpg", "b.JPG"], 1)
+def make_category(top: Path, normal: str = "good") -> None:
+    """Plain folders: two normal images and two anomalous ones."""
+    write_images(top / normal, ["a.jpg", "b.JPG"], 1)
     write_images(top / "scratch", ["a.png"], 5)
     write_images(top / "no thread", ["ü 1.png"], 7)
 
 
-@pytest.mark.parametrize("good", ["good", "ok", "normal"])
-def test_plain_folders_of_one_category(tmp_path: Path, good: str) -> None:
-    make_good_bad(tmp_path / "bolts", good)
-    found = index(tmp_path / "bolts")
-    assert count_images(found.frame) == {"bolts": SplitCounts(0, 2, 2)}
-    assert sorted(found.frame["defect"]) == ["good", "good", "no thread", "scratch"]
-    assert set(found.frame["mask_path"]) == {""}
-    assert index(tmp_path / "bolts", categories=["hex bolt"]).info["categories"] == {
-        "hex bolt": "hex bolt"
-    }
+@pytest.mark.parametrize("normal", ["good", "ok", "normal"])
+def test_plain_folders_of_one_category(tmp_path: Path, normal: str) -> None:
+    make_category(tmp_path / "bolts", normal)
+    frame = index(tmp_path / "bolts").frame
+    assert count_images(frame) == {"bolts": SplitCounts(0, 2, 2)}
+    assert sorted(frame["defect"]) == ["good", "good", "no thread", "scratch"]
+    assert set(frame["mask_path"]) == {""}
+    named = index(tmp_path / "bolts", categories=["hex bolt"])
+    assert named.info["categories"] == {"hex bolt": "hex bolt"}
 
 
 def test_plain_folders_of_several_categories(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("bolts", "nuts", "not laid out"):
-        make_good_bad(tmp_path / name) if name != "not laid out" else (tmp_path / name).mkdir()
+    (tmp_path / "not laid out").mkdir()
+    for name in ("bolts", "nuts"):
+        make_category(tmp_path / name)
     with caplog.at_level("INFO"):
         assert set(count_images(index(tmp_path).frame)) == {"bolts", "nuts"}
     assert "is laid out as good_bad: bolts, nuts" in caplog.text
@@ -53,7 +62,7 @@ def test_plain_folders_of_several_categories(
 
 def test_masks_are_all_or_none_of_a_category(tmp_path: Path) -> None:
     for name in ("bolts", "nuts"):
-        make_good_bad(tmp_path / name)
+        make_category(tmp_path / name)
     write_picture(tmp_path / "bolts/ground_truth/scratch/a_mask.png", MASK)
     with pytest.raises(DatasetError) as error:
         index(tmp_path)
@@ -80,12 +89,8 @@ def test_mvtec_layout(tmp_path: Path, wrapped: str) -> None:
     assert frame["mask_path"].iloc[0].endswith("bolt/ground_truth/dent/0_mask.png")
     with pytest.raises(DatasetError, match="no images in a layout that is known"):
         index(tmp_path, protocol="good_bad")
-
-
-def test_one_category_in_mvtec_layout_without_its_folder(tmp_path: Path) -> None:
-    write_images(tmp_path / "bolt/test/ok", ["0.png"], 1)
-    write_images(tmp_path / "bolt/test/dent", ["0.png"], 2)
-    assert count_images(index(tmp_path / "bolt").frame) == {"bolt": SplitCounts(0, 1, 1)}
+    # the only category, without its folder
+    assert count_images(index(top).frame) == {"bolt": SplitCounts(1, 1, 1)}
 
 
 def test_what_cannot_be_evaluated_is_said(tmp_path: Path) -> None:
@@ -96,12 +101,12 @@ def test_what_cannot_be_evaluated_is_said(tmp_path: Path) -> None:
         index(tmp_path / "only/good")
     write_images(tmp_path / "only/bad", ["0.png"], 3)
     with pytest.raises(DatasetError, match="set counts: any"):
-        build_index(FOLDER, tmp_path / "only", protocol="auto", expect_counts=True)
+        index(tmp_path / "only", expect_counts=True)
 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_from_folder_or_archive_to_index(tmp_path: Path, packed: bool) -> None:
-    make_good_bad(tmp_path / "mine/bolts")
+    make_category(tmp_path / "mine/bolts")
     source = tmp_path / "mine"
     if packed:
         with zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
@@ -110,14 +115,114 @@ def test_from_folder_or_archive_to_index(tmp_path: Path, packed: bool) -> None:
         source = tmp_path / "mine.zip"
     record = fetch_dataset(FOLDER, tmp_path / "raw/parts", path=source)
     assert record["archives"][0]["verified"] is False
-    found = index(tmp_path / "raw/parts")
-    assert count_images(found.frame) == {"bolts": SplitCounts(0, 2, 2)}
+    counts = count_images(index(tmp_path / "raw/parts").frame)
+    assert counts == {"bolts": SplitCounts(0, 2, 2)}
     with pytest.raises(DatasetError, match="Give the folder"):
         fetch_dataset(FOLDER, tmp_path / "raw/parts")
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "..", ""])
 def test_a_given_category_is_the_name_of_a_folder(tmp_path: Path, name: str) -> None:
-    make_good_bad(tmp_path / "bolts")
+    make_category(tmp_path / "bolts")
     with pytest.raises(DatasetError, match=r"category '.*' is no name of a folder"):
         index(tmp_path / "bolts", categories=[name])
+
+
+# --- links, and what is not copied
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A person's folder of normal and anomalous images."""
+    write_images(tmp_path / "mine/good", ["0.png", "1.png"])
+    write_images(tmp_path / "mine/scratch", ["0.png"], 5)
+    return tmp_path / "mine"
+
+
+def fetch(folder: Path) -> dict[str, Any]:
+    """What `download` and `data prepare` do with it."""
+    (entry,) = fetch_dataset(FOLDER, folder.parent / "raw/mine", path=folder)["archives"]
+    return dict(entry)
+
+
+def check(folder: Path) -> list[str]:
+    """What `data check` does, and the pipeline's index with the copy."""
+    return list(index(folder).frame["image_path"])
+
+
+def test_the_commands_refuse_a_link_to_a_device(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (mine / "good/zero.png").symlink_to("/dev/zero")
+    monkeypatch.setattr(shutil, "copyfile", lambda *_: pytest.fail("copied"))
+    out = mine.parent / "out"
+    for arguments in (
+        ["prepare", "folder", "--path", str(mine), "--out", str(out)],
+        ["check", "folder", str(mine)],
+    ):
+        result = CliRunner().invoke(app, ["data", *arguments])
+        assert result.exit_code == 1
+        assert "good/zero.png: a link to a pipe, socket or device" in result.output
+    assert not out.exists()
+
+
+def test_a_link_to_a_file_of_the_same_folder_is_that_file(mine: Path) -> None:
+    (mine / "good/again.png").symlink_to("../scratch/0.png")
+    (mine / "scratch/chain.png").symlink_to(mine / "good/again.png")
+    entry = fetch(mine)
+    copied = mine.parent / "raw/mine"
+    assert not [path for path in copied.rglob("*") if path.is_symlink()]
+    assert files_below(copied) == files_below(mine)
+    assert entry["size"] == sum(len(content) for content in files_below(copied).values())
+    assert check(mine) == check(copied)
+    assert "good/again.png" in check(mine)
+
+
+def test_links_into_a_cache_of_dvc_are_its_files(mine: Path) -> None:
+    """What `cache.type symlink` makes of an output."""
+    before, names = fetch(mine), check(mine)
+    for path in mine.rglob("*.png"):
+        digest = hashlib.md5(path.read_bytes()).hexdigest()
+        kept = mine.parent / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(kept)
+        kept.chmod(0o444)
+        path.symlink_to(kept)
+    assert check(mine) == names
+    assert fetch(mine) == before
+    copy = mine.parent / "raw/mine/good/0.png"
+    assert not copy.is_symlink()
+    assert copy.stat().st_mode & 0o200  # the cache's are read-only
+    elsewhere = mine.parent / "files/md5/secret.png"
+    elsewhere.parent.mkdir(parents=True)
+    elsewhere.touch()
+    (mine / "good/2.png").symlink_to(elsewhere)
+    with pytest.raises(DatasetError, match="lies outside of the folder"):
+        check(mine)
+
+
+def test_a_folder_behind_a_link_is_a_folder(mine: Path) -> None:
+    (mine.parent / "current").symlink_to(mine)
+    assert fetch(mine.parent / "current") == fetch(mine) | {"file": "current"}
+    assert check(mine.parent / "current") == check(mine)
+
+
+def test_what_the_disk_can_not_hold_is_not_begun(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sum(path.stat().st_size for path in mine.rglob("*.png"))
+    free = SimpleNamespace(free=size)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    fetch(mine)
+    free.free = size - 1
+    with pytest.raises(DatasetError, match=rf"{size:,} bytes to copy, but {size - 1:,} are free"):
+        fetch(mine)
+    assert [path.name for path in (mine.parent / "raw").iterdir()] == ["mine"]
+
+
+def test_a_folder_is_not_copied_into_itself(mine: Path) -> None:
+    for out in (mine / "raw/mine", mine / "prepared"):
+        with pytest.raises(DatasetError, match="would be copied into itself"):
+            fetch_dataset(FOLDER, out, path=mine)
+    shutil.copytree(mine, mine.parent / "raw/mine")
+    fetch_dataset(FOLDER, mine.parent / "raw/mine", path=mine.parent / "raw/mine")  # in its place

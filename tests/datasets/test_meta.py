@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_dataset import TOY, make_nut
+from toy_dataset import TOY, index_tree, make_nut
 from trees import MASK, write_images, write_picture
 
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.base.meta import write_meta
 from fuzzyclip.datasets.base.spec import SplitCounts
 from fuzzyclip.datasets.fetching.fetch import fetch_dataset
-from fuzzyclip.datasets.indexing.index import build_index, count_images
+from fuzzyclip.datasets.indexing import build_index, count_images
 from fuzzyclip.utils.tree import DatasetError
 
 
@@ -27,7 +27,7 @@ def item(path: str, category: str, specie: str, mask: str = "", **changes: Any) 
     }
 
 
-def test_written_form(tmp_path: Path) -> None:
+def test_written_form_and_what_is_read_of_it(tmp_path: Path) -> None:
     make_nut(tmp_path)
     index = build_index(TOY, tmp_path, protocol="official")
     write_meta(index.frame, index.info, tmp_path / "meta.json")
@@ -42,38 +42,23 @@ def test_written_form(tmp_path: Path) -> None:
     assert hole in data["test"]["nut"]
     assert list(data["test"]["nut"][0]) == list(hole)  # the field's order of keys
     assert data["info"]["protocol"] == "official"
-
-
-def test_round_trip(tmp_path: Path) -> None:
-    make_nut(tmp_path)
-    index = build_index(TOY, tmp_path, protocol="official")
-    write_meta(index.frame, index.info, tmp_path / "meta.json")
     again = build_index(TOY, tmp_path, protocol="meta")
     assert again.frame.equals(index.frame)
     assert again.info["protocol"] == "meta"
 
 
-def make_prepared(root: Path, category: str, good: int, bad: int) -> Path:
-    """A dataset as AnomalyCLIP's script leaves it: any tree, and a meta.json that says all."""
-    top = root / category
-    write_images(top / "pictures", [f"{i}.png" for i in range(good + bad)])
-    items = []
-    for i in range(good + bad):
-        mask = ""
-        if i >= good:
-            mask = f"{category}/other/{i}.png"
-            write_picture(root / mask, MASK)
-        items.append(item(f"{category}/pictures/{i}.png", category, "", mask))
-    (root / "meta.json").write_text(json.dumps({"train": {}, "test": {category: items}}))
-    return root
-
-
 @pytest.mark.parametrize("name", ["SDD", "electrical_commutators", "electrical commutators"])
 def test_data_prepared_for_others_works_here(name: str, tmp_path: Path) -> None:
-    sdd = get_dataset("sdd")
-    make_prepared(tmp_path / "archives/sdd", name, good=3, bad=2)
+    """A dataset as AnomalyCLIP's script leaves it: any tree, and a meta.json that says all."""
+    sdd, root = get_dataset("sdd"), tmp_path / "archives/sdd"
+    write_images(root / name / "pictures", [f"{i}.png" for i in range(5)])
+    masks = ["", "", "", f"{name}/other/3.png", f"{name}/other/4.png"]
+    for mask in filter(None, masks):
+        write_picture(root / mask, MASK)
+    items = [item(f"{name}/pictures/{i}.png", name, "", mask) for i, mask in enumerate(masks)]
+    (root / "meta.json").write_text(json.dumps({"train": {}, "test": {name: items}}))
     fetch_dataset(sdd, tmp_path / "raw/x", protocol="meta", archives_dir=tmp_path / "archives")
-    index = build_index(sdd, tmp_path / "raw/x", protocol="meta", expect_counts=False)
+    index = index_tree(tmp_path / "raw/x", sdd, protocol="meta")
     assert count_images(index.frame) == {"electrical commutators": SplitCounts(0, 3, 2)}
     assert set(index.frame["defect"]) == {"good", "bad"}  # VisA's form: no name of the defect
     with pytest.raises(DatasetError, match=r"published: .*286.*\n.*published: .*181"):
@@ -119,18 +104,18 @@ def test_counts_of_any_protocol_will_do(tmp_path: Path) -> None:
         "outside",
         "gone",
     ],
-)
+)  # fmt: skip
 def test_faults_are_named(content: Any, message: str, tmp_path: Path) -> None:
     (tmp_path / "nut").mkdir()
     if content is not None:
         text = content if isinstance(content, str) else json.dumps(content)
         (tmp_path / "meta.json").write_text(text)
     with pytest.raises(DatasetError, match=message):
-        build_index(TOY, tmp_path, protocol="meta", expect_counts=False)
+        index_tree(tmp_path, protocol="meta")
 
 
 def test_a_category_is_never_a_path(tmp_path: Path) -> None:
     data = {"test": {"../x": [item("a.png", "../x", "good")]}}
     (tmp_path / "meta.json").write_text(json.dumps(data))
     with pytest.raises(DatasetError, match="is no file name"):
-        build_index(get_dataset("folder"), tmp_path, protocol="meta", expect_counts=False)
+        index_tree(tmp_path, get_dataset("folder"), protocol="meta")

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from toy_dataset import index_tree
 
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.base.spec import SplitCounts
 from fuzzyclip.datasets.fetching.fetch import fetch_dataset
-from fuzzyclip.datasets.indexing.index import build_index, count_images
+from fuzzyclip.datasets.indexing import count_images
 from fuzzyclip.images.decode import load_image, load_mask
 from fuzzyclip.sample.archives import (
     count_normal_thirds,
@@ -54,15 +55,9 @@ def roots(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """Dataset -> dataset root, fetched from the sample's archives."""
     folder = tmp_path_factory.mktemp("raw")
     for name, (archives, checksums) in samples.items():
-        record = fetch_dataset(
-            get_dataset(name),
-            folder / name,
-            archives_dir=archives,
-            sha256=checksums,
-            allow_unverified=False,
-            download=False,
-            categories=sample_categories(name),
-        )
+        spec, categories = get_dataset(name), sample_categories(name)
+        places = {"archives_dir": archives, "sha256": checksums, "download": False}
+        record = fetch_dataset(spec, folder / name, categories=categories, **places)
         assert all(entry["verified"] for entry in record["archives"])
     return {name: folder / name for name in samples}
 
@@ -78,13 +73,7 @@ def test_official_archive_names(name: str, samples: Samples) -> None:
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_index_has_the_true_counts_and_masks(name: str, roots: dict[str, Path]) -> None:
     spec, categories = get_dataset(name), sample_categories(name)
-    frame = build_index(
-        spec,
-        roots[name],
-        protocol=spec.default_protocol,
-        categories=categories,
-        expect_counts=False,
-    ).frame
+    frame = index_tree(roots[name], spec, categories=categories).frame
     expected = SplitCounts(**COUNTS)
     if name == "dagm":
         expected = expected._replace(train_anomalous=1)
@@ -96,21 +85,16 @@ def test_index_has_the_true_counts_and_masks(name: str, roots: dict[str, Path]) 
     assert not frame["image_path"].duplicated().any()
     assert [path.name for path in roots[name].parent.iterdir() if path.name.startswith(".")] == []
     with pytest.raises(DatasetError, match=r"missing|published"):  # not the published counts
-        build_index(
-            spec, roots[name], protocol=spec.default_protocol, categories=None, expect_counts=True
-        )
+        index_tree(roots[name], spec, expect_counts=True)
 
 
 def test_balanced_dagm_is_balanced_and_fixed(roots: dict[str, Path]) -> None:
-    dagm, categories = get_dataset("dagm"), ["Class4", "Class1"]
+    options = {"protocol": "balanced", "categories": ["Class4", "Class1"]}
     first, second = (
-        build_index(
-            dagm, roots["dagm"], protocol="balanced", categories=categories, expect_counts=False
-        ).frame
-        for _ in range(2)
+        index_tree(roots["dagm"], get_dataset("dagm"), **options).frame for _ in range(2)
     )
     assert first.equals(second)
-    # 3 defective and 4 good images in both halves
+    # 3 anomalous and 4 normal images in both halves
     assert set(count_images(first).values()) == {SplitCounts(1, 3, 3, 0)}
 
 
@@ -123,7 +107,7 @@ def test_same_seed_same_bytes(samples: Samples, tmp_path: Path) -> None:
 def test_more_images_leave_the_others_as_they_are_and_too_few_are_refused(
     samples: Samples, tmp_path: Path
 ) -> None:
-    write_sample_archives("btad", tmp_path, seed=5, train_normal=1, test_normal=5, test_anomalous=2)
+    write_sample_archives("btad", tmp_path, seed=5, **COUNTS | {"test_normal": 5})
     name = "BTech_Dataset_transformed/01/test/ok/0002.bmp"
     with (
         zipfile.ZipFile(samples["btad"][0] / "btad.zip") as few,
@@ -131,9 +115,7 @@ def test_more_images_leave_the_others_as_they_are_and_too_few_are_refused(
     ):
         assert few.read(name) == many.read(name)
     with pytest.raises(ValueError, match="test_anomalous"):
-        write_sample_archives(
-            "mvtec", tmp_path, seed=0, train_normal=1, test_normal=1, test_anomalous=0
-        )
+        write_sample_archives("mvtec", tmp_path, seed=0, **COUNTS | {"test_anomalous": 0})
 
 
 def test_visa_quirks(roots: dict[str, Path]) -> None:
@@ -143,22 +125,18 @@ def test_visa_quirks(roots: dict[str, Path]) -> None:
     width, height = load_image(root / "candle/Data/Images/Normal/0000.JPG").size
     assert width != height
     for path in root.glob("*/Data/Masks/Anomaly/*.png"):
-        values = np.unique(np.asarray(Image.open(path)))
-        assert values[0] == 0
-        assert len(values) == 2
-        assert values[1] <= 9
+        black, class_id = np.unique(np.asarray(Image.open(path)))
+        assert black == 0
+        assert class_id <= 9
         assert load_mask(path).any()
 
 
-def test_mvtec_quirks(roots: dict[str, Path]) -> None:
+def test_mvtec_and_btad_quirks(roots: dict[str, Path]) -> None:
     root = roots["mvtec"]
     assert (root / "license.txt").is_file()
     assert Image.open(root / "grid/train/good/000.png").mode == "L"
     assert load_image(root / "grid/train/good/000.png").mode == "RGB"
-    assert {path.name for path in root.glob("bottle/test/*/000.png")} == {"000.png"}
-
-
-def test_btad_quirks(roots: dict[str, Path]) -> None:
+    assert len({*root.glob("bottle/test/*/000.png")}) == 3  # good, and a folder a defect
     root = roots["btad"]
     suffixes = [{p.suffix for p in (root / c / "test/ko").iterdir()} for c in ("01", "02", "03")]
     assert suffixes == [{".bmp"}, {".png"}, {".bmp"}]
@@ -175,8 +153,7 @@ def test_kolektor_labels_come_in_two_ranges_and_thirds(
         pixels = [np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in labels]
     assert {int(label.max()) for label in pixels} >= {1, 255}
     assert all(height > 2 * width for height, width in (label.shape for label in pixels))
-    crops = sorted((roots["sdd"] / "electrical commutators").rglob("*_0.png"))
-    assert crops
+    assert [*(roots["sdd"] / "electrical commutators").rglob("*_0.png")]
     assert not list(roots["sdd"].glob("kos*"))
 
 
@@ -213,6 +190,6 @@ def test_ellipse_covers_the_defect(seed: int, points: int) -> None:
 
 @given(st.integers(1, 400), st.integers(1, 400))
 def test_thirds_make_whole_pictures(test_normal: int, test_anomalous: int) -> None:
-    good = count_normal_thirds(test_normal, test_anomalous)
-    assert (good + test_anomalous) % 3 == 0
-    assert -(-good // 4) == test_normal  # the protocol tests a quarter, rounded up
+    normal = count_normal_thirds(test_normal, test_anomalous)
+    assert (normal + test_anomalous) % 3 == 0
+    assert -(-normal // 4) == test_normal  # the protocol tests a quarter, rounded up

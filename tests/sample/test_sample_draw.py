@@ -11,14 +11,10 @@ from tools.pretrain_sample.recipes import PRETRAINING
 RECIPES = EVALUATION | PRETRAINING
 
 
-def _readable(recipe: str) -> str:
-    return recipe.split("/")[-1].lower().replace("_", " ").rstrip("0123456789 ")
-
-
 def test_pretraining_never_names_an_evaluation_category() -> None:
     assert len(PRETRAINING) >= 40
-    evaluation = {_readable(recipe) for recipe in EVALUATION}
-    assert evaluation.isdisjoint(PRETRAINING)
+    names = [recipe.split("/")[-1].lower().replace("_", " ") for recipe in EVALUATION]
+    assert {name.rstrip("0123456789 ") for name in names}.isdisjoint(PRETRAINING)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -13,7 +13,7 @@ class Loopback:
     Behaviours: `good` (with ranges), `plain` (ranges ignored, no version mark), `short` (promises
     ten bytes more than it sends), `break` (closes after `piece` bytes of every answer), `busy`
     (503 for the first two requests), `shift` (another version mark each time), `moved` (redirects
-    to `good`), `liar` (206 with another start than was asked for).
+    to `good`), `liar` (206 with another start than was asked for), `unsized` (says no length).
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,8 @@ def make_handler(loopback: Loopback) -> type[BaseHTTPRequestHandler]:
 
         def answer(self, behaviour: str, name: str, body: bytes, asked: str | None) -> None:
             mark = f'"{loopback.hits[self.path] if behaviour == "shift" else name}"'
-            start = int(found[1]) if (found := re.match(r"bytes=(\d+)-", asked or "")) else 0
+            begin = re.match(r"bytes=(\d+)-", asked or "")
+            start = int(begin[1]) if begin else 0
             stale = self.headers.get("If-Range") not in (None, mark)
             if behaviour in ("plain", "short") or stale:
                 start, asked = 0, None
@@ -69,12 +70,13 @@ def make_handler(loopback: Loopback) -> type[BaseHTTPRequestHandler]:
             part = body[start:]
             self.send_response(206 if asked else 200)
             if asked:
-                said = start + 1 if behaviour == "liar" else start
-                self.send_header("Content-Range", f"bytes {said}-{len(body) - 1}/{len(body)}")
+                claimed = start + 1 if behaviour == "liar" else start
+                self.send_header("Content-Range", f"bytes {claimed}-{len(body) - 1}/{len(body)}")
             if behaviour != "plain":
                 self.send_header("ETag", mark)
             more = 10 if behaviour == "short" else 0
-            self.send_header("Content-Length", str(len(part) + more))
+            if behaviour != "unsized":
+                self.send_header("Content-Length", str(len(part) + more))
             self.end_headers()
             whole = behaviour not in ("break", "liar") or (behaviour == "liar" and asked)
             self.wfile.write(part if whole else part[: loopback.piece])

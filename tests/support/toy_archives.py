@@ -6,18 +6,19 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from fuzzyclip.datasets.base.layouts import mvtec_lister
+from fuzzyclip.datasets.base.layouts import list_mvtec_tree
 from fuzzyclip.datasets.base.spec import Archive, DatasetSpec, Protocol, SplitCounts
 from fuzzyclip.datasets.fetching.fetch import fetch_dataset
 
 FILES = {"nut/test/good/000.png": b"a", "nut/test/hole/000.png": b"b", "readme.txt": b"c"}
 
 
-def zip_bytes(files: dict[str, bytes]) -> bytes:
+def zip_bytes(files: dict[Any, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip file of names, or of `ZipInfo`s, and contents."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, content in files.items():
-            archive.writestr(name, content)
+            archive.writestr(name, content, method)
     return buffer.getvalue()
 
 
@@ -31,19 +32,14 @@ def toy(data: bytes | None = None, urls: tuple[str, ...] = ()) -> DatasetSpec:
         licence="CC0",
         archives=(Archive("toy.zip", urls, digest),),
         categories={"nut": "nut"},
-        protocols={"official": Protocol("all", mvtec_lister(), {"nut": SplitCounts(0, 1, 1)})},
+        protocols={"official": Protocol("all", list_mvtec_tree, {"nut": SplitCounts(0, 1, 1)})},
         instructions="Ask the authors.",
     )
 
 
 def fetch(spec: DatasetSpec, out_dir: Path, **changes: Any) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "archives_dir": None,
-        "sha256": None,
-        "allow_unverified": False,
-        "download": False,
-    }
-    return fetch_dataset(spec, out_dir, **{**options, **changes})
+    """`fetch_dataset`, without the network unless `download` is given."""
+    return fetch_dataset(spec, out_dir, **{"download": False} | changes)
 
 
 def files_below(folder: Path) -> dict[str, bytes]:

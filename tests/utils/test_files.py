@@ -14,8 +14,6 @@ from properties import try_examples
 
 from fuzzyclip.utils.files import (
     BrokenFileError,
-    compute_sha256,
-    find_changed,
     read_summed,
     replace_file,
     write_csv,
@@ -40,7 +38,7 @@ def test_what_can_not_be_read_is_broken_and_what_is_not_there_is_not(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_summed(tmp_path / "absent")
     with pytest.raises(BrokenFileError, match="can not be read"):
-        read_summed(tmp_path)  # a folder; a bad sector is an OSError likewise
+        read_summed(tmp_path)  # a folder; a bad sector is an OSError too
 
 
 def test_the_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
@@ -76,13 +74,3 @@ def test_what_is_undefined_is_empty_in_a_table(tmp_path):
     assert (tmp_path / "a.csv").read_text() == "row,ap,n\nx,,3\n"
     write_json(tmp_path / "a.json", {"a": None, "b": [1, 2.5]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [1, 2.5]}
-
-
-def test_changed_and_missing_files_are_found(tmp_path):
-    for name in ("a", "b", "c"):
-        (tmp_path / name).write_text(name)
-    digests = {name: compute_sha256(tmp_path / name) for name in ("a", "b", "c")}
-    assert find_changed(tmp_path, digests) == []
-    (tmp_path / "a").unlink()
-    (tmp_path / "c").write_text("C")
-    assert find_changed(tmp_path, digests) == ["a", "c"]

@@ -5,8 +5,6 @@ from math import inf, nan
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fuzzyclip.method.csp import score_partitions
 from fuzzyclip.method.efa import compute_weights, smooth
@@ -17,7 +15,7 @@ from fuzzyclip.utils import ranges
 from fuzzyclip.utils.ranges import Range
 from fuzzyclip.utils.settings import CspSettings
 
-RANGES = {name: one for name, one in vars(ranges).items() if isinstance(one, Range)}
+RANGES = {name: limits for name, limits in vars(ranges).items() if isinstance(limits, Range)}
 SENSELESS = (inf, -inf, nan, 1e308, -1e308)
 
 
@@ -35,22 +33,11 @@ def learn_prompts(**changes):
 
 @pytest.mark.parametrize("name", RANGES)
 def test_a_range_ends_where_it_says_and_nan_is_in_none(name):
-    one = RANGES[name]
-    one.check("x", low=one.least, high=one.most)
-    for value in (*SENSELESS, np.nextafter(one.least, -inf), np.nextafter(one.most, inf)):
+    limits = RANGES[name]
+    limits.check("x", low=limits.least, high=limits.most)
+    for value in (*SENSELESS, np.nextafter(limits.least, -inf), np.nextafter(limits.most, inf)):
         with pytest.raises(ValueError, match=r"^csp: second must be from .* to .*, but is "):
-            one.check("csp", first=one.most, second=value)
-
-
-@given(st.floats(allow_nan=True, allow_infinity=True))
-def test_what_a_range_takes_lies_inside(value):
-    one = Range(-2, 3.5)
-    try:
-        one.check("x", value=value)
-    except ValueError:
-        assert not -2 <= value <= 3.5
-    else:
-        assert -2 <= value <= 3.5
+            limits.check("csp", first=limits.most, second=value)
 
 
 USES = {
@@ -58,25 +45,19 @@ USES = {
     "sigma": lambda value: smooth(np.zeros((1, 2, 2), np.float32), value),
     "learning_rate": lambda value: learn(learning_rate=value),
     "text_weight": lambda value: learn_prompts(text_weight=value),
+    "rpl: temperature": lambda value: learn_prompts(temperature=value),
+    "a detector: sigma": lambda value: CategoryModel(None, None, value),
 }
 
 
 @pytest.mark.parametrize("name", USES)
 @pytest.mark.parametrize("value", SENSELESS)
 def test_functions_refuse_numbers_that_nobody_means(name, value):
-    with pytest.raises(ValueError, match=rf": {name} must be from"):
+    with pytest.raises(ValueError, match=rf"\b{name} must be from"):
         USES[name](value)
-
-
-@pytest.mark.parametrize("value", SENSELESS)
-def test_a_detector_refuses_such_a_sigma_and_prompts_such_a_temperature(value):
-    with pytest.raises(ValueError, match="a detector: sigma must be from"):
-        CategoryModel(None, None, value)
-    with pytest.raises(ValueError, match="rpl: temperature must be from"):
-        learn_prompts(temperature=value)
 
 
 def test_the_largest_number_of_clusters_has_a_finite_score():
     assert np.isfinite(ranges.FACTOR.most * np.exp(ranges.FEW.most))
     dear = CspSettings(penalty=ranges.FACTOR.most)
-    assert [one.k for one in score_partitions(["a", "b"], np.eye(2), dear)] == [1, 2]
+    assert [partition.k for partition in score_partitions(["a", "b"], np.eye(2), dear)] == [1, 2]

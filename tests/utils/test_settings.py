@@ -11,13 +11,14 @@ from fuzzyclip.method.rpl import TEMPLATES
 from fuzzyclip.method.scorer import TEST_PROMPTS
 from fuzzyclip.method.variants import OWN, VARIANTS
 from fuzzyclip.utils import settings
-from fuzzyclip.utils.schemas import Record, Whole
 from fuzzyclip.utils.settings import (
     BackboneSettings,
     EfaTest,
     PromptShape,
+    Record,
     RplSettings,
     TextSettings,
+    Whole,
 )
 
 ALL = [

@@ -39,10 +39,10 @@ def write_some_rows(path):
         writer.write(0, {name: tensor[:2] for name, tensor in ROWS.items()})
 
 
-def same(found, expected):
-    return set(found) == set(expected) and all(
-        found[name].dtype == expected[name].dtype and torch.equal(found[name], expected[name])
-        for name in expected
+def same(tensors, expected):
+    return set(tensors) == set(expected) and all(
+        tensors[name].dtype == tensor.dtype and torch.equal(tensors[name], tensor)
+        for name, tensor in expected.items()
     )
 
 
@@ -63,8 +63,8 @@ def test_rows_come_back_alone_and_together(tmp_path):
     assert same(read_tensors(path)[0], ROWS)
     assert same(load_file(path), ROWS)
     for first, count in ((0, 4), (1, 2), (3, 1)):
-        found = read_rows(path, ("two", "absent"), first, count)
-        assert same(found, {"two": ROWS["two"][first : first + count]})
+        rows = read_rows(path, ("two", "absent"), first, count)
+        assert same(rows, {"two": ROWS["two"][first : first + count]})
     write_some_rows(tmp_path / "b.safetensors")
     assert path.read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
@@ -83,14 +83,12 @@ def test_damage_anywhere_changes_nothing_or_is_named(tmp_path_factory, write, ho
     damage(path, how)
     for read in (read_tensors, lambda path: (tensors, check_tensors(path))):
         try:
-            found, said = read(path)
+            again, header_again = read(path)
         except BrokenFileError as error:
-            named = error.path
+            assert error.path == path  # noqa: PT017
         else:  # the spaces at the end of the header
-            named = path
-            assert same(found, tensors)
-            assert said == header
-        assert named == path
+            assert same(again, tensors)
+            assert header_again == header
 
 
 @given(DAMAGES)
@@ -101,19 +99,19 @@ def test_damage_of_other_rows_is_not_the_readers_business(tmp_path_factory, how)
     damage(path, how)
     for row in range(4):
         try:
-            found = read_rows(path, ("one", "two"), row, 1)
+            read = read_rows(path, ("one", "two"), row, 1)
         except BrokenFileError:
             continue
-        assert same(found, {name: tensor[row : row + 1] for name, tensor in ROWS.items()})
+        assert same(read, {name: tensor[row : row + 1] for name, tensor in ROWS.items()})
 
 
 def test_a_row_of_another_place_is_not_taken(tmp_path):
     path = tmp_path / "a.safetensors"
     write_some_rows(path)
     whole = bytearray(path.read_bytes())
-    one = ROWS["one"].numpy().tobytes()
-    at = whole.index(one)
-    whole[at : at + 12], whole[at + 12 : at + 24] = one[12:24], one[:12]
+    rows = ROWS["one"].numpy().tobytes()
+    at = whole.index(rows)
+    whole[at : at + 12], whole[at + 12 : at + 24] = rows[12:24], rows[:12]
     path.write_bytes(whole)
     with pytest.raises(BrokenFileError, match="one does not fit its check sum"):
         read_rows(path, ("one",), 0, 1)
@@ -133,10 +131,10 @@ def test_files_of_earlier_versions_are_told_apart_from_broken_ones(tmp_path):
         read_tensors(tmp_path / "absent")
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_numbers_that_are_not_finite_are_refused_by_name(tmp_path, bad, dtype):
-    tensors = TENSORS | {"layer": torch.tensor([1.0, bad], dtype=dtype)}
+def test_numbers_that_are_not_finite_are_refused_by_name(tmp_path, number, dtype):
+    tensors = TENSORS | {"layer": torch.tensor([1.0, number], dtype=dtype)}
     with pytest.raises(ValueError, match=r"a\.safetensors is not written: layer has values"):
         write_tensors(tmp_path / "a.safetensors", tensors, {})
     assert not list(tmp_path.iterdir())

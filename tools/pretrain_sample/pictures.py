@@ -70,7 +70,13 @@ def count_cells(mask: NDArray[np.bool_]) -> Picture:
 
 
 def draw_shard(folder: Path, seed: int, shard: int) -> None:
-    """Draw one shard of pairs, or keep it if it is there and whole."""
+    """Draw one shard of pairs, or keep it if it is there and whole.
+
+    Args:
+        folder: of all shards.
+        seed: with the shard's number it fixes the pictures.
+        shard: number of the shard, from 0.
+    """
     path = folder / f"pairs_{seed}_{shard:04d}.npz"
     if path.exists():
         try:
@@ -107,7 +113,14 @@ def read_shard(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def load_pairs(folder: Path, seed: int, shards: int, workers: int) -> Pairs:
-    """Draw what is missing with worker processes, and read all shards into memory."""
+    """Draw what is missing with worker processes, and read all shards into memory.
+
+    Args:
+        folder: of the shards; made where it is not there.
+        seed: of the drawings.
+        shards: how many, of `PAIRS_PER_SHARD` pairs each.
+        workers: processes that draw.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(workers) as pool:
         jobs = [pool.submit(draw_shard, folder, seed, shard) for shard in range(shards)]

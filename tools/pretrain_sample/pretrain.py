@@ -38,7 +38,16 @@ from tools.pretrain_sample.trainer import (
     train_step,
 )
 
+log = logging.getLogger(__name__)
+
 BATCH = 80
+HELD_OUT_SEED = 20_000
+WARM_UP = 100  # steps
+LOG_COLUMNS = (
+    "step", "window", "seconds", "rate", *EARLY_WEIGHTS, "logit_scale", "state_accuracy",
+    "held_out_precise", "held_out_object", "held_out_lowest", "held_out_patches", "name_cosine",
+    *EVALUATION,
+)  # fmt: skip
 
 
 def _encode_all(
@@ -111,17 +120,6 @@ def score_held_out(
         "name_cosine": float(cosines.mean()),
         **precise,
     }
-
-
-log = logging.getLogger(__name__)
-
-HELD_OUT_SEED = 20_000
-WARM_UP = 100  # steps
-LOG_COLUMNS = (
-    "step", "window", "seconds", "rate", *EARLY_WEIGHTS, "logit_scale", "state_accuracy",
-    "held_out_precise", "held_out_object", "held_out_lowest", "held_out_patches", "name_cosine",
-    *EVALUATION,
-)  # fmt: skip
 
 
 def learning_rate(step: int, steps: int, peak: float, decay: int) -> float:

@@ -23,6 +23,19 @@ from tools.pretrain_sample.towers import DenseHeads, build_clip, encode_captions
 
 DEFECT_WEIGHT = 6.0  # against the many more sound patches
 NAME_TEMPERATURE = 0.1
+#: Weights of the losses at first: damaged or not, in general.
+EARLY_WEIGHTS = {
+    "contrastive": 0.5, "state": 2.0, "state_pair": 2.0, "kind": 0.0, "kind_pair": 0.0,
+    "dense": 2.0, "name": 0.1,
+}  # fmt: skip
+#: And in the end: which defect it is, so that the class token carries more than one direction.
+LATE_WEIGHTS = {
+    "contrastive": 1.0, "state": 0.25, "state_pair": 0.0, "kind": 1.0, "kind_pair": 2.0,
+    "dense": 2.0, "name": 0.1,
+}  # fmt: skip
+CLIP_NORM = 2.0
+
+EncodeImages = Callable[[Any, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
 
 
 def contrastive_loss(logits: Tensor, positive: Tensor) -> Tensor:
@@ -84,21 +97,6 @@ def dense_loss(logits: Tensor, targets: Tensor) -> Tensor:
         logits, targets.expand_as(logits), pos_weight=weight, reduction="none"
     )
     return each[..., 0].mean() + each[..., 1:].mean()
-
-
-#: Weights of the losses at first: damaged or not, in general.
-EARLY_WEIGHTS = {
-    "contrastive": 0.5, "state": 2.0, "state_pair": 2.0, "kind": 0.0, "kind_pair": 0.0,
-    "dense": 2.0, "name": 0.1,
-}  # fmt: skip
-#: And in the end: which defect it is, so that the class token carries more than one direction.
-LATE_WEIGHTS = {
-    "contrastive": 1.0, "state": 0.25, "state_pair": 0.0, "kind": 1.0, "kind_pair": 2.0,
-    "dense": 2.0, "name": 0.1,
-}  # fmt: skip
-CLIP_NORM = 2.0
-
-EncodeImages = Callable[[Any, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
 
 
 @dataclass

@@ -40,8 +40,8 @@ from fuzzyclip.features.kinds import FeatureKind
 from fuzzyclip.method.interface import Learned, MethodUnavailableError, Untrained
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer
+from fuzzyclip.utils.prefetch import send
 from fuzzyclip.utils.ranges import COUNT, FACTOR, SIDE, SIGMA, Range
-from fuzzyclip.utils.transfers import send
 
 #: Thresholds at most: nothing is more certain than certain, and what is found lies above them.
 SUREST = 0.999

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fuzzyclip.baselines.saa.parts import Boxes
 from fuzzyclip.clip.weights import read_state_dict
-from fuzzyclip.utils.half_files import describe_fault
+from fuzzyclip.utils.files import describe_fault
 
 #: Captions that GroundingDINO looks for at a time.
 CAPTIONS = 4

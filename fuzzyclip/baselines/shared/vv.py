@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise, project_tokens
 from fuzzyclip.features.kinds import FeatureKind
-from fuzzyclip.utils.transfers import send
+from fuzzyclip.utils.prefetch import send
 
 #: Levels of the kind `vv`.
 SURGERY_LEVEL = 0

@@ -30,8 +30,8 @@ from fuzzyclip.features.kinds import FeatureKind
 from fuzzyclip.method.interface import Learned, Untrained
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer
+from fuzzyclip.utils.prefetch import send
 from fuzzyclip.utils.ranges import POSITIVE, SIGMA
-from fuzzyclip.utils.transfers import send
 
 #: WinCLIP's seven normal states are those that its successors kept.
 ANOMALOUS_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")

@@ -1,1 +1,1 @@
-"""What a dataset is, and the layouts that several of them share."""
+"""The description of a dataset, and the layouts that several of them share."""

@@ -7,34 +7,26 @@ first missing mask; here every mask names its image.
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from fuzzyclip.datasets.base.spec import GOOD, IndexRow, Listing, ListRows, Problem
+from fuzzyclip.datasets.base.spec import GOOD, SPLITS, IndexRow, Listing, Problem
 from fuzzyclip.images.decode import IGNORED, IMAGE_SUFFIXES
 
-SPLITS = ("train", "test")
+
+def _list_visible(folder: Path) -> list[Path]:
+    """Everything in a folder that is not hidden, sorted; a missing folder has nothing."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def list_images(folder: Path) -> list[Path]:
     """Image files of a folder by suffix in either case, sorted; a missing folder has none."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.name.startswith(".")
-        and path.is_file()
-    )
+    visible = _list_visible(folder)
+    return [p for p in visible if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
 
 
 def list_folders(folder: Path) -> list[Path]:
     """Visible sub-folders, sorted, without resource forks; a missing folder has none."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_dir() and path.name not in IGNORED and not path.name.startswith(".")
-    )
+    return [path for path in _list_visible(folder) if path.is_dir() and path.name not in IGNORED]
 
 
 def pair_masks(
@@ -43,8 +35,8 @@ def pair_masks(
     """Pair each mask with the image that has the same stem, whatever the extensions are.
 
     Args:
-        images: image files of one defect.
-        masks: mask files of the same defect.
+        images: of one defect.
+        masks: of the same defect.
         suffix: what a mask's stem may carry behind the image's, "_mask" for example.
 
     Returns:
@@ -85,31 +77,21 @@ def make_row(
 
 
 def list_mvtec_tree(
-    root: Path,
-    categories: Sequence[str],
-    good: Collection[str] = (GOOD,),
-    mask_suffix: str = "_mask",
+    root: Path, categories: Sequence[str], normal: Collection[str] = (GOOD,)
 ) -> Listing:
     """List a tree in MVTec AD's layout, the one most datasets of the field share.
 
     `<category>/{train,test}/<good or defect>/NNN.png` with masks in
     `<category>/ground_truth/<defect>/NNN_mask.png`. Only a test image with a defect must have a
-    mask.
-
-    Returns:
-        Rows with the defect "good" for normal images, and problems.
+    mask. Folders of the names `normal` hold the images without a defect, which is then "good".
     """
     listing = Listing([], [])
     for category in categories:
-        part = list_category(root, root / category, category, good, mask_suffix)
-        listing.rows.extend(part.rows)
-        listing.problems.extend(part.problems)
+        listing.extend(list_category(root, root / category, category, normal))
     return listing
 
 
-def list_category(
-    root: Path, top: Path, category: str, good: Collection[str], mask_suffix: str
-) -> Listing:
+def list_category(root: Path, top: Path, category: str, normal: Collection[str]) -> Listing:
     """List one category whose train, test and ground_truth folders lie in `top`."""
     listing = Listing([], [])
     for folder in list_folders(top / "ground_truth"):
@@ -119,9 +101,7 @@ def list_category(
     for split in SPLITS:
         for folder in list_folders(top / split):
             truth = top / "ground_truth" / folder.name if split == "test" else None
-            part = list_defect(root, folder, truth, category, split, good, mask_suffix)
-            listing.rows.extend(part.rows)
-            listing.problems.extend(part.problems)
+            listing.extend(list_defect(root, folder, truth, category, split, normal))
     return listing
 
 
@@ -131,22 +111,12 @@ def list_defect(
     truth: Path | None,
     category: str,
     split: str,
-    good: Collection[str],
-    mask_suffix: str,
+    normal: Collection[str],
 ) -> Listing:
     """List one folder of images and, where there may be one, its folder of masks."""
     images = list_images(folder)
-    defect = GOOD if folder.name in good else folder.name
+    defect = GOOD if folder.name in normal else folder.name
     masks = list_images(truth) if truth is not None else []
-    pairs, problems = pair_masks(images, masks, mask_suffix)
+    pairs, problems = pair_masks(images, masks, "_mask")
     rows = [make_row(root, image, pairs.get(image), category, split, defect) for image in images]
     return Listing(rows, problems)
-
-
-def mvtec_lister(good: str = GOOD) -> ListRows:
-    """`Protocol.list_rows` for a dataset in MVTec AD's layout."""
-
-    def list_rows(root: Path, categories: Sequence[str]) -> Listing:
-        return list_mvtec_tree(root, categories, (good,))
-
-    return list_rows

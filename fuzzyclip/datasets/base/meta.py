@@ -13,35 +13,43 @@ from typing import Any
 
 import pandas as pd
 
-from fuzzyclip.datasets.base.spec import GOOD, DatasetSpec, IndexRow, Listing, Problem, Protocol
+from fuzzyclip.datasets.base.spec import (
+    GOOD,
+    SPLITS,
+    DatasetSpec,
+    IndexRow,
+    Listing,
+    Problem,
+    Protocol,
+)
 from fuzzyclip.utils.files import is_file_name, write_text
+from fuzzyclip.utils.tree import DatasetError
 
 #: Name of the protocol that takes the split from the file, for any dataset.
 META = "meta"
 FILENAME = "meta.json"
-SPLITS = ("train", "test")
 ITEM = {"img_path": str, "mask_path": str, "cls_name": str, "specie_name": str, "anomaly": int}
 
 
-def choose_protocol(spec: DatasetSpec, name: str) -> Protocol | None:
-    """A protocol by name: the dataset's own, or `meta`, which every dataset has; None for others.
+def choose_protocol(spec: DatasetSpec, name: str) -> Protocol:
+    """A protocol by name: the dataset's own, or `meta`, which every dataset has.
 
     No count is published for a `meta.json`: the index compares with every protocol of the dataset.
+
+    Raises:
+        DatasetError: the dataset has no such protocol.
     """
     if name == META:
         lister = partial(read_meta, aliases=dict(spec.aliases))
         return Protocol("the split of the data's own meta.json", lister, markers=(FILENAME,))
-    return spec.protocols.get(name)
+    if name not in spec.protocols:
+        known = ", ".join([*spec.protocols, META])
+        raise DatasetError(f"{spec.title} has no protocol {name!r}; there are {known}")
+    return spec.protocols[name]
 
 
 def read_meta(root: Path, categories: Sequence[str], aliases: Mapping[str, str]) -> Listing:
-    """Rows of `<root>/meta.json`.
-
-    Args:
-        root: dataset root.
-        categories: those to take, none for all.
-        aliases: other names of categories -> raw name.
-    """
+    """Rows of `<root>/meta.json` of some categories, none for all; aliases lead to raw names."""
     path = root / FILENAME
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -89,12 +97,9 @@ def read_item(item: Any, category: str, group: str, split: str) -> IndexRow | st
 
 
 def write_meta(frame: pd.DataFrame, info: Mapping[str, Any], path: Path) -> None:
-    """Write an index as meta.json.
+    """Write an index, its table and its info, as meta.json.
 
-    Args:
-        frame: table with the columns `INDEX_COLUMNS`.
-        info: what else is known of the data: protocol, counts, licence.
-        path: file to write; the family's loaders look for `<dataset root>/meta.json`.
+    The family's loaders look for `<dataset root>/meta.json`.
     """
     data: dict[str, Any] = {}
     for split in SPLITS:

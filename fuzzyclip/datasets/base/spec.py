@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 GOOD = "good"
+SPLITS = ("train", "test")
 SUFFIXES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
 
 
@@ -18,7 +19,7 @@ class Archive:
     """One official archive file.
 
     Attributes:
-        filename: official file name, which is also the name to place it under by hand.
+        filename: the official one, under which it is also placed by hand.
         urls: addresses to try in order; empty if a licence or a login stands in the way.
         sha256: published checksum, None if nobody published one.
         category: the only category inside, None if the archive holds them all.
@@ -86,6 +87,11 @@ class Listing(NamedTuple):
     rows: list[IndexRow]
     problems: list[Problem]
 
+    def extend(self, part: "Listing") -> None:
+        """Take in the listing of a part of the tree."""
+        self.rows.extend(part.rows)
+        self.problems.extend(part.problems)
+
 
 #: (dataset root, categories) -> rows and problems; opens no image.
 ListRows = Callable[[Path, Sequence[str]], Listing]
@@ -122,8 +128,8 @@ class DatasetSpec:
         name: id, as in `--dataset`: mvtec, visa, ...
         title: name in prose.
         page: official page.
-        licence: licence of the data, as the authors state it.
-        archives: official archives.
+        licence: of the data, as the authors state it.
+        archives: official ones; a protocol may have its own.
         categories: raw category name -> readable name for prompts, in the published order; empty
             if the data say which categories there are.
         protocols: by name; the first is the default.
@@ -146,10 +152,16 @@ class DatasetSpec:
 
     @property
     def default_protocol(self) -> str:
-        """Name of the protocol that comes first."""
+        """Name of the first protocol."""
         return next(iter(self.protocols))
 
-    def list_archives(self, protocol: str) -> tuple[Archive, ...]:
-        """Archives that a protocol needs."""
+    def list_archives(
+        self, protocol: str, categories: Sequence[str] | None = None
+    ) -> tuple[Archive, ...]:
+        """Archives that a protocol needs for some categories, or for all of them."""
         chosen = self.protocols.get(protocol)
-        return chosen.archives if chosen and chosen.archives else self.archives
+        return tuple(
+            archive
+            for archive in (chosen and chosen.archives) or self.archives
+            if categories is None or archive.category is None or archive.category in categories
+        )

@@ -10,7 +10,6 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import requests
@@ -34,17 +33,13 @@ class _TransientError(Exception):
     """Worth another try at the same address."""
 
 
-def download_archive(
-    archive: Archive, folder: Path, expected: str | None, urls: Sequence[str] | None = None
-) -> tuple[Path, str]:
+def download_archive(archive: Archive, folder: Path, expected: str | None) -> tuple[Path, str]:
     """Fetch an archive, trying its addresses in order.
 
     Args:
-        archive: what to fetch.
-        folder: where to put it; the file appears there only when it is complete and right. What a
-            failed attempt leaves there is taken up by the next one.
+        folder: where the file appears only when it is complete and right. What a failed attempt
+            leaves there is taken up by the next one.
         expected: SHA-256 the file must have, None to take it unverified.
-        urls: addresses in place of the archive's own.
 
     Returns:
         The file, and the address it came from.
@@ -56,7 +51,7 @@ def download_archive(
     target = folder / archive.filename
     partial = target.with_name(f".{target.name}.part")
     failures = []
-    for url in archive.urls if urls is None else urls:
+    for url in archive.urls:
         LOGGER.info("downloading %s", url)
         try:
             _try_address(url, partial, expected)
@@ -73,8 +68,7 @@ def download_archive(
 def _try_address(url: str, partial: Path, expected: str | None) -> None:
     """Complete the file from one address, with a pause before every further try.
 
-    Raises:
-        OSError, ValueError: the address does not give the file.
+    An OSError or a ValueError says that the address does not give the file.
     """
     failed = 0
     while True:
@@ -105,9 +99,8 @@ def _measure(partial: Path) -> int:
 def _continue(url: str, partial: Path, *, known: bool) -> None:
     """Append what is missing to the partial file, or start it anew.
 
-    Raises:
-        _TransientError: broken off, or the server is busy.
-        OSError: the server refuses, or the disk is too small.
+    A _TransientError if it broke off or the server is busy, an OSError if the server refuses or the
+    disk is too small.
     """
     if not url.startswith(("https://", "http://")):
         raise ValueError("only http and https addresses are fetched")
@@ -173,14 +166,14 @@ def _resumable(url: str, partial: Path, known: bool, headers: dict[str, str]) ->
 
 def _find_start(answer: requests.Response) -> int | None:
     """First byte of a partial answer."""
-    found = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-    return int(found[1]) if found else None
+    begin = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+    return int(begin[1]) if begin else None
 
 
 def _find_total(answer: requests.Response, start: int) -> int | None:
     """Size of the whole file, if the server says it."""
-    if found := re.search(r"/(\d+)$", answer.headers.get("Content-Range", "")):
-        return int(found[1])
+    if total := re.search(r"/(\d+)$", answer.headers.get("Content-Range", "")):
+        return int(total[1])
     length = answer.headers.get("Content-Length", "")
     return start + int(length) if length.isdigit() and answer.status_code != 416 else None
 

@@ -27,7 +27,7 @@ from tarfile import (  # type: ignore[attr-defined]  # typeshed lacks them
 )
 from typing import IO, NamedTuple
 
-from fuzzyclip.utils.half_files import name_other_content
+from fuzzyclip.utils.files import name_other_content
 from fuzzyclip.utils.tree import DatasetError
 
 MAX_MEMBERS = 200_000  # DAGM, the set with most files, has about 20,000
@@ -67,11 +67,7 @@ class Budget:
         self.size = size
 
     def spend(self, members: int = 0, size: int = 0) -> None:
-        """Take from the budget.
-
-        Raises:
-            DatasetError: more is asked than is left.
-        """
+        """Take from the budget; a DatasetError if more is asked than is left."""
         self.members -= members
         self.size -= size
         if self.members < 0 or self.size < 0:
@@ -84,8 +80,8 @@ def extract_archive(
     """Extract a zip or tar archive, and the zip files inside it, into a new folder.
 
     Args:
-        path: archive; its kind is told by its content, not by its name.
-        out_dir: folder to make; must not exist.
+        path: of the archive; its kind is told by its content, not by its name.
+        out_dir: folder to make.
         max_members: most files and folders in all.
         max_bytes: most unpacked bytes in all.
 
@@ -184,8 +180,8 @@ def _members(path: Path) -> Iterator[Member]:
             yield from _tar_members(path)
         elif start in ZIP_STARTS and zipfile.is_zipfile(path):  # a damaged tar may end in a zip
             yield from _zip_members(path)
-        elif found := name_other_content(path):
-            raise DatasetError(found)
+        elif fault := name_other_content(path):
+            raise DatasetError(fault)
         elif start == ZSTANDARD:
             raise DatasetError("packed by Zstandard, which is not read: give the extracted folder")
         else:

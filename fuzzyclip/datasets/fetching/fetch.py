@@ -10,12 +10,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fuzzyclip.datasets.base.layouts import list_folders
-from fuzzyclip.datasets.base.meta import META, choose_protocol
+from fuzzyclip.datasets.base.meta import choose_protocol
 from fuzzyclip.datasets.base.spec import Archive, DatasetSpec
 from fuzzyclip.datasets.fetching.download import download_archive
 from fuzzyclip.datasets.fetching.extract import extract_archive
@@ -51,8 +52,7 @@ def fetch_dataset(
     """Make the dataset's folder from its archives.
 
     Args:
-        spec: which dataset.
-        out_dir: dataset root to make; an older one is replaced once the new one is complete.
+        out_dir: dataset root; an older one is replaced once the new one is complete.
         protocol: one of the dataset's protocols, which may have archives of their own, or `meta`
             for data prepared with a meta.json; None for the default.
         path: where this dataset lies: an archive, a folder of archives, or the extracted folder.
@@ -64,19 +64,17 @@ def fetch_dataset(
             folder that of `compute_tree_sha256`.
         allow_unverified: take downloads without a known checksum, and archives placed by hand whose
             checksum is not the published one. A checksum from `sha256` is demanded in any case.
-        download: whether the network may be used.
         categories: fetch only the archives of these, where a dataset has one a category.
 
     Returns:
-        Record of what was used: dataset, title, licence, page, and for each archive its file,
-        kind ("archive" or "folder"), sha256, size in bytes, verified, source (address or "placed
-        by hand").
+        The record: dataset, title, licence, page, and for each archive its file, kind ("archive"
+        or "folder"), sha256, size in bytes, verified, source (address or "placed by hand").
 
     Raises:
         DatasetError: an archive is missing, broken, hostile or not verified; says how to mend it.
     """
     protocol = protocol or spec.default_protocol
-    wanted = wanted_archives(spec, categories, protocol)
+    wanted = spec.list_archives(protocol, categories)
     sources = find_sources(spec, wanted, path, archives_dir, (out_dir.name, spec.name))
     if not sources:
         raise DatasetError(f"{spec.title}: nothing to read. {spec.instructions}")
@@ -89,20 +87,19 @@ def fetch_dataset(
         for number, (archive, placed) in enumerate(sources):
             demanded = (sha256 or {}).get(archive.filename)
             expected = demanded or archive.sha256
-            found, source = placed, BY_HAND
-            if found is None:
-                addresses = [*(urls or {}).get(archive.filename, ()), *archive.urls]
-                _check_download(
-                    spec, archive, addresses, archives_dir, expected, allow_unverified, download
-                )
-                found, source = download_archive(archive, kept, expected, addresses)
-            tree = trees.get(found)
-            entry = describe(found, tree, archive, source, expected)
+            file, source = placed, BY_HAND
+            if file is None:
+                addresses = (*(urls or {}).get(archive.filename, ()), *archive.urls)
+                archive = replace(archive, urls=addresses)
+                _check_download(spec, archive, archives_dir, expected, allow_unverified, download)
+                file, source = download_archive(archive, kept, expected)
+            tree = trees.get(file)
+            entry = describe(file, tree, archive, source, expected)
             if not entry["verified"]:
-                _judge(entry, found, archive, demanded, allow_unverified)
+                _judge(entry, file, archive, demanded, allow_unverified)
             entries.append(entry)
             place = Path(temporary) / "extracted" / f"{number:02d}"
-            _unpack(found, tree, place, archive.category)
+            _unpack(file, tree, place, archive.category)
         _finish(spec, protocol, Path(temporary), out_dir)
         if kept == downloads_dir:  # extracted: no need to keep the archives too
             for archive in wanted:
@@ -111,25 +108,10 @@ def fetch_dataset(
     return {**header, "licence": spec.licence, "page": spec.page, "archives": entries}
 
 
-def wanted_archives(
-    spec: DatasetSpec, categories: Sequence[str] | None, protocol: str | None = None
-) -> list[Archive]:
-    """Archives that hold the categories; all of them for None."""
-    return [
-        archive
-        for archive in spec.list_archives(protocol or spec.default_protocol)
-        if categories is None or archive.category is None or archive.category in categories
-    ]
-
-
 def _look(spec: DatasetSpec, sources: Sequence[Source], place: Path) -> dict[Path, Tree]:
-    """The trees of placed folders, before anything of them is copied.
-
-    Raises:
-        DatasetError: one holds what is no file, or the place itself, or all are too large for it.
-    """
+    """The trees of placed folders, looked at before anything of them is copied to a place."""
     folders = [source.path for source in sources if source.path and source.path.is_dir()]
-    if around := [one for one in folders if place.resolve().is_relative_to(one.resolve())]:
+    if around := [path for path in folders if place.resolve().is_relative_to(path.resolve())]:
         raise DatasetError(
             f"{spec.title}: {around[0]} would be copied into itself, to {place}; name the folder "
             "of the images alone"
@@ -158,7 +140,6 @@ def _check_names(spec: DatasetSpec, given: set[str], sources: Sequence[Archive])
 def _check_download(
     spec: DatasetSpec,
     archive: Archive,
-    addresses: Sequence[str],
     archives_dir: Path | None,
     expected: str | None,
     allow_unverified: bool,
@@ -167,7 +148,7 @@ def _check_download(
     """Refuse a download that cannot work, before the first byte, and say what to do instead."""
     place = f"{archives_dir}/{archive.filename}" if archives_dir else "a folder of archives"
     missing = f"{spec.title}: {archive.filename} is not there"
-    if not addresses:
+    if not archive.urls:
         raise DatasetError(
             f"{missing} and has no address to download it from (licence or login). "
             f"{spec.instructions} Put it at {place} and run again. Page: {spec.page}. "
@@ -176,7 +157,7 @@ def _check_download(
     if not download:
         raise DatasetError(
             f"{missing} and downloads are switched off. Put it at {place}, or allow downloads. "
-            f"Addresses: {', '.join(addresses)}. {spec.instructions}".strip()
+            f"Addresses: {', '.join(archive.urls)}. {spec.instructions}".strip()
         )
     if expected is None and not allow_unverified:
         raise DatasetError(
@@ -188,11 +169,7 @@ def _check_download(
 def _judge(
     entry: dict[str, Any], path: Path, archive: Archive, demanded: str | None, allowed: bool
 ) -> None:
-    """Refuse what has a checksum other than the known one; what has none is the index's to check.
-
-    Raises:
-        DatasetError: the bytes are not those that were asked for or published.
-    """
+    """Refuse what has another checksum than the known one; what has none, the index checks."""
     folder = entry["kind"] == "folder"
     expected = demanded if folder else demanded or archive.sha256
     if expected is None:
@@ -239,9 +216,6 @@ def _unpack(path: Path, tree: Tree | None, place: Path, category: str | None) ->
 def _finish(spec: DatasetSpec, protocol: str, temporary: Path, out_dir: Path) -> None:
     """Arrange and prepare the tree, then let it appear under its name."""
     chosen = choose_protocol(spec, protocol)
-    if chosen is None:
-        known = ", ".join([*spec.protocols, META])
-        raise DatasetError(f"{spec.title} has no protocol {protocol!r}; there are {known}")
     root = temporary / "root"
     try:
         if markers := chosen.markers or tuple(spec.categories):
@@ -264,15 +238,12 @@ def find_sources(
     archives_dir: Path | None,
     names: Sequence[str],
 ) -> list[Source]:
-    """The source of each archive.
+    """The source of each archive that is needed.
 
     Args:
-        spec: which dataset.
-        archives: those that are needed.
-        path: an archive, a folder of archives, or a folder with the whole dataset in it.
-        archives_dir: folder with archives under their official names, folders extracted from them,
-            or the whole dataset in a folder of one of `names`.
-        names: folders that the whole dataset may lie in.
+        path: as for `fetch_dataset`.
+        archives_dir: the same; the whole dataset may lie there in a folder of one of `names`.
+        names: of such folders.
 
     Raises:
         DatasetError: `path` is not there, or a single file stands for several archives.
@@ -281,11 +252,11 @@ def find_sources(
         return _look_at(spec, archives, path)
     if archives_dir is None:
         return [Source(archive, None) for archive in archives]
-    found = [Source(archive, find_archive(archive, archives_dir)) for archive in archives]
-    if any(source.path for source in found):
-        return found
+    sources = [Source(archive, find_archive(archive, archives_dir)) for archive in archives]
+    if any(source.path for source in sources):
+        return sources
     whole = next((f for name in names if (f := archives_dir / name).is_dir()), None)
-    return [Source(Archive(whole.name), whole)] if whole else found
+    return [Source(Archive(whole.name), whole)] if whole else sources
 
 
 def _look_at(spec: DatasetSpec, archives: Sequence[Archive], path: Path) -> list[Source]:
@@ -300,9 +271,9 @@ def _look_at(spec: DatasetSpec, archives: Sequence[Archive], path: Path) -> list
         return [Source(known, path)]
     if not path.is_dir():
         raise DatasetError(f"{spec.title}: {path} is not there")
-    found = [Source(archive, find_archive(archive, path)) for archive in archives]
-    if any(source.path and source.path.is_file() for source in found):
-        return found
+    sources = [Source(archive, find_archive(archive, path)) for archive in archives]
+    if any(source.path and source.path.is_file() for source in sources):
+        return sources
     return [Source(Archive(path.name), path)]
 
 
@@ -339,32 +310,29 @@ def compute_tree_sha256(tree: Tree) -> str:
 
 
 def arrange(staging: Path, patterns: Sequence[str], out_dir: Path) -> None:
-    """Move a dataset's folders to a new root.
+    """Move a dataset's folders from where everything was extracted to a new root.
 
-    Args:
-        staging: folder with everything that was extracted.
-        patterns: shell patterns of the names at the root: folders, or a file such as meta.json.
-        out_dir: root to make; must not exist.
+    `patterns` are shell patterns of the names at the root: folders, or a file such as meta.json.
 
     Raises:
-        DatasetError: none of the folders is there, or one is there twice.
+        DatasetError: none of them is there, or one is there twice.
     """
-    found = list(_find(staging, patterns, MAX_DEPTH))
-    if not found:
+    folders = list(_find(staging, patterns, MAX_DEPTH))
+    if not folders:
         inside = sorted(p.relative_to(staging).as_posix() for p in staging.glob("*/*"))[:10]
         raise DatasetError(
             f"nothing named {', '.join(patterns)} inside; found {', '.join(inside) or 'nothing'}"
         )
-    names = [folder.name for folder in found]
+    names = [folder.name for folder in folders]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DatasetError(f"there twice: {', '.join(twice)}")
-    parents = {folder.parent for folder in found}
+    parents = {folder.parent for folder in folders}
     if len(parents) == 1:
         # One root: licence and read-me files beside the folders come along.
         parents.pop().rename(out_dir)
     else:
         out_dir.mkdir(parents=True)
-        for folder in found:
+        for folder in folders:
             folder.rename(out_dir / folder.name)
     for name in names:
         _unwrap(out_dir / name)
@@ -372,9 +340,8 @@ def arrange(staging: Path, patterns: Sequence[str], out_dir: Path) -> None:
 
 def _find(folder: Path, patterns: Sequence[str], depth: int) -> Iterator[Path]:
     """Topmost folders and files that match, sorted."""
-    folders = list_folders(folder)
     files = [path for path in folder.iterdir() if path.is_file()]
-    for path in sorted([*folders, *files]):
+    for path in sorted([*list_folders(folder), *files]):
         if any(fnmatchcase(path.name, pattern) for pattern in patterns):
             yield path
         elif depth > 1 and path.is_dir():

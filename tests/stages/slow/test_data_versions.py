@@ -176,7 +176,7 @@ def test_data_are_links_into_the_cache(pipeline, tmp_path: Path) -> None:
 NEW_DATASET = '''
 """Bolts, a dataset that no other file knows."""
 
-from fuzzyclip.datasets.base.layouts import mvtec_lister
+from fuzzyclip.datasets.base.layouts import list_mvtec_tree
 from fuzzyclip.datasets.base.spec import Archive, DatasetSpec, Protocol, SplitCounts
 
 BOLTS = DatasetSpec(
@@ -187,7 +187,7 @@ BOLTS = DatasetSpec(
     archives=(Archive("bolts.zip", sha256="{sha256}"),),
     categories={{"hex_bolt": "hex bolt"}},
     protocols={{
-        "official": Protocol("all", mvtec_lister(), {{"hex_bolt": SplitCounts(0, 3, 3)}})
+        "official": Protocol("all", list_mvtec_tree, {{"hex_bolt": SplitCounts(0, 3, 3)}})
     }},
 )
 '''

@@ -1,4 +1,4 @@
-"""What the sample CLIP was pretrained for."""
+"""The sample CLIP tells damage on categories that it has not seen."""
 
 import numpy as np
 import open_clip

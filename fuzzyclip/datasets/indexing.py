@@ -1,16 +1,24 @@
-"""The index: one table per dataset, every file opened once, every problem reported at once."""
+"""Folders to the checked index: one table per dataset, every file opened once.
 
+Peers find a broken mask as a KeyError in the evaluation; here each file is named, all in one
+message, before anything is computed.
+"""
+
+import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
+from tqdm import tqdm
 
 from fuzzyclip.datasets.base.meta import META, choose_protocol
 from fuzzyclip.datasets.base.spec import DatasetSpec, IndexRow, Problem, Protocol, SplitCounts
-from fuzzyclip.datasets.indexing.inspect import find_duplicates, inspect_rows
-from fuzzyclip.images.decode import ImageFacts
+from fuzzyclip.images.decode import ImageFacts, decode_mask, examine_image, read_image_file
 from fuzzyclip.images.index_file import COLUMN_TYPES, INDEX_COLUMNS, Index
 from fuzzyclip.utils.files import is_file_name
 from fuzzyclip.utils.tree import DatasetError, read_tree
@@ -18,6 +26,7 @@ from fuzzyclip.utils.tree import DatasetError, read_tree
 LOGGER = logging.getLogger(__name__)
 MAX_SHOWN = 1000  # problems in one message
 OnError = Literal["fail", "drop"]
+UNREADABLE = ImageFacts(0, 0, "")
 
 
 def build_index(
@@ -34,11 +43,9 @@ def build_index(
     """List a dataset's tree, open every image and mask, and check the counts.
 
     Args:
-        spec: which dataset.
         root: dataset root, as `fetch_dataset` leaves it.
-        protocol: one of the dataset's protocols, or `meta`.
-        categories: raw names of the categories to index, None for all. A category that is named
-            or implied must be there.
+        protocol: one of the dataset's, or `meta`.
+        categories: raw names, None for all. A category that is named or implied must be there.
         expect_counts: whether the numbers of images must be the published ones; False declares
             a subset.
         on_error: "drop" leaves out images that cannot be used and files that have no place, and
@@ -83,7 +90,7 @@ def build_index(
         "masks": f"> {mask_above}",
         "categories": {name: spec.categories.get(name, name) for name in present},
         "counts": {name: counts._asdict() for name, counts in count_images(frame).items()},
-        "dropped": [[str(_relative(root, problem.path)), problem.reason] for problem in problems],
+        "dropped": [[_relative(root, problem.path), problem.reason] for problem in problems],
         "duplicates": duplicates,
     }
     return Index(frame, info)
@@ -95,7 +102,6 @@ def name_categories(
     """Category to its name in prompts, in the dataset's own order.
 
     Args:
-        info: of the index.
         names: "raw" as the folders are called, "readable" in words, or names of some categories;
             the others keep their raw name.
 
@@ -122,16 +128,11 @@ def check_choice(
     Raises:
         DatasetError: the dataset has no such protocol or category.
     """
-    found = choose_protocol(spec, protocol)
-    if found is None:
-        raise DatasetError(
-            f"{spec.title} has no protocol {protocol!r}; there are "
-            f"{', '.join([*spec.protocols, META])}"
-        )
+    chosen_protocol = choose_protocol(spec, protocol)
     if not spec.categories:
         if unfit := [name for name in categories or () if not is_file_name(name)]:
             raise DatasetError(f"{spec.title}: category {unfit[0]!r} is no name of a folder")
-        return found, tuple(categories or ())
+        return chosen_protocol, tuple(categories or ())
     chosen = tuple(spec.categories) if categories is None else tuple(categories)
     unknown = [name for name in chosen if name not in spec.categories]
     if unknown or not chosen:
@@ -139,7 +140,7 @@ def check_choice(
             f"{spec.title} has no category {', '.join(map(repr, unknown)) or '(none given)'}; "
             f"there are {', '.join(spec.categories)}"
         )
-    return found, tuple(name for name in spec.categories if name in chosen)
+    return chosen_protocol, tuple(name for name in spec.categories if name in chosen)
 
 
 def find_unmasked(spec: DatasetSpec, rows: Sequence[IndexRow]) -> set[str]:
@@ -153,17 +154,12 @@ def _check_categories(
     spec: DatasetSpec, root: Path, rows: Sequence[IndexRow], names: Sequence[str]
 ) -> list[Problem]:
     """Categories that are asked for and not there."""
-    found = {row.category for row in rows}
-    return [
-        Problem(
-            str(root / name),
-            "category folder is missing or has no images; complete the data, or name the "
-            "categories to use",
-            fatal=True,
-        )
-        for name in names
-        if name not in found
-    ]
+    present = {row.category for row in rows}
+    reason = (
+        "category folder is missing or has no images; complete the data, or name the categories "
+        "to use"
+    )
+    return [Problem(str(root / name), reason, fatal=True) for name in names if name not in present]
 
 
 def describe_problems(spec: DatasetSpec, root: Path, problems: Sequence[Problem]) -> str:
@@ -184,14 +180,14 @@ def _drop(
 ) -> tuple[pd.DataFrame, list[list[str]]]:
     """The table without unusable images, and the duplicates left in it.
 
-    Raises:
-        DatasetError: a category lost all its normal or all its anomalous test images.
+    A category that lost all its normal or all its anomalous test images is an error.
     """
     gone = {problem.image for problem in problems if problem.image}
-    kept = [(row, one) for row, one in zip(rows, facts, strict=True) if row.image_path not in gone]
+    pairs = zip(rows, facts, strict=True)
+    kept = [(row, fact) for row, fact in pairs if row.image_path not in gone]
     if problems:
         LOGGER.warning("dropped, as asked: %s", describe_problems(spec, root, problems))
-    left, left_facts = [row for row, _ in kept], [one for _, one in kept]
+    left, left_facts = [row for row, _ in kept], [fact for _, fact in kept]
     frame = _make_frame(left, left_facts, mask_above)
     names = sorted({row.category for row in rows})
     if emptied := check_counts(spec, frame, "", names, expect=False):
@@ -211,7 +207,7 @@ def _make_frame(
     return frame.sort_values(["category", "split", "image_path"], ignore_index=True)
 
 
-def _relative(root: Path, path: str) -> Path | str:
+def _relative(root: Path, path: str) -> str:
     """A path for the record, which must not depend on where the data lie."""
     return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
 
@@ -243,18 +239,17 @@ def check_counts(
     because nothing can be evaluated without.
 
     Args:
-        spec: which dataset.
         frame: all images that were listed, also those that are to be dropped.
-        protocol: name of the protocol; `meta` is compared with every protocol of the dataset.
+        protocol: `meta` is compared with every protocol of the dataset.
         chosen: categories that were asked for and are there.
         expect: whether the numbers must be the published ones.
     """
     counts = count_images(frame)
     problems = [
-        Problem(name, f"no normal or no anomalous test image ({describe_counts(found)})", "", True)
+        Problem(name, f"no normal or no anomalous test image ({describe_counts(count)})", "", True)
         for name in chosen
-        if not (found := counts.get(name, SplitCounts(0, 0, 0))).test_normal
-        or not found.test_anomalous
+        if not (count := counts.get(name, SplitCounts(0, 0, 0))).test_normal
+        or not count.test_anomalous
     ]
     if not expect or problems:
         return problems
@@ -263,37 +258,132 @@ def check_counts(
     if not candidates or not any(spec.protocols[name].counts for name in candidates):
         reason = "no numbers of images are published; set counts: any"
         return [Problem(spec.title, reason, fatal=True)]
-    return [] if [] in differences else [problem for found in differences for problem in found]
+    return [] if [] in differences else [problem for each in differences for problem in each]
 
 
 def _compare(
     spec: DatasetSpec, name: str, counts: Mapping[str, SplitCounts], chosen: Sequence[str]
 ) -> list[Problem]:
     """Differences from one protocol's published numbers."""
-    protocol = choose_protocol(spec, name)
-    assert protocol is not None  # the caller has looked
-    problems = []
-    for category in chosen:
-        found, published = counts[category], protocol.counts.get(category)
-        if published is None or not _agree(found, published):
-            said = "none" if published is None else describe_counts(published)
-            reason = f"{describe_counts(found)}; published: {said} (protocol {name})"
-            problems.append(Problem(category, reason, fatal=True))
+    protocol = spec.protocols[name]
+    compared = [(category, counts[category], protocol.counts.get(category)) for category in chosen]
     if protocol.total is not None and len(chosen) == len(spec.categories):
-        found = SplitCounts(*map(sum, zip(*counts.values(), strict=True)))
-        if not _agree(found, protocol.total):
-            said = describe_counts(protocol.total)
-            reason = f"{describe_counts(found)}; published: {said} (protocol {name})"
-            problems.append(Problem("all categories", reason, fatal=True))
+        total = SplitCounts(*map(sum, zip(*counts.values(), strict=True)))
+        compared.append(("all categories", total, protocol.total))
+    problems = []
+    for place, count, published in compared:
+        if published is None or not _agree(count, published):
+            known = "none" if published is None else describe_counts(published)
+            reason = f"{describe_counts(count)}; published: {known} (protocol {name})"
+            problems.append(Problem(place, reason, fatal=True))
     return problems
 
 
-def _agree(found: SplitCounts, published: SplitCounts) -> bool:
+def _agree(count: SplitCounts, published: SplitCounts) -> bool:
     """True where counts agree as far as numbers are published."""
-    return all(p is None or f == p for f, p in zip(found, published, strict=True))
+    return all(p is None or n == p for n, p in zip(count, published, strict=True))
 
 
 def describe_counts(counts: SplitCounts) -> str:
     """Counts in words; a number that is not published is left out."""
     named = zip(counts._fields, counts, strict=True)
     return ", ".join(f"{field} {number}" for field, number in named if number is not None)
+
+
+class Inspected(NamedTuple):
+    """One row's picture, and what is wrong with it or with its mask."""
+
+    facts: ImageFacts
+    problems: list[Problem]
+
+
+def inspect_rows(
+    root: Path,
+    rows: Sequence[IndexRow],
+    *,
+    files: Collection[str],
+    unmasked: Collection[str],
+    mask_above: int,
+    workers: int | None,
+    title: str,
+) -> list[Inspected]:
+    """Open the image and the mask of every row, several at a time.
+
+    Args:
+        files: what the folder holds, by POSIX path below the root; nothing else is opened.
+        unmasked: categories whose anomalous images may be without masks.
+        workers: threads, for decoding leaves Python's lock; None takes one a processor.
+        title: shown beside the progress bar.
+    """
+
+    def inspect(row: IndexRow) -> Inspected:
+        return inspect_row(root, files, row, row.category not in unmasked, mask_above)
+
+    count = workers or min(32, os.cpu_count() or 1)
+    with ThreadPoolExecutor(count) as pool:
+        results = pool.map(inspect, rows)
+        return list(tqdm(results, title, len(rows), unit="image", disable=None, leave=False))
+
+
+def inspect_row(
+    root: Path, files: Collection[str], row: IndexRow, needs_mask: bool, mask_above: int
+) -> Inspected:
+    """Open one image and its mask."""
+    problems = []
+
+    def report(name: str, reason: str) -> None:
+        problems.append(Problem(str(root / name), reason, row.image_path))
+
+    facts = UNREADABLE
+    try:
+        facts = examine_image(_find(root, files, row.image_path))
+    except OSError as error:
+        report(row.image_path, _explain(root / row.image_path, error))
+    if not row.mask_path:
+        if row.label and needs_mask:
+            report(row.image_path, "anomalous image has no mask")
+        return Inspected(facts, problems)
+    try:
+        content = read_image_file(_find(root, files, row.mask_path))
+        mask = decode_mask(content, str(root / row.mask_path), mask_above)  # (H, W)
+    except OSError as error:
+        report(row.mask_path, _explain(root / row.mask_path, error))
+        return Inspected(facts, problems)
+    facts = facts._replace(mask_sha256=hashlib.sha256(content).hexdigest())
+    if facts.width and mask.shape != (facts.height, facts.width):
+        size = f"{mask.shape[1]}x{mask.shape[0]}"
+        report(row.mask_path, f"mask is {size}, its image {facts.width}x{facts.height}")
+    if bool(mask.any()) != bool(row.label):
+        kind = "anomalous image has an empty mask" if row.label else "normal image has a mask"
+        report(row.mask_path, kind)
+    return Inspected(facts, problems)
+
+
+def _find(root: Path, files: Collection[str], name: str) -> Path:
+    """Path of a file of the folder; split files are data from outside and may point anywhere."""
+    inside = Path(os.path.normpath(name))  # exact: a tree has no links to folders
+    if inside.is_absolute() or inside.parts[:1] == ("..",):
+        raise OSError("lies outside of the dataset folder")
+    if inside.as_posix() not in files:
+        raise FileNotFoundError
+    return root / name
+
+
+def _explain(path: Path, error: OSError) -> str:
+    """The reason why a file cannot be read, without its name."""
+    if isinstance(error, FileNotFoundError):
+        return "missing"
+    return str(error).removeprefix(f"{path}: ")
+
+
+def find_duplicates(rows: Sequence[IndexRow], facts: Sequence[ImageFacts]) -> list[list[str]]:
+    """Paths of identical files that lie in both splits, or that are labelled both ways; sorted."""
+    groups: dict[str, list[IndexRow]] = defaultdict(list)
+    for row, fact in zip(rows, facts, strict=True):
+        if fact.sha256:
+            groups[fact.sha256].append(row)
+    return sorted(
+        sorted(row.image_path for row in group)
+        for group in groups.values()
+        if len({row.split for row in group}) > 1 or len({row.label for row in group}) > 1
+    )

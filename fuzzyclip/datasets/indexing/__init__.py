@@ -1,1 +1,0 @@
-"""Looking at every image of a dataset once: the index and its checks."""
