@@ -22,7 +22,7 @@ from benchmarks.shared import LARGE  # noqa: E402
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import encode_images, normalise  # noqa: E402
 from fuzzyclip.clip.prompts import stack_names  # noqa: E402
-from fuzzyclip.clip.sparse_weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS  # noqa: E402
+from fuzzyclip.clip.weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS  # noqa: E402
 from fuzzyclip.datasets import get_dataset  # noqa: E402
 from fuzzyclip.method.rpl import (  # noqa: E402
     PromptLearner,
