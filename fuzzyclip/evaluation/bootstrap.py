@@ -24,7 +24,7 @@ DECIMALS = 12
 
 @dataclass(frozen=True)
 class ImageResults:
-    """What one experiment gave for the N test images of one category.
+    """Scores and pixel summaries of one experiment for the N test images of one category.
 
     Attributes:
         images: N names, in order.
@@ -192,8 +192,7 @@ def weigh_image_metrics(
         weights: (R, N), how often each image counts.
 
     Returns:
-        (R,) fractions in [0, 1] for each of `metrics.exact.IMAGE_METRICS`; nan where a class has no
-        weight.
+        (R,) fractions in [0, 1] for each of `IMAGE_METRICS`; nan where a class has no weight.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     ordered, positive = np.asarray(scores)[order], np.asarray(labels, dtype=bool)[order]

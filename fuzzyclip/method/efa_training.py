@@ -183,14 +183,7 @@ def train_clusters(
 def encode_targets(
     encode: NameEncoder, prompt: str, names: Sequence[str], images: TrainingSet
 ) -> Tensor:
-    """What layers are trained against: one feature (D, 2), or one for each image (N, D, 2).
-
-    Args:
-        encode: names to text features.
-        prompt: see `EfaTraining.prompt`.
-        names: of the cluster.
-        images: of the cluster.
-    """
+    """Features that a cluster's layers are trained against: (D, 2), or each image's (N, D, 2)."""
     if prompt == "precise":
         own = {name: encode([name]) for name in names}
         return torch.stack([own[name] for name in images.names])
@@ -310,12 +303,9 @@ class _FocalDice(torch.autograd.Function):
 
 
 def _measure_image(plane: Tensor, mask: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """Focal and dice of one image, summed over its blocks, and their slope, written in place.
+    """Focal and dice of one image, summed over its blocks; their derivative goes into `slope`.
 
-    Args:
-        plane: (L, S, S) logit differences.
-        mask: (S, S) in {0, 1}.
-        slope: (L, S, S), the derivative of focal + dice by `plane`.
+    Shapes: `plane`, logit differences, and `slope` (L, S, S); `mask` (S, S) in {0, 1}.
     """
     keep = 1 - 2 * FOCAL_SMOOTH
     sign = 2 * mask - 1

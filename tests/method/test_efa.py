@@ -8,8 +8,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import expit
 from torch.nn import functional as F
 
-from fuzzyclip.method import efa
-from fuzzyclip.method.scales import Scale
+from fuzzyclip.method import Scale, efa
 
 GRID, SIZE = (3, 4), (9, 13)
 

@@ -1,4 +1,4 @@
-"""The memory of good parts: distances to what is remembered, their place in maps and scores."""
+"""The memory of normal images: distances to what is remembered, their place in maps and scores."""
 
 from dataclasses import replace
 
@@ -13,8 +13,7 @@ from scipy.special import expit
 from torch.nn import functional as F
 
 from fuzzyclip.clip.encoding import encode_images
-from fuzzyclip.method.normal_memory import join_memory, remember
-from fuzzyclip.method.scorer import score_batch
+from fuzzyclip.method.scorer import join_memory, remember, score_batch
 
 GRID, SIZE = (4, 4), 32
 
@@ -68,7 +67,7 @@ def test_length_of_tokens_does_not_matter():
 
 
 def test_nothing_to_remember_is_refused():
-    with pytest.raises(ValueError, match="at least one image"):
+    with pytest.raises(ValueError, match="at least one normal image"):
         remember(draw_tokens(1)[:0], GRID, SIZE)
 
 

@@ -15,21 +15,14 @@ from fuzzyclip.method.rpl import (
     TEMPLATES,
     PromptLearner,
     compute_image_score,
-    train_prompts,
+    fit_prompts,
 )
-from fuzzyclip.utils.settings import PromptShape
+from fuzzyclip.utils.settings import PromptShape, RplSettings
 
 STACK = "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"
 TOKENIZER = open_clip.SimpleTokenizer()
 WIDTH = 32
-SETTINGS = {
-    "temperature": 1 / 0.07,
-    "text_weight": 32.0,
-    "epochs": 4,
-    "batch_size": 8,
-    "learning_rate": 0.01,
-    "seed": 1,
-}
+SETTINGS = RplSettings(depth=3, epochs=4, batch_size=8, learning_rate=0.01)
 
 
 def write(shape, side, stack=STACK):
@@ -191,38 +184,52 @@ def test_a_short_stack_leaves_fewer_learnable_words(tiny):
     assert learner(tiny).shape == (2, tiny.embed_dim)
 
 
-def draw_images(tiny, count=32):
-    """Class features of two groups that a direction tells apart, labels, and a stacked target."""
+class DrawnEncoder:
+    """A drawn feature of the stack of any names."""
+
+    def __init__(self, backbone):
+        self.backbone = backbone
+        drawn = torch.randn(WIDTH, 2, generator=torch.Generator().manual_seed(5))
+        self.target = F.normalize(drawn, dim=0)
+
+    def __call__(self, names):
+        return self.target
+
+    def stack(self, names):
+        return " ".join(names)
+
+
+def run(tiny, checkpoint=None, **changes):
+    """Train on class features of two groups that a direction tells apart."""
     generator = torch.Generator().manual_seed(0)
-    label = torch.arange(count) % 2
+    labels = torch.arange(32) % 2
     direction = torch.randn(WIDTH, generator=generator)
-    noise = torch.randn(count, WIDTH, generator=generator)
-    target = F.normalize(torch.randn(WIDTH, 2, generator=generator), dim=0)
-    return noise + (2 * label[:, None] - 1) * direction, label, target
-
-
-def run(tiny, **changes):
-    """Train prompts on the drawn features."""
-    images, label, target = draw_images(tiny)
-    settings = SETTINGS | {"shape": PromptShape(depth=3)} | changes
-    return (*train_prompts(tiny, images, label, target, STACK, **settings), target.T)
+    noise = torch.randn(32, WIDTH, generator=generator)
+    images = noise + (2 * labels[:, None] - 1) * direction
+    settings = SETTINGS.model_copy(update=changes)
+    return fit_prompts(
+        DrawnEncoder(tiny), images, labels, STACK.split(), settings, 1, checkpoint=checkpoint
+    )
 
 
 def test_training_tells_the_images_apart_and_spares_the_backbone(tiny):
     before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
-    learner, learned, curve, _ = run(tiny, text_weight=0.0)
+    tensors, curve = run(tiny, text_weight=0.0)
     assert curve[-1]["cls"] < 0.6 * curve[0]["cls"]
-    assert torch.allclose(learned.norm(dim=1), torch.ones(2), atol=1e-6)
-    assert not learned.requires_grad
-    assert all(one.grad is not None and one.grad.any() for one in learner.parameters())
-    assert all(one.grad is None for one in tiny.model.parameters())
+    assert torch.allclose(tensors["text_embed"].norm(dim=1), torch.ones(2), atol=1e-6)
+    assert not tensors["text_embed"].requires_grad
+    start = PromptLearner(tiny, STACK, SETTINGS, seed=1).state_dict()
+    assert tensors.keys() == {*start, "text_embed"}
+    assert all((tensors[name] != start[name]).any() for name in start)
+    assert all(parameter.grad is None for parameter in tiny.model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
 
 
 def test_regularisation_pulls_harder_as_its_weight_grows(tiny):
-    distances = []
+    distances, target = [], DrawnEncoder(tiny).target.T
     for weight in (0.0, 32.0, 32_000.0):
-        _, learned, curve, target = run(tiny, text_weight=weight)
+        tensors, curve = run(tiny, text_weight=weight)
+        learned = tensors["text_embed"]
         distances.append(float((learned - target).pow(2).mean()))
         last = curve[-1]
         assert last["loss"] == pytest.approx(last["cls"] + weight * last["text"], rel=1e-5)
@@ -230,15 +237,15 @@ def test_regularisation_pulls_harder_as_its_weight_grows(tiny):
 
 
 def test_a_killed_training_ends_with_the_same_bits(tiny, tmp_path, monkeypatch):
-    _, expected, curve, _ = run(tiny)
+    expected, curve = run(tiny)
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
     whole, checkpoint = training.plan_batches, tmp_path / "rpl.pt"
     monkeypatch.setattr(training, "plan_batches", lambda *plan: whole(*plan)[:2])
     run(tiny, checkpoint=checkpoint)  # half of the epochs, then gone
     monkeypatch.setattr(training, "plan_batches", whole)
-    _, learned, same, _ = run(tiny, checkpoint=checkpoint)
+    learned, same = run(tiny, checkpoint=checkpoint)
     assert same == curve
-    assert torch.equal(learned, expected)
+    assert all(torch.equal(learned[name], tensor) for name, tensor in expected.items())
 
 
 def test_the_image_score_is_the_log_odds_of_the_abnormal_share_of_a_softmax():

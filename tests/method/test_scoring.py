@@ -8,8 +8,8 @@ import torch
 from references import join_margins
 from torch.nn import functional as F
 
+from fuzzyclip.method import Scale
 from fuzzyclip.method.efa import Heads
-from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import (
     TEST_PROMPTS,
     Scores,
@@ -210,8 +210,3 @@ def test_scores_carry_no_gradient_into_the_layers(tiny, batches):
 def test_the_four_test_prompts_of_table_8_and_the_abstract_one_of_table_4(kind, expected):
     assert len(TEST_PROMPTS) == 5
     assert describe_test_prompt(kind, "pill") == expected
-
-
-def test_an_unknown_test_prompt_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"one of test, cluster, .* not 'cluster\+test'"):
-        describe_test_prompt("cluster+test", "pill")

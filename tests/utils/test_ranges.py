@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from fuzzyclip.method.csp import score_partitions
 from fuzzyclip.method.efa import compute_weights, smooth
-from fuzzyclip.method.rpl import train_prompts
 from fuzzyclip.method.training import train
 from fuzzyclip.model.inference import CategoryModel
 from fuzzyclip.utils import ranges
@@ -25,12 +24,6 @@ def learn(**changes):
     """A training that would fail at its first argument, were its numbers not looked at before."""
     settings = {"count": 1, "epochs": 1, "batch_size": 1, "learning_rate": 0.1, "seed": 0}
     train(None, None, None, **settings | changes)
-
-
-def learn_prompts(**changes):
-    settings = {"shape": None, "epochs": 1, "batch_size": 1, "learning_rate": 0.1, "seed": 0}
-    settings |= {"temperature": 1.0, "text_weight": 1.0}
-    train_prompts(None, None, None, None, "", **settings | changes)
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -57,7 +50,6 @@ USES = {
     "temperature": lambda value: compute_weights(torch.eye(2), torch.eye(2), value),
     "sigma": lambda value: smooth(np.zeros((1, 2, 2), np.float32), value),
     "learning_rate": lambda value: learn(learning_rate=value),
-    "text_weight": lambda value: learn_prompts(text_weight=value),
 }
 
 
@@ -69,11 +61,9 @@ def test_functions_refuse_numbers_that_nobody_means(name, value):
 
 
 @pytest.mark.parametrize("value", SENSELESS)
-def test_a_detector_refuses_such_a_sigma_and_prompts_such_a_temperature(value):
+def test_a_detector_refuses_such_a_sigma(value):
     with pytest.raises(ValueError, match="a detector: sigma must be from"):
         CategoryModel(None, None, value)
-    with pytest.raises(ValueError, match="rpl: temperature must be from"):
-        learn_prompts(temperature=value)
 
 
 def test_the_largest_number_of_clusters_has_a_finite_score():
