@@ -94,7 +94,7 @@ class Category:
 
     @property
     def has_masks(self) -> bool:
-        """Whether every anomalous image has a mask; without, pixel metrics are absent, never 0."""
+        """True where every anomalous image has a mask; else pixel metrics are absent, never 0."""
         return not ((self.rows["label"] == 1) & (self.rows["mask_path"] == "")).any()
 
     def load_masks(self, first: int = 0, stop: int | None = None) -> Masks:
@@ -128,7 +128,7 @@ class Category:
 
 @dataclass(frozen=True)
 class CategoryResult:
-    """What is kept of a category.
+    """Results of a category that are kept.
 
     Attributes:
         table: a line for each variant: metrics in percent, see `COLUMNS`.

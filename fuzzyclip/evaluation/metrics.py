@@ -239,7 +239,7 @@ def place_cuts(low: float, high: float, steps: int, scale: Scale) -> NDArray[np.
 
 
 def count_above(ordered: NDArray[np.floating], cuts: NDArray[np.floating]) -> NDArray[np.int64]:
-    """How many sorted scores exceed each cut, exactly, without a copy of them in the cuts' type.
+    """Number of sorted scores above each cut, exact, without a copy of them in the cuts' type.
 
     A cut that rounds up to a score's type has no score between itself and the rounded one, so that
     what exceeds it starts there; one that rounds down has none either, so that it starts above.
@@ -295,7 +295,7 @@ def compute_image_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, flo
 
 
 def count_tied_ends(scores: ArrayLike) -> int:
-    """How many scores (N,) share the lowest or the highest value with another.
+    """Number of scores (N,) that share the lowest or the highest value with another.
 
     Where the scale of a method ends, its scores pile up: they can not be ranked among themselves,
     and a metric says less than it seems to.

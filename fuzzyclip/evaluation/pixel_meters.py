@@ -51,7 +51,7 @@ class PixelResult:
 
 
 class PixelMeter(Protocol):
-    """What takes the maps of one category and gives its pixel metrics."""
+    """Takes the maps of one category and gives its pixel metrics."""
 
     def add(self, maps: ArrayLike, masks: ArrayLike) -> None:
         """Take maps (B, H, W) and masks (B, H, W), true where anomalous.

@@ -113,7 +113,7 @@ def join_planes(planes: Iterable[tuple[Tensor, Tensor | None]]) -> Tensor:
 
 
 def choose_sum_type(device: torch.device) -> torch.dtype:
-    """What maps are summed in; what an exported file says of pixels is for people."""
+    """The type that maps are summed in; what an exported file says of pixels is for people."""
     coarse = device.type == "mps" or torch.compiler.is_exporting()
     return torch.float32 if coarse else torch.float64
 

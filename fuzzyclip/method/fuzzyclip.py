@@ -90,7 +90,7 @@ def join_parts(
     rpl: Mapping[str, Tensor],
     temperature: float,
 ) -> Learned:
-    """What CSP, EFA and RPL have learned, as one.
+    """The results of CSP, EFA and RPL as one.
 
     Args:
         partition: `names` of the auxiliary categories and `clusters`, each with its `names`.
@@ -248,7 +248,7 @@ def _choose_clusters(weights: str | int, count: int) -> list[int]:
 def _encode_anchors(
     encode: NameEncoder, clusters: Sequence[Sequence[str]], kind: str | int
 ) -> Tensor | None:
-    """What weighs the clusters, (K, D), where it does not depend on the tested category."""
+    """Anchors that weigh the clusters, (K, D), where they do not depend on the tested category."""
     if kind == "train_cluster":
         return torch.stack([encode(names)[:, 0] for names in clusters])
     if kind == "center":

@@ -126,7 +126,7 @@ class NotFiniteError(ValueError):
 
 @dataclass(frozen=True)
 class Scores:
-    """What a scorer gives for N images.
+    """Maps and scores of N images by a scorer.
 
     Attributes:
         maps: (N, S, S), smoothed, on the scorer's scale.
