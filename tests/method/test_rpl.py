@@ -14,7 +14,9 @@ from fuzzyclip.method import training
 from fuzzyclip.method.rpl import (
     TEMPLATES,
     PromptLearner,
+    compute_classification,
     compute_image_score,
+    compute_text_regularisation,
     fit_prompts,
 )
 from fuzzyclip.utils.settings import PromptShape, RplSettings
@@ -263,3 +265,21 @@ def test_each_image_may_have_text_of_its_own():
     for row in range(4):
         alone = compute_image_score(image_embed[row : row + 1], texts[row], 10.0)
         assert scores[row] == pytest.approx(float(alone), abs=1e-6)
+
+
+def test_classification_is_cross_entropy_of_scaled_cosines():
+    image_embed = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    text_embed = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    label = torch.tensor([0, 1])
+    first = math.log(1 + math.exp(10 * (0.0 - 1.0)))
+    second = math.log(1 + math.exp(10 * (0.6 - 0.8)))
+    loss = compute_classification(image_embed, text_embed, label, temperature=10.0)
+    assert float(loss) == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+def test_text_regularisation_is_the_mean_over_both_sides_and_all_widths():
+    learned, stacked = torch.eye(2, 8), torch.zeros(2, 8)
+    stacked[:, 4] = 1
+    assert float(compute_text_regularisation(learned, stacked)) == pytest.approx(4 / 16)
+    # opposite unit vectors are the worst case: 4 / D
+    assert float(compute_text_regularisation(learned, -learned)) == pytest.approx(4 / 8)
