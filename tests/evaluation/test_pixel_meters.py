@@ -142,14 +142,6 @@ def test_memory_does_not_grow_with_the_images():
     assert left < 50_000  # bytes, after 400 images
 
 
-def test_repeated_images_change_nothing_but_rounding():
-    maps, masks = draw_case(Case("smooth", "blobs", 2))
-    meter = StreamingMeter()
-    for _ in range(5):
-        meter.add(maps, masks)
-    assert meter.compute().values == pytest.approx(measure_stream(maps, masks).values, abs=1e-12)
-
-
 def test_the_exact_meter_holds_one_copy_of_the_maps(open_file):
     maps, masks = draw_case(Case("smooth", "one pixel", 0), images=16, side=256)
     with open_file(256) as file:

@@ -16,6 +16,7 @@ from summary_cases import (
     lie_between,
     name_images,
     repeat,
+    slow_aupro_steps,
     summarise,
     summarise_as_it_comes,
 )
@@ -104,27 +105,13 @@ def test_few_positives_make_every_metric_exact(seed, times):
         assert low["pixel_ap"] == pytest.approx(ap, abs=1e-9)
 
 
-def slow_aupro_steps(maps, masks, times, low, high):
-    """The field's loop over 200 thresholds, between given ends, on repeated images."""
-    maps, masks = np.repeat(maps.astype(float), times, 0), np.repeat(masks, times, 0)
-    points = []
-    for step in range(200):
-        hot = maps > low + step * (high - low) / 200
-        covered = []
-        for mask, above in zip(masks, hot, strict=True):
-            regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
-            covered += [above[regions == index].mean() for index in range(1, count + 1)]
-        points.append((np.mean(covered), hot[~masks].mean()))
-    pros, fprs = np.array([point for point in points if point[1] < 0.3]).T
-    return -np.trapezoid(pros, (fprs - fprs.min()) / (fprs.max() - fprs.min()))
-
-
 def test_steps_stay_those_of_all_images_under_resampling():
     maps, masks = draw_maps(3)
     times = np.array([0, 2, 1, 0, 3, 0])
     times[np.argmax(maps.max(axis=(1, 2)))] = 0  # the highest score is not drawn
     kept = summarise(maps, masks)
-    expected = slow_aupro_steps(maps, masks, times, float(maps.min()), float(maps.max()))
+    drawn = np.repeat(maps, times, 0), np.repeat(masks, times, 0)
+    expected = slow_aupro_steps(*drawn, float(maps.min()), float(maps.max()))
     stepped = estimate_pixel_metrics(kept, times)["pixel_aupro"]
     assert stepped == pytest.approx(expected, abs=1e-6)
     assert stepped != pytest.approx(repeat(maps, masks, times)["pixel_aupro"], abs=1e-6)

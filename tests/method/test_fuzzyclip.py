@@ -4,8 +4,6 @@ import pytest
 import torch
 
 from fuzzyclip.baselines.registry import build_method
-from fuzzyclip.clip.encoding import encode_text
-from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method import OWN, VARIANTS
 from fuzzyclip.method.csp import choose_partition, compute_points, score_partitions
 from fuzzyclip.method.efa_training import train_clusters
@@ -13,13 +11,7 @@ from fuzzyclip.method.fuzzyclip import FuzzyClip
 from fuzzyclip.method.interface import Target, TrainingSet
 from fuzzyclip.method.rpl import fit_prompts
 from fuzzyclip.method.scorer import score_batch
-from fuzzyclip.utils.settings import (
-    CspSettings,
-    EfaTest,
-    EfaTraining,
-    RplSettings,
-    TextSettings,
-)
+from fuzzyclip.utils.settings import CspSettings, EfaTest, EfaTraining, RplSettings
 
 NAMES = ["nut", "bolt", "gear"]
 SETTINGS = {
@@ -28,13 +20,6 @@ SETTINGS = {
     "rpl": RplSettings(words=2, deep_tokens=1, depth=2, epochs=1, batch_size=4),
 }
 SEED = 7
-
-
-@pytest.fixture(scope="module")
-def encode(tiny):
-    return NameEncoder(
-        tiny, lambda prompts: encode_text(tiny, prompts), TextSettings(ensemble="single")
-    )
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +86,7 @@ def test_every_variant_is_a_scorer_and_itself_comes_last_but_shots(encode, image
     assert scorers["stacked"].prompt == "screw washer"
     assert scorers["stacked_auxiliary"].prompt == "nut bolt gear"
     tokens, embeds = images.load_tokens(range(3)), images.image_embed[:3]
-    maps = {name: score_batch(one, tokens, embeds, tiny).maps for name, one in scorers.items()}
+    maps = {name: score_batch(each, tokens, embeds, tiny).maps for name, each in scorers.items()}
     alone = score_batch(method.build(encode, "screw", learned), tokens, embeds, tiny)
     assert (maps[OWN] == alone.maps).all()
     assert len({each.tobytes() for each in maps.values()}) == len(maps)

@@ -1,6 +1,7 @@
 """RPL's prompts against a forward pass written out, one sentence at a time."""
 
 import math
+from functools import partial
 
 import open_clip
 import pytest
@@ -66,8 +67,8 @@ def test_every_layout_equals_the_slow_forward(tiny, layout, attachment, per_side
     shape = PromptShape(layout=layout, attachment=attachment, deep_per_side=per_side)
     learner = PromptLearner(tiny, STACK, shape, seed=3)
     with torch.no_grad():  # away from the start, where words are the template's own
-        for one in learner.parameters():
-            one += 0.1 * torch.randn(one.shape, generator=torch.Generator().manual_seed(0))
+        for tokens in learner.parameters():
+            tokens += 0.1 * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0))
         text_embed = learner(tiny)
         slow = [slow_forward(tiny, learner, shape, side) for side in range(2)]
     assert text_embed.shape == (2, WIDTH)
@@ -93,13 +94,13 @@ def test_words_start_as_the_templates_own(tiny, template, layout):
 
 def test_prepended_words_start_at_random_under_the_seed(tiny):
     shape = PromptShape(layout="prepend")
-    one, two, other = (PromptLearner(tiny, STACK, shape, seed) for seed in (1, 1, 2))
-    drawn = torch.cat([word.detach().flatten() for word in one.ctx])
+    first, same, other = (PromptLearner(tiny, STACK, shape, seed) for seed in (1, 1, 2))
+    drawn = torch.cat([word.detach().flatten() for word in first.ctx])
     assert drawn.std() == pytest.approx(0.02, rel=0.15)
-    assert torch.equal(one.ctx[0], two.ctx[0])
-    assert torch.equal(one.deep, two.deep)
-    assert not torch.equal(one.ctx[0], one.ctx[1])
-    assert not torch.equal(one.ctx[0], other.ctx[0])
+    assert torch.equal(first.ctx[0], same.ctx[0])
+    assert torch.equal(first.deep, same.deep)
+    assert not torch.equal(first.ctx[0], first.ctx[1])
+    assert not torch.equal(first.ctx[0], other.ctx[0])
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_prepended_words_start_at_random_under_the_seed(tiny):
 )
 def test_the_number_of_trainable_tokens(tiny, changes, count):
     learner = PromptLearner(tiny, STACK, PromptShape(**changes))
-    assert sum(one.numel() for one in learner.parameters()) == count * WIDTH
+    assert sum(tokens.numel() for tokens in learner.parameters()) == count * WIDTH
     assert learner(tiny).shape == (2, WIDTH)
 
 
@@ -186,22 +187,13 @@ def test_a_short_stack_leaves_fewer_learnable_words(tiny):
     assert learner(tiny).shape == (2, tiny.embed_dim)
 
 
-class DrawnEncoder:
-    """A drawn feature of the stack of any names."""
-
-    def __init__(self, backbone):
-        self.backbone = backbone
-        drawn = torch.randn(WIDTH, 2, generator=torch.Generator().manual_seed(5))
-        self.target = F.normalize(drawn, dim=0)
-
-    def __call__(self, names):
-        return self.target
-
-    def stack(self, names):
-        return " ".join(names)
+@pytest.fixture
+def run(encode):
+    """`fit_prompts` on drawn features; keyword arguments change the settings."""
+    return partial(train_on_two_groups, encode)
 
 
-def run(tiny, checkpoint=None, **changes):
+def train_on_two_groups(encode, checkpoint=None, **changes):
     """Train on class features of two groups that a direction tells apart."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(32) % 2
@@ -209,14 +201,13 @@ def run(tiny, checkpoint=None, **changes):
     noise = torch.randn(32, WIDTH, generator=generator)
     images = noise + (2 * labels[:, None] - 1) * direction
     settings = SETTINGS.model_copy(update=changes)
-    return fit_prompts(
-        DrawnEncoder(tiny), images, labels, STACK.split(), settings, 1, checkpoint=checkpoint
-    )
+    names = STACK.split()
+    return fit_prompts(encode, images, labels, names, settings, 1, checkpoint=checkpoint)
 
 
-def test_training_tells_the_images_apart_and_spares_the_backbone(tiny):
+def test_training_tells_the_images_apart_and_spares_the_backbone(tiny, run):
     before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
-    tensors, curve = run(tiny, text_weight=0.0)
+    tensors, curve = run(text_weight=0.0)
     assert curve[-1]["cls"] < 0.6 * curve[0]["cls"]
     assert torch.allclose(tensors["text_embed"].norm(dim=1), torch.ones(2), atol=1e-6)
     assert not tensors["text_embed"].requires_grad
@@ -227,10 +218,10 @@ def test_training_tells_the_images_apart_and_spares_the_backbone(tiny):
     assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
 
 
-def test_regularisation_pulls_harder_as_its_weight_grows(tiny):
-    distances, target = [], DrawnEncoder(tiny).target.T
+def test_regularisation_pulls_harder_as_its_weight_grows(encode, run):
+    distances, target = [], encode(STACK.split()).T
     for weight in (0.0, 32.0, 32_000.0):
-        tensors, curve = run(tiny, text_weight=weight)
+        tensors, curve = run(text_weight=weight)
         learned = tensors["text_embed"]
         distances.append(float((learned - target).pow(2).mean()))
         last = curve[-1]
@@ -238,14 +229,14 @@ def test_regularisation_pulls_harder_as_its_weight_grows(tiny):
     assert distances[0] > distances[1] > distances[2]
 
 
-def test_a_killed_training_ends_with_the_same_bits(tiny, tmp_path, monkeypatch):
-    expected, curve = run(tiny)
+def test_a_killed_training_ends_with_the_same_bits(run, tmp_path, monkeypatch):
+    expected, curve = run()
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
     whole, checkpoint = training.plan_batches, tmp_path / "rpl.pt"
     monkeypatch.setattr(training, "plan_batches", lambda *plan: whole(*plan)[:2])
-    run(tiny, checkpoint=checkpoint)  # half of the epochs, then gone
+    run(checkpoint=checkpoint)  # half of the epochs, then gone
     monkeypatch.setattr(training, "plan_batches", whole)
-    learned, same = run(tiny, checkpoint=checkpoint)
+    learned, same = run(checkpoint=checkpoint)
     assert same == curve
     assert all(torch.equal(learned[name], tensor) for name, tensor in expected.items())
 
