@@ -304,7 +304,7 @@ def _average(log_odds: Tensor, shares: Tensor) -> Tensor:
 def remember(patch_tokens: Tensor, grid: tuple[int, int], image_size: int) -> NormalMemory:
     """A memory of normal images' patch tokens (B, L, P, W); a ValueError where there are none."""
     if not len(patch_tokens):
-        raise ValueError("a normal memory needs at least one normal image")
+        raise ValueError("a normal memory needs at least one image")
     tokens = F.normalize(patch_tokens.transpose(0, 1).flatten(1, 2), dim=-1)  # (L, B * P, W)
     return NormalMemory(tokens.contiguous(), grid, image_size)
 

@@ -27,8 +27,8 @@ def rows(tmp_path):
 
 
 def test_fewer_images_are_the_first_of_more_and_only_normal_ones(rows):
-    one, three = choose_references(rows, 1, 5), choose_references(rows, 3, 5)
-    assert one["image_path"].tolist() == three["image_path"].tolist()[:1]
+    first, three = choose_references(rows, 1, 5), choose_references(rows, 3, 5)
+    assert first["image_path"].tolist() == three["image_path"].tolist()[:1]
     assert set(three["image_path"]) == set(rows["image_path"][:3])
     assert len({choose_references(rows, 1, seed).index[0] for seed in range(9)}) > 1
     with pytest.raises(ValueError, match="3 normal training images, 4 are asked for"):

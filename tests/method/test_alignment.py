@@ -47,14 +47,15 @@ def test_values_and_gradients_are_those_of_the_formulas(seed, share, spread, own
     parameters = list(case[0].parameters())
     ours = torch.autograd.grad(3 * losses["loss"], parameters)
     plain = torch.autograd.grad(3 * (focal + dice), parameters)
-    for one, other in zip(ours, plain, strict=True):
+    for own, expected in zip(ours, plain, strict=True):
         # where everything is right already, both round 1 - p_true, which is next to nothing
-        assert torch.allclose(one, other, rtol=1e-7, atol=1e-9 * max(1.0, float(other.abs().max())))
+        atol = 1e-9 * max(1.0, float(expected.abs().max()))
+        assert torch.allclose(own, expected, rtol=1e-7, atol=atol)
 
 
 def test_single_precision_is_as_good_as_the_plain_way():
     case = draw(1, dtype=torch.float32, spread=3.0)
-    exact = [one.double() if torch.is_tensor(one) else one for one in case[1:]]
+    exact = [part.double() if torch.is_tensor(part) else part for part in case[1:]]
     double = Heads(3, 16, 24).double()
     double.load_state_dict(case[0].state_dict())
     focal, dice = reference(double, *exact)

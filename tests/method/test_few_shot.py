@@ -52,7 +52,7 @@ def test_remembered_images_themselves_are_normal_and_opposite_ones_are_the_most_
 
 
 def test_nothing_to_remember_is_refused():
-    with pytest.raises(ValueError, match="at least one normal image"):
+    with pytest.raises(ValueError, match="at least one image"):
         remember(draw_tokens(1)[:0], GRID, SIZE)
 
 

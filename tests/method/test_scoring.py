@@ -173,7 +173,7 @@ def test_what_is_not_finite_is_refused_and_not_scored(tiny, batches, text_embed,
 def test_plain_maps_are_shown_as_they_are_and_log_odds_as_probabilities():
     maps = np.array([[[-80.0, -2.0], [0.0, 40.0]]])
     parts = {"peaks": maps.max(axis=(1, 2)), "image_scores": np.zeros(1, np.float32)}
-    plain, odds = (Scores(maps=maps, weights=None, scale=one, **parts) for one in Scale)
+    plain, odds = (Scores(maps=maps, weights=None, scale=scale, **parts) for scale in Scale)
     assert (plain.scale, odds.scale) == (Scale.PLAIN, Scale.LOG_ODDS)
     assert plain.shown.dtype == odds.shown.dtype == np.float32
     assert plain.shown.tolist() == maps.tolist()
