@@ -137,8 +137,15 @@ class Untrained(OneVariant):
 
     trains: ClassVar[bool] = False
 
-    def fit(self, *given: Any, **options: Any) -> Learned:
-        """Nothing, whatever is given: there is no training."""
+    def fit(
+        self,
+        encode: NameEncoder,
+        images: TrainingSet,
+        seed: int,
+        checkpoint: Path | None = None,
+    ) -> Learned:
+        """Nothing is trained."""
+        del encode, images, seed, checkpoint
         return Learned()
 
 
