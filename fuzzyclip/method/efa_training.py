@@ -61,16 +61,11 @@ def train_heads(
         images: what is trained on, N rows; their tokens are what the layers read, (B, L, P, W).
         text_embed: (D, 2), one prompt for all (a stack, "object"), or (N, D, 2), one for each image
             (the precise prompts of Table 4).
-        epochs: passes over the images.
-        batch_size: images a step.
-        learning_rate: of Adam.
+        epochs, batch_size, learning_rate, checkpoint, description: see `train`.
         seed: of the layers at the start and of the order of images.
         levels: L; None has one layer for each of the backbone's taken blocks.
         mosaics: images that a mosaic replaces, by epoch; None has no mosaics.
-        checkpoint: a file that a killed training goes on from; its name must change with everything
-            that changes the result. The caller removes it.
         after_epoch: called with the epoch, from 1, and the layers as they are then.
-        description: of the progress bar, and in errors.
 
     Returns:
         The trained layers, and the curve with `loss`, `focal` and `dice` of each step.
@@ -142,9 +137,9 @@ def train_clusters(
 
     Args:
         encode: names to text features.
-        images: what is trained on, of all clusters.
+        images: of all clusters.
         clusters: names of each cluster, of `images.names`.
-        settings: see `EfaTraining`.
+        settings: of the training.
         seed: of mosaics, layers at the start and the order of images.
         checkpoints: a file for each cluster that a killed training goes on from; the caller removes
             them and what `list_kept` names.
