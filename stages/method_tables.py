@@ -3,7 +3,7 @@
 import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS
-from fuzzyclip.method.variants import OWN
+from fuzzyclip.method import OWN
 from fuzzyclip.report.tables import to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths

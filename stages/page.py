@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fuzzyclip.evaluation.summaries import read_summaries
-from fuzzyclip.method.variants import OWN
+from fuzzyclip.method import OWN
 from fuzzyclip.report.curves import Curve, trace_pixels
 from fuzzyclip.report.gallery import GalleryImage
 from fuzzyclip.report.page import DatasetResult, PageContent, render_page

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS
-from fuzzyclip.method.variants import OWN, list_titles
+from fuzzyclip.method import OWN, list_titles
 from fuzzyclip.report.figures import Example, draw_heatmaps, save_figure
 from fuzzyclip.report.tables import (
     COUNTS,

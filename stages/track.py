@@ -23,7 +23,7 @@ from mlflow.data.meta_dataset import MetaDataset
 
 from fuzzyclip.deploy.mlflow_model import describe_model
 from fuzzyclip.evaluation.metrics import METRICS
-from fuzzyclip.method.variants import OWN
+from fuzzyclip.method import OWN
 from fuzzyclip.utils.files import compute_sha256
 from stages import paths
 from stages.params import LOADER, flatten, load_params, read_params

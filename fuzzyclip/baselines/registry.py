@@ -9,8 +9,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from typing import Any
 
+from fuzzyclip.method import OWN
 from fuzzyclip.method.interface import Method
-from fuzzyclip.method.variants import OWN
 
 #: The other methods of the paper's tables, in their order. Other folders of this package may be
 #: methods too.

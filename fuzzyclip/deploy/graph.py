@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.method.efa import upsample
-from fuzzyclip.method.normal_memory import NormalMemory, join_memory
+from fuzzyclip.method.scorer import NormalMemory, join_memory
 from fuzzyclip.model.inference import CategoryModel
 
 

@@ -1,4 +1,4 @@
-"""How far a number can be trusted: spread over seeds, and a paired bootstrap of two experiments.
+"""Trust in a number: its spread over seeds, and a paired bootstrap of two experiments.
 
 The bootstrap asks whether A beats B on these categories or only on these images. It draws the
 test images of each category anew with replacement, the same for A and B, so that what makes an
@@ -24,7 +24,7 @@ DECIMALS = 12
 
 @dataclass(frozen=True)
 class ImageResults:
-    """What one experiment gave for the N test images of one category.
+    """Scores and pixel summaries of one experiment for the N test images of one category.
 
     Attributes:
         images: N names, in order.
@@ -159,7 +159,7 @@ def check_same_images(name: str, a: ImageResults, b: ImageResults) -> None:
 def draw_weights(
     labels: NDArray[np.generic], resamples: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """How often each resample draws each image, (R, N), with as many of each label as there are.
+    """Times that each resample draws each image, (R, N), with as many of each label as there are.
 
     Drawn without regard to labels, a small category would lose a class now and then, and with it
     its metrics; and the number of normal and of anomalous test images is the benchmark's design,
@@ -192,8 +192,7 @@ def weigh_image_metrics(
         weights: (R, N), how often each image counts.
 
     Returns:
-        (R,) fractions in [0, 1] for each of `metrics.exact.IMAGE_METRICS`; nan where a class has no
-        weight.
+        (R,) fractions in [0, 1] for each of `IMAGE_METRICS`; nan where a class has no weight.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     ordered, positive = np.asarray(scores)[order], np.asarray(labels, dtype=bool)[order]

@@ -95,7 +95,7 @@ class Span(NamedTuple):
 
 
 def bound_aupro_steps(fpr: Span, pro: Span) -> tuple[float, float, float] | None:
-    """Bounds of `metrics.exact.compute_aupro_steps` from bounds of the rates at its steps.
+    """Bounds of `metrics.compute_aupro_steps` from bounds of the rates at its steps.
 
     Write x for the false positive rate and y for the overlap at each step, both falling, m for the
     first step with x < FPR_LIMIT and e for the last. The metric is A = N / D with

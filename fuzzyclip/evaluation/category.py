@@ -6,7 +6,7 @@ pixels of one variant while they are sorted.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -19,14 +19,19 @@ from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_images, iterate_pixels
-from fuzzyclip.evaluation.map_file import MapFile
 from fuzzyclip.evaluation.metrics import (
     METRICS,
     TIED_SHARE,
     compute_image_metrics,
     count_tied_ends,
 )
-from fuzzyclip.evaluation.pixel_meters import ExactMeter, PixelMeter, PixelResult, StreamingMeter
+from fuzzyclip.evaluation.pixel_meters import (
+    ExactMeter,
+    MapFile,
+    PixelMeter,
+    PixelResult,
+    StreamingMeter,
+)
 from fuzzyclip.evaluation.summaries import (
     PixelSummaries,
     choose_thresholds,
@@ -36,7 +41,7 @@ from fuzzyclip.evaluation.summaries import (
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.features.store import CategoryFeatures, read_or_encode
 from fuzzyclip.images.decode import load_masks
-from fuzzyclip.method.scales import Scale
+from fuzzyclip.method import Scale
 from fuzzyclip.method.scorer import NotFiniteError, Scorer, Scores, join_scores, score_batch
 from fuzzyclip.utils.prefetch import prefetch, release_memory
 
@@ -53,7 +58,7 @@ Masks = NDArray[np.bool_]
 
 
 class Watcher(Protocol):
-    """Who looks on while a category's maps come by, `Overlays` for one."""
+    """Sees a category's maps as they come by, `Overlays` for one."""
 
     def start(self, rows: pd.DataFrame) -> None:
         """Begin with the index rows of a category."""
@@ -88,7 +93,7 @@ class Category:
 
     @property
     def has_masks(self) -> bool:
-        """Whether every anomalous image has a mask; without, pixel metrics are absent, never 0."""
+        """True where every anomalous image has a mask; else pixel metrics are absent, never 0."""
         return not ((self.rows["label"] == 1) & (self.rows["mask_path"] == "")).any()
 
     def load_masks(self, first: int = 0, stop: int | None = None) -> Masks:
@@ -122,7 +127,7 @@ class Category:
 
 @dataclass(frozen=True)
 class CategoryResult:
-    """What is kept of a category.
+    """Results of a category that are kept.
 
     Attributes:
         table: a line for each variant: metrics in percent, see `COLUMNS`.
@@ -222,7 +227,7 @@ class PixelSide:
             path = scratch / f"maps-{category.dataset}-{category.name}-{variant}"
             fine = exact and scorers[variant].scale is Scale.LOG_ODDS
             kind = np.float64 if fine else np.float32
-            return stack.enter_context(MapFile(path, category.backbone.image_size, kind))
+            return stack.enter_context(closing(MapFile(path, category.backbone.image_size, kind)))
 
         self.kept = open_file(shown)
         self.meters: dict[str, PixelMeter] = {
@@ -244,7 +249,7 @@ class PixelSide:
         return self.meters[variant].compute()
 
     def summarise(self) -> PixelSummaries:
-        """What a bootstrap needs of the kept maps, read back from the disk."""
+        """Summaries of the kept maps for a bootstrap, read back from the disk."""
         images, meter = self.category.rows["image_path"].tolist(), self.meters[self.shown]
         if not isinstance(meter, StreamingMeter):
             masks = self.category.load_masks()
@@ -305,11 +310,6 @@ def list_images(rows: pd.DataFrame, scores: Mapping[str, Scores], shown: str) ->
 def choose_references(rows: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     """So many of a category's normal training images; fewer are always the first of more.
 
-    Args:
-        rows: index rows of the category's training images.
-        count: of them.
-        seed: of the choice.
-
     Raises:
         ValueError: there are fewer.
     """
@@ -320,12 +320,7 @@ def choose_references(rows: pd.DataFrame, count: int, seed: int) -> pd.DataFrame
 
 
 def encode_references(rows: pd.DataFrame, backbone: Backbone) -> Tensor:
-    """Patch tokens of images, (n, L, P, W).
-
-    Args:
-        rows: their index rows, 1 or more.
-        backbone: the frozen CLIP.
-    """
+    """Patch tokens (n, L, P, W) of images by their index rows, 1 or more."""
     starts = range(0, len(rows), REFERENCE_BATCH)
     batches = [rows.iloc[first : first + REFERENCE_BATCH] for first in starts]
     pixels = iterate_pixels(

@@ -1,12 +1,12 @@
-"""What is shown of single images: overlays of some, and a gallery of the best and the worst.
+"""Single images to be shown: overlays of some, and a gallery of the best and the worst.
 
 Overlays are taken as a category's maps come by. A gallery's images are known once all images of a
 category are scored, so their few maps are made a second time.
 
-Shapes: n kept images, S map size, T side of a kept picture.
+Shapes: N images of a category, n kept ones, S map size, T side of a kept picture.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
+from fuzzyclip.evaluation import KINDS
 from fuzzyclip.evaluation.category import BATCH, Category
-from fuzzyclip.evaluation.choice import choose_examples, find_threshold
+from fuzzyclip.evaluation.metrics import find_threshold
 from fuzzyclip.images.decode import load_image, load_masks
 from fuzzyclip.method.scorer import Scorer, score_batch
 from fuzzyclip.utils.tensor_files import write_tensors
@@ -63,11 +64,7 @@ class Overlays:
 
     def write(self, path: Path) -> None:
         """One file with images (n, S, S, 3), masks and maps (n, S, S), titles in its header."""
-        stacked = {
-            name: torch.stack(kept) if kept else torch.empty(0)
-            for name, kept in self.tensors.items()
-        }
-        write_tensors(path, stacked, {"titles": self.titles})
+        write_tensors(path, _stack(self.tensors), {"titles": self.titles})
 
 
 class Gallery:
@@ -85,13 +82,7 @@ class Gallery:
         self.tensors: dict[str, list[Tensor]] = {"images": [], "masks": [], "maps": []}
 
     def add(self, category: Category, scorer: Scorer, image_scores: ArrayLike) -> None:
-        """Choose among a category's images and keep their pictures.
-
-        Args:
-            category: all of whose images are scored.
-            scorer: FuzzyCLIP's.
-            image_scores: (N,), what it gave.
-        """
+        """Choose among a category's images by their scores (N,), and keep their pictures."""
         scores, labels = np.asarray(image_scores), category.rows["label"].to_numpy()
         threshold = find_threshold(scores, labels)
         chosen = choose_examples(scores, labels, self.count)
@@ -132,8 +123,49 @@ class Gallery:
 
     def write(self, path: Path) -> None:
         """One file with images (n, T, T, 3), masks and maps (n, T, T), the rest in its header."""
-        stacked = {
-            name: torch.stack(kept) if kept else torch.empty(0)
-            for name, kept in self.tensors.items()
+        write_tensors(path, _stack(self.tensors), {"items": self.items})
+
+
+def _stack(tensors: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack(kept) if kept else torch.empty(0) for name, kept in tensors.items()}
+
+
+def choose_examples(scores: ArrayLike, labels: ArrayLike, count: int) -> dict[int, tuple[str, ...]]:
+    """Images to show of a category, with the kinds that each is shown as.
+
+    The threshold is chosen on the tested images themselves, as the field's F1-max is: it sorts
+    pictures, and says nothing of how a threshold fixed in advance would do. Worst are mistakes at
+    `find_threshold` alone, the furthest on the wrong side first: a category without mistakes has
+    none. Best are the furthest on the right side. Borderline are the nearest to the threshold on
+    either side. Without a threshold no image is a known mistake: worst is then the normal image
+    with the highest score, or the anomalous one with the lowest, and none is borderline.
+
+    Args:
+        scores: (N,), higher is more anomalous.
+        labels: (N,), 1 anomalous.
+        count: of each kind and label, at most.
+
+    Returns:
+        Kinds of each image by its place, ascending.
+    """
+    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(labels) == 1
+    threshold = find_threshold(values, truth)
+    wrong = np.zeros(len(values), dtype=bool)
+    if threshold is not None:
+        wrong = (values >= threshold) != truth
+    chosen: dict[int, list[str]] = {}
+    for label in (False, True):
+        rows = np.flatnonzero(truth == label)
+        clear = rows[np.argsort(-values[rows] if label else values[rows], kind="stable")]
+        unclear = rows[np.argsort(values[rows] if label else -values[rows], kind="stable")]
+        candidates = {
+            "best": clear[~wrong[clear]],
+            "worst": unclear if threshold is None else unclear[wrong[unclear]],
+            "borderline": rows[:0]
+            if threshold is None
+            else rows[np.argsort(np.abs(values[rows] - threshold), kind="stable")],
         }
-        write_tensors(path, stacked, {"items": self.items})
+        for kind in KINDS:
+            for row in candidates[kind][:count]:
+                chosen.setdefault(int(row), []).append(kind)
+    return {row: tuple(chosen[row]) for row in sorted(chosen)}

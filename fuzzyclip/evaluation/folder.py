@@ -32,11 +32,10 @@ def evaluate_folder(
     """Metrics of a method on every category of a folder.
 
     Args:
-        folder: images in a layout of `fuzzyclip.datasets.folder`: `good` and a folder a defect, or
-            as MVTec AD has them; masks in `ground_truth`, where there are any.
+        folder: images in a layout of `fuzzyclip.datasets.folder`.
         build_scorer: a category's name to its scorer, `Method.build` for one.
         backbone: the frozen CLIP that the method looks through.
-        name: what the method is called in the table.
+        name: of the method in the table.
         kind: what the method reads of an image.
         sigma: Gaussian smoothing of maps in pixels.
         layout: `auto`, or one of `fuzzyclip.datasets.folder.SUMMARIES`.

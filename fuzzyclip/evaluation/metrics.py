@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
+from scipy.special import expit, logit
 
-from fuzzyclip.method.scales import Scale, place_cuts
+from fuzzyclip.method import Scale
 
 #: Both forms of AUPRO look at false positive rates up to here.
 FPR_LIMIT = 0.3
@@ -35,6 +36,11 @@ PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro", "pixe
 METRICS = (*PIXEL_METRICS, *IMAGE_METRICS)
 
 Floats = NDArray[np.float64]
+
+
+Maps = NDArray[np.float32]
+#: Maps as metrics take them: log-odds of sums are float64, see `fuzzyclip.method.efa.join_planes`.
+FineMaps = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,30 @@ class Ranking:
     positives: int
     negatives: int
     scores: NDArray[np.floating]
+
+
+def as_floats(maps: ArrayLike) -> FineMaps:
+    """Maps of any shape as float64 where they are that, else as `as_float32` gives them."""
+    given = np.asarray(maps)
+    if given.dtype != np.float64:
+        return as_float32(given)
+    if not np.isfinite(given).all():
+        raise ValueError("maps hold values that are not finite")
+    return given
+
+
+def as_float32(maps: ArrayLike) -> Maps:
+    """Maps of any shape in the type that is kept, without a change of any score.
+
+    Raises:
+        ValueError: the scores' type is finer than float32, or a score is not finite.
+    """
+    given = np.asarray(maps)
+    if not np.can_cast(given.dtype, np.float32):
+        raise ValueError(f"maps of {given.dtype} would be rounded: convert them to float32 first")
+    if not np.isfinite(given).all():
+        raise ValueError("maps hold values that are not finite")
+    return given.astype(np.float32, copy=False)
 
 
 def rank(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> Ranking | None:
@@ -138,6 +168,18 @@ def compute_f1_max(ranking: Ranking) -> float:
     return float((2 * ranking.tp / (ranking.tp + ranking.fp + ranking.positives)).max())
 
 
+def find_threshold(scores: ArrayLike, labels: ArrayLike) -> float | None:
+    """The image score (N,) from which on "anomalous" has the largest F1, the highest of equals.
+
+    It is the score of an anomalous image; None where one of the two classes is missing.
+    """
+    ranking = rank(scores, labels)
+    if ranking is None:
+        return None
+    f1 = 2 * ranking.tp / (ranking.tp + ranking.fp + ranking.positives)
+    return float(ranking.thresholds[f1.argmax()])
+
+
 def compute_aupro_std(ranking: Ranking, limit: float = FPR_LIMIT) -> float:
     """Exact area under per-region overlap against false positive rate, up to `limit`, over it.
 
@@ -183,8 +225,21 @@ def compute_aupro_steps(
     return float(abs(np.trapezoid(pro, x)))
 
 
+def place_cuts(low: float, high: float, steps: int, scale: Scale) -> NDArray[np.float64]:
+    """Cuts (steps,) from the lowest value towards the highest, which is none of them.
+
+    Values and cuts are of a scale; the steps are equal ones of the plain scale.
+    """
+    first, last = (low, high) if scale is Scale.PLAIN else expit([low, high])
+    cuts = first + (last - first) / steps * np.arange(steps)
+    if scale is Scale.LOG_ODDS:
+        cuts = np.clip(logit(cuts), low, high)  # on the way to and fro they may leave this range
+        cuts[0] = low
+    return np.asarray(cuts, dtype=np.float64)
+
+
 def count_above(ordered: NDArray[np.floating], cuts: NDArray[np.floating]) -> NDArray[np.int64]:
-    """How many sorted scores exceed each cut, exactly, without a copy of them in the cuts' type.
+    """Number of sorted scores above each cut, exact, without a copy of them in the cuts' type.
 
     A cut that rounds up to a score's type has no score between itself and the rounded one, so that
     what exceeds it starts there; one that rounds down has none either, so that it starts above.
@@ -208,9 +263,9 @@ def weigh_regions(masks: ArrayLike) -> Floats:
     """
     pieces, count = [], 0
     for mask in np.asarray(masks, dtype=bool):
-        piece, found = weigh_mask(mask)
+        piece, regions = weigh_mask(mask)
         pieces.append(piece)
-        count += found
+        count += regions
     return join_weights(pieces, count)
 
 
@@ -218,12 +273,12 @@ def weigh_mask(mask: NDArray[np.bool_]) -> tuple[Floats, int]:
     """Of one mask (H, W): 1 / region's area of each anomalous pixel (p,), and how many regions."""
     if not mask.any():
         return np.empty(0), 0
-    regions, found = ndimage.label(mask, structure=EIGHT_CONNECTED)
-    return 1.0 / np.bincount(regions.ravel())[regions[mask]], int(found)
+    regions, count = ndimage.label(mask, structure=EIGHT_CONNECTED)
+    return 1.0 / np.bincount(regions.ravel())[regions[mask]], int(count)
 
 
 def join_weights(pieces: Sequence[Floats], regions: int) -> Floats:
-    """What `weigh_mask` found in each image, as weights (p,) that sum to 1."""
+    """Weights (p,) that sum to 1, from each image's of `weigh_mask` and all their regions."""
     return np.concatenate(pieces) / max(regions, 1) if pieces else np.empty(0)
 
 
@@ -240,7 +295,7 @@ def compute_image_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, flo
 
 
 def count_tied_ends(scores: ArrayLike) -> int:
-    """How many scores (N,) share the lowest or the highest value with another.
+    """Number of scores (N,) that share the lowest or the highest value with another.
 
     Where the scale of a method ends, its scores pile up: they can not be ranked among themselves,
     and a metric says less than it seems to.

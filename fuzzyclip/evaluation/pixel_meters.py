@@ -6,29 +6,29 @@ keeps a histogram, whatever the number of images, and computes an estimate betwe
 Shapes: B images, H x W pixels.
 """
 
-import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fuzzyclip.evaluation.bounded_curves import HIGH, LOW, MIDDLE, Curves, Span, bound_aupro_steps
-from fuzzyclip.evaluation.map_file import FineMaps, MapFile, as_floats
 from fuzzyclip.evaluation.metrics import (
     AUPRO_STEPS,
+    FineMaps,
     Floats,
+    as_float32,
+    as_floats,
     compute_ranking_metrics,
     join_weights,
+    place_cuts,
     rank_in_place,
     weigh_mask,
 )
 from fuzzyclip.evaluation.score_histogram import Cells, ScoreHistogram, find_keys, raise_score
-from fuzzyclip.method.scales import Scale, place_cuts
+from fuzzyclip.method import Scale
 
 #: Bounds are widened by this much, for the rounding of sums over many pixels, here and in the exact
 #: metric.
@@ -51,7 +51,7 @@ class PixelResult:
 
 
 class PixelMeter(Protocol):
-    """What takes the maps of one category and gives its pixel metrics."""
+    """Takes the maps of one category and gives its pixel metrics."""
 
     def add(self, maps: ArrayLike, masks: ArrayLike) -> None:
         """Take maps (B, H, W) and masks (B, H, W), true where anomalous.
@@ -65,45 +65,119 @@ class PixelMeter(Protocol):
         """Metrics of all that was taken so far; more may follow."""
 
 
+class MapFile:
+    """Maps of one size on disk while a category is scored, in the order in which they came.
+
+    The file is plain floats in the machine's byte order, and gone once this is closed.
+    """
+
+    def __init__(
+        self, path: Path, size: int, kind: type[np.float32 | np.float64] = np.float32
+    ) -> None:
+        """An empty file for maps (S, S) of a size, in a folder that exists; replaces what is there.
+
+        Raises:
+            ValueError: the size is not positive.
+        """
+        if size < 1:
+            raise ValueError(f"maps of size {size}")
+        self.path, self.size, self.kind = path, size, np.dtype(kind)
+        self._count = 0
+        # Without a buffer: what a full disk refuses must not come back on close.
+        self._file = path.open("w+b", buffering=0)
+
+    def append(self, maps: ArrayLike) -> None:
+        """Add maps (B, S, S) at the end.
+
+        Raises:
+            ValueError: another shape, a type finer than the file's, a score that is not finite, or
+                the file is closed. An error leaves the maps of before.
+        """
+        given = as_float32(maps) if self.kind == np.float32 else as_floats(maps)
+        ready = np.ascontiguousarray(given, dtype=self.kind)
+        if ready.ndim != 3 or ready.shape[1:] != (self.size, self.size):
+            raise ValueError(f"maps {ready.shape} are not (B, {self.size}, {self.size})")
+        self._file.seek(self._place(self._count))
+        rest = ready.reshape(-1).view(np.uint8).data
+        while rest:  # the system may take a part only
+            rest = rest[self._file.write(rest) :]
+        self._count += len(ready)
+
+    def __len__(self) -> int:
+        """Number of maps."""
+        return self._count
+
+    def __iter__(self) -> Iterator[FineMaps]:
+        """One map (S, S) after the other."""
+        return (self._read(place, 1)[0] for place in range(self._count))
+
+    def read_all(self) -> FineMaps:
+        """A copy of all maps in memory, (N, S, S)."""
+        return self._read(0, self._count)
+
+    def view_all(self) -> FineMaps:
+        """All maps (N, S, S) as a read-only view of the file, `np.memmap`; valid until closed."""
+        if self._file.closed:
+            raise ValueError(f"{self.path} is closed")
+        shape = (self._count, self.size, self.size)
+        if not self._count:  # nothing to map
+            return np.empty(shape, dtype=self.kind)
+        return np.memmap(self.path, dtype=self.kind, mode="r", shape=shape)
+
+    def close(self) -> None:
+        """Remove the file; doing so twice is harmless."""
+        if not self._file.closed:
+            self._file.close()
+            self.path.unlink(missing_ok=True)
+
+    def _place(self, index: int) -> int:
+        """Where a map begins, in bytes."""
+        return index * self.size**2 * self.kind.itemsize
+
+    def _read(self, first: int, count: int) -> FineMaps:
+        """Maps (count, S, S) from a place on."""
+        maps = np.empty((count, self.size, self.size), dtype=self.kind)
+        self._file.seek(self._place(first))
+        rest = maps.reshape(-1).view(np.uint8).data
+        while rest:
+            got = self._file.readinto(rest)
+            if not got:
+                raise OSError(f"{self.path} ends too early")
+            rest = rest[got:]
+        return maps
+
+
 class ExactMeter:
-    """Metrics bit for bit as `compute_pixel_metrics` on all maps at once; a context manager.
+    """Metrics bit for bit as `compute_pixel_metrics` on all maps at once.
 
     Memory: scores and weights of anomalous pixels; in `compute`, one copy of all maps besides.
     """
 
-    def __init__(self, file: MapFile | None = None, scale: Scale = Scale.PLAIN) -> None:
-        """An empty meter.
-
-        Args:
-            file: where the maps go, empty; the caller may read them there, and closes it. Default a
-                temporary one, which `close` removes. Temporary folders may lie in memory.
-            scale: of the scores.
+    def __init__(self, file: MapFile, scale: Scale = Scale.PLAIN) -> None:
+        """A meter of scores on a scale, whose maps go to an empty file that the caller closes.
 
         Raises:
             ValueError: the file holds maps.
         """
-        if file is not None and len(file):
+        if len(file):
             raise ValueError(f"{file.path} holds {len(file)} maps already")
-        self._file, self._owned, self._scale = file, file is None, scale
+        self._file, self._scale = file, scale
         self._hits: list[FineMaps] = []
         self._weights: list[Floats] = []
         self._images, self._regions = 0, 0
 
     def add(self, maps: ArrayLike, masks: ArrayLike) -> None:
-        """As `PixelMeter.add`; maps must be square and of one size."""
+        """As `PixelMeter.add`; maps must be of the file's size."""
         scores, truth = check_batch(maps, masks)
         if not len(scores):
             return
-        if self._file is None:
-            height, width = scores.shape[1:]
-            self._file = _open_temporary(height, width, scores.dtype.type)
         self._file.append(scores)
         self._images += len(scores)
         for score, mask in zip(scores, truth, strict=True):
-            weights, found = weigh_mask(mask)
+            weights, regions = weigh_mask(mask)
             self._hits.append(score[mask])
             self._weights.append(weights)
-            self._regions += found
+            self._regions += regions
 
     def compute(self) -> PixelResult:
         """As `PixelMeter.compute`; bounds are the values themselves.
@@ -111,8 +185,6 @@ class ExactMeter:
         Raises:
             ValueError: another than this meter wrote to the file, or it is closed.
         """
-        if self._file is None:
-            return PixelResult()
         if len(self._file) != self._images:
             raise ValueError(f"{self._file.path} holds {len(self._file)} maps, not {self._images}")
         if not self._images:
@@ -122,27 +194,11 @@ class ExactMeter:
         values = compute_ranking_metrics(ranking, self._scale)
         return PixelResult(values, dict(values), dict(values))
 
-    def close(self) -> None:
-        """Remove the temporary file, if there is one."""
-        if self._owned and self._file is not None:
-            self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 class StreamingMeter:
     """Metrics between certain bounds, in memory that does not grow with the number of images.
 
-    Scores are known by their bin of `metrics.score_histogram`. The estimates of AUROC, F1-max and
+    Scores are known by their bin of `ScoreHistogram`. The estimates of AUROC, F1-max and
     AUPRO-std are the exact metrics of maps whose scores moved within their bin to a common one, by
     less than 2**-14 of themselves; the order of scores of different bins stays. The bounds hold for
     every order within the bins: those of AUROC differ by the share of pairs of a positive and a
@@ -161,8 +217,8 @@ class StreamingMeter:
         """As `PixelMeter.add`; the size may change. Neither order nor split changes the result."""
         scores, truth = check_batch(maps, masks)
         for score, mask in zip(scores, truth, strict=True):
-            weights, found = weigh_mask(mask)
-            self.histogram.add(score.reshape(-1), score[mask], weights, found)
+            weights, regions = weigh_mask(mask)
+            self.histogram.add(score.reshape(-1), score[mask], weights, regions)
 
     def compute(self) -> PixelResult:
         """As `PixelMeter.compute`.
@@ -173,14 +229,14 @@ class StreamingMeter:
         cells = self.histogram.list_cells()
         if not cells.positives.any() or not cells.negatives.any():
             return PixelResult()
-        found = _bound_curves(cells, self.histogram.regions)
+        bounds = _bound_curves(cells, self.histogram.regions)
         stepped = _bound_steps(cells, self.histogram, self.scale)
         if stepped is not None:
-            found["pixel_aupro"] = stepped
+            bounds["pixel_aupro"] = stepped
         return PixelResult(
-            values={name: float(np.clip(value, 0, 1)) for name, (_, value, _) in found.items()},
-            low={name: max(low - ROUNDING, 0.0) for name, (low, _, _) in found.items()},
-            high={name: min(high + ROUNDING, 1.0) for name, (_, _, high) in found.items()},
+            values={name: float(np.clip(value, 0, 1)) for name, (_, value, _) in bounds.items()},
+            low={name: max(low - ROUNDING, 0.0) for name, (low, _, _) in bounds.items()},
+            high={name: min(high + ROUNDING, 1.0) for name, (_, _, high) in bounds.items()},
         )
 
 
@@ -190,15 +246,6 @@ def check_batch(maps: ArrayLike, masks: ArrayLike) -> tuple[FineMaps, NDArray[np
     if scores.ndim != 3 or scores.shape != truth.shape:
         raise ValueError(f"maps {scores.shape} and masks {truth.shape} are not (B, H, W) alike")
     return scores, truth
-
-
-def _open_temporary(height: int, width: int, kind: type[np.float32 | np.float64]) -> MapFile:
-    """An empty file for maps of that size; a ValueError, and no file, if they are not square."""
-    if height != width or not height:
-        raise ValueError(f"maps of {height} x {width} are not square")
-    handle, name = tempfile.mkstemp(suffix=".maps")
-    os.close(handle)
-    return MapFile(Path(name), height, kind)
 
 
 def _bound_curves(cells: Cells, regions: int) -> dict[str, tuple[float, float, float]]:
@@ -215,17 +262,17 @@ def _bound_curves(cells: Cells, regions: int) -> dict[str, tuple[float, float, f
         "pixel_f1_max": curves.compute_f1_max,
         "pixel_aupro_std": lambda place: curves.compute_aupro_std(pro, place),
     }
-    found = {}
+    bounds = {}
     for name, compute in ways.items():
         low, value, high = (float(compute(place)[0]) for place in (LOW, MIDDLE, HIGH))
-        found[name] = (low, min(max(value, low), high), high)
-    return found
+        bounds[name] = (low, min(max(value, low), high), high)
+    return bounds
 
 
 def _bound_steps(
     cells: Cells, histogram: ScoreHistogram, scale: Scale
 ) -> tuple[float, float, float] | None:
-    """The same of the AUPRO of the field's steps."""
+    """Lower bound, estimate and upper bound of the AUPRO of the field's steps."""
     cuts = place_cuts(*histogram.ends, AUPRO_STEPS, scale)
     near = cuts.astype(np.float32)
     keys = find_keys(np.where(near <= cuts, raise_score(near), near))

@@ -1,4 +1,4 @@
-"""How often each score occurs, to 2**-14 of itself, in memory that does not grow with the images.
+"""Counts of scores, to 2**-14 of themselves, in memory that does not grow with the images.
 
 The bit pattern of a float32, its magnitude inverted where the sign is set, is an integer in the
 order of the scores; neighbouring floats have neighbouring integers, their keys. A bin is all keys

@@ -20,13 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from fuzzyclip.evaluation.bounded_curves import MIDDLE, Curves, place_curve
-from fuzzyclip.evaluation.map_file import as_float32
 from fuzzyclip.evaluation.metrics import (
     AUPRO_STEPS,
     EIGHT_CONNECTED,
     FPR_LIMIT,
     PIXEL_METRICS,
     Floats,
+    as_float32,
+    place_cuts,
     weigh_mask,
     weigh_regions,
 )
@@ -37,7 +38,7 @@ from fuzzyclip.evaluation.score_histogram import (
     find_scores,
     raise_score,
 )
-from fuzzyclip.method.scales import Scale, place_cuts
+from fuzzyclip.method import Scale
 from fuzzyclip.utils.tensor_files import read_arrays, write_tensors
 
 #: Arrays of a file.
@@ -82,13 +83,7 @@ class PixelSummaries:
 def summarise_pixels(
     maps: ArrayLike, masks: ArrayLike, images: Sequence[str], scale: Scale = Scale.PLAIN
 ) -> PixelSummaries:
-    """Summarise one category.
-
-    Args:
-        maps: (N, H, W) anomaly maps, higher is more anomalous.
-        masks: (N, H, W), true where anomalous.
-        images: N names, kept so that a comparison can refuse other images.
-        scale: of the maps.
+    """Summarise anomaly maps (N, H, W), masks (N, H, W) and names of one category.
 
     Raises:
         ValueError: shapes differ, there is no pixel, or a score is not finite.
@@ -121,7 +116,7 @@ def summarise_stream(
     Args:
         pairs: map (H, W) of float32 and mask (H, W) of each image.
         images: N names.
-        thresholds: (G,), those of `metrics.thresholds.choose_thresholds` for the same images.
+        thresholds: (G,), those of `choose_thresholds` for the same images.
 
     Raises:
         ValueError: shapes differ, there is no pixel or not one map for each name, a score is not
@@ -134,9 +129,9 @@ def summarise_stream(
             raise ValueError(f"map {number} {scores.shape}, mask {truth.shape} differ or are empty")
         if not thresholds[-AUPRO_STEPS - 1] <= scores.min() <= scores.max() < thresholds[0]:
             raise ValueError(f"map {number} has scores beyond the thresholds")
-        areas, found = weigh_mask(truth)
+        areas, count = weigh_mask(truth)
         rows.append(_count_image(scores, truth, areas, thresholds))
-        regions.append(found)
+        regions.append(count)
     if not rows or len(rows) != len(images):
         raise ValueError(f"{len(images)} images, but {len(rows)} maps")
     return _join_rows(images, thresholds, rows, np.array(regions, dtype=np.int32))
@@ -145,13 +140,9 @@ def summarise_stream(
 def _count_image(
     scores: Scores, mask: NDArray[np.bool_], areas: Floats, thresholds: Scores
 ) -> Counts:
-    """What one image (H, W) counts at each threshold, (G,): negatives, positives and coverage.
+    """Negatives, positives and coverage of one image (H, W) at each threshold, (G,).
 
-    Args:
-        scores: its map.
-        mask: true where anomalous.
-        areas: 1 / area of the region of each anomalous pixel.
-        thresholds: (G,).
+    `areas` has 1 / area of the region of each anomalous pixel.
     """
     normal, order = np.sort(scores[~mask]), np.argsort(scores[mask])
     hits = scores[mask][order]
@@ -210,10 +201,10 @@ def weigh_pixel_metrics(
 def _weigh_chunk(summaries: PixelSummaries, weights: Floats, place: float) -> dict[str, Floats]:
     """Pixel metrics of a few weightings."""
     curve, steps = slice(-AUPRO_STEPS), slice(-AUPRO_STEPS, None)
-    bad = summaries.regions > 0  # only these images have positives
+    anomalous = summaries.regions > 0  # only these images have positives
     fp = weights @ summaries.negatives_above  # (R, G), whole numbers without rounding
-    tp = weights[:, bad] @ summaries.positives_above[bad, curve]  # (R, T)
-    covered = weights[:, bad] @ summaries.coverage_above[bad]  # (R, G)
+    tp = weights[:, anomalous] @ summaries.positives_above[anomalous, curve]  # (R, T)
+    covered = weights[:, anomalous] @ summaries.coverage_above[anomalous]  # (R, G)
     with np.errstate(divide="ignore", invalid="ignore"):  # no positives: nan
         pro = covered / (weights @ summaries.regions)[:, None]
         cuts = summaries.thresholds[curve]
@@ -236,15 +227,6 @@ def _compute_aupro_steps(fpr: Floats, pro: Floats) -> Floats:
     return np.asarray(area / (highest - fpr[:, -1]))  # nan: fewer than two rates
 
 
-def estimate_pixel_metrics(
-    summaries: PixelSummaries, weights: ArrayLike | None = None, place: float = MIDDLE
-) -> dict[str, float]:
-    """Pixel metrics under one weighting (N,), default 1 each; undefined ones are absent."""
-    times = np.ones(len(summaries.images)) if weights is None else np.asarray(weights)
-    values = weigh_pixel_metrics(summaries, times[None], place)
-    return {name: float(value[0]) for name, value in values.items() if np.isfinite(value[0])}
-
-
 def write_summaries(path: Path, summaries: PixelSummaries) -> None:
     """Save to one safetensors file."""
     import torch  # what only reads summaries needs no PyTorch
@@ -254,7 +236,7 @@ def write_summaries(path: Path, summaries: PixelSummaries) -> None:
 
 
 def read_summaries(path: Path) -> PixelSummaries:
-    """What `write_summaries` saved; a ValueError if the file holds something else."""
+    """Summaries from `write_summaries`; a ValueError if the file holds something else."""
     arrays, header = read_arrays(path)
     if set(arrays) != set(TENSORS):
         raise ValueError(f"{path} holds no pixel summaries")
@@ -308,14 +290,10 @@ def choose_thresholds(histogram: ScoreHistogram, scale: Scale = Scale.PLAIN) -> 
 
 
 def place_steps(ends: Scores, scale: Scale = Scale.PLAIN) -> Scores:
-    """The field's equal steps, (AUPRO_STEPS,), as thresholds of the scores' type.
+    """The field's equal steps between the ends (2,) of the scores, as thresholds (AUPRO_STEPS,).
 
-    Args:
-        ends: lowest and highest score, (2,).
-        scale: of the scores; steps are equal on the plain one.
-
-    Returns:
-        Smallest number of the type above each step: a score exceeds the step where it reaches this.
+    Each is the smallest number of the scores' type above a step: a score exceeds the step where it
+    reaches this.
     """
     cuts = place_cuts(float(ends[0]), float(ends[1]), AUPRO_STEPS, scale)
     steps = cuts.astype(ends.dtype)
@@ -336,7 +314,7 @@ def _pick_cells(
     """As `_pick`, of the cells where the running sum of amounts (C,) first exceeds the places."""
     if not amounts.any():
         return np.empty(0, dtype=np.float32)
-    found = np.searchsorted(np.cumsum(amounts), places, side="right")
-    met, times = np.unique(found, return_counts=True)
+    reached = np.searchsorted(np.cumsum(amounts), places, side="right")
+    met, times = np.unique(reached, return_counts=True)
     ends = cells.highest[met[times > 1]] + 1
     return find_scores(np.concatenate([cells.lowest[met], ends]))

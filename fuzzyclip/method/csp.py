@@ -31,13 +31,11 @@ KMEANS_STARTS = 50
 
 @dataclass(frozen=True)
 class Scored:
-    """One candidate number of clusters.
+    """A candidate number of clusters k, and its partition by K-means.
 
     Attributes:
-        k: number of clusters.
-        spread: within-cluster sum of squared distances (or of their means, see `score_partition`).
+        spread: see `measure_spread`.
         penalty: lambda(k).
-        clusters: the partition that K-means found.
     """
 
     k: int
@@ -57,7 +55,7 @@ def compute_points(
     points: str,
     load_images: Callable[[], tuple[Tensor, Sequence[str]]],
 ) -> Tensor:
-    """What is clustered: one unit vector a category, (N, D), or (N, 2D) for `both`.
+    """A unit vector for each category, which is clustered: (N, D), or (N, 2D) for `both`.
 
     Args:
         encode: names to text features.
@@ -97,12 +95,9 @@ def measure_spread(
     assignment: NDArray[np.integer],
     form: Literal["sum", "mean"] = "sum",
 ) -> float:
-    """Squared distances to the cluster centres, (N, D) points.
+    """Squared distances of points (N, D) to the centres of their clusters, assigned by number.
 
-    Args:
-        points: what is clustered.
-        assignment: cluster number of each point.
-        form: `sum` over all points (eq. 4), or `mean` within each cluster, then summed.
+    They are summed over all points (eq. 4), or, of form `mean`, averaged within each cluster first.
     """
     spread = 0.0
     for number in np.unique(assignment):
@@ -141,11 +136,7 @@ def score_partitions(
 ) -> list[Scored]:
     """Every k from 1 to min(N, `settings.max_clusters`), scored.
 
-    Args:
-        categories: names in dataset order.
-        points: (N, D), one row a category; unit rows give the penalty its meaning.
-        settings: penalty, form and largest k.
-        seed: of K-means' starts.
+    Points (N, D) have a row for each category; unit rows give the penalty its meaning.
     """
     if len(categories) != len(points):
         raise ValueError(f"{len(categories)} categories but {len(points)} points")
@@ -184,7 +175,7 @@ def partition_as_paper(categories: Sequence[str]) -> Clusters:
 
 
 def project_points(points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """What is clustered, (N, D), on its two main axes, (N, 2), for a picture (Figure 4).
+    """Points (N, D) on their two main axes, (N, 2), for a picture (Figure 4).
 
     The axes' signs are chosen so that the same points give the same picture on every machine.
     """

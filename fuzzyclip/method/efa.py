@@ -23,7 +23,7 @@ from scipy.special import expit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fuzzyclip.method.scales import Scale
+from fuzzyclip.method import Scale
 from fuzzyclip.utils.ranges import POSITIVE, SIGMA
 
 #: Factor on cosines before a softmax. Eqs. 2 and 6 omit it; the code they build on has it.
@@ -73,13 +73,8 @@ def compute_plane(
 ) -> Tensor:
     """Margins of a block's pixels, (B, H, W_px): log-odds of its softmax map (eq. 6).
 
-    The abnormal of two softmax channels is a sigmoid of the margin.
-
-    Args:
-        mapped: (B, P, D), the block's tokens in the text's space.
-        text_embed: (D, 2), or (B, D, 2); unit columns.
-        grid: patches down and across.
-        size: pixels down and across.
+    The abnormal of two softmax channels is a sigmoid of the margin. `mapped` (B, P, D) and
+    `text_embed` are as `compute_margins` has them.
     """
     return upsample(compute_margins(mapped, text_embed)[:, None], grid, size)[:, 0]
 
@@ -118,7 +113,7 @@ def join_planes(planes: Iterable[tuple[Tensor, Tensor | None]]) -> Tensor:
 
 
 def choose_sum_type(device: torch.device) -> torch.dtype:
-    """What maps are summed in; what an exported file says of pixels is for people."""
+    """The type that maps are summed in; what an exported file says of pixels is for people."""
     coarse = device.type == "mps" or torch.compiler.is_exporting()
     return torch.float32 if coarse else torch.float64
 
@@ -191,10 +186,8 @@ def smooth(
 ) -> NDArray[np.floating]:
     """Gaussian smoothing of maps (B, H, W_px), each alone.
 
-    Args:
-        maps: on the scale that is named; probabilities are smoothed, not their log-odds.
-        sigma: in pixels; 0 leaves the maps alone.
-        scale: of the maps.
+    Probabilities are smoothed, not their log-odds, on whichever scale the maps are. Sigma is in
+    pixels; 0 leaves the maps alone.
     """
     SIGMA.check("smoothing", sigma=sigma)
     if sigma == 0:

@@ -61,16 +61,11 @@ def train_heads(
         images: what is trained on, N rows; their tokens are what the layers read, (B, L, P, W).
         text_embed: (D, 2), one prompt for all (a stack, "object"), or (N, D, 2), one for each image
             (the precise prompts of Table 4).
-        epochs: passes over the images.
-        batch_size: images a step.
-        learning_rate: of Adam.
+        epochs, batch_size, learning_rate, checkpoint, description: see `train`.
         seed: of the layers at the start and of the order of images.
         levels: L; None has one layer for each of the backbone's taken blocks.
         mosaics: images that a mosaic replaces, by epoch; None has no mosaics.
-        checkpoint: a file that a killed training goes on from; its name must change with everything
-            that changes the result. The caller removes it.
         after_epoch: called with the epoch, from 1, and the layers as they are then.
-        description: of the progress bar, and in errors.
 
     Returns:
         The trained layers, and the curve with `loss`, `focal` and `dice` of each step.
@@ -142,9 +137,9 @@ def train_clusters(
 
     Args:
         encode: names to text features.
-        images: what is trained on, of all clusters.
+        images: of all clusters.
         clusters: names of each cluster, of `images.names`.
-        settings: see `EfaTraining`.
+        settings: of the training.
         seed: of mosaics, layers at the start and the order of images.
         checkpoints: a file for each cluster that a killed training goes on from; the caller removes
             them and what `list_kept` names.
@@ -183,14 +178,7 @@ def train_clusters(
 def encode_targets(
     encode: NameEncoder, prompt: str, names: Sequence[str], images: TrainingSet
 ) -> Tensor:
-    """What layers are trained against: one feature (D, 2), or one for each image (N, D, 2).
-
-    Args:
-        encode: names to text features.
-        prompt: see `EfaTraining.prompt`.
-        names: of the cluster.
-        images: of the cluster.
-    """
+    """Features that a cluster's layers are trained against: (D, 2), or each image's (N, D, 2)."""
     if prompt == "precise":
         own = {name: encode([name]) for name in names}
         return torch.stack([own[name] for name in images.names])
@@ -310,12 +298,9 @@ class _FocalDice(torch.autograd.Function):
 
 
 def _measure_image(plane: Tensor, mask: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """Focal and dice of one image, summed over its blocks, and their slope, written in place.
+    """Focal and dice of one image, summed over its blocks; their derivative goes into `slope`.
 
-    Args:
-        plane: (L, S, S) logit differences.
-        mask: (S, S) in {0, 1}.
-        slope: (L, S, S), the derivative of focal + dice by `plane`.
+    Shapes: `plane`, logit differences, and `slope` (L, S, S); `mask` (S, S) in {0, 1}.
     """
     keep = 1 - 2 * FOCAL_SMOOTH
     sign = 2 * mask - 1

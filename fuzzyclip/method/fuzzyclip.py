@@ -19,19 +19,19 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
-from fuzzyclip.method.efa import WEIGHTS, Heads
+from fuzzyclip.method import OWN, name_shots
+from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.efa_training import train_clusters
 from fuzzyclip.method.interface import Learned, Target, Trained, TrainingSet
-from fuzzyclip.method.normal_memory import remember
 from fuzzyclip.method.rpl import fit_prompts
 from fuzzyclip.method.scorer import (
     Scorer,
     build_trained,
     build_untrained,
     describe_test_prompt,
+    remember,
     share_projection,
 )
-from fuzzyclip.method.variants import OWN, name_epoch, name_shots
 from fuzzyclip.utils.settings import CspSettings, EfaTest, EfaTraining, RplSettings
 
 
@@ -39,14 +39,10 @@ class TrainedParts:
     """CSP's clusters, EFA's layers and RPL's text features, ready for any category."""
 
     def __init__(self, encode: NameEncoder, learned: Learned, test: EfaTest) -> None:
-        """Encode what all categories share.
+        """Encode what all categories share, of what `join_parts` gave.
 
-        Args:
-            encode: names to text features.
-            learned: from `join_parts`. Its `temperature` is the factor on the cosines that RPL's
-                prompts were trained with; image scores have it too, so that their log-odds are the
-                trained ones.
-            test: how the parts are used.
+        Image scores have the temperature that RPL's prompts were trained with, so that their
+        log-odds are the trained ones.
 
         Raises:
             ValueError: `test.weights` names a cluster that is not there.
@@ -66,12 +62,7 @@ class TrainedParts:
         ]
 
     def build_scorer(self, category: str, heads: Sequence[Heads] | None = None) -> Scorer:
-        """The scorer of one category.
-
-        Args:
-            category: its name in prompts.
-            heads: from `load_heads`, in place of the last epoch's.
-        """
+        """The scorer of one category; heads from `load_heads` in place of the last epoch's."""
         prefix, with_cluster, suffix = describe_test_prompt(self.test.prompt, category)
         embeds, prompts = [], []
         for cluster in self.clusters:
@@ -99,7 +90,7 @@ def join_parts(
     rpl: Mapping[str, Tensor],
     temperature: float,
 ) -> Learned:
-    """What CSP, EFA and RPL have learned, as one.
+    """The results of CSP, EFA and RPL as one.
 
     Args:
         partition: `names` of the auxiliary categories and `clusters`, each with its `names`.
@@ -150,12 +141,7 @@ class FuzzyClip(Trained):
     ) -> Learned:
         """Cluster the names, train a set of layers for each cluster, and learn the prompts.
 
-        Args:
-            encode: names to text features.
-            images: the auxiliary set, with masks.
-            seed: of K-means, layers, prompts, mosaics and batches.
-            checkpoint: files that a killed training goes on from have its name and a suffix; the
-                caller removes them.
+        Files that a killed training goes on from have the checkpoint's name and a suffix.
 
         Raises:
             ValueError: the settings do not fit the set.
@@ -216,9 +202,9 @@ class FuzzyClip(Trained):
             for variant, names in stacks.items()
             if variant in self.variants
         }
-        for epoch in list_epochs(learned):
+        for epoch in _list_epochs(learned):
             earlier = parts.load_heads(f"epoch{epoch}.")
-            scorers[name_epoch(epoch)] = parts.build_scorer(target.category, earlier)
+            scorers[f"{OWN}_epoch_{epoch}"] = parts.build_scorer(target.category, earlier)
         scorers[OWN] = parts.build_scorer(target.category)
         if self.shots:
             backbone = encode.backbone
@@ -229,7 +215,7 @@ class FuzzyClip(Trained):
         return scorers
 
 
-def list_epochs(learned: Learned) -> list[int]:
+def _list_epochs(learned: Learned) -> list[int]:
     """Earlier epochs of which EFA's layers are kept, ascending."""
     known = (re.match(r"epoch(\d+)\.", name) for name in learned.tensors)
     return sorted({int(epoch[1]) for epoch in known if epoch})
@@ -251,16 +237,8 @@ def load_heads(backbone: Backbone, tensors: Mapping[str, Tensor], prefix: str) -
 
 
 def _choose_clusters(weights: str | int, count: int) -> list[int]:
-    """Which clusters take part, from 0: all, or the one that is named from 1 (Table 5).
-
-    Raises:
-        ValueError: there is no such cluster, or no such way to weigh them.
-    """
+    """Clusters that take part, from 0: all, or the one that is named from 1 (Table 5)."""
     if isinstance(weights, str):
-        if weights not in WEIGHTS:
-            raise ValueError(
-                f"efa.test.weights: {weights!r} is none of {', '.join(WEIGHTS)} and no number"
-            )
         return list(range(count))
     if not 1 <= weights <= count:
         raise ValueError(f"efa.test.weights: {weights} names a cluster, but there are {count}")
@@ -270,7 +248,7 @@ def _choose_clusters(weights: str | int, count: int) -> list[int]:
 def _encode_anchors(
     encode: NameEncoder, clusters: Sequence[Sequence[str]], kind: str | int
 ) -> Tensor | None:
-    """What weighs the clusters, (K, D), where it does not depend on the tested category."""
+    """Anchors that weigh the clusters, (K, D), where they do not depend on the tested category."""
     if kind == "train_cluster":
         return torch.stack([encode(names)[:, 0] for names in clusters])
     if kind == "center":

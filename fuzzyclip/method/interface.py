@@ -150,19 +150,9 @@ class Untrained(OneVariant):
 
 
 class Trained(OneVariant):
-    """Base of methods with a training."""
+    """Base of methods with a training: those have a `fit`, as `Method.fit` says."""
 
     trains: ClassVar[bool] = True
-
-    @abstractmethod
-    def fit(
-        self,
-        encode: NameEncoder,
-        images: TrainingSet,
-        seed: int,
-        checkpoint: Path | None = None,
-    ) -> Learned:
-        """Train on an auxiliary set, as `Method.fit` says."""
 
 
 class TrainingSettings(Protocol):
@@ -179,15 +169,7 @@ class TrainingSettings(Protocol):
 
 
 def check_training(owner: str, settings: TrainingSettings) -> None:
-    """Refuse numbers that no training can have.
-
-    Args:
-        owner: whose they are, for the message.
-        settings: of it.
-
-    Raises:
-        ValueError: names the setting.
-    """
+    """Refuse numbers that no training can have; the ValueError names owner and setting."""
     COUNT.check(owner, epochs=settings.epochs, batch_size=settings.batch_size)
     POSITIVE.check(owner, learning_rate=settings.learning_rate)
     SIGMA.check(owner, sigma=settings.sigma)
@@ -225,27 +207,19 @@ class Method(Protocol):
         seed: int,
         checkpoint: Path | None = None,
     ) -> Learned:
-        """Train on an auxiliary set.
+        """Train on an auxiliary set; `encode.backbone` is the frozen CLIP.
 
         Args:
-            encode: names to text features; `encode.backbone` is the frozen CLIP.
-            images: what is trained on.
+            encode: names to text features.
+            images: the set.
             seed: of all that is drawn.
             checkpoint: a file that a killed training goes on from, as
                 `fuzzyclip.method.training.train` does; the caller removes it.
-
-        Returns:
-            What `build` needs, and the curve of the losses; empty where nothing is trained.
         """
         ...
 
     def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
-        """The scorer of one category: (B, L, P, W) and unit class features to maps and scores.
-
-        Args:
-            encode: names to text features.
-            category: its name in prompts.
-            learned: from `fit`.
+        """The scorer of one category, by its name in prompts.
 
         Raises:
             MethodUnavailableError: it needs what is not set up here.
@@ -255,12 +229,7 @@ class Method(Protocol):
     def build_variants(
         self, encode: NameEncoder, target: Target, learned: Learned
     ) -> dict[str, Scorer]:
-        """The scorers of one category, by variant: what is tested is a row of the tables each.
-
-        Args:
-            encode: names to text features.
-            target: the category, and what else may be looked at.
-            learned: from `fit`.
+        """The scorers of one category, by variant; each is a row of the tables.
 
         Raises:
             MethodUnavailableError: it needs what is not set up here.

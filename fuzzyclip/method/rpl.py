@@ -27,7 +27,6 @@ from fuzzyclip.clip.encoding import (
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompt_tower import can_skip, run_prompts, run_start
 from fuzzyclip.method.training import CurveRow, train
-from fuzzyclip.utils.ranges import FACTOR, POSITIVE
 from fuzzyclip.utils.settings import PromptShape, RplSettings
 
 #: Sentence pairs of Table 9, (normal, abnormal); {} is [cluster], the stacked names. `o` rows of
@@ -64,12 +63,6 @@ class PromptLearner(nn.Module):
 
     def __init__(self, backbone: Backbone, stack: str, shape: PromptShape, seed: int = 0) -> None:
         """Tokenise the two sentences and initialise the learnable tokens.
-
-        Args:
-            backbone: the frozen CLIP.
-            stack: the stacked names, or "object".
-            shape: of the prompts.
-            seed: of random tokens.
 
         Raises:
             PromptTooLongError: a sentence exceeds the text tower's context.
@@ -190,11 +183,11 @@ def fit_prompts(
     checkpoint: Path | None = None,
     description: str = "RPL",
 ) -> tuple[dict[str, Tensor], list[CurveRow]]:
-    """RPL: the two prompts learned on an auxiliary set, held near its stacked one.
+    """RPL: the two prompts learned on an auxiliary set, held near its stacked one (eq. 12).
 
     Args:
         encode: names to text features.
-        image_embed: (N, D) class features of the auxiliary images.
+        image_embed: (N, D) class features of the auxiliary images; normalised here.
         labels: (N,) 0 normal or 1 anomalous.
         names: of all auxiliary categories, one stack whatever the partition (section 3.1.2 and
             appendix A.4).
@@ -204,80 +197,14 @@ def fit_prompts(
         description: of the progress bar.
 
     Returns:
-        `text_embed`, the learned text features (2, D), beside the learner's own tensors; and the
-        curve with `loss`, `cls` and `text` of each step.
+        `text_embed`, the learned text features (2, D) with unit rows, beside the learner's own
+        tensors; and the curve with `loss`, `cls` and `text` of each step.
     """
-    stacked = choose_stack(settings, names)
-    learner, text_embed, curve = train_prompts(
-        encode.backbone,
-        image_embed,
-        labels,
-        encode(stacked),
-        encode.stack(stacked),
-        shape=settings,
-        temperature=settings.temperature,
-        text_weight=settings.weigh_text(encode.backbone.embed_dim),
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        seed=seed,
-        checkpoint=checkpoint,
-        description=description,
-    )
-    return {"text_embed": text_embed} | dict(learner.state_dict()), curve
-
-
-def choose_stack(settings: RplSettings, names: Sequence[str]) -> list[str]:
-    """Names that stand for [cluster] in the learned prompts."""
-    return ["object"] if settings.stack == "object" else list(names)
-
-
-def train_prompts(
-    backbone: Backbone,
-    image_embed: Tensor,
-    label: Tensor,
-    stacked_embed: Tensor,
-    stack: str,
-    *,
-    shape: PromptShape,
-    temperature: float,
-    text_weight: float,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
-    checkpoint: Path | None = None,
-    description: str = "RPL",
-) -> tuple[PromptLearner, Tensor, list[CurveRow]]:
-    """Learn the normal and the abnormal prompt (eq. 12).
-
-    Args:
-        backbone: the frozen CLIP.
-        image_embed: (N, D) class features of the auxiliary images; normalised here.
-        label: (N,) 0 normal or 1 anomalous.
-        stacked_embed: (D, 2) untrained stacked prompt that regularises the learned one.
-        stack: the stacked names inside the sentences.
-        shape: tensors of the prompt learner.
-        temperature: factor on the cosines in training.
-        text_weight: factor on L_text. The paper adds the two losses (1); with unit vectors L_text
-            is then at most 4 / D and its gradient next to nothing; D restores the squared distance.
-        epochs: passes over the images.
-        batch_size: rows a step.
-        learning_rate: of Adam.
-        seed: of random tokens and of the order of rows.
-        checkpoint: a file that a killed training goes on from; the caller removes it.
-        description: of the progress bar.
-
-    Returns:
-        The learner, the two learned text features (2, D) with unit rows, and the curve with
-        `loss`, `cls` and `text` of each step.
-    """
-    POSITIVE.check("rpl", temperature=temperature)
-    FACTOR.check("rpl", text_weight=text_weight)
-    device = backbone.device
-    learner = PromptLearner(backbone, stack, shape, seed)
-    images, labels = normalise(image_embed).to(device), label.to(device)
-    target = stacked_embed.T.detach().to(device)  # (2, D)
+    stacked, backbone = choose_stack(settings, names), encode.backbone
+    text_weight, device = settings.weigh_text(backbone.embed_dim), backbone.device
+    target = encode(stacked).T.detach().to(device)  # (2, D)
+    learner = PromptLearner(backbone, encode.stack(stacked), settings, seed)
+    images, truth = normalise(image_embed).to(device), labels.to(device)
 
     def load(rows: Sequence[int], epoch: int) -> list[int]:
         del epoch  # no augmentation: the class feature of an image never changes
@@ -285,7 +212,7 @@ def train_prompts(
 
     def compute_losses(batch: list[int]) -> dict[str, Tensor]:
         text_embed = normalise(learner(backbone))  # (2, D)
-        cls = compute_classification(images[batch], text_embed, labels[batch], temperature)
+        cls = compute_classification(images[batch], text_embed, truth[batch], settings.temperature)
         text = compute_text_regularisation(text_embed, target)
         return {"loss": cls + text_weight * text, "cls": cls, "text": text}
 
@@ -294,16 +221,21 @@ def train_prompts(
         load,
         compute_losses,
         count=len(images),
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
         seed=seed,
         checkpoint=checkpoint,
         description=description,
     )
     with torch.no_grad():
-        learned = normalise(learner(backbone))
-    return learner, learned, curve
+        text_embed = normalise(learner(backbone))
+    return {"text_embed": text_embed} | dict(learner.state_dict()), curve
+
+
+def choose_stack(settings: RplSettings, names: Sequence[str]) -> list[str]:
+    """Names that stand for [cluster] in the learned prompts."""
+    return ["object"] if settings.stack == "object" else list(names)
 
 
 def compute_classification(
@@ -314,17 +246,16 @@ def compute_classification(
     Args:
         image_embed: (B, D), unit rows.
         text_embed: (2, D), unit rows: normal, abnormal.
-        label: (B,) int64, 0 normal or 1 anomalous.
+        label: (B,) int64.
         temperature: factor on the cosines (the paper is silent; CLIP's own is 100).
     """
     return F.cross_entropy(temperature * image_embed @ text_embed.T, label)
 
 
 def compute_text_regularisation(text_embed: Tensor, stacked_embed: Tensor) -> Tensor:
-    """Mean squared error to the stacked prompt's features (eq. 12, right), over all 2 * D entries.
+    """Mean squared error of the learned prompts to the stacked one, (2, D) each (eq. 12, right).
 
-    Args:
-        text_embed: (2, D) learned prompts, unit rows.
-        stacked_embed: (2, D) untrained stacked prompt, unit rows, no gradient.
+    With unit rows it is at most 4 / D and its gradient next to nothing; a weight of D makes the
+    squared distance of it.
     """
     return F.mse_loss(text_embed, stacked_embed)

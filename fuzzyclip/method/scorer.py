@@ -3,7 +3,8 @@
 Every row reads the same cached features; they differ in the text features and in whether trained
 layers stand between tokens and text.
 
-Shapes: B images of a batch, N of a category, K clusters, D embedding width, S image size.
+Shapes: B images of a batch, N of a category, K clusters, D embedding width, S image size; L blocks,
+P patches of an image, W vision width, R remembered tokens of a block.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,23 +15,27 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
+from torch.nn import functional as F
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise, project_tokens
+from fuzzyclip.method import Scale
 from fuzzyclip.method.efa import (
     LOGIT_SCALE,
     Heads,
+    choose_sum_type,
     compute_ensemble_map,
     compute_plane,
     compute_weights,
+    divide_odds,
     join_planes,
     smooth,
+    upsample,
 )
-from fuzzyclip.method.normal_memory import NormalMemory, join_memory
 from fuzzyclip.method.rpl import compute_image_score
-from fuzzyclip.method.scales import Scale
 
-#: Variants of Table 8: what stands in the class part of the test prompt.
+#: Variants of Table 8: what stands in the class part of the test prompt; `test+cluster` is the
+#: paper's best.
 TEST_PROMPTS = {
     "test": ("{test}", False, ""),
     "cluster": ("", True, ""),
@@ -41,6 +46,39 @@ TEST_PROMPTS = {
 
 #: See `Scorer.combine`.
 Combine = Callable[[NDArray[np.float32], NDArray[np.floating]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class NormalMemory:
+    """Unit tokens of a few normal images, (L, R, W), as an option beside the text.
+
+    A patch is as anomalous as its nearest remembered token is far. This is the field's usual
+    extension (WinCLIP+, APRIL-GAN's few-shot form), not part of the FuzzyCLIP paper; results with
+    it are not zero-shot. Its grid is that of patches, down and across.
+    """
+
+    tokens: Tensor
+    grid: tuple[int, int]
+    image_size: int
+
+    @torch.no_grad()
+    def compute_map(self, patch_tokens: Tensor) -> Tensor:
+        """(B, L, P, W) to (B, S, S): half the distance to the nearest token, mean over blocks.
+
+        (1 - cosine) / 2 lies in [0, 1] like a probability. One image and one block at a time bound
+        the memory to P x R numbers.
+        """
+        size = (self.image_size, self.image_size)
+        maps = []
+        for image in patch_tokens:
+            far = torch.stack(
+                [
+                    (1 - (normalise(tokens) @ known.T).amax(dim=-1)) / 2
+                    for tokens, known in zip(image, self.tokens, strict=True)
+                ]
+            )  # (L, P)
+            maps.append(upsample(far[None], self.grid, size).mean(dim=1))  # (1, S, S)
+        return torch.cat(maps)
 
 
 @dataclass(frozen=True)
@@ -55,7 +93,7 @@ class Scorer:
             to (B,), as precise; see `compare_class`. A method may judge an image by its map.
         scale: of the maps.
         compute_weights: (B, D) unit class features to cluster weights (B, K), where there are any.
-        memory: tokens of good parts, where there are any; maps and scores must be log-odds.
+        memory: tokens of normal images, where there are any; maps and scores must be log-odds.
         combine: image scores (N,) and peaks (N,), see `Scores`, of all images of a category to
             their scores (N,). It is applied by whoever holds all of them, not by `score_batch`;
             None where an image is judged alone.
@@ -88,7 +126,7 @@ class NotFiniteError(ValueError):
 
 @dataclass(frozen=True)
 class Scores:
-    """What a scorer gives for N images.
+    """Maps and scores of N images by a scorer.
 
     Attributes:
         maps: (N, S, S), smoothed, on the scorer's scale.
@@ -146,11 +184,7 @@ def build_untrained(
 ) -> Scorer:
     """A row without training: CLIP's own projection of the tokens against a text feature (D, 2).
 
-    Args:
-        backbone: the frozen CLIP.
-        prompt: for the record.
-        text_embed: (D, 2).
-        project: from `share_projection`; None projects for this row alone.
+    With `project`, from `share_projection`, it is shared with other rows.
     """
     size = (backbone.image_size, backbone.image_size)
     text = text_embed.to(backbone.device)
@@ -217,7 +251,7 @@ def build_trained(
 def score_batch(
     scorer: Scorer, patch_tokens: Tensor, image_embed: Tensor, backbone: Backbone, sigma: float = 0
 ) -> Scores:
-    """Run one scorer over a batch.
+    """Maps and scores of a batch, by one scorer.
 
     Args:
         scorer: the row.
@@ -238,9 +272,9 @@ def score_batch(
     weigh = scorer.compute_weights
     smoothed = smooth(maps.cpu().numpy(), sigma, scorer.scale)
     peaks, scored = smoothed.max(axis=(1, 2)), image_scores.cpu().numpy()
-    good = np.isfinite(smoothed).all(axis=(1, 2)) & np.isfinite(scored)
-    if not good.all():
-        raise NotFiniteError(scorer.prompt, np.flatnonzero(~good).tolist())
+    finite = np.isfinite(smoothed).all(axis=(1, 2)) & np.isfinite(scored)
+    if not finite.all():
+        raise NotFiniteError(scorer.prompt, np.flatnonzero(~finite).tolist())
     return Scores(
         maps=smoothed,
         peaks=peaks,
@@ -250,26 +284,44 @@ def score_batch(
     )
 
 
+def join_memory(maps: Tensor, image_scores: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps (B, S, S) and scores (B,) of the text joined with the memory's maps, all as log-odds.
+
+    The text's probabilities and the memory's maps are averaged, and an image's probability with the
+    largest value of its memory's map. The published few-shot forms stretch that value over the
+    whole test set; here an image is scored alone.
+    """
+    return _average(maps, far), _average(image_scores, far.amax(dim=(1, 2)))
+
+
+def _average(log_odds: Tensor, shares: Tensor) -> Tensor:
+    """Log-odds of the mean of a probability, given as log-odds, and a share in [0, 1]."""
+    fine = log_odds.to(choose_sum_type(log_odds.device))
+    odds = divide_odds(fine.sigmoid() + shares, fine.neg().sigmoid() + (1 - shares.to(fine.dtype)))
+    return odds.to(log_odds.dtype)
+
+
+def remember(patch_tokens: Tensor, grid: tuple[int, int], image_size: int) -> NormalMemory:
+    """A memory of normal images' patch tokens (B, L, P, W); a ValueError where there are none."""
+    if not len(patch_tokens):
+        raise ValueError("a normal memory needs at least one image")
+    tokens = F.normalize(patch_tokens.transpose(0, 1).flatten(1, 2), dim=-1)  # (L, B * P, W)
+    return NormalMemory(tokens.contiguous(), grid, image_size)
+
+
 def join_scores(batches: Sequence[Scores]) -> Scores:
     """Scores of batches as those of all images."""
-    weights = [one.weights for one in batches if one.weights is not None]
+    weights = [scores.weights for scores in batches if scores.weights is not None]
     return Scores(
-        maps=np.concatenate([one.maps for one in batches]),
-        peaks=np.concatenate([one.peaks for one in batches]),
-        image_scores=np.concatenate([one.image_scores for one in batches]),
+        maps=np.concatenate([scores.maps for scores in batches]),
+        peaks=np.concatenate([scores.peaks for scores in batches]),
+        image_scores=np.concatenate([scores.image_scores for scores in batches]),
         weights=np.concatenate(weights) if weights else None,
         scale=batches[0].scale,
     )
 
 
 def describe_test_prompt(kind: str, category: str) -> tuple[str, bool, str]:
-    """Prefix, whether the cluster's names follow, and suffix of a test prompt (Table 8).
-
-    Args:
-        kind: key of `TEST_PROMPTS`; the paper's best is `test+cluster`.
-        category: the tested category's prompt name.
-    """
-    if kind not in TEST_PROMPTS:
-        raise ValueError(f"test prompt must be one of {', '.join(TEST_PROMPTS)}, not {kind!r}")
+    """Prefix, whether the cluster's names follow, and suffix of a test prompt (Table 8)."""
     prefix, cluster, suffix = TEST_PROMPTS[kind]
     return prefix.format(test=category), cluster, suffix.format(test=category)

@@ -69,15 +69,14 @@ def train(
 
     Args:
         module: its parameters that require a gradient are trained.
-        load: row numbers and epoch to one batch; called in a thread. Two batches are in memory: the
-            step's own and the next one.
-        compute_losses: a batch to named losses; "loss" is what is minimised.
+        load: see `Load`. Two batches are in memory: the step's own and the next one.
+        compute_losses: see `ComputeLosses`.
         count: number of training rows.
         epochs: passes over them; the last state is kept, none is chosen on test data.
         batch_size: rows a step; the last batch of an epoch may be smaller.
         learning_rate: of the optimizer.
         seed: of the order of rows.
-        make_optimizer: parameters and learning rate to the optimizer.
+        make_optimizer: see `MakeOptimizer`.
         rate: number of an epoch, from 1, to its learning rate; None keeps `learning_rate`.
         checkpoint: written about once a minute and read first, so that a killed run goes on where
             it was, with the same result. Its name must change with everything that changes the
@@ -140,22 +139,24 @@ class TrainingError(ValueError):
 
 
 def _check_losses(losses: dict[str, float], where: str) -> None:
-    if bad := [name for name, value in losses.items() if not math.isfinite(value)]:
-        raise TrainingError(where, bad)
+    if wild := [name for name, value in losses.items() if not math.isfinite(value)]:
+        raise TrainingError(where, wild)
 
 
 def _check_state(module: nn.Module, optimizer: torch.optim.Optimizer, where: str) -> None:
     """Refuse parameters and momenta that are not finite: the last step's loss was before them."""
     parts = [
-        (f"parameter {name}", one) for name, one in module.named_parameters() if one.requires_grad
+        (f"parameter {name}", parameter)
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
     ] + [
         (f"the optimizer's {name}", value)
         for state in optimizer.state.values()
         for name, value in state.items()
         if isinstance(value, Tensor)
     ]
-    if bad := [name for name, one in parts if not one.isfinite().all()]:
-        raise TrainingError(where, list(dict.fromkeys(bad)))
+    if wild := [name for name, values in parts if not values.isfinite().all()]:
+        raise TrainingError(where, list(dict.fromkeys(wild)))
 
 
 def _save(

@@ -81,14 +81,7 @@ def make_training_set(
 def plan_mosaics(
     members: Sequence[str], epochs: int, probability: float, seed: int
 ) -> dict[tuple[int, int], Quad]:
-    """Replace each row of each epoch by a mosaic with some probability.
-
-    Args:
-        members: dataset and category of each row; a mosaic stays within one.
-        epochs: epochs of the training.
-        probability: chance that a row becomes a mosaic.
-        seed: of the plan.
-    """
+    """Replace each row of each epoch by a mosaic with some probability, within its own member."""
     rng = np.random.default_rng(seed)
     rows_of: dict[str, list[int]] = {}
     for row, member in enumerate(members):
@@ -105,9 +98,7 @@ def plan_mosaics(
 def select_mosaics(plan: MosaicPlan, rows: Sequence[int]) -> dict[tuple[int, int], Quad]:
     """The part of a plan that concerns some rows, numbered anew as `TrainingSet.select` does.
 
-    Args:
-        plan: of all rows.
-        rows: all rows of some members, so that no mosaic is torn apart.
+    They must be all rows of some members, so that no mosaic is torn apart.
     """
     place = {row: number for number, row in enumerate(rows)}
     return {
@@ -120,17 +111,12 @@ def select_mosaics(plan: MosaicPlan, rows: Sequence[int]) -> dict[tuple[int, int
 def load_mosaics(
     parts: Sequence[pd.DataFrame],
     backbone: Backbone,
-    kind: FeatureKind = TOKENS,
-    kept: "KeptMosaics | None" = None,
+    kind: FeatureKind,
+    kept: "KeptMosaics | None",
 ) -> tuple[Tensor, Tensor]:
     """Tokens (n, L, P, W), on the device, and masks (n, S, S), bool, of mosaics.
 
-    Args:
-        parts: index rows of the four images of each mosaic, with paths that can be opened and the
-            columns `mask_above` and `sha256`.
-        backbone: the frozen CLIP.
-        kind: what is kept of an image.
-        kept: where tokens are kept; None encodes them anew each time.
+    `parts` are index rows of the four images of each mosaic, with paths that can be opened.
     """
     tokens = [kept.read(four["sha256"].tolist()) if kept else None for four in parts]
     missing = [number for number, known in enumerate(tokens) if known is None]
@@ -192,25 +178,16 @@ class KeptMosaics:
     def __init__(
         self, folder: Path, backbone: Backbone, dtype: str, kind: FeatureKind = TOKENS
     ) -> None:
-        """Open a folder.
+        """Open a folder; it is made when it is first written to.
 
-        Args:
-            folder: made when it is first written to.
-            backbone: the frozen CLIP that encodes.
-            dtype: type in which tokens are kept, as in the feature store: what comes back is
-                rounded the same, whether it was on disk or not.
-            kind: what is kept of an image.
+        What comes back is rounded to `dtype`, whether it was on disk or not.
         """
         self.folder, self.dtype = folder, dtype
         own = [] if kind == TOKENS else [kind.name, str(kind.version)]
         self._parts = [str(FORMAT), str(CODE), backbone.fingerprint, dtype, *own]
 
     def locate(self, digests: Sequence[str]) -> Path:
-        """The file of a mosaic, named by all that decides its content.
-
-        Args:
-            digests: SHA-256 of its four images, in order.
-        """
+        """The file of a mosaic by its images' SHA-256, named by all that decides its content."""
         text = "/".join([*self._parts, *digests])
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.safetensors"
 

@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from fuzzyclip.evaluation.map_file import as_float32
-from fuzzyclip.evaluation.metrics import Floats, rank
+from fuzzyclip.evaluation.metrics import Floats, as_float32, rank
 from fuzzyclip.evaluation.score_histogram import Cells, ScoreHistogram, find_scores, raise_score
 from fuzzyclip.images.decode import load_mask
 from fuzzyclip.model.card import Calibration, Threshold, Tiling

@@ -22,10 +22,10 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.text_cache import TextCache
+from fuzzyclip.method import OWN
 from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.method.interface import Learned
-from fuzzyclip.method.normal_memory import NormalMemory, remember
-from fuzzyclip.method.variants import OWN
+from fuzzyclip.method.scorer import NormalMemory, remember
 from fuzzyclip.model.card import (
     NATURAL,
     NATURAL_PIXEL,

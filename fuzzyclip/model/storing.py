@@ -12,7 +12,7 @@ from uuid import uuid4
 import torch
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.method.normal_memory import NormalMemory
+from fuzzyclip.method.scorer import NormalMemory
 from fuzzyclip.model.card import Calibration, Card, MemoryCard, ModelError, read_card
 from fuzzyclip.model.directory import check_file, read_finite_tensors, write_card
 from fuzzyclip.utils.files import compute_sha256, flush_tree

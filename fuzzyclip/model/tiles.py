@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from fuzzyclip.clip.encoding import preprocess
-from fuzzyclip.evaluation.map_file import Maps, as_float32
+from fuzzyclip.evaluation.metrics import Maps, as_float32
 from fuzzyclip.method.scorer import NotFiniteError
 from fuzzyclip.model.card import Tiling
 from fuzzyclip.model.inference import CategoryModel, Finding

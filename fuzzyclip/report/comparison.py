@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS
-from fuzzyclip.method.variants import OWN, get_title
+from fuzzyclip.method import OWN, get_title
 from fuzzyclip.report.render import render
 from fuzzyclip.report.tables import ABSENT, Table, name_metric
 

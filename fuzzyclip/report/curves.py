@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from fuzzyclip.evaluation.choice import find_threshold
-from fuzzyclip.evaluation.metrics import AUPRO_STEPS, rank
+from fuzzyclip.evaluation.metrics import AUPRO_STEPS, find_threshold, rank
 from fuzzyclip.evaluation.summaries import PixelSummaries
-from fuzzyclip.method.variants import OWN, get_title
+from fuzzyclip.method import OWN, get_title
 from fuzzyclip.report.charts import Chart, Floats, Line, Mark, draw_chart, step_before
 from fuzzyclip.report.tables import Table, format_cell, format_score, tabulate
 

@@ -35,7 +35,7 @@ class GalleryImage:
         defect: name of the defect.
         score: FuzzyCLIP's image score.
         threshold: the category's, of the largest F1; None where a class is missing.
-        kinds: of `fuzzyclip.evaluation.choice.KINDS`.
+        kinds: of `fuzzyclip.evaluation.KINDS`.
         has_mask: whether the ground truth is known.
         image: (T, T, 3).
         mask: (T, T).

@@ -20,8 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from scipy import ndimage
 
-from fuzzyclip.evaluation.map_file import Maps, as_float32
-from fuzzyclip.evaluation.metrics import EIGHT_CONNECTED
+from fuzzyclip.evaluation.metrics import EIGHT_CONNECTED, Maps, as_float32
 from fuzzyclip.utils.files import replace_file
 
 Picture = NDArray[np.uint8]

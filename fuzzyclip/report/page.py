@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from fuzzyclip.evaluation.choice import KINDS
+from fuzzyclip.evaluation import KINDS
 from fuzzyclip.evaluation.metrics import METRICS
-from fuzzyclip.method.variants import OWN, get_title
+from fuzzyclip.method import OWN, get_title
 from fuzzyclip.report.clusters import build_clusters, describe_groups
 from fuzzyclip.report.curves import Curve, build_curves, build_training
 from fuzzyclip.report.gallery import GalleryImage, build_cards, describe_scale

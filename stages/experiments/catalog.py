@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fuzzyclip.evaluation.metrics import METRICS
-from fuzzyclip.method.variants import OWN, VARIANTS
+from fuzzyclip.method import OWN, VARIANTS
 from stages.values import Keyed
 
 FILE = Path(__file__).with_name("paper.yaml")

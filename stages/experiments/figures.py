@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fuzzyclip.method.variants import OWN
+from fuzzyclip.method import OWN
 from fuzzyclip.report.figures import Example, draw_heatmaps
 from fuzzyclip.report.tables import LABELS
 from fuzzyclip.utils.tensor_files import read_arrays

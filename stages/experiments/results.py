@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS
-from fuzzyclip.method.variants import OWN
+from fuzzyclip.method import OWN
 from fuzzyclip.report.tables import read_categories
 from stages import paths
 from stages.experiments.catalog import CatalogError

@@ -17,7 +17,7 @@ from fuzzyclip.evaluation.bootstrap import (
     summarise_runs,
 )
 from fuzzyclip.evaluation.summaries import read_summaries
-from fuzzyclip.method.variants import OWN
+from fuzzyclip.method import OWN
 from fuzzyclip.report.tables import ABSENT, LABELS
 from stages import paths
 from stages.experiments.catalog import Catalog, CatalogError, PaperExperiment, TableRow

@@ -30,9 +30,9 @@ from fuzzyclip.baselines.shared.context import embed_sentences
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import average_prompts
 from fuzzyclip.evaluation.metrics import compute_image_metrics, compute_pixel_metrics
+from fuzzyclip.method import Scale
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.interface import Learned
-from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer, build_trained, build_untrained, score_batch
 from fuzzyclip.utils.settings import TextSettings
 

@@ -18,12 +18,12 @@ from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.clip.text_cache import TextCache
+from fuzzyclip.method import VARIANTS
 from fuzzyclip.method.csp import compute_points
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.efa_training import encode_targets
 from fuzzyclip.method.fuzzyclip import FuzzyClip, join_parts
 from fuzzyclip.method.interface import Target
-from fuzzyclip.method.variants import VARIANTS
 
 PROMPTS = ["a photo of a bottle.", "pcb1 without flaw", "object", "x", "a photo of a bottle."]
 

@@ -39,17 +39,17 @@ def list_courses(span: Span, points: int) -> list[np.ndarray]:
 def test_no_possible_course_leaves_the_bounds(seed: int, top: float, grid: int) -> None:
     rng = np.random.default_rng(seed)
     fpr, pro = draw_span(rng, 5, top, grid), draw_span(rng, 5, 1.0, grid)
-    found = bound_aupro_steps(fpr, pro)
+    bounds = bound_aupro_steps(fpr, pro)
     values = [
         value
         for x in list_courses(fpr, 3)
         for y in list_courses(pro, 2)
         if (value := slow_aupro(x, y)) is not None
     ]
-    if found is None:
+    if bounds is None:
         assert not values
         return
-    low, estimate, high = found
+    low, estimate, high = bounds
     assert low <= estimate <= high
     assert all(low - 1e-12 <= value <= high + 1e-12 for value in values)
 

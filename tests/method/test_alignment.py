@@ -47,14 +47,15 @@ def test_values_and_gradients_are_those_of_the_formulas(seed, share, spread, own
     parameters = list(case[0].parameters())
     ours = torch.autograd.grad(3 * losses["loss"], parameters)
     plain = torch.autograd.grad(3 * (focal + dice), parameters)
-    for one, other in zip(ours, plain, strict=True):
+    for own, expected in zip(ours, plain, strict=True):
         # where everything is right already, both round 1 - p_true, which is next to nothing
-        assert torch.allclose(one, other, rtol=1e-7, atol=1e-9 * max(1.0, float(other.abs().max())))
+        atol = 1e-9 * max(1.0, float(expected.abs().max()))
+        assert torch.allclose(own, expected, rtol=1e-7, atol=atol)
 
 
 def test_single_precision_is_as_good_as_the_plain_way():
     case = draw(1, dtype=torch.float32, spread=3.0)
-    exact = [one.double() if torch.is_tensor(one) else one for one in case[1:]]
+    exact = [part.double() if torch.is_tensor(part) else part for part in case[1:]]
     double = Heads(3, 16, 24).double()
     double.load_state_dict(case[0].state_dict())
     focal, dice = reference(double, *exact)
@@ -103,3 +104,33 @@ def test_dice_is_the_mean_over_images():
         for i in range(4)
     ]
     assert both.item() == pytest.approx(sum(alone).item() / 4, rel=1e-9)
+
+
+def slow_focal(probs, mask, gamma):
+    """Pixel by pixel: -(1 - p)^gamma log p, with 1e-5 of smoothing on labels and under the log."""
+    terms = []
+    for (normal, abnormal), truth in zip(probs.tolist(), mask.tolist(), strict=True):
+        for row, (p_row, q_row) in enumerate(zip(normal, abnormal, strict=True)):
+            for column, (p, q) in enumerate(zip(p_row, q_row, strict=True)):
+                hot = 1 - 1e-5 if truth[row][column] else 1e-5
+                p_true = (1 - hot) * p + hot * q + 1e-5
+                terms.append(-((1 - p_true) ** gamma) * math.log(p_true))
+    return sum(terms) / len(terms)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
+def test_the_reference_focal_equals_its_formula_at_every_pixel(gamma):
+    probs = torch.randn(3, 2, 5, 5, dtype=torch.float64).softmax(dim=1)
+    masks = (torch.rand(3, 5, 5) > 0.7).double()
+    expected = slow_focal(probs, masks, gamma)
+    assert float(compute_focal(probs, masks, gamma)) == pytest.approx(expected, rel=1e-5)
+    halved = compute_focal(probs, masks, gamma, alpha=0.5)
+    assert float(halved) == pytest.approx(0.5 * expected, rel=1e-5)
+
+
+def test_the_reference_dice_by_hand():
+    prob = torch.tensor([[[0.5, 1.0], [0.0, 0.5]], [[0.0, 0.0], [0.0, 0.0]]])
+    mask = torch.tensor([[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    first = 1 - (2 * 1.5 + 1) / (2.0 + 2.0 + 1)
+    assert float(compute_dice(prob, mask)) == pytest.approx((first + 0.0) / 2)
+    assert float(compute_dice(prob[:1], mask[:1], epsilon=0.0)) == pytest.approx(1 - 3 / 4)

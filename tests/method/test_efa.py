@@ -8,8 +8,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import expit
 from torch.nn import functional as F
 
-from fuzzyclip.method import efa
-from fuzzyclip.method.scales import Scale
+from fuzzyclip.method import Scale, efa
 
 GRID, SIZE = (3, 4), (9, 13)
 
@@ -73,55 +72,7 @@ def test_each_block_has_its_own_affine_layer(heads, tokens):
 def test_parameter_count_at_the_papers_shapes():
     with torch.device("meta"):
         heads = efa.Heads(4, 1024, 768)
-    assert sum(one.numel() for one in heads.parameters()) == 3_148_800
-
-
-def test_logits_are_scaled_cosines(tokens):
-    text_embed = draw_unit(6, 2, dim=0)
-    logits = references.compute_logits(tokens, text_embed)
-    side = torch.cosine_similarity(tokens, text_embed[:, 1].expand_as(tokens), dim=-1)
-    assert logits.shape == (3, 2, 12, 2)
-    assert torch.allclose(logits[..., 1], 100 * side, atol=1e-4)
-    assert torch.allclose(references.compute_logits(7 * tokens, text_embed), logits, atol=1e-4)
-
-
-def test_a_text_feature_of_each_image(tokens):
-    text_embeds = torch.stack([draw_unit(6, 2, seed=seed, dim=0) for seed in range(3)])
-    logits = references.compute_logits(tokens, text_embeds)
-    for image in range(3):
-        alone = references.compute_logits(tokens[image : image + 1], text_embeds[image])
-        assert torch.allclose(logits[image : image + 1], alone, atol=1e-4)
-
-
-def test_logits_are_upsampled_before_the_softmax(heads, tokens):
-    text_embed = draw_unit(5, 2, dim=0)
-    mapped = heads[0](tokens)
-    maps = references.compute_maps(mapped, text_embed, GRID, SIZE)
-    assert maps.shape == (3, 2, 2, *SIZE)
-    assert torch.allclose(maps.sum(dim=2), torch.ones(3, 2, *SIZE), atol=1e-6)
-    logits = references.compute_logits(mapped, text_embed)
-    for image in range(3):
-        for block in range(2):
-            planes = logits[image, block].T.reshape(1, 2, *GRID)
-            pixels = F.interpolate(planes, SIZE, mode="bilinear", align_corners=True)
-            assert torch.allclose(maps[image, block], pixels.softmax(dim=1)[0], atol=1e-5)
-            softened = F.interpolate(planes.softmax(1), SIZE, mode="bilinear", align_corners=True)
-            assert not torch.allclose(maps[image, block], softened[0], atol=1e-3)
-
-
-def test_upsampling_keeps_the_corners_and_the_order_of_patches():
-    logits = torch.arange(24, dtype=torch.float32).reshape(1, 1, 12, 2)
-    pixels = references.upsample_logits(logits, GRID, SIZE)[0, 0]
-    for side in range(2):
-        plane = logits[0, 0, :, side].reshape(GRID)
-        corners = pixels[side][:: SIZE[0] - 1, :: SIZE[1] - 1]
-        assert torch.equal(corners, plane[:: GRID[0] - 1, :: GRID[1] - 1])
-        assert torch.allclose(pixels[side], interpolate_by_hand(plane, SIZE), atol=1e-5)
-
-
-def test_a_clusters_map_is_the_sum_over_blocks():
-    maps = torch.rand(2, 4, 2, 3, 3)
-    assert torch.allclose(references.sum_maps(maps), sum(maps[:, block, 1] for block in range(4)))
+    assert sum(parameter.numel() for parameter in heads.parameters()) == 3_148_800
 
 
 def test_the_ensemble_map_equals_the_slow_one(heads, tokens):
@@ -134,18 +85,9 @@ def test_the_ensemble_map_equals_the_slow_one(heads, tokens):
         share = weights[image].repeat_interleave(2)  # of each cluster's two blocks
         expected = references.join_margins(torch.cat(slow), share)
         assert torch.allclose(maps[image], expected, atol=1e-3)
-        probs = [one.sigmoid().mean(dim=0) for one in slow]
+        probs = [margins.sigmoid().mean(dim=0) for margins in slow]
         mean = weights[image, 0] * probs[0] + weights[image, 1] * probs[1]
         assert torch.allclose(maps[image].sigmoid().float(), mean, atol=1e-4)
-
-
-def test_margins_are_the_difference_of_the_logits(tokens):
-    text_embed = draw_unit(6, 2, dim=0)
-    logits = references.compute_logits(tokens, text_embed)
-    margins = efa.compute_margins(tokens, text_embed)
-    assert torch.allclose(margins, logits[..., 1] - logits[..., 0], atol=1e-4)
-    nothing = efa.compute_margins(torch.zeros_like(tokens), text_embed)
-    assert torch.equal(nothing, torch.zeros(3, 2, 12))
 
 
 def test_the_ensemble_map_equals_the_one_of_two_channels(heads, tokens):
@@ -155,8 +97,8 @@ def test_the_ensemble_map_equals_the_one_of_two_channels(heads, tokens):
     for k, head in enumerate(heads):
         maps = references.compute_maps(head(tokens), text_embeds[k], GRID, SIZE)
         expected += weights[:, k, None, None] * references.sum_maps(maps)
-    found = efa.compute_ensemble_map(heads, tokens, text_embeds, weights, GRID, SIZE)
-    assert torch.allclose(2 * found.sigmoid().float(), expected, atol=1e-5)  # of two blocks
+    maps = efa.compute_ensemble_map(heads, tokens, text_embeds, weights, GRID, SIZE)
+    assert torch.allclose(2 * maps.sigmoid().float(), expected, atol=1e-5)  # of two blocks
 
 
 def test_weights_are_a_softmax_of_cosines_and_sum_to_one():
@@ -168,12 +110,6 @@ def test_weights_are_a_softmax_of_cosines_and_sum_to_one():
         assert torch.allclose(weights.sum(dim=1), torch.ones(5), atol=1e-6)
     nearest = efa.compute_weights(anchors, anchors, 100.0)
     assert torch.equal(nearest.argmax(dim=1), torch.arange(3))
-
-
-def test_alike_anchors_weigh_alike():
-    anchors = draw_unit(1, 8).expand(4, -1)
-    weights = efa.compute_weights(draw_unit(5, 8, seed=2), anchors, 100.0)
-    assert torch.allclose(weights, torch.full((5, 4), 0.25))
 
 
 def test_one_cluster_weighs_one_and_its_map_is_the_ensembles(heads, tokens):
@@ -190,8 +126,8 @@ def test_smoothing_treats_each_map_alone():
     maps = np.random.default_rng(0).random((3, 8, 9), dtype=np.float32)
     assert efa.smooth(maps, 0.0) is maps
     smoothed = efa.smooth(maps, 1.5)
-    for one, expected in zip(smoothed, maps, strict=True):
-        assert one == pytest.approx(gaussian_filter(expected, 1.5), abs=1e-6)
+    for result, plain in zip(smoothed, maps, strict=True):
+        assert result == pytest.approx(gaussian_filter(plain, 1.5), abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
@@ -200,9 +136,9 @@ def test_probabilities_are_smoothed_and_not_their_log_odds(kind):
     maps = (5 * rng.normal(size=(3, 8, 9))).astype(kind)
     assert efa.smooth(maps, 0.0, Scale.LOG_ODDS) is maps
     smoothed = efa.smooth(maps, 1.5, Scale.LOG_ODDS)
-    for one, given in zip(smoothed, maps.astype(np.float64), strict=True):
-        mean = gaussian_filter(1 / (1 + np.exp(-given)), 1.5)
-        assert one == pytest.approx(np.log(mean / (1 - mean)), abs=1e-4)
+    for result, odds in zip(smoothed, maps.astype(np.float64), strict=True):
+        mean = gaussian_filter(1 / (1 + np.exp(-odds)), 1.5)
+        assert result == pytest.approx(np.log(mean / (1 - mean)), abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
@@ -232,14 +168,12 @@ def test_joined_maps_are_finite_and_as_precise_as_float64():
     margins = torch.tensor(
         [[200.0, 200.0, -200.0, 45.0, 45.0], [200.0, -200.0, -200.0, -20, -20.5]]
     )
-    planes = [(one.view(1, 1, -1), None) for one in margins]
-    found = efa.join_planes(iter(planes))
-    assert found.dtype == torch.float64
-    assert found.flatten().tolist() == pytest.approx(
-        references.join_margins(margins).tolist(), rel=1e-12, abs=1e-15
-    )
-    assert found[0, 0, 3] > found[0, 0, 4]
-    assert expit(found[0, 0, 3:].numpy()).astype(np.float32).tolist() == [0.5, 0.5]
+    joined = efa.join_planes((plane.view(1, 1, -1), None) for plane in margins).flatten()
+    assert joined.dtype == torch.float64
+    expected = references.join_margins(margins).tolist()
+    assert joined.tolist() == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    assert joined[3] > joined[4]
+    assert expit(joined[3:].numpy()).astype(np.float32).tolist() == [0.5, 0.5]
     lone = efa.join_planes([(margins[:1, None] / 10, torch.tensor([0.25]))])
     assert torch.allclose(lone.flatten(), margins[0].double() / 10, rtol=1e-6)
     with pytest.raises(ValueError, match="no maps to join"):

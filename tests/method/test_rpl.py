@@ -1,6 +1,7 @@
 """RPL's prompts against a forward pass written out, one sentence at a time."""
 
 import math
+from functools import partial
 
 import open_clip
 import pytest
@@ -14,22 +15,17 @@ from fuzzyclip.method import training
 from fuzzyclip.method.rpl import (
     TEMPLATES,
     PromptLearner,
+    compute_classification,
     compute_image_score,
-    train_prompts,
+    compute_text_regularisation,
+    fit_prompts,
 )
-from fuzzyclip.utils.settings import PromptShape
+from fuzzyclip.utils.settings import PromptShape, RplSettings
 
 STACK = "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"
 TOKENIZER = open_clip.SimpleTokenizer()
 WIDTH = 32
-SETTINGS = {
-    "temperature": 1 / 0.07,
-    "text_weight": 32.0,
-    "epochs": 4,
-    "batch_size": 8,
-    "learning_rate": 0.01,
-    "seed": 1,
-}
+SETTINGS = RplSettings(depth=3, epochs=4, batch_size=8, learning_rate=0.01)
 
 
 def write(shape, side, stack=STACK):
@@ -71,8 +67,8 @@ def test_every_layout_equals_the_slow_forward(tiny, layout, attachment, per_side
     shape = PromptShape(layout=layout, attachment=attachment, deep_per_side=per_side)
     learner = PromptLearner(tiny, STACK, shape, seed=3)
     with torch.no_grad():  # away from the start, where words are the template's own
-        for one in learner.parameters():
-            one += 0.1 * torch.randn(one.shape, generator=torch.Generator().manual_seed(0))
+        for tokens in learner.parameters():
+            tokens += 0.1 * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0))
         text_embed = learner(tiny)
         slow = [slow_forward(tiny, learner, shape, side) for side in range(2)]
     assert text_embed.shape == (2, WIDTH)
@@ -98,13 +94,13 @@ def test_words_start_as_the_templates_own(tiny, template, layout):
 
 def test_prepended_words_start_at_random_under_the_seed(tiny):
     shape = PromptShape(layout="prepend")
-    one, two, other = (PromptLearner(tiny, STACK, shape, seed) for seed in (1, 1, 2))
-    drawn = torch.cat([word.detach().flatten() for word in one.ctx])
+    first, same, other = (PromptLearner(tiny, STACK, shape, seed) for seed in (1, 1, 2))
+    drawn = torch.cat([word.detach().flatten() for word in first.ctx])
     assert drawn.std() == pytest.approx(0.02, rel=0.15)
-    assert torch.equal(one.ctx[0], two.ctx[0])
-    assert torch.equal(one.deep, two.deep)
-    assert not torch.equal(one.ctx[0], one.ctx[1])
-    assert not torch.equal(one.ctx[0], other.ctx[0])
+    assert torch.equal(first.ctx[0], same.ctx[0])
+    assert torch.equal(first.deep, same.deep)
+    assert not torch.equal(first.ctx[0], first.ctx[1])
+    assert not torch.equal(first.ctx[0], other.ctx[0])
 
 
 @pytest.mark.parametrize(
@@ -123,7 +119,7 @@ def test_prepended_words_start_at_random_under_the_seed(tiny):
 )
 def test_the_number_of_trainable_tokens(tiny, changes, count):
     learner = PromptLearner(tiny, STACK, PromptShape(**changes))
-    assert sum(one.numel() for one in learner.parameters()) == count * WIDTH
+    assert sum(tokens.numel() for tokens in learner.parameters()) == count * WIDTH
     assert learner(tiny).shape == (2, WIDTH)
 
 
@@ -191,54 +187,58 @@ def test_a_short_stack_leaves_fewer_learnable_words(tiny):
     assert learner(tiny).shape == (2, tiny.embed_dim)
 
 
-def draw_images(tiny, count=32):
-    """Class features of two groups that a direction tells apart, labels, and a stacked target."""
+@pytest.fixture
+def run(encode):
+    """`fit_prompts` on drawn features; keyword arguments change the settings."""
+    return partial(train_on_two_groups, encode)
+
+
+def train_on_two_groups(encode, checkpoint=None, **changes):
+    """Train on class features of two groups that a direction tells apart."""
     generator = torch.Generator().manual_seed(0)
-    label = torch.arange(count) % 2
+    labels = torch.arange(32) % 2
     direction = torch.randn(WIDTH, generator=generator)
-    noise = torch.randn(count, WIDTH, generator=generator)
-    target = F.normalize(torch.randn(WIDTH, 2, generator=generator), dim=0)
-    return noise + (2 * label[:, None] - 1) * direction, label, target
+    noise = torch.randn(32, WIDTH, generator=generator)
+    images = noise + (2 * labels[:, None] - 1) * direction
+    settings = SETTINGS.model_copy(update=changes)
+    names = STACK.split()
+    return fit_prompts(encode, images, labels, names, settings, 1, checkpoint=checkpoint)
 
 
-def run(tiny, **changes):
-    """Train prompts on the drawn features."""
-    images, label, target = draw_images(tiny)
-    settings = SETTINGS | {"shape": PromptShape(depth=3)} | changes
-    return (*train_prompts(tiny, images, label, target, STACK, **settings), target.T)
-
-
-def test_training_tells_the_images_apart_and_spares_the_backbone(tiny):
+def test_training_tells_the_images_apart_and_spares_the_backbone(tiny, run):
     before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
-    learner, learned, curve, _ = run(tiny, text_weight=0.0)
+    tensors, curve = run(text_weight=0.0)
     assert curve[-1]["cls"] < 0.6 * curve[0]["cls"]
-    assert torch.allclose(learned.norm(dim=1), torch.ones(2), atol=1e-6)
-    assert not learned.requires_grad
-    assert all(one.grad is not None and one.grad.any() for one in learner.parameters())
-    assert all(one.grad is None for one in tiny.model.parameters())
+    assert torch.allclose(tensors["text_embed"].norm(dim=1), torch.ones(2), atol=1e-6)
+    assert not tensors["text_embed"].requires_grad
+    start = PromptLearner(tiny, STACK, SETTINGS, seed=1).state_dict()
+    assert tensors.keys() == {*start, "text_embed"}
+    assert all((tensors[name] != start[name]).any() for name in start)
+    assert all(parameter.grad is None for parameter in tiny.model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in tiny.model.state_dict().items())
 
 
-def test_regularisation_pulls_harder_as_its_weight_grows(tiny):
-    distances = []
+def test_regularisation_pulls_harder_as_its_weight_grows(encode, run):
+    distances, target = [], encode(STACK.split()).T
     for weight in (0.0, 32.0, 32_000.0):
-        _, learned, curve, target = run(tiny, text_weight=weight)
+        tensors, curve = run(text_weight=weight)
+        learned = tensors["text_embed"]
         distances.append(float((learned - target).pow(2).mean()))
         last = curve[-1]
         assert last["loss"] == pytest.approx(last["cls"] + weight * last["text"], rel=1e-5)
     assert distances[0] > distances[1] > distances[2]
 
 
-def test_a_killed_training_ends_with_the_same_bits(tiny, tmp_path, monkeypatch):
-    _, expected, curve, _ = run(tiny)
+def test_a_killed_training_ends_with_the_same_bits(run, tmp_path, monkeypatch):
+    expected, curve = run()
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
     whole, checkpoint = training.plan_batches, tmp_path / "rpl.pt"
     monkeypatch.setattr(training, "plan_batches", lambda *plan: whole(*plan)[:2])
-    run(tiny, checkpoint=checkpoint)  # half of the epochs, then gone
+    run(checkpoint=checkpoint)  # half of the epochs, then gone
     monkeypatch.setattr(training, "plan_batches", whole)
-    _, learned, same, _ = run(tiny, checkpoint=checkpoint)
+    learned, same = run(checkpoint=checkpoint)
     assert same == curve
-    assert torch.equal(learned, expected)
+    assert all(torch.equal(learned[name], tensor) for name, tensor in expected.items())
 
 
 def test_the_image_score_is_the_log_odds_of_the_abnormal_share_of_a_softmax():
@@ -256,3 +256,21 @@ def test_each_image_may_have_text_of_its_own():
     for row in range(4):
         alone = compute_image_score(image_embed[row : row + 1], texts[row], 10.0)
         assert scores[row] == pytest.approx(float(alone), abs=1e-6)
+
+
+def test_classification_is_cross_entropy_of_scaled_cosines():
+    image_embed = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    text_embed = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    label = torch.tensor([0, 1])
+    first = math.log(1 + math.exp(10 * (0.0 - 1.0)))
+    second = math.log(1 + math.exp(10 * (0.6 - 0.8)))
+    loss = compute_classification(image_embed, text_embed, label, temperature=10.0)
+    assert float(loss) == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+def test_text_regularisation_is_the_mean_over_both_sides_and_all_widths():
+    learned, stacked = torch.eye(2, 8), torch.zeros(2, 8)
+    stacked[:, 4] = 1
+    assert float(compute_text_regularisation(learned, stacked)) == pytest.approx(4 / 16)
+    # opposite unit vectors are the worst case: 4 / D
+    assert float(compute_text_regularisation(learned, -learned)) == pytest.approx(4 / 8)

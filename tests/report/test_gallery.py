@@ -12,10 +12,10 @@ from PIL import Image
 from sklearn.metrics import f1_score
 
 from fuzzyclip.clip.encoding import encode_images, normalise, preprocess
-from fuzzyclip.evaluation import examples
+from fuzzyclip.evaluation import KINDS, examples
 from fuzzyclip.evaluation.category import Category
-from fuzzyclip.evaluation.choice import KINDS, choose_examples, find_threshold
-from fuzzyclip.evaluation.examples import Gallery
+from fuzzyclip.evaluation.examples import Gallery, choose_examples
+from fuzzyclip.evaluation.metrics import find_threshold
 from fuzzyclip.features.encode import write_category
 from fuzzyclip.features.shards import compute_identity
 from fuzzyclip.features.store import open_category

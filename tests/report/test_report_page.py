@@ -25,7 +25,7 @@ from sklearn.metrics import (
 
 from fuzzyclip.evaluation.metrics import METRICS, PIXEL_METRICS
 from fuzzyclip.evaluation.summaries import summarise_pixels
-from fuzzyclip.method.variants import VARIANTS, get_title, list_titles
+from fuzzyclip.method import VARIANTS, get_title, list_titles
 from fuzzyclip.report.charts import LEFT, RIGHT, WIDTH, Line, draw_chart, write_path
 from fuzzyclip.report.clusters import LETTER, LINE, build_clusters, place_labels
 from fuzzyclip.report.curves import average_curves, trace_pixels, trace_scores

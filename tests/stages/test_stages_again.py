@@ -12,7 +12,7 @@ from pipelines import OWN, list_runs, make_own_images, shorten_methods
 from safetensors import safe_open
 
 from fuzzyclip.baselines.registry import BASELINES
-from fuzzyclip.method.variants import OWN as METHOD
+from fuzzyclip.method import OWN as METHOD
 from fuzzyclip.utils.files import compute_sha256
 
 #: Features that the methods of the tables read besides the run's patch tokens.
@@ -59,9 +59,9 @@ def test_a_variant_with_good_images_stands_in_every_table_and_moves_no_other(fol
     others = after[after["variant"] != "fuzzyclip_1shot"].reset_index(drop=True)
     pd.testing.assert_frame_equal(others, before)
     summary = (folder / "metrics/tables/summary.md").read_text()
-    assert "FuzzyCLIP + 1 good image" in summary
+    assert "FuzzyCLIP + 1 normal image" in summary
     assert "not zero-shot" in summary
-    assert "FuzzyCLIP + 1 good image" in (folder / "page/index.html").read_text()
+    assert "FuzzyCLIP + 1 normal image" in (folder / "page/index.html").read_text()
 
 
 def test_a_forced_partition_trains_as_many_sets_of_layers(folder):

@@ -1,9 +1,16 @@
-"""Maps and masks of every hard kind, drawn from a seed, for tests of pixel metrics."""
+"""Maps and masks of every hard kind, drawn from a seed, and how tests measure them."""
 
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fuzzyclip.evaluation.pixel_meters import ExactMeter, MapFile, StreamingMeter
+from fuzzyclip.method import Scale
 
 Maps = NDArray[np.float32]
 Masks = NDArray[np.bool_]
@@ -83,3 +90,64 @@ def _draw_clumps(rng: np.random.Generator, masks: Masks) -> NDArray[np.floating]
     scores += masks * rng.integers(0, 20) * 2.0**-26
     scores.flat[rng.choice(scores.size, 2, replace=False)] = 0, 1
     return np.clip(scores, 0, 1)
+
+
+#: How log-odds lie: over the whole scale; next to those of 1/3 and 2/3, as sums of sure maps do; on
+#: floats of their own; all of them within one float32, or a few.
+ODDS = ("wide", "plateaus", "ends", "float32", "one", "few")
+
+
+def draw_odds(kind: str, masks: str, seed: int) -> tuple[NDArray[np.float64], Masks]:
+    """Log-odds of float64 and masks, (3, 10, 10)."""
+    noise, truth = draw_case(Case("smooth", masks, seed))
+    rng, fine = np.random.default_rng(seed), noise.astype(np.float64)
+    whole = np.log(rng.choice([0.5, 2.0], noise.shape))  # of 1/3 and 2/3
+    if kind == "plateaus":
+        return whole + fine * np.exp(rng.uniform(-28, -17, noise.shape)), truth
+    if kind == "ends":
+        return 30 * np.sign(fine) + fine, truth
+    if kind == "float32":
+        return np.float32(10 * noise).astype(np.float64), truth
+    if kind == "one":
+        single = float(np.float32(rng.choice([rng.normal(), 0.5, 1.0, -2.0])))
+        return single * (1 + 2.0**-28 * fine / np.abs(fine).max()), truth
+    if kind == "few":
+        single = np.float32(rng.normal()) + rng.integers(3, size=noise.shape) * 2.0**-24
+        return single * (1 + 2.0**-28 * fine), truth
+    return rng.choice([3.0, 12.0]) * fine, truth
+
+
+def feed(meter, maps, masks, cuts):
+    """Add all maps, split at some places."""
+    for first, end in pairwise([0, *sorted(cuts), len(maps)]):
+        meter.add(maps[first:end], masks[first:end])
+    return meter.compute()
+
+
+def measure_stream(maps, masks, scale=Scale.PLAIN):
+    return feed(StreamingMeter(scale), maps, masks, [])
+
+
+def measure_exactly(maps, masks, cuts=(), scale=Scale.PLAIN):
+    """The result of an exact meter, which computing again does not change."""
+    kind = np.float64 if maps.dtype == np.float64 else np.float32
+    with (
+        TemporaryDirectory() as folder,
+        closing(MapFile(Path(folder) / "x.maps", maps.shape[-1], kind)) as file,
+    ):
+        meter = ExactMeter(file, scale)
+        result = feed(meter, maps, masks, cuts)
+        assert meter.compute() == result
+        return result
+
+
+def hold(result, exact):
+    """The exact metrics lie between the bounds, and so do the estimates."""
+    assert result.values.keys() == result.low.keys() == result.high.keys()
+    assert exact.keys() <= result.values.keys()
+    assert result.values.keys() - exact.keys() <= {"pixel_aupro"}
+    for name in exact:
+        low, high = result.low[name], result.high[name]
+        value = min(exact[name], 1.0)  # sums of the stepped AUPRO round up to 1 + 2e-16
+        assert 0 <= low <= value <= high <= 1, name
+        assert low <= result.values[name] <= high, name

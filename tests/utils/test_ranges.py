@@ -8,7 +8,6 @@ import torch
 
 from fuzzyclip.method.csp import score_partitions
 from fuzzyclip.method.efa import compute_weights, smooth
-from fuzzyclip.method.rpl import train_prompts
 from fuzzyclip.method.training import train
 from fuzzyclip.model.inference import CategoryModel
 from fuzzyclip.utils import ranges
@@ -25,12 +24,6 @@ def learn(**changes):
     train(None, None, None, **settings | changes)
 
 
-def learn_prompts(**changes):
-    settings = {"shape": None, "epochs": 1, "batch_size": 1, "learning_rate": 0.1, "seed": 0}
-    settings |= {"temperature": 1.0, "text_weight": 1.0}
-    train_prompts(None, None, None, None, "", **settings | changes)
-
-
 @pytest.mark.parametrize("name", RANGES)
 def test_a_range_ends_where_it_says_and_nan_is_in_none(name):
     limits = RANGES[name]
@@ -44,8 +37,6 @@ USES = {
     "temperature": lambda value: compute_weights(torch.eye(2), torch.eye(2), value),
     "sigma": lambda value: smooth(np.zeros((1, 2, 2), np.float32), value),
     "learning_rate": lambda value: learn(learning_rate=value),
-    "text_weight": lambda value: learn_prompts(text_weight=value),
-    "rpl: temperature": lambda value: learn_prompts(temperature=value),
     "a detector: sigma": lambda value: CategoryModel(None, None, value),
 }
 

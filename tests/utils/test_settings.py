@@ -6,10 +6,10 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 from schemas import list_choices, list_unbounded
 
+from fuzzyclip.method import OWN, VARIANTS
 from fuzzyclip.method.efa import WEIGHTS
 from fuzzyclip.method.rpl import TEMPLATES
 from fuzzyclip.method.scorer import TEST_PROMPTS
-from fuzzyclip.method.variants import OWN, VARIANTS
 from fuzzyclip.utils import settings
 from fuzzyclip.utils.settings import (
     BackboneSettings,

@@ -24,11 +24,11 @@ from fuzzyclip.baselines.shared.vv import DPAM_DEPTH, DPAM_LEVELS, make_vv_kind
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import FeatureKind
+from fuzzyclip.method import Scale
 from fuzzyclip.method.efa import LOGIT_SCALE, compute_margins
 from fuzzyclip.method.efa_training import DICE_SMOOTH, FOCAL_SMOOTH, GAMMA
 from fuzzyclip.method.interface import Learned, Trained, TrainingSet, check_training
 from fuzzyclip.method.rpl import PromptLearner, compute_classification
-from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer, compare_class
 from fuzzyclip.method.training import train
 from fuzzyclip.utils.ranges import FACTOR, FEW, FEW_OR_ZERO, POSITIVE

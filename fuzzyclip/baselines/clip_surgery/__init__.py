@@ -23,8 +23,8 @@ from fuzzyclip.baselines.shared.vv import (
 )
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import FeatureKind
+from fuzzyclip.method import Scale
 from fuzzyclip.method.interface import Learned, Untrained
-from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer, compare_class
 from fuzzyclip.utils.ranges import FACTOR, SIGMA
 

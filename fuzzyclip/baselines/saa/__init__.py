@@ -37,8 +37,8 @@ from fuzzyclip.baselines.saa.tiny import build_tiny_models
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import FeatureKind
+from fuzzyclip.method import Scale
 from fuzzyclip.method.interface import Learned, MethodUnavailableError, Untrained
-from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.utils.prefetch import send
 from fuzzyclip.utils.ranges import COUNT, FACTOR, SIDE, SIGMA, Range

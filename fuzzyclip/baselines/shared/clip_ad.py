@@ -32,8 +32,8 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise, project_tokens
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import FeatureKind
+from fuzzyclip.method import Scale
 from fuzzyclip.method.efa import Heads, compute_plane
-from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer, compare_class
 from fuzzyclip.utils.ranges import COUNT, FEW, POSITIVE, SIGMA
 

@@ -36,10 +36,10 @@ from fuzzyclip.clip.encoding import (
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompt_tower import can_skip, run_prompts, run_start
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
+from fuzzyclip.method import Scale
 from fuzzyclip.method.efa import LOGIT_SCALE, compute_plane
 from fuzzyclip.method.interface import Learned, Trained, TrainingSet, check_training
 from fuzzyclip.method.rpl import compute_image_score
-from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.method.training import train
 from fuzzyclip.utils.ranges import FEW

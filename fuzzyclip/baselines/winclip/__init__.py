@@ -27,8 +27,8 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import NORMAL_STATES, average_prompts, stack_names
 from fuzzyclip.clip.towers import ImageTower
 from fuzzyclip.features.kinds import FeatureKind
+from fuzzyclip.method import Scale
 from fuzzyclip.method.interface import Learned, Untrained
-from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.utils.prefetch import send
 from fuzzyclip.utils.ranges import POSITIVE, SIGMA

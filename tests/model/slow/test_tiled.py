@@ -9,9 +9,8 @@ from PIL import Image
 from scipy.special import expit
 
 from fuzzyclip.clip.encoding import encode_images, preprocess
-from fuzzyclip.method.normal_memory import remember
-from fuzzyclip.method.scales import Scale
-from fuzzyclip.method.scorer import Scorer
+from fuzzyclip.method import Scale
+from fuzzyclip.method.scorer import Scorer, remember
 from fuzzyclip.model.card import Tiling
 from fuzzyclip.model.inference import CategoryModel
 from fuzzyclip.model.opening import Opened

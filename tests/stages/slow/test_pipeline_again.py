@@ -58,7 +58,7 @@ def test_variants_with_good_images_rerun_the_evaluation_alone(folder):
     change_params(folder, lambda params: params["evaluation"].update(shots=[1]))
     output = run(folder, "dvc", "repro", "page")
     assert set(ran(output)) == {"check", "evaluate@sdd", "report", "page"}
-    assert "FuzzyCLIP + 1 good image" in (folder / "metrics/tables/summary.md").read_text()
+    assert "FuzzyCLIP + 1 normal image" in (folder / "metrics/tables/summary.md").read_text()
     run(folder, "git", "checkout", "-q", "HEAD", "--", ".")
     run(folder, "dvc", "checkout")
 

@@ -32,8 +32,7 @@ from fuzzyclip.deploy.parity import (
 )
 from fuzzyclip.deploy.runtimes import open_exported
 from fuzzyclip.method.efa import join_planes
-from fuzzyclip.method.normal_memory import remember
-from fuzzyclip.method.scorer import build_untrained
+from fuzzyclip.method.scorer import build_untrained, remember
 from fuzzyclip.model.inference import CategoryModel
 
 
