@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fuzzyclip.cli.options import Category, Model, Reference, Weights, load_model
-from fuzzyclip.cli.refusal import Refusal
+from fuzzyclip.cli.options import Category, Model, Reference, Refusal, Weights, load_model
 
 if TYPE_CHECKING:
     from fuzzyclip.deploy.parity import Difference
@@ -88,9 +87,8 @@ def _export(
     from tempfile import TemporaryDirectory
 
     from fuzzyclip.cli.image_lists import list_images
+    from fuzzyclip.deploy.export import export_onnx, export_openvino
     from fuzzyclip.deploy.facts import Origin
-    from fuzzyclip.deploy.onnx_export import export_onnx
-    from fuzzyclip.deploy.openvino_export import export_openvino
 
     kind = "int8" if format_ in (Format.ONNX_INT8, Format.OPENVINO_INT8) else "float32"
     own = detector.card.calibrations.get(category)

@@ -18,13 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone, load_backbone
-from fuzzyclip.model.card import (
-    FILENAME,
-    BackboneCard,
-    Card,
-    ModelError,
-    TrainingCard,
-)
+from fuzzyclip.model.card import FILENAME, BackboneCard, Card, ModelError, TrainingCard
 from fuzzyclip.utils.files import compute_sha256, flush_tree, write_json
 from fuzzyclip.utils.half_files import describe_fault
 from fuzzyclip.utils.settings import BackboneSettings, EfaTest, TextSettings
@@ -81,12 +75,10 @@ def write_model(
     Args:
         out: the directory; must not exist yet or be empty.
         name: of the model.
-        backbone: the frozen CLIP that the parts were trained with.
+        backbone: the one that the parts were trained with.
         copy: whether a file of its weights goes into the directory.
-        efa: the file of EFA's layers, with clusters in its header.
-        rpl: the file of RPL's prompts.
-        text: how names become prompts.
-        test: how the parts are used.
+        efa, rpl: files of EFA's layers, with clusters in the header, and of RPL's prompts.
+        text, test: how names become prompts, and how the parts are used.
         licences: of the datasets they were trained on.
         sources: of their images: `official`, `own`, or the drawn `sample`.
 
@@ -184,11 +176,7 @@ def read_parts(folder: Path, card: Card) -> dict[str, dict[str, Tensor]]:
 
 
 def check_file(path: Path, sha256: str) -> None:
-    """Compare a file with what the card says of it.
-
-    Raises:
-        ModelError: it is another one; says which, where that can be seen.
-    """
+    """Refuse a file, as a ModelError, that is another one than the card says."""
     if compute_sha256(path) != sha256:
         other = f"not the file that {FILENAME} names; copy it again"
         raise ModelError(f"{path} is {describe_fault(path) or other}")
@@ -218,10 +206,8 @@ def load_own_backbone(
     """The frozen CLIP of a model.
 
     Args:
-        folder: the model's directory.
-        card: of it.
         weights: the weights' file where it lies elsewhere.
-        device: see `fuzzyclip.clip.backbone.choose_device`.
+        device: as `fuzzyclip.clip.backbone.choose_device` takes it.
 
     Raises:
         ModelError: the weights are not at hand, or the backbone differs from the model's own.
@@ -255,6 +241,6 @@ def load_own_backbone(
 
 
 def is_small(weights: str, limit: int = SMALL) -> bool:
-    """Whether weights are a file that may well travel with a model: at most `limit` bytes."""
+    """True of weights in a file that may well travel with a model: at most `limit` bytes."""
     path = Path(weights)
     return path.is_file() and path.stat().st_size <= limit

@@ -1,4 +1,4 @@
-"""Additions to a model, a category at a time: thresholds and remembered good parts, on disk.
+"""Additions to a model, a category at a time: thresholds and remembered normal parts, on disk.
 
 They are added in place or in a copy. Remembered parts have a file a category.
 """
@@ -37,7 +37,7 @@ def store(
         folder: the model's directory.
         category: as it stands in the prompts; what was stored of it is replaced.
         calibration: its thresholds.
-        memory: its good parts, where they took part.
+        memory: its normal parts, where they took part.
         references: names of their images.
         out: directory of a copy that is changed instead; must not exist.
 
@@ -116,17 +116,7 @@ def read_memories(folder: Path, card: Card, backbone: Backbone) -> dict[str, Nor
 def write_memory(
     folder: Path, category: str, memory: NormalMemory, images: Sequence[str]
 ) -> MemoryCard:
-    """Write a category's memory into a model's directory.
-
-    Args:
-        folder: the model's directory.
-        category: as it stands in the prompts.
-        memory: its good parts.
-        images: their names, for the record.
-
-    Returns:
-        What the card has to say of it.
-    """
+    """Write a category's memory of images into a model's directory, for its card to name."""
     path = folder / f"memory-{digest_memory(memory)[:16]}.safetensors"
     write_tensors(path, {TOKENS: memory.tokens}, {"category": category})
     return MemoryCard(file=path.name, sha256=compute_sha256(path), images=list(images))

@@ -309,7 +309,9 @@ def test_calibrated_thresholds_decide_from_then_on(model, parts, tmp_path):
     done = run("calibrate", "--model", model, "--category", "gear", "--good", tmp_path / "parts/a",
                "--bad", tmp_path / "parts/b", "--out", new)  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert re.search(r"gear, images: -?[\d.]+ by f1_max; from 2 good, 3 bad; F1", done.stdout)
+    assert re.search(
+        r"gear, images: -?[\d.]+ by f1_max; from 2 normal, 3 anomalous; F1", done.stdout
+    )
     row = json.loads(predict(new, parts[0], "--category", "gear", "--json").stdout)
     assert row["threshold_method"] == "f1_max"
     scores = [one.image_score for one in FuzzyCLIP.load(new, device="cpu")(parts[:5], "gear")]
@@ -344,7 +346,7 @@ def test_masks_decide_the_threshold_of_pixels(model, parts, tmp_path):
     done = run(*arguments, "--out", tmp_path / "new")
     assert done.exit_code == 0, done.output
     pixel = json.loads(done.stdout)["pixel"]
-    assert (pixel["method"], pixel["counted"], pixel["bad"]) == ("f1_max", "pixels", 2)
+    assert (pixel["method"], pixel["counted"], pixel["anomalous"]) == ("f1_max", "pixels", 2)
     Image.fromarray(truth[:20]).save(tmp_path / "2.png")
     wrong = run(*arguments, "--out", tmp_path / "other")
     assert wrong.exit_code == 1
@@ -376,7 +378,7 @@ def test_a_broken_image_does_not_calibrate_and_is_told(model, parts, tmp_path):
     )
     assert done.exit_code == 3
     assert "empty" in done.stderr
-    assert "from 5 good" in done.stdout
+    assert "from 5 normal" in done.stdout
 
 
 def test_tiles_give_the_map_of_each_part_of_the_image(model, tmp_path):

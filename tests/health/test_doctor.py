@@ -23,8 +23,8 @@ import fuzzyclip.clip.sparse_weights
 from fuzzyclip.cli import app
 from fuzzyclip.clip.sparse_weights import SAMPLE_WEIGHTS
 from fuzzyclip.datasets import REGISTRY
+from fuzzyclip.health import judge, run_check
 from fuzzyclip.health.data import check_data, is_non_commercial
-from fuzzyclip.health.examination import judge, run_check
 from fuzzyclip.health.installation import (
     Check,
     check_device,
@@ -112,7 +112,7 @@ def test_text_says_the_same_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         Check("one", "ok", "is there"),
         Check("longer name", "warn", "is old", "renew it"),
     ]
-    monkeypatch.setattr("fuzzyclip.health.examination.examine", lambda model, data: checks)
+    monkeypatch.setattr("fuzzyclip.health.examine", lambda model, data: checks)
     assert call() == (
         0,
         "ok    one          is there\n"

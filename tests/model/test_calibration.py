@@ -53,7 +53,7 @@ def test_f1_is_the_largest_and_the_threshold_the_highest_that_gives_it(
         assert found.value == best
     assert found.false_alarm_rate == pytest.approx(flagged[labels == 0].mean())
     assert found.miss_rate == pytest.approx(1 - flagged[labels == 1].mean())
-    assert (found.good, found.bad) == ((labels == 0).sum(), (labels == 1).sum())
+    assert (found.normal, found.anomalous) == ((labels == 0).sum(), (labels == 1).sum())
     assert found.method == "f1_max"
 
 
@@ -133,7 +133,7 @@ def test_99_images_are_what_one_percent_needs() -> None:
     enough, short = choose_by_quantile(scores, 0.01), choose_by_quantile(scores[:98], 0.01)
     assert enough.note == ""
     assert enough.false_alarm_rate == 0.01
-    assert "from 98 good images, 99 would do" in short.note
+    assert "from 98 normal images, 99 would do" in short.note
     assert short.false_alarm_rate == 1 / 99
     assert short.value == np.nextafter(np.float32(scores[97]), np.float32(1))
     low, high = short.false_alarm_interval or (0, 0)
@@ -181,7 +181,7 @@ def test_equal_scores_are_told() -> None:
     assert "the rate may be lower" in same.note
     full = choose_by_quantile([0.2, 1.0], 1 / 3, most=1)
     assert full.value > 1
-    assert full.note.startswith("a good image has the highest score")
+    assert full.note.startswith("a normal image has the highest score")
     assert "nothing reaches" in full.note
     assert choose_by_quantile([0.2, 1.0], 1 / 3).note == ""  # log-odds end nowhere
     with pytest.raises(ValueError, match=r"1\.5, but 1 is the most"):
@@ -270,7 +270,7 @@ def test_pixels_have_the_f1_of_all_at_once(case: Case) -> None:
     assert found.recall == pytest.approx(recall_score(truth, flagged))
     assert found.false_alarm_rate == pytest.approx(flagged[~truth].mean())
     assert found.miss_rate == pytest.approx(1 - flagged[truth].mean())
-    assert (found.good, found.bad) == (3 - masks.any((1, 2)).sum(), masks.any((1, 2)).sum())
+    assert (found.normal, found.anomalous) == (3 - masks.any((1, 2)).sum(), masks.any((1, 2)).sum())
     assert (found.counted, found.false_alarm_interval, found.miss_interval) == (
         "pixels",
         None,
@@ -325,7 +325,7 @@ def test_thresholds_come_back_from_json() -> None:
 
 
 @pytest.mark.parametrize("change", [
-    {"value": float("nan")}, {"value": "high"}, {"method": "otsu"}, {"good": -1}, {"f1": 1.2},
+    {"value": float("nan")}, {"value": "high"}, {"method": "otsu"}, {"normal": -1}, {"f1": 1.2},
     {"miss_interval": [0.1]}, {"miss_interval": [-0.1, 0.5]}, {"colour": "red"},
 ])  # fmt: skip
 def test_other_json_is_refused(change: dict[str, object]) -> None:

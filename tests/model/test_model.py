@@ -180,7 +180,7 @@ def test_labels_follow_the_threshold(detector, images):
 
 
 def calibrate(tiling=None, memory=None):
-    threshold = Threshold(value=0.25, method="f1_max", good=3, bad=4, f1=0.5)
+    threshold = Threshold(value=0.25, method="f1_max", normal=3, anomalous=4, f1=0.5)
     return Calibration(image=threshold, pixel=threshold, tiling=tiling, memory=memory)
 
 
@@ -340,7 +340,7 @@ def fill_card(folder):
         ("false_alarm_rate", "miss_rate", "precision", "recall", "f1", "asked_rate"), 0.5
     )
     ends = {key: [0.25, 0.75] for key in ("false_alarm_interval", "miss_interval")}
-    threshold = {"value": 0.5, "method": "given", "good": 1, "bad": 1} | rates | ends
+    threshold = {"value": 0.5, "method": "given", "normal": 1, "anomalous": 1} | rates | ends
     own = {"image": threshold, "pixel": threshold, "tiling": {"side": 64, "overlap": 8}}
     card = json.loads((folder / "model.json").read_text())
     card["calibrations"] = {"gear": own}
@@ -350,7 +350,7 @@ def fill_card(folder):
 
 def test_every_number_of_a_card_has_bounds():
     """Counted images are only told."""
-    assert set(list_unbounded(Card)) == {"Threshold.good", "Threshold.bad"}
+    assert set(list_unbounded(Card)) == {"Threshold.normal", "Threshold.anomalous"}
 
 
 def test_numbers_that_nobody_means_are_refused_by_their_place(made):
@@ -360,7 +360,7 @@ def test_numbers_that_nobody_means_are_refused_by_their_place(made):
     assert len(places) > 30
     for place in places:
         for value in SENSELESS:
-            if place[-1] in ("good", "bad") and value == 10**18:
+            if place[-1] in ("normal", "anomalous") and value == 10**18:
                 continue
             card = copy.deepcopy(whole)
             put(card, place, value)
@@ -450,6 +450,23 @@ def test_a_model_of_format_1_without_thresholds_decides_as_before(copied, images
     store(copied, "gear", calibrate())
     assert json.loads((copied / "model.json").read_text())["format"] == 2
     assert FuzzyCLIP.load(copied, device="cpu")(images[0], "gear").threshold.value == 0.25
+
+
+def test_a_card_with_thresholds_of_good_and_bad_images_is_read_as_it_was_written(copied):
+    """Earlier versions called them so; written anew they are normal and anomalous."""
+    store(copied, "gear", calibrate())
+    card = read_card(copied)
+    content = (copied / "model.json").read_text()
+    earlier = content.replace('"normal":', '"good":').replace('"anomalous":', '"bad":')
+    assert earlier != content
+    (copied / "model.json").write_text(earlier)
+    assert read_card(copied) == card
+    assert (card.calibrations["gear"].image.normal, card.calibrations["gear"].pixel.anomalous) == (
+        3,
+        4,
+    )
+    store(copied, "gear", calibrate())
+    assert (copied / "model.json").read_text() == content
 
 
 def test_thresholds_of_probabilities_are_refused_with_a_way_out(copied, images):

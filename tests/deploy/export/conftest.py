@@ -3,7 +3,7 @@
 import pytest
 from export_cases import LOOSE, ORIGIN, build, draw_images
 
-from fuzzyclip.deploy.onnx_export import export_onnx
+from fuzzyclip.deploy.export import export_onnx
 from fuzzyclip.deploy.parity import (
     FLOAT32,
 )

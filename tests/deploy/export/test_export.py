@@ -16,12 +16,11 @@ from properties import try_examples
 from scipy.ndimage import gaussian_filter
 
 from fuzzyclip.clip.encoding import preprocess
-from fuzzyclip.deploy import onnx_export
+from fuzzyclip.deploy import export
+from fuzzyclip.deploy.export import ExportError, export_onnx, export_openvino
 from fuzzyclip.deploy.extra import MissingExtraError
 from fuzzyclip.deploy.facts import parse_facts, read_facts
 from fuzzyclip.deploy.graph import build_smoothing
-from fuzzyclip.deploy.onnx_export import ExportError, export_onnx
-from fuzzyclip.deploy.openvino_export import export_openvino
 from fuzzyclip.deploy.parity import (
     FLOAT32,
     Difference,
@@ -93,7 +92,7 @@ def test_a_file_that_differs_does_not_replace_an_old_one(
         BREAKS[name](model)
         onnx.save(model, str(path))
 
-    monkeypatch.setattr(onnx_export, "write_graph", write_broken)
+    monkeypatch.setattr(export, "write_graph", write_broken)
     (path := tmp_path / "bottle.onnx").write_text("old")
     with pytest.raises(ParityError, match=r"\(float32\) differs from PyTorch"):
         export_onnx(detector, path, images, ORIGIN)

@@ -13,8 +13,7 @@ from fuzzyclip.method.normal_memory import remember
 from fuzzyclip.method.scales import Scale
 from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.model.card import Tiling
-from fuzzyclip.model.inference import CategoryModel
-from fuzzyclip.model.opening import Opened
+from fuzzyclip.model.inference import CategoryModel, Opened
 from fuzzyclip.model.prediction import resize_map
 from fuzzyclip.model.tiles import detect_tiled
 

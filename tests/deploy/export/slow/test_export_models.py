@@ -21,11 +21,10 @@ from export_cases import (
 from families import FAMILIES, Words, give_tokenizer, shake
 
 from fuzzyclip.clip.encoding import encode_images, preprocess
-from fuzzyclip.deploy import onnx_export
+from fuzzyclip.deploy import export
+from fuzzyclip.deploy.export import export_onnx, export_openvino
 from fuzzyclip.deploy.facts import read_facts
 from fuzzyclip.deploy.graph import DetectorGraph
-from fuzzyclip.deploy.onnx_export import export_onnx
-from fuzzyclip.deploy.openvino_export import export_openvino
 from fuzzyclip.deploy.parity import (
     Difference,
     ParityError,
@@ -51,7 +50,7 @@ def test_equal_exports_are_equal_bytes_that_tell_nothing_of_the_machine(
 
 def test_a_graph_of_other_weights_is_refused(detector, load_tiny, images, tmp_path, monkeypatch):
     other = build(load_tiny(seed=5))
-    monkeypatch.setattr(onnx_export, "DetectorGraph", lambda detector: DetectorGraph(other))
+    monkeypatch.setattr(export, "DetectorGraph", lambda detector: DetectorGraph(other))
     with pytest.raises(ParityError, match=r"bottle.onnx \(float32\) differs from PyTorch.*map_max"):
         export_onnx(detector, tmp_path / "bottle.onnx", images, ORIGIN)
     assert list(tmp_path.iterdir()) == []

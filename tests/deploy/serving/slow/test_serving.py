@@ -257,7 +257,7 @@ def test_tiles_are_those_of_the_calibration_or_of_the_request(server, detector):
 
 
 def test_more_bits_have_a_white(server, detector):
-    from fuzzyclip.model.opening import Opener
+    from fuzzyclip.model.inference import Opener
 
     values = np.random.default_rng(0).integers(0, 4096, (40, 40), dtype=np.uint16)
     content = encode(Image.fromarray(values))
