@@ -100,11 +100,11 @@ def _export(
     origin = Origin(
         category, thresholds=thresholds, model_sha256=detector.card.files["efa.safetensors"]
     )
-    images, built = list_images(check), detector.build_category_model(category)
+    images, category_model = list_images(check), detector.build_category_model(category)
     if format_ in (Format.ONNX, Format.ONNX_INT8):
-        return export_onnx(built, out, images, origin, weights=kind)
+        return export_onnx(category_model, out, images, origin, weights=kind)
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent) as temporary:
         between = Path(temporary) / "model.onnx"
-        export_onnx(built, between, images, origin, weights=kind)
-        return export_openvino(built, between, out, images)
+        export_onnx(category_model, between, images, origin, weights=kind)
+        return export_openvino(category_model, between, out, images)

@@ -240,7 +240,7 @@ def load_own_backbone(
     return backbone
 
 
-def is_small(weights: str, limit: int = SMALL) -> bool:
-    """True of weights in a file that may well travel with a model: at most `limit` bytes."""
+def is_small(weights: str) -> bool:
+    """True of weights in a file that may well travel with a model."""
     path = Path(weights)
-    return path.is_file() and path.stat().st_size <= limit
+    return path.is_file() and path.stat().st_size <= SMALL
