@@ -74,9 +74,7 @@ def calibrate(
         masks: ground truth of the anomalous ones, in the same order; empty for none.
         false_alarm_rate: wanted, where a quantile decides.
         tiling: how images are looked at, here and later.
-        batch_size: images, or tiles with `tiling`, in a pass of the frozen CLIP.
-        workers: threads that read and decode.
-        opener: limits of what is opened.
+        batch_size, workers, opener: as `FuzzyCLIP.detect` takes them.
 
     Raises:
         ValueError: masks are not as many as anomalous images or of another size, or too few images

@@ -6,7 +6,8 @@ MLflow is imported only where an address asks for it.
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -92,10 +93,8 @@ def write_model(
     for path, header in headers.items():
         if header.get("backbone") != backbone.fingerprint:
             raise ModelError(f"{path} was trained with another backbone")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    making = out.with_name(f".{out.name}.{uuid4().hex}.tmp")
-    making.mkdir()
-    try:
+    with make_folder(out) as making:
+        making.mkdir()
         shutil.copyfile(efa, making / EFA)
         shutil.copyfile(rpl, making / RPL)
         write_json(making / CONFIG, backbone.identity["config"])
@@ -118,13 +117,22 @@ def write_model(
             files={path.name: compute_sha256(path) for path in sorted(making.iterdir())},
         )
         write_card(making, card)
+    return card
+
+
+@contextmanager
+def make_folder(out: Path) -> Iterator[Path]:
+    """A place beside `out` for a folder that is moved there when the block ends, whole or never."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    making = out.with_name(f".{out.name}.{uuid4().hex}.tmp")
+    try:
+        yield making
         flush_tree(making)
-        if out.exists():
+        if out.exists():  # empty
             out.rmdir()
         making.rename(out)
     finally:
         shutil.rmtree(making, ignore_errors=True)
-    return card
 
 
 def _place_weights(folder: Path, backbone: Backbone, copy: bool) -> BackboneCard:

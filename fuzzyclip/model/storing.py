@@ -4,18 +4,16 @@ They are added in place or in a copy. Remembered parts have a file a category.
 """
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.method.normal_memory import NormalMemory
 from fuzzyclip.model.card import Calibration, Card, MemoryCard, ModelError, read_card
-from fuzzyclip.model.directory import check_file, read_finite_tensors, write_card
-from fuzzyclip.utils.files import compute_sha256, flush_tree
+from fuzzyclip.model.directory import check_file, make_folder, read_finite_tensors, write_card
+from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.tensor_files import write_tensors
 from fuzzyclip.utils.tree import DatasetError, copy_tree, read_tree
 
@@ -48,18 +46,12 @@ def store(
         return _change(folder, category, calibration, memory, references)
     if out.exists():
         raise ModelError(f"{out} exists already; name another place or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    making = out.with_name(f".{out.name}.{uuid4().hex}.tmp")
     try:
-        copy_tree(read_tree(folder, linked=True), making)
-        card = _change(making, category, calibration, memory, references)
-        flush_tree(making)
-        making.rename(out)
+        with make_folder(out) as making:
+            copy_tree(read_tree(folder, linked=True), making)
+            return _change(making, category, calibration, memory, references)
     except DatasetError as error:
         raise ModelError(str(error)) from error
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
-    return card
 
 
 def _change(
