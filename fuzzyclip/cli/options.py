@@ -1,4 +1,4 @@
-"""What several commands share: options, loading a model, and the end where something is wrong."""
+"""Options that several commands share, loading a model, and the end where something is wrong."""
 
 import os
 from pathlib import Path
