@@ -65,10 +65,6 @@ def test_a_name_without_images_is_refused_by_name(name: str) -> None:
     assert str(caught.value).startswith(f"{name}: no ")
 
 
-def test_no_names_are_no_images() -> None:
-    assert list_images([]) == []
-
-
 @pytest.mark.usefixtures("tree")
 def test_the_home_folder_may_be_written_short(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tree))
