@@ -300,7 +300,7 @@ def make_mvtec(raw: Path) -> None:
         write_images(raw / "mvtec" / category, names, first=9 * number)
 
 
-def test_datasets_are_found_with_their_licences(tmp_path: Path) -> None:
+def test_datasets_are_found_with_their_licences_and_none_is_no_failure(tmp_path: Path) -> None:
     raw = tmp_path / "data/raw"
     make_mvtec(raw)
     (raw / "btad").mkdir()
@@ -313,6 +313,9 @@ def test_datasets_are_found_with_their_licences(tmp_path: Path) -> None:
     assert (btad.name, btad.status) == ("data btad", "fail")
     assert f"fuzzyclip data check btad {raw / 'btad'}" in btad.advice
     assert rest.found.endswith("visa, mpdd, dagm, sdd, dtd")
+    checks, images = check_data(tmp_path)
+    assert (only(checks).status, images) == ("warn", 0)
+    assert "fuzzyclip data prepare" in only(checks).advice
 
 
 def test_the_drawn_sample_has_no_foreign_licence(tmp_path: Path) -> None:
@@ -324,12 +327,6 @@ def test_the_drawn_sample_has_no_foreign_licence(tmp_path: Path) -> None:
     for other in ('{"source": "official"}', "[]", "{}", "no json"):
         (records / "mvtec.json").write_text(other)
         assert check_data(raw)[0][0].status == "warn"
-
-
-def test_no_data_is_no_failure(tmp_path: Path) -> None:
-    checks, images = check_data(tmp_path)
-    assert (only(checks).status, images) == ("warn", 0)
-    assert "fuzzyclip data prepare" in only(checks).advice
 
 
 def test_licences_are_read_by_their_marks() -> None:
