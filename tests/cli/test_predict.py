@@ -47,10 +47,11 @@ def read_lines(out):
     return [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
 
 
-def test_a_pipe_or_a_device_is_listed_and_not_waited_for(model, parts, tmp_path):
+@pytest.mark.parametrize("tiles", [(), ("--tile", 32)])
+def test_a_pipe_or_a_device_is_listed_and_not_waited_for(model, parts, tmp_path, tiles):
     os.mkfifo(tmp_path / "parts/pipe.png")
     (tmp_path / "parts/zero.png").symlink_to("/dev/zero")
-    done = predict(model, tmp_path / "parts", "--out", tmp_path / "out")
+    done = predict(model, tmp_path / "parts", "--out", tmp_path / "out", *tiles)
     assert done.exit_code == 3, done.output
     unread = {row["image"] for row in read_table(tmp_path / "out") if row["error"]}
     assert unread == {str(tmp_path / "parts/pipe.png"), str(tmp_path / "parts/zero.png")}

@@ -76,11 +76,3 @@ def test_a_scratch_of_30_pixels_in_4000_is_found_by_tiles_and_lost_without(detec
     assert expit(marked.score) > 1.3 * expit(clean.score)
     same = detector(preprocess(weave(SIDE, SIDE, 9), detector.backbone)[None])[1]
     assert expit(scores[0]) < 1.05 * expit(same[0])
-
-
-def test_an_image_that_can_not_be_opened_is_told(detector):
-    def refuse(item):
-        raise OSError("broken.png: not a readable image")
-
-    found = detect_tiled("broken.png", refuse, detector, TILING, batch_size=4)
-    assert (found.error, found.map) == ("broken.png: not a readable image", None)
