@@ -86,9 +86,7 @@ def test_neighbouring_floats_are_told_apart_in_either_precision() -> None:
         ([0.1, 0.2], [1, 1], "of 2 images, 2 are anomalous"),
         ([0.1, 0.2], [0, 1, 1], "do not belong together"),
         ([0.1, 0.2], [0, 2], "labels are 0"),
-        ([0.1, 0.2], [-1, 1], "labels are 0"),
         ([0.1, float("nan")], [0, 1], "finite numbers"),
-        ([0.1, float("inf")], [0, 1], "finite numbers"),
         ([float("-inf"), 0.3], [0, 1], "finite numbers"),
     ],
 )

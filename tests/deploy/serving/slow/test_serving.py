@@ -307,7 +307,6 @@ def test_a_wrong_row_says_what_is_wrong(server, images, row, message):
         ({"dataframe_split": {"columns": ["image"], "data": [[GOOD, 1]]}}, 400, "split"),
         ({"dataframe_split": {"columns": ["image"] * 2, "data": [[GOOD, GOOD]]}}, 400, "image"),
         ({"inputs": []}, 400, "no images"),
-        ({"inputs": None}, 400, "no images"),
         ({"inputs": 5}, 400, "no images"),
         ({"inputs": GOOD}, 400, "no images"),
         ({"messages": [{"role": "user", "content": GOOD}]}, 400, "no images"),
