@@ -25,8 +25,8 @@ from benchmarks.shared import LARGE, build_scorer  # noqa: E402
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import preprocess  # noqa: E402
 from fuzzyclip.clip.weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS  # noqa: E402
+from fuzzyclip.deploy.export import export_onnx  # noqa: E402
 from fuzzyclip.deploy.facts import Origin  # noqa: E402
-from fuzzyclip.deploy.onnx_export import export_onnx  # noqa: E402
 from fuzzyclip.deploy.parity import Difference  # noqa: E402
 from fuzzyclip.deploy.runtimes import load_pixels, open_exported  # noqa: E402
 from fuzzyclip.model.inference import CategoryModel  # noqa: E402

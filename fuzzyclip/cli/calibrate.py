@@ -6,30 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fuzzyclip.cli.options import (
-    BatchSize,
-    Category,
-    Device,
-    MaxPixels,
-    Model,
-    Overlap,
-    Reference,
-    Tile,
-    Weights,
-    White,
-    Workers,
-    choose_tiling,
-    load_model,
-)
-from fuzzyclip.cli.predict import SOME_UNREADABLE
-from fuzzyclip.cli.refusal import Refusal
+from fuzzyclip.cli import options
 
 if TYPE_CHECKING:
     from fuzzyclip.model.card import Threshold
 
 Good = Annotated[
     list[str],
-    typer.Option(help="Good images, none of them a reference: file, folder, pattern; may repeat."),
+    typer.Option(help="Normal images, none of them a reference: file, folder, pattern; repeats."),
 ]
 Bad = Annotated[
     list[str] | None,
@@ -37,7 +21,7 @@ Bad = Annotated[
 ]
 Masks = Annotated[
     list[str] | None,
-    typer.Option(help="Ground truth of the bad images, by the same name or NAME_mask."),
+    typer.Option(help="Ground truth of the images with defects, by the same name or NAME_mask."),
 ]
 Rate = Annotated[
     float,
@@ -51,76 +35,78 @@ Out = Annotated[
 
 
 def calibrate(
-    model: Model,
+    model: options.Model,
     good: Good,
-    category: Category = "object",
+    category: options.Category = "object",
     bad: Bad = None,
     masks: Masks = None,
     false_alarms: Rate = 0.05,
     out: Out = None,
-    tile: Tile = None,
-    overlap: Overlap = None,
-    reference: Reference = None,
+    tile: options.Tile = None,
+    overlap: options.Overlap = None,
+    reference: options.Reference = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the thresholds as JSON.")] = False,
-    device: Device = "auto",
-    weights: Weights = None,
-    batch_size: BatchSize = 8,
-    workers: Workers = 2,
-    max_pixels: MaxPixels = None,
-    white: White = None,
+    device: options.Device = "auto",
+    weights: options.Weights = None,
+    batch_size: options.BatchSize = 8,
+    workers: options.Workers = 2,
+    max_pixels: options.MaxPixels = None,
+    white: options.White = None,
 ) -> None:
     """Choose a category's threshold and store it in the model.
 
-    With good and bad images: the threshold of the largest F1. With good ones alone: the one that a
-    wanted share of good parts exceeds. The model then uses it with the same category, tiles and
-    references.
+    With normal and anomalous images: the threshold of the largest F1. With normal ones alone: the
+    one that a wanted share of normal parts exceeds. The model then uses it with the same category,
+    tiles and references.
     """
     from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.images.decode import MAX_PIXELS
     from fuzzyclip.model.calibration import calibrate as choose
     from fuzzyclip.model.calibration import match_masks
     from fuzzyclip.model.directory import find_folder
-    from fuzzyclip.model.opening import Opener
+    from fuzzyclip.model.inference import Opener
     from fuzzyclip.model.storing import store
 
-    with Refusal():
+    with options.Refusal():
         folder = find_folder(model)
         if out is None and folder != Path(model):
             raise typer.BadParameter("a model of MLflow is not changed: give --out")
-        tiling = choose_tiling(tile, overlap)
-        goods, bads = list_images(good), list_images(bad) if bad else []
-        truths = match_masks(bads, list_images(masks)) if masks else []
-        detector, references = load_model(str(folder), category, device, weights, reference)
-        if both := {*goods} & {*references}:
+        tiling = options.choose_tiling(tile, overlap)
+        normal, anomalous = list_images(good), list_images(bad) if bad else []
+        truths = match_masks(anomalous, list_images(masks)) if masks else []
+        detector, references = options.load_model(str(folder), category, device, weights, reference)
+        if both := {*normal} & {*references}:
             raise ValueError(f"{sorted(both)[0]}: a reference image must not calibrate as well")
-        done = choose(
-            detector, category, goods, bads, truths,
+        calibrated = choose(
+            detector, category, normal, anomalous, truths,
             false_alarm_rate=false_alarms, tiling=tiling, batch_size=batch_size, workers=workers,
             opener=Opener(max_pixels or MAX_PIXELS, white),
         )  # fmt: skip
         store(
-            folder, category, done.calibration, out=out,
+            folder, category, calibrated.calibration, out=out,
             memory=detector.memories.get(category),
             references=[str(path) for path in references]
             or detector.list_references(category),
         )  # fmt: skip
-    chosen = done.calibration
+    calibration = calibrated.calibration
     if as_json:
-        typer.echo(json.dumps(chosen.model_dump()))
+        typer.echo(json.dumps(calibration.model_dump()))
     else:
-        typer.echo(f"{category}, images: {describe(chosen.image)}")
-        typer.echo(f"{category}, pixels: {describe(chosen.pixel)}")
+        typer.echo(f"{category}, images: {describe(calibration.image)}")
+        typer.echo(f"{category}, pixels: {describe(calibration.pixel)}")
         typer.echo(f"stored in {out or folder}")
-    for one in done.unreadable:
-        typer.echo(f"not read  {one.error}", err=True)
-    if done.unreadable:
-        raise typer.Exit(SOME_UNREADABLE)
+    for unreadable in calibrated.unreadable:
+        typer.echo(f"not read  {unreadable.error}", err=True)
+    if calibrated.unreadable:
+        raise typer.Exit(options.SOME_UNREADABLE)
 
 
 def describe(threshold: "Threshold") -> str:
     """A threshold in words, with what is known of its errors."""
-    parts = [f"{threshold.value:.6g} by {threshold.method}"]
-    parts.append(f"from {threshold.good} good, {threshold.bad} bad")
+    parts = [
+        f"{threshold.value:.6g} by {threshold.method}",
+        f"from {threshold.normal} normal, {threshold.anomalous} anomalous",
+    ]
     if threshold.f1 is not None:
         parts.append(f"F1 {100 * threshold.f1:.1f} %")
     for name, rate, interval in (

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fuzzyclip.cli.refusal import Refusal
+from fuzzyclip.cli.options import Refusal
 
 if TYPE_CHECKING:
     from fuzzyclip.datasets.base.spec import DatasetSpec

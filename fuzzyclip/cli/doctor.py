@@ -23,7 +23,7 @@ def doctor(
     import json
     from dataclasses import asdict
 
-    from fuzzyclip.health.examination import examine, judge
+    from fuzzyclip.health import examine, judge
 
     checks = examine(model, data)
     status = judge(checks)

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fuzzyclip.cli.options import Category, Model, Reference, Weights, load_model
-from fuzzyclip.cli.refusal import Refusal
+from fuzzyclip.cli.options import Category, Model, Reference, Refusal, Weights, load_model
 
 if TYPE_CHECKING:
     from fuzzyclip.deploy.parity import Difference
@@ -88,9 +87,8 @@ def _export(
     from tempfile import TemporaryDirectory
 
     from fuzzyclip.cli.image_lists import list_images
+    from fuzzyclip.deploy.export import export_onnx, export_openvino
     from fuzzyclip.deploy.facts import Origin
-    from fuzzyclip.deploy.onnx_export import export_onnx
-    from fuzzyclip.deploy.openvino_export import export_openvino
 
     kind = "int8" if format_ in (Format.ONNX_INT8, Format.OPENVINO_INT8) else "float32"
     own = detector.card.calibrations.get(category)
@@ -102,11 +100,11 @@ def _export(
     origin = Origin(
         category, thresholds=thresholds, model_sha256=detector.card.files["efa.safetensors"]
     )
-    images, built = list_images(check), detector.build_category_model(category)
+    images, category_model = list_images(check), detector.build_category_model(category)
     if format_ in (Format.ONNX, Format.ONNX_INT8):
-        return export_onnx(built, out, images, origin, weights=kind)
+        return export_onnx(category_model, out, images, origin, weights=kind)
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent) as temporary:
         between = Path(temporary) / "model.onnx"
-        export_onnx(built, between, images, origin, weights=kind)
-        return export_openvino(built, between, out, images)
+        export_onnx(category_model, between, images, origin, weights=kind)
+        return export_openvino(category_model, between, out, images)

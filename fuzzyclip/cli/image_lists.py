@@ -25,7 +25,7 @@ def list_images(paths: Sequence[str | Path]) -> list[Path]:
     Raises:
         OSError: a name stands for no image, or a folder can not be read; names it.
     """
-    found: dict[str, Path] = {}
+    distinct: dict[str, Path] = {}
     for name in map(str, paths):
         listed = list(_list_name(name))
         if not listed:
@@ -33,15 +33,15 @@ def list_images(paths: Sequence[str | Path]) -> list[Path]:
                 f"{name}: no images there (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"
             )
         for path in listed:
-            found.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - links are files too
-    return list(found.values())
+            distinct.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - links are files too
+    return list(distinct.values())
 
 
 def _list_name(name: str) -> Iterator[Path]:
     path = Path(name).expanduser()
     if path.is_dir():
         yield from _list_folder(path)
-    elif path.exists():  # before patterns: part[1].png is a good name
+    elif path.exists():  # before patterns: part[1].png is a file's name too
         yield path
     elif has_magic(name):
         yield from _list_matches(str(path))

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, loading a model, and the end where something is wrong."""
 
 import os
 from pathlib import Path
@@ -11,6 +11,9 @@ from fuzzyclip.utils.ranges import COUNT, FEW
 if TYPE_CHECKING:
     from fuzzyclip.model.card import Tiling
     from fuzzyclip.model.loaded import FuzzyCLIP
+
+#: Exit code where some images could not be read; the others are done.
+SOME_UNREADABLE = 3
 
 Model = Annotated[
     str,
@@ -45,15 +48,13 @@ Tile = Annotated[
 Overlap = Annotated[
     int | None,
     typer.Option(
-        min=0,
-        max=COUNT.most,
-        help="Pixels that neighbouring tiles share. (default: a quarter)",
+        min=0, max=COUNT.most, help="Pixels that neighbouring tiles share. (default: a quarter)"
     ),
 ]
 Reference = Annotated[
     list[str] | None,
     typer.Option(
-        help="Images of good parts to compare with (file, folder, pattern; may be repeated). Few "
+        help="Images of normal parts to compare with (file, folder, pattern; may be repeated). Few "
         "will do: 1, 2, 4."
     ),
 ]
@@ -70,6 +71,19 @@ White = Annotated[
 ]
 
 
+class Refusal:
+    """Ends the command with the message alone, where the message says it all."""
+
+    def __enter__(self) -> None:
+        """Nothing to open."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Turn an error that a person can mend into a message and exit code 1."""
+        if isinstance(error, ValueError | OSError):
+            typer.echo(str(error), err=True)
+            raise typer.Exit(1) from error
+
+
 def choose_tiling(tile: int | None, overlap: int | None) -> "Tiling | None":
     """The tiling that `--tile` and `--overlap` ask for."""
     from fuzzyclip.model.card import Tiling
@@ -81,20 +95,19 @@ def choose_tiling(tile: int | None, overlap: int | None) -> "Tiling | None":
     return Tiling(side=tile, overlap=tile // 4 if overlap is None else overlap)
 
 
-def find_text_cache() -> Path:
-    """Folder of text features that commands keep from one run to the next; safe to delete."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "fuzzyclip" / "texts"
-
-
 def load_model(
     model: str, category: str, device: str, weights: Path | None, reference: list[str] | None
 ) -> "tuple[FuzzyCLIP, list[Path]]":
-    """The model, with reference images in mind, and those images."""
+    """The model, with reference images in mind, and those images.
+
+    Text features are kept from one run to the next, in a folder that is safe to delete.
+    """
     from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.model.loaded import FuzzyCLIP
 
-    detector = FuzzyCLIP.load(model, device=device, weights=weights, text_cache=find_text_cache())
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    texts = cache / "fuzzyclip" / "texts"
+    detector = FuzzyCLIP.load(model, device=device, weights=weights, text_cache=texts)
     if "sample" in detector.card.training.sources.values():
         typer.echo("trained on drawn samples: for trying the tool, not for inspection", err=True)
     references = list_images(reference) if reference else []

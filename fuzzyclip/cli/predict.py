@@ -9,31 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fuzzyclip.cli.options import (
-    BatchSize,
-    Category,
-    Device,
-    MaxPixels,
-    Model,
-    Overlap,
-    Reference,
-    Tile,
-    Weights,
-    White,
-    Workers,
-    choose_tiling,
-    load_model,
-)
-from fuzzyclip.cli.refusal import Refusal
+from fuzzyclip.cli import options
 from fuzzyclip.utils.ranges import NUMBER
 
 if TYPE_CHECKING:
     from fuzzyclip.model.card import Tiling
+    from fuzzyclip.model.inference import Opener
     from fuzzyclip.model.loaded import FuzzyCLIP
-    from fuzzyclip.model.opening import Opener
-
-#: Exit code where some images could not be read; the others are done.
-SOME_UNREADABLE = 3
 
 Images = Annotated[
     list[str], typer.Argument(help="Image files, folders, or patterns in quotes ('parts/*.png').")
@@ -78,22 +60,22 @@ Given = Annotated[
 
 def predict(
     images: Images,
-    model: Model,
-    category: Category = "object",
+    model: options.Model,
+    category: options.Category = "object",
     out: Out = None,
     threshold: Given = None,
-    tile: Tile = None,
-    overlap: Overlap = None,
-    reference: Reference = None,
+    tile: options.Tile = None,
+    overlap: options.Overlap = None,
+    reference: options.Reference = None,
     save: Save = None,
     scale: ScaleOption = "fixed",
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON an image.")] = False,
-    device: Device = "auto",
-    weights: Weights = None,
-    batch_size: BatchSize = 8,
-    workers: Workers = 2,
-    max_pixels: MaxPixels = None,
-    white: White = None,
+    device: options.Device = "auto",
+    weights: options.Weights = None,
+    batch_size: options.BatchSize = 8,
+    workers: options.Workers = 2,
+    max_pixels: options.MaxPixels = None,
+    white: options.White = None,
 ) -> None:
     """Normal or anomalous, a score and a heatmap for each image.
 
@@ -104,16 +86,16 @@ def predict(
 
     from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.images.decode import MAX_PIXELS
-    from fuzzyclip.model.opening import Opener
+    from fuzzyclip.model.inference import Opener
     from fuzzyclip.model.outputs import PredictionFolder
 
-    with Refusal():
+    with options.Refusal():
         if threshold is not None:
             probability = f"{expit(threshold):.4g}"
             typer.echo(f"the threshold {threshold:g} is a probability of {probability}", err=True)
-        tiling, files = choose_tiling(tile, overlap), list_images(images)
+        tiling, files = options.choose_tiling(tile, overlap), list_images(images)
         opener = Opener(max_pixels or MAX_PIXELS, white)
-        detector, references = load_model(model, category, device, weights, reference)
+        detector, references = options.load_model(model, category, device, weights, reference)
         folder = None
         if out is not None:
             settings = _describe(detector, category, tiling, threshold, references, opener)
@@ -166,11 +148,12 @@ def _describe(
     }
 
 
-def _show_progress(found: Iterable[Any], total: int) -> Iterator[Any]:
+def _show_progress(predictions: Iterable[Any], total: int) -> Iterator[Any]:
     """A bar on the terminal, nothing elsewhere."""
     from tqdm import tqdm
 
-    yield from tqdm(found, total=total, unit="image", disable=not sys.stderr.isatty() or total < 2)
+    hidden = not sys.stderr.isatty() or total < 2
+    yield from tqdm(predictions, total=total, unit="image", disable=hidden)
 
 
 def _print_row(row: dict[str, Any], as_json: bool) -> None:
@@ -197,4 +180,4 @@ def _conclude(rows: list[dict[str, Any]], before: int, natural: bool, out: Path 
     counts = f"{normal} normal, {anomalous} anomalous, {unreadable} could not be read"
     typer.echo(f"{counts}{already}{where}", err=True)
     if unreadable:
-        raise typer.Exit(SOME_UNREADABLE)
+        raise typer.Exit(options.SOME_UNREADABLE)

@@ -26,7 +26,7 @@ INPUT = (
 )
 OUTPUTS = (
     "anomaly_map: float32 (B, S, S) in [0, 1], the mean over the taken blocks of a pixel's "
-    "probability to be abnormal; image_score: float32 (B,), log-odds, 0 where abnormal is as "
+    "probability to be anomalous; image_score: float32 (B,), log-odds, 0 where anomalous is as "
     "likely as normal. Higher is more anomalous"
 )
 
@@ -48,19 +48,16 @@ class Origin:
     model_sha256: str | None = None
 
 
-def describe(detector: "CategoryModel", origin: Origin, weights: str) -> dict[str, Any]:
+def describe(category_model: "CategoryModel", origin: Origin, weights: str) -> dict[str, Any]:
     """All facts as plain data; equal arguments and packages give equal facts.
 
-    Args:
-        detector: what was exported.
-        origin: what the detector does not know of itself.
-        weights: type of the image tower's weights in the file, `float32` or `int8`.
+    `weights` is the type of the image tower's weights in the file, `float32` or `int8`.
     """
-    backbone, memory = detector.backbone, detector.scorer.memory
+    backbone, scorer = category_model.backbone, category_model.scorer
     return {
         "layout": LAYOUT,
         "category": origin.category,
-        "prompts": list(origin.prompts) or [detector.scorer.prompt],
+        "prompts": list(origin.prompts) or [scorer.prompt],
         "thresholds": dict(origin.thresholds),
         "image_size": backbone.image_size,
         "input": INPUT,
@@ -68,8 +65,8 @@ def describe(detector: "CategoryModel", origin: Origin, weights: str) -> dict[st
         "mean": list(backbone.mean),
         "std": list(backbone.std),
         "blocks": list(backbone.blocks),
-        "sigma": detector.sigma,
-        "remembered_tokens": 0 if memory is None else memory.tokens.shape[1],
+        "sigma": category_model.sigma,
+        "remembered_tokens": 0 if scorer.memory is None else scorer.memory.tokens.shape[1],
         "weights": weights,
         "model_sha256": origin.model_sha256,
         "backbone": backbone.identity,
@@ -79,10 +76,7 @@ def describe(detector: "CategoryModel", origin: Origin, weights: str) -> dict[st
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """The facts of an exported file.
-
-    Args:
-        path: an .onnx or an OpenVINO .xml.
+    """The facts of an exported file, an .onnx or an OpenVINO .xml.
 
     Raises:
         OSError: it can not be read.

@@ -26,14 +26,14 @@ class DetectorGraph(nn.Module):
     std: Tensor
     smoothing: Tensor | None
 
-    def __init__(self, detector: CategoryModel) -> None:
+    def __init__(self, category_model: CategoryModel) -> None:
         """Take a detector apart.
 
         Raises:
             ValueError: its towers compute in less than float32.
         """
         super().__init__()
-        backbone = detector.backbone
+        backbone = category_model.backbone
         if backbone.precision != torch.float32:
             raise ValueError(
                 f"the backbone computes in {str(backbone.precision).removeprefix('torch.')}, which "
@@ -41,14 +41,13 @@ class DetectorGraph(nn.Module):
             )
         self.visual = backbone.model.visual  # so that its weights are the module's
         self.tower = backbone.image_tower
-        self.scorer = detector.scorer
+        self.scorer = category_model.scorer
         self.blocks, self.image_size = backbone.blocks, backbone.image_size
-        channels = {"mean": backbone.mean, "std": backbone.std}
-        for name, values in channels.items():
+        for name, values in (("mean", backbone.mean), ("std", backbone.std)):
             self.register_buffer(name, torch.tensor(values, device=backbone.device).view(3, 1, 1))
         matrix = None
-        if detector.sigma:
-            matrix = build_smoothing(backbone.image_size, detector.sigma).to(backbone.device)
+        if category_model.sigma:
+            matrix = build_smoothing(backbone.image_size, category_model.sigma).to(backbone.device)
         self.register_buffer("smoothing", matrix)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:

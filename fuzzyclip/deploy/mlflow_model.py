@@ -83,9 +83,6 @@ def describe_model(folder: Path) -> Iterator[dict[str, Any]]:
 
     The model brings this package along as it stands, so that a server needs pip's packages alone.
 
-    Args:
-        folder: the packaged model's directory.
-
     Raises:
         ModelError: there is no model, or one that this version does not understand.
         ValueError: it holds what is no file.
@@ -120,12 +117,8 @@ def describe_model(folder: Path) -> Iterator[dict[str, Any]]:
 def save_served(folder: Path, out: Path) -> None:
     """Write a packaged model as a directory that `mlflow models serve -m` takes.
 
-    Args:
-        folder: the packaged model's directory.
-        out: the new one.
-
     Raises:
-        ModelError: as of `describe_model`.
+        ModelError: there is no model, or one that this version does not understand.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if not sys.stderr.isatty():

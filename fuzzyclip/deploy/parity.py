@@ -53,20 +53,16 @@ INT8 = Difference(score=0.4, map_mean=0.03, map_max=0.1)
 
 @dataclass(frozen=True)
 class Reference:
-    """The detector's own results for some images.
-
-    Attributes:
-        pixels: (N, S, S, 3), what the exported file gets.
-        maps: (N, S, S), in [0, 1].
-        scores: (N,).
-    """
+    """The detector's own maps (N, S, S) in [0, 1] and scores (N,) of pixels (N, S, S, 3)."""
 
     pixels: Pixels
     maps: Floats
     scores: Floats
 
 
-def compute_reference(detector: CategoryModel, images: Sequence[Image.Image | Path]) -> Reference:
+def compute_reference(
+    category_model: CategoryModel, images: Sequence[Image.Image | Path]
+) -> Reference:
     """Maps and scores by the detector's own way, preprocessing included, image by image.
 
     Raises:
@@ -75,10 +71,13 @@ def compute_reference(detector: CategoryModel, images: Sequence[Image.Image | Pa
     """
     if not images:
         raise ValueError("an export is compared with PyTorch on images: give at least one")
-    opened = [load_image(one) if isinstance(one, Path) else one.convert("RGB") for one in images]
-    results = [detector(preprocess(image, detector.backbone)[None]) for image in opened]
+    opened = [
+        load_image(image) if isinstance(image, Path) else image.convert("RGB") for image in images
+    ]
+    backbone = category_model.backbone
+    results = [category_model(preprocess(image, backbone)[None]) for image in opened]
     return Reference(
-        pixels=load_pixels(opened, detector.backbone.image_size),
+        pixels=load_pixels(opened, backbone.image_size),
         maps=np.concatenate([maps for maps, _ in results]),
         scores=np.concatenate([scores for _, scores in results]),
     )
@@ -92,17 +91,11 @@ def check_parity(
 ) -> Difference:
     """Compare a file with its detector, in batches of several sizes.
 
-    Args:
-        reference: from `compute_reference`.
-        run: the file, see `fuzzyclip.deploy.runtimes`.
-        allowed: the largest differences; one that is not a number is too large.
-        name: of the file, for the error.
-
     Returns:
-        What differs by how much, at most, over all batches.
+        The largest differences over all batches.
 
     Raises:
-        ParityError: a difference exceeds what is allowed, or shapes differ.
+        ParityError: a difference exceeds what is allowed, or is not a number, or shapes differ.
     """
     worst = Difference(0.0, 0.0, 0.0)
     for size in BATCHES:
@@ -125,11 +118,11 @@ def check_parity(
     return worst
 
 
-def measure(one: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> Difference:
+def measure(given: tuple[Floats, Floats], expected: tuple[Floats, Floats]) -> Difference:
     """Differences between two pairs of maps (N, S, S) and scores (N,)."""
-    apart = np.abs(one[0].astype(np.float64) - other[0])  # (N, S, S)
+    apart = np.abs(given[0].astype(np.float64) - expected[0])  # (N, S, S)
     return Difference(
-        score=float(np.abs(one[1].astype(np.float64) - other[1]).max()),
+        score=float(np.abs(given[1].astype(np.float64) - expected[1]).max()),
         map_mean=float(apart.mean(axis=(1, 2)).max()),
         map_max=float(apart.max()),
     )
@@ -141,11 +134,11 @@ def _split(count: int, size: int) -> Iterator[list[int]]:
         yield [row % count for row in range(first, first + size)]
 
 
-def _refuse(found: Difference, allowed: Difference, name: str, batch: int) -> None:
+def _refuse(difference: Difference, allowed: Difference, name: str, batch: int) -> None:
     limits = asdict(allowed)
     apart = [
         f"{kind} by {value:.3g} (allowed {limits[kind]:g})"
-        for kind, value in asdict(found).items()
+        for kind, value in asdict(difference).items()
         if not value <= limits[kind]
     ]
     if apart:

@@ -21,7 +21,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow ha
     """FuzzyCLIP behind MLflow's `predict`."""
 
     def load_context(self, context: Any) -> None:
-        """Load the model from its artifacts, as the environment says (see `Responder.start`)."""
+        """Load the model from its artifacts, as the environment says."""
         self.responder = Responder.start(context.artifacts[ARTIFACT])
 
     def predict(
@@ -29,10 +29,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow ha
     ) -> pd.DataFrame:
         """Answers, a row an image, with the columns `fuzzyclip.deploy.serving.OUTPUTS`.
 
-        Args:
-            context: MLflow's; not needed.
-            model_input: columns `image` (base64), `path` and `category`, each of them optional.
-            params: see `fuzzyclip.deploy.request.Options`.
+        Rows and params are what `fuzzyclip.deploy.request` reads.
 
         Raises:
             MlflowException: HTTP 400 where the request is at fault. Whatever else happens is 500,

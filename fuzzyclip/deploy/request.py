@@ -155,7 +155,6 @@ def read_content(row: Row, limit: int, root: Path | None) -> bytes:
     """The image file that a row sends or names.
 
     Args:
-        row: of a request.
         limit: bytes of the file at most.
         root: folder of images that may be asked for by path, resolved; None allows no path.
 

@@ -51,20 +51,10 @@ def _load_file(path: Path) -> Image.Image:
 
 
 class Exported(ABC):
-    """An exported detector that is ready to run.
-
-    Attributes:
-        path: the file.
-        facts: what it says of itself, see `fuzzyclip.deploy.facts.describe`.
-        image_size: S.
-    """
+    """An exported detector that is ready to run; its `facts` are those of `describe`."""
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        """Open a file.
-
-        Args:
-            path: of the file; its data must lie beside it.
-            threads: that compute; None for the runtime's own choice.
+        """Open a file, whose data must lie beside it; `threads` None is the runtime's choice.
 
         Raises:
             OSError: the file can not be read.
@@ -157,16 +147,15 @@ RUNTIMES: dict[str, type[Exported]] = {"onnxruntime": OnnxRuntime, "openvino": O
 
 
 def open_exported(path: Path, runtime: str = "auto", threads: int | None = None) -> Exported:
-    """An exported file, ready to run.
+    """An exported file, an .onnx or an OpenVINO .xml, ready to run.
 
     Args:
-        path: an .onnx or an OpenVINO .xml.
         runtime: `onnxruntime`, `openvino`, or `auto`: OpenVINO for .xml, else onnxruntime.
-        threads: see `Exported`.
+        threads: that compute; None for the runtime's own choice.
 
     Raises:
-        ValueError: another runtime's name; and as `Exported`.
-        OSError: see `Exported`.
+        ValueError: another runtime's name; the file is none of ours, or broken.
+        OSError: the file can not be read.
     """
     if runtime == "auto":
         runtime = "openvino" if path.suffix == ".xml" else "onnxruntime"

@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from PIL import Image
-
 from fuzzyclip.deploy.request import (
     INPUTS,
     PREFIX,
@@ -26,8 +24,8 @@ from fuzzyclip.deploy.request import (
     read_category,
     read_content,
 )
+from fuzzyclip.model.inference import Opener
 from fuzzyclip.model.loaded import ANY_CATEGORY, FuzzyCLIP
-from fuzzyclip.model.opening import Opener
 from fuzzyclip.model.prediction import Prediction
 from fuzzyclip.model.tiles import plan_tiles
 from fuzzyclip.report.heatmaps import encode_map_png, encode_mask_png
@@ -49,12 +47,7 @@ class Responder:
     def __init__(
         self, detector: FuzzyCLIP, limits: Limits | None = None, image_root: Path | None = None
     ) -> None:
-        """Put a model to work.
-
-        Args:
-            detector: the model.
-            limits: what is taken at most.
-            image_root: folder of images that may be asked for by path; None allows no path.
+        """Put a model to work; without `image_root` no image may be asked for by path.
 
         Raises:
             OSError: the folder is missing.
@@ -69,10 +62,6 @@ class Responder:
 
         Besides the limits: FUZZYCLIP_IMAGE_ROOT, FUZZYCLIP_DEVICE (`auto`) and FUZZYCLIP_WEIGHTS,
         the frozen CLIP's weights where the model does not hold them.
-
-        Args:
-            source: see `FuzzyCLIP.load`.
-            environment: variables.
         """
         limits = Limits.read(environment)
         root, weights = environment.get(ROOT), environment.get(f"{PREFIX}WEIGHTS")
@@ -83,10 +72,7 @@ class Responder:
     def answer(self, rows: Sequence[Row], options: Options) -> list[dict[str, Any]]:
         """An answer to each row, with the keys `OUTPUTS`; what is not known is None.
 
-        Args:
-            rows: each with `image`, the base64 of an image's file, or `path`; and `category`, what
-                it shows.
-            options: see `Options`.
+        A row has `image`, the base64 of an image's file, or `path`; and `category`, what it shows.
 
         Raises:
             RequestError: no rows, or too many.
@@ -117,34 +103,26 @@ class Responder:
         return answers
 
     def _detect(self, content: bytes, category: str, options: Options) -> dict[str, Any]:
-        """The answer to one row.
-
-        Raises:
-            ValueError: the image, the category or the way of looking is refused.
-        """
-        image = self._open(content, options.white)
+        """The answer to one row; a ValueError says what of it is refused."""
+        try:
+            image = Opener(self.limits.pixels, options.white)(content).picture
+        except OSError as error:
+            raise ValueError(str(error).removeprefix("bytes: ")) from error
         tiling = options.choose_tiling(self.detector.card.calibrations.get(category))
         if tiling is not None:
             count = len(plan_tiles(*image.size, tiling.side, tiling.overlap))
             if count > self.limits.tiles:
                 raise ValueError(f"tile: {count} of them, the limit is {self.limits.tiles}")
-        detection = self.detector(image, category, tiling=tiling, threshold=options.threshold)
-        row = {key: value for key, value in detection.to_row().items() if key in OUTPUTS}
-        return row | {"error": None} | _encode_pictures(detection, options)
-
-    def _open(self, content: bytes, white: int | None) -> Image.Image:
-        """RGB image (H, W) of a file's content."""
-        try:
-            return Opener(self.limits.pixels, white)(content).picture
-        except OSError as error:
-            raise ValueError(str(error).removeprefix("bytes: ")) from error
+        prediction = self.detector(image, category, tiling=tiling, threshold=options.threshold)
+        row = {key: value for key, value in prediction.to_row().items() if key in OUTPUTS}
+        return row | {"error": None} | _encode_pictures(prediction, options)
 
 
-def _encode_pictures(found: Prediction, options: Options) -> dict[str, str]:
+def _encode_pictures(prediction: Prediction, options: Options) -> dict[str, str]:
     """Map and mask (H, W) as base64 of PNG files, as far as they are asked for."""
     pictures = {}
     if options.map == "png16":
-        pictures["map"] = encode_map_png(found.anomaly_map)
+        pictures["map"] = encode_map_png(prediction.anomaly_map)
     if options.mask:
-        pictures["mask"] = encode_mask_png(found.mask)
+        pictures["mask"] = encode_mask_png(prediction.mask)
     return {name: base64.b64encode(content).decode("ascii") for name, content in pictures.items()}

@@ -78,10 +78,7 @@ def encode_shards_on_ray(
             called once in each actor. `functools.partial(load_backbone, ...)` will do.
         batch_size: images encoded together.
         workers: threads of each actor that open images ahead.
-        address: of a running Ray cluster; None starts Ray here, for this call.
-        actors: how many share the work; None for one a GPU, or one for every two CPUs.
-        use_gpus: whether each actor takes a GPU where the cluster has any.
-        threads: of torch in each actor; None for two.
+        address, actors, use_gpus, threads: as `run_on_ray` takes them.
         title: shown beside the progress bar.
 
     Raises:

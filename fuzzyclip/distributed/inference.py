@@ -33,12 +33,9 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Place:
-    """A place of files: on this machine's file system (None), or another one.
+    """A path in pyarrow's file system `files`, or on this machine's own, which is None.
 
-    Attributes:
-        files: pyarrow's file system; None for paths.
-        path: in it.
-        scheme: goes before paths that are shown, such as `s3://`.
+    The scheme, such as `s3://`, goes before paths that are shown.
     """
 
     files: Any
@@ -80,17 +77,14 @@ def detect_on_ray(
         source: a folder or a bucket's folder, in which all images count, at any depth, in the order
             of their paths; or a list of files, all on one file system. A folder's address may carry
             pyarrow's options (`?region=`, `?endpoint_override=`), those of a list may not.
-        build: makes the detector, once in each actor; picklable, for example a module's function.
+        build: makes the model, once in each actor; picklable, for example a module's function.
         out: folder or bucket's folder for the files; must not hold any Parquet yet.
-        batch_size: images that go through the towers together.
+        batch_size: images a pass.
         workers: threads of each actor that open images ahead.
         keep_maps: whether maps are written; without, `map` and `side` are null.
         batches_per_part: batches whose rows make one file; what an actor takes at a time, and does
             again if it is lost.
-        address: of a running Ray cluster; None starts Ray here, for this call.
-        actors: how many share the work; None for one a GPU, or one for every two CPUs.
-        use_gpus: whether each actor takes a GPU where the cluster has any.
-        threads: of torch in each actor; None for two.
+        address, actors, use_gpus, threads: as `fuzzyclip.distributed.engine.run_on_ray` takes them.
 
     Returns:
         Images that have a row, and how many of them could not be read.
@@ -149,11 +143,7 @@ def _open_place(address: str) -> Place:
 
 
 def _find_target(out: str | Path) -> Place:
-    """The folder to write to, made, without Parquet of another run.
-
-    Raises:
-        ValueError: some is there.
-    """
+    """The folder to write to, made; one that holds Parquet of another run is refused."""
     from pyarrow import fs
 
     target = _open_place(str(out))
@@ -167,7 +157,7 @@ def _find_target(out: str | Path) -> Place:
 
 @dataclass(frozen=True)
 class _PrepareDetecting:
-    """Builds a detector in an actor, and writes parts with it."""
+    """Builds a model in an actor, and writes parts with it."""
 
     build: Callable[[], CategoryModel]
     place: Place
@@ -177,12 +167,20 @@ class _PrepareDetecting:
     keep_maps: bool
 
     def __call__(self) -> Callable[[list[Part]], Outcome]:
-        detector = self.build()
+        category_model = self.build()
 
         def detect(parts: list[Part]) -> Outcome:
             images = unreadable = 0
             for part in parts:
-                rows = self._detect(part.images, detector)
+                detections = detect_files(
+                    part.images,
+                    category_model,
+                    batch_size=self.batch_size,
+                    workers=self.workers,
+                    read=self.place.read,
+                )
+                # float16 at once: half of what waits
+                rows = [to_row(detection, self.keep_maps) for detection in detections]
                 write_part(rows, self.target, part.name)
                 images += len(rows)
                 unreadable += sum(row["error"] != "" for row in rows)
@@ -190,26 +188,17 @@ class _PrepareDetecting:
 
         return detect
 
-    def _detect(self, images: list[str], detector: CategoryModel) -> list[dict[str, Any]]:
-        detections = detect_files(
-            images,
-            detector,
-            batch_size=self.batch_size,
-            workers=self.workers,
-            read=self.place.read,
-        )
-        return [to_row(one, self.keep_maps) for one in detections]  # float16: half of what waits
 
-
-def to_row(one: Detection, keep_map: bool) -> dict[str, Any]:
+def to_row(detection: Detection, keep_map: bool) -> dict[str, Any]:
     """A detection as a row of Parquet."""
-    half = one.map.astype(np.float16) if keep_map and one.map is not None else None
+    anomaly_map = detection.map if keep_map else None
+    half = None if anomaly_map is None else anomaly_map.astype(np.float16)
     return {
-        "path": one.item,
-        "image_score": one.score,
+        "path": detection.item,
+        "image_score": detection.score,
         "map": None if half is None else half.tobytes(),
         "side": None if half is None else len(half),
-        "error": one.error,
+        "error": detection.error,
     }
 
 

@@ -25,11 +25,7 @@ class CountedImages:
 
 
 def check_data(folder: Path) -> tuple[list[Check], int]:
-    """Checks of the paper's datasets that lie in a folder, and the number of their test images.
-
-    Args:
-        folder: holds a folder a dataset, named by its id, as `data/raw` of the pipeline.
-    """
+    """Checks of the paper's datasets, folders named by their ids; the number of test images."""
     specs = [spec for spec in REGISTRY.values() if spec.categories]
     missing = [spec.name for spec in specs if not (folder / spec.name).is_dir()]
     advice = "get one: fuzzyclip data prepare NAME --out DIR, or run the pipeline"

@@ -38,14 +38,7 @@ Status = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Check:
-    """The answer of a check.
-
-    Attributes:
-        name: of what was looked at, short.
-        status: whether it works.
-        found: what there is, one line.
-        advice: what to do, one line; empty where nothing is to be done.
-    """
+    """The answer of a check: what there is, and advice on what is to be done, a line each."""
 
     name: str
     status: Status
@@ -73,19 +66,18 @@ def _check_python(bounds: str) -> Check:
     place = f"{version} in {sys.prefix}"
     if SpecifierSet(bounds).contains(version, prereleases=True):
         return Check("python", "ok", place)
-    return Check(
-        "python", "fail", place, f"install Python {bounds} and make an environment with it"
-    )
+    advice = f"install Python {bounds} and make an environment with it"
+    return Check("python", "fail", place, advice)
 
 
 def _check_needed(own_version: str) -> Iterator[Check]:
     """Checks of what is always needed: one for each fault, or one for all."""
     wanted = list(_list_requirements(NAME, ""))
-    faults = {str(one): fault for one in wanted if (fault := _find_fault(one))}
-    for requirement, fault in faults.items():
-        yield Check("packages", "fail", fault, f"pip install '{requirement}'")
+    faults = {str(need): fault for need in wanted if (fault := _find_fault(need))}
+    for need, fault in faults.items():
+        yield Check("packages", "fail", fault, f"pip install '{need}'")
     if not faults:
-        there = {one.name for one in wanted}
+        there = {need.name for need in wanted}
         versions = [f"{name} {metadata.version(name)}" for name in TELLING if name in there]
         state = f"{NAME} {own_version}, {len(wanted)} packages within bounds: {', '.join(versions)}"
         yield Check("packages", "ok", state)
@@ -95,9 +87,10 @@ def _check_extra(extra: str) -> Check:
     """The check of an optional group: there, not there, or there in part."""
     name = f"extra {extra}"
     wanted = list(_list_requirements(NAME, extra))
-    faults = [fault for one in wanted if (fault := _find_fault(one))]
+    faults = [fault for need in wanted if (fault := _find_fault(need))]
     if not faults:
-        return Check(name, "ok", ", ".join(f"{o.name} {metadata.version(o.name)}" for o in wanted))
+        versions = [f"{need.name} {metadata.version(need.name)}" for need in wanted]
+        return Check(name, "ok", ", ".join(versions))
     purpose = f" ({PURPOSES[extra]})" if extra in PURPOSES else ""
     return Check(name, "warn", f"{'; '.join(faults)}{purpose}", f"pip install '{NAME}[{extra}]'")
 
@@ -120,10 +113,11 @@ def _find_fault(requirement: Requirement) -> str:
         return f"{requirement.name} is not installed"
     if not requirement.specifier.contains(version, prereleases=True):
         return f"{requirement.name} is {version}, needed is {requirement.specifier}"
-    inner = (
-        one for extra in requirement.extras for one in _list_requirements(requirement.name, extra)
-    )
-    return next((fault for one in inner if (fault := _find_fault(one))), "")
+    for extra in requirement.extras:
+        for inner in _list_requirements(requirement.name, extra):
+            if fault := _find_fault(inner):
+                return fault
+    return ""
 
 
 def check_device() -> list[Check]:
@@ -144,10 +138,9 @@ def check_device() -> list[Check]:
         hardware += f"; {about.name}, {about.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}"
     if device.type == "cpu" and shutil.which("nvidia-smi"):
         why = "built without CUDA" if torch.version.cuda is None else "does not find the driver"
+        hardware += f"; there is a GPU, but PyTorch is {why}"
         advice = "install PyTorch for the GPU's CUDA (pytorch.org), or update the driver"
-        return [
-            Check("device", "warn", f"{hardware}; there is a GPU, but PyTorch is {why}", advice)
-        ]
+        return [Check("device", "warn", hardware, advice)]
     return [Check("device", "ok", hardware)]
 
 
@@ -168,18 +161,13 @@ def check_pipeline(folder: Path) -> list[Check]:
     missing = [name for name in PIPELINE if find_spec(name) is None]
     missing += [] if shutil.which("git") else ["git"]
     if missing:
-        found = f"{', '.join(missing)} not found; {place}"
-        return [Check("pipeline", "warn", found, f"install {' and '.join(missing)}")]
+        state = f"{', '.join(missing)} not found; {place}"
+        return [Check("pipeline", "warn", state, f"install {' and '.join(missing)}")]
     return [Check("pipeline", "ok", f"git, {', '.join(PIPELINE)}; {place}")]
 
 
 def check_disk(folder: Path, images: int) -> list[Check]:
-    """The check of free space against what features of the datasets' test images need.
-
-    Args:
-        folder: where features are written.
-        images: test images of all datasets that are there.
-    """
+    """The check of free space against what features of so many test images need in a folder."""
     from fuzzyclip.features.shards import count_bytes
     from fuzzyclip.features.store import SPARE_BYTES
 

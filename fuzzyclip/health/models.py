@@ -117,8 +117,7 @@ def run_sample() -> list[Check]:
     taken = time.perf_counter() - loaded
     if not (image_embed.isfinite().all() and patch_tokens.isfinite().all()):
         result = f"the sample CLIP gives numbers that are none, on {backbone.device}"
-        return [
-            Check("test run", "fail", result, "use the device cpu; update PyTorch or the driver")
-        ]
+        advice = "use the device cpu; update PyTorch or the driver"
+        return [Check("test run", "fail", result, advice)]
     result = f"one drawn image through the sample CLIP in {taken:.2f} s on {backbone.device}, "
     return [Check("test run", "ok", f"{result}after {loaded - start:.1f} s of loading")]

@@ -1,6 +1,6 @@
 """Thresholds of image scores and of map pixels, each with what it gives and how sure that is.
 
-`calibrate` chooses those of a category from labelled images, or from good ones alone.
+`calibrate` chooses those of a category from labelled images, or from normal ones alone.
 
 An image, or a pixel, is taken for anomalous where its score reaches the threshold (score >= value).
 Scores are float32, as the detector gives them: log-odds of images, probabilities of pixels. A
@@ -25,8 +25,8 @@ from fuzzyclip.evaluation.metrics import Floats, as_float32, rank
 from fuzzyclip.evaluation.score_histogram import Cells, ScoreHistogram, find_scores, raise_score
 from fuzzyclip.images.decode import load_mask
 from fuzzyclip.model.card import Calibration, Threshold, Tiling
+from fuzzyclip.model.inference import Opener
 from fuzzyclip.model.loaded import FuzzyCLIP
-from fuzzyclip.model.opening import Opener
 from fuzzyclip.model.prediction import Prediction, Unreadable
 from fuzzyclip.model.storing import digest_memory
 
@@ -49,8 +49,8 @@ class Calibrated:
 def calibrate(
     detector: FuzzyCLIP,
     category: str,
-    good: Sequence[Path],
-    bad: Sequence[Path] = (),
+    normal: Sequence[Path],
+    anomalous: Sequence[Path] = (),
     masks: Sequence[Path] = (),
     *,
     false_alarm_rate: float = 0.05,
@@ -61,43 +61,43 @@ def calibrate(
 ) -> Calibrated:
     """Choose the thresholds of a category.
 
-    With bad images the image threshold is that of the largest F1, else the quantile of the good
-    ones. With masks the pixel threshold is that of the largest F1 over pixels, else one that
-    `false_alarm_rate` of good images reach with any pixel. Memory does not grow with the images.
+    With anomalous images the image threshold is that of the largest F1, else the quantile of the
+    normal ones. With masks the pixel threshold is that of the largest F1 over pixels, else one that
+    `false_alarm_rate` of normal images reach with any pixel. Memory does not grow with the images.
 
     Args:
-        detector: the model; its reference images, if it has some, take part.
+        detector: its reference images, if it has some, take part.
         category: as it stands in the prompts.
-        good: images without any defect, none of them a reference image.
-        bad: images with defects.
-        masks: ground truth of the bad ones, in the same order; empty for none.
+        normal: images without any defect, none of them a reference image.
+        anomalous: images with defects.
+        masks: ground truth of the anomalous ones, in the same order; empty for none.
         false_alarm_rate: wanted, where a quantile decides.
         tiling: how images are looked at, here and later.
-        batch_size: images, or tiles with `tiling`, in a pass of the frozen CLIP.
-        workers: threads that read and decode.
-        opener: limits of what is opened.
+        batch_size, workers, opener: as `FuzzyCLIP.detect` takes them.
 
     Raises:
-        ValueError: masks are not as many as bad images or of another size, or too few images could
-            be read.
+        ValueError: masks are not as many as anomalous images or of another size, or too few images
+            could be read.
     """
-    if masks and len(masks) != len(bad):
-        raise ValueError(f"{len(masks)} masks for {len(bad)} bad images: give one each, or none")
-    truths: dict[str, Path] = dict(zip(map(str, bad), masks, strict=True)) if masks else {}
+    if masks and len(masks) != len(anomalous):
+        raise ValueError(
+            f"{len(masks)} masks for {len(anomalous)} anomalous images: give one each, or none"
+        )
+    truths: dict[str, Path] = dict(zip(map(str, anomalous), masks, strict=True)) if masks else {}
     scores: list[tuple[float, int]] = []
-    highest: list[float] = []  # of each good image's map
+    highest: list[float] = []  # of each normal image's map
     unreadable: list[Unreadable] = []
     pixels = PixelCalibrator()
     # any threshold will do: it is what is looked for
     predictions = detector.detect(
-        [*good, *bad], category, batch_size=batch_size, workers=workers,
+        [*normal, *anomalous], category, batch_size=batch_size, workers=workers,
         tiling=tiling, threshold=0.0, opener=opener,
     )  # fmt: skip
     for number, prediction in enumerate(predictions):
         if isinstance(prediction, Unreadable):
             unreadable.append(prediction)
             continue
-        label = int(number >= len(good))
+        label = int(number >= len(normal))
         scores.append((prediction.image_score, label))
         if not label:
             highest.append(float(prediction.anomaly_map.max()))
@@ -105,9 +105,11 @@ def calibrate(
             truth = truths.get(prediction.name) if label else None
             pixels.add(prediction.anomaly_map, _load_truth(prediction, truth))
     if not highest:
-        raise ValueError("no good image could be read; a threshold needs some")
+        raise ValueError("no normal image could be read; a threshold needs some")
     values, labels = zip(*scores, strict=True)
-    image = choose_by_f1(values, labels) if bad else choose_by_quantile(values, false_alarm_rate)
+    image = (
+        choose_by_f1(values, labels) if anomalous else choose_by_quantile(values, false_alarm_rate)
+    )
     pixel = pixels.choose() if truths else choose_by_quantile(highest, false_alarm_rate, most=1)
     memory = detector.memories.get(category)
     digest = digest_memory(memory) if memory else None
@@ -116,11 +118,7 @@ def calibrate(
 
 
 def _load_truth(prediction: Prediction, path: Path | None) -> np.ndarray:
-    """The mask (H, W) of an image; all normal without a path.
-
-    Raises:
-        ValueError: it has another size than the image.
-    """
+    """The mask (H, W) of an image, which must have its size; all normal without a path."""
     shape = prediction.anomaly_map.shape
     if path is None:
         return np.zeros(shape, dtype=bool)
@@ -191,7 +189,7 @@ def choose_by_f1(scores: ArrayLike, labels: ArrayLike) -> Threshold:
 
 
 def choose_by_quantile(scores: ArrayLike, false_alarm_rate: float, most: float = inf) -> Threshold:
-    """The lowest threshold that is expected to alarm on no more than a share of good images.
+    """The lowest threshold that is expected to alarm on no more than a share of normal images.
 
     The threshold lies just above the (n + 1 - k)-th lowest of n scores. Whatever distribution they
     have, the false alarm rate of new images then follows Beta(k, n + 1 - k), with mean k / (n + 1)
@@ -202,9 +200,9 @@ def choose_by_quantile(scores: ArrayLike, false_alarm_rate: float, most: float =
     highest score, the expected rate is 1 / (n + 1), and the note says how many images would do.
 
     Args:
-        scores: (n,), finite, of good images that stand for those to come; not those that the model
-            was trained on or remembers.
-        false_alarm_rate: share of good images, between 0 and 1.
+        scores: (n,), finite, of normal images that stand for those to come; not those that the
+            model was trained on or remembers.
+        false_alarm_rate: share of normal images, between 0 and 1.
         most: what a score can be at most.
 
     Raises:
@@ -225,18 +223,18 @@ def choose_by_quantile(scores: ArrayLike, false_alarm_rate: float, most: float =
     if not allowed:
         enough = ceil(1 / false_alarm_rate * (1 - ROUNDING)) - 1
         notes.append(
-            f"a false alarm rate of {false_alarm_rate:g} can not be had from {total} good images, "
-            f"{enough} would do; this is the highest score"
+            f"a false alarm rate of {false_alarm_rate:g} can not be had from {total} normal "
+            f"images, {enough} would do; this is the highest score"
         )
     if np.count_nonzero(given == highest) > 1:
         notes.append("several images have this very score: the rate may be lower")
     if highest == most:
-        notes.append("a good image has the highest score there is: nothing reaches this threshold")
+        notes.append("a normal image has the highest score: nothing reaches this threshold")
     spread = stats.beta(alarms, rest).interval(CONFIDENCE)
     return Threshold(
         value=float(raise_score(highest)),
         method="quantile",
-        good=total,
+        normal=total,
         false_alarm_rate=alarms / (total + 1),
         false_alarm_interval=(float(spread[0]), float(spread[1])),
         asked_rate=float(false_alarm_rate),
@@ -247,8 +245,8 @@ def choose_by_quantile(scores: ArrayLike, false_alarm_rate: float, most: float =
 class PixelCalibrator:
     """The threshold of map pixels with the largest F1, from maps and masks as they come.
 
-    Pixels are counted in bins of `metrics.score_histogram`, 2**-14 of a score wide: memory does not
-    grow with the images, and the order of images does not matter. What a threshold gives is exact;
+    Pixels are counted in the bins of `ScoreHistogram`, 2**-14 of a score wide: memory does not grow
+    with the images, and the order of images does not matter. What a threshold gives is exact;
     thresholds inside of a bin are not looked at.
     """
 
@@ -298,7 +296,8 @@ class PixelCalibrator:
         best = int(np.flatnonzero(scores == scores.max())[-1])
         value = _split(*_find_ends(cells, best))
         counted = _describe_f1(value, int(tp[best]), int(fp[best]), positives, negatives)
-        apart = {"good": self._images[0], "bad": self._images[1], "counted": "pixels"}
+        normal, anomalous = self._images
+        apart = {"normal": normal, "anomalous": anomalous, "counted": "pixels"}
         without = {"false_alarm_interval": None, "miss_interval": None}
         return counted.model_copy(update=apart | without)
 
@@ -310,7 +309,7 @@ def _find_ends(cells: Cells, place: int) -> tuple[float, float]:
 
 
 def _check_scores(scores: ArrayLike) -> Scores:
-    """Scores (n,) as float32; see the callers for errors."""
+    """Scores (n,) as float32, at least one, all finite."""
     given = np.asarray(scores, dtype=np.float32)
     if given.ndim != 1 or not given.size:
         raise ValueError(f"scores {given.shape} must be a list of at least one")
@@ -336,8 +335,8 @@ def _describe_f1(value: float, tp: int, fp: int, positives: int, negatives: int)
     return Threshold(
         value=value,
         method="f1_max",
-        good=negatives,
-        bad=positives,
+        normal=negatives,
+        anomalous=positives,
         false_alarm_rate=fp / negatives,
         false_alarm_interval=_bound_share(fp, negatives),
         miss_rate=missed / positives,

@@ -5,7 +5,7 @@ A model's directory holds
 - `efa.safetensors` and `rpl.safetensors`, the trained layers and prompts;
 - `backbone.json`, open_clip's configuration of the frozen CLIP, and its weights, or else the card
   says which weights belong to it;
-- `memory-*.safetensors`, tokens of good parts, where some were remembered.
+- `memory-*.safetensors`, tokens of normal parts, where some were remembered.
 
 Nothing in it is run: JSON and tensors alone. `backbone.json` is read as
 `fuzzyclip.clip.model_configs` says; no name in either makes code run, and numbers are finite.
@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, ValidationError, model_validator
 
 from fuzzyclip.utils.ranges import FEW, POSITIVE
 from fuzzyclip.utils.settings import (
@@ -34,7 +34,7 @@ from fuzzyclip.utils.settings import (
 )
 
 FILENAME = "model.json"
-#: Raised with every change that older code could not read. Until 1 image scores were probabilities.
+#: Raised with every change that older code would misread. Until 1 image scores were probabilities.
 FORMAT: Literal[2] = 2
 #: Bytes of it at most.
 LARGEST_CARD = 32_000_000
@@ -65,18 +65,15 @@ class Threshold(Record):
 
     Attributes:
         value: scores from here on are anomalous; finite.
-        method: "f1_max" and "quantile" as in `model.calibration`, "natural" where abnormal becomes
-            likelier than normal, "given" by hand.
-        good: normal images that it was chosen from.
-        bad: anomalous ones.
+        method: "f1_max" and "quantile" as in `model.calibration`, "natural" where anomalous
+            becomes likelier than normal, "given" by hand.
+        normal, anomalous: images that it was chosen from; read as `good` and `bad`, too, as
+            earlier versions wrote them.
         false_alarm_rate: share of normal images that reach it: counted ("f1_max"), or expected of
             new ones ("quantile").
         false_alarm_interval: where that rate of new images lies, to 95 %.
-        miss_rate: share of anomalous images that do not reach it, counted.
-        miss_interval: where that share of new images lies, to 95 %.
-        precision: share of anomalous ones among those that reach it.
-        recall: 1 - `miss_rate`.
-        f1: harmonic mean of the two.
+        miss_rate, miss_interval: the same of anomalous images that do not reach it; counted.
+        precision, recall, f1: of those that reach it.
         asked_rate: false alarm rate that was asked for.
         counted: what the rates are shares of. Pixels have no intervals: neighbours are alike.
         note: what a user should know, in words.
@@ -84,8 +81,8 @@ class Threshold(Record):
 
     value: Number
     method: Literal["f1_max", "quantile", "natural", "given"]
-    good: Images = 0
-    bad: Images = 0
+    normal: Images = Field(default=0, validation_alias=AliasChoices("normal", "good"))
+    anomalous: Images = Field(default=0, validation_alias=AliasChoices("anomalous", "bad"))
     false_alarm_rate: Share | None = None
     false_alarm_interval: tuple[Share, Share] | None = None
     miss_rate: Share | None = None
@@ -98,7 +95,7 @@ class Threshold(Record):
     note: str = ""
 
 
-_LIKELIER = "not calibrated: where abnormal becomes likelier than normal"
+_LIKELIER = "not calibrated: where anomalous becomes likelier than normal"
 #: Of image scores, which are log-odds, and of map pixels, which are probabilities.
 NATURAL = Threshold(value=0.0, method="natural", note=_LIKELIER)
 NATURAL_PIXEL = Threshold(value=0.5, method="natural", note=_LIKELIER)
@@ -131,7 +128,7 @@ class BackboneCard(BackboneSettings):
 
 
 class TrainingCard(Record):
-    """What the parts were trained on, and with which settings.
+    """Data that the parts were trained on, and their settings.
 
     Attributes:
         rpl: its `temperature` is that of image scores, see `fuzzyclip.method.fuzzyclip`.
@@ -166,11 +163,9 @@ class Tiling(Record):
 
 
 class Calibration(Record):
-    """Thresholds of one category, and under which way of looking they hold.
+    """Thresholds of one category's image scores and map pixels, and where they hold.
 
     Attributes:
-        image: of image scores.
-        pixel: of map pixels.
         tiling: how images were looked at.
         memory: digest of the normal memory that took part, if one did.
     """
@@ -182,13 +177,7 @@ class Calibration(Record):
 
 
 class MemoryCard(Record):
-    """Remembered good parts of one category.
-
-    Attributes:
-        file: in the directory.
-        sha256: of that file.
-        images: names of the images.
-    """
+    """Remembered normal parts of one category: their file in the directory, and images' names."""
 
     file: FileName
     sha256: Digest
@@ -206,8 +195,7 @@ class Card(Record):
         versions: of what made it.
         clusters: CSP's names of each cluster.
         files: SHA-256 of each file in the directory that belongs to it.
-        calibrations: by category, as it stands in the prompt.
-        memories: by category, as it stands in the prompt.
+        calibrations, memories: by category, as it stands in the prompt.
     """
 
     format: Literal[2] = FORMAT

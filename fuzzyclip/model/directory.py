@@ -6,7 +6,8 @@ MLflow is imported only where an address asks for it.
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -18,13 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone, load_backbone
-from fuzzyclip.model.card import (
-    FILENAME,
-    BackboneCard,
-    Card,
-    ModelError,
-    TrainingCard,
-)
+from fuzzyclip.model.card import FILENAME, BackboneCard, Card, ModelError, TrainingCard
 from fuzzyclip.utils.files import compute_sha256, describe_fault, flush_tree, write_json
 from fuzzyclip.utils.settings import BackboneSettings, EfaTest, TextSettings
 from fuzzyclip.utils.tensor_files import check_tensors
@@ -80,12 +75,10 @@ def write_model(
     Args:
         out: the directory; must not exist yet or be empty.
         name: of the model.
-        backbone: the frozen CLIP that the parts were trained with.
+        backbone: the one that the parts were trained with.
         copy: whether a file of its weights goes into the directory.
-        efa: the file of EFA's layers, with clusters in its header.
-        rpl: the file of RPL's prompts.
-        text: how names become prompts.
-        test: how the parts are used.
+        efa, rpl: files of EFA's layers, with clusters in the header, and of RPL's prompts.
+        text, test: how names become prompts, and how the parts are used.
         licences: of the datasets they were trained on.
         sources: of their images: `official`, `own`, or the drawn `sample`.
 
@@ -99,10 +92,8 @@ def write_model(
     for path, header in headers.items():
         if header.get("backbone") != backbone.fingerprint:
             raise ModelError(f"{path} was trained with another backbone")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    making = out.with_name(f".{out.name}.{uuid4().hex}.tmp")
-    making.mkdir()
-    try:
+    with make_folder(out) as making:
+        making.mkdir()
         shutil.copyfile(efa, making / EFA)
         shutil.copyfile(rpl, making / RPL)
         write_json(making / CONFIG, backbone.identity["config"])
@@ -125,13 +116,22 @@ def write_model(
             files={path.name: compute_sha256(path) for path in sorted(making.iterdir())},
         )
         write_card(making, card)
+    return card
+
+
+@contextmanager
+def make_folder(out: Path) -> Iterator[Path]:
+    """A place beside `out` for a folder that is moved there when the block ends, whole or never."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    making = out.with_name(f".{out.name}.{uuid4().hex}.tmp")
+    try:
+        yield making
         flush_tree(making)
-        if out.exists():
+        if out.exists():  # empty
             out.rmdir()
         making.rename(out)
     finally:
         shutil.rmtree(making, ignore_errors=True)
-    return card
 
 
 def _place_weights(folder: Path, backbone: Backbone, copy: bool) -> BackboneCard:
@@ -183,11 +183,7 @@ def read_parts(folder: Path, card: Card) -> dict[str, dict[str, Tensor]]:
 
 
 def check_file(path: Path, sha256: str) -> None:
-    """Compare a file with what the card says of it.
-
-    Raises:
-        ModelError: it is another one; says which, where that can be seen.
-    """
+    """Refuse a file, as a ModelError, that is another one than the card says."""
     if compute_sha256(path) != sha256:
         other = f"not the file that {FILENAME} names; copy it again"
         raise ModelError(f"{path} is {describe_fault(path) or other}")
@@ -217,10 +213,8 @@ def load_own_backbone(
     """The frozen CLIP of a model.
 
     Args:
-        folder: the model's directory.
-        card: of it.
         weights: the weights' file where it lies elsewhere.
-        device: see `fuzzyclip.clip.backbone.choose_device`.
+        device: as `fuzzyclip.clip.backbone.choose_device` takes it.
 
     Raises:
         ModelError: the weights are not at hand, or the backbone differs from the model's own.
@@ -253,7 +247,7 @@ def load_own_backbone(
     return backbone
 
 
-def is_small(weights: str, limit: int = SMALL) -> bool:
-    """Whether weights are a file that may well travel with a model: at most `limit` bytes."""
+def is_small(weights: str) -> bool:
+    """True of weights in a file that may well travel with a model."""
     path = Path(weights)
-    return path.is_file() and path.stat().st_size <= limit
+    return path.is_file() and path.stat().st_size <= SMALL

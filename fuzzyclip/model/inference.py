@@ -1,13 +1,15 @@
-"""From images to anomaly maps and scores, with a model that is ready.
+"""From images, as the user gives them, to anomaly maps and scores of a category's model.
 
-Shapes: B images of a batch, S image size.
+Shapes: H rows, W columns of an image, B images of a batch, S image size.
 """
 
+import hashlib
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Generic, Self, TypeVar
+from typing import Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -17,13 +19,86 @@ from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_images, preprocess
-from fuzzyclip.images.decode import decode_image, read_image_file
+from fuzzyclip.images.decode import MAX_PIXELS, check_inspectable, decode_image, read_image_file
 from fuzzyclip.method.scorer import NotFiniteError, Scorer, score_batch
-from fuzzyclip.model.opening import Opened
 from fuzzyclip.utils.prefetch import prefetch
 from fuzzyclip.utils.ranges import SIGMA
 
 T = TypeVar("T")
+
+#: A file, the bytes of one, a PIL image, or an array (H, W, 3) or (H, W) of uint8.
+ImageLike: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8]
+
+#: What a PNG holds with its transparency; TIFF holds the others.
+PNG_MODES = ("1", "L", "LA", "P", "RGBA")
+
+
+class Opened(NamedTuple):
+    """An image as it was opened, RGB; and its file's digest, empty where it came as pixels."""
+
+    picture: Image.Image
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Opener:
+    """Opens images for inspection; a file is read once.
+
+    Attributes:
+        max_pixels: larger ones are refused before they are decoded.
+        white: value shown as white in images of more than 8 bits; None for their type's largest.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    white: int | None = None
+
+    def __call__(self, image: ImageLike) -> Opened:
+        """The picture, and the digest of its file.
+
+        Raises:
+            OSError: it can not be read, or is too large or too small to be inspected.
+            ValueError: an array of another type or shape.
+        """
+        name, sha256 = name_image(image), ""
+        if isinstance(image, np.ndarray):
+            picture = _from_array(image)
+        elif isinstance(image, Image.Image) and image.mode == "RGB":
+            picture = image
+        elif isinstance(image, Image.Image):
+            picture = self._decode(_encode(image), name)
+        else:
+            content = image if isinstance(image, bytes) else read_image_file(Path(image))
+            picture, sha256 = self._decode(content, name), hashlib.sha256(content).hexdigest()
+        check_inspectable(picture, name)
+        return Opened(picture, sha256)
+
+    def _decode(self, content: bytes, name: str) -> Image.Image:
+        return decode_image(content, name, white=self.white, max_pixels=self.max_pixels)
+
+
+def _from_array(image: NDArray[np.uint8]) -> Image.Image:
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+        raise ValueError(
+            f"an array of {image.dtype} and shape {image.shape} is no image: give uint8, (H, W, 3) "
+            "in the order red, green, blue, or (H, W)"
+        )
+    return Image.fromarray(image).convert("RGB")
+
+
+def _encode(image: Image.Image) -> bytes:
+    """A PIL image as a file, so that all kinds of pixels are read in one way."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG" if image.mode in PNG_MODES else "TIFF")
+    return buffer.getvalue()
+
+
+def name_image(image: ImageLike) -> str:
+    """The name of an image in messages and results."""
+    if isinstance(image, str | Path):
+        return str(image)
+    if isinstance(image, Image.Image):
+        return str(getattr(image, "filename", "")) or "image"
+    return {bytes: "bytes", np.ndarray: "array"}.get(type(image), "image")
 
 
 @dataclass(frozen=True)
@@ -31,7 +106,6 @@ class CategoryModel:
     """A frozen CLIP and one way to score what it gives.
 
     Attributes:
-        backbone: the frozen CLIP.
         scorer: from patch tokens and class features to maps and scores.
         sigma: Gaussian smoothing of the maps in pixels.
     """
@@ -58,13 +132,10 @@ class CategoryModel:
 
 @dataclass(frozen=True)
 class Finding(Generic[T]):
-    """Map and score of one image.
+    """Map (S, S) and score of one image, as it was given; or why it can not be read.
 
     Attributes:
-        item: the image as it was given.
-        size: width and height in pixels; None where it can not be read.
-        score: of the whole image; None where it can not be read.
-        map: (S, S); None where the image can not be read.
+        size: width and height in pixels; None, as score and map, where it can not be read.
         error: why the image can not be read; empty where it can.
         sha256: of the image's file; empty where it is none or can not be read.
         picture: the image as it was opened, where it was to be kept.
@@ -100,7 +171,7 @@ def read_file(path: str) -> bytes:
 
 def detect_files(
     paths: Sequence[str | Path],
-    detector: CategoryModel,
+    category_model: CategoryModel,
     *,
     batch_size: int,
     workers: int = 1,
@@ -109,17 +180,12 @@ def detect_files(
     """`detect_images` over image files.
 
     Args:
-        paths: image files.
-        detector: the model.
-        batch_size: images a pass.
-        workers: threads that read and decode.
         read: path to content, called in threads; raises OSError.
     """
-    names = [str(path) for path in paths]
     return detect_images(
-        names,
+        [str(path) for path in paths],
         lambda name: Opened(decode_image(read(name), name)),
-        detector,
+        category_model,
         batch_size=batch_size,
         workers=workers,
     )
@@ -128,7 +194,7 @@ def detect_files(
 def detect_images(
     items: Iterable[T],
     open_image: Callable[[T], Opened],
-    detector: CategoryModel,
+    category_model: CategoryModel,
     *,
     batch_size: int,
     workers: int = 1,
@@ -136,23 +202,21 @@ def detect_images(
 ) -> Iterator[Finding[T]]:
     """Maps and scores of images, in their order; the next batch is decoded while one is computed.
 
-    An image that can not be read, or that the model has no finite answer to, is told by what is
-    found, and the others go on. A blank one takes its place in the batch, so that the others'
+    An image that can not be read, or that the model has no finite answer to, is told by its
+    finding, and the others go on. A blank one takes its place in the batch, so that the others'
     numbers do not depend on it.
 
     Args:
-        items: what `open_image` opens.
         open_image: item to what it shows, called in threads; raises OSError.
-        detector: the model.
         batch_size: images a pass. The same images in the same batches give the same bytes; other
             batches may change the last digits.
         workers: threads that read and decode.
-        keep_pictures: whether what is found has the picture; two batches of them are then held.
+        keep_pictures: whether findings have the picture; two batches of them are then held.
 
     Raises:
         NotFiniteError: the model has no finite answer to a blank image either.
     """
-    size = detector.backbone.image_size
+    size = category_model.backbone.image_size
 
     def load(item: T) -> tuple[Tensor, Finding[T]]:
         try:
@@ -160,18 +224,18 @@ def detect_images(
         except OSError as error:
             return torch.zeros(3, size, size), Finding(item, error=str(error))
         begun = Finding.begin(item, opened, keep_pictures)
-        return preprocess(opened.picture, detector.backbone), begun
+        return preprocess(opened.picture, category_model.backbone), begun
 
     loaded = prefetch(load, items, ahead=batch_size, workers=workers)
     while batch := list(islice(loaded, batch_size)):
         pixels, given = torch.stack([image for image, _ in batch]), [begun for _, begun in batch]
         try:
-            maps, scores = detector(pixels)
+            maps, scores = category_model(pixels)
         except NotFiniteError as error:
             for row in error.rows:
                 pixels[row] = 0
                 given[row] = Finding(given[row].item, error=given[row].error or str(error))
-            maps, scores = detector(pixels)
+            maps, scores = category_model(pixels)
         for finding, anomaly_map, score in zip(given, maps, scores, strict=True):
             if finding.error:
                 yield finding

@@ -26,18 +26,15 @@ from fuzzyclip.method import OWN
 from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import NormalMemory, remember
-from fuzzyclip.model.card import (
-    NATURAL,
-    NATURAL_PIXEL,
-    Calibration,
-    Card,
-    Threshold,
-    Tiling,
-    read_card,
-)
+from fuzzyclip.model.card import NATURAL, NATURAL_PIXEL, Card, Threshold, Tiling, read_card
 from fuzzyclip.model.directory import EFA, RPL, find_folder, load_own_backbone, read_parts
-from fuzzyclip.model.inference import CategoryModel, Finding, detect_images
-from fuzzyclip.model.opening import ImageLike, Opener, name_image
+from fuzzyclip.model.inference import (
+    CategoryModel,
+    ImageLike,
+    Opener,
+    detect_images,
+    name_image,
+)
 from fuzzyclip.model.prediction import Prediction, Unreadable, resize_map
 from fuzzyclip.model.storing import digest_memory, read_memories
 from fuzzyclip.model.tiles import detect_tiled
@@ -58,14 +55,7 @@ class FuzzyCLIP:
         parts: TrainedParts,
         memories: dict[str, NormalMemory],
     ) -> None:
-        """Put together what `load` reads.
-
-        Args:
-            card: its settings and what is known of it.
-            backbone: the frozen CLIP.
-            parts: the trained parts.
-            memories: tokens of good parts by category.
-        """
+        """Put together what `load` reads; memories are by category."""
         self.card, self.backbone, self.memories = card, backbone, memories
         self._parts = parts
         self.build_category_model = lru_cache(maxsize=KEPT_CATEGORIES)(self._build_category_model)
@@ -116,7 +106,6 @@ class FuzzyCLIP:
         Args:
             folder: `good` and a folder a defect, or as MVTec AD has them; masks in `ground_truth`.
             layout: `auto`, `good_bad` or `mvtec_like`.
-            workers: threads that decode images.
 
         Returns:
             A line a category: numbers of images, metrics in percent, absent where undefined.
@@ -157,17 +146,10 @@ class FuzzyCLIP:
     ) -> Prediction | list[Prediction]:
         """The prediction of one image, or those of several.
 
-        Args:
-            images: one image or several, see `ImageLike`.
-            category: what they show, in words, as it stands in the prompts.
-            batch_size: images in a pass of the frozen CLIP.
-            tiling: look at overlapping tiles instead of the whole image squashed to a square.
-            threshold: of image scores, in place of the calibrated one.
+        Arguments and errors are those of `detect`.
 
         Raises:
             OSError: an image can not be read; names it. `detect` tells it and goes on.
-            ValueError: no category, a name that does not fit a prompt, or a threshold that was
-                calibrated under another way of looking.
         """
         single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray)
         given = cast(Sequence[ImageLike], [images] if single else images)
@@ -195,7 +177,7 @@ class FuzzyCLIP:
         """Predictions of images, one after the other, however many there are.
 
         Args:
-            images: see `ImageLike`.
+            images: files, their bytes, PIL images or arrays.
             category: what they show, in words, as it stands in the prompts.
             batch_size: images, or tiles with `tiling`, in a pass of the frozen CLIP.
             workers: threads that read and decode.
@@ -208,57 +190,44 @@ class FuzzyCLIP:
             ValueError: no category, a name that does not fit a prompt, or a threshold that was
                 calibrated under another way of looking.
         """
-        thresholds = self.choose_thresholds(category, tiling, threshold)
-        detector = self.build_category_model(category)
+        image_threshold, pixel_threshold = self.choose_thresholds(category, tiling, threshold)
+        category_model = self.build_category_model(category)
         open_image = opener or Opener()
         if tiling is None:
             stream = detect_images(
                 images,
                 open_image,
-                detector,
+                category_model,
                 batch_size=batch_size,
                 workers=workers,
                 keep_pictures=keep_pictures,
             )
         else:
             stream = (
-                detect_tiled(image, open_image, detector, tiling, batch_size, keep_pictures)
+                detect_tiled(image, open_image, category_model, tiling, batch_size, keep_pictures)
                 for image in images
             )
         for finding in stream:
-            yield self._predict(finding, category, detector, thresholds)
-
-    def _predict(
-        self,
-        finding: Finding[ImageLike],
-        category: str,
-        detector: CategoryModel,
-        thresholds: tuple[Threshold, Threshold],
-    ) -> Prediction | Unreadable:
-        name = name_image(finding.item)
-        if finding.map is None or finding.size is None or finding.score is None:
-            return Unreadable(name, finding.error)
-        return Prediction(
-            name=name,
-            category=category,
-            prompt=detector.scorer.prompt,
-            anomaly_map=resize_map(finding.map, finding.size),
-            image_score=finding.score,
-            threshold=thresholds[0],
-            pixel_threshold=thresholds[1],
-            sha256=finding.sha256,
-            picture=finding.picture,
-        )
+            name = name_image(finding.item)
+            if finding.map is None or finding.size is None or finding.score is None:
+                yield Unreadable(name, finding.error)
+                continue
+            yield Prediction(
+                name=name,
+                category=category,
+                prompt=category_model.scorer.prompt,
+                anomaly_map=resize_map(finding.map, finding.size),
+                image_score=finding.score,
+                threshold=image_threshold,
+                pixel_threshold=pixel_threshold,
+                sha256=finding.sha256,
+                picture=finding.picture,
+            )
 
     def choose_thresholds(
         self, category: str, tiling: Tiling | None = None, threshold: float | None = None
     ) -> tuple[Threshold, Threshold]:
-        """Thresholds of image scores and of map pixels.
-
-        Args:
-            category: as it stands in the prompts.
-            tiling: how images are looked at.
-            threshold: of image scores, in place of the calibrated one.
+        """Thresholds of image scores, where `threshold` replaces the calibrated one, and of pixels.
 
         Raises:
             ValueError: those of the category were chosen under another way of looking.
@@ -269,46 +238,28 @@ class FuzzyCLIP:
             return given, own.pixel if own else NATURAL_PIXEL
         if own is None:
             return NATURAL, NATURAL_PIXEL
-        self._check_calibration(category, own, tiling)
-        return own.image, own.pixel
-
-    def _check_calibration(self, category: str, own: Calibration, tiling: Tiling | None) -> None:
-        """Scores of another way of looking have another distribution.
-
-        Raises:
-            ValueError: says what differs.
-        """
-        memory = self.memories.get(category)
-        if own.tiling != tiling:
-            said = [
-                "the whole image"
-                if one is None
-                else f"tiles of {one.side} px, overlap {one.overlap}"
-                for one in (own.tiling, tiling)
-            ]
+        if own.tiling != tiling:  # scores of another way of looking have another distribution
             raise ValueError(
-                f"{category!r} was calibrated on {said[0]}, not on {said[1]}: calibrate again that "
-                "way, or give a threshold"
+                f"{category!r} was calibrated on {_describe_tiling(own.tiling)}, not on "
+                f"{_describe_tiling(tiling)}: calibrate again that way, or give a threshold"
             )
+        memory = self.memories.get(category)
         if own.memory != (digest_memory(memory) if memory else None):
             raise ValueError(
                 f"{category!r} was calibrated with other reference images: calibrate again with "
                 "these, or give a threshold"
             )
+        return own.image, own.pixel
 
     def remember(self, images: Sequence[ImageLike], category: str) -> "FuzzyCLIP":
-        """This model with some good parts of a category in mind; no longer zero-shot there.
-
-        Args:
-            images: of parts without any defect.
-            category: as it stands in the prompts.
+        """This model with some normal parts of a category in mind; no longer zero-shot there.
 
         Raises:
             OSError: an image can not be read.
             ValueError: no images.
         """
-        pixels = [preprocess(Opener()(image).picture, self.backbone) for image in images]
-        tokens = [encode_images(self.backbone, one[None])[1] for one in pixels]
+        opened = [preprocess(Opener()(image).picture, self.backbone) for image in images]
+        tokens = [encode_images(self.backbone, pixels[None])[1] for pixels in opened]
         stacked = torch.cat(tokens) if tokens else torch.empty(0)
         memory = remember(stacked, self.backbone.grid, self.backbone.image_size)
         return FuzzyCLIP(self.card, self.backbone, self._parts, self.memories | {category: memory})
@@ -319,13 +270,15 @@ class FuzzyCLIP:
         return entry.images if entry else []
 
     def _build_category_model(self, category: str) -> CategoryModel:
-        """The detector of a category; kept for the next call.
-
-        Raises:
-            ValueError: no category, or a name that does not fit a prompt.
-        """
+        """The model of a category, whose name must fit a prompt; kept for the next call."""
         if not category.strip():
             raise ValueError(f"category: say what the image shows, or {ANY_CATEGORY!r}")
-        scorer = self._parts.build_scorer(category)
-        scorer = replace(scorer, memory=self.memories.get(category))
+        memory = self.memories.get(category)
+        scorer = replace(self._parts.build_scorer(category), memory=memory)
         return CategoryModel(self.backbone, scorer, self.card.test.sigma)
+
+
+def _describe_tiling(tiling: Tiling | None) -> str:
+    if tiling is None:
+        return "the whole image"
+    return f"tiles of {tiling.side} px, overlap {tiling.overlap}"

@@ -58,7 +58,6 @@ class PredictionFolder:
         """Make the folder, or go on with one that a run with the same settings left.
 
         Args:
-            out: the folder.
             images: all that is predicted, distinct.
             settings: what decides the results, as JSON data.
             kinds: which files each image gets: the overlay (PNG), the map as 16-bit PNG (`map`) and
@@ -89,21 +88,16 @@ class PredictionFolder:
         row = self.rows.get(str(image))
         return row is not None and not row["error"] and row.get("sha256") == _hash(image)
 
-    def add(self, image: Path, found: Prediction | Unreadable) -> dict[str, Any]:
-        """Write an image's files, then its line.
+    def add(self, image: Path, prediction: Prediction | Unreadable) -> dict[str, Any]:
+        """Write an image's files, then its line, which is given back.
 
-        Args:
-            image: its path.
-            found: what the model says of it, with its picture where overlays are wanted.
-
-        Returns:
-            The line.
+        A prediction has its picture where overlays are wanted.
         """
-        if isinstance(found, Prediction):
-            row = found.to_row() | {"sha256": found.sha256}
-            self._write_files(image, found)
+        if isinstance(prediction, Prediction):
+            row = prediction.to_row() | {"sha256": prediction.sha256}
+            self._write_files(image, prediction)
         else:
-            row = found.to_row() | {"sha256": _hash(image)}
+            row = prediction.to_row() | {"sha256": _hash(image)}
         with (self.out / LINES).open("a", encoding="utf-8") as file:
             file.write(_to_line(row))
         self.rows[str(image)] = row
@@ -119,43 +113,43 @@ class PredictionFolder:
         write_text(self.out / TABLE, text.getvalue())
         write_text(self.out / LINES, "".join(map(_to_line, rows)))
 
-    def _write_files(self, image: Path, found: Prediction) -> None:
+    def _write_files(self, image: Path, prediction: Prediction) -> None:
         base = self.out / self._places[image]
         base.parent.mkdir(parents=True, exist_ok=True)
         if "overlay" in self.kinds:
-            if found.picture is None:
+            if prediction.picture is None:
                 raise ValueError(f"{image}: an overlay needs the picture: detect and keep it")
             drawn = draw_overlay(
-                np.asarray(found.picture),
-                found.anomaly_map,
-                threshold=found.pixel_threshold.value,
+                np.asarray(prediction.picture),
+                prediction.anomaly_map,
+                threshold=prediction.pixel_threshold.value,
                 scale=self.scale,
             )
             with replace_file(_extend(base, f".overlay{drawn.suffix}.png")) as temporary:
                 drawn.picture.save(temporary, format="PNG")
         if "map" in self.kinds:
-            write_map_png(_extend(base, ".map.png"), found.anomaly_map)
+            write_map_png(_extend(base, ".map.png"), prediction.anomaly_map)
         if "npy" in self.kinds:
             with replace_file(_extend(base, ".map.npy")) as temporary, temporary.open("wb") as file:
-                np.save(file, found.anomaly_map)
+                np.save(file, prediction.anomaly_map)
         if "mask" in self.kinds:
             with replace_file(_extend(base, ".mask.png")) as temporary:
-                temporary.write_bytes(encode_mask_png(found.mask))
+                temporary.write_bytes(encode_mask_png(prediction.mask))
 
     def _read_lines(self) -> dict[str, dict[str, Any]]:
         """The last whole line of each image; what a kill left of a line is cut off."""
         path = self.out / LINES
         if not path.is_file():
             return {}
-        whole = path.read_bytes()
-        kept = whole[: whole.rfind(b"\n") + 1]
+        content = path.read_bytes()
+        kept = content[: content.rfind(b"\n") + 1]
         rows = [_parse_line(line) for line in kept.split(b"\n")[:-1]]
         if broken := [str(number) for number, row in enumerate(rows, 1) if row is None]:
             log.warning("%s: lines %s are broken; done again", path, ", ".join(broken))
-        good = [row for row in rows if row is not None]
-        if kept != whole or broken:
-            write_text(path, "".join(map(_to_line, good)))
-        return {row["image"]: row for row in good}
+        whole_rows = [row for row in rows if row is not None]
+        if kept != content or broken:
+            write_text(path, "".join(map(_to_line, whole_rows)))
+        return {row["image"]: row for row in whole_rows}
 
 
 def _to_line(row: Mapping[str, Any]) -> str:

@@ -29,10 +29,9 @@ class Prediction:
         category: what it was taken for.
         prompt: what the text tower read, one a cluster, without states and templates.
         anomaly_map: (H, W), in [0, 1], higher is more anomalous: the mean over the taken blocks of
-            a pixel's probability to be abnormal.
+            a pixel's probability to be anomalous.
         image_score: log-odds that the image is anomalous, 0 where that is as likely as not.
-        threshold: of image scores, and how it was chosen.
-        pixel_threshold: of the map, and how it was chosen.
+        threshold, pixel_threshold: of image scores and of the map, and how they were chosen.
         sha256: of the image's file; empty where the image came as pixels.
         picture: the image as it was opened, RGB, where it was to be kept.
     """
@@ -89,12 +88,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image of which nothing can be said.
-
-    Attributes:
-        name: of the image.
-        error: why, in words.
-    """
+    """An image of which nothing can be said, and why, in words."""
 
     name: str
     error: str
@@ -105,12 +99,7 @@ class Unreadable:
 
 
 def resize_map(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """A map (S, S) at an image's own size, (H, W); bilinear, and averaged where it shrinks.
-
-    Args:
-        anomaly_map: the map.
-        size: width and height of the image in pixels.
-    """
+    """A map (S, S) at an image's own size, its width and height; averaged where it shrinks."""
     width, height = size
     if anomaly_map.shape == (height, width):
         return anomaly_map

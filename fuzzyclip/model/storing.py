@@ -1,21 +1,19 @@
-"""Additions to a model, a category at a time: thresholds and remembered good parts, on disk.
+"""Additions to a model, a category at a time: thresholds and remembered normal parts, on disk.
 
 They are added in place or in a copy. Remembered parts have a file a category.
 """
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.method.scorer import NormalMemory
 from fuzzyclip.model.card import Calibration, Card, MemoryCard, ModelError, read_card
-from fuzzyclip.model.directory import check_file, read_finite_tensors, write_card
-from fuzzyclip.utils.files import compute_sha256, flush_tree
+from fuzzyclip.model.directory import check_file, make_folder, read_finite_tensors, write_card
+from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.tensor_files import write_tensors
 from fuzzyclip.utils.tree import DatasetError, copy_tree, read_tree
 
@@ -37,7 +35,7 @@ def store(
         folder: the model's directory.
         category: as it stands in the prompts; what was stored of it is replaced.
         calibration: its thresholds.
-        memory: its good parts, where they took part.
+        memory: its normal parts, where they took part.
         references: names of their images.
         out: directory of a copy that is changed instead; must not exist.
 
@@ -48,18 +46,12 @@ def store(
         return _change(folder, category, calibration, memory, references)
     if out.exists():
         raise ModelError(f"{out} exists already; name another place or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    making = out.with_name(f".{out.name}.{uuid4().hex}.tmp")
     try:
-        copy_tree(read_tree(folder, linked=True), making)
-        card = _change(making, category, calibration, memory, references)
-        flush_tree(making)
-        making.rename(out)
+        with make_folder(out) as making:
+            copy_tree(read_tree(folder, linked=True), making)
+            return _change(making, category, calibration, memory, references)
     except DatasetError as error:
         raise ModelError(str(error)) from error
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
-    return card
 
 
 def _change(
@@ -116,17 +108,7 @@ def read_memories(folder: Path, card: Card, backbone: Backbone) -> dict[str, Nor
 def write_memory(
     folder: Path, category: str, memory: NormalMemory, images: Sequence[str]
 ) -> MemoryCard:
-    """Write a category's memory into a model's directory.
-
-    Args:
-        folder: the model's directory.
-        category: as it stands in the prompts.
-        memory: its good parts.
-        images: their names, for the record.
-
-    Returns:
-        What the card has to say of it.
-    """
+    """Write a category's memory of images into a model's directory, for its card to name."""
     path = folder / f"memory-{digest_memory(memory)[:16]}.safetensors"
     write_tensors(path, {TOKENS: memory.tokens}, {"category": category})
     return MemoryCard(file=path.name, sha256=compute_sha256(path), images=list(images))

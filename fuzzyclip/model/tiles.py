@@ -18,8 +18,7 @@ from fuzzyclip.clip.encoding import preprocess
 from fuzzyclip.evaluation.metrics import Maps, as_float32
 from fuzzyclip.method.scorer import NotFiniteError
 from fuzzyclip.model.card import Tiling
-from fuzzyclip.model.inference import CategoryModel, Finding
-from fuzzyclip.model.opening import Opened
+from fuzzyclip.model.inference import CategoryModel, Finding, Opened
 from fuzzyclip.model.prediction import resize_map
 
 T = TypeVar("T")
@@ -33,7 +32,7 @@ LONGEST_SHAPE = 1.25
 def detect_tiled(
     item: T,
     open_image: Callable[[T], Opened],
-    detector: CategoryModel,
+    category_model: CategoryModel,
     tiling: Tiling,
     batch_size: int,
     keep_picture: bool = False,
@@ -41,12 +40,9 @@ def detect_tiled(
     """Map and score of one image by tiles; the map has the image's own size, (H, W).
 
     Args:
-        item: what `open_image` opens.
         open_image: item to what it shows; raises OSError.
-        detector: the model.
-        tiling: side and overlap of the tiles.
         batch_size: tiles a pass.
-        keep_picture: whether what is found has the picture.
+        keep_picture: whether the finding has the picture.
     """
     try:
         opened = open_image(item)
@@ -57,9 +53,9 @@ def detect_tiled(
     whole, scores = MapBlender(*image.size), []
     for first in range(0, len(boxes), batch_size):
         batch = boxes[first : first + batch_size]
-        tiles = [preprocess(image.crop(box), detector.backbone) for box in batch]
+        tiles = [preprocess(image.crop(box), category_model.backbone) for box in batch]
         try:
-            maps, tile_scores = detector(torch.stack(tiles))
+            maps, tile_scores = category_model(torch.stack(tiles))
         except NotFiniteError as error:
             return Finding(item, error=str(error))
         scores += tile_scores.tolist()
@@ -89,14 +85,9 @@ def plan_tiles(width: int, height: int, side: int, overlap: int) -> list[Box]:
     The overlap shrinks with a tile's side.
 
     Args:
-        width: of the image, W.
-        height: of the image, H.
         side: pixels of a tile, best the model's image size or what holds a part in full.
         overlap: pixels that neighbours have in common at least. What is not larger is seen whole by
             one of them, wherever it lies.
-
-    Returns:
-        n boxes inside the image.
 
     Raises:
         ValueError: the image is empty, the side is less than `SMALLEST_SIDE`, or the overlap is
@@ -118,9 +109,8 @@ def _place(length: int, tile: int, side: int, overlap: int) -> list[tuple[int, i
     """First pixel, and that after the last, of tiles along one direction."""
     if tile == length:
         return [(0, length)]
-    shared = min(
-        -(-overlap * tile // side), tile - 1
-    )  # the overlap's share of the tile, rounded up
+    # the overlap's share of the tile, rounded up
+    shared = min(-(-overlap * tile // side), tile - 1)
     steps = -(-(length - tile) // (tile - shared))
     # Rounded down, neighbours lie at most ceil((length - tile) / steps) apart, which is no more
     # than tile - shared.
@@ -139,15 +129,7 @@ class MapBlender:
     """
 
     def __init__(self, width: int, height: int) -> None:
-        """Nothing added yet.
-
-        Args:
-            width: of the whole map, W.
-            height: of the whole map, H.
-
-        Raises:
-            ValueError: the map is empty.
-        """
+        """Nothing added yet; a map that is empty is refused as a ValueError."""
         if width < 1 or height < 1:
             raise ValueError(f"a map of {width} x {height} pixels is empty")
         self._total: Maps = np.zeros((height, width), dtype=np.float32)
@@ -155,11 +137,7 @@ class MapBlender:
         self._lowest, self._highest = np.inf, -np.inf
 
     def add(self, box: Box, anomaly_map: ArrayLike) -> None:
-        """Add the map of one tile.
-
-        Args:
-            box: where the tile lies, as `plan_tiles` has it.
-            anomaly_map: (h, w), of the tile's size.
+        """Add the map (h, w) of one tile.
 
         Raises:
             ValueError: the box is not inside the map, the tile's map has another size or a type
@@ -207,7 +185,7 @@ def combine_scores(scores: Sequence[float]) -> float:
     One defect is enough, wherever it lies. But each tile is one more chance of a false alarm: if
     one normal tile in 100 reaches a threshold, 20 tiles reach it in up to one image of five. A
     threshold therefore holds only for the tiling (side, overlap and size of images) it was chosen
-    with; see `fuzzyclip.model.calibration`.
+    with.
 
     Raises:
         ValueError: no scores, or one is not a number.

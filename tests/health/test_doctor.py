@@ -5,9 +5,10 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -15,7 +16,7 @@ import torch
 import yaml
 from imports import ROOT
 from safetensors.torch import save_file
-from tiny_models import break_part, make_model
+from tiny_models import make_model
 from trees import write_images
 from typer.testing import CliRunner
 
@@ -23,8 +24,8 @@ import fuzzyclip.clip.weights
 from fuzzyclip.cli import app
 from fuzzyclip.clip.weights import SAMPLE_WEIGHTS
 from fuzzyclip.datasets import REGISTRY
+from fuzzyclip.health import judge, run_check
 from fuzzyclip.health.data import check_data, is_non_commercial
-from fuzzyclip.health.examination import judge, run_check
 from fuzzyclip.health.installation import (
     Check,
     check_device,
@@ -40,16 +41,8 @@ from fuzzyclip.health.models import (
     check_sample_weights,
     run_sample,
 )
-from fuzzyclip.model.directory import EFA, RPL
+from fuzzyclip.model.directory import EFA
 from fuzzyclip.utils.files import compute_sha256
-
-GB = 10**9
-
-
-class Usage(NamedTuple):
-    total: int
-    used: int
-    free: int
 
 
 def only(checks: list[Check]) -> Check:
@@ -98,8 +91,8 @@ def test_outside_of_a_checkout_all_that_is_needed_works(
     monkeypatch.chdir(tmp_path)
     code, output = call("--json")
     report = json.loads(output)
-    assert (code, report["status"]) == (0, judge([Check(**one) for one in report["checks"]]))
-    by_name = {one["name"]: one for one in report["checks"]}
+    assert (code, report["status"]) == (0, judge([Check(**check) for check in report["checks"]]))
+    by_name = {check["name"]: check for check in report["checks"]}
     for name in ("python", "packages", "device", "sample CLIP", "test run", "disk", "folder"):
         assert by_name[name]["status"] == "ok", by_name[name]
     assert "not in a checkout" in by_name["pipeline"]["found"]
@@ -108,11 +101,8 @@ def test_outside_of_a_checkout_all_that_is_needed_works(
 
 
 def test_text_says_the_same_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checks = [
-        Check("one", "ok", "is there"),
-        Check("longer name", "warn", "is old", "renew it"),
-    ]
-    monkeypatch.setattr("fuzzyclip.health.examination.examine", lambda model, data: checks)
+    checks = [Check("one", "ok", "is there"), Check("longer name", "warn", "is old", "renew it")]
+    monkeypatch.setattr("fuzzyclip.health.examine", lambda model, data: checks)
     assert call() == (
         0,
         "ok    one          is there\n"
@@ -126,28 +116,22 @@ def test_text_says_the_same_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert output.endswith("-> get it\n1 ok, 1 warn, 1 fail\n")
     code, output = call("--json")
     assert code == 1
-    assert json.loads(output) == {
-        "status": "fail",
-        "checks": [
-            {"name": "one", "status": "ok", "found": "is there", "advice": ""},
-            {"name": "longer name", "status": "warn", "found": "is old", "advice": "renew it"},
-            {"name": "last", "status": "fail", "found": "is gone", "advice": "get it"},
-        ],
-    }
+    assert json.loads(output) == {"status": "fail", "checks": list(map(asdict, checks))}
 
 
 def test_a_fault_is_told_and_everything_else_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(fuzzyclip.clip.weights, "SAMPLE_WEIGHTS", tmp_path / "absent.safetensors")
+    absent = tmp_path / "absent.safetensors"
+    monkeypatch.setattr(fuzzyclip.clip.weights, "SAMPLE_WEIGHTS", absent)
     code, output = call("--json", "--data", tmp_path / "nothing", "--model", tmp_path / "no_model")
-    by_name = {one["name"]: one for one in json.loads(output)["checks"]}
+    checks = [Check(**check) for check in json.loads(output)["checks"]]
     assert code == 1
-    failed = {name for name, one in by_name.items() if one["status"] == "fail"}
+    failed = {check.name for check in checks if check.status == "fail"}
     assert failed == {"sample CLIP", "test run", "model no_model"}
-    assert by_name["data"]["status"] == "warn"
-    assert all(one["advice"] for one in by_name.values() if one["status"] != "ok")
+    assert {check.name: check.status for check in checks}["data"] == "warn"
+    assert all(check.advice for check in checks if check.status != "ok")
 
 
 def test_a_check_that_breaks_is_an_answer() -> None:
@@ -191,10 +175,7 @@ def test_packages_are_compared_with_their_bounds(requirements: Callable[..., Non
 def test_an_extra_of_an_extra_counts(requirements: Callable[..., None]) -> None:
     requirements(['ray[data]>=2; extra == "ray"'], {"ray": "2.1"})
     ray = check_packages()[-1]
-    assert (ray.status, ray.found) == (
-        "warn",
-        "pyarrow is not installed (features and inference on several GPUs and machines)",
-    )
+    assert (ray.status, ray.found.startswith("pyarrow is not installed (")) == ("warn", True)
     requirements(['ray[data]>=2; extra == "ray"'], {"ray": "2.1", "pyarrow": "10"})
     assert check_packages()[-1].found == "ray 2.1"
 
@@ -215,10 +196,8 @@ def test_without_installation_the_advice_is_to_install(monkeypatch: pytest.Monke
 def test_files_of_the_sample_clip_are_the_recorded_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    assert (
-        params["backbones"]["sample"]["sha256"] == SAMPLE_SHA256 == compute_sha256(SAMPLE_WEIGHTS)
-    )
+    sample = yaml.safe_load((ROOT / "params.yaml").read_text())["backbones"]["sample"]
+    assert sample["sha256"] == SAMPLE_SHA256 == compute_sha256(SAMPLE_WEIGHTS)
     assert only(check_sample_weights()).status == "ok"
     for name in ("SAMPLE_CONFIG", "SAMPLE_WEIGHTS"):
         with monkeypatch.context() as changed:
@@ -259,12 +238,11 @@ def test_cached_weights_are_found_without_a_network(
     own.touch()
     assert f"{own} is damaged" in only(check_cached_weights()).found
     (tmp_path / "cached").write_bytes(bytes(20_000_000))
-    monkeypatch.setattr(
-        huggingface_hub, "try_to_load_from_cache", lambda *_: str(tmp_path / "cached")
-    )
+    cached = str(tmp_path / "cached")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: cached)
     check = only(check_cached_weights())
     assert check.status == "warn"
-    assert f"{tmp_path / 'cached'}, 0.02 GB: no published SHA-256 fits" in check.found
+    assert f"{cached}, 0.02 GB: no published SHA-256 fits" in check.found
     own.write_bytes(bytes(10_000_000))
     monkeypatch.setattr("fuzzyclip.health.models.compute_sha256", lambda _: digest)
     check = only(check_cached_weights())
@@ -294,7 +272,9 @@ def test_a_whole_model_is_whole_and_its_licence_is_told(model: Path) -> None:
     assert "visa" not in licence.found
 
 
-def test_a_damaged_model_fails_with_the_files_name(model: Path) -> None:
+def test_a_damaged_model_fails_with_the_files_name(
+    model: Path, tmp_path: Path, tiny_config: Path
+) -> None:
     name = json.loads((model / "model.json").read_text())["backbone"]["weights"]
     (model / name).write_bytes(b"others")
     whole, weights = check_model(model)
@@ -306,21 +286,8 @@ def test_a_damaged_model_fails_with_the_files_name(model: Path) -> None:
     assert EFA in check.found
     (model / "model.json").unlink()
     assert "no model here" in only(check_model(model)).found
-
-
-@pytest.mark.parametrize(("file", "value"), [(EFA, float("nan")), (RPL, float("inf"))])
-def test_parts_that_are_no_numbers_fail(model: Path, file: str, value: float) -> None:
-    break_part(model / file, value)
-    check = only(check_model(model))
-    assert check.status == "fail"
-    assert f"{file}: " in check.found
-    assert "holds values that are not finite" in check.found
-
-
-def test_weights_that_lie_elsewhere_are_asked_for(tmp_path: Path, tiny_config: Path) -> None:
-    _, weights = check_model(make_model(tmp_path, tiny_config, copy=False)[0])
-    assert weights.status == "warn"
-    assert "weights.safetensors" in weights.found
+    _, weights = check_model(make_model(tmp_path / "bare", tiny_config, copy=False)[0])
+    assert (weights.status, "weights.safetensors" in weights.found) == ("warn", True)
 
 
 # --- data
@@ -333,7 +300,7 @@ def make_mvtec(raw: Path) -> None:
         write_images(raw / "mvtec" / category, names, first=9 * number)
 
 
-def test_datasets_are_found_with_their_licences(tmp_path: Path) -> None:
+def test_datasets_are_found_with_their_licences_and_none_is_no_failure(tmp_path: Path) -> None:
     raw = tmp_path / "data/raw"
     make_mvtec(raw)
     (raw / "btad").mkdir()
@@ -346,6 +313,9 @@ def test_datasets_are_found_with_their_licences(tmp_path: Path) -> None:
     assert (btad.name, btad.status) == ("data btad", "fail")
     assert f"fuzzyclip data check btad {raw / 'btad'}" in btad.advice
     assert rest.found.endswith("visa, mpdd, dagm, sdd, dtd")
+    checks, images = check_data(tmp_path)
+    assert (only(checks).status, images) == ("warn", 0)
+    assert "fuzzyclip data prepare" in only(checks).advice
 
 
 def test_the_drawn_sample_has_no_foreign_licence(tmp_path: Path) -> None:
@@ -357,12 +327,6 @@ def test_the_drawn_sample_has_no_foreign_licence(tmp_path: Path) -> None:
     for other in ('{"source": "official"}', "[]", "{}", "no json"):
         (records / "mvtec.json").write_text(other)
         assert check_data(raw)[0][0].status == "warn"
-
-
-def test_no_data_is_no_failure(tmp_path: Path) -> None:
-    checks, images = check_data(tmp_path)
-    assert (only(checks).status, images) == ("warn", 0)
-    assert "fuzzyclip data prepare" in only(checks).advice
 
 
 def test_licences_are_read_by_their_marks() -> None:
@@ -387,10 +351,10 @@ def test_free_space_is_compared_with_what_features_need(
         (least + spare - 1, "fail"),
         (0, "fail"),
     ):
-        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: Usage(free, 0, free))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
         check = only(check_disk(tmp_path, 1000))
         assert check.status == status
-        assert f"{free / GB:.1f} GB free" in check.found
+        assert f"{free / 1e9:.1f} GB free" in check.found
         assert bool(check.advice) == (status != "ok")
     without_data = only(check_disk(tmp_path, 0))
     assert (without_data.status, without_data.found) == ("fail", "0.0 GB free")

@@ -57,20 +57,12 @@ def test_tiles_cover_every_pixel_and_keep_their_promises(plan: tuple[int, int, i
     assert len(set(boxes)) == len(boxes)
     lefts, tops = ({box[place] for box in boxes} for place in (0, 1))
     assert len(boxes) == len(lefts) * len(tops)
-    for starts, tile in ((sorted(lefts), across), (sorted(tops), down)):
+    for length, starts, tile in ((width, sorted(lefts), across), (height, sorted(tops), down)):
         gaps = np.diff(starts)
         shared = min(overlap * tile / side, tile - 1)
         assert (tile - gaps >= shared).all()
         assert not len(gaps) or gaps.max() - gaps.min() <= 1  # evenly spaced
-
-
-@try_examples(100)
-@given(draw_plans())
-def test_no_tile_is_one_too_many(plan: tuple[int, int, int, int]) -> None:
-    width, height, side, overlap = plan
-    boxes = plan_tiles(*plan)
-    for length, starts in ((width, {b.left for b in boxes}), (height, {b.top for b in boxes})):
-        if min(width, height) >= side and len(starts) > 1:
+        if min(width, height) >= side and len(starts) > 1:  # none is one too many
             fewer = len(starts) - 1
             assert fewer * side - (fewer - 1) * overlap < length
 
@@ -107,14 +99,6 @@ def test_impossible_tilings_are_refused(plan: tuple[int, int, int, int], reason:
 
 
 @try_examples(60)
-@given(draw_plans(), st.floats(0, 1, width=32))
-def test_a_constant_map_stays_constant(plan: tuple[int, int, int, int], value: float) -> None:
-    width, height, *_ = plan
-    whole = np.full((height, width), value, dtype=np.float32)
-    assert (blend(width, height, plan_tiles(*plan), whole) == whole).all()
-
-
-@try_examples(60)
 @given(draw_plans(), st.integers(0, 1000))
 def test_crops_of_a_map_give_it_back_in_any_order(
     plan: tuple[int, int, int, int], seed: int
@@ -131,18 +115,8 @@ def test_crops_of_a_map_give_it_back_in_any_order(
     np.testing.assert_allclose(blend(width, height, shuffled, whole), back, atol=1e-4)
     assert back.min() >= whole.min()
     assert back.max() <= whole.max()
-
-
-def test_unequal_tiles_fade_into_each_other_without_a_seam() -> None:
-    """Of two tiles of 100 with 40 in common, the second's share rises by even steps."""
-    boxes = plan_tiles(160, 100, 100, 40)
-    assert [box.left for box in boxes] == [0, 60]
-    blender = MapBlender(160, 100)
-    for box, value in zip(boxes, (0.0, 1.0), strict=True):
-        blender.add(box, np.full((100, 100), value, dtype=np.float32))
-    blended = blender.finish()
-    row = np.concatenate([np.zeros(60), (np.arange(40) + 0.5) / 40, np.ones(60)])
-    np.testing.assert_allclose(blended, np.tile(row, (100, 1)), atol=1e-6)
+    constant = np.full_like(whole, rng.random())
+    assert np.array_equal(blend(width, height, boxes, constant), constant)
 
 
 def test_weights_are_those_of_a_slow_mean() -> None:
@@ -151,12 +125,12 @@ def test_weights_are_those_of_a_slow_mean() -> None:
     maps = [rng.random((32, 32), dtype=np.float32) for _ in boxes]
     blender = MapBlender(70, 50)
     total, weights = np.zeros((50, 70)), np.zeros((50, 70))
-    for box, one in zip(boxes, maps, strict=True):
-        blender.add(box, one)
+    for box, anomaly_map in zip(boxes, maps, strict=True):
+        blender.add(box, anomaly_map)
         for y in range(32):
             for x in range(32):
                 weight = min(y + 0.5, 31.5 - y) * min(x + 0.5, 31.5 - x)
-                total[box.top + y, box.left + x] += weight * one[y, x]
+                total[box.top + y, box.left + x] += weight * anomaly_map[y, x]
                 weights[box.top + y, box.left + x] += weight
     np.testing.assert_allclose(blender.finish(), total / weights, atol=1e-6)
 

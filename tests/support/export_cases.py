@@ -11,16 +11,12 @@ from tiny_models import TEMPERATURE
 
 from fuzzyclip.clip.encoding import preprocess
 from fuzzyclip.deploy.facts import Origin
-from fuzzyclip.deploy.parity import (
-    Difference,
-)
+from fuzzyclip.deploy.parity import Difference
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.scorer import build_trained
 from fuzzyclip.model.inference import CategoryModel
 
 ORIGIN = Origin("bottle", ["one bottle", "two"], {"image_score": 0.25}, "ab" * 32)
-
-
 LOOSE = Difference(1.0, 1.0, 1.0)
 
 

@@ -41,11 +41,11 @@ def save_weights(path, config):
     return settings | {"allow_unverified": True}
 
 
-def write_parts(folder, backbone, clusters=CLUSTERS, trained_with=None):
+def write_parts(folder, backbone, trained_with=None):
     """Files of EFA and RPL with random layers."""
     torch.manual_seed(0)
     tensors = {}
-    for number in range(len(clusters)):
+    for number in range(len(CLUSTERS)):
         heads = Heads(len(backbone.blocks), backbone.vision_width, backbone.embed_dim)
         tensors |= {f"cluster{number}.{name}": t for name, t in heads.state_dict().items()}
     learned = torch.nn.functional.normalize(torch.randn(2, backbone.embed_dim), dim=-1)
@@ -54,7 +54,7 @@ def write_parts(folder, backbone, clusters=CLUSTERS, trained_with=None):
         "datasets": ["drawn"],
         "backbone": trained_with or backbone.fingerprint,
     }
-    groups = [{"names": list(names), "stack": " ".join(names)} for names in clusters]
+    groups = [{"names": list(names), "stack": " ".join(names)} for names in CLUSTERS]
     efa = header | {"kind": "efa", "settings": {"epochs": 0}, "clusters": groups}
     write_tensors(folder / "efa.safetensors", tensors, efa)
     settings = {"epochs": 0, "temperature": TEMPERATURE}
@@ -62,12 +62,12 @@ def write_parts(folder, backbone, clusters=CLUSTERS, trained_with=None):
     write_tensors(folder / "rpl.safetensors", {"text_embed": learned}, rpl)
 
 
-def make_model(folder, config, *, copy=True, test=None, clusters=CLUSTERS):
+def make_model(folder, config, *, copy=True, trained_with=None):
     """A model's directory `folder / "model"`, and the backbone it was made with."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "weights.safetensors"
     backbone = load_clip(config, weights, **save_weights(weights, config))
-    write_parts(folder, backbone, clusters)
+    write_parts(folder, backbone, trained_with)
     write_model(
         folder / "model",
         name="drawn",
@@ -76,7 +76,7 @@ def make_model(folder, config, *, copy=True, test=None, clusters=CLUSTERS):
         efa=folder / "efa.safetensors",
         rpl=folder / "rpl.safetensors",
         text=TextSettings(ensemble="single"),
-        test=EfaTest(**test or {}),
+        test=EfaTest(),
         licences={"drawn": "none"},
         sources={"drawn": "sample"},
     )

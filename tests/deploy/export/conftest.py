@@ -3,10 +3,8 @@
 import pytest
 from export_cases import LOOSE, ORIGIN, build, draw_images
 
-from fuzzyclip.deploy.onnx_export import export_onnx
-from fuzzyclip.deploy.parity import (
-    FLOAT32,
-)
+from fuzzyclip.deploy.export import export_onnx
+from fuzzyclip.deploy.parity import FLOAT32
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +29,6 @@ def exported(detector, images, tmp_path_factory):
 def quantised(detector, images, tmp_path_factory):
     """The tiny detector's int8 file."""
     path = tmp_path_factory.mktemp("quantised") / "bottle.onnx"
-    found = export_onnx(detector, path, images, ORIGIN, weights="int8", allowed=LOOSE)
-    assert FLOAT32.score < found.score < 0.02  # it is rounded, and no more
+    apart = export_onnx(detector, path, images, ORIGIN, weights="int8", allowed=LOOSE)
+    assert FLOAT32.score < apart.score < 0.02  # it is rounded, and no more
     return path

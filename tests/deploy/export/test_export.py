@@ -16,12 +16,11 @@ from properties import try_examples
 from scipy.ndimage import gaussian_filter
 
 from fuzzyclip.clip.encoding import preprocess
-from fuzzyclip.deploy import onnx_export
+from fuzzyclip.deploy import export
+from fuzzyclip.deploy.export import ExportError, export_onnx, export_openvino
 from fuzzyclip.deploy.extra import MissingExtraError
-from fuzzyclip.deploy.facts import parse_facts, read_facts
+from fuzzyclip.deploy.facts import describe, parse_facts, read_facts
 from fuzzyclip.deploy.graph import build_smoothing
-from fuzzyclip.deploy.onnx_export import ExportError, export_onnx
-from fuzzyclip.deploy.openvino_export import export_openvino
 from fuzzyclip.deploy.parity import (
     FLOAT32,
     Difference,
@@ -44,8 +43,8 @@ def test_the_file_is_sound_onnx_with_a_free_batch(exported, tiny):
     onnx.checker.check_model(str(exported), full_check=True)
     graph, size = onnx.load(str(exported)).graph, tiny.image_size
     shapes = {
-        one.name: [d.dim_param or d.dim_value for d in one.type.tensor_type.shape.dim]
-        for one in (*graph.input, *graph.output)
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
     }
     assert shapes == {
         "image": ["batch", size, size, 3],
@@ -58,50 +57,42 @@ def test_the_file_is_sound_onnx_with_a_free_batch(exported, tiny):
 def test_facts_come_back(exported, detector):
     facts = read_facts(exported)
     assert facts == OnnxRuntime(exported).facts
-    assert facts["category"] == "bottle"
-    assert facts["prompts"] == ["one bottle", "two"]
-    assert facts["thresholds"] == {"image_score": 0.25}
-    assert facts["model_sha256"] == "ab" * 32
-    assert facts["image_size"] == 32
-    assert facts["weights"] == "float32"
-    assert facts["backbone"] == json.loads(json.dumps(detector.backbone.identity))
-    assert facts["backbone_fingerprint"] == detector.backbone.fingerprint
-    assert facts["mean"] == list(detector.backbone.mean)
-    assert facts["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert facts == json.loads(json.dumps(describe(detector, ORIGIN, "float32")))
+    assert [facts[name] for name in ("category", "prompts", "thresholds", "model_sha256")] == [
+        ORIGIN.category, ORIGIN.prompts, ORIGIN.thresholds, ORIGIN.model_sha256,
+    ]  # fmt: skip
+    assert (facts["image_size"], facts["mean"]) == (32, list(detector.backbone.mean))
 
 
-def change_tensor(model, name, change):
-    tensor = next(one for one in model.graph.initializer if one.name.endswith(name))
-    tensor.CopyFrom(
-        onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(tensor)), tensor.name)
-    )
+def scale_tensor(exported, path, name, factor):
+    """The exported file with other numbers in one of its tensors."""
+    model = onnx.load(str(exported))
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name.endswith(name))
+    values = onnx.numpy_helper.to_array(tensor) * np.float32(factor)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, str(path))
 
 
-BREAKS = {
-    "one weight": lambda model: change_tensor(model, "conv1.weight", lambda one: one * 1.1),
-    "mean": lambda model: change_tensor(model, "mean", lambda one: one * 0.9),
-    "NaN": lambda model: change_tensor(model, "std", lambda one: one * np.float32("nan")),
-}
-
-
-@pytest.mark.parametrize("name", BREAKS)
+@pytest.mark.parametrize(
+    ("name", "factor"), [("conv1.weight", 1.1), ("mean", 0.9), ("std", np.nan)]
+)
 def test_a_file_that_differs_does_not_replace_an_old_one(
-    name, exported, detector, images, tmp_path, monkeypatch
+    name, factor, exported, detector, images, tmp_path, monkeypatch
 ):
     def write_broken(graph, path):
-        model = onnx.load(str(exported))
-        BREAKS[name](model)
-        onnx.save(model, str(path))
+        scale_tensor(exported, path, name, factor)
 
-    monkeypatch.setattr(onnx_export, "write_graph", write_broken)
+    monkeypatch.setattr(export, "write_graph", write_broken)
     (path := tmp_path / "bottle.onnx").write_text("old")
     with pytest.raises(ParityError, match=r"\(float32\) differs from PyTorch"):
         export_onnx(detector, path, images, ORIGIN)
     assert path.read_text() == "old"
-    assert [one.name for one in tmp_path.iterdir()] == ["bottle.onnx"]
+    assert [file.name for file in tmp_path.iterdir()] == ["bottle.onnx"]
 
 
-def test_int8_rounds_the_later_blocks_layers_and_nothing_else(quantised, exported, tiny):
+def test_int8_rounds_the_later_blocks_layers_and_nothing_else(
+    quantised, exported, detector, images, tiny, tmp_path
+):
     operators = Counter(node.op_type for node in onnx.load(str(quantised)).graph.node)
     before = Counter(node.op_type for node in onnx.load(str(exported)).graph.node)
     layers = 4 * (tiny.image_tower.depth - 2)  # in, out and two of the MLP
@@ -109,40 +100,33 @@ def test_int8_rounds_the_later_blocks_layers_and_nothing_else(quantised, exporte
     assert operators["MatMul"] == before["MatMul"] - layers
     assert operators["Conv"] == before["Conv"]
     weights = [
-        onnx.numpy_helper.to_array(one)
-        for one in onnx.load(str(quantised)).graph.initializer
-        if one.data_type == onnx.TensorProto.INT8 and len(one.dims) == 2
+        onnx.numpy_helper.to_array(tensor)
+        for tensor in onnx.load(str(quantised)).graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 2
     ]
     assert len(weights) == layers
-    assert all(np.abs(one.astype(int)).max() == 64 for one in weights)  # no 16-bit sum overflows
+    assert all(np.abs(w.astype(int)).max() == 64 for w in weights)  # no 16-bit sum overflows
     assert quantised.stat().st_size < 0.8 * exported.stat().st_size
     assert read_facts(quantised)["weights"] == "int8"
-    assert [one.name for one in quantised.parent.iterdir()] == ["bottle.onnx"]
+    assert [path.name for path in quantised.parent.iterdir()] == ["bottle.onnx"]
     onnx.checker.check_model(str(quantised))
-
-
-def test_int8_maps_follow_the_detectors(quantised, detector, images):
     maps, scores = detect(detector, images)
     run = open_exported(quantised)
-    found = run(run.load(images))
-    assert np.corrcoef(found[0].ravel(), maps.ravel())[0, 1] > 0.98
-    assert np.abs(found[1] - scores).max() < 0.02
+    rounded_maps, rounded_scores = run(run.load(images))
+    assert np.corrcoef(rounded_maps.ravel(), maps.ravel())[0, 1] > 0.98
+    assert np.abs(rounded_scores - scores).max() < 0.02
+    export_openvino(detector, quantised, tmp_path / "bottle.xml", images, allowed=LOOSE)
+    assert read_facts(tmp_path / "bottle.xml")["weights"] == "int8"
 
 
 def test_openvinos_own_file(exported, detector, images, tmp_path):
     path = tmp_path / "bottle.xml"
-    found = export_openvino(detector, exported, path, images)
-    assert found.map_max < 1e-5
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["bottle.bin", "bottle.xml"]
+    assert export_openvino(detector, exported, path, images).map_max < 1e-5
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bottle.bin", "bottle.xml"]
     run = open_exported(path)
     assert isinstance(run, OpenVino)
     assert run.facts == read_facts(path) == read_facts(exported)
     assert_same(run, detector, images)
-
-
-def test_openvino_takes_int8_files(quantised, detector, images, tmp_path):
-    export_openvino(detector, quantised, tmp_path / "bottle.xml", images, allowed=LOOSE)
-    assert read_facts(tmp_path / "bottle.xml")["weights"] == "int8"
 
 
 def test_openvino_reports_nothing_to_its_makers():
@@ -165,21 +149,20 @@ def test_files_that_belong_together_are_never_mixed(tmp_path):
             (folder / companion.name).write_text(text)
             (folder / last).stat()
 
-    place("old")
-    with pytest.raises(FileNotFoundError, match="absent"):
-        place("half", last="absent")
-    assert (main.read_text(), data.read_text()) == ("old", "old")
-    place("new")
-    assert (main.read_text(), data.read_text()) == ("new", "new")
+    for text in ("old", "new"):
+        place(text)
+        with pytest.raises(FileNotFoundError, match="absent"):
+            place("half", last="absent")
+        assert (main.read_text(), data.read_text()) == (text, text)
     with place_together(main, data) as folder:
         (folder / main.name).write_text("alone")
-    assert [one.name for one in tmp_path.iterdir()] == ["a.onnx"]  # old data would be a trap
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]  # old data would be a trap
     place("new")
     (tmp_path / "b").mkdir()
     with pytest.raises(OSError):  # noqa: PT011
         place("newer", companion=tmp_path / "b")
     assert not main.exists()  # rather than the old one beside another's data
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.onnx.data", "b"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx.data", "b"]
 
 
 @try_examples(40)
@@ -204,7 +187,7 @@ def test_what_can_not_be_traced_is_told(tiny, images, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_input_is_refused_before_anything_is_written(load_tiny, detector, images, tmp_path):
+def test_wrong_input_is_refused_before_anything_is_written(load_tiny, detector, images, tmp_path):
     path = tmp_path / "a.onnx"
     with pytest.raises(ValueError, match="give at least one"):
         export_onnx(detector, path, [], ORIGIN)
@@ -222,12 +205,10 @@ def test_bad_input_is_refused_before_anything_is_written(load_tiny, detector, im
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime", "onnxscript", "openvino"])
 def test_a_missing_package_is_named(name, exported, detector, images, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
-    ways = {
-        "openvino": lambda: export_openvino(detector, exported, tmp_path / "a.xml", images),
-    }
-    export = ways.get(name, lambda: export_onnx(detector, tmp_path / "a.onnx", images, ORIGIN))
+    ways = {"openvino": lambda: export_openvino(detector, exported, tmp_path / "a.xml", images)}
+    write = ways.get(name, lambda: export_onnx(detector, tmp_path / "a.onnx", images, ORIGIN))
     with pytest.raises(MissingExtraError, match=rf"{name} is not.*'fuzzyclip\[export\]'"):
-        export()
+        write()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -250,36 +231,54 @@ def test_pixels_of_another_kind_are_refused(exported):
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_answers_that_are_no_numbers_are_refused(runtime, exported, images, tmp_path, monkeypatch):
-    model = onnx.load(str(exported))
-    BREAKS["NaN"](model)
-    onnx.save(model, str(tmp_path / "broken.onnx"))
-    told = r"\w+\.onnx answers what is not a finite number"
+    scale_tensor(exported, tmp_path / "broken.onnx", "std", np.nan)
+    message = r"\w+\.onnx answers what is not a finite number"
     run = open_exported(tmp_path / "broken.onnx", runtime)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         run(run.load(images))
     run = open_exported(exported, runtime)
     pixels = run.load(images)
     for number, value in ((0, np.nan), (0, np.inf), (1, np.nan), (1, -np.inf)):
-        answers = [one.copy() for one in run(pixels)]
+        answers = [answer.copy() for answer in run(pixels)]
         answers[number].flat[-1] = value  # of the last image alone
         with monkeypatch.context() as patch:
             patch.setattr(run, "_run", lambda pixels, answers=answers: answers)
-            with pytest.raises(ValueError, match=told):
+            with pytest.raises(ValueError, match=message):
                 run(pixels)
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_files_that_are_none_of_ours_are_refused(runtime, exported, tmp_path):
+    """Those of layout 1 have scores that are probabilities."""
     with pytest.raises(FileNotFoundError, match="absent"):
         open_exported(tmp_path / "absent.onnx", runtime)
     (broken := tmp_path / "broken.onnx").write_bytes(exported.read_bytes()[:5000])
     with pytest.raises(ValueError, match=r"broken.onnx: can not be opened"):
         open_exported(broken, runtime)
-    model = onnx.load(str(exported))
-    del model.metadata_props[:]
-    onnx.save(model, str(tmp_path / "foreign.onnx"))
-    with pytest.raises(ValueError, match=r"foreign.onnx: no facts"):
-        open_exported(tmp_path / "foreign.onnx", runtime)
+    sizes = [
+        ({"image_size": size}, "image_size must be from 1 to 8,192") for size in (0, -1, 10**9)
+    ]
+    older = ({"layout": 1}, "facts of layout 1, not 2; export it again")
+    for change, message in (*sizes, older, (None, "no facts in its metadata")):
+        model = onnx.load(str(exported))
+        (entry,) = model.metadata_props
+        if change is None:
+            del model.metadata_props[:]
+        else:
+            entry.value = json.dumps(json.loads(entry.value) | change)
+        onnx.save(model, str(path := tmp_path / "foreign.onnx"))
+        with pytest.raises(ValueError, match=rf"foreign\.onnx: {message}"):
+            open_exported(path, runtime)
+
+
+def test_facts_of_broken_files_are_refused(tmp_path):
+    for name in ("a.onnx", "a.xml"):
+        (tmp_path / name).write_text("<no")
+        with pytest.raises(ValueError, match=rf"{name}: not an"):
+            read_facts(tmp_path / name)
+    for facts in ("[]", "{", "3", "[" * 100_000):
+        with pytest.raises(ValueError, match=r"a\.onnx: facts that are no table of JSON"):
+            parse_facts(facts, tmp_path / "a.onnx")
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -314,75 +313,30 @@ def test_an_xml_that_swells_or_names_other_files_is_refused(tmp_path):
             read_facts(path)
 
 
-@pytest.mark.parametrize("facts", ["[]", "{", "3", "[" * 100_000])
-def test_facts_that_are_no_table_are_refused(facts, tmp_path):
-    with pytest.raises(ValueError, match=r"a\.onnx: facts that are no table of JSON"):
-        parse_facts(facts, tmp_path / "a.onnx")
-
-
-@pytest.mark.parametrize("size", [0, -1, 10**9, None])
-def test_a_file_without_a_size_to_be_run_at_is_refused(size, exported, tmp_path):
-    model = onnx.load(str(exported))
-    facts = json.loads(model.metadata_props[0].value) | {"image_size": size}
-    facts = {name: value for name, value in facts.items() if value is not None}
-    model.metadata_props[0].value = json.dumps(facts)
-    onnx.save(model, str(tmp_path / "a.onnx"))
-    with pytest.raises(ValueError, match=r"a\.onnx: image_size must be from 1 to 8,192"):
-        open_exported(tmp_path / "a.onnx")
-
-
-def test_facts_of_broken_files(tmp_path):
-    for name in ("a.onnx", "a.xml"):
-        (tmp_path / name).write_text("<no")
-        with pytest.raises(ValueError, match=rf"{name}: not an"):
-            read_facts(tmp_path / name)
-    (tmp_path / "b.xml").write_text(
-        "<net><rt_info><fuzzyclip value='{\"layout\": 9}'/></rt_info></net>"
-    )
-    with pytest.raises(ValueError, match="facts of layout 9, not 2"):
-        read_facts(tmp_path / "b.xml")
-
-
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_files_whose_scores_are_probabilities_are_refused(runtime, exported, tmp_path):
-    model = onnx.load(str(exported))
-    (entry,) = model.metadata_props
-    entry.value = json.dumps(json.loads(entry.value) | {"layout": 1})
-    onnx.save(model, str(path := tmp_path / "older.onnx"))
-    for refused in (lambda: read_facts(path), lambda: open_exported(path, runtime)):
-        with pytest.raises(ValueError, match=r"older\.onnx: facts of layout 1.*export it again"):
-            refused()
-
-
 def test_images_are_loaded_as_the_backbone_wants_them(images, tiny, tmp_path):
     images[0].save(tmp_path / "0.png")
     pixels = load_pixels([tmp_path / "0.png", images[1]], tiny.image_size)
-    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (tiny.mean, tiny.std))
+    mean, std = (torch.tensor(channels).view(3, 1, 1) for channels in (tiny.mean, tiny.std))
     for image, row in zip(images, pixels, strict=False):
         expected = preprocess(image.convert("RGB"), tiny)
         normalised = (torch.from_numpy(row).permute(2, 0, 1).float() / 255 - mean) / std
         assert torch.equal(normalised, expected)
 
 
-def make_reference(count=4):
+def make_reference():
     rng = np.random.default_rng(0)
-    maps, scores = rng.random((count, 6, 6), np.float32), rng.random(count, np.float32)
-    return Reference(rng.integers(0, 256, (count, 6, 6, 3), dtype=np.uint8), maps, scores)
+    maps, scores = rng.random((4, 6, 6), np.float32), rng.random(4, np.float32)
+    return Reference(rng.integers(0, 256, (4, 6, 6, 3), dtype=np.uint8), maps, scores)
 
 
-def answer(reference, change=lambda maps, scores: (maps, scores)):
+def answer(reference, change=lambda *answers: answers):
     """A run that knows each image by its pixels."""
 
     def run(pixels):
-        rows = [int((reference.pixels == one).all(axis=(1, 2, 3)).argmax()) for one in pixels]
+        rows = [int((reference.pixels == row).all(axis=(1, 2, 3)).argmax()) for row in pixels]
         return change(reference.maps[rows].copy(), reference.scores[rows].copy())
 
     return run
-
-
-def test_equal_numbers_differ_by_nothing():
-    reference = make_reference()
-    assert check_parity(reference, answer(reference), FLOAT32, "a") == Difference(0.0, 0.0, 0.0)
 
 
 def shift_last(maps, scores):
@@ -408,6 +362,7 @@ def spoil(maps, scores):
 )
 def test_what_differs_is_told(change, message):
     reference = make_reference()
+    assert check_parity(reference, answer(reference), FLOAT32, "a") == Difference(0.0, 0.0, 0.0)
     with pytest.raises(ParityError, match=message):
         check_parity(reference, answer(reference, change), FLOAT32, "a")
 
@@ -415,6 +370,6 @@ def test_what_differs_is_told(change, message):
 def test_differences_are_measured_by_image():
     maps, scores = np.zeros((2, 2, 2), np.float32), np.zeros(2, np.float32)
     other = np.array([[[0, 0], [0, 1]], [[0.5, 0.5], [0.5, 0.5]]], np.float32)
-    found = measure((maps, scores), (other, np.array([0.25, -0.5], np.float32)))
-    assert found == Difference(score=0.5, map_mean=0.5, map_max=1.0)
-    assert found.join(Difference(0.6, 0.1, 0.2)) == Difference(0.6, 0.5, 1.0)
+    apart = measure((maps, scores), (other, np.array([0.25, -0.5], np.float32)))
+    assert apart == Difference(score=0.5, map_mean=0.5, map_max=1.0)
+    assert apart.join(Difference(0.6, 0.1, 0.2)) == Difference(0.6, 0.5, 1.0)

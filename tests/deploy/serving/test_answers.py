@@ -1,7 +1,6 @@
 """The served model without a server: in this process, and what it refuses to read."""
 
 import base64
-import shutil
 
 import mlflow
 import pandas as pd
@@ -10,21 +9,18 @@ from mlflow.exceptions import MlflowException
 from schemas import SENSELESS, list_unbounded
 from scipy.special import expit
 from serving_cases import GOOD, draw, encode, expect
-from tiny_models import break_part, break_scorer, make_model
+from tiny_models import break_scorer, make_model
 
 from fuzzyclip.deploy import serving
 from fuzzyclip.deploy.mlflow_model import INPUTS, OUTPUTS, PARAMS, describe_model
 from fuzzyclip.deploy.request import Limits, Options, RequestError, read_content
 from fuzzyclip.deploy.serving import Responder
-from fuzzyclip.model.card import ModelError
-from fuzzyclip.model.directory import EFA, RPL
 
 
 def test_the_schemas_say_what_is_taken_and_given():
     assert tuple(INPUTS.input_names()) == serving.INPUTS
     assert tuple(OUTPUTS.input_names()) == serving.OUTPUTS
-    options = Options()
-    assert {one.name: one.default for one in PARAMS} == options.model_dump()
+    assert {param.name: param.default for param in PARAMS} == Options().model_dump()
 
 
 def test_it_runs_in_process_and_the_example_is_answered(model, folder, detector):
@@ -66,14 +62,8 @@ def test_a_model_of_links_is_saved_as_files(tmp_path, tiny_config):
     with describe_model(made) as described:
         mlflow.pyfunc.save_model(str(tmp_path / "logged"), **described | {"input_example": None})
     saved = tmp_path / "logged/artifacts" / made.name
-    assert sorted(path.name for path in saved.iterdir()) == sorted(
-        path.name for path in made.iterdir()
-    )
+    assert {path.name for path in saved.iterdir()} == {path.name for path in made.iterdir()}
     assert not any(path.is_symlink() for path in saved.iterdir())
-
-
-def test_a_model_that_links_to_a_folder_is_not_handed_to_mlflow(tmp_path, tiny_config):
-    made = make_model(tmp_path, tiny_config)[0]
     (made / "circle").symlink_to(".")
     with pytest.raises(ValueError, match="circle: a link to a folder"), describe_model(made):
         pass
@@ -89,15 +79,7 @@ def test_a_score_that_is_no_number_is_an_error_and_no_number(folder, monkeypatch
         assert [key for key, value in answer.items() if value is not None] == ["error"]
 
 
-@pytest.mark.parametrize("file", [EFA, RPL])
-def test_a_model_that_is_no_numbers_is_not_served(folder, tmp_path, file):
-    broken = shutil.copytree(folder, tmp_path / "broken")
-    break_part(broken / file, float("nan"))
-    with pytest.raises(ModelError, match=rf"{file}: .*not finite"):
-        Responder.start(broken, {"FUZZYCLIP_DEVICE": "cpu"})
-
-
-def test_limits_come_from_the_environment_and_bad_ones_are_named():
+def test_limits_come_from_the_environment_and_wrong_ones_are_named():
     assert Limits.read({}) == Limits()
     assert Limits.read({"FUZZYCLIP_MAX_IMAGES": "3", "FUZZYCLIP_MAX_BYTES": ""}).images == 3
     for value in ("0", "-1", "many", "1.5"):

@@ -22,9 +22,9 @@ def test_a_file_gives_the_models_own_numbers_and_its_thresholds(
     exported = runtime(out)
     maps, scores = exported(exported.load(parts))
     for path, anomaly_map, score in zip(parts, maps, scores, strict=True):
-        found = FuzzyCLIP.load(model, device="cpu")(path, "gear")
-        assert np.allclose(anomaly_map, found.anomaly_map, atol=1e-4)
-        assert score == pytest.approx(found.image_score, abs=1e-4)
+        own = FuzzyCLIP.load(model, device="cpu")(path, "gear")
+        assert np.allclose(anomaly_map, own.anomaly_map, atol=1e-4)
+        assert score == pytest.approx(own.image_score, abs=1e-4)
     facts = read_facts(out)
     assert facts["category"] == "gear"
     assert facts["thresholds"] == {"image_score": 0.25, "anomaly_map": 0.75}

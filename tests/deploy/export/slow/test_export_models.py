@@ -21,15 +21,9 @@ from export_cases import (
 from families import FAMILIES, Words, give_tokenizer, shake
 
 from fuzzyclip.clip.encoding import encode_images, preprocess
-from fuzzyclip.deploy import onnx_export
+from fuzzyclip.deploy.export import export_onnx, export_openvino
 from fuzzyclip.deploy.facts import read_facts
-from fuzzyclip.deploy.graph import DetectorGraph
-from fuzzyclip.deploy.onnx_export import export_onnx
-from fuzzyclip.deploy.openvino_export import export_openvino
-from fuzzyclip.deploy.parity import (
-    Difference,
-    ParityError,
-)
+from fuzzyclip.deploy.parity import Difference, ParityError
 from fuzzyclip.deploy.runtimes import open_exported
 from fuzzyclip.method.efa import join_planes
 from fuzzyclip.method.scorer import build_untrained, remember
@@ -43,17 +37,9 @@ def test_equal_exports_are_equal_bytes_that_tell_nothing_of_the_machine(
     export_onnx(detector, again, images[:1], ORIGIN)
     content = again.read_bytes()
     assert content == exported.read_bytes()
-    for told in (b".py", b"site-packages", str(tmp_path).encode()):
-        assert told not in content
-    assert [one.name for one in tmp_path.iterdir()] == ["bottle.onnx"]
-
-
-def test_a_graph_of_other_weights_is_refused(detector, load_tiny, images, tmp_path, monkeypatch):
-    other = build(load_tiny(seed=5))
-    monkeypatch.setattr(onnx_export, "DetectorGraph", lambda detector: DetectorGraph(other))
-    with pytest.raises(ParityError, match=r"bottle.onnx \(float32\) differs from PyTorch.*map_max"):
-        export_onnx(detector, tmp_path / "bottle.onnx", images, ORIGIN)
-    assert list(tmp_path.iterdir()) == []
+    for place in (b".py", b"site-packages", str(tmp_path).encode()):
+        assert place not in content
+    assert [path.name for path in tmp_path.iterdir()] == ["bottle.onnx"]
 
 
 def test_int8_beyond_what_is_allowed_is_refused_and_leaves_no_file(detector, images, tmp_path):
@@ -77,7 +63,7 @@ def test_openvino_refuses_what_differs(exported, tiny, load_tiny, images, tmp_pa
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_running_needs_no_pytorch(runtime, exported, images, tmp_path):
     images[0].save(tmp_path / "0.png")
-    found = run_python(
+    printed = run_python(
         "import sys",
         "from pathlib import Path",
         "from fuzzyclip.deploy.runtimes import open_exported",
@@ -86,8 +72,8 @@ def test_running_needs_no_pytorch(runtime, exported, images, tmp_path):
         "print(scores[0], [n for n in ('torch', 'open_clip', 'scipy') if n in sys.modules])",
     )
     expected = open_exported(exported, runtime)
-    assert float(found[0]) == pytest.approx(expected(expected.load(images[:1]))[1][0], abs=1e-5)
-    assert found[1:] == ["[]"]
+    assert float(printed[0]) == pytest.approx(expected(expected.load(images[:1]))[1][0], abs=1e-5)
+    assert printed[1:] == ["[]"]
 
 
 def test_large_weights_lie_beside_the_file(detector, images, tmp_path):
@@ -104,9 +90,8 @@ def test_large_weights_lie_beside_the_file(detector, images, tmp_path):
 
 
 def test_smoothing_and_remembered_parts_are_in_the_graph(tiny, images, tmp_path):
-    tokens = encode_images(
-        tiny, torch.stack([preprocess(one.convert("RGB"), tiny) for one in draw_images(2)])
-    )[1]
+    pixels = [preprocess(image.convert("RGB"), tiny) for image in draw_images(2)]
+    tokens = encode_images(tiny, torch.stack(pixels))[1]
     detector = build(tiny, sigma=2.5, memory=remember(tokens, tiny.grid, tiny.image_size))
     plain = build(tiny)
     assert np.abs(detect(detector, images)[0] - detect(plain, images)[0]).max() > 0.05
@@ -120,7 +105,7 @@ def test_smoothing_and_remembered_parts_are_in_the_graph(tiny, images, tmp_path)
 
 
 def test_the_sample_clip(images, tmp_path):
-    """int8 as it is allowed by default; float32, of which it is made, likewise."""
+    """Its int8 and its float32 file, of which that is made, differ by no more than is allowed."""
     detector = build(load_sample())
     export_onnx(detector, tmp_path / "a.onnx", images, ORIGIN, weights="int8")
     run = open_exported(tmp_path / "a.onnx")
@@ -147,9 +132,4 @@ def test_other_families(name, images, tmp_path):
     detector = CategoryModel(backbone, both)
     path = tmp_path / "a.onnx"
     export_onnx(detector, path, images, ORIGIN)
-    maps, scores = detect(detector, images)
-    run = open_exported(path)
-    found = run(run.load(images))
-    assert np.allclose(found[0], maps, atol=2e-5)
-    assert np.allclose(found[1], scores, atol=1e-4)
-    assert maps.std() > 1e-2
+    assert_same(open_exported(path), detector, images, atol=2e-5, score_atol=1e-4)

@@ -1,9 +1,14 @@
-"""A detector as an ONNX file, compared with PyTorch before it takes its place.
+"""A detector as an ONNX or OpenVINO file, compared with PyTorch before it takes its place.
 
-    export_onnx(detector, Path("bottle.onnx"), images, Origin("bottle"))
+    export_onnx(category_model, Path("bottle.onnx"), images, Origin("bottle"))
+    export_openvino(category_model, Path("bottle.onnx"), Path("bottle.xml"), images)
 
 A large model has its weights in a second file beside it, `bottle.onnx.data`, because a single ONNX
 file ends at 2 GB. The two belong together under these names.
+
+OpenVINO runs the ONNX file as it is, too (`open_exported(path, "openvino")`); its own form, with
+the weights in `bottle.bin`, opens faster and is what its tools want. Files of int8 are right there,
+but slower than float32: OpenVINO does not join their operators.
 """
 
 import re
@@ -16,13 +21,13 @@ import torch
 from PIL import Image
 
 from fuzzyclip.deploy.extra import import_extra
-from fuzzyclip.deploy.facts import KEY, Origin, describe, to_json
+from fuzzyclip.deploy.facts import KEY, Origin, describe, read_facts, to_json
 from fuzzyclip.deploy.graph import DetectorGraph
-from fuzzyclip.deploy.int8 import quantise
 from fuzzyclip.deploy.parity import FLOAT32, INT8, Difference, check_parity, compute_reference
-from fuzzyclip.deploy.runtimes import INPUT, MAP, SCORE, OnnxRuntime
+from fuzzyclip.deploy.runtimes import INPUT, MAP, SCORE, OnnxRuntime, OpenVino
 from fuzzyclip.model.inference import CategoryModel
 from fuzzyclip.utils.files import place_together
+from fuzzyclip.utils.prefetch import release_memory
 
 #: The first with GELU as one operator.
 OPSET = 20
@@ -32,6 +37,13 @@ EXTERNAL_ABOVE = 2**30
 ALLOWED = {"float32": FLOAT32, "int8": INT8}
 BATCH = "batch"
 DATA = ".data"
+#: In names of nodes: blocks of open_clip's (`resblocks`) and timm's transformers (`blocks`).
+BLOCK = re.compile(r"\b(?:res)?blocks\.(\d+)")
+#: Blocks that stay in float32, from the first.
+FLOAT_BLOCKS = 2
+LINEAR = ("MatMul", "Gemm")
+#: What onnxruntime looks for before it advises to fold constants first; PyTorch has folded them.
+PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")
 
 
 class ExportError(ValueError):
@@ -39,14 +51,13 @@ class ExportError(ValueError):
 
 
 def export_onnx(
-    detector: CategoryModel,
+    category_model: CategoryModel,
     path: Path,
     images: Sequence[Image.Image | Path],
     origin: Origin,
     *,
     weights: str = "float32",
     allowed: Difference | None = None,
-    threads: int | None = None,
     external_above: int = EXTERNAL_ABOVE,
 ) -> Difference:
     """Write a detector as ONNX, if onnxruntime gets the detector's own numbers from the file.
@@ -57,13 +68,12 @@ def export_onnx(
     ViT-L/14 at 518 px; int8 takes 4.2 GB.
 
     Args:
-        detector: in float32.
+        category_model: in float32.
         path: ends in .onnx.
         images: real ones of the category, at least one; several tell more.
         origin: goes into the file with what the detector knows, see `fuzzyclip.deploy.facts`.
         weights: `float32`; or `int8` for the blocks of the image tower.
         allowed: what the file may differ by; None takes `ALLOWED`.
-        threads: of onnxruntime while it compares; None for its own choice.
         external_above: bytes of weights from which they get a file of their own.
 
     Returns:
@@ -82,8 +92,8 @@ def export_onnx(
         raise ValueError(f"weights must be one of {', '.join(ALLOWED)}, not {weights!r}")
     for name in ("onnx", "onnxscript", "onnxruntime"):
         import_extra(name)
-    graph = DetectorGraph(detector)
-    reference = compute_reference(detector, images)
+    graph = DetectorGraph(category_model)
+    reference = compute_reference(category_model, images)
     with place_together(path, path.with_name(path.name + DATA)) as folder:
         file = folder / path.name
         write_graph(graph, file)
@@ -91,10 +101,10 @@ def export_onnx(
         for kind in dict.fromkeys(("float32", weights)):
             if kind == "int8":
                 quantise(file)
-            finish_file(file, describe(detector, origin, kind), external_above)
+            finish_file(file, describe(category_model, origin, kind), external_above)
             limit = allowed if allowed is not None and kind == weights else ALLOWED[kind]
             label = f"{path.name} ({kind})"
-            difference = check_parity(reference, OnnxRuntime(file, threads), limit, label)
+            difference = check_parity(reference, OnnxRuntime(file), limit, label)
     return difference
 
 
@@ -154,6 +164,55 @@ def tidy(model: Any) -> None:
                 value.shape = None  # follows from the input's
 
 
+def quantise(path: Path) -> None:
+    """Replace a float32 ONNX file and its `.data` by their int8 form, in place.
+
+    Weights of the blocks' linear layers become integers with a scale for each output channel; what
+    comes in is brought to eight bits at run time, with one scale for the whole batch, so that an
+    image's numbers depend a little on what it is sent with. All else stays in float32: the patch
+    embedding, norms, attention tables, EFA's layers, projections and text features are a small
+    share of the work, and their errors reach the map and the score undamped. So do the first two
+    blocks, whose errors go through all others: that halves what scores differ by.
+
+    Weights use seven of the eight bits. With eight, processors without VNNI overflow where they add
+    two products in 16 bits, and a file that was compared on one machine gives other numbers on the
+    next.
+
+    Takes memory of three times the file, which has its weights in `.data`.
+
+    Raises:
+        ValueError: the file has no blocks whose layers could be found.
+    """
+    onnx, quantization = import_extra("onnx"), import_extra("onnxruntime.quantization")
+    model = onnx.load(str(path), load_external_data=False)
+    nodes = [node for node in model.graph.node if node.op_type in LINEAR]
+    blocks = [(node.name, BLOCK.search(node.name)) for node in nodes]
+    names = [name for name, block in blocks if block and int(block[1]) >= FLOAT_BLOCKS]
+    if not names:  # which would mean all nodes
+        raise ValueError(
+            f"no layers to quantise: the image tower has no more than {FLOAT_BLOCKS} blocks, or "
+            "they go by other names. Export float32"
+        )
+    entry = model.metadata_props.add()
+    entry.key, entry.value = PREPARED
+    onnx.save(model, str(path))
+    folder = path.parent / "int8"
+    folder.mkdir()
+    quantization.quantize_dynamic(
+        path,
+        folder / path.name,
+        op_types_to_quantize=list(LINEAR),
+        per_channel=True,
+        reduce_range=True,
+        nodes_to_quantize=names,
+        use_external_data_format=True,
+    )
+    for smaller in folder.iterdir():
+        smaller.replace(path.with_name(smaller.name))
+    folder.rmdir()
+    release_memory()
+
+
 def finish_file(path: Path, facts: dict[str, Any], external_above: int) -> None:
     """Write the facts into an ONNX file with its `.data`; small data go into the file itself."""
     onnx = import_extra("onnx")
@@ -169,3 +228,46 @@ def finish_file(path: Path, facts: dict[str, Any], external_above: int) -> None:
     elif data.is_file():
         data.chmod(path.stat().st_mode)  # onnx makes it for its owner only
     onnx.checker.check_model(str(path))
+
+
+def export_openvino(
+    category_model: CategoryModel,
+    source: Path,
+    path: Path,
+    images: Sequence[Image.Image | Path],
+    *,
+    allowed: Difference | None = None,
+) -> Difference:
+    """Write an ONNX file of `export_onnx` as OpenVINO's, if it gives the detector's own numbers.
+
+    Args:
+        category_model: what `source` was made of.
+        source: the .onnx, float32 or int8; its facts are taken over.
+        path: ends in .xml; a .bin appears beside it.
+        images: as `export_onnx` takes them.
+        allowed: what the file may differ by; None takes what its type of weights may.
+
+    Returns:
+        What the file differs by.
+
+    Raises:
+        ParityError: it differs by more; nothing is written.
+        MissingExtraError: a package is missing.
+        ValueError: another suffix, no images, or a `source` of another origin.
+        OSError: a file can not be read or written.
+    """
+    if path.suffix != ".xml":
+        raise ValueError(f"{path}: an OpenVINO file's name ends in .xml")
+    openvino = import_extra("openvino")
+    facts = read_facts(source)
+    if facts["backbone_fingerprint"] != category_model.backbone.fingerprint:
+        raise ValueError(f"{source}: made with another backbone than the detector's")
+    reference = compute_reference(category_model, images)
+    with place_together(path, path.with_suffix(".bin")) as folder:
+        file = folder / path.name
+        model = openvino.Core().read_model(str(source))
+        model.set_rt_info(to_json(facts), KEY)
+        openvino.save_model(model, str(file), compress_to_fp16=False)
+        limit = ALLOWED[facts["weights"]] if allowed is None else allowed
+        label = f"{path.name} ({facts['weights']})"
+        return check_parity(reference, OpenVino(file), limit, label)
