@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fuzzyclip.method.variants import OWN
-from fuzzyclip.report.figures import Example, draw_heatmaps
+from fuzzyclip.report.gallery import Example, draw_heatmaps
 from fuzzyclip.report.tables import LABELS
 from fuzzyclip.utils.tensor_files import read_arrays
 from stages import paths

@@ -6,12 +6,11 @@ import pytest
 
 from fuzzyclip.evaluation.metrics import METRICS, TIED_SHARE
 from fuzzyclip.report.tables import (
-    IMAGE_TUPLE,
     LABELS,
     MEAN,
     PAIRS,
-    PIXEL_TUPLE,
     TABLES,
+    TUPLES,
     add_means,
     average_datasets,
     build_table,
@@ -123,9 +122,9 @@ def test_datasets_count_alike(results):
 
 def test_tuples_have_one_decimal_and_a_dash_for_what_is_absent():
     values = {"pixel_aupro": 86.449, "pixel_ap": float("nan"), "pixel_f1_max": 100.0}
-    assert format_tuple(values, PIXEL_TUPLE) == "(86.4, -, 100.0)"
-    assert format_tuple({}, IMAGE_TUPLE) == "(-, -, -)"
-    assert format_tuple(pd.Series({"image_auroc": 5.0}), IMAGE_TUPLE) == "(5.0, -, -)"
+    assert format_tuple(values, TUPLES["Pixel"]) == "(86.4, -, 100.0)"
+    assert format_tuple({}, TUPLES["Image"]) == "(-, -, -)"
+    assert format_tuple(pd.Series({"image_auroc": 5.0}), TUPLES["Image"]) == "(5.0, -, -)"
 
 
 def test_a_table_has_the_papers_layout(results):
@@ -141,7 +140,7 @@ def test_a_table_has_the_papers_layout(results):
         "Image (AUROC, AP, F1-max)"
     ]
     assert table["dataset"].tolist() == ["MVTec", "BTAD"] * 2  # VisA was not evaluated
-    cells = [20.0 + METRICS.index(metric) for metric in PIXEL_TUPLE]
+    cells = [20.0 + METRICS.index(metric) for metric in TUPLES["Pixel"]]
     assert table.loc[0, "ours"] == "({:.1f}, {:.1f}, {:.1f})".format(*cells)
     assert table.loc[0, "paper, FuzzyCLIP"] == "(86.4, 46.0, 47.6)"
     assert table.loc[3, "paper, FuzzyCLIP"] == "(83.2, 83.5, -)"  # Table 3 prints no F1-max

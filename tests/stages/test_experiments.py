@@ -18,16 +18,16 @@ from stages import paths
 from stages.experiments import __main__ as command
 from stages.experiments.catalog import Catalog, CatalogError, read_catalog
 from stages.experiments.figures import draw
-from stages.experiments.methods import (
+from stages.experiments.plan import estimate, plan_runs
+from stages.experiments.results import Results
+from stages.experiments.show import AVERAGE, collect_values, layout
+from stages.experiments.verify import read_expected, verify
+from stages.method_tables import (
     check_pairs,
     collect_comparison,
     list_method_notes,
     read_facts,
 )
-from stages.experiments.plan import estimate, plan_runs
-from stages.experiments.results import Results
-from stages.experiments.show import AVERAGE, collect_values, layout
-from stages.experiments.verify import read_expected, verify
 from stages.params import read_params
 from stages.schema import Params
 
