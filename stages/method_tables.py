@@ -46,7 +46,6 @@ from stages.setting import list_sample_notes
 
 PARAMS = ("methods", "pairs", "data.source", "backbone", "backbones.${backbone}")
 TABLES = ("table-2", "table-3")
-
 #: Method to dataset to how that result came about.
 Facts = Mapping[str, Mapping[str, Mapping[str, Any]]]
 #: What the numbers are, whatever the run.
@@ -169,7 +168,7 @@ def collect_comparison(experiment: PaperExperiment, facts: Facts) -> pd.DataFram
 
 
 def read_facts(methods: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
-    """How each method's results came about: method -> dataset -> facts."""
+    """Facts on how each method's results came about: method -> dataset -> facts."""
     return {
         method: {
             path.stem: json.loads(path.read_text(encoding="utf-8"))
@@ -180,7 +179,7 @@ def read_facts(methods: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def is_random(facts: Mapping[str, Any]) -> bool:
-    """Whether a result is of random weights: it shows that the method runs, and nothing else."""
+    """True where a result is of random weights: it shows that the method runs, and nothing else."""
     tiny = facts.get("settings", {}).get("tiny_seed") is not None
     return bool(facts.get("random", tiny))
 
@@ -213,12 +212,8 @@ def list_method_notes(facts: Facts) -> list[str]:
 
 def list_missing(values: pd.DataFrame, facts: Facts) -> list[str]:
     """Methods that have no result at all on some dataset, but for those that are left out."""
-    left_out = {
-        of_dataset["title"]
-        for results in facts.values()
-        for of_dataset in results.values()
-        if "left_out" in of_dataset
-    }
+    every = [of_dataset for results in facts.values() for of_dataset in results.values()]
+    left_out = {of_dataset["title"] for of_dataset in every if "left_out" in of_dataset}
     known = values.assign(there=values["ours"].notna()).groupby(["label", "dataset"], sort=False)
     there = known["there"].any().groupby(level="label", sort=False).all()
     return [str(label) for label in there.index[~there] if label not in left_out]

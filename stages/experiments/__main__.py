@@ -198,7 +198,7 @@ def show_table(catalog: Catalog, name: str, runs: list[Run], out: Path) -> None:
 
 
 def is_comparable(results: Results | None, params: dict[str, Any]) -> bool:
-    """Whether data and backbone are the paper's, so that differences mean something."""
+    """True where data and backbone are the paper's, so that differences mean something."""
     if results is None:
         return False
     try:

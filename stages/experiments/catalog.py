@@ -60,7 +60,7 @@ class PaperExperiment(_Entry):
         return [row for row in self.rows if row.tests]
 
     def list_printed(self, row: TableRow, dataset: str) -> dict[str, float]:
-        """What the paper prints in a row, metric to percent; not a number where it is absent."""
+        """Printed values of a row, metric to percent; not a number where there is none."""
         metrics = self.metrics or []
         values = row.printed.get(dataset, [None] * len(metrics))
         pairs = zip(metrics, values, strict=True)
@@ -116,7 +116,7 @@ def read_catalog(path: Path = FILE) -> Catalog:
 
 
 def collect_printed(catalog: Catalog, label: str = "FuzzyCLIP") -> dict[str, dict[str, float]]:
-    """What Tables 2 and 3 print for a method: dataset -> metric -> percent."""
+    """Values that Tables 2 and 3 print for a method: dataset -> metric -> percent."""
     printed: dict[str, dict[str, float]] = {}
     for name in ("table-2", "table-3"):
         experiment = catalog.get(name)

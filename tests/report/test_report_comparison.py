@@ -115,7 +115,7 @@ def git(*arguments):
 
 @pytest.mark.usefixtures("repository")
 def test_revisions_experiments_and_the_work_tree_are_read():
-    expected = {"HEAD": 20, "main": 20, "smoky-bass": 10, "workspace": 30, None: 30}
+    expected = {"HEAD": 20, "main": 20, "smoky-bass": 10, "workspace": 30}
     for name, value in expected.items():
         side = read_side(name)
         assert set(side.categories["own"]["image_ap"]) == {value}
@@ -146,7 +146,7 @@ def test_outside_of_a_repository_it_is_said(tmp_path, monkeypatch):
     with pytest.raises(CatalogError, match="no git repository"):
         read_side("HEAD")
     with pytest.raises(CatalogError, match="workspace holds no results"):
-        read_side(None)
+        read_side()
 
 
 def test_the_command_hands_over_to_the_checkout(tmp_path, monkeypatch, capfd):
