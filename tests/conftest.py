@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items):
 
     The first that waits for the pipeline makes it, the others come when it is likely to be there.
     """
-    waiting = list(dict.fromkeys(one.path for one in items if "pipeline" in one.fixturenames))
+    waiting = list(dict.fromkeys(item.path for item in items if "pipeline" in item.fixturenames))
 
     def rank(item):
         if item.path in waiting[:1]:
@@ -104,23 +104,22 @@ def pipeline(tmp_path_factory, worker_id):
     Workers share it: tests/stages/test_pipeline.py works in it, all others take a copy of their own
     (`copy_pipeline` of `kept_pipeline`, or `clone_repository` where they run DVC).
     """
-    from in_process import copy_pipeline
-    from pipelines import DONE, commit, make_repository, run, shrink
+    from pipelines import DONE, commit, copy_pipeline, make_repository, run, shrink
 
     shared = tmp_path_factory.getbasetemp()
     if worker_id != "master":
         shared = shared.parent
-    folder, said = shared / "pipeline", shared / "pipeline.txt"
+    folder, printed = shared / "pipeline", shared / "pipeline.txt"
     with FileLock(shared / "pipeline.lock"):
-        if not said.is_file():
+        if not printed.is_file():
             folder.mkdir()
             make_repository(folder, shrink)
             output = run(folder, "dvc", "repro")
             commit(folder, "results")
             run(folder, "git", "branch", DONE)
             copy_pipeline(folder, folder.with_name(KEPT))
-            said.write_text(output)
-    return folder, said.read_text()
+            printed.write_text(output)
+    return folder, printed.read_text()
 
 
 @pytest.fixture(scope="session")

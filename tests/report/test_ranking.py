@@ -75,13 +75,13 @@ def test_average_ranks_count_the_better_methods_among_the_complete_ones(table):
         if label not in complete:
             assert np.isnan(ranks[label])
             continue
-        found = []
+        expected = []
         for column in table:
             own = table.loc[label, column]
             others = [table.loc[other, column] for other in complete]
             better = [x for x in others if x > own or (np.isnan(own) and not np.isnan(x))]
-            found.append(1 + len(better))
-        assert ranks[label] == pytest.approx(sum(found) / len(found))
+            expected.append(1 + len(better))
+        assert ranks[label] == pytest.approx(sum(expected) / len(expected))
 
 
 @given(tables())
@@ -92,15 +92,6 @@ def test_best_and_second_are_the_two_highest_distinct_values(table):
         for label, value in table[column].items():
             expected = distinct.index(value) + 1 if value in distinct else 0
             assert places.loc[label, column] == expected
-
-
-@given(tables(), st.randoms(use_true_random=False))
-def test_the_order_of_methods_changes_no_rank_and_no_place(table, random):
-    labels = list(table.index)
-    random.shuffle(labels)
-    shuffled = table.loc[labels]
-    pd.testing.assert_series_equal(rank_methods(shuffled), rank_methods(table)[labels])
-    pd.testing.assert_frame_equal(place_values(shuffled), place_values(table).loc[labels])
 
 
 @pytest.mark.parametrize(
@@ -132,17 +123,6 @@ def test_values_are_rounded_as_printed_and_those_that_look_equal_share_a_place()
     table = select_level(make_values(("a", "x", "pixel_ap", 0.35, NAN)), "Pixel", "ours")
     assert f"{0.35:.1f}" == "0.3"  # a little below the half; numpy rounds it to 0.4
     assert table.to_numpy().item() == 0.3
-
-
-def test_a_method_without_a_dataset_takes_no_rank_from_the_others():
-    values = make_values(
-        ("absent on e", "d", "image_ap", 99.0, NAN),
-        ("whole", "d", "image_ap", 50.0, NAN),
-        ("whole", "e", "image_ap", 50.0, NAN),
-    )
-    ranks = rank_methods(select_level(values, "Image", "ours"))
-    assert np.isnan(ranks["absent on e"])
-    assert ranks["whole"] == 1.0
 
 
 def test_a_metric_that_a_method_leaves_undefined_counts_as_last():

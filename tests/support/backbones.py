@@ -11,11 +11,7 @@ LOADING = {"allow_unverified", "compiled", "seed"}
 def load_clip(model, weights="random", *, device="cpu", **arguments):
     """`load_backbone` on the CPU, of settings and its own arguments by name."""
     settings = {"image_size": 32, "blocks": (1,)} | arguments
-    own = {
-        name: settings.pop(name)
-        for name in ("allow_unverified", "compiled", "seed")
-        if name in settings
-    }
+    own = {name: settings.pop(name) for name in LOADING & settings.keys()}
     chosen = BackboneSettings(model=str(model), weights=str(weights), **settings)
     return load_backbone(chosen, device=device, **own)
 

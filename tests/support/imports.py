@@ -54,9 +54,7 @@ def list_external(path):
 def close(*start, stop=()):
     """All modules of ours that files reach, and they themselves; registries are not followed.
 
-    Args:
-        start: files.
-        stop: modules that are left out, with what they alone reach.
+    Modules of `stop` are left out, with what they alone reach.
     """
     seen, todo = set(), [*start]
     while todo:

@@ -1,10 +1,16 @@
-"""Temporary git and DVC repositories in which the pipeline runs as a user runs it."""
+"""Temporary git and DVC repositories in which the pipeline runs as a user runs it.
 
+Or its stages in this process, one after the other: what they compute, without DVC around them.
+"""
+
+import importlib
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
+from unittest.mock import patch
 
 import yaml
 from imports import ROOT
@@ -17,21 +23,22 @@ FIRST_OF_METHODS = "\n  # The methods that FuzzyCLIP is compared with"
 #: What a stage would read of a run around it, or of this machine's tracker.
 FROM_OUTSIDE = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
 
+#: Module and main function of the stages that share a module with another.
+MAINS = {
+    "evaluate": ("evaluate", "evaluate_own"),
+    "evaluate_baseline": ("evaluate", "evaluate_baseline"),
+    "track": ("track", "track_own"),
+    "baselines": ("track", "track_baselines"),
+}
+
 #: Branch of a finished pipeline: what others do in its work tree moves `HEAD`, not this.
 DONE = "done"
 
 #: Entry of own images in `mine`.
 OWN = {
-    "kind": "folder",
-    "path": "mine",
-    "urls": None,
-    "sha256": None,
-    "protocol": "auto",
-    "categories": None,
-    "counts": "any",
-    "mask_above": 0,
-    "names": "raw",
-}
+    "kind": "folder", "path": "mine", "urls": None, "sha256": None, "protocol": "auto",
+    "categories": None, "counts": "any", "mask_above": 0, "names": "raw",
+}  # fmt: skip
 
 
 def copy_checkout(folder, *, without=()):
@@ -141,3 +148,27 @@ def make_own_images(folder: Path) -> None:
         write_images(folder / name / "scratch", ["0.png", "1.png"], 10 * number + 5)
     for number in range(2):
         write_picture(folder / f"hinge/ground_truth/scratch/{number}_mask.png", MASK)
+
+
+def copy_pipeline(source, folder):
+    """A copy of a finished pipeline, its cache included, but not the tracker's store.
+
+    The store knows its artifacts by their place.
+    """
+    ignored = shutil.ignore_patterns("mlflow.db*", "mlartifacts")
+    shutil.copytree(source, folder, symlinks=True, ignore=ignored)
+    return folder
+
+
+def run_stages(folder, *stages, change=None):
+    """Run stages as DVC would, by `name` or `name@key`; `change` edits params.yaml first."""
+    if change is not None:
+        change_params(folder, change)
+    with chdir(folder), patch.dict(os.environ):
+        for name in FROM_OUTSIDE:
+            os.environ.pop(name, None)
+        for stage in stages:
+            name, _, key = stage.partition("@")
+            module, function = MAINS.get(name, (name, "main"))
+            main = getattr(importlib.import_module(f"stages.{module}"), function)
+            main(*[key] if key else ())

@@ -37,13 +37,9 @@ def toy(data: bytes | None = None, urls: tuple[str, ...] = ()) -> DatasetSpec:
 
 
 def fetch(spec: DatasetSpec, out_dir: Path, **changes: Any) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "archives_dir": None,
-        "sha256": None,
-        "allow_unverified": False,
-        "download": False,
-    }
-    return fetch_dataset(spec, out_dir, **{**options, **changes})
+    options: dict[str, Any] = {"archives_dir": None, "sha256": None}
+    options |= {"allow_unverified": False, "download": False}
+    return fetch_dataset(spec, out_dir, **(options | changes))
 
 
 def files_below(folder: Path) -> dict[str, bytes]:

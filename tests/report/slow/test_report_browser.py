@@ -136,15 +136,6 @@ def test_curves_follow_dataset_and_category(visit):
         page.select_option("#curves-category", "mvtec/01", timeout=300)
 
 
-def test_numbers_under_a_chart_open_by_keyboard(visit):
-    page = visit()
-    table = page.locator(f"#curves {SHOWN} details table").first
-    expect(table).to_be_hidden()
-    page.locator(f"#curves {SHOWN} summary").first.focus()
-    page.keyboard.press("Enter")
-    expect(table).to_be_visible()
-
-
 def test_clusters_follow_k(visit):
     page = visit()
     assert values(page, "#clusters", "k") == {"2 used"}
