@@ -15,12 +15,9 @@ import pytest
 from filelock import FileLock
 from threads import use_one_thread
 
-#: Folder of `kept_pipeline`, beside that of `pipeline`.
-KEPT = "pipeline-kept"
-
 
 def is_slow(path):
-    """Whether a file belongs to `make test-all` alone."""
+    """True for a file that belongs to `make test-all` alone."""
     return "slow" in path.parts
 
 
@@ -117,7 +114,7 @@ def pipeline(tmp_path_factory, worker_id):
             output = run(folder, "dvc", "repro")
             commit(folder, "results")
             run(folder, "git", "branch", DONE)
-            copy_pipeline(folder, folder.with_name(KEPT))
+            copy_pipeline(folder, folder.with_name("pipeline-kept"))
             printed.write_text(output)
     return folder, printed.read_text()
 
@@ -125,4 +122,4 @@ def pipeline(tmp_path_factory, worker_id):
 @pytest.fixture(scope="session")
 def kept_pipeline(pipeline):
     """The same, as it was when it had run: a folder to be copied, in which nobody works."""
-    return pipeline[0].with_name(KEPT)
+    return pipeline[0].with_name("pipeline-kept")

@@ -84,18 +84,10 @@ def rows(tmp_path_factory):
             truth = np.zeros((SIZE, SIZE), dtype=np.uint8)
             truth[number, 3:9], truth[20:28, 20:28] = 255, 255
             Image.fromarray(truth).save(mask)
-        lines.append(
-            {
-                "image_path": str(image),
-                "mask_path": str(mask) if number % 2 else "",
-                "category": "01",
-                "label": number % 2,
-                "defect": "line" if number % 2 else "good",
-                "mask_above": 0,
-                "sha256": hashlib.sha256(image.read_bytes()).hexdigest(),
-            }
-        )
-    return pd.DataFrame(lines)
+        labelled = (1, "line", f"{mask}") if number % 2 else (0, "good", "")
+        lines.append((f"{image}", hashlib.sha256(image.read_bytes()).hexdigest(), *labelled))
+    frame = pd.DataFrame(lines, columns=["image_path", "sha256", "label", "defect", "mask_path"])
+    return frame.assign(category="01", mask_above=0)
 
 
 @pytest.fixture(scope="module", params=["float32", None], ids=["stored", "encoded again"])

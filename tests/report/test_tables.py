@@ -27,18 +27,11 @@ PRINTED = collect_printed(read_catalog())
 
 def make_categories(values, variant="fuzzyclip"):
     """A category table: category to (normal, anomalous, value of every metric)."""
-    lines = [
-        {
-            "variant": variant,
-            "category": name,
-            "normal": normal,
-            "anomalous": anomalous,
-            "prompt": name,
-        }
-        | {metric: value + place for place, metric in enumerate(METRICS)}
-        for name, (normal, anomalous, value) in values.items()
-    ]
-    return pd.DataFrame(lines)
+    columns = ["normal", "anomalous", "value"]
+    frame = pd.DataFrame.from_dict(values, "index", columns=columns).rename_axis("category")
+    frame = frame.reset_index().assign(variant=variant, prompt=[*values])
+    metrics = {metric: frame["value"] + place for place, metric in enumerate(METRICS)}
+    return frame.assign(**metrics).drop(columns="value")
 
 
 @pytest.fixture
@@ -151,9 +144,7 @@ def test_a_table_has_the_papers_layout(results):
 
 
 def test_markdown_escapes_bars_and_shows_numbers_shortly():
-    frame = pd.DataFrame(
-        {"a": [1.25, float("nan")], "n": [3, 4], "prompt": ["pill | wood", "x"]},
-    )
+    frame = pd.DataFrame({"a": [1.25, np.nan], "n": [3, 4], "prompt": ["pill | wood", "x"]})
     assert to_markdown(frame).splitlines() == [
         "| a | n | prompt |",
         "| --- | --- | --- |",

@@ -19,10 +19,8 @@ from trees import MASK, write_images, write_picture
 
 #: Where the stages of other methods begin; they are the last ones of dvc.yaml.
 FIRST_OF_METHODS = "\n  # The methods that FuzzyCLIP is compared with"
-
 #: What a stage would read of a run around it, or of this machine's tracker.
 FROM_OUTSIDE = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
-
 #: Module and main function of the stages that share a module with another.
 MAINS = {
     "evaluate": ("evaluate", "evaluate_own"),
@@ -30,10 +28,8 @@ MAINS = {
     "track": ("track", "track_own"),
     "baselines": ("track", "track_baselines"),
 }
-
 #: Branch of a finished pipeline: what others do in its work tree moves `HEAD`, not this.
 DONE = "done"
-
 #: Entry of own images in `mine`.
 OWN = {
     "kind": "folder", "path": "mine", "urls": None, "sha256": None, "protocol": "auto",
@@ -60,9 +56,9 @@ def make_repository(folder, change):
     The pipeline is FuzzyCLIP's alone, as in `dvc repro track`.
     """
     copy_checkout(folder, without=("metrics/", "docs/", "tests/", "dvc.lock"))
-    text = (folder / "dvc.yaml").read_text()
-    assert FIRST_OF_METHODS in text
-    (folder / "dvc.yaml").write_text(text.split(FIRST_OF_METHODS)[0] + "\n")
+    own, comment, _ = (folder / "dvc.yaml").read_text().partition(FIRST_OF_METHODS)
+    assert comment
+    (folder / "dvc.yaml").write_text(own + "\n")
     change_params(folder, change)
     run(folder, "git", "init", "-q")
     commit(folder, "start")
@@ -83,9 +79,7 @@ def run(folder, *command, fails=False):
     }  # fmt: skip
     for name in FROM_OUTSIDE:
         environment.pop(name, None)
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     output = done.stdout + done.stderr
     assert (done.returncode != 0) == fails, output
     return output

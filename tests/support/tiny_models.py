@@ -59,17 +59,11 @@ def make_model(folder, config, *, copy=True, test=None, clusters=CLUSTERS):
     backbone = load_clip(config, weights, **save_weights(weights, config))
     write_parts(folder, backbone, clusters)
     write_model(
-        folder / "model",
-        name="drawn",
-        backbone=backbone,
-        copy=copy,
-        efa=folder / "efa.safetensors",
-        rpl=folder / "rpl.safetensors",
-        text=TextSettings(ensemble="single"),
-        test=EfaTest(**test or {}),
-        licences={"drawn": "none"},
-        sources={"drawn": "sample"},
-    )
+        folder / "model", name="drawn", backbone=backbone, copy=copy,
+        efa=folder / "efa.safetensors", rpl=folder / "rpl.safetensors",
+        text=TextSettings(ensemble="single"), test=EfaTest(**test or {}),
+        licences={"drawn": "none"}, sources={"drawn": "sample"},
+    )  # fmt: skip
     return folder / "model", backbone
 
 
