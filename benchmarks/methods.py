@@ -48,7 +48,7 @@ from fuzzyclip.method.interface import (  # noqa: E402
 )
 from fuzzyclip.method.rpl import PromptLearner  # noqa: E402
 from fuzzyclip.method.scorer import Scorer, build_trained, score_batch  # noqa: E402
-from fuzzyclip.report.figures import save_figure  # noqa: E402
+from fuzzyclip.report.gallery import save_figure  # noqa: E402
 from fuzzyclip.utils.prefetch import release_memory  # noqa: E402
 from fuzzyclip.utils.settings import RplSettings  # noqa: E402
 from stages.params import read_params, resolve  # noqa: E402

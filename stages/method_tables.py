@@ -1,30 +1,61 @@
-"""method_tables: all methods and FuzzyCLIP side by side, in the layout of Tables 2 and 3."""
+"""method_tables: all methods and FuzzyCLIP side by side, in the layout of Tables 2 and 3.
 
+Also shown by `fuzzyclip tables show`: what the work tree holds, beside what the paper prints.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pandas as pd
+import typer
 
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method import OWN
-from fuzzyclip.report.tables import to_markdown
+from fuzzyclip.report.ranking import (
+    MARKDOWN,
+    PLAIN,
+    PLAIN_LEGEND,
+    build_ranked_table,
+    describe_level,
+)
+from fuzzyclip.report.tables import LEVELS, list_ties, name_dataset, to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
-from stages.experiments.catalog import read_catalog
-from stages.experiments.methods import (
-    FORM_NOTE,
-    HERE,
-    collect_comparison,
-    list_method_notes,
-    name_methods,
-    read_facts,
-    read_titles,
-    render,
+from stages.experiments.catalog import (
+    Catalog,
+    CatalogError,
+    PaperExperiment,
+    TableRow,
+    read_catalog,
 )
-from stages.experiments.results import read_means
+from stages.experiments.results import (
+    WORKSPACE,
+    MissingResultError,
+    Results,
+    read_means,
+    read_method,
+)
 from stages.params import load_params
 from stages.run import run_stage
+from stages.schema import Params
 from stages.setting import list_sample_notes
 
 PARAMS = ("methods", "pairs", "data.source", "backbone", "backbones.${backbone}")
 TABLES = ("table-2", "table-3")
+#: Method to dataset to how that result came about.
+Facts = Mapping[str, Mapping[str, Mapping[str, Any]]]
+#: What the numbers are, whatever the run.
+FORM_NOTE = (
+    "Percent, unweighted means over categories; AUPRO is the 200-threshold form. Ranks compare "
+    "values as printed, ties share the best; a metric that a method's maps leave undefined counts "
+    "as last."
+)
+NO_RANK = "random weights take no rank"
+HERE = Results(WORKSPACE)
 
 
 def main() -> None:
@@ -38,7 +69,7 @@ def main() -> None:
         text = render(f"{name}: {experiment.title}", values, notes, titles)
         write_text(paths.METHOD_TABLES / f"{name}.md", text)
         write_csv(paths.METHOD_TABLES / f"{name}.csv", values)
-    means = collect_means(name_methods(facts) | {OWN: "FuzzyCLIP"}, list(params.pairs))
+    means = collect_method_means(name_methods(facts) | {OWN: "FuzzyCLIP"}, list(params.pairs))
     write_csv(paths.METHOD_TABLES / "means.csv", means)
     averages = means.groupby("method", sort=False)[[*METRICS]].mean().reset_index()
     write_csv(paths.METHOD_TABLES / "averages.csv", averages)
@@ -47,7 +78,7 @@ def main() -> None:
     write_text(paths.METHOD_TABLES / "averages.md", text)
 
 
-def collect_means(titles: dict[str, str], datasets: list[str]) -> pd.DataFrame:
+def collect_method_means(titles: dict[str, str], datasets: list[str]) -> pd.DataFrame:
     """Means of every method and dataset: `dataset`, `variant`, `method` (title), the metrics."""
     lines = [
         {"dataset": dataset, "variant": method, "method": title} | means
@@ -56,6 +87,145 @@ def collect_means(titles: dict[str, str], datasets: list[str]) -> pd.DataFrame:
         if (means := read_means(HERE, dataset, method))
     ]
     return pd.DataFrame(lines, columns=["dataset", "variant", "method", *METRICS])
+
+
+def show_methods(catalog: Catalog, name: str, params: Params, out: Path) -> None:
+    """One table of methods from the work tree's results: on the screen, .md and .csv (long form).
+
+    Raises:
+        CatalogError: the work tree's pairs are not the table's.
+    """
+    experiment = catalog.get(name)
+    check_pairs(name, catalog, params)
+    facts = read_facts(params.methods)
+    values = collect_comparison(experiment, facts)
+    notes = [FORM_NOTE, *list_sample_notes(params), *list_method_notes(facts)]
+    if missing := list_missing(values, facts):
+        notes.append(f"not there yet: {', '.join(missing)}; dvc repro track baselines")
+    notes += [f"{key}: {catalog.notes[key]}" for key in experiment.notes]
+    titles = read_titles(experiment.datasets)
+    title = f"{name}: {experiment.title}"
+    write_text(out / f"{name}.md", render(title, values, notes, titles))
+    write_csv(out / f"{name}.csv", values)
+    typer.echo(render(title, values, [PLAIN_LEGEND, *notes], titles, PLAIN))
+    typer.echo(f"{out / name}.md and .csv (long form) written")
+
+
+def render(
+    title: str,
+    values: pd.DataFrame,
+    notes: Sequence[str],
+    titles: Mapping[str, str],
+    marks: Mapping[int, tuple[str, str]] = MARKDOWN,
+) -> str:
+    """A comparison as text: a table a level with the best and the second best marked, and notes."""
+    lines = [f"# {title}", ""]
+    for level in LEVELS:
+        if values["metric"].str.startswith(LEVELS[level]).any():
+            table = build_ranked_table(values, level, titles, marks)
+            lines += [f"## {describe_level(values, level)}", "", to_markdown(table)]
+    return "\n".join([*lines, *(f"- {note}" for note in notes), ""])
+
+
+def check_pairs(name: str, catalog: Catalog, params: Params) -> None:
+    """Refuse to show results of other auxiliary sets under the table's name."""
+    for row in catalog.get(name).measured:
+        for dataset, auxiliary in row.tests.items():
+            if (pair := params.pairs.get(dataset)) != auxiliary:
+                raise CatalogError(
+                    f"{name} tests {dataset} with what was trained on {auxiliary}; params.yaml has "
+                    f"pairs.{dataset}: {pair or 'nothing'}"
+                )
+
+
+def collect_comparison(experiment: PaperExperiment, facts: Facts) -> pd.DataFrame:
+    """Every value of a comparison in long form.
+
+    Methods that have results and are not of the table, for instance one's own, come before
+    FuzzyCLIP.
+
+    Returns:
+        Columns `label`, `dataset`, `metric`, `ours` and `paper` (percent, absent where there is
+        nothing) and `random`, whether ours are of random weights.
+    """
+    own = [
+        TableRow(label=title, method=method)
+        for method, title in name_methods(facts).items()
+        if method not in experiment.methods
+    ]
+    known = [row for row in experiment.rows if row.method]
+    rest = [row for row in experiment.rows if not row.method]
+    lines = []
+    for row in (*known, *own, *rest):
+        for dataset in experiment.datasets:
+            means = read_means(HERE, dataset, row.method or OWN, row.method or row.variant)
+            random = is_random(facts.get(row.method or "", {}).get(dataset, {}))
+            for metric, printed in experiment.list_printed(row, dataset).items():
+                line = {"label": row.label, "dataset": dataset, "metric": metric}
+                ours = means.get(metric, np.nan)
+                lines.append(line | {"ours": ours, "paper": printed, "random": random})
+    return pd.DataFrame(lines)
+
+
+def read_facts(methods: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Facts on how each method's results came about: method -> dataset -> facts."""
+    return {
+        method: {
+            path.stem: json.loads(path.read_text(encoding="utf-8"))
+            for path in sorted((paths.METHOD_METRICS / method).rglob("*.json"))
+        }
+        for method in methods
+    }
+
+
+def is_random(facts: Mapping[str, Any]) -> bool:
+    """True where a result is of random weights: it shows that the method runs, and nothing else."""
+    tiny = facts.get("settings", {}).get("tiny_seed") is not None
+    return bool(facts.get("random", tiny))
+
+
+def name_methods(facts: Facts) -> dict[str, str]:
+    """Methods that have results, with their titles."""
+    return {
+        method: next(iter(results.values()))["title"]
+        for method, results in facts.items()
+        if results
+    }
+
+
+def list_method_notes(facts: Facts) -> list[str]:
+    """Notes on methods: left out, run with other weights, of random weights, tied scores."""
+    notes = []
+    for method, title in name_methods(facts).items():
+        any_facts = next(iter(facts[method].values()))
+        remarks = [any_facts.get("left_out") or any_facts.get("note")]
+        remarks += [NO_RANK] if is_random(any_facts) else []
+        if any(remarks):
+            notes.append(f"{title}: {'; '.join(filter(None, remarks))}")
+        tables = {}
+        for dataset in facts[method]:
+            with suppress(MissingResultError):
+                tables[dataset] = read_method(HERE, dataset, method)
+        notes += list_ties(tables, {method: title}, {})
+    return notes
+
+
+def list_missing(values: pd.DataFrame, facts: Facts) -> list[str]:
+    """Methods that have no result at all on some dataset, but for those that are left out."""
+    every = [of_dataset for results in facts.values() for of_dataset in results.values()]
+    left_out = {of_dataset["title"] for of_dataset in every if "left_out" in of_dataset}
+    known = values.assign(there=values["ours"].notna()).groupby(["label", "dataset"], sort=False)
+    there = known["there"].any().groupby(level="label", sort=False).all()
+    return [str(label) for label in there.index[~there] if label not in left_out]
+
+
+def read_titles(datasets: Iterable[str]) -> dict[str, str]:
+    """Titles of datasets in tables, of those that are indexed."""
+    return {
+        key: name_dataset(key, json.loads(paths.index_info(key).read_text()))
+        for key in datasets
+        if paths.index_info(key).is_file()
+    }
 
 
 if __name__ == "__main__":

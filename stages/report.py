@@ -10,7 +10,7 @@ import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method import OWN, list_titles
-from fuzzyclip.report.figures import Example, draw_heatmaps, save_figure
+from fuzzyclip.report.gallery import Example, draw_heatmaps, save_figure
 from fuzzyclip.report.tables import (
     COUNTS,
     TABLES,

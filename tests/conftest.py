@@ -15,12 +15,9 @@ import pytest
 from filelock import FileLock
 from threads import use_one_thread
 
-#: Folder of `kept_pipeline`, beside that of `pipeline`.
-KEPT = "pipeline-kept"
-
 
 def is_slow(path):
-    """Whether a file belongs to `make test-all` alone."""
+    """True for a file that belongs to `make test-all` alone."""
     return "slow" in path.parts
 
 
@@ -29,7 +26,7 @@ def pytest_collection_modifyitems(items):
 
     The first that waits for the pipeline makes it, the others come when it is likely to be there.
     """
-    waiting = list(dict.fromkeys(one.path for one in items if "pipeline" in one.fixturenames))
+    waiting = list(dict.fromkeys(item.path for item in items if "pipeline" in item.fixturenames))
 
     def rank(item):
         if item.path in waiting[:1]:
@@ -104,26 +101,25 @@ def pipeline(tmp_path_factory, worker_id):
     Workers share it: tests/stages/test_pipeline.py works in it, all others take a copy of their own
     (`copy_pipeline` of `kept_pipeline`, or `clone_repository` where they run DVC).
     """
-    from in_process import copy_pipeline
-    from pipelines import DONE, commit, make_repository, run, shrink
+    from pipelines import DONE, commit, copy_pipeline, make_repository, run, shrink
 
     shared = tmp_path_factory.getbasetemp()
     if worker_id != "master":
         shared = shared.parent
-    folder, said = shared / "pipeline", shared / "pipeline.txt"
+    folder, printed = shared / "pipeline", shared / "pipeline.txt"
     with FileLock(shared / "pipeline.lock"):
-        if not said.is_file():
+        if not printed.is_file():
             folder.mkdir()
             make_repository(folder, shrink)
             output = run(folder, "dvc", "repro")
             commit(folder, "results")
             run(folder, "git", "branch", DONE)
-            copy_pipeline(folder, folder.with_name(KEPT))
-            said.write_text(output)
-    return folder, said.read_text()
+            copy_pipeline(folder, folder.with_name("pipeline-kept"))
+            printed.write_text(output)
+    return folder, printed.read_text()
 
 
 @pytest.fixture(scope="session")
 def kept_pipeline(pipeline):
     """The same, as it was when it had run: a folder to be copied, in which nobody works."""
-    return pipeline[0].with_name(KEPT)
+    return pipeline[0].with_name("pipeline-kept")

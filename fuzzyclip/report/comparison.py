@@ -3,7 +3,7 @@
 A difference is always the second minus the first, in points of a percentage.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method import OWN, get_title
-from fuzzyclip.report.render import render
+from fuzzyclip.report.page import render
 from fuzzyclip.report.tables import ABSENT, Table, name_metric
 
 #: Points from which on a difference is one: results keep four decimals.
@@ -20,12 +20,9 @@ SMALLEST = 5e-5
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two experiments.
+    """One of the two experiments by the name it was asked for, with its parameters by dotted name.
 
-    Attributes:
-        name: as it was asked for.
-        params: dotted name -> value, as text.
-        categories: dataset -> per-category results, columns `variant`, `category` and the metrics.
+    `categories` has the per-category results of each dataset: `variant`, `category`, the metrics.
     """
 
     name: str
@@ -98,15 +95,10 @@ def list_changed_variants(table: pd.DataFrame) -> list[str]:
 
 
 def list_changes(table: pd.DataFrame) -> pd.DataFrame:
-    """Lines of a table with their differences, the largest first.
+    """Lines of a table from `join_results` with their differences, the largest first.
 
-    Args:
-        table: columns `dataset`, `category`, `variant`, `metric`, `first` and `second`, in percent.
-
-    Returns:
-        The same, with `size`, second minus first in points; `sign`, better, worse or equal; and
-        `start` and `length` of its bar, 0 to 100 where 50 is no difference, on one scale for each
-        metric.
+    Added are `size`, second minus first in points; `sign`, better, worse or equal; and `start` and
+    `length` of its bar, 0 to 100 where 50 is no difference, on one scale for each metric.
     """
     size = table["second"] - table["first"]
     most = size.abs().groupby(table["metric"]).transform("max")
@@ -123,17 +115,12 @@ def list_changes(table: pd.DataFrame) -> pd.DataFrame:
 
 def list_gaps(first: Side, second: Side) -> Iterator[str]:
     """Sentences on what only one of the two was tested on, and is left out."""
-    for one, other in ((first, second), (second, first)):
-        missing = [name for name in one.categories if name not in other.categories]
+    for side, other in ((first, second), (second, first)):
+        missing = [dataset for dataset in side.categories if dataset not in other.categories]
         if missing:
-            yield f"Only {one.name} has {', '.join(missing)}."
-        for dataset in one.categories:
-            if dataset in other.categories:
-                extra = _list_extra(one.categories[dataset], other.categories[dataset])
-                if extra:
-                    yield f"Of {dataset} only {one.name} has {', '.join(extra)}."
-
-
-def _list_extra(ours: pd.DataFrame, theirs: pd.DataFrame) -> Sequence[str]:
-    there = set(theirs["category"])
-    return [str(name) for name in dict.fromkeys(ours["category"]) if name not in there]
+            yield f"Only {side.name} has {', '.join(missing)}."
+        for dataset, ours in side.categories.items():
+            theirs = other.categories.get(dataset, ours)
+            extra = dict.fromkeys(ours["category"][~ours["category"].isin(theirs["category"])])
+            if extra:
+                yield f"Of {dataset} only {side.name} has {', '.join(extra)}."

@@ -33,14 +33,21 @@ class Curve:
     Attributes:
         fpr: (n,) false positive rate, from 0 to 1.
         tpr: (n,) true positive rate.
-        recall: (m,) at each threshold that reaches a positive.
-        precision: (m,) there.
+        recall: (m,) at each threshold that reaches a positive, and `precision` there.
     """
 
     fpr: Floats
     tpr: Floats
     recall: Floats
     precision: Floats
+
+    def trace_roc(self) -> tuple[Floats, Floats]:
+        """The ROC curve's points, n to the right and n up."""
+        return self.fpr, self.tpr
+
+    def trace_steps(self) -> tuple[Floats, Floats]:
+        """Vertices of the precision-recall stair."""
+        return step_before(self.recall, self.precision)
 
     def read_tpr(self, fpr: ArrayLike) -> Floats:
         """True positive rate at false positive rates: the highest there, straight in between."""
@@ -118,11 +125,8 @@ def build_curves(
 ) -> list[CurvePanel]:
     """Panels of a dataset: the mean of its categories, then each category.
 
-    Args:
-        dataset: its key.
-        scores: a line an image: `category`, `label`, and a column of scores for each variant.
-        variants: of the results, in order; those without scores are left out.
-        pixels: category -> FuzzyCLIP's curve over its pixels, where there is one.
+    `scores` has a line an image and a column of scores a variant, `pixels` a curve over FuzzyCLIP's
+    pixels for some categories; `variants` without scores are left out.
     """
     panels, images = [], {}
     for category, part in scores.groupby("category", sort=False):
@@ -165,7 +169,7 @@ def _draw_mean(title: str, curves: Mapping[str, Curve]) -> list[Chart]:
     """Each category thin behind the mean of all."""
     if not curves:
         return []
-    return _draw_pair(title, {"mean": average_curves([*curves.values()])}, (), curves)
+    return _draw_pair(title, {"mean": average_curves([*curves.values()])}, behind=curves)
 
 
 def _draw_pair(
@@ -174,45 +178,31 @@ def _draw_pair(
     marks: Sequence[Mark] = (),
     behind: Mapping[str, Curve] | None = None,
 ) -> list[Chart]:
-    """ROC and precision-recall of the same curves, the first one on top."""
-    thin, named = [*(behind or {}).values()], [*curves.items()][::-1]
-    styles = {name: number for number, name in enumerate(curves)}
-    roc = [Line("", curve.fpr, curve.tpr, faint=True) for curve in thin]
-    roc += [Line(name, curve.fpr, curve.tpr, styles[name]) for name, curve in named]
-    pr = [Line("", *step_before(curve.recall, curve.precision), faint=True) for curve in thin]
-    pr += [
-        Line(name, *step_before(curve.recall, curve.precision), styles[name])
-        for name, curve in named
-    ]
-    shown = dict(curves) | (dict(behind) if behind else {})
-    return [
-        draw_chart(
-            f"{title}: ROC",
-            roc,
-            x_label="false positive rate",
-            y_label="true positive rate",
-            description=_describe("true positive rate by false positive rate", shown),
-            x_range=SHARE,
-            y_range=SHARE,
-            marks=marks[:1],
-            table=_read(shown, "true positive rate at false positive rate", RATES, Curve.read_tpr),
-        ),
-        draw_chart(
-            f"{title}: precision and recall",
-            pr,
-            x_label="recall",
-            y_label="precision",
-            description=_describe("precision by recall", shown),
-            x_range=SHARE,
-            y_range=SHARE,
-            marks=marks[1:],
-            table=_read(shown, "precision at recall", RECALLS, Curve.read_precision),
-        ),
-    ]
-
-
-def _describe(what: str, curves: Mapping[str, Curve]) -> str:
-    return f"Line chart of {what}, {len(curves)} curve(s). The numbers stand below."
+    """ROC and precision-recall of the same curves, the first one on top; a mark for each chart."""
+    thin = dict(behind or {})
+    shown = {**curves, **thin}
+    rates = ("false positive rate", "true positive rate", Curve.trace_roc, RATES, Curve.read_tpr)
+    recalls = ("recall", "precision", Curve.trace_steps, RECALLS, Curve.read_precision)
+    kinds = {"ROC": rates, "precision and recall": recalls}
+    charts = []
+    for number, (kind, (x_label, y_label, trace, places, read)) in enumerate(kinds.items()):
+        lines = [Line("", *trace(curve), faint=True) for curve in thin.values()]
+        named = [Line(name, *trace(curves[name]), style) for style, name in enumerate(curves)]
+        what = f"{y_label} by {x_label}, {len(shown)} curve(s)"
+        charts.append(
+            draw_chart(
+                f"{title}: {kind}",
+                lines + named[::-1],
+                x_label=x_label,
+                y_label=y_label,
+                description=f"Line chart of {what}. The numbers stand below.",
+                x_range=SHARE,
+                y_range=SHARE,
+                marks=marks[number : number + 1],
+                table=_read(shown, f"{y_label} at {x_label}", places, read),
+            )
+        )
+    return charts
 
 
 def _read(
@@ -230,12 +220,7 @@ def _read(
 
 
 def build_training(curves: Mapping[str, pd.DataFrame]) -> list[Chart]:
-    """Charts of training curves.
-
-    Args:
-        curves: title -> columns `epoch`, `step`, the losses, and `cluster` (from 0) where there
-            are several sets of layers.
-    """
+    """Charts of training curves by title: columns `epoch`, `step`, losses, perhaps `cluster`."""
     charts = []
     for title, curve in curves.items():
         owners = curve["cluster"] if "cluster" in curve else pd.Series(0, index=curve.index)

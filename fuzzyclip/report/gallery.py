@@ -1,23 +1,38 @@
-"""The gallery of a page: kept images of every category as cards, with maps on the one colour scale.
+"""Kept images with their anomaly maps: strips as PNG for report and papers, cards of a page.
+
+All maps are on one fixed colour scale. It ends at 1, the most a probability can be, for every
+picture of every run: a normal image stays dark. It is logarithmic, because a softmax over cosines
+times 100 spans many decades.
 
 Shapes: T side of a picture.
 """
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from contourpy import contour_generator
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 from PIL import Image
 
-from fuzzyclip.report.heatmaps import FAINTEST, HEAT
+from fuzzyclip.report.heatmaps import CONTOUR, FAINTEST, HEAT
 from fuzzyclip.report.tables import format_score
+from fuzzyclip.utils.files import replace_file
 
+DPI = 110
+#: Inches: of one picture and the space before it, of the space, of a picture's title, of a band of
+#: image, ground truth and map, of the figure's title, and of the colour bar.
+CELL, GAP, TITLE = 1.35, 0.06, 0.36
+BAND, HEAD, BAR = 3 * CELL + TITLE, 0.4, 0.95
 #: Colours of a map: steps that the eye does not see, and half the bytes of 256.
 COLOURS = 128
 #: Of a photograph, as WebP.
@@ -25,21 +40,79 @@ QUALITY = 80
 
 
 @dataclass(frozen=True)
+class Example:
+    """One image (T, T, 3) with its ground truth and its anomaly map, both (T, T)."""
+
+    title: str
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    anomaly_map: NDArray[np.floating]
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """PNG without dates, so that equal pictures are equal files."""
+    with replace_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+
+
+def draw_heatmaps(
+    examples: Sequence[Example], title: str, columns: int = 10, truth_last: bool = False
+) -> Figure:
+    """Image, ground truth and map under one another, `columns` examples a band.
+
+    With `truth_last` the ground truth is under the map, as in the paper's strips, not above it.
+    """
+    bands = [examples[i : i + columns] for i in range(0, len(examples), columns)]
+    width = CELL * min(columns, len(examples)) + BAR
+    height = BAND * len(bands) + HEAD
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(title, fontsize=10, y=1 - 0.12 / height, va="top")
+
+    def place(column: float, top: float, wide: float, high: float) -> Axes:
+        """Axes at inches from the left and the top. A layout engine takes longer than drawing."""
+        return figure.add_axes(
+            (column / width, 1 - (top + high) / height, wide / width, high / height)
+        )
+
+    shown = None
+    for band, chosen in enumerate(bands):
+        for column, example in enumerate(chosen):
+            tops = [HEAD + BAND * band + TITLE + CELL * row for row in range(3)]
+            panels = [place(CELL * column + GAP, top, CELL - GAP, CELL - GAP) for top in tops]
+            order = (0, 2, 1) if truth_last else (0, 1, 2)
+            shown = _draw_example([panels[i] for i in order], example)
+    if shown is not None:
+        long = 0.6 * (height - HEAD)
+        axes = place(width - BAR + 0.15, HEAD + (height - HEAD - long) / 2, 0.12, long)
+        bar = figure.colorbar(shown, cax=axes)
+        bar.set_label("abnormal probability, mean over blocks", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def _draw_example(panels: Sequence[Axes], example: Example) -> AxesImage:
+    """Image, ground truth and map in one panel each."""
+    for panel in panels:
+        panel.set_axis_off()
+    panels[0].imshow(example.image)
+    panels[0].set_title(example.title, fontsize=6.5)
+    panels[1].imshow(example.mask, cmap="gray", vmin=0, vmax=1)
+    graded, norm = np.maximum(example.anomaly_map, FAINTEST), LogNorm(FAINTEST, 1)
+    shown: AxesImage = panels[2].imshow(graded, cmap=HEAT, norm=norm)
+    if example.mask.any():
+        panels[2].contour(example.mask, levels=[0.5], colors=CONTOUR, linewidths=0.7)
+    return shown
+
+
+@dataclass(frozen=True)
 class GalleryImage:
-    """A kept image.
+    """A kept image (T, T, 3), its mask and its map, both (T, T).
 
     Attributes:
-        path: of its file.
-        category: its category.
-        label: 1 anomalous.
-        defect: name of the defect.
         score: FuzzyCLIP's image score.
         threshold: the category's, of the largest F1; None where a class is missing.
         kinds: of `fuzzyclip.evaluation.KINDS`.
         has_mask: whether the ground truth is known.
-        image: (T, T, 3).
-        mask: (T, T).
-        anomaly_map: (T, T).
     """
 
     path: str
@@ -55,35 +128,15 @@ class GalleryImage:
     anomaly_map: NDArray[np.floating]
 
 
-@dataclass(frozen=True)
-class GalleryCard:
-    """A kept image as the page shows it."""
-
-    dataset: str
-    title: str
-    category: str
-    file: str
-    path: str
-    label: str
-    defect: str
-    kinds: Sequence[str]
-    score: str
-    threshold: str
-    verdict: str
-    truth: str
-    side: int
-    photo: str
-    heat: str
-    outline: str
-    alt: str
-
-
-def build_cards(dataset: str, title: str, examples: Iterable[GalleryImage]) -> list[GalleryCard]:
-    """Cards of a dataset, by category, the worst first."""
+def build_cards(
+    dataset: str, title: str, examples: Iterable[GalleryImage]
+) -> list[Mapping[str, Any]]:
+    """Cards of a dataset as the page's template reads them, by category, the worst first."""
     order = ("worst", "borderline", "best")
     cards = [_make_card(dataset, title, example) for example in examples]
     return sorted(
-        cards, key=lambda card: (card.category, min(order.index(kind) for kind in card.kinds))
+        cards,
+        key=lambda card: (card["category"], min(order.index(kind) for kind in card["kinds"])),
     )
 
 
@@ -97,29 +150,28 @@ def judge(example: GalleryImage) -> str:
     return "false alarm" if called else "passed"
 
 
-def _make_card(dataset: str, title: str, example: GalleryImage) -> GalleryCard:
+def _make_card(dataset: str, title: str, example: GalleryImage) -> Mapping[str, Any]:
     file, label = PurePosixPath(example.path).name, "anomalous" if example.label == 1 else "normal"
-    verdict = judge(example)
     truth = "outlined" if example.mask.any() else "nothing to outline"
-    return GalleryCard(
-        dataset=dataset,
-        title=title,
-        category=example.category,
-        file=file,
-        path=example.path,
-        label=label,
-        defect=example.defect if example.label == 1 else "",
-        kinds=example.kinds,
-        score=format_score(example.score),
-        threshold="none" if example.threshold is None else format_score(example.threshold),
-        verdict=verdict,
-        truth=truth if example.has_mask or example.label == 0 else "no mask",
-        side=len(example.image),
-        photo=encode_photo(example.image),
-        heat=encode_map(example.anomaly_map),
-        outline=trace_outline(example.mask),
-        alt=f"{title}, {example.category}, {label} image {file}",
-    )
+    return {
+        "dataset": dataset,
+        "title": title,
+        "category": example.category,
+        "file": file,
+        "path": example.path,
+        "label": label,
+        "defect": example.defect if example.label == 1 else "",
+        "kinds": example.kinds,
+        "score": format_score(example.score),
+        "threshold": "none" if example.threshold is None else format_score(example.threshold),
+        "verdict": judge(example),
+        "truth": truth if example.has_mask or example.label == 0 else "no mask",
+        "side": len(example.image),
+        "photo": encode_photo(example.image),
+        "heat": encode_map(example.anomaly_map),
+        "outline": trace_outline(example.mask),
+        "alt": f"{title}, {example.category}, {label} image {file}",
+    }
 
 
 @dataclass(frozen=True)
@@ -137,10 +189,7 @@ def list_colours() -> NDArray[np.uint8]:
 
 
 def grade_map(anomaly_map: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Number of each pixel's colour, (T, T), on `fuzzyclip.report.figures.draw_heatmaps`' scale.
-
-    It is logarithmic and ends at 1, the most a map can be, for every image of every run.
-    """
+    """Number of each pixel's colour, (T, T), on the scale of `draw_heatmaps`."""
     share = np.log(np.maximum(anomaly_map.astype(np.float64), FAINTEST) / FAINTEST)
     share /= -np.log(FAINTEST)
     return np.asarray(np.round(share.clip(0, 1) * (COLOURS - 1)), dtype=np.uint8)
@@ -179,7 +228,7 @@ def trace_outline(mask: NDArray[np.bool_]) -> str:
 
 
 def describe_scale(stops: int = 17) -> ColourBar:
-    """The colour bar that belongs to every map: it ends at 1, the most a map can be."""
+    """The colour bar that belongs to every map."""
     shares, colours = np.linspace(0, 1, stops), list_colours()
     places = np.round(shares * (COLOURS - 1)).astype(int)
     ends = round(-np.log10(FAINTEST))

@@ -89,7 +89,7 @@ def draw_overlay(
     Args:
         image: (H, W, 3) RGB.
         anomaly_map: (H, W), in [0, 1].
-        threshold: outlines the pixels that reach it; None outlines nothing.
+        threshold: outlines the pixels that reach it.
         scale: "fixed" is logarithmic from `FAINTEST` to 1, the same for every picture; "image" is
             linear from this map's lowest to its highest value, and compares with no other picture.
         longest: pixels of the longer side, beyond which the image is shrunk.

@@ -1,20 +1,23 @@
-"""The page of one experiment: summary, tables, bars, curves, clusters and gallery."""
+"""HTML pages in one file; that of one experiment: summary, tables, bars, curves and gallery."""
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from fuzzyclip.evaluation import KINDS
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method import OWN, get_title
-from fuzzyclip.report.clusters import build_clusters, describe_groups
+from fuzzyclip.report.charts import FRAME, build_clusters
 from fuzzyclip.report.curves import Curve, build_curves, build_training
 from fuzzyclip.report.gallery import GalleryImage, build_cards, describe_scale
-from fuzzyclip.report.render import render
 from fuzzyclip.report.tables import (
-    MEAN,
     Table,
     add_means,
     average_datasets,
@@ -24,6 +27,7 @@ from fuzzyclip.report.tables import (
     tabulate,
 )
 
+TEMPLATES = Path(__file__).with_name("templates")
 #: Metric to its title.
 TITLES = {metric: name_metric(metric) for metric in METRICS}
 #: Parameters by which a reader tells pages apart.
@@ -59,7 +63,7 @@ class PageContent:
         notes: what is to be said of the numbers.
         params: dotted name -> value, of what decided the result.
         tables: the paper's tables, by title, as text.
-        tested: what was tested, a line a dataset.
+        tested: a line a dataset.
         datasets: key -> result.
         curves: title -> training curve, as `build_training` takes it.
         partitions: auxiliary set -> scores of k, as `build_clusters` takes them.
@@ -75,30 +79,23 @@ class PageContent:
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A number in percent as text, and the length of its bar, 0 to 100."""
-
-    text: str
-    length: float
-
-
-@dataclass(frozen=True)
 class Bars:
     """One metric on one dataset.
 
     Attributes:
-        dataset: key of the panel's dataset.
-        metric: the panel's metric.
+        dataset: its key.
+        metric: as results name it.
         title: of the table.
         head: titles of the variants, FuzzyCLIP first.
-        lines: category -> a bar for each variant; the mean last.
+        lines: category -> for each variant its percent as text and the length of the bar, 0 to 100;
+            the mean last.
     """
 
     dataset: str
     metric: str
     title: str
     head: Sequence[str]
-    lines: Mapping[str, Sequence[Bar]]
+    lines: Mapping[str, Sequence[tuple[str, float]]]
 
 
 def render_page(content: PageContent) -> str:
@@ -106,6 +103,11 @@ def render_page(content: PageContent) -> str:
     results = content.datasets
     means = collect_means({name: result.categories for name, result in results.items()})
     variants = list(dict.fromkeys(means["variant"]))
+    bars, curves, cards = [], [], []
+    for name, result in results.items():
+        bars += build_bars(name, result.title, result.categories)
+        curves += build_curves(name, result.scores, variants, result.pixels)
+        cards += build_cards(name, result.title, result.examples)
     return render(
         "page.html",
         title="FuzzyCLIP: report of an experiment",
@@ -118,25 +120,12 @@ def render_page(content: PageContent) -> str:
         tested=tabulate(content.tested, "What was tested", numbers=False),
         datasets={name: result.title for name, result in results.items()},
         metrics=TITLES,
-        bars=[
-            panel
-            for name, result in results.items()
-            for panel in build_bars(name, result.title, result.categories)
-        ],
-        curves=[
-            panel
-            for name, result in results.items()
-            for panel in build_curves(name, result.scores, variants, result.pixels)
-        ],
+        bars=bars,
+        curves=curves,
         training=build_training(content.curves),
         clusters=[build_clusters(name, scores) for name, scores in content.partitions.items()],
-        describe_groups=describe_groups,
         kinds=KINDS,
-        cards=[
-            card
-            for name, result in results.items()
-            for card in build_cards(name, result.title, result.examples)
-        ],
+        cards=cards,
         categories={
             name: sorted({example.category for example in result.examples})
             for name, result in results.items()
@@ -165,21 +154,51 @@ def _average(means: pd.DataFrame, count: int) -> Table:
 def build_bars(key: str, title: str, categories: pd.DataFrame) -> list[Bars]:
     """A panel for each metric that a dataset has."""
     frame = add_means(categories)
+    names = [*dict.fromkeys(frame["category"])]  # the mean last
     variants = sorted(dict.fromkeys(frame["variant"]), key=lambda variant: variant != OWN)
+    head = [get_title(variant) for variant in variants]
     panels = []
     for metric in METRICS:
-        wide = frame.pivot_table(metric, "category", "variant", sort=False, dropna=False)
-        if metric not in frame or frame[metric].isna().all():
+        if frame[metric].isna().all():
             continue
-        names = [*dict.fromkeys(categories["category"]), MEAN]
-        values = wide.reindex(index=names, columns=variants)
+        wide = frame.pivot_table(metric, "category", "variant", sort=False, dropna=False)
+        wide = wide.reindex(index=names, columns=variants)
         lines = {
-            str(name): [
-                Bar(format_cell(float(value)), 0.0 if pd.isna(value) else round(float(value), 2))
-                for value in line
+            name: [
+                (format_cell(float(value)), 0.0 if pd.isna(value) else round(float(value), 2))
+                for value in wide.loc[name]
             ]
-            for name, line in zip(values.index, values.to_numpy(), strict=True)
+            for name in names
         }
-        head = [get_title(variant) for variant in variants]
         panels.append(Bars(key, metric, f"{title}: {TITLES[metric]} [%]", head, lines))
     return panels
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from a template of this package, by its file name; text in `values` is escaped.
+
+    It asks for nothing else: styles and scripts stand in it, and its policy forbids every request
+    and every script but its own, so that also a hostile file name can do nothing.
+    """
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_digest(style)}; "
+        f"script-src {_digest(script)}; base-uri 'none'; form-action 'none'"
+    )
+    # our own files; their digests above are of exactly this text
+    own = {"style": Markup(style), "script": Markup(script), "policy": policy}
+    return environment.get_template(template).render(FRAME | own | values)
+
+
+def _digest(text: str) -> str:
+    """A source expression of the Content Security Policy for inline text."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

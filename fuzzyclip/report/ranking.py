@@ -9,10 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from fuzzyclip.report.tables import ABSENT, LABELS
+from fuzzyclip.report.tables import LEVELS, format_cell, join_cells, name_level
 
-#: Level to what its metrics begin with.
-LEVELS = {"Pixel": "pixel_", "Image": "image_"}
 #: Where values come from.
 SOURCES = ("ours", "paper")
 RANK = "average rank"
@@ -74,9 +72,6 @@ def rank_methods(table: pd.DataFrame) -> pd.Series:
     A metric that a method's maps leave undefined, where it has other values on that dataset, counts
     as last: it must not gain by it. A method without any value on a dataset has no average, and
     takes no rank from the others.
-
-    Args:
-        table: from `select_level`.
     """
     known = table.notna()
     complete = np.all(
@@ -103,11 +98,7 @@ def build_ranked_table(
 ) -> pd.DataFrame:
     """One level as people read it: a row a method; for each dataset ours and the printed tuple.
 
-    Args:
-        values: see `check_values`.
-        level: key of `LEVELS`.
-        titles: dataset to its title.
-        marks: what surrounds the best and the second best, `MARKDOWN` or `PLAIN`.
+    `values` are as `check_values` has them; `marks` surround the best and the second best.
     """
     check_values(values)
     tables = {source: select_level(values, level, source) for source in SOURCES}
@@ -122,12 +113,11 @@ def build_ranked_table(
         for source in SOURCES:
             cells, marked = tables[source][dataset], places[source][dataset]
             frame[f"{titles.get(dataset, dataset)}, {source}"] = [
-                _write_tuple(cells.loc[label], marked.loc[label], marks) for label in labels
+                join_cells(_mark(cells.loc[label], marked.loc[label], marks)) for label in labels
             ]
     for source in SOURCES:
-        frame[f"{RANK}, {source}"] = _write_ranks(
-            rank_methods(ranked[source]).reindex(labels), marks
-        )
+        ranks = rank_methods(ranked[source]).reindex(labels)
+        frame[f"{RANK}, {source}"] = _mark(ranks, place_ranks(ranks), marks)
     return frame
 
 
@@ -141,20 +131,13 @@ def list_random(values: pd.DataFrame) -> list[str]:
 def describe_level(values: pd.DataFrame, level: str) -> str:
     """A level's heading with the metrics of its tuples, in their order."""
     metrics = values.loc[values["metric"].str.startswith(LEVELS[level]), "metric"].unique()
-    return f"{level} ({', '.join(LABELS[metric] for metric in metrics)})"
+    return name_level(level, metrics)
 
 
-def _write_tuple(cells: pd.Series, places: pd.Series, marks: Mapping[int, tuple[str, str]]) -> str:
-    if cells.isna().all():
-        return ABSENT
-    written = [_write(cell, place, marks) for cell, place in zip(cells, places, strict=True)]
-    return f"({', '.join(written)})"
-
-
-def _write(value: float, place: int, marks: Mapping[int, tuple[str, str]]) -> str:
-    before, after = marks.get(place, ("", ""))
-    return ABSENT if np.isnan(value) else f"{before}{value:.1f}{after}"
-
-
-def _write_ranks(ranks: pd.Series, marks: Mapping[int, tuple[str, str]]) -> list[str]:
-    return [_write(*one, marks) for one in zip(ranks, place_ranks(ranks), strict=True)]
+def _mark(values: pd.Series, places: pd.Series, marks: Mapping[int, tuple[str, str]]) -> list[str]:
+    """Cells of values, those of a first or second place between its marks."""
+    cells = []
+    for value, place in zip(values, places, strict=True):
+        before, after = marks.get(place, ("", ""))
+        cells.append(f"{before}{format_cell(float(value))}{after}")
+    return cells

@@ -6,7 +6,7 @@ proven source of errors.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS, TIED_SHARE
 
-#: Order of each tuple that the paper prints.
-PIXEL_TUPLE = ("pixel_aupro", "pixel_ap", "pixel_f1_max")
-IMAGE_TUPLE = ("image_auroc", "image_ap", "image_f1_max")
+#: Level to what its metrics begin with, and to the tuple that the paper prints, in its order.
+LEVELS = {"Pixel": "pixel_", "Image": "image_"}
+TUPLES = {
+    "Pixel": ("pixel_aupro", "pixel_ap", "pixel_f1_max"),
+    "Image": ("image_auroc", "image_ap", "image_f1_max"),
+}
 #: Tables of the paper and the datasets in them, in the paper's order.
 TABLES = {"table_2": ("mvtec", "visa"), "table_3": ("btad", "dagm", "dtd", "sdd", "mpdd")}
 #: Which auxiliary set's model the paper tests on which dataset (section 3.2).
@@ -35,7 +38,6 @@ LABELS = {
     "image_ap": "AP",
     "image_f1_max": "F1-max",
 }
-LEVELS = {"Pixel": PIXEL_TUPLE, "Image": IMAGE_TUPLE}
 MEAN = "mean"
 #: What is counted of a category, and added up over categories.
 COUNTS = ("normal", "anomalous", "tied")
@@ -45,11 +47,9 @@ RENAMED = {"row": "variant", "good": "normal", "bad": "anomalous"}
 
 
 def read_categories(source: Path | str) -> pd.DataFrame:
-    """Per-category results, the columns by today's names; a category such as "01" stays text.
+    """Per-category results from a CSV file or its text; a category such as "01" stays text.
 
-    Args:
-        source: a CSV file by its path, or its text; results of old may name columns as `RENAMED`
-            tells.
+    Columns have today's names, also where results of old name them as `RENAMED` tells.
 
     Raises:
         ValueError: it has no column `variant` or `category`; names the file.
@@ -70,6 +70,11 @@ def name_metric(metric: str) -> str:
     return f"{metric.split('_')[0]} {LABELS[metric]}"
 
 
+def name_level(level: str, metrics: Iterable[str]) -> str:
+    """A level with the metrics of its tuples, in their order: "Pixel (AUPRO, AP)"."""
+    return f"{level} ({', '.join(LABELS[metric] for metric in metrics)})"
+
+
 def name_dataset(key: str, info: Mapping[str, Any]) -> str:
     """Title of a dataset in tables; one's own images go by their key."""
     title: str = info["title"]
@@ -79,9 +84,8 @@ def name_dataset(key: str, info: Mapping[str, Any]) -> str:
 def add_means(categories: pd.DataFrame) -> pd.DataFrame:
     """The results with each variant's unweighted mean over categories below them.
 
-    Args:
-        categories: columns `variant`, `category`, `normal`, `anomalous`, `tied` (results of old may
-            lack it), the metrics, `prompt`.
+    Their columns are `variant`, `category`, `normal`, `anomalous`, `tied` (results of old may lack
+    it), the metrics and `prompt`.
     """
     grouped = categories.groupby("variant", sort=False)
     means = grouped[[*METRICS]].mean().reset_index()
@@ -108,11 +112,7 @@ def list_ties(
 ) -> list[str]:
     """A sentence on each variant of whose image scores on a dataset `TIED_SHARE` or more are tied.
 
-    Args:
-        results: dataset to its per-category results, as `add_means` takes them; results of old do
-            not say what tied.
-        variants: variant to its title; others are left out.
-        titles: dataset to its title.
+    Variants without a title are left out; results of old do not say what tied.
     """
     piles: dict[str, list[str]] = {}
     for dataset, categories in results.items():
@@ -139,8 +139,7 @@ def average_datasets(means: pd.DataFrame) -> pd.DataFrame:
 def describe_datasets(tested: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """A line a dataset: protocol, test images, licence, what was left out.
 
-    Args:
-        tested: dataset -> facts of its index (`fuzzyclip.images.index_file.Index`) and `prompts`.
+    `tested` has the facts of each one's index (`fuzzyclip.images.index_file.Index`).
     """
     lines = []
     for name, info in tested.items():
@@ -179,21 +178,20 @@ def build_table(
     """One of the paper's tables: level and dataset down, our variants across, tuples in the cells.
 
     Args:
-        means: from `collect_means`.
-        datasets: those of the table; absent ones are left out.
+        means: from `collect_means`; datasets that it lacks are left out.
+        datasets: those of the table, by key.
         variants: variant to its title.
         titles: dataset to its title.
         printed: dataset -> metric -> what the paper prints for FuzzyCLIP; adds a column.
     """
     lines = []
-    for level, metrics in LEVELS.items():
-        named = f"{level} ({', '.join(LABELS[metric] for metric in metrics)})"
+    for level, metrics in TUPLES.items():
         for dataset in datasets:
             chosen = means[means["dataset"] == dataset]
             if chosen.empty:
                 continue
             cells = dict(zip(chosen["variant"], chosen[[*METRICS]].to_dict("records"), strict=True))
-            line = {"level": named, "dataset": titles[dataset]}
+            line = {"level": name_level(level, metrics), "dataset": titles[dataset]}
             for variant, title in variants.items():
                 if variant in cells:
                     line[title] = format_tuple(cells[variant], metrics)
@@ -215,6 +213,11 @@ def format_score(score: float) -> str:
     return f"{score:+.4g}".replace("-", "−")
 
 
+def join_cells(cells: Sequence[str]) -> str:
+    """A tuple of cells as one; a dash where all are absent."""
+    return ABSENT if all(cell == ABSENT for cell in cells) else f"({', '.join(cells)})"
+
+
 def to_markdown(frame: pd.DataFrame) -> str:
     """A GitHub pipe table; numbers with one decimal, an absent number as a dash."""
     head = [str(column) for column in frame.columns]
@@ -228,13 +231,9 @@ def to_markdown(frame: pd.DataFrame) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as a page shows it; the first column names the lines.
+    """A table as a page shows it, of text; the first column names the lines.
 
-    Attributes:
-        caption: what it holds.
-        head: a name each column.
-        lines: cells of text.
-        numbers: whether all columns but the first are numbers, set flush right.
+    `numbers` says that all other columns are numbers, set flush right.
     """
 
     caption: str

@@ -11,7 +11,7 @@ import pandas as pd
 import typer
 
 from fuzzyclip.report.comparison import render_comparison
-from fuzzyclip.report.figures import save_figure
+from fuzzyclip.report.gallery import save_figure
 from fuzzyclip.report.tables import to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
@@ -19,7 +19,6 @@ from stages.experiments.catalog import FILE, Catalog, CatalogError, read_catalog
 from stages.experiments.execute import ExperimentError, call_dvc, execute
 from stages.experiments.figures import draw, list_pictures
 from stages.experiments.history import TARGET, locate, read_side
-from stages.experiments.methods import read_titles, show_methods
 from stages.experiments.plan import Run, estimate, plan_runs, read_base
 from stages.experiments.results import WORKSPACE, MissingResultError, Results, read_tested
 from stages.experiments.show import (
@@ -31,6 +30,7 @@ from stages.experiments.show import (
     list_scores,
 )
 from stages.experiments.verify import read_expected, verify
+from stages.method_tables import read_titles, show_methods
 from stages.params import read_params
 from stages.schema import Params
 from stages.setting import is_paper_setting
@@ -198,7 +198,7 @@ def show_table(catalog: Catalog, name: str, runs: list[Run], out: Path) -> None:
 
 
 def is_comparable(results: Results | None, params: dict[str, Any]) -> bool:
-    """Whether data and backbone are the paper's, so that differences mean something."""
+    """True where data and backbone are the paper's, so that differences mean something."""
     if results is None:
         return False
     try:

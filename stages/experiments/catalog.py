@@ -1,5 +1,6 @@
 """The experiments as data: `paper.yaml`, validated."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +59,13 @@ class PaperExperiment(_Entry):
         """Rows that are runs of FuzzyCLIP; the others are methods, or printed values alone."""
         return [row for row in self.rows if row.tests]
 
+    def list_printed(self, row: TableRow, dataset: str) -> dict[str, float]:
+        """Printed values of a row, metric to percent; not a number where there is none."""
+        metrics = self.metrics or []
+        values = row.printed.get(dataset, [None] * len(metrics))
+        pairs = zip(metrics, values, strict=True)
+        return {metric: math.nan if value is None else value for metric, value in pairs}
+
 
 class Catalog(_Entry):
     """All of `paper.yaml`."""
@@ -108,13 +116,13 @@ def read_catalog(path: Path = FILE) -> Catalog:
 
 
 def collect_printed(catalog: Catalog, label: str = "FuzzyCLIP") -> dict[str, dict[str, float]]:
-    """What Tables 2 and 3 print for a method: dataset -> metric -> percent."""
+    """Values that Tables 2 and 3 print for a method: dataset -> metric -> percent."""
     printed: dict[str, dict[str, float]] = {}
     for name in ("table-2", "table-3"):
         experiment = catalog.get(name)
         for row in experiment.rows:
             if row.label == label:
-                for dataset, values in row.printed.items():
-                    named = zip(experiment.metrics or [], values, strict=True)
-                    printed[dataset] = {metric: v for metric, v in named if v is not None}
+                for dataset in row.printed:
+                    values = experiment.list_printed(row, dataset).items()
+                    printed[dataset] = {name: v for name, v in values if not math.isnan(v)}
     return printed

@@ -32,11 +32,9 @@ class ExperimentError(RuntimeError):
 
 
 def execute(runs: Sequence[Run], list_files: Callable[[Run], Sequence[Path]]) -> None:
-    """Run what is not done yet.
+    """Run what is not done yet; `list_files` says what must be there of results, see `locate`.
 
-    Args:
-        runs: as planned.
-        list_files: what must be there of a run's results, see `locate`.
+    params.yaml, dvc.lock, metrics and the data behind them are put back in the end.
 
     Raises:
         ExperimentError: a run failed; what was done before is kept.
@@ -50,7 +48,8 @@ def execute(runs: Sequence[Run], list_files: Callable[[Run], Sequence[Path]]) ->
         log.info("%d of %d runs are done already", len(runs) - len(todo), len(runs))
         if not todo:
             return
-        with restored_work_tree():
+        keep()
+        try:
             for number, run in enumerate(todo.values(), 1):
                 log.info("run %d of %d: %s", number, len(todo), run.name)
                 text = yaml.safe_dump(run.params, sort_keys=False, allow_unicode=True)
@@ -58,6 +57,8 @@ def execute(runs: Sequence[Run], list_files: Callable[[Run], Sequence[Path]]) ->
                 call_dvc("exp", "remove", run.name, quiet=True)  # of other code, or cut off
                 if call_dvc("exp", "run", "-n", run.name, TARGET, run=run) != 0:
                     raise ExperimentError(f"{run.name} failed; the same command goes on from there")
+        finally:
+            put_back()
 
 
 def call_dvc(*arguments: str, quiet: bool = False, run: Run | None = None) -> int:
@@ -86,16 +87,6 @@ def alone() -> Iterator[None]:
             yield
     except Timeout as error:
         raise ExperimentError("another call runs experiments in this checkout") from error
-
-
-@contextmanager
-def restored_work_tree() -> Iterator[None]:
-    """Put params.yaml, dvc.lock, metrics and the data behind them back when the block ends."""
-    keep()
-    try:
-        yield
-    finally:
-        put_back()
 
 
 def keep() -> None:

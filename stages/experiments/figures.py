@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fuzzyclip.method import OWN
-from fuzzyclip.report.figures import Example, draw_heatmaps
+from fuzzyclip.report.gallery import Example, draw_heatmaps
 from fuzzyclip.report.tables import LABELS
 from fuzzyclip.utils.tensor_files import read_arrays
 from stages import paths
@@ -26,8 +26,6 @@ from stages.experiments.results import (
 
 #: Finished runs, each with its results.
 Done = Sequence[tuple[Run, Results]]
-#: Pictures of a dataset, with masks and maps.
-OVERLAYS = "overlays.safetensors"
 COLOURS = mpl.colormaps["viridis"](np.linspace(0.1, 0.8, 3))
 
 
@@ -111,24 +109,22 @@ def draw_clusters(run: Run, results: Results) -> tuple[Figure, pd.DataFrame]:
     axes = figure.subplots(2, len(sets), squeeze=False, height_ratios=(3, 2))
     lines = []
     for column, name in enumerate(sets):
-        scores = read_csp(results, name)
+        scores, above = read_csp(results, name), axes[0, column]
         for number, cluster in enumerate(scores["clusters"]):
             places = np.array([scores["points"][member] for member in cluster])  # (n, 2)
-            axes[0, column].scatter(*places.T, color=f"C{number}", label=f"cluster {number + 1}")
+            above.scatter(*places.T, color=f"C{number}", label=f"cluster {number + 1}")
             for member, place in zip(cluster, places, strict=True):
-                axes[0, column].annotate(member, place, fontsize=6)
+                above.annotate(member, place, fontsize=6)
                 lines.append({"auxiliary": name, "category": member, "cluster": number + 1})
-        axes[0, column].set_title(f"{name}: {scores['k']} cluster(s)", fontsize=9)
-        axes[0, column].legend(fontsize=6)
-        candidates = pd.DataFrame(scores["candidates"])
-        axes[1, column].plot(
-            candidates["k"], candidates["score"], "o-", ms=3, label="score (eq. 4)"
-        )
-        axes[1, column].plot(candidates["k"], candidates["spread"], "--", label="squared distances")
-        axes[1, column].plot(candidates["k"], candidates["penalty"], ":", label="penalty")
-        axes[1, column].set_xlabel("clusters k", fontsize=8)
-        axes[1, column].set_yscale("log")  # the penalty grows with e^k
-        axes[1, column].legend(fontsize=6)
+        above.set_title(f"{name}: {scores['k']} cluster(s)", fontsize=9)
+        above.legend(fontsize=6)
+        candidates, below = pd.DataFrame(scores["candidates"]), axes[1, column]
+        below.plot(candidates["k"], candidates["score"], "o-", ms=3, label="score (eq. 4)")
+        below.plot(candidates["k"], candidates["spread"], "--", label="squared distances")
+        below.plot(candidates["k"], candidates["penalty"], ":", label="penalty")
+        below.set_xlabel("clusters k", fontsize=8)
+        below.set_yscale("log")  # the penalty grows with e^k
+        below.legend(fontsize=6)
     for axis in axes.flat:
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
@@ -156,7 +152,5 @@ def draw_heatmap_strip(
         for i in chosen
     ]
     title = f"{experiment.title}: input, FuzzyCLIP, ground truth"
-    peaks = [float(example.anomaly_map.max()) for example in examples]
-    names = [example.title for example in examples]
-    figure = draw_heatmaps(examples, title, truth_last=True)
-    return figure, pd.DataFrame({"defect": names, "peak": peaks})
+    numbers = [{"defect": each.title, "peak": float(each.anomaly_map.max())} for each in examples]
+    return draw_heatmaps(examples, title, truth_last=True), pd.DataFrame(numbers)

@@ -1,4 +1,4 @@
-"""Which revisions hold which results, as DVC and git have recorded them.
+"""Finds the revisions that hold results, as DVC and git have recorded them.
 
 A run is done where an experiment of DVC's, HEAD or the work tree has its parameters, and where DVC
 would make its results of the same code today.
@@ -18,13 +18,7 @@ from fuzzyclip.report.tables import read_categories
 from stages import paths
 from stages.experiments.catalog import CatalogError
 from stages.experiments.plan import Run, drop_irrelevant, select_relevant
-from stages.experiments.results import (
-    HEAD,
-    WORKSPACE,
-    MissingResultError,
-    Results,
-    run_git,
-)
+from stages.experiments.results import HEAD, WORKSPACE, MissingResultError, Results, run_git
 from stages.params import LOADER, flatten
 
 if TYPE_CHECKING:
@@ -49,10 +43,8 @@ def locate(
 ) -> list[Run]:
     """The runs, those that are done with their results.
 
-    Args:
-        runs: as planned.
-        list_files: what must be there of a run's results beside its metrics; where that is gone
-            from DVC's cache, the run is not done, and the log says so.
+    Where a file of `list_files`, of a run's results beside its metrics, is gone from DVC's cache,
+    the run is not done, and the log says so.
     """
     from dvc.repo import Repo  # takes a while
 
@@ -88,11 +80,9 @@ def _find(
     today: "Today",
 ) -> Results | None:
     """The first record that holds a run's results."""
-    wanted = select_relevant(run.params, run.params)
+    wanted, metrics = select_relevant(run.params, run.params), list_metrics(run)
     for results, params in records:
-        if select_relevant(params, run.params) != wanted:
-            continue
-        if not today.makes(results, list_metrics(run)):
+        if select_relevant(params, run.params) != wanted or not today.makes(results, metrics):
             continue
         try:
             for file in files:
@@ -115,11 +105,9 @@ def list_metrics(run: Run) -> list[Path]:
 
 
 class Today:
-    """What the code of the work tree makes, in DVC's words.
+    """Results that the code of the work tree makes, in DVC's words.
 
-    Attributes:
-        here: DVC's view of the work tree.
-        past: its view of one revision after the other.
+    `here` is DVC's view of the work tree, `past` that of one revision after the other.
     """
 
     def __init__(self, here: "Repo", past: "Repo") -> None:
@@ -129,7 +117,7 @@ class Today:
         self._made: dict[Results, list[PurePosixPath]] = {}
 
     def makes(self, results: Results, files: Iterable[Path]) -> bool:
-        """Whether today's code makes these files of a revision anew just as they are."""
+        """True where today's code makes these files of a revision anew just as they are."""
         if results not in self._made:
             self._made[results] = self._list_made(results)
         made = {*self._made[results]}
@@ -159,21 +147,15 @@ class Today:
                 for stage in stages:
                     if stale.isdisjoint({stage, *descendants(graph, stage)}):
                         made += [PurePosixPath(out.def_path) for out in stage.outs]
-        except (
-            DvcException,
-            MissingResultError,
-        ) as error:  # another process changes the work tree, or a broken pipeline
+        except (DvcException, MissingResultError) as error:
+            # Another process changes the work tree, or a broken pipeline.
             log.info("%s holds no results for now: %s", results.name, error)
         return made
 
     def _is_recorded(self, stage: "Stage", data: Mapping[str, Any]) -> bool:
-        """Whether a commit's stage has the parameters, data and metrics of its own dvc.lock.
+        """True where a commit's stage has the parameters, data and metrics of its own dvc.lock.
 
-        Code counts as it is today.
-
-        Args:
-            stage: of the commit.
-            data: digest of every output of the commit's stages.
+        Code counts as it is today; `data` has the digest of every output of the commit's stages.
         """
         return (
             not stage.cmd_changed
@@ -229,9 +211,8 @@ def find_commit(revision: str) -> str:
     Raises:
         CatalogError: none, or several experiments of that name.
     """
-    parsed = run_git(
-        "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
-    )
+    options = ("--verify", "--quiet", "--end-of-options")
+    parsed = run_git("rev-parse", *options, f"{revision}^{{commit}}")
     if parsed.returncode == 0:
         return parsed.stdout.strip()
     experiments = [*list_experiments()]
@@ -257,16 +238,13 @@ def list_tables(results: Results, folder: Path) -> list[Path]:
     return [Path(file) for file in listed.split("\0") if file.endswith(".csv")]
 
 
-def read_side(revision: str | None) -> Side:
-    """One of two experiments that are compared.
-
-    Args:
-        revision: a commit, branch or tag, or a DVC experiment by name; None for the work tree.
+def read_side(revision: str = WORKSPACE) -> Side:
+    """One of two experiments that are compared: a revision or a DVC experiment; or the work tree.
 
     Raises:
         CatalogError: there is no such revision, or it holds no results.
     """
-    if revision is None or revision == WORKSPACE:
+    if revision == WORKSPACE:
         results, name = Results(WORKSPACE), WORKSPACE
     else:
         commit = find_commit(revision)
@@ -280,7 +258,7 @@ def read_side(revision: str | None) -> Side:
         files = []
     if not files:
         raise CatalogError(
-            f"{revision or WORKSPACE} holds no results: {paths.PARAMS} and {folder}/*.csv are "
+            f"{revision} holds no results: {paths.PARAMS} and {folder}/*.csv are "
             "needed; run `dvc repro` there and commit, or name another revision"
         )
     tables = {file.stem: read_categories(results.read_text(file)) for file in sorted(files)}

@@ -30,14 +30,9 @@ KEYED = ("datasets", "auxiliary", "pairs")
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the pipeline.
+    """One run of the pipeline, for a row of an experiment, with all of its params.yaml.
 
-    Attributes:
-        experiment: name in the catalog.
-        row: its row.
-        seed: of the run.
-        params: all of params.yaml for this run.
-        results: where they lie; None while it is not done.
+    `results` are None while it is not done.
     """
 
     experiment: str
@@ -60,14 +55,10 @@ class Run:
 
 
 def plan_runs(catalog: Catalog, name: str, base: dict[str, Any], seeds: int = 1) -> list[Run]:
-    """Every run of an experiment, rows in order, seeds within each.
+    """Every run of an experiment, rows in order, within each the base's seed and those after it.
 
-    Args:
-        catalog: the experiments.
-        name: which one.
-        base: params.yaml as it stands: sample or official data, backbone and all that the
-            experiment does not set.
-        seeds: runs with the base's seed and the ones after it.
+    `base` is params.yaml as it stands: sample or official data, backbone and all that the
+    experiment does not set.
     """
     runs = []
     for row in catalog.get(name).measured:
@@ -111,11 +102,9 @@ def drop_irrelevant(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def select_relevant(params: Mapping[str, Any], needed: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that decide a run's results.
+    """The parameters that decide a run's results, out of some that may be for more datasets.
 
-    Args:
-        params: of which they are selected; they may be for more datasets.
-        needed: the run's own, which name the datasets, auxiliary sets and pairs that it needs.
+    `needed` are the run's own, which name the datasets, auxiliary sets and pairs that it needs.
     """
     kept = drop_irrelevant(params)
     for section in KEYED:
@@ -133,11 +122,10 @@ def read_base() -> dict[str, Any]:
 
 
 class Cost(NamedTuple):
-    """What all runs together cost; runs share what they can.
+    """The cost of all runs together; they share what they can.
 
     Attributes:
-        runs: runs of the pipeline, and how many of them are done.
-        done: see `runs`.
+        runs: runs of the pipeline.
         images: test images to encode once.
         mosaics: mosaics to encode once, expected number.
         heads: sets of EFA layers to train; with an unknown number of clusters, at least.
@@ -146,7 +134,6 @@ class Cost(NamedTuple):
     """
 
     runs: int
-    done: int
     images: int
     mosaics: int
     heads: int
@@ -173,13 +160,11 @@ def estimate(runs: Sequence[Run]) -> Cost:
             mosaics[name, run.seed] = max(known, images * epochs * share)
             text = [params["text"], run.seed]
             clusters = params["csp"]["partition"]
-            heads[repr([name, params["csp"], train, text])] = clusters if clusters != "auto" else 1
-            if clusters == "paper":
-                heads[repr([name, params["csp"], train, text])] = 2
+            numbers = {"auto": 1, "paper": 2}
+            heads[repr([name, params["csp"], train, text])] = numbers.get(clusters, clusters)
             prompts.add(repr([name, params["rpl"], text]))
     return Cost(
         runs=len({run.identity for run in runs}),
-        done=len({run.identity for run in runs if run.results}),
         images=sum(datasets.values()),
         mosaics=round(sum(mosaics.values())),
         heads=sum(heads.values()),
@@ -194,9 +179,8 @@ def count_images(name: str, params: Mapping[str, Any]) -> int:
     if paths.index_info(name).is_file():
         info = read_info(paths.index_info(name))
         if (info["source"] == "sample") == (params["data"]["source"] == "sample"):
-            return sum(
-                one["test_normal"] + one["test_anomalous"] for one in info["counts"].values()
-            )
+            counts = info["counts"].values()
+            return sum(count["test_normal"] + count["test_anomalous"] for count in counts)
     spec = get_dataset(settings["kind"])
     if params["data"]["source"] == "sample":
         size = params["sample"]
@@ -204,8 +188,8 @@ def count_images(name: str, params: Mapping[str, Any]) -> int:
     protocol = spec.protocols[settings["protocol"]]
     if protocol.total is not None:
         return (protocol.total.test_normal or 0) + (protocol.total.test_anomalous or 0)
-    wanted = [protocol.counts[c] for c in settings["categories"] or protocol.counts]
-    return sum((one.test_normal or 0) + (one.test_anomalous or 0) for one in wanted)
+    wanted = [protocol.counts[category] for category in settings["categories"] or protocol.counts]
+    return sum((count.test_normal or 0) + (count.test_anomalous or 0) for count in wanted)
 
 
 def measure_image(params: Mapping[str, Any]) -> int:

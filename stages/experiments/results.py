@@ -31,13 +31,7 @@ class MissingResultError(CatalogError):
 
 @dataclass(frozen=True)
 class Results:
-    """The results of one revision.
-
-    Attributes:
-        name: of the experiment or revision, as people say it.
-        commit: where the results lie; None for the work tree.
-        folder: of the work tree.
-    """
+    """The results of one revision, named as people say it; without a commit those of a folder."""
 
     name: str
     commit: str | None = None
@@ -65,8 +59,11 @@ class Results:
         if self.commit is not None and not place.is_file():
             self._copy(path, place)
         if not place.is_file():
+            remedy = f"`dvc exp remove {self.name}` and the same run again make it anew"
+            if self.name in (WORKSPACE, HEAD):
+                remedy = "`dvc repro track` makes it anew"
             raise MissingResultError(
-                f"{path} of {self.name} is not there, nor in DVC's cache: {self._remedy}"
+                f"{path} of {self.name} is not there, nor in DVC's cache: {remedy}"
             )
         return place
 
@@ -80,14 +77,8 @@ class Results:
         except (OSError, DataIndexDirError):
             place.unlink(missing_ok=True)
 
-    @property
-    def _remedy(self) -> str:
-        if self.name in (WORKSPACE, HEAD):
-            return "`dvc repro track` makes it anew"
-        return f"`dvc exp remove {self.name}` and the same run again make it anew"
-
     def holds(self, path: Path) -> bool:
-        """Whether a file is there."""
+        """True where a file is there."""
         try:
             self.fetch(path)
         except MissingResultError:
@@ -122,11 +113,7 @@ def read_means(
 ) -> dict[str, float]:
     """A method's means over the categories of a dataset; empty where it has no result.
 
-    Args:
-        results: where it lies.
-        dataset: key.
-        method: FuzzyCLIP or another.
-        variant: of the method; by default the one that is called as the method is.
+    They are of the variant that is called as the method is, or of another one by name.
     """
     try:
         means = average_categories(read_method(results, dataset, method))
@@ -137,7 +124,7 @@ def read_means(
 
 
 def read_tested(results: Results, dataset: str) -> dict[str, Any]:
-    """What FuzzyCLIP's result was measured on: `title`, `source`, `complete` and more."""
+    """Facts of what FuzzyCLIP's result was measured on: `title`, `source`, `complete` and more."""
     facts: dict[str, Any] = json.loads(results.read_text(paths.method_facts(OWN, dataset)))
     tested: dict[str, Any] = facts["tested"]
     return tested

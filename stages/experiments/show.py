@@ -18,7 +18,7 @@ from fuzzyclip.evaluation.bootstrap import (
 )
 from fuzzyclip.evaluation.summaries import read_summaries
 from fuzzyclip.method import OWN
-from fuzzyclip.report.tables import ABSENT, LABELS
+from fuzzyclip.report.tables import ABSENT, LEVELS, format_cell, join_cells, name_level, name_metric
 from stages import paths
 from stages.experiments.catalog import Catalog, CatalogError, PaperExperiment, TableRow
 from stages.experiments.plan import Run
@@ -27,8 +27,6 @@ from stages.experiments.results import read_means
 AVERAGE = "average"
 #: Of the bootstrap.
 RESAMPLES = 2000
-SCORES = "scores.csv"
-LEVELS = {"Pixel": "pixel_", "Image": "image_"}
 
 
 def collect_values(
@@ -39,23 +37,32 @@ def collect_values(
     Args:
         experiment: the table.
         runs: its runs, all seeds; those that are not done have no values.
-        comparable: whether the printed values may stand beside ours.
+        comparable: whether differences from the printed values may be formed.
 
     Returns:
         Columns `label`, `dataset`, `metric`, `ours` (mean over seeds), `spread` (sample standard
         deviation, absent for one seed), `seeds`, `paper`, `difference`; percent.
     """
-    lines = []
+    lines: list[dict[str, object]] = []
     for row in experiment.rows:
-        tested = [*row.tests] or [*row.printed]
-        for dataset in tested:
+        for dataset in [*row.tests] or [*row.printed]:
             measured = _measure(row, dataset, runs)
-            printed = row.printed.get(dataset, [None] * len(experiment.metrics or []))
-            for metric, paper in zip(experiment.metrics or [], printed, strict=True):
-                spread = measured.get(metric)
-                lines.append(_line(row.label, dataset, metric, spread, paper, comparable))
+            for metric, printed in experiment.list_printed(row, dataset).items():
+                spread = measured.get(metric, Spread(np.nan, None, 0))
+                lines.append(
+                    {
+                        "label": row.label,
+                        "dataset": dataset,
+                        "metric": metric,
+                        "ours": spread.mean,
+                        "spread": np.nan if spread.deviation is None else spread.deviation,
+                        "seeds": spread.runs,
+                        "paper": printed,
+                        "difference": spread.mean - printed if comparable else np.nan,
+                    }
+                )
         if experiment.average:
-            lines += _average(lines, row.label)
+            lines += _average([line for line in lines if line["label"] == row.label])
     return pd.DataFrame(lines)
 
 
@@ -66,81 +73,43 @@ def _measure(row: TableRow, dataset: str, runs: Sequence[Run]) -> dict[str, Spre
     return summarise_runs([values for values in means if values])
 
 
-def _line(
-    label: str,
-    dataset: str,
-    metric: str,
-    measured: Spread | None,
-    paper: float | None,
-    comparable: bool,
-) -> dict[str, object]:
-    ours = measured.mean if measured else np.nan
-    printed = np.nan if paper is None else paper
-    return {
-        "label": label,
-        "dataset": dataset,
-        "metric": metric,
-        "ours": ours,
-        "spread": np.nan if measured is None or measured.deviation is None else measured.deviation,
-        "seeds": measured.runs if measured else 0,
-        "paper": printed,
-        "difference": ours - printed if comparable else np.nan,
-    }
-
-
-def _average(lines: Sequence[Mapping[str, object]], label: str) -> list[dict[str, object]]:
-    """Unweighted mean over the tested datasets, where every one has a value."""
-    frame = pd.DataFrame([line for line in lines if line["label"] == label])
-    averaged: list[dict[str, object]] = []
-    for metric, group in frame.groupby("metric", sort=False):
+def _average(lines: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """A row's unweighted mean over the tested datasets, where every one has a value."""
+    frame = pd.DataFrame(lines)
+    averaged = []
+    for (label, metric), group in frame.groupby(["label", "metric"], sort=False):
         means = {
             name: float(group[name].mean(skipna=False)) for name in ("ours", "paper", "difference")
         }
-        line: dict[str, object] = {"label": label, "dataset": AVERAGE, "metric": metric}
-        line |= {**means, "spread": np.nan, "seeds": int(group["seeds"].min())}
-        averaged.append(line)
+        line = {"label": label, "dataset": AVERAGE, "metric": metric, "spread": np.nan}
+        averaged.append(line | means | {"seeds": int(group["seeds"].min())})
     return averaged
 
 
 def layout(values: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
-    """The long table as people read it: a line a row and dataset, tuples by level in the cells.
-
-    Args:
-        values: from `collect_values`.
-        titles: dataset -> its name in the table.
-    """
+    """The table of `collect_values` as people read it: a line a row and dataset."""
     lines = []
     for (label, dataset), group in values.groupby(["label", "dataset"], sort=False):
         line = {"row": label, "tested on": titles.get(str(dataset), str(dataset))}
-        for level, prefix in LEVELS.items():
+        for (level, prefix), end in zip(LEVELS.items(), ("", " "), strict=True):
             chosen = group[group["metric"].str.startswith(prefix)]
             if chosen.empty:
                 continue
-            names = ", ".join(LABELS[metric] for metric in chosen["metric"])
-            ours = [_spread(*one) for one in zip(chosen["ours"], chosen["spread"], strict=True)]
-            line[f"{level} ({names}): ours"] = _tuple(ours)
-            line["paper" if f"{level}" == "Pixel" else "paper "] = _tuple(
-                [_number(value) for value in chosen["paper"]]
-            )
-            line["difference" if f"{level}" == "Pixel" else "difference "] = _tuple(
-                [_number(value, "+.1f") for value in chosen["difference"]]
+            spreads = zip(chosen["ours"], chosen["spread"], strict=True)
+            ours = [_spread(mean, deviation) for mean, deviation in spreads]
+            line[f"{name_level(level, chosen['metric'])}: ours"] = join_cells(ours)
+            # Columns of both levels differ by the space at the end.
+            line[f"paper{end}"] = join_cells([format_cell(value) for value in chosen["paper"]])
+            line[f"difference{end}"] = join_cells(
+                [ABSENT if np.isnan(value) else f"{value:+.1f}" for value in chosen["difference"]]
             )
         lines.append(line)
     return pd.DataFrame(lines).fillna(ABSENT)
 
 
-def _number(value: float, form: str = ".1f") -> str:
-    return ABSENT if np.isnan(value) else format(value, form)
-
-
-def _spread(ours: float, spread: float) -> str:
+def _spread(mean: float, deviation: float) -> str:
     """A mean, with its spread over seeds where there are several."""
-    mean = _number(ours)
-    return mean if np.isnan(spread) else f"{mean} ± {spread:.1f}"
-
-
-def _tuple(cells: Sequence[str]) -> str:
-    return ABSENT if all(cell == ABSENT for cell in cells) else f"({', '.join(cells)})"
+    return format_cell(mean) if np.isnan(deviation) else f"{format_cell(mean)} ± {deviation:.1f}"
 
 
 def list_notes(
@@ -173,12 +142,7 @@ def find_run(runs: Sequence[Run], label: str) -> Run:
 
 
 def compare(run: Run, reference: Run, metrics: Sequence[str]) -> Iterator[dict[str, object]]:
-    """One line a dataset that both were tested on, and metric.
-
-    Args:
-        run: what is compared.
-        reference: with what; the difference is `run` minus `reference`.
-        metrics: which metrics.
+    """`run` minus `reference`, a line a metric and dataset that both were tested on.
 
     Yields:
         `row`, `against`, `dataset`, `metric`, `difference` in points, its 95 % interval, `p`.
@@ -194,32 +158,31 @@ def compare(run: Run, reference: Run, metrics: Sequence[str]) -> Iterator[dict[s
             differences = compare_experiments(ours, theirs, RESAMPLES, seed=run.seed)
         for metric in metrics:
             if metric in differences:
-                one = differences[metric]
+                paired = differences[metric]
                 yield {
                     "row": run.row.label,
                     "against": reference.row.label,
                     "dataset": dataset,
-                    "metric": f"{metric.split('_')[0]} {LABELS[metric]}",
-                    "difference": f"{100 * one.difference:+.2f}",
-                    "95 % interval": f"{100 * one.low:+.2f} to {100 * one.high:+.2f}",
-                    "p": f"{one.p_value:.4f}",
+                    "metric": name_metric(metric),
+                    "difference": f"{100 * paired.difference:+.2f}",
+                    "95 % interval": f"{100 * paired.low:+.2f} to {100 * paired.high:+.2f}",
+                    "p": f"{paired.p_value:.4f}",
                 }
 
 
 def list_scores(run: Run) -> list[Path]:
     """Files of a run's results, beside its metrics, that a comparison reads."""
-    return [paths.results(OWN, dataset) / SCORES for dataset in run.row.tests]
+    return [paths.scores(OWN, dataset) for dataset in run.row.tests]
 
 
 def read_images(run: Run, dataset: str) -> dict[str, ImageResults]:
     """Scores of every image by category, and pixel summaries where the run kept them."""
     if run.results is None:
         raise CatalogError(f"{run.row.label!r} has not been run")
-    folder = paths.results(OWN, dataset)
-    scores = pd.read_csv(run.results.fetch(folder / SCORES), dtype={"category": str})
+    scores = pd.read_csv(run.results.fetch(paths.scores(OWN, dataset)), dtype={"category": str})
     results = {}
     for category, images in scores.groupby("category", sort=True):
-        summary = folder / "summaries" / f"{category}.safetensors"
+        summary = paths.summaries(OWN, dataset, str(category))
         kept = run.row.variant == OWN and run.results.holds(summary)
         results[str(category)] = ImageResults(
             images=images["image_path"].tolist(),

@@ -65,7 +65,7 @@ class Expected(BaseModel):
     def experiments(self) -> list[str]:
         """Experiments that are looked at."""
         every = [*self.means, *self.clusters, *self.categories]
-        return list(dict.fromkeys(one.experiment for one in every))
+        return list(dict.fromkeys(expectation.experiment for expectation in every))
 
 
 class Verdict(NamedTuple):
@@ -88,15 +88,16 @@ def verify(
 ) -> Iterator[Verdict]:
     """Compare every finished result that something is known of.
 
-    Args:
-        expected: from `read_expected`.
-        runs: of the experiments that it names.
-        others: results of other methods in the paper's setting, if there are any.
+    `runs` are of the experiments that `expected` names, `others` the results of other methods in
+    the paper's setting.
     """
     for means in expected.means:
         run = _find(runs, means.experiment, means.label)
         what = f"{means.experiment}, {means.label}, {means.variant or ''} on {means.dataset}"
-        measured = _read_means(run, means)
+        measured = None
+        if run is not None and run.results is not None:
+            variant = means.variant or run.row.variant
+            measured = read_means(run.results, means.dataset, variant=variant)
         yield from _compare(what, means.values, measured, means.tolerance, means.source)
     for clusters in expected.clusters:
         yield _compare_clusters(clusters, _find(runs, clusters.experiment, None))
@@ -115,12 +116,6 @@ def _find(runs: Sequence[Run], experiment: str, label: str | None) -> Run | None
         if run.experiment == experiment and label in (None, run.row.label) and run.results:
             return run
     return None
-
-
-def _read_means(run: Run | None, means: Means) -> dict[str, float] | None:
-    if run is None or run.results is None:
-        return None
-    return read_means(run.results, means.dataset, variant=means.variant or run.row.variant)
 
 
 def _read_method(results: Results | None, method: Categories) -> dict[str, dict[str, float]]:
@@ -145,12 +140,10 @@ def _compare(
     source: str,
 ) -> Iterator[Verdict]:
     for metric, value in expected.items():
-        limits = f"{value} ± {tolerance}"
-        if measured is None:
-            yield Verdict(f"{what}: {metric}", limits, "not run", None, source)
-        else:
-            holds = abs(measured[metric] - value) <= tolerance
-            yield Verdict(f"{what}: {metric}", limits, f"{measured[metric]:.1f}", holds, source)
+        text, holds = "not run", None
+        if measured is not None:
+            text, holds = f"{measured[metric]:.1f}", abs(measured[metric] - value) <= tolerance
+        yield Verdict(f"{what}: {metric}", f"{value} ± {tolerance}", text, holds, source)
 
 
 def _compare_clusters(expected: Clusters, run: Run | None) -> Verdict:

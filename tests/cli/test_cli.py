@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from toy_dataset import TOY, make_nut, spoil
+from trees import TOY, make_nut, spoil
 from typer.testing import CliRunner
 
 import fuzzyclip.datasets

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from imports import ROOT
 from PIL import Image
-from toy_dataset import index_tree
+from trees import index_tree
 
 from fuzzyclip.datasets import REGISTRY, get_dataset
 from fuzzyclip.datasets.base.layouts import list_images, list_mvtec_tree, pair_masks

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import try_examples
 from toy_archives import FILES, fetch, files_below, toy, zip_bytes
-from toy_dataset import index_tree
+from trees import index_tree
 
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.base.spec import SplitCounts

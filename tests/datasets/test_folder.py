@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from toy_archives import files_below
-from toy_dataset import index_tree
-from trees import MASK, write_images, write_picture
+from trees import MASK, index_tree, write_images, write_picture
 from typer.testing import CliRunner
 
 from fuzzyclip.cli import app

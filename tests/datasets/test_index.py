@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from properties import try_examples
-from toy_dataset import index_tree, make_nut, spoil
-from trees import MASK, picture, write_images, write_picture
+from trees import MASK, index_tree, make_nut, picture, spoil, write_images, write_picture
 
 from fuzzyclip.datasets.indexing import name_categories
 from fuzzyclip.datasets.sdd import keep_copies_together

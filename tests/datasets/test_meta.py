@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_dataset import TOY, index_tree, make_nut
-from trees import MASK, write_images, write_picture
+from trees import MASK, TOY, index_tree, make_nut, write_images, write_picture
 
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.base.meta import write_meta

@@ -61,15 +61,10 @@ def test_choices_are_those_of_a_plain_sort(pairs, count):
         for kind, chosen in (("best", best), ("worst", worst), ("borderline", near)):
             for row in chosen[:count]:
                 expected.setdefault(row, set()).add(kind)
-    found = choose_examples(scores, labels, count)
-    assert {row: set(kinds) for row, kinds in found.items()} == expected
-    assert list(found) == sorted(found)
-    assert all(list(kinds) == [kind for kind in KINDS if kind in kinds] for kinds in found.values())
-
-
-def test_a_category_without_mistakes_has_no_worst_image():
-    found = choose_examples([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1], 1)
-    assert found == {0: ("best",), 1: ("borderline",), 2: ("borderline",), 3: ("best",)}
+    chosen = choose_examples(scores, labels, count)
+    assert {row: set(kinds) for row, kinds in chosen.items()} == expected
+    assert list(chosen) == sorted(chosen)
+    assert all(list(kinds) == [k for k in KINDS if k in kinds] for kinds in chosen.values())
 
 
 def test_scores_that_are_no_numbers_are_refused():
@@ -89,18 +84,10 @@ def rows(tmp_path_factory):
             truth = np.zeros((SIZE, SIZE), dtype=np.uint8)
             truth[number, 3:9], truth[20:28, 20:28] = 255, 255
             Image.fromarray(truth).save(mask)
-        lines.append(
-            {
-                "image_path": str(image),
-                "mask_path": str(mask) if number % 2 else "",
-                "category": "01",
-                "label": number % 2,
-                "defect": "line" if number % 2 else "good",
-                "mask_above": 0,
-                "sha256": hashlib.sha256(image.read_bytes()).hexdigest(),
-            }
-        )
-    return pd.DataFrame(lines)
+        labelled = (1, "line", f"{mask}") if number % 2 else (0, "good", "")
+        lines.append((f"{image}", hashlib.sha256(image.read_bytes()).hexdigest(), *labelled))
+    frame = pd.DataFrame(lines, columns=["image_path", "sha256", "label", "defect", "mask_path"])
+    return frame.assign(category="01", mask_above=0)
 
 
 @pytest.fixture(scope="module", params=["float32", None], ids=["stored", "encoded again"])
@@ -122,17 +109,24 @@ def scored(rows, tiny):
     return scorer, score_batch(scorer, tokens, embeds, tiny)
 
 
-def read(path):
-    tensors, header = read_arrays(path)
-    return header["items"], tensors
+@pytest.fixture
+def keep(scored, tmp_path):
+    """What a gallery of some images of a category holds when it is read again."""
+
+    def keep(count, category):
+        scorer, scores = scored
+        gallery = Gallery(count, sigma=0.0)
+        gallery.add(category, scorer, scores.image_scores)
+        gallery.write(tmp_path / "gallery.safetensors")
+        tensors, header = read_arrays(tmp_path / "gallery.safetensors")
+        return header["items"], tensors
+
+    return keep
 
 
-def test_kept_pictures_are_those_of_the_chosen_images(category, scored, rows, tmp_path):
-    scorer, scores = scored
-    gallery = Gallery(2, sigma=0.0)
-    gallery.add(category, scorer, scores.image_scores)
-    gallery.write(tmp_path / "gallery.safetensors")
-    items, tensors = read(tmp_path / "gallery.safetensors")
+def test_kept_pictures_are_those_of_the_chosen_images(category, scored, rows, keep):
+    _, scores = scored
+    items, tensors = keep(2, category)
     chosen = choose_examples(scores.image_scores, rows["label"], 2)
     assert [item["path"] for item in items] == [rows["image_path"][place] for place in chosen]
     assert [tuple(item["kinds"]) for item in items] == [*chosen.values()]
@@ -149,13 +143,10 @@ def test_kept_pictures_are_those_of_the_chosen_images(category, scored, rows, tm
         np.testing.assert_allclose(tensors["maps"][number], scores.shown[place], atol=2e-3)
 
 
-def test_smaller_pictures_lose_no_defect(category, scored, rows, tmp_path, monkeypatch):
+def test_smaller_pictures_lose_no_defect(category, scored, rows, keep, monkeypatch):
     monkeypatch.setattr(examples, "SIDE", 8)
-    scorer, scores = scored
-    gallery = Gallery(5, sigma=0.0)
-    gallery.add(category, scorer, scores.image_scores)
-    gallery.write(tmp_path / "gallery.safetensors")
-    items, tensors = read(tmp_path / "gallery.safetensors")
+    _, scores = scored
+    items, tensors = keep(5, category)
     assert tensors["images"].shape == (len(items), 8, 8, 3)
     for item, mask, small in zip(items, tensors["masks"], tensors["maps"], strict=True):
         place = rows.index[rows["image_path"] == item["path"]][0]
@@ -168,22 +159,13 @@ def test_smaller_pictures_lose_no_defect(category, scored, rows, tmp_path, monke
         np.testing.assert_allclose(small, mean, atol=2e-3)
 
 
-def test_images_without_masks_are_kept_without(rows, category, scored, tmp_path):
+def test_images_without_masks_are_kept_without(rows, category, keep):
     bare = Category("parts", "01", rows.assign(mask_path=""), category.features, category.backbone)
-    scorer, scores = scored
-    gallery = Gallery(1, sigma=0.0)
-    gallery.add(bare, scorer, scores.image_scores)
-    gallery.write(tmp_path / "gallery.safetensors")
-    items, tensors = read(tmp_path / "gallery.safetensors")
+    items, tensors = keep(1, bare)
     assert items
     assert not any(item["has_mask"] for item in items)
     assert not tensors["masks"].any()
 
 
-def test_an_empty_gallery_is_a_file_too(category, scored, tmp_path):
-    scorer, scores = scored
-    gallery = Gallery(0, sigma=0.0)
-    gallery.add(category, scorer, scores.image_scores)
-    gallery.write(tmp_path / "gallery.safetensors")
-    items, _ = read(tmp_path / "gallery.safetensors")
-    assert items == []
+def test_an_empty_gallery_is_a_file_too(category, keep):
+    assert keep(0, category)[0] == []

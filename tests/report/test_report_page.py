@@ -23,20 +23,11 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from fuzzyclip.evaluation.metrics import METRICS, PIXEL_METRICS
+from fuzzyclip.evaluation.metrics import IMAGE_METRICS, METRICS, PIXEL_METRICS
 from fuzzyclip.evaluation.summaries import summarise_pixels
 from fuzzyclip.method import VARIANTS, get_title, list_titles
-from fuzzyclip.report.charts import LEFT, RIGHT, WIDTH, Line, draw_chart, write_path
-from fuzzyclip.report.clusters import LETTER, LINE, build_clusters, place_labels
+from fuzzyclip.report import charts, gallery
 from fuzzyclip.report.curves import average_curves, trace_pixels, trace_scores
-from fuzzyclip.report.gallery import (
-    COLOURS,
-    describe_scale,
-    encode_map,
-    grade_map,
-    judge,
-    trace_outline,
-)
 from fuzzyclip.report.page import build_bars, render_page
 from fuzzyclip.report.tables import format_score
 
@@ -80,14 +71,11 @@ def test_a_curve_is_read_at_the_top_of_its_stairs():
 
 
 def test_the_mean_curves_area_is_the_mean_of_the_areas():
-    rng, curves, areas, precisions = np.random.default_rng(0), [], [], []
-    for number in range(5):
-        labels = np.arange(400) % 2
-        scores = rng.normal(size=400) + 0.3 * number * labels
-        curves.append(trace_scores(scores, labels))
-        areas.append(roc_auc_score(labels, scores))
-        precisions.append(average_precision_score(labels, scores))
-    mean = average_curves(curves)
+    rng, labels = np.random.default_rng(0), np.arange(400) % 2
+    drawn = [rng.normal(size=400) + 0.3 * number * labels for number in range(5)]
+    mean = average_curves([trace_scores(scores, labels) for scores in drawn])
+    areas = [roc_auc_score(labels, scores) for scores in drawn]
+    precisions = [average_precision_score(labels, scores) for scores in drawn]
     assert np.trapezoid(mean.tpr, mean.fpr) == pytest.approx(np.mean(areas), abs=0.005)
     assert mean.precision.mean() == pytest.approx(np.mean(precisions), abs=0.005)
     assert (np.diff(mean.tpr) >= 0).all()
@@ -108,25 +96,19 @@ def test_curves_of_pixels_come_from_the_counts_that_were_kept():
 def test_maps_and_their_bar_have_the_colours_of_the_reports_pictures():
     values = np.geomspace(1e-7, 1, 900).reshape(30, 30)
     colours = mpl.colormaps["inferno"](LogNorm(1e-5, 1)(np.maximum(values, 1e-5)))[..., :3] * 255
-    _, _, data = encode_map(values).partition("base64,")
+    _, _, data = gallery.encode_map(values).partition("base64,")
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
     assert np.abs(shown - colours).max() < 5  # of 255: half a step of the scale
-    ticks = describe_scale().ticks
+    ticks = gallery.describe_scale().ticks
     assert [text for _, text in ticks] == ["0.00001", "0.0001", "0.001", "0.01", "0.1", "1"]
     for share, text in ticks:
-        graded = grade_map(np.array([[float(text)]]))[0, 0]
-        assert graded / (COLOURS - 1) == pytest.approx(share, abs=0.005)
-
-
-@given(st.floats(0, 1), st.lists(st.floats(0, 1), min_size=3, max_size=3))
-def test_a_pixels_colour_depends_on_no_other_pixel(value, others):
-    alone = grade_map(np.array([[value]]))[0, 0]
-    assert grade_map(np.array([[value, *others]]))[0, 0] == alone
+        graded = gallery.grade_map(np.array([[float(text)]]))[0, 0]
+        assert graded / (gallery.COLOURS - 1) == pytest.approx(share, abs=0.005)
 
 
 @given(arrays(bool, (6, 7)))
 def test_an_outline_parts_the_mask_from_the_rest(mask):
-    pieces = [piece for piece in trace_outline(mask).split("Z") if piece]
+    pieces = [piece for piece in gallery.trace_outline(mask).split("Z") if piece]
     inside = np.zeros(mask.shape, dtype=int)
     centres = np.stack(np.meshgrid(np.arange(7) + 0.5, np.arange(6) + 0.5), axis=-1).reshape(-1, 2)
     for piece in pieces:
@@ -145,57 +127,49 @@ def test_scores_whose_probabilities_are_one_can_be_told_apart():
 
 def test_verdicts_follow_the_threshold():
     (first, *_) = make_experiment().datasets["own"].examples
-    said = {
-        (label, score): judge(replace(first, label=label, score=score))
-        for label in (0, 1)
-        for score in (0.39, 0.4)
-    }
-    assert said == {
-        (0, 0.39): "passed", (0, 0.4): "false alarm", (1, 0.39): "missed", (1, 0.4): "found",
-    }  # fmt: skip
-    assert judge(replace(first, threshold=None)) == "no threshold"
+    verdicts = {0: ("passed", "false alarm"), 1: ("missed", "found")}
+    for label, expected in verdicts.items():
+        for score, verdict in zip((0.39, 0.4), expected, strict=True):
+            assert gallery.judge(replace(first, label=label, score=score)) == verdict
+    assert gallery.judge(replace(first, threshold=None)) == "no threshold"
 
 
 def test_a_path_leaves_out_only_what_nobody_sees():
     x = np.linspace(0, 300, 5000)
     y = 100 + 90 * np.sin(x / 30)
     points = np.array(
-        [[float(n) for n in pair.split()] for pair in write_path(x, y)[1:].split("L")]
+        [[float(n) for n in pair.split()] for pair in charts.write_path(x, y)[1:].split("L")]
     )
     assert len(points) < 1500
     assert np.abs(np.interp(x, points[:, 0], points[:, 1]) - y).max() < 0.6
     assert points[-1] == pytest.approx([300, y[-1]], abs=0.05)
-    assert write_path(np.array([np.nan, 1, 2]), np.array([1, 2, np.inf])) == "M1.0 2.0"
+    assert charts.write_path(np.array([np.nan, 1, 2]), np.array([1, 2, np.inf])) == "M1.0 2.0"
 
 
 def test_charts_place_values_between_their_margins():
-    lines = [Line("a", [1, 3], [10, 1000]), Line("b", [2, 2], [np.nan, 100])]
-    chart = draw_chart("t", lines, x_label="x", y_label="y", log=True)
-    first, last = ([float(n) for n in pair.split()] for pair in chart.paths[0].d[1:].split("L"))
-    assert (first[0], last[0]) == (LEFT, WIDTH - RIGHT)
-    middle = float(chart.paths[1].d.split()[1])
+    lines = [charts.Line("a", [1, 3], [10, 1000]), charts.Line("b", [2, 2], [np.nan, 100])]
+    chart = charts.draw_chart("t", lines, x_label="x", y_label="y", log=True)
+    first, last = ([float(n) for n in pair.split()] for pair in chart.paths[0][1][1:].split("L"))
+    assert (first[0], last[0]) == (charts.LEFT, charts.WIDTH - charts.RIGHT)
+    middle = float(chart.paths[1][1].split()[1])
     assert middle == pytest.approx((first[1] + last[1]) / 2)  # logarithmic
     assert {"10", "100", "1000"} <= {tick.text for tick in chart.y_ticks}
-    flat = draw_chart("t", [Line("a", [1, 1], [0, 0])], x_label="x", y_label="y")
-    assert "nan" not in flat.paths[0].d
+    flat = charts.draw_chart("t", [charts.Line("a", [1, 1], [0, 0])], x_label="x", y_label="y")
+    assert "nan" not in flat.paths[0][1]
 
 
 def test_bars_hold_the_results_and_leave_out_what_is_absent():
     frame = make_categories(["a", "b"])
-    panels = {one.metric: one for one in build_bars("own", "Own", frame)}
+    panels = {panel.metric: panel for panel in build_bars("own", "Own", frame)}
     assert list(panels) == list(METRICS)
     own = frame[frame["variant"] == "fuzzyclip"].set_index("category")
     bars = panels["image_ap"]
     assert bars.head[0].startswith("FuzzyCLIP")
-    assert bars.lines["a"][0].length == pytest.approx(own.loc["a", "image_ap"], abs=0.006)
-    assert float(bars.lines["mean"][0].text) == pytest.approx(own["image_ap"].mean(), abs=0.06)
-    assert (panels["pixel_ap"].lines["b"][0].text, panels["pixel_ap"].lines["b"][0].length) == (
-        "-", 0.0,
-    )  # fmt: skip
+    assert bars.lines["a"][0][1] == pytest.approx(own.loc["a", "image_ap"], abs=0.006)
+    assert float(bars.lines["mean"][0][0]) == pytest.approx(own["image_ap"].mean(), abs=0.06)
+    assert panels["pixel_ap"].lines["b"][0] == ("-", 0.0)
     no_masks = frame.assign(**dict.fromkeys(PIXEL_METRICS, np.nan))
-    assert [one.metric for one in build_bars("own", "Own", no_masks)] == [
-        metric for metric in METRICS if metric.startswith("image")
-    ]
+    assert [panel.metric for panel in build_bars("own", "Own", no_masks)] == [*IMAGE_METRICS]
 
 
 def test_variants_have_the_titles_of_the_tables():
@@ -209,9 +183,9 @@ def test_labels_cover_no_other_label_where_there_is_room():
     names = [f"category {n}" for n in range(9)]
     xs, ys = rng.uniform(60, 250, 9).tolist(), rng.uniform(30, 200, 9).tolist()
     ys[1], xs[1] = ys[0], xs[0]  # two points in one place
-    placed = place_labels(names, xs, ys)
+    placed = charts.place_labels(names, xs, ys)
     boxes = [
-        (x, y - LINE + 2, x + LETTER * len(name), y + 2)
+        (x, y - charts.LINE_HEIGHT + 2, x + charts.LETTER * len(name), y + 2)
         for name, (x, y) in zip(names, placed, strict=True)
     ]
     for number, (a, b, c, d) in enumerate(boxes):
@@ -220,14 +194,15 @@ def test_labels_cover_no_other_label_where_there_is_room():
 
 
 def test_a_partition_that_no_k_gave_has_its_own_picture():
-    found = dict(make_experiment().partitions["visa"])
-    panel = build_clusters("visa", found)
-    assert [(one.k, one.chosen) for one in panel.pictures] == [(1, False), (2, True), (3, False)]
+    outcome = make_experiment().partitions["visa"]
+    panel = charts.build_clusters("visa", outcome)
+    usual = [(1, False), (2, True), (3, False)]
+    assert [(picture.k, picture.chosen) for picture in panel.pictures] == usual
     assert len(panel.scores.marks) == 1
-    names = [name for group in found["clusters"] for name in group]
-    forced = build_clusters("visa", found | {"clusters": [names[:3], names[3:]]})
-    assert [(one.k, one.chosen) for one in forced.pictures][-1] == (2, True)
-    assert [one.chosen for one in forced.pictures] == [False, False, False, True]
+    names = [name for group in outcome["clusters"] for name in group]
+    forced = charts.build_clusters("visa", outcome | {"clusters": [names[:3], names[3:]]})
+    chosen = [(picture.k, picture.chosen) for picture in forced.pictures]
+    assert chosen == [(1, False), (2, False), (3, False), (2, True)]
     assert not forced.scores.marks
 
 
@@ -238,9 +213,8 @@ def test_hostile_names_are_text(page):
     assert scripts == [{}]
     for tag, attrs in read.elements:
         assert not [name for name in attrs if name.startswith("on") or name == "style"], tag
-    assert {attrs.get("alt", "")[:5] for tag, attrs in read.elements if tag == "img"} == {
-        "MVTEC", "OWN &", "its a",
-    }  # fmt: skip
+    alts = {attrs.get("alt", "")[:5] for tag, attrs in read.elements if tag == "img"}
+    assert alts == {"MVTEC", "OWN &", "its a"}
 
 
 def test_a_page_asks_for_nothing(page):
@@ -266,13 +240,12 @@ def test_a_page_is_repeatable_and_names_thresholds_for_what_they_are(page):
     assert "chosen on the test set itself" in text
     assert "No threshold here was fixed in advance" in text
     facts = [a["data-facts"] for _, a in Reader(page).elements if "data-facts" in a]
-    assert all("F1-max threshold, chosen on the test set" in one for one in facts)
+    assert all("F1-max threshold, chosen on the test set" in text for text in facts)
 
 
 def test_a_page_without_pictures_and_pixels_is_whole():
-    bare = {
-        key: replace(one, examples=[], pixels={}) for key, one in make_experiment().datasets.items()
-    }
+    datasets = make_experiment().datasets
+    bare = {key: replace(datasets[key], examples=[], pixels={}) for key in datasets}
     text = Reader(render_page(make_experiment(datasets=bare, tables={}))).text
     assert "No pictures were kept" in text
     assert "Pixels, FuzzyCLIP" not in text

@@ -6,12 +6,11 @@ import pytest
 
 from fuzzyclip.evaluation.metrics import METRICS, TIED_SHARE
 from fuzzyclip.report.tables import (
-    IMAGE_TUPLE,
     LABELS,
     MEAN,
     PAIRS,
-    PIXEL_TUPLE,
     TABLES,
+    TUPLES,
     add_means,
     average_datasets,
     build_table,
@@ -28,18 +27,11 @@ PRINTED = collect_printed(read_catalog())
 
 def make_categories(values, variant="fuzzyclip"):
     """A category table: category to (normal, anomalous, value of every metric)."""
-    lines = [
-        {
-            "variant": variant,
-            "category": name,
-            "normal": normal,
-            "anomalous": anomalous,
-            "prompt": name,
-        }
-        | {metric: value + place for place, metric in enumerate(METRICS)}
-        for name, (normal, anomalous, value) in values.items()
-    ]
-    return pd.DataFrame(lines)
+    columns = ["normal", "anomalous", "value"]
+    frame = pd.DataFrame.from_dict(values, "index", columns=columns).rename_axis("category")
+    frame = frame.reset_index().assign(variant=variant, prompt=[*values])
+    metrics = {metric: frame["value"] + place for place, metric in enumerate(METRICS)}
+    return frame.assign(**metrics).drop(columns="value")
 
 
 @pytest.fixture
@@ -123,9 +115,9 @@ def test_datasets_count_alike(results):
 
 def test_tuples_have_one_decimal_and_a_dash_for_what_is_absent():
     values = {"pixel_aupro": 86.449, "pixel_ap": float("nan"), "pixel_f1_max": 100.0}
-    assert format_tuple(values, PIXEL_TUPLE) == "(86.4, -, 100.0)"
-    assert format_tuple({}, IMAGE_TUPLE) == "(-, -, -)"
-    assert format_tuple(pd.Series({"image_auroc": 5.0}), IMAGE_TUPLE) == "(5.0, -, -)"
+    assert format_tuple(values, TUPLES["Pixel"]) == "(86.4, -, 100.0)"
+    assert format_tuple({}, TUPLES["Image"]) == "(-, -, -)"
+    assert format_tuple(pd.Series({"image_auroc": 5.0}), TUPLES["Image"]) == "(5.0, -, -)"
 
 
 def test_a_table_has_the_papers_layout(results):
@@ -141,7 +133,7 @@ def test_a_table_has_the_papers_layout(results):
         "Image (AUROC, AP, F1-max)"
     ]
     assert table["dataset"].tolist() == ["MVTec", "BTAD"] * 2  # VisA was not evaluated
-    cells = [20.0 + METRICS.index(metric) for metric in PIXEL_TUPLE]
+    cells = [20.0 + METRICS.index(metric) for metric in TUPLES["Pixel"]]
     assert table.loc[0, "ours"] == "({:.1f}, {:.1f}, {:.1f})".format(*cells)
     assert table.loc[0, "paper, FuzzyCLIP"] == "(86.4, 46.0, 47.6)"
     assert table.loc[3, "paper, FuzzyCLIP"] == "(83.2, 83.5, -)"  # Table 3 prints no F1-max
@@ -152,9 +144,7 @@ def test_a_table_has_the_papers_layout(results):
 
 
 def test_markdown_escapes_bars_and_shows_numbers_shortly():
-    frame = pd.DataFrame(
-        {"a": [1.25, float("nan")], "n": [3, 4], "prompt": ["pill | wood", "x"]},
-    )
+    frame = pd.DataFrame({"a": [1.25, np.nan], "n": [3, 4], "prompt": ["pill | wood", "x"]})
     assert to_markdown(frame).splitlines() == [
         "| a | n | prompt |",
         "| --- | --- | --- |",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from toy_dataset import index_tree
+from trees import index_tree
 
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.datasets.base.spec import SplitCounts

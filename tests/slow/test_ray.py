@@ -10,18 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from backbones import load_clip
 from imports import ROOT
 from PIL import Image
 from ray_jobs import LIMIT, Cluster, build_detector, build_held, wait_for
 
-from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.distributed.engine import encode_shards_on_ray
 from fuzzyclip.distributed.inference import detect_on_ray
 from fuzzyclip.features.encode import encode_shards
 from fuzzyclip.features.store import plan_category
 from fuzzyclip.images.index_file import COLUMN_TYPES, INDEX_COLUMNS
 from fuzzyclip.model.inference import detect_files
-from fuzzyclip.utils.settings import BackboneSettings
 
 IMAGES, SHARD, BATCH = 48, 3, 2
 
@@ -30,17 +29,9 @@ IMAGES, SHARD, BATCH = 48, 3, 2
 def cluster():
     running = Cluster()
     try:
-        running.ensure_second()
         yield running
     finally:
         running.stop()
-
-
-@pytest.fixture
-def both(cluster):
-    """The cluster with both of its machines."""
-    cluster.ensure_second()
-    return cluster
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +48,14 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def build(tiny_config):
     """What an actor builds its backbone with."""
-    settings = BackboneSettings(
-        model=str(tiny_config), weights="random", image_size=32, blocks=(1, 2, 4)
-    )
-    return partial(load_backbone, settings, device="cpu")
+    return partial(load_clip, tiny_config, blocks=(1, 2, 4))
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """A folder in which held actors wait for a file."""
+    (tmp_path / "gate").mkdir()
+    return tmp_path / "gate"
 
 
 def plan(target, root, backbone):
@@ -76,80 +71,70 @@ def read_bytes(target):
 
 
 def kill_half_way(cluster, job, gate, is_half_way):
-    """Kill the second machine when both have worked, then let the held actors go on."""
+    """Kill the second machine when both have worked, then let the held actors go on to the end."""
 
     def both_work():
         assert job.poll() is None, job.communicate()[0]  # nothing to wait for
-        return len(list_machines(gate)) == 2 and is_half_way()
+        machines = {path.stem for path in gate.glob("*.*")}
+        return len(machines) == 2 and is_half_way()
 
     wait_for(both_work, "both machines at work")
     cluster.kill_second()
     (gate / "open").touch()
-
-
-def list_machines(gate):
-    return {path.name.split(".")[0] for path in gate.iterdir() if path.name != "open"}
+    output = job.communicate(timeout=LIMIT)[0]
+    assert job.returncode == 0, output
+    return output
 
 
 def test_a_machine_is_killed_while_features_are_cached_and_nothing_is_lost(
-    both, folder, build, tiny, tmp_path
+    cluster, folder, build, tiny, tmp_path, gate
 ):
     encode_shards(plan(tmp_path / "local", folder, tiny), tiny, batch_size=BATCH)
-    gate = tmp_path / "gate"
-    gate.mkdir()
-    job = both.start_job(
-        "encode",
-        shards=plan(tmp_path / "ray", folder, tiny),
-        build=partial(build_held, build, gate, calls=5),
-        batch_size=BATCH,
-        actors=2,
-        threads=3,
+    shards, held = plan(tmp_path / "ray", folder, tiny), partial(build_held, build, gate)
+    cluster.ensure_second()
+    job = cluster.start_job(
+        "encode", shards=shards, build=held, batch_size=BATCH, actors=2, threads=3
     )
-    kill_half_way(both, job, gate, lambda: len(read_bytes(tmp_path / "ray")) >= 2)
-    output = job.communicate(timeout=LIMIT)[0]
-    assert job.returncode == 0, output
+    output = kill_half_way(cluster, job, gate, lambda: len(read_bytes(tmp_path / "ray")) >= 2)
     assert "image/s" not in output  # no bars off a terminal
     assert len(read_bytes(tmp_path / "local")) == IMAGES // SHARD
     assert read_bytes(tmp_path / "ray") == read_bytes(tmp_path / "local")
 
 
-def test_a_machine_is_killed_in_batch_inference_and_nothing_is_lost(both, folder, build, tmp_path):
-    broken = folder / "a" / "99.jpg"
+def test_a_machine_is_killed_in_batch_inference_and_nothing_is_lost(
+    cluster, folder, build, tmp_path, gate
+):
+    noise, out = shutil.copytree(folder, tmp_path / "noise"), tmp_path / "out"
+    broken = noise / "a" / "99.jpg"
     broken.write_bytes(b"no image")
-    gate = tmp_path / "gate"
-    gate.mkdir()
     detector = partial(build_detector, build)
-    try:
-        job = both.start_job(
-            "detect",
-            source=folder.as_uri(),
-            build=partial(build_held, detector, gate, calls=5),
-            out=(tmp_path / "out").as_uri(),
-            batch_size=BATCH,
-            actors=2,
-            batches_per_part=2,
-        )
-        kill_half_way(both, job, gate, lambda: any((tmp_path / "out").glob("*.parquet")))
-        output = job.communicate(timeout=LIMIT)[0]
-        paths = sorted(path for path in folder.rglob("*.*") if path.is_file())
-        expected = list(detect_files(paths, detector(), batch_size=BATCH))
-    finally:
-        broken.unlink()
-    assert job.returncode == 0, output
+    cluster.ensure_second()
+    job = cluster.start_job(
+        "detect",
+        source=noise.as_uri(),
+        build=partial(build_held, detector, gate),
+        out=out.as_uri(),
+        batch_size=BATCH,
+        actors=2,
+        batches_per_part=2,
+    )
+    output = kill_half_way(cluster, job, gate, lambda: any(out.glob("*.parquet")))
     assert f"images={IMAGES + 1}, unreadable=1" in output
-    found = pd.concat(map(pd.read_parquet, sorted((tmp_path / "out").glob("*.parquet"))))
-    assert len(found) == len(expected) == IMAGES + 1
-    for row, one in zip(found.itertuples(), expected, strict=True):
-        assert row.path == f"file://{one.item}"
-        assert row.error.replace("file://", "") == one.error
-        if one.error:
-            assert one.item == str(broken)
-            assert pd.isna(row.image_score)
-            assert row.map is None
+    paths = sorted(path for path in noise.rglob("*.*") if path.is_file())
+    expected = list(detect_files(paths, detector(), batch_size=BATCH))
+    lines = pd.concat(map(pd.read_parquet, sorted(out.glob("*.parquet"))))
+    assert len(lines) == len(expected) == IMAGES + 1
+    for line, detection in zip(lines.itertuples(), expected, strict=True):
+        assert line.path == f"file://{detection.item}"
+        assert line.error.replace("file://", "") == detection.error
+        if detection.error:
+            assert detection.item == str(broken)
+            assert pd.isna(line.image_score)
+            assert line.map is None
             continue
-        assert np.float32(row.image_score) == np.float32(one.score)
-        assert row.map == one.map.astype(np.float16).tobytes()
-        assert one.map.shape == (row.side, row.side)
+        assert np.float32(line.image_score) == np.float32(detection.score)
+        assert line.map == detection.map.astype(np.float16).tobytes()
+        assert detection.map.shape == (line.side, line.side)
 
 
 def test_a_broken_image_stops_the_work_in_the_same_words(cluster, folder, build, tiny, tmp_path):
@@ -211,10 +196,13 @@ def write_params(path, engine, address):
 
 def test_without_ray_the_extra_is_named(folder, build, tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match=r"pip install -e '\.\[ray\]'"):
-        encode_shards_on_ray(plan(tmp_path, folder, tiny), build, batch_size=BATCH)
-    with pytest.raises(ValueError, match=r"pip install -e '\.\[ray\]'"):
-        detect_on_ray(folder, partial(build_detector, build), tmp_path, batch_size=BATCH)
+    works = (
+        partial(encode_shards_on_ray, plan(tmp_path, folder, tiny), build),
+        partial(detect_on_ray, folder, partial(build_detector, build), tmp_path),
+    )
+    for work in works:
+        with pytest.raises(ValueError, match=r"pip install -e '\.\[ray\]'"):
+            work(batch_size=BATCH)
 
 
 def test_results_of_another_run_are_not_mixed_with(folder, build, tmp_path):

@@ -27,46 +27,30 @@ for name in sys.argv[1:]:
 """
 ROW = TableRow(label="own", tests={"own": "aux"})
 PARAMS = {
-    "seed": 1,
-    "backbone": "a",
-    "backbones": {"a": {"size": 1}},
-    "csp": {"penalty": 0.1},
-    "machine": {"workers": 1},
-    "datasets": {"own": {"path": "x"}, "more": {"path": "y"}},
-    "auxiliary": {"aux": ["own"]},
-    "pairs": {"own": "aux"},
-}
-
-
-def metric(path):
-    return {str(path): {"cache": False}}
-
-
-PIPELINE = {
-    "stages": {
-        "learn": {
-            "desc": "Learns.",
-            "cmd": f"python fuzzyclip/method/learn.py {' '.join(map(str, MADE))}",
-            "deps": ["fuzzyclip/method"],
-            "params": ["csp"],
-            "outs": [metric(path) for path in MADE],
-        },
-        "evaluate": {
-            "foreach": {"own": "aux"},
-            "do": {
-                "cmd": f"python fuzzyclip/method/learn.py {METRICS} {RESULTS}/scores.csv",
-                "deps": ["fuzzyclip/method", *map(str, MADE)],
-                "params": ["csp", "pairs.${key}"],
-                "outs": [metric(METRICS), RESULTS],
-            },
-        },
-        "track": {
-            "cmd": "echo",
-            "deps": [METRICS, "fuzzyclip/deploy.py"],
-            "params": [{"params.yaml": None}],
-        },
-    }
-}
+    "seed": 1, "backbone": "a", "backbones": {"a": {"size": 1}}, "csp": {"penalty": 0.1},
+    "machine": {"workers": 1}, "datasets": {"own": {"path": "x"}, "more": {"path": "y"}},
+    "auxiliary": {"aux": ["own"]}, "pairs": {"own": "aux"},
+}  # fmt: skip
+PIPELINE = f"""
+stages:
+  learn:
+    desc: Learns.
+    cmd: python fuzzyclip/method/learn.py {" ".join(map(str, MADE))}
+    deps: [fuzzyclip/method]
+    params: [csp]
+    outs: [{", ".join(f"{path}: {{cache: false}}" for path in MADE)}]
+  evaluate:
+    foreach: {{own: aux}}
+    do:
+      cmd: python fuzzyclip/method/learn.py {METRICS} {RESULTS}/scores.csv
+      deps: [fuzzyclip/method, {", ".join(map(str, MADE))}]
+      params: [csp, "pairs.${{key}}"]
+      outs: [{METRICS}: {{cache: false}}, {RESULTS}]
+  track:
+    cmd: echo
+    deps: [{METRICS}, fuzzyclip/deploy.py]
+    params: [{{params.yaml: null}}]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +61,14 @@ def made(tmp_path_factory):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(CODE)
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
-    (folder / "dvc.yaml").write_text(yaml.safe_dump(PIPELINE))
+    (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / ".gitignore").write_text("/results/\n")
-    run(folder, "git", "init", "-q")
-    run(folder, "dvc", "init", "-q")
-    run(folder, "dvc", "config", "core.autostage", "true")
-    run(folder, "dvc", "repro")
+    for command in ("git init", "dvc init", "dvc config core.autostage true", "dvc repro"):
+        run(folder, *command.split())
     commit(folder, "done")
-    run(folder, "dvc", "exp", "run", "-n", "strong", "-S", "csp.penalty=0.2", "track")
-    run(folder, "git", "checkout", "-q", ".")
-    run(folder, "dvc", "checkout", "-q")
+    strong = "dvc exp run -n strong -S csp.penalty=0.2 track"
+    for command in (strong, "git checkout .", "dvc checkout"):
+        run(folder, *command.split())
     return folder
 
 
@@ -148,9 +130,9 @@ def test_code_decides_where_dvc_has_it_before_the_metrics(change, done):
 
 
 def write_pipeline(**changed):
-    stages = PIPELINE["stages"]
-    stages = stages | {"learn": stages["learn"] | changed}
-    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    pipeline = yaml.safe_load(PIPELINE)
+    pipeline["stages"]["learn"] |= changed
+    Path("dvc.yaml").write_text(yaml.safe_dump(pipeline))
 
 
 def test_the_work_tree_counts_where_dvc_says_that_it_is_up_to_date(checkout):
@@ -176,9 +158,8 @@ def test_a_commit_counts_where_its_metrics_are_those_of_its_lock(checkout):
 def test_a_commit_of_which_only_a_part_was_made_anew_does_not_count(checkout):
     lock = yaml.safe_load(paths.LOCK.read_text())
     (curve,) = [out for out in lock["stages"]["learn"]["outs"] if out["path"] == str(MADE[1])]
-    (read,) = [
-        data for data in lock["stages"]["evaluate@own"]["deps"] if data["path"] == curve["path"]
-    ]
+    deps = lock["stages"]["evaluate@own"]["deps"]
+    (read,) = [dep for dep in deps if dep["path"] == curve["path"]]
     assert read["md5"] == curve["md5"]
     read["md5"] = "0" * 32  # as of an earlier curve
     paths.LOCK.write_text(yaml.safe_dump(lock))

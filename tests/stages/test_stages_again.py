@@ -7,8 +7,14 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from in_process import copy_pipeline, run_stages
-from pipelines import OWN, list_runs, make_own_images, shorten_methods
+from pipelines import (
+    OWN,
+    copy_pipeline,
+    list_runs,
+    make_own_images,
+    run_stages,
+    shorten_methods,
+)
 from safetensors import safe_open
 
 from fuzzyclip.baselines.registry import BASELINES

@@ -20,7 +20,7 @@ def draw_embeds(prompts):
 
 
 def draw_class_images(labels, names, seed=0):
-    """Training images of class features alone, in which a direction tells good from bad."""
+    """Training images of class features alone, in which a direction tells normal from anomalous."""
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(32, generator=generator)
     noise = torch.randn(len(labels), 32, generator=generator)

@@ -22,12 +22,10 @@ LOOSE = Difference(1.0, 1.0, 1.0)
 
 def draw_images(count=5):
     """Noise of several sizes, gray among it."""
-    rng, shapes = (
-        np.random.default_rng(0),
-        [(40, 50, 3), (33, 20), (32, 32, 3), (70, 31, 3), (8, 9)],
-    )
+    rng = np.random.default_rng(0)
+    shapes = [(40, 50, 3), (33, 20), (32, 32, 3), (70, 31, 3), (8, 9)]
     drawn = [rng.integers(0, 256, shapes[i % 5], dtype=np.uint8) for i in range(count)]
-    return [Image.fromarray(one) for one in drawn]
+    return [*map(Image.fromarray, drawn)]
 
 
 def draw_unit(*shape, near=None):
@@ -51,22 +49,20 @@ def build(backbone, sigma=0.0, memory=None):
 
 def detect(detector, images):
     """Maps in [0, 1] and log-odds by the detector alone, one image after the other."""
-    ready = [preprocess(one.convert("RGB"), detector.backbone)[None] for one in images]
-    found = [detector(one) for one in ready]
-    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+    inputs = [preprocess(image.convert("RGB"), detector.backbone)[None] for image in images]
+    outputs = zip(*map(detector, inputs), strict=True)
+    return tuple(np.concatenate(parts) for parts in outputs)
 
 
 def assert_same(run, detector, images, atol=1e-5, score_atol=1e-5):
     maps, scores = detect(detector, images)
     for first, last in ((0, 1), (1, 3), (0, 5)):
-        found = run(run.load(images[first:last]))
-        assert found[0].dtype == found[1].dtype == np.float32
-        assert np.allclose(found[0], maps[first:last], atol=atol)
-        assert np.allclose(found[1], scores[first:last], atol=score_atol)
-    assert maps.std() > 1e-2  # there is something to compare
-    assert scores.std() > 1e-2
-    assert maps.min() >= 0
-    assert maps.max() <= 1
+        own_maps, own_scores = run(run.load(images[first:last]))
+        assert own_maps.dtype == own_scores.dtype == np.float32
+        assert np.allclose(own_maps, maps[first:last], atol=atol)
+        assert np.allclose(own_scores, scores[first:last], atol=score_atol)
+    assert min(maps.std(), scores.std()) > 1e-2  # there is something to compare
+    assert 0 <= maps.min() <= maps.max() <= 1
 
 
 def run_python(*lines):

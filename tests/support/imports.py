@@ -30,9 +30,7 @@ def list_names(path):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
-    for node in ast.walk(tree):
-        if node in typing:
-            continue
+    for node in {*ast.walk(tree)} - typing:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -54,9 +52,7 @@ def list_external(path):
 def close(*start, stop=()):
     """All modules of ours that files reach, and they themselves; registries are not followed.
 
-    Args:
-        start: files.
-        stop: modules that are left out, with what they alone reach.
+    Modules of `stop` are left out, with what they alone reach.
     """
     seen, todo = set(), [*start]
     while todo:

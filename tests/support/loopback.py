@@ -43,10 +43,7 @@ def make_handler(loopback: Loopback) -> type[BaseHTTPRequestHandler]:
             loopback.hits[self.path] += 1
             body = loopback.pages.get(name)
             if behaviour == "moved":
-                self.send_response(302)
-                self.send_header("Location", f"/good/{name}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                self.send_head(302, ("Location", f"/good/{name}"), ("Content-Length", "0"))
             elif body is None:
                 self.send_error(404)
             elif behaviour == "busy" and loopback.hits[self.path] <= 2:
@@ -56,31 +53,33 @@ def make_handler(loopback: Loopback) -> type[BaseHTTPRequestHandler]:
 
         def answer(self, behaviour: str, name: str, body: bytes, asked: str | None) -> None:
             mark = f'"{loopback.hits[self.path] if behaviour == "shift" else name}"'
-            begin = re.match(r"bytes=(\d+)-", asked or "")
-            start = int(begin[1]) if begin else 0
+            match = re.match(r"bytes=(\d+)-", asked or "")
+            start = int(match[1]) if match else 0
             stale = self.headers.get("If-Range") not in (None, mark)
             if behaviour in ("plain", "short") or stale:
                 start, asked = 0, None
             if asked and start >= len(body):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(body)}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                nothing = ("Content-Range", f"bytes */{len(body)}"), ("Content-Length", "0")
+                self.send_head(416, *nothing)
                 return
-            part = body[start:]
-            self.send_response(206 if asked else 200)
-            if asked:
-                claimed = start + 1 if behaviour == "liar" else start
-                self.send_header("Content-Range", f"bytes {claimed}-{len(body) - 1}/{len(body)}")
-            if behaviour != "plain":
-                self.send_header("ETag", mark)
-            more = 10 if behaviour == "short" else 0
+            part, claimed = body[start:], start + (behaviour == "liar")
+            headers = []
             if behaviour != "unsized":
-                self.send_header("Content-Length", str(len(part) + more))
-            self.end_headers()
+                headers.append(("Content-Length", str(len(part) + 10 * (behaviour == "short"))))
+            if asked:
+                headers.append(("Content-Range", f"bytes {claimed}-{len(body) - 1}/{len(body)}"))
+            if behaviour != "plain":
+                headers.append(("ETag", mark))
+            self.send_head(206 if asked else 200, *headers)
             whole = behaviour not in ("break", "liar") or (behaviour == "liar" and asked)
             self.wfile.write(part if whole else part[: loopback.piece])
             self.close_connection = True
+
+        def send_head(self, status: int, *headers: tuple[str, str]) -> None:
+            self.send_response(status)
+            for header in headers:
+                self.send_header(*header)
+            self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

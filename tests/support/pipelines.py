@@ -1,10 +1,16 @@
-"""Temporary git and DVC repositories in which the pipeline runs as a user runs it."""
+"""Temporary git and DVC repositories in which the pipeline runs as a user runs it.
 
+Or its stages in this process, one after the other: what they compute, without DVC around them.
+"""
+
+import importlib
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
+from unittest.mock import patch
 
 import yaml
 from imports import ROOT
@@ -13,25 +19,22 @@ from trees import MASK, write_images, write_picture
 
 #: Where the stages of other methods begin; they are the last ones of dvc.yaml.
 FIRST_OF_METHODS = "\n  # The methods that FuzzyCLIP is compared with"
-
 #: What a stage would read of a run around it, or of this machine's tracker.
 FROM_OUTSIDE = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
-
+#: Module and main function of the stages that share a module with another.
+MAINS = {
+    "evaluate": ("evaluate", "evaluate_own"),
+    "evaluate_baseline": ("evaluate", "evaluate_baseline"),
+    "track": ("track", "track_own"),
+    "baselines": ("track", "track_baselines"),
+}
 #: Branch of a finished pipeline: what others do in its work tree moves `HEAD`, not this.
 DONE = "done"
-
 #: Entry of own images in `mine`.
 OWN = {
-    "kind": "folder",
-    "path": "mine",
-    "urls": None,
-    "sha256": None,
-    "protocol": "auto",
-    "categories": None,
-    "counts": "any",
-    "mask_above": 0,
-    "names": "raw",
-}
+    "kind": "folder", "path": "mine", "urls": None, "sha256": None, "protocol": "auto",
+    "categories": None, "counts": "any", "mask_above": 0, "names": "raw",
+}  # fmt: skip
 
 
 def copy_checkout(folder, *, without=()):
@@ -53,9 +56,9 @@ def make_repository(folder, change):
     The pipeline is FuzzyCLIP's alone, as in `dvc repro track`.
     """
     copy_checkout(folder, without=("metrics/", "docs/", "tests/", "dvc.lock"))
-    text = (folder / "dvc.yaml").read_text()
-    assert FIRST_OF_METHODS in text
-    (folder / "dvc.yaml").write_text(text.split(FIRST_OF_METHODS)[0] + "\n")
+    own, comment, _ = (folder / "dvc.yaml").read_text().partition(FIRST_OF_METHODS)
+    assert comment
+    (folder / "dvc.yaml").write_text(own + "\n")
     change_params(folder, change)
     run(folder, "git", "init", "-q")
     commit(folder, "start")
@@ -76,9 +79,7 @@ def run(folder, *command, fails=False):
     }  # fmt: skip
     for name in FROM_OUTSIDE:
         environment.pop(name, None)
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     output = done.stdout + done.stderr
     assert (done.returncode != 0) == fails, output
     return output
@@ -141,3 +142,27 @@ def make_own_images(folder: Path) -> None:
         write_images(folder / name / "scratch", ["0.png", "1.png"], 10 * number + 5)
     for number in range(2):
         write_picture(folder / f"hinge/ground_truth/scratch/{number}_mask.png", MASK)
+
+
+def copy_pipeline(source, folder):
+    """A copy of a finished pipeline, its cache included, but not the tracker's store.
+
+    The store knows its artifacts by their place.
+    """
+    ignored = shutil.ignore_patterns("mlflow.db*", "mlartifacts")
+    shutil.copytree(source, folder, symlinks=True, ignore=ignored)
+    return folder
+
+
+def run_stages(folder, *stages, change=None):
+    """Run stages as DVC would, by `name` or `name@key`; `change` edits params.yaml first."""
+    if change is not None:
+        change_params(folder, change)
+    with chdir(folder), patch.dict(os.environ):
+        for name in FROM_OUTSIDE:
+            os.environ.pop(name, None)
+        for stage in stages:
+            name, _, key = stage.partition("@")
+            module, function = MAINS.get(name, (name, "main"))
+            main = getattr(importlib.import_module(f"stages.{module}"), function)
+            main(*[key] if key else ())

@@ -32,17 +32,16 @@ class Cluster:
         self.folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # sockets want short paths
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+            port = free.getsockname()[1]
+        self.address = f"127.0.0.1:{port}"
         self.environment = os.environ | {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray would put one into the home folder
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": str(self.folder),  # for a Ray that a job starts by itself
         }
-        self.started = []
-        port = self.address.split(":")[1]
-        self.head = self._start("--head", f"--port={port}", "--include-dashboard=false")
-        self.second = None
+        self.started, self.second = [], None
+        self._start("--head", f"--port={port}", "--include-dashboard=false")
 
     def _start(self, *options):
         command = [
@@ -98,7 +97,7 @@ def kill_tree(process):
     return psutil.wait_procs(tree, timeout=10)[1]
 
 
-def build_held(build, gate, calls=2):
+def build_held(build, gate, calls=5):
     """Build what an actor needs; after some batches of images it waits until the gate is open.
 
     Each batch that reaches the image tower leaves a file in `gate`, named after the machine.

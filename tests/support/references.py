@@ -22,13 +22,8 @@ def compute_focal(probs: Tensor, mask: Tensor, gamma: float = 2.0, alpha: float 
     """Two-class focal loss on softmax maps (eq. 7), mean over all pixels.
 
     Printed with alpha = 1, eq. 7 has no term for normal pixels (its factor is 1 - alpha). This is
-    the form in which both classes carry the weight `alpha`, as APRIL-GAN trains.
-
-    Args:
-        probs: (B, 2, H, W) softmax map, channel 1 abnormal.
-        mask: (B, H, W) ground truth in {0, 1}.
-        gamma: focusing exponent.
-        alpha: weight of both classes.
+    the form in which both classes carry the weight `alpha`, as APRIL-GAN trains. `probs` are
+    (B, 2, H, W), channel 1 abnormal, `mask` (B, H, W) in {0, 1}.
     """
     onehot = torch.stack((1 - mask, mask), dim=1)  # (B, 2, H, W)
     onehot = onehot.clamp(FOCAL_SMOOTH, 1 - FOCAL_SMOOTH)
@@ -37,27 +32,16 @@ def compute_focal(probs: Tensor, mask: Tensor, gamma: float = 2.0, alpha: float 
 
 
 def compute_dice(prob: Tensor, mask: Tensor, epsilon: float = 1.0) -> Tensor:
-    """Dice loss of the abnormal channel (eq. 8), per image, mean over the batch.
-
-    Args:
-        prob: (B, H, W) probability of abnormal.
-        mask: (B, H, W) ground truth in {0, 1}.
-        epsilon: added to numerator and denominator.
-    """
+    """Dice loss (eq. 8) of abnormal probabilities and truth (B, H, W), mean over the images."""
     overlap = (prob * mask).flatten(1).sum(dim=1)  # (B,)
     total = prob.flatten(1).sum(dim=1) + mask.flatten(1).sum(dim=1)  # (B,)
     return (1 - (2 * overlap + epsilon) / (total + epsilon)).mean()
 
 
 def compute_logits(mapped: Tensor, text_embed: Tensor) -> Tensor:
-    """Scaled cosines of mapped tokens with the normal and the abnormal text feature.
+    """Scaled cosines (B, L, P, 2) of mapped tokens (B, L, P, D) with both text features.
 
-    Args:
-        mapped: (B, L, P, D), any length.
-        text_embed: (D, 2) or (B, D, 2), unit columns.
-
-    Returns:
-        (B, L, P, 2).
+    These are (D, 2) or (B, D, 2), unit columns; tokens have any length.
     """
     if text_embed.dim() == 3:
         text_embed = text_embed.unsqueeze(1)  # (B, 1, D, 2)
@@ -88,12 +72,7 @@ def sum_maps(maps: Tensor) -> Tensor:
 
 
 def join_margins(margins: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Log-odds of the weighted mean of sigmoids over the first axis, (M, ...) to (...), float64.
-
-    Args:
-        margins: log-odds of M maps.
-        weights: (M,), default 1 each.
-    """
+    """Log-odds of the weighted mean of M maps' sigmoids, (M, ...) to (...), float64."""
     fine = margins.double()
     share = fine.new_ones(len(fine)) if weights is None else weights.double()
     above, below = (torch.einsum("m,m...->...", share, side.sigmoid()) for side in (fine, -fine))

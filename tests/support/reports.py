@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 
-from fuzzyclip.evaluation.metrics import METRICS
+from fuzzyclip.evaluation.metrics import METRICS, PIXEL_METRICS
 from fuzzyclip.report.curves import trace_scores
 from fuzzyclip.report.gallery import GalleryImage
 from fuzzyclip.report.page import DatasetResult, PageContent
@@ -41,16 +41,11 @@ class Reader(HTMLParser):
 
 def make_categories(names, seed=0):
     """Per-category results; the last category has no masks, so that pixel metrics are absent."""
-    rng, lines = np.random.default_rng(seed), []
-    for variant in VARIANTS:
-        for name in names:
-            values = dict(zip(METRICS, rng.uniform(1, 99, len(METRICS)).round(4), strict=True))
-            if name == names[-1]:
-                values |= {metric: np.nan for metric in METRICS if metric.startswith("pixel")}
-            lines.append(
-                {"variant": variant, "category": name, "normal": 6, "anomalous": 6, **values}
-            )
-    return pd.DataFrame(lines).assign(prompt="p")
+    index = pd.MultiIndex.from_product([VARIANTS, names], names=["variant", "category"])
+    drawn = np.random.default_rng(seed).uniform(1, 99, (len(index), len(METRICS))).round(4)
+    frame = pd.DataFrame(drawn, index, METRICS).reset_index()
+    frame.loc[frame["category"] == names[-1], [*PIXEL_METRICS]] = np.nan
+    return frame.assign(normal=6, anomalous=6, prompt="p")
 
 
 def make_scores(names, seed=0):
@@ -72,10 +67,9 @@ def make_scores(names, seed=0):
 def make_examples(names, seed=0):
     """For each category an image of every kind and label."""
     rng, examples = np.random.default_rng(seed), []
+    shown = [(["best"], 0), (["worst", "borderline"], 0), (["best"], 1), (["worst"], 1)]
     for name in names:
-        for number, (kinds, label) in enumerate(
-            [(["best"], 0), (["worst", "borderline"], 0), (["best"], 1), (["worst"], 1)]
-        ):
+        for number, (kinds, label) in enumerate(shown):
             mask = np.zeros((SIDE, SIDE), dtype=bool)
             mask[4:9, 5:12] = label == 1
             examples.append(
@@ -102,7 +96,7 @@ def make_experiment(**changes):
     for seed, (key, names) in enumerate(CATEGORIES.items()):
         scores = make_scores(names, seed)
         parts = {name: scores[scores["category"] == name] for name in names[:-1]}
-        pixels = {name: trace_scores(one["precise"], one["label"]) for name, one in parts.items()}
+        pixels = {name: trace_scores(p["precise"], p["label"]) for name, p in parts.items()}
         datasets[key] = DatasetResult(
             title=f"{key.upper()} & co",
             auxiliary="visa",
@@ -115,14 +109,11 @@ def make_experiment(**changes):
     curve = pd.DataFrame({"epoch": (steps + 9) // 10, "step": steps, "loss": 5 / steps})
     several = pd.concat([curve.assign(cluster=0), curve.assign(cluster=1)])
     names = ["candle", "capsules", "pcb1", HOSTILE]
-    candidates = [
-        {"k": 1, "spread": 0.9, "penalty": 0.27, "score": 1.17, "clusters": [names]},
-        {"k": 2, "spread": 0.1, "penalty": 0.74, "score": 0.84,
-         "clusters": [names[:2], names[2:]]},
-        {"k": 3, "spread": 0.0, "penalty": 2.01, "score": 2.01,
-         "clusters": [names[:2], names[2:3], names[3:]]},
-    ]  # fmt: skip
+    partitions = [[names], [names[:2], names[2:]], [names[:2], names[2:3], names[3:]]]
+    candidates = pd.DataFrame({"k": [1, 2, 3], "spread": [0.9, 0.1, 0], "penalty": [0.27, 0.74, 2]})
+    candidates = candidates.assign(score=[1.17, 0.84, 2], clusters=partitions).to_dict("records")
     places = [[0.1, 0.2], [0.1, 0.21], [-0.3, 0.0], [-0.31, -0.1]]
+    csp = {"k": 2, "clusters": partitions[1], "candidates": candidates}
     settings = {
         "notes": ["Drawn images.", HOSTILE],
         "params": {"seed": "111", "csp.penalty": "0.1", "pairs.own": HOSTILE},
@@ -130,13 +121,6 @@ def make_experiment(**changes):
         "tested": pd.DataFrame({"dataset": [*CATEGORIES], "licence": [HOSTILE, "none"]}),
         "datasets": datasets,
         "curves": {"EFA on visa": several, "RPL on visa": curve},
-        "partitions": {
-            "visa": {
-                "k": 2,
-                "clusters": candidates[1]["clusters"],
-                "candidates": candidates,
-                "points": dict(zip(names, places, strict=True)),
-            }
-        },
+        "partitions": {"visa": csp | {"points": dict(zip(names, places, strict=True))}},
     }
     return PageContent(**(settings | changes))

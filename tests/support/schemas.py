@@ -3,9 +3,7 @@
 from typing import get_args
 
 #: What nobody means: YAML's and JSON's, what overflows to them, and what only looks like a number.
-SENSELESS = (
-    float("inf"), float("-inf"), float("nan"), 1e308, -1e308, 10**18, -(10**18),
-)  # fmt: skip
+SENSELESS = (*map(float, ("inf", "-inf", "nan")), 1e308, -1e308, 10**18, -(10**18))
 #: What pydantic calls a bound; by its own words where another check comes first.
 LOW, HIGH = {"minimum", "exclusiveMinimum", "ge", "gt"}, {"maximum", "exclusiveMaximum", "le", "lt"}
 
@@ -13,7 +11,7 @@ LOW, HIGH = {"minimum", "exclusiveMinimum", "ge", "gt"}, {"maximum", "exclusiveM
 def list_unbounded(model):
     """Places of all numbers that a model takes without a bound on either side."""
     schema = model.model_json_schema()
-    found, seen = [], set()
+    unbounded, seen = [], set()
 
     def walk(node, place):
         if "$ref" in node:
@@ -24,17 +22,18 @@ def list_unbounded(model):
             return
         number = node.get("type") in ("number", "integer") and not {"const", "enum"} & set(node)
         if number and not (LOW & set(node) and HIGH & set(node)):
-            found.append(place)
-        for one in (*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("prefixItems", ())):
-            walk(one, place)
-        for name, one in node.get("properties", {}).items():
-            walk(one, f"{place}.{name}")
+            unbounded.append(place)
+        for kind in ("anyOf", "oneOf", "prefixItems"):
+            for inner in node.get(kind, ()):
+                walk(inner, place)
+        for name, inner in node.get("properties", {}).items():
+            walk(inner, f"{place}.{name}")
         for kind in ("items", "additionalProperties"):
             if isinstance(node.get(kind), dict):
                 walk(node[kind], place)
 
     walk(schema, model.__name__)
-    return found
+    return unbounded
 
 
 def list_choices(model, name):
@@ -46,7 +45,7 @@ def list_numbers(data, place=()):
     """Places of all numbers in plain data, as tuples of keys."""
     if isinstance(data, dict | list):
         entries = data.items() if isinstance(data, dict) else enumerate(data)
-        return [one for key, inner in entries for one in list_numbers(inner, (*place, key))]
+        return [at for key, inner in entries for at in list_numbers(inner, (*place, key))]
     return [place] if isinstance(data, int | float) and not isinstance(data, bool) else []
 
 

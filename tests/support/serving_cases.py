@@ -35,8 +35,5 @@ def expect(found, pictures=("map",)):
     own = found.to_row()
     own.pop("image")
     encoded = {"map": encode_map_png(found.anomaly_map), "mask": encode_mask_png(found.mask)}
-    return (
-        own
-        | {name: text(encoded[name]) if name in pictures else None for name in encoded}
-        | {"error": None}
-    )
+    shown = {name: text(png) if name in pictures else None for name, png in encoded.items()}
+    return own | shown | {"error": None}

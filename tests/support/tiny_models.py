@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 from backbones import load_clip
+from families import TEXT
 from safetensors.torch import load_file, save_file
 
 from fuzzyclip.method.efa import Heads
@@ -18,13 +19,7 @@ from fuzzyclip.utils.tensor_files import write_tensors
 TINY = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 32, "layers": 4, "width": 64, "head_width": 16, "patch_size": 8},
-    "text_cfg": {
-        "context_length": 77,
-        "vocab_size": 49408,
-        "width": 32,
-        "heads": 2,
-        "layers": 12,
-    },
+    "text_cfg": TEXT | {"layers": 12},
 }
 CLUSTERS = (["nut", "bolt"], ["cable"])
 #: Factor on the cosines that RPL is trained with.
@@ -34,10 +29,8 @@ TEMPERATURE = 14.285714
 def save_weights(path, config):
     """Random weights of a configuration as a file, and the arguments that load them."""
     settings = {"blocks": (1, 2, 4)}
-    random = load_clip(config, **settings)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in random.model.state_dict().items()}, path
-    )
+    weights = load_clip(config, **settings).model.state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
     return settings | {"allow_unverified": True}
 
 
@@ -49,11 +42,8 @@ def write_parts(folder, backbone, trained_with=None):
         heads = Heads(len(backbone.blocks), backbone.vision_width, backbone.embed_dim)
         tensors |= {f"cluster{number}.{name}": t for name, t in heads.state_dict().items()}
     learned = torch.nn.functional.normalize(torch.randn(2, backbone.embed_dim), dim=-1)
-    header = {
-        "auxiliary": "drawn",
-        "datasets": ["drawn"],
-        "backbone": trained_with or backbone.fingerprint,
-    }
+    fingerprint = trained_with or backbone.fingerprint
+    header = {"auxiliary": "drawn", "datasets": ["drawn"], "backbone": fingerprint}
     groups = [{"names": list(names), "stack": " ".join(names)} for names in CLUSTERS]
     efa = header | {"kind": "efa", "settings": {"epochs": 0}, "clusters": groups}
     write_tensors(folder / "efa.safetensors", tensors, efa)

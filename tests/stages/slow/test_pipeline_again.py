@@ -5,8 +5,16 @@ import os
 import sys
 
 import pytest
-from in_process import run_stages
-from pipelines import change_params, clone_repository, list_runs, make_repository, ran, run, shrink
+from pipelines import (
+    change_params,
+    clone_repository,
+    list_runs,
+    make_repository,
+    ran,
+    run,
+    run_stages,
+    shrink,
+)
 
 REAL = os.environ.get("FUZZYCLIP_REAL_DATA")
 DATA = ("download", "index", "features")
