@@ -35,25 +35,11 @@ from fuzzyclip.utils.files import write_csv, write_json
 from fuzzyclip.utils.settings import BackboneSettings, EfaTest, TextSettings
 from fuzzyclip.utils.tensor_files import read_tensors
 from stages import paths
-from stages.clip import CLIP_PARAMS, load_clip, make_encoder, prepare_clip
-from stages.members import make_opener, read_rows
+from stages.clip import load_clip, make_encoder, prepare_clip
 from stages.params import choose_settings, load_params
 from stages.run import run_stage
 from stages.schema import Params
-from stages.trained import check_trained
-
-PARAMS = {
-    "evaluate": (
-        *CLIP_PARAMS,
-        "seed",
-        "text",
-        "data.source",
-        "efa.test",
-        "evaluation",
-        "pairs.${key}",
-    ),
-    "evaluate_baseline": ("pairs", "seed", "evaluation.pixel_metrics"),
-}
+from stages.stored import check_trained, open_features, read_rows
 
 #: What stands beside a result of the data that it was measured on.
 TESTED = ("title", "source", "protocol", "complete", "verified")
@@ -86,7 +72,7 @@ class Ready:
 
 def evaluate_own(key: str) -> None:
     """Make FuzzyCLIP's files of a dataset, and the means where DVC looks for metrics."""
-    params = load_params(PARAMS["evaluate"], key=key)
+    params = load_params("evaluate", key)
     ready = prepare_own(params, params.pairs[key], key)
     results = evaluate_dataset(ready, key, params)
     lines = [line for result in results for line in result.table]
@@ -101,7 +87,7 @@ def evaluate_own(key: str) -> None:
 
 def evaluate_baseline(key: str) -> None:
     """Make a baseline's files of every dataset; they say so where it needs models not here."""
-    params = load_params(PARAMS["evaluate_baseline"])
+    params = load_params("evaluate_baseline", key)
     for folder in (paths.METHOD_METRICS / key, paths.RESULTS / key):
         shutil.rmtree(folder, ignore_errors=True)
     ready: dict[str, Ready] = {}
@@ -217,7 +203,7 @@ def evaluate_one(
 ) -> CategoryResult:
     """Every variant of a method on one category."""
     method, backbone = ready.method, ready.encode.backbone
-    rows, features = make_opener(method.kind, backbone, ready.view)(dataset, name)
+    rows, features = open_features(dataset, name, backbone, method.kind, ready.view)
     category = Category(
         dataset, name, rows, features, backbone, params.machine.workers, method.kind
     )

@@ -4,7 +4,7 @@ import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method.variants import OWN
-from fuzzyclip.report.tables import to_markdown
+from fuzzyclip.report.tables import list_sample_notes, to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
 from stages.experiments.catalog import read_catalog
@@ -21,17 +21,16 @@ from stages.experiments.methods import (
 from stages.experiments.results import read_means
 from stages.params import load_params
 from stages.run import run_stage
-from stages.setting import list_sample_notes
 
-PARAMS = ("methods", "pairs", "data.source", "backbone", "backbones.${backbone}")
 TABLES = ("table-2", "table-3")
 
 
 def main() -> None:
     """Make metrics/method_tables."""
-    params = load_params(PARAMS)
+    params = load_params("method_tables")
     facts, catalog, titles = read_facts(params.methods), read_catalog(), read_titles(params.pairs)
-    notes = [FORM_NOTE, *list_sample_notes(params), *list_method_notes(facts)]
+    sample_notes = list_sample_notes(params.data.source, params.backbone)
+    notes = [FORM_NOTE, *sample_notes, *list_method_notes(facts)]
     for name in TABLES:
         experiment = catalog.get(name)
         values = collect_comparison(experiment, facts)

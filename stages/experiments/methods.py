@@ -18,7 +18,7 @@ from fuzzyclip.report.ranking import (
     build_ranked_table,
     describe_level,
 )
-from fuzzyclip.report.tables import list_ties, name_dataset, to_markdown
+from fuzzyclip.report.tables import list_sample_notes, list_ties, name_dataset, to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
 from stages.experiments.catalog import Catalog, CatalogError, PaperExperiment, TableRow
@@ -30,7 +30,6 @@ from stages.experiments.results import (
     read_method,
 )
 from stages.schema import Params
-from stages.setting import list_sample_notes
 
 #: Method to dataset to how that result came about.
 Facts = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -60,7 +59,8 @@ def show_methods(catalog: Catalog, name: str, params: Params, out: Path) -> None
     check_pairs(name, catalog, params)
     facts = read_facts(params.methods)
     values = collect_comparison(experiment, facts)
-    notes = [FORM_NOTE, *list_sample_notes(params), *list_method_notes(facts)]
+    sample_notes = list_sample_notes(params.data.source, params.backbone)
+    notes = [FORM_NOTE, *sample_notes, *list_method_notes(facts)]
     if missing := list_missing(values, facts):
         notes.append(f"not there yet: {', '.join(missing)}; dvc repro track baselines")
     notes += [f"{key}: {catalog.notes[key]}" for key in experiment.notes]

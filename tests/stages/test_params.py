@@ -295,15 +295,31 @@ def test_what_is_no_yaml_is_refused_with_its_path(tmp_path):
         write(tmp_path, "")
 
 
-def test_a_stage_sees_only_what_it_declares(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    params = load_params(
-        ("seed", "csp.penalty", "backbones.${backbone}", "pairs.${key}"), key="sdd"
-    )
+@pytest.fixture
+def declare(tmp_path, monkeypatch):
+    """Load the committed parameters for a stage `look@sdd` that declares these."""
+
+    def load_declared(*params, also=()):
+        stages = {"look": {"foreach": "${pairs}", "do": {"params": [*params]}}}
+        (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+        (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+        monkeypatch.chdir(tmp_path)
+        return load_params("look", "sdd", also)
+
+    return load_declared
+
+
+def test_a_stage_sees_only_what_it_declares(declare):
+    params = declare(
+        "seed", "csp.penalty", "backbones.${backbone}", "pairs.${key}", "auxiliary.${item}",
+        also=["datasets.sdd"],
+    )  # fmt: skip
     assert params.seed == COMMITTED["seed"]
     assert params.csp.penalty == COMMITTED["csp"]["penalty"]
     assert params.backbones["sample"].image_size == 144
     assert params.pairs["sdd"] == "visa"
+    assert params.auxiliary["visa"] == ["visa"]
+    assert params.datasets["sdd"].kind == "sdd"
     assert params.machine.workers  # decides nothing about results
     for read, name in (
         (lambda: params.csp.form, r"csp\.form"),
@@ -317,9 +333,8 @@ def test_a_stage_sees_only_what_it_declares(monkeypatch):
             read()
 
 
-def test_a_name_that_begins_alike_is_not_declared(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    params = load_params(("data", "backbone"))
+def test_a_name_that_begins_alike_is_not_declared(declare):
+    params = declare("data", "backbone")
     assert params.data.source
     for name in ("datasets", "backbones"):
         with pytest.raises(ParamsError, match=f"'{name}'"):

@@ -5,13 +5,17 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 from imports import ROOT
+from pipelines import change_params
 
 from stages import run
 
 
-def run_stage(folder, *arguments):
+def run_stage(folder, *arguments, change=None):
+    for name in ("params.yaml", "dvc.yaml"):
+        (folder / name).write_text((ROOT / name).read_text())
+    if change is not None:
+        change_params(folder, change)
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=folder, capture_output=True, text=True, check=False,
@@ -20,10 +24,10 @@ def run_stage(folder, *arguments):
 
 
 def test_a_failure_is_one_message_without_a_traceback(tmp_path):
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["datasets"]["visa"]["mask_above"] = -1
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    done = run_stage(tmp_path, "stages.index", "visa")
+    def change(params):
+        params["datasets"]["visa"]["mask_above"] = -1
+
+    done = run_stage(tmp_path, "stages.index", "visa", change=change)
     assert done.returncode == 1
     assert "stage index@visa failed: ParamsError" in done.stderr
     assert "datasets.visa.mask_above" in done.stderr
@@ -32,7 +36,6 @@ def test_a_failure_is_one_message_without_a_traceback(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     done = run_stage(tmp_path, "stages.index", "visa")
     assert done.returncode == 1
     assert "data/records/visa.json" in done.stderr
@@ -40,7 +43,6 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_stage_that_ends_well_leaves_its_time_and_memory(tmp_path):
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     done = run_stage(tmp_path, "stages.check")
     assert done.returncode == 0, done.stderr
     left = json.loads((tmp_path / "timing/check.json").read_text())

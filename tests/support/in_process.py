@@ -41,8 +41,10 @@ def run_stages(folder, *stages, change=None):
             main(*[key] if key else ())
 
 
-#: Stages of modules of another name, by module and function.
+#: Stages of modules of another name, or of several, by module and function.
 ELSEWHERE = {
+    "features": ("features", "make_tokens"),
+    "views": ("features", "make_view"),
     "evaluate": ("evaluate", "evaluate_own"),
     "evaluate_baseline": ("evaluate", "evaluate_baseline"),
     "track": ("track", "track_own"),
