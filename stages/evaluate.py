@@ -57,8 +57,8 @@ class Ready:
         encode: names to text features.
         view: key of the features that it reads.
         facts: all choices that made it, for the file beside the result.
-        overlays: anomalous images a category whose maps are kept for pictures.
-        gallery: images a category, label and kind that the page shows.
+        overlays: takes images with their maps for pictures, if any are asked for.
+        gallery: takes the images that the page shows, if any are asked for.
     """
 
     method: Method
@@ -66,8 +66,8 @@ class Ready:
     encode: NameEncoder
     view: str
     facts: dict[str, Any]
-    overlays: int = 0
-    gallery: int = 0
+    overlays: Overlays | None = None
+    gallery: Gallery | None = None
 
 
 def evaluate_own(key: str) -> None:
@@ -130,8 +130,8 @@ def prepare_own(params: Params, auxiliary: str, dataset: str) -> Ready:
         describe(method, auxiliary, params.backbone, params.backbones[params.backbone], params.text)
         | {"clusters": len(partition["clusters"]), "seed": params.seed}
         | {"settings": settings | {"test": test.model_dump(mode="json")}},
-        evaluation.overlays,
-        evaluation.gallery,
+        Overlays(evaluation.overlays) if evaluation.overlays else None,
+        Gallery(evaluation.gallery, method.sigma) if evaluation.gallery else None,
     )
 
 
@@ -172,34 +172,26 @@ def describe(
 def evaluate_dataset(ready: Ready, dataset: str, params: Params) -> list[CategoryResult]:
     """Every variant of a method on a dataset, written; empty where it can not run here."""
     info, facts = read_info(paths.index_info(dataset)), dict(ready.facts)
-    overlays = Overlays(ready.overlays)
-    gallery = Gallery(ready.gallery, ready.method.sigma)
     results = []
     try:
         for name in info["prompts"]:
-            results.append(evaluate_one(ready, dataset, name, info, params, overlays, gallery))
+            results.append(evaluate_one(ready, dataset, name, info, params))
             log.info("%s on %s/%s: %s", ready.method.title, dataset, name, results[-1].table[-1])
     except MethodUnavailableError as error:
         log.warning("%s is left out: %s", ready.method.title, error)
         facts["left_out"], results = str(error), []
     tested = {key: info[key] for key in TESTED} | {"pixel_metrics": params.evaluation.pixel_metrics}
     write_results(ready.method.name, dataset, facts | {"tested": tested}, results)
-    if ready.overlays:
-        overlays.write(paths.overlays(ready.method.name, dataset))
-    if ready.gallery:
-        gallery.write(paths.gallery(ready.method.name, dataset))
+    if ready.overlays is not None:
+        ready.overlays.write(paths.overlays(ready.method.name, dataset))
+    if ready.gallery is not None:
+        ready.gallery.write(paths.gallery(ready.method.name, dataset))
     write_json(paths.tested(ready.method.name, dataset), info | tested)
     return results
 
 
 def evaluate_one(
-    ready: Ready,
-    dataset: str,
-    name: str,
-    info: dict[str, Any],
-    params: Params,
-    overlays: Overlays,
-    gallery: Gallery,
+    ready: Ready, dataset: str, name: str, info: dict[str, Any], params: Params
 ) -> CategoryResult:
     """Every variant of a method on one category."""
     method, backbone = ready.method, ready.encode.backbone
@@ -225,10 +217,10 @@ def evaluate_one(
         scratch=paths.SCRATCH,
         exact=params.evaluation.pixel_metrics == "exact",
         sigma=method.sigma,
-        watcher=overlays if ready.overlays else None,
+        watcher=ready.overlays,
     )
-    if ready.gallery:
-        gallery.add(category, scorers[method.name], result.listing[method.name])
+    if ready.gallery is not None:
+        ready.gallery.add(category, scorers[method.name], result.listing[method.name])
     if result.summaries is not None:
         write_summaries(paths.summaries(method.name, dataset, name), result.summaries)
     return result

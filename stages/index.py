@@ -37,7 +37,7 @@ def main(key: str) -> None:
     index.info["prompts"] = name_categories(index.info, dataset.names)
     index.info["source"] = record["source"]
     index.info["complete"] = published and record["categories"] is None
-    index.info["verified"] = all(entry["verified"] for entry in record["archives"])
+    index.info["verified"] = all(archive["verified"] for archive in record["archives"])
     write_index(index, paths.index(key), paths.index_info(key))
     write_meta(index.frame, index.info, paths.index_meta(key))
 

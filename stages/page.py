@@ -66,10 +66,11 @@ def read_text_table(path: Path) -> pd.DataFrame:
 
 def list_params() -> dict[str, str]:
     """What is shown of params.yaml, as dotted keys; a dataset's own entry is shown with it."""
-    settings = dict(flatten(read_params()))
+    params = read_params()
+    settings = dict(flatten(params))
     return {
         key: settings[key]
-        for shown in list_declared("page")
+        for shown in list_declared(params, "page")
         for key in settings
         if f"{key}.".startswith(f"{shown}.")
     }

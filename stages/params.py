@@ -104,14 +104,8 @@ def _name(place: Sequence[int | str]) -> str:
     return ".".join(str(part) for part in place if part != "[key]")
 
 
-def list_declared(stage: str, key: str = "") -> list[str]:
-    """Dotted names of what a stage declares in dvc.yaml, filled in as DVC does.
-
-    Args:
-        stage: by its name there.
-        key: of a stage that there are several of.
-    """
-    params = read_params()
+def list_declared(params: Params, stage: str, key: str = "") -> list[str]:
+    """Dotted names of what a stage declares in dvc.yaml, filled in as DVC does."""
     block = yaml.load(paths.PIPELINE.read_text(encoding="utf-8"), LOADER)["stages"][stage]
     fillings = {"backbone": params.backbone, "key": key}
     if "foreach" in block:  # "${datasets}"
@@ -131,5 +125,6 @@ def load_params(stage: str, key: str = "", also: Sequence[str] = ()) -> Params:
         key: of a stage that there are several of.
         also: what it reads and does not depend on, since it decides no result.
     """
-    declared = list_declared(stage, key)
-    return cast(Params, _Declared(read_params(), [*declared, *also, *OPEN_TO_ALL]))
+    params = read_params()
+    declared = [*list_declared(params, stage, key), *also, *OPEN_TO_ALL]
+    return cast(Params, _Declared(params, declared))

@@ -12,8 +12,6 @@ KEYS = Path("data/keys.json")
 METRICS = Path("metrics")
 #: What each method gave, FuzzyCLIP too: tables by variant and category, and how they came about.
 METHOD_METRICS = METRICS / "methods"
-#: FuzzyCLIP's means, where DVC looks for metrics.
-DATASET_METRICS = METRICS / "datasets"
 CSP_METRICS = METRICS / "csp"
 CURVES = METRICS / "curves"
 TABLES = METRICS / "tables"
@@ -21,9 +19,6 @@ METHOD_TABLES = METRICS / "method_tables"
 RESULTS = Path("results")
 REPORT = Path("report")
 PAGE = Path("page/index.html")
-FEATURES = Path("features")
-#: What baselines have learned.
-BASELINES = Path("baselines")
 #: Tables and figures of the experiments that were run.
 EXPERIMENTS = Path("experiments")
 #: Unfinished work that a killed stage goes on from; safe to delete.
@@ -77,13 +72,8 @@ def index_meta(dataset: str) -> Path:
 
 
 def features(dataset: str, view: str = TOKENS) -> Path:
-    """Folder of a dataset's stored features, one subfolder a category.
-
-    Args:
-        dataset: whose.
-        view: `TOKENS`, or a key of `views` in params.yaml.
-    """
-    return FEATURES / view / dataset
+    """Folder of a dataset's stored features, one subfolder a category, by a view's key."""
+    return Path("features") / view / dataset
 
 
 def auxiliary(name: str) -> Path:
@@ -123,12 +113,12 @@ def curve(stage: str, name: str) -> Path:
 
 def learned(method: str, auxiliary: str) -> Path:
     """What a baseline has learned from an auxiliary set, and its settings; beside it its curve."""
-    return BASELINES / method / f"{auxiliary}.safetensors"
+    return Path("baselines") / method / f"{auxiliary}.safetensors"
 
 
 def dataset_metrics(dataset: str) -> Path:
-    """FuzzyCLIP's mean metrics on a dataset, flat, percent."""
-    return DATASET_METRICS / f"{dataset}.json"
+    """FuzzyCLIP's mean metrics on a dataset, flat, percent, where DVC looks for metrics."""
+    return METRICS / "datasets" / f"{dataset}.json"
 
 
 def method_metrics(method: str, dataset: str) -> Path:

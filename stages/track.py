@@ -77,11 +77,9 @@ class TrackedResult:
 
 def track_own() -> None:
     """Record FuzzyCLIP: parameters, metrics, tables, curves, pictures, data, models, versions."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     params = read_params()
-    client, experiment = open_experiment(params.tracking.experiment)
     tags = collect_tags()
-    record = TrackedResult(
+    result = TrackedResult(
         name=tags["dvc.exp_name"] or f"repro-{tags['dvc.lock_sha256'][:8]}",
         identity=("dvc.lock_sha256", "dvc.exp_name"),
         tags=tags,
@@ -89,19 +87,16 @@ def track_own() -> None:
         metrics=[*list_results(params), *list_curves(params), *list_timings()],
         log_files=partial(log_own, params),
     )
-    keep(record, client, experiment)
-    log.info("compare the runs:\n  %s", describe_ui(experiment))
+    record(params.tracking.experiment, [result])
 
 
 def track_baselines() -> None:
     """Record every baseline's settings, metrics and files."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     params = load_params("baselines")
-    client, experiment = open_experiment(params.tracking.experiment)
     means = pd.read_csv(paths.METHOD_TABLES / "means.csv")
-    for method, own in means[means["variant"] != OWN].groupby("variant", sort=False):
-        keep(describe_baseline(str(method), own, list(params.pairs)), client, experiment)
-    log.info("compare the runs:\n  %s", describe_ui(experiment))
+    methods = means[means["variant"] != OWN].groupby("variant", sort=False)
+    results = (describe_baseline(str(name), own, list(params.pairs)) for name, own in methods)
+    record(params.tracking.experiment, results)
 
 
 def describe_baseline(method: str, means: pd.DataFrame, datasets: list[str]) -> TrackedResult:
@@ -157,14 +152,12 @@ def list_params() -> list[tuple[str, str]]:
 
 def list_choices(method: str, datasets: list[str]) -> list[tuple[str, str]]:
     """A baseline's choices; settings that differ between datasets by the dataset."""
-    facts = [json.loads(paths.method_facts(method, name).read_text()) for name in datasets]
-    flat = [
-        dict(flatten({key: value for key, value in one.items() if key not in NO_PARAMS}))
-        for one in facts
-    ]
-    choices = []
-    for key in flat[0]:
-        values = [one.get(key, "") for one in flat]
+    choices, by_dataset = [], []
+    for name in datasets:
+        facts = json.loads(paths.method_facts(method, name).read_text())
+        by_dataset.append(dict(flatten({key: facts[key] for key in facts if key not in NO_PARAMS})))
+    for key in by_dataset[0]:
+        values = [chosen.get(key, "") for chosen in by_dataset]
         if len(set(values)) == 1:
             choices.append((key, values[0]))
         else:
@@ -265,28 +258,36 @@ def name_model(name: str) -> str:
     return "fuzzyclip-" + re.sub(r"""[/:.%"']""", "_", name)
 
 
-def keep(record: TrackedResult, client: MlflowClient, experiment: str) -> None:
-    """Make a run of a result, unless there is one already."""
-    identity = {tag: record.tags[tag] for tag in record.identity}
-    if existing := find_run(client, experiment, identity):
-        log.info("%s is recorded already, as run %s", record.name, existing)
-        return
+def record(name: str, results: Iterable[TrackedResult]) -> None:
+    """Make a run of each result in an experiment, unless there is one already."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    client, experiment = open_experiment(name)
+    for result in results:
+        identity = {tag: result.tags[tag] for tag in result.identity}
+        if existing := find_run(client, experiment, identity):
+            log.info("%s is recorded already, as run %s", result.name, existing)
+        else:
+            _record_new(result, client, experiment)
+    log.info("compare the runs:\n  %s", describe_ui(experiment))
+
+
+def _record_new(result: TrackedResult, client: MlflowClient, experiment: str) -> None:
     metrics = [
         Metric(name, float(value), 0, step)
-        for name, value, step in record.metrics
+        for name, value, step in result.metrics
         if pd.notna(value)
     ]
-    params = [Param(key, value) for key, value in record.params]
+    params = [Param(key, value) for key, value in result.params]
     mlflow.set_experiment(experiment_id=experiment)
-    with mlflow.start_run(run_name=record.name) as run:
+    with mlflow.start_run(run_name=result.name) as run:
         for first in range(0, len(metrics), 10 * BATCH):
             client.log_batch(run.info.run_id, metrics=metrics[first : first + 10 * BATCH])
         for first in range(0, len(params), BATCH):
             client.log_batch(run.info.run_id, params=params[first : first + BATCH])
-        tags = [RunTag(key, value) for key, value in record.tags.items()]
+        tags = [RunTag(key, value) for key, value in result.tags.items()]
         client.log_batch(run.info.run_id, tags=tags)
-        record.log_files()
-    log.info("recorded as MLflow run %s (%s)", record.name, run.info.run_id)
+        result.log_files()
+    log.info("recorded as MLflow run %s (%s)", result.name, run.info.run_id)
 
 
 def find_root() -> Path:
