@@ -9,16 +9,18 @@ import shutil
 from contextlib import chdir
 from unittest.mock import patch
 
+from imports import ROOT
 from pipelines import FROM_OUTSIDE, change_params
 
 
 def copy_pipeline(source, folder):
-    """A copy of a finished pipeline, its cache included, but not the tracker's store.
+    """A copy of a finished pipeline with the stages of all methods, its cache included.
 
-    The store knows its artifacts by their place.
+    Without the tracker's store, which knows its artifacts by their place.
     """
     ignored = shutil.ignore_patterns("mlflow.db*", "mlartifacts")
     shutil.copytree(source, folder, symlinks=True, ignore=ignored)
+    shutil.copyfile(ROOT / "dvc.yaml", folder / "dvc.yaml")
     return folder
 
 

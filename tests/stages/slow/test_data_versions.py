@@ -76,22 +76,8 @@ def test_own_images_by_one_params_block(pipeline, tmp_path: Path) -> None:
     output = ran(run(folder, "dvc", "repro"))
     expected = {f"{stage}@parts" for stage in ("download", "index", "features", "evaluate")}
     assert expected <= set(output)
-    assert set(output) - expected == {
-        "check",
-        "sample",
-        "auxiliary@visa",
-        "report",
-        "page",
-        "track",
-    }
-    lines = pd.read_csv(folder / "metrics/methods/fuzzyclip/parts.csv").query(
-        "variant == 'fuzzyclip'"
-    )
-    lines = lines.set_index("category")
-    assert lines["prompt"].str.contains("black metal bracket")["bracket black"]
-    assert lines.loc["bracket black"].filter(like="pixel").isna().all()  # absent, never zero
-    assert lines.filter(like="image").notna().all(axis=None)
-    assert lines.loc["hinge", "pixel_auroc"] > 0
+    after = {"check", "sample", "auxiliary@visa", "report", "page", "track"}
+    assert set(output) - expected == after
     recorded = list_runs(folder)[-1]
     assert recorded.data.tags["protocol.parts"] == "auto"
     assert recorded.data.tags["images.parts"] == "6 normal, 4 anomalous"
@@ -140,20 +126,6 @@ def test_own_images_by_one_params_block(pipeline, tmp_path: Path) -> None:
     run(folder, "dvc", "commit", "-f", "download@visa")
     output = ran(run(folder, "dvc", "repro", "evaluate@sdd"))
     assert {"index@visa", "auxiliary@visa", "efa@visa", "evaluate@sdd"} <= set(output)
-
-
-def test_own_images_without_masks_cannot_train_the_layers(pipeline, tmp_path: Path) -> None:
-    folder = clone_repository(pipeline[0], tmp_path / "train")
-    make_own_images(folder / "mine")
-
-    def add(params):
-        params["datasets"]["parts"] = OWN
-        params["auxiliary"]["parts"] = ["parts"]
-
-    change_params(folder, add)
-    output = run(folder, "dvc", "repro", "efa@parts", fails=True)
-    assert "auxiliary.parts: parts/bracket black has anomalous images without masks" in output
-    assert "hinge" not in output.split("auxiliary.parts: ")[1].split(" has ")[0]
 
 
 def test_data_are_links_into_the_cache(pipeline, tmp_path: Path) -> None:
