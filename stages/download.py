@@ -44,7 +44,7 @@ def main(key: str) -> None:
 
 
 def describe_place(key: str, dataset: Dataset, params: Params) -> dict[str, Any]:
-    """Where the real archives, or a folder of one's own, are taken from."""
+    """The place of the real archives, or of a folder of one's own."""
     archives = params.data.archives
     return {
         "path": Path(dataset.path).expanduser() if dataset.path else None,

@@ -154,7 +154,7 @@ def prepare_baseline(name: str, auxiliary: str, params: Params) -> Ready:
 def describe(
     method: Method, auxiliary: str, clip: str, settings: BackboneSettings, text: TextSettings
 ) -> dict[str, Any]:
-    """What made a result, but for the method's own settings."""
+    """All that made a result, but for the method's own settings."""
     return {
         "method": method.name,
         "title": method.title,

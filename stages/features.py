@@ -142,7 +142,7 @@ def encode(shards: list[Shard], backbone: Backbone, params: Params, title: str) 
 
 
 def keeps_tokens(params: Params, dataset: str) -> bool:
-    """Whether a dataset's patch tokens are kept on disk, not encoded again by their readers.
+    """True if a dataset's patch tokens are kept on disk, not encoded again by their readers.
 
     It decides no result, so no stage depends on `auxiliary` for it: a new auxiliary set must not
     encode every image anew.

@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def read_notes() -> list[str]:
-    """What the report says of its tables."""
+    """The report's notes on its tables."""
     text = (paths.TABLES / "summary.md").read_text(encoding="utf-8")
     notes = [line.removeprefix("> ") for line in text.splitlines() if line.startswith("> ")]
     return [note.replace("`", "") for note in notes]  # Markdown's
@@ -65,7 +65,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
 
 
 def list_params() -> dict[str, str]:
-    """What is shown of params.yaml, as dotted keys; a dataset's own entry is shown with it."""
+    """The shown part of params.yaml, as dotted keys; a dataset's own entry stands with it."""
     params = read_params()
     settings = dict(flatten(params))
     return {
@@ -77,7 +77,7 @@ def list_params() -> dict[str, str]:
 
 
 def read_dataset(name: str, info: dict[str, Any], params: Params) -> DatasetResult:
-    """What the evaluation left of a dataset."""
+    """The evaluation's files of a dataset."""
     scores = pd.read_csv(paths.scores(OWN, name), dtype={"category": str})
     pixels: dict[str, Curve] = {}
     for category in dict.fromkeys(scores["category"]):

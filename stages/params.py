@@ -118,7 +118,7 @@ def list_declared(params: Params, stage: str, key: str = "") -> list[str]:
 
 
 def load_params(stage: str, key: str = "", also: Sequence[str] = ()) -> Params:
-    """What a stage may see of params.yaml: its `params` in dvc.yaml and what is open to all.
+    """The part of params.yaml that a stage may see: its `params` in dvc.yaml, what is open to all.
 
     Args:
         stage: by its name in dvc.yaml.

@@ -42,7 +42,7 @@ def sample(dataset: str) -> Path:
 
 
 def sample_note(dataset: str) -> Path:
-    """What is drawn of a dataset: its categories, and the digests of the archives."""
+    """The drawn part of a dataset: its categories, and the digests of the archives."""
     return sample(dataset) / "drawn.json"
 
 
@@ -62,7 +62,7 @@ def index(dataset: str) -> Path:
 
 
 def index_info(dataset: str) -> Path:
-    """What is known of the dataset as a whole: protocol, counts, licence, what was dropped."""
+    """Facts of the dataset as a whole: protocol, counts, licence, what was dropped."""
     return Path("data/index") / f"{dataset}.json"
 
 
@@ -112,7 +112,7 @@ def curve(stage: str, name: str) -> Path:
 
 
 def learned(method: str, auxiliary: str) -> Path:
-    """What a baseline has learned from an auxiliary set, and its settings; beside it its curve."""
+    """A baseline's learned tensors and settings, of an auxiliary set; beside it its curve."""
     return Path("baselines") / method / f"{auxiliary}.safetensors"
 
 
@@ -127,7 +127,7 @@ def method_metrics(method: str, dataset: str) -> Path:
 
 
 def method_facts(method: str, dataset: str) -> Path:
-    """How a method's result on a dataset came about: all choices that made it."""
+    """All choices that made a method's result on a dataset."""
     return METHOD_METRICS / method / f"{dataset}.json"
 
 
@@ -142,7 +142,7 @@ def scores(method: str, dataset: str) -> Path:
 
 
 def tested(method: str, dataset: str) -> Path:
-    """What a result was measured on: the index's facts, and the names in the prompts."""
+    """Facts of what a result was measured on: the index's facts, and the names in the prompts."""
     return results(method, dataset) / "dataset.json"
 
 

@@ -96,7 +96,7 @@ def write_tables(
 
 
 def describe_estimates(tested: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What is to be said of pixel metrics that are not exact."""
+    """A note on pixel metrics that are not exact, with their bounds."""
     streamed = [name for name, info in tested.items() if info["pixel_metrics"] == "streaming"]
     widths = []
     for path in (paths.bounds(OWN, name) for name in streamed):

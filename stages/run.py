@@ -1,4 +1,4 @@
-"""What every stage does around its work: which stage, logging, timing, errors in words."""
+"""Around every stage's work: which stage, logging, timing, errors in words."""
 
 import hashlib
 import inspect

@@ -1,4 +1,4 @@
-"""What stages leave to one another: index rows, features, auxiliary sets, what was trained."""
+"""Files that stages leave to one another: rows, features, auxiliary sets, trained parts."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from stages import paths
 
 
 def read_manifest(auxiliary: str) -> dict[str, Any]:
-    """What the auxiliary stage wrote of a set."""
+    """The auxiliary stage's manifest of a set."""
     manifest: dict[str, Any] = json.loads(paths.auxiliary(auxiliary).read_text())
     return manifest
 
@@ -77,7 +77,7 @@ def check_masks(name: str, auxiliary: AuxiliarySet, method: str) -> None:
 
 
 def checkpoint_path(key: str, header: Mapping[str, Any], cluster: int = 0) -> Path:
-    """Where a killed training goes on from; the name changes with all that changes its result."""
+    """A file that a killed training goes on from; its name changes with what changes the result."""
     manifest = paths.auxiliary(key).read_text()
     content = json.dumps([header, manifest, cluster, torch.__version__], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()

@@ -128,7 +128,7 @@ def read_lock() -> dict[str, Any]:
 
 
 def collect_tags() -> dict[str, str]:
-    """Where FuzzyCLIP's result comes from: DVC's experiment, its lock and the commit."""
+    """The origin of FuzzyCLIP's result: DVC's experiment, its lock and the commit."""
     locked = json.dumps(read_lock(), sort_keys=True)
     return {
         "method": OWN,
@@ -229,7 +229,7 @@ def log_baseline(method: str) -> None:
 
 
 def log_datasets(datasets: list[str]) -> None:
-    """What was evaluated, by DVC's own digest of the images, with licence, protocol and counts."""
+    """The evaluated data, by DVC's own digest of the images, with licence, protocol and counts."""
     locked = read_lock()
     for name in datasets:
         info = json.loads(paths.tested(OWN, name).read_text())
@@ -254,7 +254,7 @@ def log_datasets(datasets: list[str]) -> None:
 
 
 def name_model(name: str) -> str:
-    """What the model of an auxiliary set is called in MLflow, which takes no `/:.%"'` in names."""
+    """An auxiliary set's model by a name for MLflow, which takes no `/:.%"'` in names."""
     return "fuzzyclip-" + re.sub(r"""[/:.%"']""", "_", name)
 
 
@@ -324,7 +324,7 @@ def find_run(client: MlflowClient, experiment: str, tags: dict[str, str]) -> str
 
 
 def describe_ui(experiment: str) -> str:
-    """How to look at the runs: a command and a link, or the server's address."""
+    """The way to look at the runs: a command and a link, or the server's address."""
     remote = os.environ.get("MLFLOW_TRACKING_URI")
     # MLflow 3 opens on its GenAI pages; this address opens the classic comparison.
     page = f"#/experiments/{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART"

@@ -38,7 +38,7 @@ def main(key: str) -> None:
 
 
 def train(name: str, auxiliary: str, params: Params) -> Path:
-    """What one method learns from one auxiliary set; its checkpoint, which the caller removes.
+    """Learn from one auxiliary set; gives the checkpoint, which the caller removes.
 
     Raises:
         ValueError: the method has no such setting, refuses a value, or learns from masks that are

@@ -1,4 +1,4 @@
-"""What params.yaml is made of: keys that name files, and values that may be tables.
+"""The parts of params.yaml: keys that name files, and values that may be tables.
 
 A value that differs by auxiliary set or by source of data is a table: a mapping with the key
 `default`, whose other keys are names of auxiliary sets or of `data.source`.
@@ -57,7 +57,7 @@ def read_numbers(value: Any) -> Any:
 
 
 def is_table(value: Any) -> bool:
-    """Whether a value differs by auxiliary set or source of data."""
+    """True if a value differs by auxiliary set or source of data."""
     return isinstance(value, Mapping) and DEFAULT in value
 
 

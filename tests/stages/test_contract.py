@@ -182,7 +182,7 @@ def test_library_knows_no_stage_and_no_tracker():
     for path in (ROOT / "fuzzyclip").rglob("*.py"):
         module = path.relative_to(ROOT).as_posix()
         ours = list_imports(module)
-        assert not [one for one in ours if one.startswith(("stages/", "tools/", "benchmarks/"))]
+        assert not [name for name in ours if name.startswith(("stages/", "tools/", "benchmarks/"))]
         known = list_external(module) & {"mlflow", "dvc", "yaml"}
         assert known <= LIBRARY_KNOWS.get(module, set()), module
 
@@ -199,8 +199,8 @@ def test_packages_know_those_before_them_alone():
     for path in (ROOT / "fuzzyclip").rglob("*/*.py"):
         module = path.relative_to(ROOT).as_posix()
         own = FLOW.index(module.split("/")[1])
-        later = [one for one in list_imports(module) if one.count("/") > 1]
-        later = [one for one in later if FLOW.index(one.split("/")[1]) > own]
+        later = [name for name in list_imports(module) if name.count("/") > 1]
+        later = [name for name in later if FLOW.index(name.split("/")[1]) > own]
         assert not later, f"{module} knows {later}"
 
 

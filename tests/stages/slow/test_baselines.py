@@ -54,8 +54,8 @@ def test_a_setting_reruns_its_method_alone(baselines):
         "baselines",
     }  # fmt: skip
     assert re.findall(r"windows: (\d+) images to encode", output) == ["0", "0"]  # taken over
-    assert sum(one.data.tags["method"] == "winclip" for one in list_runs(folder)) == 2
-    assert sum(one.data.tags["method"] == "clip" for one in list_runs(folder)) == 1
+    assert sum(each.data.tags["method"] == "winclip" for each in list_runs(folder)) == 2
+    assert sum(each.data.tags["method"] == "clip" for each in list_runs(folder)) == 1
     run(folder, "git", "checkout", "-q", "HEAD", "--", ".")
     assert list_tested(run(folder, "dvc", "repro", "baselines")) == set()  # DVC restores it
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ from trees import write_images, write_picture
 
 from fuzzyclip.datasets.fetching.fetch import compute_tree_sha256
 from fuzzyclip.sample.archives import write_sample_archives
-from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.tree import read_tree
 
 FEW = {"seed": 3, "train_normal": 1, "test_normal": 3, "test_anomalous": 3}
@@ -145,26 +143,6 @@ def test_data_are_links_into_the_cache(pipeline, tmp_path: Path) -> None:
     assert len(list_runs(folder)) == 1  # with the model, which MLflow would not take as links
 
 
-NEW_DATASET = '''
-"""Bolts, a dataset that no other file knows."""
-
-from fuzzyclip.datasets.base.layouts import mvtec_lister
-from fuzzyclip.datasets.base.spec import Archive, DatasetSpec, Protocol, SplitCounts
-
-BOLTS = DatasetSpec(
-    name="bolts",
-    title="Bolts",
-    page="https://example.org/bolts",
-    licence="CC0",
-    archives=(Archive("bolts.zip", sha256="{sha256}"),),
-    categories={{"hex_bolt": "hex bolt"}},
-    protocols={{
-        "official": Protocol("all", mvtec_lister(), {{"hex_bolt": SplitCounts(0, 3, 3)}})
-    }},
-)
-'''
-
-
 @pytest.fixture(scope="module")
 def served(pipeline, tmp_path_factory):
     """A repository whose KolektorSDD comes from a server and whose VisA lies in a folder."""
@@ -218,25 +196,23 @@ def test_one_datasets_change_reruns_that_dataset_only(official) -> None:
     assert set(output) == {"check", "sample", "download@sdd", "index@sdd", "track"}
 
     # a new dataset: one module, one line in the registry, one block of parameters
-    sizes = FEW | {"train_normal": 0}
-    write_sample_archives("mpdd", place / "drawn", **sizes)
-    shutil.move(place / "drawn/MPDD.zip", place / "archives/bolts.zip")
-    rename_category(place / "archives/bolts.zip", "MPDD/bracket_black/", "bolts/hex_bolt/")
-    sha256 = compute_sha256(place / "archives/bolts.zip")
-    module = folder / "fuzzyclip/datasets/bolts.py"
-    module.write_text(NEW_DATASET.format(sha256=sha256).lstrip())
+    sha256 = write_sample_archives("mpdd", place / "bolts", **FEW)
+    text = (folder / "fuzzyclip/datasets/mpdd.py").read_text()
+    for old, new in (("MPDD = ", "BOLTS = "), ('"mpdd"', '"bolts"'), ('"MPDD"', '"Bolts"')):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (folder / "fuzzyclip/datasets/bolts.py").write_text(text)
     registry = folder / "fuzzyclip/datasets/__init__.py"
-    text = registry.read_text()
-    line = "from fuzzyclip.datasets.bolts import BOLTS\nfrom fuzzyclip.datasets.btad"
-    text = text.replace("from fuzzyclip.datasets.btad", line).replace("(MVTEC,", "(BOLTS, MVTEC,")
-    registry.write_text(text)
+    line = "from fuzzyclip.datasets.btad import BTAD\n"
+    text = registry.read_text().replace(line, f"from fuzzyclip.datasets.bolts import BOLTS\n{line}")
+    registry.write_text(text.replace("(MVTEC,", "(BOLTS, MVTEC,"))
 
     def add(params):
         params["data"]["archives"] = None
-        block = dict(params["datasets"]["visa"])
-        block |= {"kind": "bolts", "protocol": "official", "categories": None, "sha256": None}
-        block |= {"path": str(place / "archives/bolts.zip"), "counts": "published"}
-        params["datasets"]["bolts"] = block
+        params["datasets"]["bolts"] = params["datasets"]["visa"] | {
+            "kind": "bolts", "protocol": "official", "path": str(place / "bolts"),
+            "sha256": sha256, "categories": ["connector"],
+        }  # fmt: skip
         params["pairs"]["bolts"] = "visa"
 
     change_params(folder, add)
@@ -245,22 +221,12 @@ def test_one_datasets_change_reruns_that_dataset_only(official) -> None:
     after = {"check", "sample", "auxiliary@visa", "report", "page", "track"}
     assert set(output) == own | after
     info = json.loads((folder / "results/fuzzyclip/bolts/dataset.json").read_text())
-    assert info["counts"] == {
-        "hex_bolt": {"train_normal": 0, "test_normal": 3, "test_anomalous": 3, "train_anomalous": 0}
-    }
+    counts = {"train_normal": 1, "test_normal": 3, "test_anomalous": 3, "train_anomalous": 0}
+    assert info["counts"] == {"connector": counts}
     assert info["verified"] is True
     assert "Bolts" in (folder / "metrics/tables/summary.md").read_text()
     tags = list_runs(folder)[-1].data.tags
-    assert [tags["licence.bolts"], tags["protocol.bolts"]] == ["CC0", "official"]
-
-
-def rename_category(path: Path, old: str, new: str) -> None:
-    """Keep one category of an archive, under another name."""
-    with zipfile.ZipFile(path) as archive:
-        kept = {n: archive.read(n) for n in archive.namelist() if n.startswith(old)}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in kept.items():
-            archive.writestr(new + name.removeprefix(old), content)
+    assert [tags["licence.bolts"], tags["protocol.bolts"]] == ["CC BY-NC-SA 4.0", "official"]
 
 
 def test_a_broken_image_stops_the_pipeline_or_is_dropped(official) -> None:

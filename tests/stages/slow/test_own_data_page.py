@@ -148,13 +148,13 @@ def test_every_step_of_the_page_does_what_it_says(clone):
     assert (clone / "found/scores.csv").read_text().count("quantile") == 3
     (script,) = read_blocks("python")
     (clone / "script.py").write_text(adapt(script, clone, port))
-    said = run_block("python script.py", clone).split()[-5:]
-    assert said[0] in ("normal", "anomalous")
+    decided = run_block("python script.py", clone).split()[-5:]
+    assert decided[0] in ("normal", "anomalous")
     run_block(pack, clone)
     with Server(serve, clone, port):
         (answer,) = json.loads(run_block(ask, clone))["predictions"]
-    assert answer["decision"] == said[0]
-    assert answer["image_score"] == pytest.approx(float(said[1]), abs=1e-5)
+    assert answer["decision"] == decided[0]
+    assert answer["image_score"] == pytest.approx(float(decided[1]), abs=1e-5)
     run_block(export, clone)
     assert (clone / "brackets.onnx").stat().st_size > 1_000_000
     shutil.rmtree(clone)

@@ -40,7 +40,7 @@ def test_penalty_reruns_only_what_its_partition_changes(folder):
     assert ("evaluate@sdd" in ran(output)) == changed
     # the scores changed in any case, so the experiment is recorded
     recorded = list_runs(folder)
-    assert [one.data.params["csp.penalty"] for one in recorded] == ["0.1", "0.2"]
+    assert [run.data.params["csp.penalty"] for run in recorded] == ["0.1", "0.2"]
     assert recorded[1].data.tags["dvc.exp_name"] == "penalty"
 
 
