@@ -211,7 +211,7 @@ def test_one_datasets_change_reruns_that_dataset_only(official) -> None:
         params["data"]["archives"] = None
         params["datasets"]["bolts"] = params["datasets"]["visa"] | {
             "kind": "bolts", "protocol": "official", "path": str(place / "bolts"),
-            "sha256": sha256, "categories": ["connector"],
+            "sha256": sha256, "categories": ["bracket_black"],
         }  # fmt: skip
         params["pairs"]["bolts"] = "visa"
 
@@ -222,7 +222,7 @@ def test_one_datasets_change_reruns_that_dataset_only(official) -> None:
     assert set(output) == own | after
     info = json.loads((folder / "results/fuzzyclip/bolts/dataset.json").read_text())
     counts = {"train_normal": 1, "test_normal": 3, "test_anomalous": 3, "train_anomalous": 0}
-    assert info["counts"] == {"connector": counts}
+    assert info["counts"] == {"bracket_black": counts}
     assert info["verified"] is True
     assert "Bolts" in (folder / "metrics/tables/summary.md").read_text()
     tags = list_runs(folder)[-1].data.tags
