@@ -13,12 +13,10 @@ from stages import paths
 from stages.params import load_params
 from stages.run import run_stage
 
-PARAMS = ("auxiliary.${key}",)
-
 
 def main(key: str) -> None:
     """Make data/auxiliary/<key>.json."""
-    params = load_params(PARAMS, key=key)
+    params = load_params("auxiliary", key)
     members = [describe(name) for name in params.auxiliary[key]]
     prompts = [category["prompt"] for member in members for category in member["categories"]]
     # Categories that share a prompt name (VisA's four circuit boards in words) are one to CSP.

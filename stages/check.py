@@ -9,9 +9,6 @@ from stages import paths
 from stages.params import read_params
 from stages.run import run_stage
 
-#: It looks at the whole file, on which it depends as on any other.
-PARAMS = ()
-
 
 def main() -> None:
     """Make data/keys.json, the same whenever params.yaml is valid: nothing reruns for it."""

@@ -11,9 +11,6 @@ from fuzzyclip.utils.settings import BackboneSettings, TextSettings
 from stages import paths
 from stages.schema import Params
 
-#: What a stage that loads the backbone declares.
-CLIP_PARAMS = ("backbone", "backbones.${backbone}")
-
 
 def load_clip(params: Params, name: str | None = None) -> Backbone:
     """The backbone named by `backbone`, or another key of `backbones`."""
@@ -21,25 +18,17 @@ def load_clip(params: Params, name: str | None = None) -> Backbone:
 
 
 def prepare_clip(params: Params, settings: BackboneSettings) -> Callable[[], Backbone]:
-    """A frozen CLIP, to be loaded in another process, in any folder.
-
-    Args:
-        params: how the work is done.
-        settings: of the CLIP.
-    """
-    places = {key: _make_absolute(getattr(settings, key)) for key in ("model", "weights")}
+    """A frozen CLIP, to be loaded in another process, in any folder."""
+    names = {key: getattr(settings, key) for key in ("model", "weights")}
+    # a file's path from the root; open_clip's names stay
+    files = {key: str(Path(name).absolute()) for key, name in names.items() if Path(name).is_file()}
     return partial(
         load_backbone,
-        settings.model_copy(update=places),
+        settings.model_copy(update=files),
         allow_unverified=params.allow_unverified,
         device=params.machine.device,
         compiled=params.machine.compile,
     )
-
-
-def _make_absolute(name: str) -> str:
-    """A file's path from the root; open_clip's names stay."""
-    return str(Path(name).absolute()) if Path(name).is_file() else name
 
 
 def make_encoder(backbone: Backbone, text: TextSettings) -> NameEncoder:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fuzzyclip.features.kinds import TOKENS
 from fuzzyclip.method.csp import (
     Scored,
     choose_partition,
@@ -14,12 +13,10 @@ from fuzzyclip.method.csp import (
 )
 from fuzzyclip.utils.files import write_json
 from stages import paths
-from stages.clip import CLIP_PARAMS, load_clip, make_encoder
-from stages.members import make_opener, open_auxiliary, read_manifest
+from stages.clip import load_clip, make_encoder
 from stages.params import load_params
 from stages.run import run_stage
-
-PARAMS = (*CLIP_PARAMS, "seed", "text", "csp")
+from stages.stored import open_auxiliary, read_manifest
 
 
 def main(key: str) -> None:
@@ -27,13 +24,13 @@ def main(key: str) -> None:
 
     A changed penalty changes the scores; what depends on the partition reruns only if it changed.
     """
-    params = load_params(PARAMS, key=key)
+    params = load_params("csp", key)
     manifest = read_manifest(key)
     encode = make_encoder(load_clip(params), params.text)
     names = manifest["names"]
 
     def load_images() -> tuple[Tensor, Sequence[str]]:
-        auxiliary = open_auxiliary(key, make_opener(TOKENS, encode.backbone))
+        auxiliary = open_auxiliary(key, encode.backbone)
         return auxiliary.image_embed, auxiliary.rows["name"].tolist()
 
     points = compute_points(encode, names, params.csp.points, load_images)
@@ -65,13 +62,13 @@ def describe_scores(scored: list[Scored], chosen: Scored) -> dict[str, object]:
         "clusters": [list(group) for group in chosen.clusters],
         "candidates": [
             {
-                "k": one.k,
-                "spread": round(one.spread, 6),
-                "penalty": round(one.penalty, 6),
-                "score": round(one.score, 6),
-                "clusters": [list(group) for group in one.clusters],
+                "k": candidate.k,
+                "spread": round(candidate.spread, 6),
+                "penalty": round(candidate.penalty, 6),
+                "score": round(candidate.score, 6),
+                "clusters": [list(group) for group in candidate.clusters],
             }
-            for one in scored
+            for candidate in scored
         ],
     }
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from fuzzyclip.datasets import REGISTRY, get_dataset
-from fuzzyclip.datasets.base.spec import DatasetSpec
 from fuzzyclip.datasets.fetching.fetch import fetch_dataset
 from fuzzyclip.utils.files import write_json
 from fuzzyclip.utils.tree import DatasetError
@@ -15,24 +14,12 @@ from stages.params import load_params
 from stages.run import run_stage
 from stages.schema import Dataset, Params
 
-PARAMS = (
-    "data.source",
-    "data.archives",
-    "data.download",
-    "datasets.${key}.kind",
-    "datasets.${key}.path",
-    "datasets.${key}.urls",
-    "datasets.${key}.sha256",
-    "datasets.${key}.protocol",
-    "datasets.${key}.categories",
-)
-
 log = logging.getLogger(__name__)
 
 
 def main(key: str) -> None:
     """Make data/raw/<key> and the record of where it came from."""
-    params = load_params(PARAMS, key=key)
+    params = load_params("download", key)
     dataset = params.datasets[key]
     if key in REGISTRY and dataset.kind != key:
         raise DatasetError(
@@ -44,38 +31,30 @@ def main(key: str) -> None:
     if source == "sample":
         drawn = json.loads(paths.sample_note(key).read_text())
         categories = drawn["categories"]
-        record = fetch_dataset(
-            spec,
-            paths.raw(key),
-            protocol=dataset.protocol,
-            path=paths.sample(key),
-            sha256=drawn["sha256"],
-            download=False,
-            categories=categories,
-        )
+        place = {"path": paths.sample(key), "sha256": drawn["sha256"], "download": False}
     else:
         categories = dataset.categories
-        record = fetch(key, spec, params, dataset)
+        place = describe_place(key, dataset, params)
+    record = fetch_dataset(
+        spec, paths.raw(key), protocol=dataset.protocol, categories=categories, **place
+    )
+    if source != "sample":
         log.info("%s: licence %s %s", record["title"], record["licence"], record["page"])
     write_json(paths.record(key), {"source": source, "categories": categories} | record)
 
 
-def fetch(key: str, spec: DatasetSpec, params: Params, dataset: Dataset) -> dict[str, Any]:
-    """Fetch the real archives, or a folder of one's own."""
+def describe_place(key: str, dataset: Dataset, params: Params) -> dict[str, Any]:
+    """The place of the real archives, or of a folder of one's own."""
     archives = params.data.archives
-    return fetch_dataset(
-        spec,
-        paths.raw(key),
-        protocol=dataset.protocol,
-        path=Path(dataset.path).expanduser() if dataset.path else None,
-        archives_dir=Path(archives).expanduser() if archives else None,
-        downloads_dir=paths.SCRATCH / f"download-{key}",
-        urls=dataset.urls,
-        sha256=dataset.sha256,
-        allow_unverified=params.allow_unverified,
-        download=params.data.download,
-        categories=dataset.categories,
-    )
+    return {
+        "path": Path(dataset.path).expanduser() if dataset.path else None,
+        "archives_dir": Path(archives).expanduser() if archives else None,
+        "downloads_dir": paths.SCRATCH / f"download-{key}",
+        "urls": dataset.urls,
+        "sha256": dataset.sha256,
+        "allow_unverified": params.allow_unverified,
+        "download": params.data.download,
+    }
 
 
 if __name__ == "__main__":

@@ -2,33 +2,25 @@
 
 import json
 
-from fuzzyclip.features.kinds import TOKENS
 from fuzzyclip.method.efa_training import list_kept, train_clusters
 from fuzzyclip.method.training_set import make_training_set
 from fuzzyclip.utils.settings import EfaTraining
 from fuzzyclip.utils.tensor_files import write_tensors
 from stages import paths
-from stages.clip import CLIP_PARAMS, load_clip, make_encoder
-from stages.members import make_opener, open_auxiliary
+from stages.clip import load_clip, make_encoder
 from stages.params import choose_settings, load_params
 from stages.run import run_stage
-from stages.trained import checkpoint_path, write_curve
-
-PARAMS = (*CLIP_PARAMS, "seed", "text", "data.source", "features.dtype", "efa.train")
+from stages.stored import check_masks, checkpoint_path, open_auxiliary, write_curve
 
 
 def main(key: str) -> None:
     """Make models/<key>/efa.safetensors and its training curve."""
-    params = load_params(PARAMS, key=key)
+    params = load_params("efa", key)
     partition = json.loads(paths.partition(key).read_text())
     settings = choose_settings(EfaTraining, params, "efa.train", key)
     backbone = load_clip(params)
-    auxiliary = open_auxiliary(key, make_opener(TOKENS, backbone))
-    if unmasked := auxiliary.find_unmasked():
-        raise ValueError(
-            f"auxiliary.{key}: {', '.join(unmasked)} has anomalous images without masks; EFA "
-            "learns from masks, so it can be tested on but not trained on"
-        )
+    auxiliary = open_auxiliary(key, backbone)
+    check_masks(key, auxiliary, "EFA")
     header = {
         "kind": "efa",
         "auxiliary": key,
@@ -39,15 +31,16 @@ def main(key: str) -> None:
     }
     clusters = [cluster["names"] for cluster in partition["clusters"]]
     checkpoints = [checkpoint_path(key, header, number) for number in range(len(clusters))]
+    images = make_training_set(
+        auxiliary,
+        backbone,
+        workers=params.machine.workers,
+        mosaics=paths.MOSAICS,
+        dtype=params.features.dtype,
+    )
     tensors, curve = train_clusters(
         make_encoder(backbone, params.text),
-        make_training_set(
-            auxiliary,
-            backbone,
-            workers=params.machine.workers,
-            mosaics=paths.MOSAICS,
-            dtype=params.features.dtype,
-        ),
+        images,
         clusters,
         settings,
         params.seed,

@@ -35,25 +35,11 @@ from fuzzyclip.utils.files import write_csv, write_json
 from fuzzyclip.utils.settings import BackboneSettings, EfaTest, TextSettings
 from fuzzyclip.utils.tensor_files import read_tensors
 from stages import paths
-from stages.clip import CLIP_PARAMS, load_clip, make_encoder, prepare_clip
-from stages.members import make_opener, read_rows
+from stages.clip import load_clip, make_encoder, prepare_clip
 from stages.params import choose_settings, load_params
 from stages.run import run_stage
 from stages.schema import Params
-from stages.trained import check_trained
-
-PARAMS = {
-    "evaluate": (
-        *CLIP_PARAMS,
-        "seed",
-        "text",
-        "data.source",
-        "efa.test",
-        "evaluation",
-        "pairs.${key}",
-    ),
-    "evaluate_baseline": ("pairs", "seed", "evaluation.pixel_metrics"),
-}
+from stages.stored import check_trained, open_features, read_rows
 
 #: What stands beside a result of the data that it was measured on.
 TESTED = ("title", "source", "protocol", "complete", "verified")
@@ -71,8 +57,8 @@ class Ready:
         encode: names to text features.
         view: key of the features that it reads.
         facts: all choices that made it, for the file beside the result.
-        overlays: anomalous images a category whose maps are kept for pictures.
-        gallery: images a category, label and kind that the page shows.
+        overlays: takes images with their maps for pictures, if any are asked for.
+        gallery: takes the images that the page shows, if any are asked for.
     """
 
     method: Method
@@ -80,13 +66,13 @@ class Ready:
     encode: NameEncoder
     view: str
     facts: dict[str, Any]
-    overlays: int = 0
-    gallery: int = 0
+    overlays: Overlays | None = None
+    gallery: Gallery | None = None
 
 
 def evaluate_own(key: str) -> None:
     """Make FuzzyCLIP's files of a dataset, and the means where DVC looks for metrics."""
-    params = load_params(PARAMS["evaluate"], key=key)
+    params = load_params("evaluate", key)
     ready = prepare_own(params, params.pairs[key], key)
     results = evaluate_dataset(ready, key, params)
     lines = [line for result in results for line in result.table]
@@ -101,7 +87,7 @@ def evaluate_own(key: str) -> None:
 
 def evaluate_baseline(key: str) -> None:
     """Make a baseline's files of every dataset; they say so where it needs models not here."""
-    params = load_params(PARAMS["evaluate_baseline"])
+    params = load_params("evaluate_baseline", key)
     for folder in (paths.METHOD_METRICS / key, paths.RESULTS / key):
         shutil.rmtree(folder, ignore_errors=True)
     ready: dict[str, Ready] = {}
@@ -144,8 +130,8 @@ def prepare_own(params: Params, auxiliary: str, dataset: str) -> Ready:
         describe(method, auxiliary, params.backbone, params.backbones[params.backbone], params.text)
         | {"clusters": len(partition["clusters"]), "seed": params.seed}
         | {"settings": settings | {"test": test.model_dump(mode="json")}},
-        evaluation.overlays,
-        evaluation.gallery,
+        Overlays(evaluation.overlays) if evaluation.overlays else None,
+        Gallery(evaluation.gallery, method.sigma) if evaluation.gallery else None,
     )
 
 
@@ -168,7 +154,7 @@ def prepare_baseline(name: str, auxiliary: str, params: Params) -> Ready:
 def describe(
     method: Method, auxiliary: str, clip: str, settings: BackboneSettings, text: TextSettings
 ) -> dict[str, Any]:
-    """What made a result, but for the method's own settings."""
+    """All that made a result, but for the method's own settings."""
     return {
         "method": method.name,
         "title": method.title,
@@ -186,38 +172,30 @@ def describe(
 def evaluate_dataset(ready: Ready, dataset: str, params: Params) -> list[CategoryResult]:
     """Every variant of a method on a dataset, written; empty where it can not run here."""
     info, facts = read_info(paths.index_info(dataset)), dict(ready.facts)
-    overlays = Overlays(ready.overlays)
-    gallery = Gallery(ready.gallery, ready.method.sigma)
     results = []
     try:
         for name in info["prompts"]:
-            results.append(evaluate_one(ready, dataset, name, info, params, overlays, gallery))
+            results.append(evaluate_one(ready, dataset, name, info, params))
             log.info("%s on %s/%s: %s", ready.method.title, dataset, name, results[-1].table[-1])
     except MethodUnavailableError as error:
         log.warning("%s is left out: %s", ready.method.title, error)
         facts["left_out"], results = str(error), []
     tested = {key: info[key] for key in TESTED} | {"pixel_metrics": params.evaluation.pixel_metrics}
     write_results(ready.method.name, dataset, facts | {"tested": tested}, results)
-    if ready.overlays:
-        overlays.write(paths.overlays(ready.method.name, dataset))
-    if ready.gallery:
-        gallery.write(paths.gallery(ready.method.name, dataset))
+    if ready.overlays is not None:
+        ready.overlays.write(paths.overlays(ready.method.name, dataset))
+    if ready.gallery is not None:
+        ready.gallery.write(paths.gallery(ready.method.name, dataset))
     write_json(paths.tested(ready.method.name, dataset), info | tested)
     return results
 
 
 def evaluate_one(
-    ready: Ready,
-    dataset: str,
-    name: str,
-    info: dict[str, Any],
-    params: Params,
-    overlays: Overlays,
-    gallery: Gallery,
+    ready: Ready, dataset: str, name: str, info: dict[str, Any], params: Params
 ) -> CategoryResult:
     """Every variant of a method on one category."""
     method, backbone = ready.method, ready.encode.backbone
-    rows, features = make_opener(method.kind, backbone, ready.view)(dataset, name)
+    rows, features = open_features(dataset, name, backbone, method.kind, ready.view)
     category = Category(
         dataset, name, rows, features, backbone, params.machine.workers, method.kind
     )
@@ -239,10 +217,10 @@ def evaluate_one(
         scratch=paths.SCRATCH,
         exact=params.evaluation.pixel_metrics == "exact",
         sigma=method.sigma,
-        watcher=overlays if ready.overlays else None,
+        watcher=ready.overlays,
     )
-    if ready.gallery:
-        gallery.add(category, scorers[method.name], result.listing[method.name])
+    if ready.gallery is not None:
+        ready.gallery.add(category, scorers[method.name], result.listing[method.name])
     if result.summaries is not None:
         write_summaries(paths.summaries(method.name, dataset, name), result.summaries)
     return result

@@ -1,9 +1,14 @@
-"""features: every test image through the run's frozen image tower, once for all that read it."""
+"""features: every test image through a frozen image tower, once for all that read it.
+
+`features` makes patch tokens of the run's CLIP, a dataset at a time; `views` what some baselines
+read in their place: another kind of features, or another CLIP's, as `views` in params.yaml says.
+"""
 
 import logging
 import shutil
 from pathlib import Path
 
+from fuzzyclip.baselines.registry import build_method
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.distributed.engine import encode_shards_on_ray
 from fuzzyclip.features.encode import encode_shards
@@ -12,48 +17,41 @@ from fuzzyclip.features.shards import Shard
 from fuzzyclip.features.store import adopt_shards, check_space, finish_category, plan_category
 from fuzzyclip.images.index_file import read_index
 from stages import paths
-from stages.clip import CLIP_PARAMS, load_clip, prepare_clip
-from stages.dvc_cache import list_earlier
-from stages.params import load_params
+from stages.clip import load_clip, prepare_clip
+from stages.params import ParamsError, load_params, resolve
 from stages.run import run_stage
 from stages.schema import Params
-
-PARAMS = (*CLIP_PARAMS, "features")
 
 log = logging.getLogger(__name__)
 
 
-def main(key: str) -> None:
+def make_tokens(key: str) -> None:
     """Make features/tokens/<key>: class features, and patch tokens where they are kept."""
-    # Which sets are auxiliary decides only whether tokens are kept or encoded again by their
-    # readers, never a result: a new auxiliary set must not encode every image anew.
-    params = load_params((*PARAMS, "auxiliary"), key=key)
-    backbone = load_clip(params)
-    encode_dataset(f"features@{key}", paths.TOKENS, key, TOKENS, backbone, params.backbone, params)
+    params = load_params("features", key, also=("auxiliary",))
+    encode_dataset(f"features@{key}", paths.TOKENS, key, TOKENS, load_clip(params), params)
+
+
+def make_view(key: str) -> None:
+    """Make features/<key>, a folder a dataset."""
+    params = load_params("views", key, also=("auxiliary", "datasets"))
+    method = params.views[key]
+    block, source = params.methods[method], params.data.source
+    settings = resolve(block.settings, "", source, f"methods.{method}")
+    kind = build_method(method, settings).kind
+    if not kind.stored:
+        raise ParamsError(f"views.{key}: {method} reads images anew, of which nothing is stored")
+    backbone = load_clip(params, block.choose_backbone(params.backbone))
+    for dataset in params.datasets:
+        encode_dataset(f"views@{key}", key, dataset, kind, backbone, params)
 
 
 def encode_dataset(
-    stage: str,
-    view: str,
-    dataset: str,
-    kind: FeatureKind,
-    backbone: Backbone,
-    clip: str,
-    params: Params,
+    stage: str, view: str, dataset: str, kind: FeatureKind, backbone: Backbone, params: Params
 ) -> None:
     """Make features/<view>/<dataset>.
 
     Shards are made in the scratch folder, which DVC leaves alone: a killed stage goes on with them.
-    Those of the last result that are still right are taken over.
-
-    Args:
-        stage: whose last result that is, as dvc.lock names it.
-        view: key of the features.
-        dataset: whose test images are encoded.
-        kind: what is kept of an image.
-        backbone: the frozen CLIP.
-        clip: its key in `backbones`.
-        params: of the stage.
+    Those of the stage's last result, as dvc.lock names it, that are still right are taken over.
     """
     rows = read_index(paths.index(dataset), paths.raw(dataset))
     categories = {
@@ -75,13 +73,16 @@ def encode_dataset(
     target = paths.features(dataset, view)
     missing = adopt_earlier(stage, target, [shard for each in shards.values() for shard in each])
     log.info("%s, %s: %s", dataset, view, check_space(missing, paths.SCRATCH, backbone))
-    encode(missing, backbone, clip, params, f"{view} {dataset}")
+    encode(missing, backbone, params, f"{view} {dataset}")
     for category, members in categories.items():
         finish_category(scratch / category, members, shards[category])
     for folder in scratch.iterdir():
         if folder.name not in categories:
             shutil.rmtree(folder)  # of an attempt with other categories
-    replace_folder(scratch, target)
+    if target.exists():
+        shutil.rmtree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch.replace(target)
 
 
 def adopt_earlier(stage: str, out: Path, shards: list[Shard]) -> list[Shard]:
@@ -94,7 +95,35 @@ def adopt_earlier(stage: str, out: Path, shards: list[Shard]) -> list[Shard]:
     return missing
 
 
-def encode(shards: list[Shard], backbone: Backbone, clip: str, params: Params, title: str) -> None:
+def list_earlier(stage: str, out: Path) -> list[Path]:
+    """Files of a stage's last result in DVC's cache, since DVC clears outputs before a run.
+
+    Args:
+        stage: its name in dvc.lock.
+        out: its output folder, or a folder inside it.
+    """
+    if not paths.LOCK.is_file() or f"\n  {stage}:\n" not in paths.LOCK.read_text():
+        return []
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            output = repo.find_outs_by_path(str(out), strict=False)[0]
+            inside = out.absolute().relative_to(output.fs_path).parts
+            tree = output.get_obj() or ()
+            places = [
+                output.cache.oid_to_path(entry.value)
+                for key, _, entry in tree
+                if key[: len(inside)] == inside
+            ]
+    except DvcException as error:
+        log.info("nothing is taken over from an earlier %s: %s", out, error)
+        return []
+    return [Path(place) for place in places if Path(place).is_file()]
+
+
+def encode(shards: list[Shard], backbone: Backbone, params: Params, title: str) -> None:
     """Write shards, in this process or on Ray."""
     machine = params.machine
     work = {"batch_size": machine.batch_size, "workers": machine.workers}
@@ -103,7 +132,7 @@ def encode(shards: list[Shard], backbone: Backbone, clip: str, params: Params, t
     else:
         encode_shards_on_ray(
             shards,
-            prepare_clip(params, params.backbones[clip]),
+            prepare_clip(params, backbone.settings),
             **work,
             address=machine.ray.address,
             actors=machine.ray.actors,
@@ -113,19 +142,15 @@ def encode(shards: list[Shard], backbone: Backbone, clip: str, params: Params, t
 
 
 def keeps_tokens(params: Params, dataset: str) -> bool:
-    """Whether a dataset's patch tokens are kept on disk."""
+    """True if a dataset's patch tokens are kept on disk, not encoded again by their readers.
+
+    It decides no result, so no stage depends on `auxiliary` for it: a new auxiliary set must not
+    encode every image anew.
+    """
     if params.features.tokens == "auxiliary":
         return any(dataset in params.auxiliary[name] for name in params.auxiliary)
     return params.features.tokens == "all"
 
 
-def replace_folder(made: Path, target: Path) -> None:
-    """Put a folder where another one may be."""
-    if target.exists():
-        shutil.rmtree(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    made.replace(target)
-
-
 if __name__ == "__main__":
-    run_stage(features=main)
+    run_stage(features=make_tokens, views=make_view)

@@ -11,21 +11,12 @@ from stages import paths
 from stages.params import load_params
 from stages.run import run_stage
 
-PARAMS = (
-    "data.on_error",
-    "datasets.${key}.kind",
-    "datasets.${key}.protocol",
-    "datasets.${key}.counts",
-    "datasets.${key}.mask_above",
-    "datasets.${key}.names",
-)
-
 log = logging.getLogger(__name__)
 
 
 def main(key: str) -> None:
     """Make data/index/<key>.csv, .json and .meta.json; every fault is reported at once."""
-    params = load_params(PARAMS, key=key)
+    params = load_params("index", key)
     dataset = params.datasets[key]
     record = json.loads(paths.record(key).read_text())
     # The sample is a subset by nature.
@@ -46,7 +37,7 @@ def main(key: str) -> None:
     index.info["prompts"] = name_categories(index.info, dataset.names)
     index.info["source"] = record["source"]
     index.info["complete"] = published and record["categories"] is None
-    index.info["verified"] = all(entry["verified"] for entry in record["archives"])
+    index.info["verified"] = all(archive["verified"] for archive in record["archives"])
     write_index(index, paths.index(key), paths.index_info(key))
     write_meta(index.frame, index.info, paths.index_meta(key))
 

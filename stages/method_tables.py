@@ -22,7 +22,13 @@ from fuzzyclip.report.ranking import (
     build_ranked_table,
     describe_level,
 )
-from fuzzyclip.report.tables import LEVELS, list_ties, name_dataset, to_markdown
+from fuzzyclip.report.tables import (
+    LEVELS,
+    list_sample_notes,
+    list_ties,
+    name_dataset,
+    to_markdown,
+)
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
 from stages.experiments.catalog import (
@@ -42,9 +48,7 @@ from stages.experiments.results import (
 from stages.params import load_params
 from stages.run import run_stage
 from stages.schema import Params
-from stages.setting import list_sample_notes
 
-PARAMS = ("methods", "pairs", "data.source", "backbone", "backbones.${backbone}")
 TABLES = ("table-2", "table-3")
 #: Method to dataset to how that result came about.
 Facts = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -60,9 +64,10 @@ HERE = Results(WORKSPACE)
 
 def main() -> None:
     """Make metrics/method_tables."""
-    params = load_params(PARAMS)
+    params = load_params("method_tables")
     facts, catalog, titles = read_facts(params.methods), read_catalog(), read_titles(params.pairs)
-    notes = [FORM_NOTE, *list_sample_notes(params), *list_method_notes(facts)]
+    sample_notes = list_sample_notes(params.data.source, params.backbone)
+    notes = [FORM_NOTE, *sample_notes, *list_method_notes(facts)]
     for name in TABLES:
         experiment = catalog.get(name)
         values = collect_comparison(experiment, facts)
@@ -99,7 +104,8 @@ def show_methods(catalog: Catalog, name: str, params: Params, out: Path) -> None
     check_pairs(name, catalog, params)
     facts = read_facts(params.methods)
     values = collect_comparison(experiment, facts)
-    notes = [FORM_NOTE, *list_sample_notes(params), *list_method_notes(facts)]
+    sample_notes = list_sample_notes(params.data.source, params.backbone)
+    notes = [FORM_NOTE, *sample_notes, *list_method_notes(facts)]
     if missing := list_missing(values, facts):
         notes.append(f"not there yet: {', '.join(missing)}; dvc repro track baselines")
     notes += [f"{key}: {catalog.notes[key]}" for key in experiment.notes]

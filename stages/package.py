@@ -6,16 +6,14 @@ import shutil
 from fuzzyclip.model.directory import is_small, write_model
 from fuzzyclip.utils.settings import EfaTest
 from stages import paths
-from stages.clip import CLIP_PARAMS, load_clip
+from stages.clip import load_clip
 from stages.params import choose_settings, load_params
 from stages.run import run_stage
-
-PARAMS = (*CLIP_PARAMS, "text", "data.source", "efa.test", "package")
 
 
 def main(key: str) -> None:
     """Make models/<key>/fuzzyclip."""
-    params = load_params(PARAMS, key=key)
+    params = load_params("package", key)
     backbone, out, wanted = load_clip(params), paths.package(key), params.package.weights
     members = json.loads(paths.auxiliary(key).read_text())["members"]
     shutil.rmtree(out, ignore_errors=True)
@@ -28,8 +26,8 @@ def main(key: str) -> None:
         rpl=paths.prompts(key),
         text=params.text,
         test=choose_settings(EfaTest, params, "efa.test", key),
-        licences={one["dataset"]: one["licence"] for one in members},
-        sources={one["dataset"]: one["source"] for one in members},
+        licences={member["dataset"]: member["licence"] for member in members},
+        sources={member["dataset"]: member["source"] for member in members},
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,36 +17,19 @@ from fuzzyclip.report.tables import TABLES, name_dataset, read_categories
 from fuzzyclip.utils.files import write_text
 from fuzzyclip.utils.tensor_files import read_arrays
 from stages import paths
-from stages.params import flatten, load_params
+from stages.params import flatten, list_declared, load_params, read_params
 from stages.run import run_stage
 from stages.schema import Params
-
-#: Sections of params.yaml that are shown; what decides a dataset stands in its own table.
-SHOWN = (
-    "seed",
-    "backbone",
-    "data.source",
-    "sample",
-    "auxiliary",
-    "pairs",
-    "features",
-    "text",
-    "csp",
-    "efa",
-    "rpl",
-    "evaluation",
-)
-PARAMS = (*SHOWN, "backbones.${backbone}")
 
 
 def main() -> None:
     """Make page/index.html."""
-    params = load_params(PARAMS)
+    params = load_params("page")
     tested = {name: json.loads(paths.tested(OWN, name).read_text()) for name in params.pairs}
     used = sorted(set(params.pairs.values()))
     content = PageContent(
         notes=read_notes(),
-        params=list_params(params),
+        params=list_params(),
         tables=read_tables(),
         tested=read_text_table(paths.TABLES / "datasets.csv"),
         datasets={name: read_dataset(name, info, params) for name, info in tested.items()},
@@ -60,7 +44,7 @@ def main() -> None:
 
 
 def read_notes() -> list[str]:
-    """What the report says of its tables."""
+    """The report's notes on its tables."""
     text = (paths.TABLES / "summary.md").read_text(encoding="utf-8")
     notes = [line.removeprefix("> ") for line in text.splitlines() if line.startswith("> ")]
     return [note.replace("`", "") for note in notes]  # Markdown's
@@ -75,25 +59,25 @@ def read_tables() -> dict[str, pd.DataFrame]:
     }
 
 
-def read_text_table(path: Any) -> pd.DataFrame:
+def read_text_table(path: Path) -> pd.DataFrame:
     """A CSV file as it stands."""
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
-def list_params(params: Params) -> dict[str, str]:
-    """What is shown of params.yaml, as dotted keys; of the backbones the one in use."""
-    shown: dict[str, Any] = {}
-    for name in SHOWN:
-        value: Any = params
-        for part in name.split("."):
-            value = getattr(value, part)
-        shown[name] = value
-    shown[f"backbones.{params.backbone}"] = params.backbones[params.backbone]
-    return dict(flatten(shown))
+def list_params() -> dict[str, str]:
+    """The shown part of params.yaml, as dotted keys; a dataset's own entry stands with it."""
+    params = read_params()
+    settings = dict(flatten(params))
+    return {
+        key: settings[key]
+        for shown in list_declared(params, "page")
+        for key in settings
+        if f"{key}.".startswith(f"{shown}.")
+    }
 
 
 def read_dataset(name: str, info: dict[str, Any], params: Params) -> DatasetResult:
-    """What the evaluation left of a dataset."""
+    """The evaluation's files of a dataset."""
     scores = pd.read_csv(paths.scores(OWN, name), dtype={"category": str})
     pixels: dict[str, Curve] = {}
     for category in dict.fromkeys(scores["category"]):

@@ -17,6 +17,7 @@ __all__ = [
     "ParamsError",
     "choose_settings",
     "flatten",
+    "list_declared",
     "load_params",
     "read_params",
     "resolve",
@@ -37,13 +38,9 @@ S = TypeVar("S", bound=BaseModel)
 
 
 def choose_settings(settings: type[S], params: Params, key: str, auxiliary: str) -> S:
-    """A section's settings as they are for one auxiliary set and the run's source of data.
+    """A section's settings, such as efa.train's, for an auxiliary set and the run's source of data.
 
-    Args:
-        settings: their type.
-        params: the stage's, which declares the section and `data.source`.
-        key: of the section, such as "efa.train".
-        auxiliary: name of the auxiliary set.
+    The stage declares the section and `data.source`.
     """
     block = attrgetter(key)(params)
     return settings.model_validate(resolve(block, auxiliary, params.data.source, key))
@@ -72,8 +69,8 @@ class _Declared:
         if any(path.startswith(where + ".") for path in self._declared):
             return _Declared(value, self._declared, where)
         raise ParamsError(
-            f"this stage reads the parameter {where!r} but does not declare it; add it to the "
-            "stage's PARAMS and to its params in dvc.yaml"
+            f"this stage reads the parameter {where!r} but does not declare it; add it to its "
+            "params in dvc.yaml"
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -107,17 +104,27 @@ def _name(place: Sequence[int | str]) -> str:
     return ".".join(str(part) for part in place if part != "[key]")
 
 
-def load_params(declared: Sequence[str], **keys: str) -> Params:
-    """What a stage may see of params.yaml.
+def list_declared(params: Params, stage: str, key: str = "") -> list[str]:
+    """Dotted names of what a stage declares in dvc.yaml, filled in as DVC does."""
+    block = yaml.load(paths.PIPELINE.read_text(encoding="utf-8"), LOADER)["stages"][stage]
+    fillings = {"backbone": params.backbone, "key": key}
+    if "foreach" in block:  # "${datasets}"
+        fillings["item"] = str(getattr(params, block["foreach"][2:-1]).get(key))
+        block = block["do"]
+    text = "\n".join(block.get("params", ()))
+    for name, value in fillings.items():
+        text = text.replace("${" + name + "}", value)
+    return text.splitlines()
+
+
+def load_params(stage: str, key: str = "", also: Sequence[str] = ()) -> Params:
+    """The part of params.yaml that a stage may see: its `params` in dvc.yaml, what is open to all.
 
     Args:
-        declared: the stage's PARAMS, the same as its `params` in dvc.yaml; `${name}` is filled
-            from `keys` or from the top level of params.yaml.
-        keys: values for the declared names, e.g. `key="visa"`.
+        stage: by its name in dvc.yaml.
+        key: of a stage that there are several of.
+        also: what it reads and does not depend on, since it decides no result.
     """
     params = read_params()
-    names = {"backbone": params.backbone, **keys}
-    filled = list(declared)
-    for name, value in names.items():
-        filled = [path.replace("${" + name + "}", value) for path in filled]
-    return cast(Params, _Declared(params, [*filled, *OPEN_TO_ALL]))
+    declared = [*list_declared(params, stage, key), *also, *OPEN_TO_ALL]
+    return cast(Params, _Declared(params, declared))

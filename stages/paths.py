@@ -12,8 +12,6 @@ KEYS = Path("data/keys.json")
 METRICS = Path("metrics")
 #: What each method gave, FuzzyCLIP too: tables by variant and category, and how they came about.
 METHOD_METRICS = METRICS / "methods"
-#: FuzzyCLIP's means, where DVC looks for metrics.
-DATASET_METRICS = METRICS / "datasets"
 CSP_METRICS = METRICS / "csp"
 CURVES = METRICS / "curves"
 TABLES = METRICS / "tables"
@@ -21,9 +19,6 @@ METHOD_TABLES = METRICS / "method_tables"
 RESULTS = Path("results")
 REPORT = Path("report")
 PAGE = Path("page/index.html")
-FEATURES = Path("features")
-#: What baselines have learned.
-BASELINES = Path("baselines")
 #: Tables and figures of the experiments that were run.
 EXPERIMENTS = Path("experiments")
 #: Unfinished work that a killed stage goes on from; safe to delete.
@@ -47,7 +42,7 @@ def sample(dataset: str) -> Path:
 
 
 def sample_note(dataset: str) -> Path:
-    """What is drawn of a dataset: its categories, and the digests of the archives."""
+    """The drawn part of a dataset: its categories, and the digests of the archives."""
     return sample(dataset) / "drawn.json"
 
 
@@ -67,7 +62,7 @@ def index(dataset: str) -> Path:
 
 
 def index_info(dataset: str) -> Path:
-    """What is known of the dataset as a whole: protocol, counts, licence, what was dropped."""
+    """Facts of the dataset as a whole: protocol, counts, licence, what was dropped."""
     return Path("data/index") / f"{dataset}.json"
 
 
@@ -77,13 +72,8 @@ def index_meta(dataset: str) -> Path:
 
 
 def features(dataset: str, view: str = TOKENS) -> Path:
-    """Folder of a dataset's stored features, one subfolder a category.
-
-    Args:
-        dataset: whose.
-        view: `TOKENS`, or a key of `views` in params.yaml.
-    """
-    return FEATURES / view / dataset
+    """Folder of a dataset's stored features, one subfolder a category, by a view's key."""
+    return Path("features") / view / dataset
 
 
 def auxiliary(name: str) -> Path:
@@ -122,13 +112,13 @@ def curve(stage: str, name: str) -> Path:
 
 
 def learned(method: str, auxiliary: str) -> Path:
-    """What a baseline has learned from an auxiliary set, and its settings; beside it its curve."""
-    return BASELINES / method / f"{auxiliary}.safetensors"
+    """A baseline's learned tensors and settings, of an auxiliary set; beside it its curve."""
+    return Path("baselines") / method / f"{auxiliary}.safetensors"
 
 
 def dataset_metrics(dataset: str) -> Path:
-    """FuzzyCLIP's mean metrics on a dataset, flat, percent."""
-    return DATASET_METRICS / f"{dataset}.json"
+    """FuzzyCLIP's mean metrics on a dataset, flat, percent, where DVC looks for metrics."""
+    return METRICS / "datasets" / f"{dataset}.json"
 
 
 def method_metrics(method: str, dataset: str) -> Path:
@@ -137,7 +127,7 @@ def method_metrics(method: str, dataset: str) -> Path:
 
 
 def method_facts(method: str, dataset: str) -> Path:
-    """How a method's result on a dataset came about: all choices that made it."""
+    """All choices that made a method's result on a dataset."""
     return METHOD_METRICS / method / f"{dataset}.json"
 
 
@@ -152,7 +142,7 @@ def scores(method: str, dataset: str) -> Path:
 
 
 def tested(method: str, dataset: str) -> Path:
-    """What a result was measured on: the index's facts, and the names in the prompts."""
+    """Facts of what a result was measured on: the index's facts, and the names in the prompts."""
     return results(method, dataset) / "dataset.json"
 
 

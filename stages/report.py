@@ -19,6 +19,8 @@ from fuzzyclip.report.tables import (
     build_table,
     collect_means,
     describe_datasets,
+    is_paper_setting,
+    list_sample_notes,
     list_ties,
     name_dataset,
     read_categories,
@@ -31,16 +33,6 @@ from stages.experiments.catalog import collect_printed, read_catalog
 from stages.params import load_params
 from stages.run import run_stage
 from stages.schema import Params
-from stages.setting import is_paper_setting, list_sample_notes
-
-PARAMS = (
-    "backbone",
-    "backbones.${backbone}",
-    "data.source",
-    "pairs",
-    "evaluation.variants",
-    "evaluation.shots",
-)
 
 PRINTED_NOTE = (
     "The paper's Table 3 heads its image tuples (AUROC, AP); they behave like (AP, AUROC) and "
@@ -61,7 +53,7 @@ OVERVIEW = 2
 
 def main() -> None:
     """Make metrics/tables and report."""
-    params = load_params(PARAMS)
+    params = load_params("report")
     results = {name: read_categories(paths.method_metrics(OWN, name)) for name in params.pairs}
     tested = {name: json.loads(paths.tested(OWN, name).read_text()) for name in params.pairs}
     write_tables(params, results, tested)
@@ -72,15 +64,15 @@ def write_tables(
     params: Params, results: Mapping[str, pd.DataFrame], tested: Mapping[str, dict[str, Any]]
 ) -> None:
     """Tables 2 and 3 in the paper's layout, all means, and per-category tables; .md and .csv."""
-    means, titles = collect_means(results), {}
-    for name, info in tested.items():
-        titles[name] = name_dataset(name, info)
+    means = collect_means(results)
+    titles = {name: name_dataset(name, info) for name, info in tested.items()}
     variants = list_titles([*params.evaluation.variants, OWN], params.evaluation.shots)
-    paper = is_paper_setting(params, tested)
+    source, clip = params.data.source, params.backbones[params.backbone]
+    paper = is_paper_setting(source, clip, params.pairs, tested)
     printed = collect_printed(read_catalog()) if paper else None
     notes = [FORM_NOTE, *([PRINTED_NOTE] if paper else []), *describe_estimates(tested)]
     notes += [SHOTS_NOTE] if params.evaluation.shots else []
-    notes += [*list_sample_notes(params), *list_ties(results, variants, titles)]
+    notes += [*list_sample_notes(source, params.backbone), *list_ties(results, variants, titles)]
     summary = ["# Results", "", *(f"> {note}" for note in notes), ""]
     for table, datasets in TABLES.items():
         frame = build_table(means, datasets, variants, titles, printed)
@@ -104,7 +96,7 @@ def write_tables(
 
 
 def describe_estimates(tested: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What is to be said of pixel metrics that are not exact."""
+    """A note on pixel metrics that are not exact, with their bounds."""
     streamed = [name for name, info in tested.items() if info["pixel_metrics"] == "streaming"]
     widths = []
     for path in (paths.bounds(OWN, name) for name in streamed):

@@ -2,18 +2,14 @@
 
 import torch
 
-from fuzzyclip.features.kinds import TOKENS
 from fuzzyclip.method.rpl import choose_stack, fit_prompts
 from fuzzyclip.utils.settings import RplSettings
 from fuzzyclip.utils.tensor_files import write_tensors
 from stages import paths
-from stages.clip import CLIP_PARAMS, load_clip, make_encoder
-from stages.members import make_opener, open_auxiliary, read_manifest
+from stages.clip import load_clip, make_encoder
 from stages.params import choose_settings, load_params
 from stages.run import run_stage
-from stages.trained import checkpoint_path, write_curve
-
-PARAMS = (*CLIP_PARAMS, "seed", "text", "data.source", "rpl")
+from stages.stored import checkpoint_path, open_auxiliary, read_manifest, write_curve
 
 
 def main(key: str) -> None:
@@ -21,11 +17,11 @@ def main(key: str) -> None:
 
     One set of prompts whatever the partition, so a changed partition does not rerun it.
     """
-    params = load_params(PARAMS, key=key)
+    params = load_params("rpl", key)
     settings = choose_settings(RplSettings, params, "rpl", key)
     backbone = load_clip(params)
     encode = make_encoder(backbone, params.text)
-    auxiliary = open_auxiliary(key, make_opener(TOKENS, backbone))
+    auxiliary = open_auxiliary(key, backbone)
     header = {
         "kind": "rpl",
         "auxiliary": key,

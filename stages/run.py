@@ -1,5 +1,6 @@
-"""What every stage does around its work: which stage, logging, timing, errors in words."""
+"""Around every stage's work: which stage, logging, timing, errors in words."""
 
+import hashlib
 import inspect
 import json
 import logging
@@ -8,13 +9,13 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from fuzzyclip.utils.files import BrokenFileError, UnsummedFileError
 from stages import paths
-from stages.dvc_cache import discard_output
 from stages.values import check_key
 
 #: A stage's main function, with the key of a stage that there are several of.
@@ -23,6 +24,8 @@ Stage = Annotated[
     str | None,
     typer.Argument(metavar="[STAGE@KEY]", help="By default the stage that DVC runs."),
 ]
+
+log = logging.getLogger(__name__)
 
 
 def run_stage(**stages: Work) -> None:
@@ -63,11 +66,7 @@ def read_running() -> str:
 
 
 def choose_stage(stage: str, known: list[str]) -> tuple[str, str]:
-    """Name and key of a stage of a module; the first one where no name is given.
-
-    Args:
-        stage: `name`, `name@key`, a key of the first one, or nothing.
-        known: the module's stages.
+    """Name and key of a stage of a module, from `name`, `name@key`, a key of the first, or nothing.
 
     Raises:
         typer.BadParameter: it is another module's.
@@ -80,12 +79,44 @@ def choose_stage(stage: str, known: list[str]) -> tuple[str, str]:
     return known[0], name
 
 
-def _discard(error: BrokenFileError) -> None:
-    """Make way for a whole file where a stage has met a broken one of another stage."""
-    if isinstance(error, UnsummedFileError):  # it may be whole, and of use to an earlier version
-        error.add_note("run `dvc repro`: it makes anew what an earlier version made")
-    elif advice := discard_output(error.path):
-        error.add_note(advice)
+def discard_output(path: Path) -> str:
+    """Remove a broken file of a stage's output; what is to be done now, nothing if it is no output.
+
+    DVC takes a file whose time has not changed for what it was, and a protected file of its cache,
+    often the same one, for whole. So both go; what only the work tree has lost comes back from the
+    cache.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            (output,) = repo.find_outs_by_path(str(path), strict=False)
+            stage = output.stage.addressing
+            oid = _find_oid(output, path)
+            kept = None if oid is None else Path(output.cache.oid_to_path(oid))
+    except (DvcException, ValueError) as error:
+        log.info("%s is left: %s", path, error)
+        return ""
+    path.unlink(missing_ok=True)
+    if kept is not None and kept.is_file() and not _has_md5(kept, str(oid)):
+        kept.unlink()
+        return f"it is removed, here and from DVC's cache: `dvc repro {stage}` makes it anew"
+    return f"it is removed: `dvc repro {stage}` brings it back"
+
+
+def _find_oid(output: Any, path: Path) -> str | None:
+    """Digest by which DVC knows a file of an output."""
+    if Path(output.fs_path) == path.absolute():
+        return str(output.hash_info.value) if output.hash_info else None
+    parts = path.absolute().relative_to(output.fs_path).parts
+    tree = output.get_obj()
+    return next((entry.value for key, _, entry in tree or () if key == parts), None)
+
+
+def _has_md5(path: Path, expected: str) -> bool:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest() == expected
 
 
 def _run(label: str, work: Callable[[], None]) -> None:
@@ -93,12 +124,16 @@ def _run(label: str, work: Callable[[], None]) -> None:
     try:
         work()
     except (ValueError, OSError, RuntimeError) as error:
-        if isinstance(error, BrokenFileError):
-            _discard(error)
+        if isinstance(
+            error, UnsummedFileError
+        ):  # it may be whole, and of use to an earlier version
+            error.add_note("run `dvc repro`: it makes anew what an earlier version made")
+        elif isinstance(error, BrokenFileError) and (advice := discard_output(error.path)):
+            error.add_note(advice)
         if logging.getLogger().isEnabledFor(logging.DEBUG) or not str(error):
             raise
         message = "; ".join([str(error), *getattr(error, "__notes__", ())])
-        logging.error("stage %s failed: %s: %s", label, type(error).__name__, message)
+        log.error("stage %s failed: %s: %s", label, type(error).__name__, message)
         raise typer.Exit(1) from error
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

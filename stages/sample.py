@@ -16,12 +16,10 @@ from stages.params import load_params
 from stages.run import run_stage
 from stages.schema import Dataset, Params
 
-PARAMS = ("data.source", "sample", "datasets")
-
 
 def main() -> None:
     """Make data/sample, a folder a dataset."""
-    params = load_params(PARAMS)
+    params = load_params("sample")
     for key in params.datasets:
         dataset, folder = params.datasets[key], paths.sample(key)
         spec = get_dataset(dataset.kind)

@@ -1,4 +1,4 @@
-"""What params.yaml may say: every key with its type and range, and the links between keys.
+"""The schema of params.yaml: every key with its type and range, and the links between keys.
 
 Settings that the library knows are of its own types; here is what only the pipeline knows. Numbers
 written as `1e-3` (a string to PyYAML, a number to DVC) are understood, and `no` is never taken for
@@ -33,14 +33,14 @@ Source = Literal["sample", "official"]
 
 
 class Ray(Record):
-    """Where the engine `ray` runs; see `fuzzyclip.distributed.engine`."""
+    """The place of the engine `ray`; see `fuzzyclip.distributed.engine`."""
 
     address: str | None
     actors: Few | None
 
 
 class Machine(Record):
-    """How the work is done, never what comes out; no stage depends on it."""
+    """Settings of how the work is done, never of what comes out; no stage depends on them."""
 
     device: str
     batch_size: Count
@@ -58,7 +58,7 @@ class Machine(Record):
 
 
 class Data(Record):
-    """Where the images come from, and what happens to those that cannot be used."""
+    """The images' origin, and what happens to those that cannot be used."""
 
     source: Source
     archives: str | None
@@ -100,7 +100,7 @@ class Dataset(Record):
 
 
 class Features(Record):
-    """What the feature store keeps."""
+    """Settings of the feature store."""
 
     tokens: Literal["all", "auxiliary", "none"]
     dtype: Literal["float32", "float16", "bfloat16", "int8"]
@@ -144,13 +144,13 @@ class MethodBlock(BaseModel):
 
 
 class Package(Record):
-    """What a packaged model holds."""
+    """Contents of a packaged model."""
 
     weights: Literal["auto", "copy", "refer"]
 
 
 class Tracking(Record):
-    """Where MLflow puts the runs, and what they hold."""
+    """MLflow's experiment, and what its runs hold."""
 
     experiment: str
     models: bool
@@ -220,9 +220,9 @@ class Params(Record):
                 )
         return self
 
-    def _is_same_data(self, one: str, other: str) -> bool:
-        """Whether two entries are one dataset, under two protocols for example."""
-        first, second = self.datasets[one], self.datasets[other]
+    def _is_same_data(self, key: str, other: str) -> bool:
+        """True if two entries are one dataset, under two protocols for example."""
+        first, second = self.datasets[key], self.datasets[other]
         return first.kind == second.kind != "folder" or (
             first.path is not None and first.path == second.path
         )

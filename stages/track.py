@@ -3,6 +3,10 @@
 `track` records FuzzyCLIP, `baselines` the methods that it is compared with. The last stages, and
 without outs on purpose: DVC never takes such a stage from its run cache, so a result is recorded
 also when every other stage was a cache hit, and not again when nothing changed.
+
+The default store is a SQLite file in the main checkout, also for `dvc exp run --temp` and
+`--queue`, which work in copies that are deleted afterwards: its path is absolute and built on
+DVC_ROOT. Several processes may start at once: a fresh SQLite store is made by one at a time.
 """
 
 import hashlib
@@ -10,16 +14,22 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
 import yaml
+from filelock import FileLock
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.http_dataset_source import HTTPDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
 
 from fuzzyclip.deploy.mlflow_model import describe_model
 from fuzzyclip.evaluation.metrics import METRICS
@@ -29,10 +39,13 @@ from stages import paths
 from stages.params import LOADER, flatten, load_params, read_params
 from stages.run import run_stage
 from stages.schema import Params
-from stages.tracker import TrackedResult, describe_ui, keep, open_experiment, run_git
 
-#: `track` looks at the whole file, on which it depends as on any other.
-PARAMS = {"track": (), "baselines": ("pairs", "tracking.experiment")}
+STORE = "mlflow.db"
+ARTIFACTS = "mlartifacts"
+#: What a store takes at a time.
+BATCH = 100
+#: The stages of this module.
+RECORDING = ("track", "baselines")
 #: Stages with a training curve of each auxiliary set.
 TRAINED_BY = ("efa", "rpl")
 #: Facts of a baseline that differ between datasets, or are no choices.
@@ -41,13 +54,32 @@ NO_PARAMS = ("auxiliary", "note", "left_out", "datasets", "backbone", "tested")
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class TrackedResult:
+    """One result, as a run of MLflow.
+
+    Attributes:
+        name: of the run.
+        identity: names of the tags by which the same result is known again.
+        tags: where it comes from.
+        params: the choices that made it.
+        metrics: its numbers; those that are not there are left out.
+        log_files: logs files, data and models to the run that is open.
+    """
+
+    name: str
+    identity: Sequence[str]
+    tags: Mapping[str, str]
+    params: Iterable[tuple[str, str]]
+    metrics: Iterable[tuple[str, float, int]]
+    log_files: Callable[[], None]
+
+
 def track_own() -> None:
     """Record FuzzyCLIP: parameters, metrics, tables, curves, pictures, data, models, versions."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     params = read_params()
-    client, experiment = open_experiment(params.tracking.experiment)
     tags = collect_tags()
-    record = TrackedResult(
+    result = TrackedResult(
         name=tags["dvc.exp_name"] or f"repro-{tags['dvc.lock_sha256'][:8]}",
         identity=("dvc.lock_sha256", "dvc.exp_name"),
         tags=tags,
@@ -55,19 +87,16 @@ def track_own() -> None:
         metrics=[*list_results(params), *list_curves(params), *list_timings()],
         log_files=partial(log_own, params),
     )
-    keep(record, client, experiment)
-    log.info("compare the runs:\n  %s", describe_ui(experiment))
+    record(params.tracking.experiment, [result])
 
 
 def track_baselines() -> None:
     """Record every baseline's settings, metrics and files."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    params = load_params(PARAMS["baselines"])
-    client, experiment = open_experiment(params.tracking.experiment)
+    params = load_params("baselines")
     means = pd.read_csv(paths.METHOD_TABLES / "means.csv")
-    for method, own in means[means["variant"] != OWN].groupby("variant", sort=False):
-        keep(describe_baseline(str(method), own, list(params.pairs)), client, experiment)
-    log.info("compare the runs:\n  %s", describe_ui(experiment))
+    methods = means[means["variant"] != OWN].groupby("variant", sort=False)
+    results = (describe_baseline(str(name), own, list(params.pairs)) for name, own in methods)
+    record(params.tracking.experiment, results)
 
 
 def describe_baseline(method: str, means: pd.DataFrame, datasets: list[str]) -> TrackedResult:
@@ -95,11 +124,11 @@ def describe_baseline(method: str, means: pd.DataFrame, datasets: list[str]) -> 
 def read_lock() -> dict[str, Any]:
     """dvc.lock's stages without the recording ones, which are not in it yet the first time."""
     stages: dict[str, Any] = yaml.load(paths.LOCK.read_text(), LOADER)["stages"]
-    return {name: stage for name, stage in stages.items() if name not in PARAMS}
+    return {name: stage for name, stage in stages.items() if name not in RECORDING}
 
 
 def collect_tags() -> dict[str, str]:
-    """Where FuzzyCLIP's result comes from: DVC's experiment, its lock and the commit."""
+    """The origin of FuzzyCLIP's result: DVC's experiment, its lock and the commit."""
     locked = json.dumps(read_lock(), sort_keys=True)
     return {
         "method": OWN,
@@ -123,14 +152,12 @@ def list_params() -> list[tuple[str, str]]:
 
 def list_choices(method: str, datasets: list[str]) -> list[tuple[str, str]]:
     """A baseline's choices; settings that differ between datasets by the dataset."""
-    facts = [json.loads(paths.method_facts(method, name).read_text()) for name in datasets]
-    flat = [
-        dict(flatten({key: value for key, value in one.items() if key not in NO_PARAMS}))
-        for one in facts
-    ]
-    choices = []
-    for key in flat[0]:
-        values = [one.get(key, "") for one in flat]
+    choices, by_dataset = [], []
+    for name in datasets:
+        facts = json.loads(paths.method_facts(method, name).read_text())
+        by_dataset.append(dict(flatten({key: facts[key] for key in facts if key not in NO_PARAMS})))
+    for key in by_dataset[0]:
+        values = [chosen.get(key, "") for chosen in by_dataset]
         if len(set(values)) == 1:
             choices.append((key, values[0]))
         else:
@@ -202,7 +229,7 @@ def log_baseline(method: str) -> None:
 
 
 def log_datasets(datasets: list[str]) -> None:
-    """What was evaluated, by DVC's own digest of the images, with licence, protocol and counts."""
+    """The evaluated data, by DVC's own digest of the images, with licence, protocol and counts."""
     locked = read_lock()
     for name in datasets:
         info = json.loads(paths.tested(OWN, name).read_text())
@@ -227,8 +254,90 @@ def log_datasets(datasets: list[str]) -> None:
 
 
 def name_model(name: str) -> str:
-    """What the model of an auxiliary set is called in MLflow, which takes no `/:.%"'` in names."""
+    """An auxiliary set's model by a name for MLflow, which takes no `/:.%"'` in names."""
     return "fuzzyclip-" + re.sub(r"""[/:.%"']""", "_", name)
+
+
+def record(name: str, results: Iterable[TrackedResult]) -> None:
+    """Make a run of each result in an experiment, unless there is one already."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    client, experiment = open_experiment(name)
+    for result in results:
+        identity = {tag: result.tags[tag] for tag in result.identity}
+        if existing := find_run(client, experiment, identity):
+            log.info("%s is recorded already, as run %s", result.name, existing)
+        else:
+            _record_new(result, client, experiment)
+    log.info("compare the runs:\n  %s", describe_ui(experiment))
+
+
+def _record_new(result: TrackedResult, client: MlflowClient, experiment: str) -> None:
+    metrics = [
+        Metric(name, float(value), 0, step)
+        for name, value, step in result.metrics
+        if pd.notna(value)
+    ]
+    params = [Param(key, value) for key, value in result.params]
+    mlflow.set_experiment(experiment_id=experiment)
+    with mlflow.start_run(run_name=result.name) as run:
+        for first in range(0, len(metrics), 10 * BATCH):
+            client.log_batch(run.info.run_id, metrics=metrics[first : first + 10 * BATCH])
+        for first in range(0, len(params), BATCH):
+            client.log_batch(run.info.run_id, params=params[first : first + BATCH])
+        tags = [RunTag(key, value) for key, value in result.tags.items()]
+        client.log_batch(run.info.run_id, tags=tags)
+        result.log_files()
+    log.info("recorded as MLflow run %s (%s)", result.name, run.info.run_id)
+
+
+def find_root() -> Path:
+    """The main checkout: DVC's root where DVC runs us, else the working folder."""
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+
+
+def open_experiment(name: str) -> tuple[MlflowClient, str]:
+    """A client of the store and the experiment's id, made if it is not there.
+
+    MLFLOW_TRACKING_URI names another store or a server; then that side decides where artifacts go.
+    """
+    root = find_root()
+    remote = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(remote or f"sqlite:///{root / STORE}")
+    with FileLock(root / f"{STORE}.lock"):
+        client = MlflowClient()
+        experiment = client.get_experiment_by_name(name)
+        if experiment is not None:
+            if experiment.lifecycle_stage == "deleted":
+                client.restore_experiment(experiment.experiment_id)
+            return client, str(experiment.experiment_id)
+        location = None if remote else (root / ARTIFACTS).as_uri()
+        return client, str(client.create_experiment(name, artifact_location=location))
+
+
+def find_run(client: MlflowClient, experiment: str, tags: dict[str, str]) -> str | None:
+    """A finished run that carries all of `tags`, if there is one."""
+    terms = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+    runs = client.search_runs(
+        [experiment], " and ".join([*terms, "attributes.status = 'FINISHED'"]), max_results=1
+    )
+    return str(runs[0].info.run_id) if runs else None
+
+
+def describe_ui(experiment: str) -> str:
+    """The way to look at the runs: a command and a link, or the server's address."""
+    remote = os.environ.get("MLFLOW_TRACKING_URI")
+    # MLflow 3 opens on its GenAI pages; this address opens the classic comparison.
+    page = f"#/experiments/{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+    if remote:
+        return f"{remote.rstrip('/')}/{page}" if remote.startswith("http") else remote
+    command = f"mlflow ui --backend-store-uri sqlite:///{find_root() / STORE}"
+    return f"{command}\n  http://127.0.0.1:5000/{page}"
+
+
+def run_git(*arguments: str) -> str:
+    """Git's answer, or nothing where this is no checkout."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":

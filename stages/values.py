@@ -1,4 +1,4 @@
-"""What params.yaml is made of: keys that name files, and values that may be tables.
+"""The parts of params.yaml: keys that name files, and values that may be tables.
 
 A value that differs by auxiliary set or by source of data is a table: a mapping with the key
 `default`, whose other keys are names of auxiliary sets or of `data.source`.
@@ -22,11 +22,7 @@ NO_DEFAULT = "a table by auxiliary set or source of data needs the key `default`
 
 
 def check_key(key: str) -> str:
-    """A key that is a plain name.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Refuse a key that is no plain name."""
     if not KEY.fullmatch(key):
         raise ValueError(
             f"{key!r} can not be a key, since files and folders are named by it: use up to 64 "
@@ -61,7 +57,7 @@ def read_numbers(value: Any) -> Any:
 
 
 def is_table(value: Any) -> bool:
-    """Whether a value differs by auxiliary set or source of data."""
+    """True if a value differs by auxiliary set or source of data."""
     return isinstance(value, Mapping) and DEFAULT in value
 
 
@@ -82,16 +78,14 @@ def resolve(block: Mapping[str, Any], auxiliary: str, source: str, key: str = ""
     Raises:
         ValueError: an entry of a table is a table itself; names it.
     """
-    settings = {}
-    for name, value in block.items():
-        if is_table(value):
-            entry = choose_entry(value, auxiliary, source)
-            settings[name] = value[entry]
+    settings = dict(block)
+    for name, table in block.items():
+        if is_table(table):
+            entry = choose_entry(table, auxiliary, source)
+            settings[name] = table[entry]
             if is_table(settings[name]):
                 place = ".".join(filter(None, (key, name, entry)))
                 raise ValueError(f"{place}: a table stands inside of another")
-        else:
-            settings[name] = value
     return settings
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS, TIED_SHARE
+from fuzzyclip.utils.settings import BackboneSettings
 
 #: Level to what its metrics begin with, and to the tuple that the paper prints, in its order.
 LEVELS = {"Pixel": "pixel_", "Image": "image_"}
@@ -26,6 +27,13 @@ TUPLES = {
 TABLES = {"table_2": ("mvtec", "visa"), "table_3": ("btad", "dagm", "dtd", "sdd", "mpdd")}
 #: Which auxiliary set's model the paper tests on which dataset (section 3.2).
 PAIRS = {"mvtec": "visa", "visa": "mvtec"} | dict.fromkeys(TABLES["table_3"], "visa")
+
+SAMPLE_DATA_NOTE = (
+    "Drawn sample images: a demonstration of the method, not comparable with any published number."
+)
+SAMPLE_CLIP_NOTE = (
+    "The sample CLIP was pretrained on drawings alone: for demonstration, not for inspection."
+)
 
 #: Metric names as people write them.
 LABELS = {
@@ -246,3 +254,37 @@ def tabulate(frame: pd.DataFrame, caption: str, *, numbers: bool = True, digits:
     """A data frame as a table of a page."""
     lines = [[format_cell(cell, digits) for cell in line] for line in frame.to_numpy(object)]
     return Table(caption, [str(column) for column in frame.columns], lines, numbers)
+
+
+def is_paper_setting(
+    source: str,
+    clip: BackboneSettings,
+    pairs: Mapping[str, str],
+    tested: Mapping[str, Mapping[str, Any]],
+    any_pairs: bool = False,
+) -> bool:
+    """Whether results may stand beside the paper's numbers.
+
+    Args:
+        source: of the data, `official` or not.
+        clip: the run's.
+        pairs: tested dataset to auxiliary set; those of datasets that the paper has count.
+        tested: facts of the datasets.
+        any_pairs: whether other auxiliary sets than the main tables' will do (Table 6).
+    """
+    papers = {dataset: auxiliary for dataset, auxiliary in pairs.items() if dataset in PAIRS}
+    return (
+        source == "official"
+        and clip.model in ("ViT-L-14-336", "ViT-L-14-336-quickgelu")
+        and clip.weights != "random"
+        and clip.image_size == 518
+        and clip.blocks == (6, 12, 18, 24)
+        and (any_pairs or all(PAIRS[dataset] == papers[dataset] for dataset in papers))
+        and all(tested[dataset]["complete"] for dataset in papers)
+    )
+
+
+def list_sample_notes(source: str, backbone: str) -> list[str]:
+    """What is to be said where the built-in sample is used."""
+    notes = [SAMPLE_DATA_NOTE] if source == "sample" else []
+    return [*notes, SAMPLE_CLIP_NOTE] if backbone == "sample" else notes

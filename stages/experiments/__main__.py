@@ -12,7 +12,7 @@ import typer
 
 from fuzzyclip.report.comparison import render_comparison
 from fuzzyclip.report.gallery import save_figure
-from fuzzyclip.report.tables import to_markdown
+from fuzzyclip.report.tables import is_paper_setting, to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
 from stages.experiments.catalog import FILE, Catalog, CatalogError, read_catalog
@@ -33,7 +33,6 @@ from stages.experiments.verify import read_expected, verify
 from stages.method_tables import read_titles, show_methods
 from stages.params import read_params
 from stages.schema import Params
-from stages.setting import is_paper_setting
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -205,7 +204,9 @@ def is_comparable(results: Results | None, params: dict[str, Any]) -> bool:
         tested = {dataset: read_tested(results, dataset) for dataset in params["pairs"]}
     except MissingResultError:
         return False
-    return is_paper_setting(Params.model_validate(params), tested, any_pairs=True)
+    run = Params.model_validate(params)
+    clip = run.backbones[run.backbone]
+    return is_paper_setting(run.data.source, clip, run.pairs, tested, any_pairs=True)
 
 
 if __name__ == "__main__":

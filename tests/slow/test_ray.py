@@ -157,6 +157,7 @@ def test_the_stage_makes_the_same_files_with_either_engine(cluster, folder, tmp_
     """Relative paths of params.yaml and of the stage mean the same to actors elsewhere."""
     shutil.copytree(folder, tmp_path / "data/raw/visa")
     shutil.copytree(ROOT / "fuzzyclip/sample/weights", tmp_path / "weights")
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
     write_small_index(tmp_path / "data/index/visa.csv", folder)
     stored = []
     for engine in ("local", "ray"):

@@ -12,7 +12,6 @@ from dvc.repo import Repo
 from fuzzyclip.utils.files import BrokenFileError, compute_sha256
 from fuzzyclip.utils.tensor_files import check_tensors, write_tensors
 from stages import features, paths, run
-from stages.dvc_cache import discard_output
 
 FLIP = ("flip", 0.99, 1)
 
@@ -81,7 +80,7 @@ def test_a_broken_output_is_made_anew_although_dvc_takes_it_for_whole(made, name
     assert (made / "ran").read_text() == "x"  # DVC sees nothing
     with pytest.raises(BrokenFileError):
         check_tensors(path)
-    assert "`dvc repro make` makes it anew" in discard_output(paths.Path(name))
+    assert "`dvc repro make` makes it anew" in run.discard_output(paths.Path(name))
     assert not path.exists()
     reproduce()
     assert compute_sha256(path) == digest
@@ -94,7 +93,7 @@ def test_what_only_the_work_tree_has_lost_comes_back_from_the_cache(made):
     path.unlink()
     path.write_bytes(content)
     damage(path, FLIP)
-    assert "`dvc repro make`" in discard_output(path)
+    assert "`dvc repro make`" in run.discard_output(path)
     reproduce()
     assert path.read_bytes() == content
     assert (made / "ran").read_text() == "x"
@@ -102,7 +101,7 @@ def test_what_only_the_work_tree_has_lost_comes_back_from_the_cache(made):
 
 def test_a_file_of_no_stage_is_left_alone(made):
     (made / "other.safetensors").write_text("x")
-    assert discard_output(made / "other.safetensors") == ""
+    assert run.discard_output(made / "other.safetensors") == ""
     assert (made / "other.safetensors").exists()
 
 

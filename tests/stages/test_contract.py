@@ -1,6 +1,5 @@
 """What dvc.yaml, params.yaml, README and the code say of one another; each asks for "at least"."""
 
-import importlib
 import re
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from imports import REGISTRIES, ROOT, close, list_external, list_imports
 from fuzzyclip.baselines.registry import BASELINES, build_method, list_settings
 from fuzzyclip.datasets import REGISTRY as DATASETS
 from fuzzyclip.evaluation.category import COLUMNS
+from fuzzyclip.report.tables import is_paper_setting
 from stages.params import LOADER, read_params, resolve
 from stages.schema import Params
-from stages.setting import is_paper_setting
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 README = (ROOT / "README.md").read_text()
@@ -24,9 +23,7 @@ PAPERS = ("mvtec", "visa", "btad", "mpdd", "dagm", "sdd", "dtd")
 #: Reached by stages, and no dependency of any: files, threads and ranges; the same work on Ray.
 CARELESS = ("fuzzyclip/utils", "fuzzyclip/distributed", "fuzzyclip/__init__.py", *REGISTRIES)
 #: Reads params.yaml, finds files and starts stages: followed by nobody.
-FRAME = {
-    f"stages/{name}.py" for name in ("dvc_cache", "params", "paths", "run", "schema", "values")
-}
+FRAME = {f"stages/{name}.py" for name in ("params", "paths", "run", "schema", "values")}
 #: What a stage reaches and does not depend on, with the reason.
 APART = {
     # features are bound to their kind's version; what else a method does changes none of them
@@ -45,8 +42,6 @@ LIBRARY_KNOWS = {
     "fuzzyclip/deploy/mlflow_model.py": {"mlflow"},
     "fuzzyclip/deploy/pyfunc.py": {"mlflow"},
 }
-#: What of the stages may import MLflow: the one that records, and what opens the store.
-MLFLOW_ONLY = {"stages/track.py", "stages/tracker.py"}
 
 
 def body(name):
@@ -97,13 +92,6 @@ def reach(name, key, item):
 def is_keyed(name, package):
     """Whether a stage's key or item names a module of a package."""
     return any(f"fuzzyclip/{package}/${{" in dep for dep in body(name)["deps"])
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_declared_params_are_the_modules_own(name):
-    module = importlib.import_module(module_of(name).removesuffix(".py").replace("/", "."))
-    own = module.PARAMS[name] if isinstance(module.PARAMS, dict) else module.PARAMS
-    assert list(own) == body(name).get("params", [])
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -184,7 +172,8 @@ def test_what_is_named_by_keys_waits_until_they_are_checked():
 
 def list_outs(name):
     """Outputs of a stage, and the folders that they lie in."""
-    outs = [next(iter(out)) if isinstance(out, dict) else out for out in body(name).get("outs", [])]
+    made = [out for kind in ("outs", "metrics", "plots") for out in body(name).get(kind, [])]
+    outs = [next(iter(out)) if isinstance(out, dict) else out for out in made]
     folders = [str(Path(out).parent) for out in outs if "$" in out]
     return [*outs, *folders]
 
@@ -193,7 +182,7 @@ def test_library_knows_no_stage_and_no_tracker():
     for path in (ROOT / "fuzzyclip").rglob("*.py"):
         module = path.relative_to(ROOT).as_posix()
         ours = list_imports(module)
-        assert not [one for one in ours if one.startswith(("stages/", "tools/", "benchmarks/"))]
+        assert not [name for name in ours if name.startswith(("stages/", "tools/", "benchmarks/"))]
         known = list_external(module) & {"mlflow", "dvc", "yaml"}
         assert known <= LIBRARY_KNOWS.get(module, set()), module
 
@@ -210,15 +199,15 @@ def test_packages_know_those_before_them_alone():
     for path in (ROOT / "fuzzyclip").rglob("*/*.py"):
         module = path.relative_to(ROOT).as_posix()
         own = FLOW.index(module.split("/")[1])
-        later = [one for one in list_imports(module) if one.count("/") > 1]
-        later = [one for one in later if FLOW.index(one.split("/")[1]) > own]
+        later = [name for name in list_imports(module) if name.count("/") > 1]
+        later = [name for name in later if FLOW.index(name.split("/")[1]) > own]
         assert not later, f"{module} knows {later}"
 
 
 def test_only_the_last_stage_knows_the_tracker():
     for path in (ROOT / "stages").glob("*.py"):
         module = path.relative_to(ROOT).as_posix()
-        assert ("mlflow" in list_external(module)) == (module in MLFLOW_ONLY), module
+        assert ("mlflow" in list_external(module)) == (module == "stages/track.py"), module
 
 
 @pytest.mark.parametrize("name", ["track", "baselines"])
@@ -228,18 +217,18 @@ def test_tracking_stages_have_no_outs(name):
 
 
 def test_raw_data_is_never_pushed():
-    outs = body("download")["outs"]
-    raw = next(out for out in outs if isinstance(out, dict) and "data/raw/${key}" in out)
-    assert raw["data/raw/${key}"]["push"] is False
+    assert {"data/raw/${key}": {"push": False}} in body("download")["outs"]
 
 
 def test_what_stages_make_is_ignored_by_git_or_tracked_by_git():
+    """DVC keeps no run of a stage in its run cache that has `outs` outside of its cache."""
     ignored = (ROOT / ".gitignore").read_text().split()
     for name in STAGES:
-        for out in body(name).get("outs", []) + body(name).get("metrics", []):
-            path, options = next(iter(out.items())) if isinstance(out, dict) else (out, {})
-            top = f"/{Path(path).parts[0]}/"
-            assert (top in ignored) != (options.get("cache") is False), path
+        for kind in ("outs", "metrics", "plots"):
+            for out in body(name).get(kind, []):
+                path, options = next(iter(out.items())) if isinstance(out, dict) else (out, {})
+                assert (options.get("cache") is False) == (kind != "outs"), path
+                assert (f"/{Path(path).parts[0]}/" in ignored) == (kind == "outs"), path
 
 
 def test_readme_names_stages_and_parameters_that_exist():
@@ -268,13 +257,14 @@ def test_the_papers_setting_in_the_readme_is_valid_and_is_the_papers():
         target[last] = yaml.safe_load(value)
     valid = Params.model_validate(params)
     tested = {name: {"complete": True} for name in valid.datasets}
-    assert is_paper_setting(valid, tested)
-    assert not is_paper_setting(valid, tested | {"sdd": {"complete": False}})
-    assert not is_paper_setting(read_params(ROOT / "params.yaml"), tested)
 
+    def is_papers(run, tested):
+        clip = run.backbones[run.backbone]
+        return is_paper_setting(run.data.source, clip, run.pairs, tested)
 
-def test_committed_parameters_are_valid():
-    assert {*PAPERS} <= set(read_params(ROOT / "params.yaml").pairs)
+    assert is_papers(valid, tested)
+    assert not is_papers(valid, tested | {"sdd": {"complete": False}})
+    assert not is_papers(read_params(ROOT / "params.yaml"), tested)
 
 
 def test_the_data_page_says_what_the_code_holds():

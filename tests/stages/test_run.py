@@ -5,13 +5,17 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 from imports import ROOT
+from pipelines import change_params
 
 from stages import run
 
 
-def run_stage(folder, *arguments):
+def run_stage(folder, *arguments, change=None):
+    for name in ("params.yaml", "dvc.yaml"):
+        (folder / name).write_text((ROOT / name).read_text())
+    if change is not None:
+        change_params(folder, change)
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=folder, capture_output=True, text=True, check=False,
@@ -19,28 +23,25 @@ def run_stage(folder, *arguments):
     )  # fmt: skip
 
 
-def test_a_failure_is_one_message_without_a_traceback(tmp_path):
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["datasets"]["visa"]["mask_above"] = -1
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    done = run_stage(tmp_path, "stages.index", "visa")
+@pytest.mark.parametrize(
+    ("mask_above", "named"),
+    [(-1, "datasets.visa.mask_above: "), (0, "data/records/visa.json")],
+)
+def test_a_failure_is_one_message_without_a_traceback_that_names_the_cause(
+    tmp_path, mask_above, named
+):
+    def change(params):
+        params["datasets"]["visa"]["mask_above"] = mask_above
+
+    done = run_stage(tmp_path, "stages.index", "visa", change=change)
     assert done.returncode == 1
-    assert "stage index@visa failed: ParamsError" in done.stderr
-    assert "datasets.visa.mask_above" in done.stderr
+    assert "stage index@visa failed: " in done.stderr
+    assert named in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert not (tmp_path / "timing").exists()
 
 
-def test_a_missing_file_is_named(tmp_path):
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    done = run_stage(tmp_path, "stages.index", "visa")
-    assert done.returncode == 1
-    assert "data/records/visa.json" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_a_stage_that_ends_well_leaves_its_time_and_memory(tmp_path):
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     done = run_stage(tmp_path, "stages.check")
     assert done.returncode == 0, done.stderr
     left = json.loads((tmp_path / "timing/check.json").read_text())
@@ -81,15 +82,14 @@ def test_a_module_may_be_several_stages(start):
     assert start("report", running="index@visa") == ([("report",)], 0)
 
 
-@pytest.mark.parametrize("running", ["", "index", "index@", "views@"])
-def test_a_stage_of_keys_asks_for_one(start, running, capsys):
+@pytest.mark.parametrize(
+    ("running", "message"),
+    [(stage, "needs a key") for stage in ("", "index", "index@", "views@")]
+    + [("download@visa", "none of index, views, report")],
+)
+def test_a_stage_without_its_key_or_of_another_module_is_refused(start, running, message, capsys):
     assert start(running=running) == ([], 2)
-    assert "needs a key" in capsys.readouterr().err
-
-
-def test_another_modules_stage_is_not_taken(start, capsys):
-    assert start(running="download@visa") == ([], 2)
-    assert "none of index, views, report" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_no_stage_works_on_a_key_that_leads_elsewhere(start, tmp_path, caplog):

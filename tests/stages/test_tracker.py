@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.tracker import describe_ui, find_run, open_experiment
+from stages.track import describe_ui, find_run, open_experiment
 
 
 @pytest.fixture(autouse=True)

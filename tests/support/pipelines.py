@@ -23,6 +23,8 @@ FIRST_OF_METHODS = "\n  # The methods that FuzzyCLIP is compared with"
 FROM_OUTSIDE = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
 #: Module and main function of the stages that share a module with another.
 MAINS = {
+    "features": ("features", "make_tokens"),
+    "views": ("features", "make_view"),
     "evaluate": ("evaluate", "evaluate_own"),
     "evaluate_baseline": ("evaluate", "evaluate_baseline"),
     "track": ("track", "track_own"),
@@ -145,12 +147,13 @@ def make_own_images(folder: Path) -> None:
 
 
 def copy_pipeline(source, folder):
-    """A copy of a finished pipeline, its cache included, but not the tracker's store.
+    """A copy of a finished pipeline with the stages of all methods, its cache included.
 
-    The store knows its artifacts by their place.
+    Without the tracker's store, which knows its artifacts by their place.
     """
     ignored = shutil.ignore_patterns("mlflow.db*", "mlartifacts")
     shutil.copytree(source, folder, symlinks=True, ignore=ignored)
+    shutil.copyfile(ROOT / "dvc.yaml", folder / "dvc.yaml")
     return folder
 
 

@@ -1,14 +1,11 @@
 """Methods of the tables through DVC, on two small datasets, in a temporary repository."""
 
-import json
 import re
 import shutil
 
-import pandas as pd
 import pytest
 import yaml
 from imports import ROOT
-from mlflow.tracking import MlflowClient
 from pipelines import change_params, clone_repository, commit, list_runs, ran, run, shorten_methods
 
 #: One of every kind of features, with and without training, and one with models of its own.
@@ -35,53 +32,18 @@ def baselines(pipeline, tmp_path_factory):
     return folder, output
 
 
-def read(folder, method):
-    return pd.read_csv(folder / f"metrics/methods/{method}/sdd.csv")
-
-
 def test_every_method_runs_once_and_a_second_repro_does_nothing(baselines):
     folder, output = baselines
     for stage in ("train", "evaluate_baseline"):
         assert {f"{stage}@{name}" for name in SOME} <= set(ran(output))
     assert ran(run(folder, "dvc", "repro", "baselines")) == []
     assert run(folder, "git", "status", "--porcelain") == ""
-    for name in SOME:
-        (line,) = read(folder, name).to_dict("records")
-        assert line["variant"] == name
-        assert (line["normal"], line["anomalous"]) == (4, 4)
-        assert 0 <= line["image_auroc"] <= 100
-        assert 0 < line["pixel_ap"] <= 100
 
 
 def test_methods_of_one_kind_share_their_features(baselines):
     _, output = baselines
     encoded = re.findall(r"^sdd, (\w+): 8 images", output, flags=re.M)
     assert sorted(encoded) == ["vv", "vv_stages", "windows"]  # patch tokens are there already
-
-
-def test_the_tables_are_complete_and_say_what_ran(baselines):
-    folder, _ = baselines
-    text = (folder / "metrics/method_tables/table-3.md").read_text()
-    for title in ("WinCLIP", "APRIL-GAN", "CoOp", "AnomalyCLIP", "SAA+", "FuzzyCLIP"):
-        assert f"| {title} |" in text
-    assert "random" in text  # SAA+'s models
-    means = pd.read_csv(folder / "metrics/method_tables/means.csv")
-    assert set(means["variant"]) == {*SOME, "fuzzyclip"}
-    own = json.loads((folder / "metrics/datasets/sdd.json").read_text())
-    line = means[means["variant"] == "fuzzyclip"].iloc[0]
-    assert line["pixel_ap"] == pytest.approx(own["pixel_ap"])
-
-
-def test_every_method_is_an_mlflow_run_with_fuzzyclips_metric_names(baselines):
-    folder, _ = baselines
-    recorded = {one.data.tags["method"]: one for one in list_runs(folder)}
-    assert set(recorded) == set(SOME)
-    one = recorded["winclip"]
-    assert one.data.metrics["pixel_ap/sdd"] == pytest.approx(read(folder, "winclip")["pixel_ap"][0])
-    assert one.data.params["settings.temperature"] == "0.07"
-    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    kept = {file.path for file in client.list_artifacts(one.info.run_id)}
-    assert {"metrics", "method_tables"} <= kept
 
 
 def test_a_setting_reruns_its_method_alone(baselines):
@@ -92,10 +54,10 @@ def test_a_setting_reruns_its_method_alone(baselines):
         "baselines",
     }  # fmt: skip
     assert re.findall(r"windows: (\d+) images to encode", output) == ["0", "0"]  # taken over
-    assert sum(one.data.tags["method"] == "winclip" for one in list_runs(folder)) == 2
-    assert sum(one.data.tags["method"] == "clip" for one in list_runs(folder)) == 1
+    assert sum(each.data.tags["method"] == "winclip" for each in list_runs(folder)) == 2
+    assert sum(each.data.tags["method"] == "clip" for each in list_runs(folder)) == 1
     run(folder, "git", "checkout", "-q", "HEAD", "--", ".")
-    run(folder, "dvc", "repro", "baselines")  # a folder outside the cache does not come back
+    assert list_tested(run(folder, "dvc", "repro", "baselines")) == set()  # DVC restores it
 
 
 def list_tested(output):

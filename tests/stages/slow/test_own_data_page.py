@@ -13,13 +13,14 @@ import time
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import requests
 import yaml
 from imports import ROOT
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image
 from pipelines import change_params, clone_repository
+
+from fuzzyclip.sample.archives import write_sample_archives
 
 PAGE = (ROOT / "docs/own-data.md").read_text()
 REAL = os.environ.get("FUZZYCLIP_REAL_DATA")
@@ -30,56 +31,16 @@ def read_blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
-def draw_bracket(seed, defect=None):
-    """A steel plate with two holes, uneven light and noise; its mask."""
-    rng = np.random.default_rng(seed)
-    image = Image.new("RGB", (220, 160), (40, 42, 46))
-    draw = ImageDraw.Draw(image)
-    shift = rng.integers(-4, 5, 2)
-    draw.rounded_rectangle((20 + shift[0], 25, 200 + shift[0], 135), 14, fill=(150, 152, 158))
-    for x in (55, 165):
-        draw.ellipse(
-            (x + shift[0] - 14, 66 + shift[1], x + shift[0] + 14, 94 + shift[1]), (45, 46, 50)
-        )
-    mask = Image.new("L", image.size)
-    mark = ImageDraw.Draw(mask)
-    x, y = rng.integers(80, 130), rng.integers(45, 110)
-    if defect == "scratch":
-        for pen, ink in ((draw, (225, 228, 232)), (mark, 255)):
-            pen.line((x, y, x + 26, y + 9), ink, width=3)
-    if defect == "hole":
-        for pen, ink in ((draw, (30, 30, 34)), (mark, 255)):
-            pen.ellipse((x, y, x + 11, y + 11), ink)
-    light = np.linspace(0.85, 1.1, 220)[None, :, None]
-    pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(0.6))) * light
-    pixels = np.clip(pixels + rng.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8)
-    return Image.fromarray(pixels), mask
-
-
 def save(image, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
 
 
-def lay_out_drawn(root):
-    for number in range(6):
-        save(draw_bracket(number)[0], root / f"brackets/good/{number}.png")
-    for number in range(10):
-        save(draw_bracket(50 + number)[0], root / f"held_out/good/{number}.png")
-    for defect in ("scratch", "hole"):
-        for number in range(3):
-            image, mask = draw_bracket(100 + number, defect)
-            save(image, root / f"brackets/{defect}/{number}.png")
-            save(mask, root / f"brackets/ground_truth/{defect}/{number}_mask.png")
-    for number, defect in enumerate((None, "scratch", "hole")):
-        save(draw_bracket(200 + number, defect)[0], root / f"line/{number}.png")
-
-
-def lay_out_real(root):
-    """Commutators of the real cut of KolektorSDD; its defects are called scratch here."""
-    with zipfile.ZipFile(Path(REAL) / "KolektorSDD.zip") as archive:
+def lay_out(archive, root):
+    """Commutators of KolektorSDD, drawn or real; its defects are called scratch here."""
+    with zipfile.ZipFile(archive) as archive:
         names = [name for name in archive.namelist() if name.endswith(".jpg")]
-        good, bad = [], []
+        normal, anomalous = [], []
         for name in sorted(names):
             label = name.replace(".jpg", "_label.bmp")
             mask = (
@@ -88,22 +49,25 @@ def lay_out_real(root):
                 .point(lambda v: 255 * (v > 0))
             )
             part = Image.open(io.BytesIO(archive.read(name))).convert("RGB")
-            (bad if mask.getbbox() else good).append((part, mask))
-    for number, (part, _) in enumerate(good[:6]):
+            (anomalous if mask.getbbox() else normal).append((part, mask))
+    for number, (part, _) in enumerate(normal[:6]):
         save(part, root / f"brackets/good/{number}.png")
-    for number, (part, _) in enumerate(good[6:16]):
+    for number, (part, _) in enumerate(normal[6:16]):
         save(part, root / f"held_out/good/{number}.png")
-    for number, (part, mask) in enumerate(bad[:3]):
+    for number, (part, mask) in enumerate(anomalous[:3]):
         save(part, root / f"brackets/scratch/{number}.png")
         save(mask, root / f"brackets/ground_truth/scratch/{number}_mask.png")
-    for number, (part, _) in enumerate([*good[16:18], bad[3]]):
+    for number, (part, _) in enumerate([*normal[16:18], anomalous[3]]):
         save(part, root / f"line/{number}.png")
 
 
 @pytest.fixture
 def clone(pipeline, tmp_path):
     """A clone of a finished pipeline, with parts in `data`: real ones where there are any."""
-    (lay_out_real if REAL else lay_out_drawn)(tmp_path / "data")
+    if not REAL:
+        sizes = {"train_normal": 8, "test_normal": 20, "test_anomalous": 8}
+        write_sample_archives("sdd", tmp_path / "drawn", seed=0, **sizes)
+    lay_out(Path(REAL or tmp_path / "drawn") / "KolektorSDD.zip", tmp_path / "data")
     (tmp_path / "data/line/9.png").write_bytes(b"not an image")
     return clone_repository(pipeline[0], tmp_path / "clone")
 
@@ -184,13 +148,13 @@ def test_every_step_of_the_page_does_what_it_says(clone):
     assert (clone / "found/scores.csv").read_text().count("quantile") == 3
     (script,) = read_blocks("python")
     (clone / "script.py").write_text(adapt(script, clone, port))
-    said = run_block("python script.py", clone).split()[-5:]
-    assert said[0] in ("normal", "anomalous")
+    decided = run_block("python script.py", clone).split()[-5:]
+    assert decided[0] in ("normal", "anomalous")
     run_block(pack, clone)
     with Server(serve, clone, port):
         (answer,) = json.loads(run_block(ask, clone))["predictions"]
-    assert answer["decision"] == said[0]
-    assert answer["image_score"] == pytest.approx(float(said[1]), abs=1e-5)
+    assert answer["decision"] == decided[0]
+    assert answer["image_score"] == pytest.approx(float(decided[1]), abs=1e-5)
     run_block(export, clone)
     assert (clone / "brackets.onnx").stat().st_size > 1_000_000
     shutil.rmtree(clone)

@@ -8,7 +8,7 @@ from imports import ROOT
 from mlflow.tracking import MlflowClient
 
 START = """
-from stages.tracker import open_experiment
+from stages.track import open_experiment
 client, experiment = open_experiment("together")
 run = client.create_run(experiment)
 client.log_metric(run.info.run_id, "pixel_aupro/mvtec", 1.0)
