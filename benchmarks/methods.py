@@ -64,8 +64,8 @@ PANELS = {"pixel_aupro": "pixel AUPRO", "image_auroc": "image AUROC"}
 
 
 @dataclass(frozen=True)
-class Ready:
-    """A method that can look at images."""
+class Contender:
+    """A method, trained and ready to look at images."""
 
     title: str
     kind: FeatureKind
@@ -134,7 +134,7 @@ def train_a_little(method: Method, encode: NameEncoder) -> tuple[Learned, int]:
     return learned, sum(counts)
 
 
-def prepare(name: str, run: str, clips: dict[str, Backbone]) -> Ready:
+def prepare(name: str, run: str, clips: dict[str, Backbone]) -> Contender:
     """A method with the settings of params.yaml, trained in one epoch where it trains."""
     if name == OURS:
         return prepare_ours(clips[run])
@@ -152,10 +152,10 @@ def prepare(name: str, run: str, clips: dict[str, Backbone]) -> Ready:
     encode = NameEncoder(backbone, lambda prompts: encode_text(backbone, prompts))
     learned, parameters = train_a_little(method, encode)
     scorer = method.build(encode, "metal nut", learned)
-    return Ready(method.title, method.kind, scorer, backbone, method.sigma, parameters)
+    return Contender(method.title, method.kind, scorer, backbone, method.sigma, parameters)
 
 
-def prepare_ours(backbone: Backbone) -> Ready:
+def prepare_ours(backbone: Backbone) -> Contender:
     """FuzzyCLIP with random layers of two clusters, and RPL's default prompts."""
     width, depth = backbone.vision_width, backbone.embed_dim
     heads = [Heads(len(backbone.blocks), width, depth) for _ in range(CLUSTERS)]
@@ -166,7 +166,7 @@ def prepare_ours(backbone: Backbone) -> Ready:
     learned = [*PromptLearner(backbone, STACK, rpl).parameters()]
     learned += [parameter for layers in heads for parameter in layers.parameters()]
     count = sum(parameter.numel() for parameter in learned)
-    return Ready("FuzzyCLIP", TOKENS, scorer, backbone, 0.0, count)
+    return Contender("FuzzyCLIP", TOKENS, scorer, backbone, 0.0, count)
 
 
 def read_status(name: str) -> float:
@@ -197,7 +197,7 @@ def measure_apart(name: str, run: str, batch: int) -> float:
 
 
 def measure_times(
-    methods: dict[str, Ready], backbone: Backbone, batch: int, rounds: int
+    methods: dict[str, Contender], backbone: Backbone, batch: int, rounds: int
 ) -> dict[str, float]:
     """Least processor time over the bare tower's, methods taking turns."""
     seconds: dict[str, list[float]] = {name: [] for name in ("bare", *methods)}
