@@ -17,6 +17,7 @@ from PIL import Image
 
 from fuzzyclip.deploy.extra import import_extra
 from fuzzyclip.deploy.facts import KEY, parse_facts, read_facts
+from fuzzyclip.images.decode import load_image
 from fuzzyclip.utils.ranges import SIDE
 
 Pixels = NDArray[np.uint8]
@@ -39,15 +40,9 @@ def load_pixels(images: Sequence[Image.Image | Path], size: int) -> Pixels:
         raise ValueError("no images")
     resized = []
     for image in images:
-        opened = _load_file(image) if isinstance(image, Path) else image.convert("RGB")
+        opened = load_image(image) if isinstance(image, Path) else image.convert("RGB")
         resized.append(np.asarray(opened.resize((size, size), Image.Resampling.BICUBIC)))
     return np.stack(resized)
-
-
-def _load_file(path: Path) -> Image.Image:
-    from fuzzyclip.images.decode import load_image  # its package imports pandas
-
-    return load_image(path)
 
 
 class Exported(ABC):
@@ -68,8 +63,11 @@ class Exported(ABC):
             self.facts = self._open(path, threads)
         except RuntimeError as error:
             raise ValueError(f"{path}: can not be opened ({error}); export it again") from error
-        self.image_size = int(self.facts.get("image_size", 0))
-        SIDE.check(str(path), image_size=self.image_size)
+        size = self.facts.get("image_size")
+        if type(size) is not int:
+            raise ValueError(f"{path}: image_size is {size!r}, not a number; export it again")
+        SIDE.check(str(path), image_size=size)
+        self.image_size = size
 
     def load(self, images: Sequence[Image.Image | Path]) -> Pixels:
         """`load_pixels` of this file's size."""
