@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from properties import try_examples
 
 from fuzzyclip.cli.image_lists import list_images
 
@@ -52,6 +55,20 @@ def names(*paths: str | Path) -> list[str]:
 )
 def test_a_name_stands_for_these_images(given_names: list[str], expected: list[str]) -> None:
     assert names(*given_names) == expected
+
+
+@try_examples(50)
+@given(st.lists(st.sampled_from([*TREE, "in", "in/deep", "."]), max_size=8))
+def test_order_of_names_is_kept_and_nothing_comes_twice(
+    tmp_path_factory: pytest.TempPathFactory, chosen: list[str]
+) -> None:
+    root = tmp_path_factory.mktemp("chosen")
+    for name in TREE:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    alone = [path.resolve() for name in chosen for path in list_images([root / name])]
+    together = [path.resolve() for path in list_images([root / name for name in chosen])]
+    assert together == list(dict.fromkeys(alone))
 
 
 @pytest.mark.usefixtures("tree")

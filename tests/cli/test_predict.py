@@ -12,11 +12,12 @@ import pytest
 from command import draw, run
 from PIL import Image
 from scipy.special import expit
-from tiny_models import break_scorer, make_model
+from tiny_models import break_part, break_scorer, make_model
 
 from fuzzyclip import FuzzyCLIP
 from fuzzyclip.images import decode
 from fuzzyclip.model.card import Tiling
+from fuzzyclip.model.directory import EFA, RPL
 from fuzzyclip.utils.files import compute_sha256
 
 COLUMNS = "image,category,image_score,probability,label,decision,threshold,threshold_method"
@@ -224,6 +225,17 @@ def test_colours_of_an_images_own_say_so_in_the_name_and_are_not_mixed(model, pa
     names = [path.name for path in (tmp_path / "out").glob("*.png")]
     assert "1.overlay_scaled_to_image.png" in names
     assert "other settings" in predict(model, parts[0], "--out", tmp_path / "out").stderr
+
+
+@pytest.mark.parametrize(("file", "value"), [(EFA, np.nan), (RPL, np.inf)])
+def test_a_model_that_is_no_numbers_decides_nothing(model, parts, tmp_path, file, value):
+    broken = shutil.copytree(model, tmp_path / "broken")
+    break_part(broken / file, value)
+    for out in ((), ("--json",), ("--out", tmp_path / "out")):
+        done = predict(broken, parts[0], *out)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert re.search(f"{file}: .*not finite", done.stderr)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("part", ["compute_map", "compute_score"])

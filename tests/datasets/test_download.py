@@ -13,7 +13,7 @@ from properties import try_examples
 from toy_archives import FILES, fetch, files_below, toy, zip_bytes
 
 from fuzzyclip.datasets.base.spec import Archive
-from fuzzyclip.datasets.fetching import download
+from fuzzyclip.datasets.fetching import download, extract
 from fuzzyclip.datasets.fetching.download import download_archive
 from fuzzyclip.utils.tree import DatasetError
 
@@ -182,12 +182,15 @@ def test_a_full_disk_is_said_before_the_first_byte(
         (zip_bytes({"nut/../../evil": b"x"}), "outside"),
         (b"<html>please log in</html>", "web page"),
         (DATA[:-30], "no zip or tar file"),
+        (zip_bytes({"nut/test/good/000.png": bytes(2**20 + 1)}), "unpacks to more"),
     ],
-    ids=["up", "web page", "cut"],
+    ids=["up", "web page", "cut", "bomb"],
 )
 def test_hostile_archives_leave_nothing(
-    server: Loopback, tmp_path: Path, data: bytes, message: str
+    server: Loopback, tmp_path: Path, data: bytes, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    limits = {"max_members": 100, "max_bytes": 2**20}
+    monkeypatch.setattr(extract.extract_archive, "__kwdefaults__", limits)
     server.pages["toy.zip"] = data
     spec = toy(data, (f"{server.url}/good/toy.zip",))
     with pytest.raises(DatasetError, match=message):

@@ -142,12 +142,12 @@ def test_one_archive_a_category(placed: str, tmp_path: Path) -> None:
 
 
 def test_what_can_not_be_downloaded_says_what_to_do(tmp_path: Path) -> None:
-    spec = get_dataset("mpdd")
-    with pytest.raises(DatasetError) as error:
-        fetch(spec, tmp_path / "raw", archives_dir=tmp_path / "archives", download=True)
-    place = tmp_path / "archives" / spec.archives[0].filename
-    for part in (spec.instructions, str(place), spec.page, spec.licence):
-        assert part in str(error.value)
+    for spec in map(get_dataset, ("mpdd", "dagm", "dtd")):
+        with pytest.raises(DatasetError) as error:
+            fetch(spec, tmp_path / "raw", archives_dir=tmp_path / "archives", download=True)
+        place = tmp_path / "archives" / spec.archives[0].filename
+        for part in (spec.instructions, str(place), spec.page, spec.licence):
+            assert part in str(error.value)
     with pytest.raises(DatasetError, match=r"btad\.zip is not there and downloads are switched"):
         fetch(get_dataset("btad"), tmp_path / "raw", archives_dir=tmp_path)
     with pytest.raises(DatasetError, match="no checksum of it is known"):

@@ -149,10 +149,19 @@ def check(folder: Path) -> list[str]:
     return list(index(folder).frame["image_path"])
 
 
-def test_the_commands_refuse_a_link_to_a_device(
-    mine: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("/dev/zero", "a link to a pipe, socket or device"),
+        ("../../secret.txt", "secret.txt, which lies outside of the folder"),
+        ("/etc", "a link to a folder"),
+    ],
+)
+def test_the_commands_refuse_links_out_of_the_folder_and_copy_nothing(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, target: str, reason: str
 ) -> None:
-    (mine / "good/zero.png").symlink_to("/dev/zero")
+    (mine.parent / "secret.txt").write_text("not to be shared")
+    (mine / "good/odd.png").symlink_to(target)
     monkeypatch.setattr(shutil, "copyfile", lambda *_: pytest.fail("copied"))
     out = mine.parent / "out"
     for arguments in (
@@ -161,7 +170,8 @@ def test_the_commands_refuse_a_link_to_a_device(
     ):
         result = CliRunner().invoke(app, ["data", *arguments])
         assert result.exit_code == 1
-        assert "good/zero.png: a link to a pipe, socket or device" in result.output
+        assert "good/odd.png: a link to " in result.output
+        assert reason in result.output
     assert not out.exists()
 
 

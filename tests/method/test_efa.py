@@ -90,6 +90,14 @@ def test_the_ensemble_map_equals_the_slow_one(heads, tokens):
         assert torch.allclose(maps[image].sigmoid().float(), mean, atol=1e-4)
 
 
+def test_margins_are_the_difference_of_the_logits_and_of_no_token_none(tokens):
+    text_embed = draw_unit(6, 2, dim=0)
+    normal, anomalous = references.compute_logits(tokens, text_embed).unbind(dim=-1)
+    assert torch.allclose(efa.compute_margins(tokens, text_embed), anomalous - normal, atol=1e-4)
+    nothing = efa.compute_margins(torch.zeros_like(tokens), text_embed)
+    assert torch.equal(nothing, torch.zeros(3, 2, 12))
+
+
 def test_the_ensemble_map_equals_the_one_of_two_channels(heads, tokens):
     text_embeds = torch.stack([draw_unit(5, 2, seed=seed, dim=0) for seed in range(2)])
     weights = torch.tensor([[0.5, 0.5], [1.0, 0.0], [0.2, 0.8]])

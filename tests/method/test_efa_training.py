@@ -247,6 +247,11 @@ def test_a_killed_training_ends_with_the_same_bits(gather, fit, tmp_path, monkey
     assert_equal(resumed.state_dict(), expected.state_dict())
 
 
+def test_another_seed_gives_other_layers(gather, fit):
+    first, second = (fit(gather(), epochs=1, seed=seed)[0].state_dict() for seed in (1, 2))
+    assert not any(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
 @pytest.mark.parametrize("mosaics", [{}, {(1, 3): (1, 0, 5, 2), (1, 8): (7, 6, 8, 9)}])
 def test_each_image_may_have_a_prompt_of_its_own(gather, fit, monkeypatch, mosaics):
     """Table 4's precise prompts: an image or the mosaic in its place meets its own features."""

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from schemas import SENSELESS, list_numbers, list_unbounded, put
 from scipy.special import expit, logit
-from tiny_models import CLUSTERS, TEMPERATURE, break_part, make_model, write_parts
+from tiny_models import CLUSTERS, TEMPERATURE, break_part, break_scorer, make_model, write_parts
 
 from fuzzyclip import FuzzyCLIP
 from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess
@@ -477,6 +477,14 @@ def test_parts_that_are_no_numbers_are_refused(copied, file, tensor, value):
     break_part(copied / file, value)
     with pytest.raises(ModelError, match=rf"{file}: {tensor}.*not finite"):
         FuzzyCLIP.load(copied, device="cpu")
+
+
+@pytest.mark.parametrize("part", ["compute_map", "compute_score"])
+@pytest.mark.parametrize("tiling", [None, Tiling(side=32, overlap=8)])
+def test_answers_that_are_no_numbers_are_none(made, images, monkeypatch, part, tiling):
+    break_scorer(monkeypatch, part)
+    with pytest.raises((ValueError, OSError), match="not finite numbers"):
+        FuzzyCLIP.load(made[0], device="cpu")(images[0], "gear", tiling=tiling)
 
 
 def test_missing_and_broken_files_are_named(copied, tmp_path):

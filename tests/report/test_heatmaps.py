@@ -130,6 +130,7 @@ def test_images_of_any_shape_get_a_picture_with_a_bar(height, width, longest, sc
         (GRAY, np.zeros((700, 600)), {}, "size of its map"),
         (GRAY[..., 0], np.zeros((600, 700)), {}, "size of its map"),
         (GRAY / 255, np.zeros((600, 700)), {}, "uint8"),
+        (GRAY, np.full((600, 700), np.nan), {}, "not finite"),
         (GRAY, np.full((600, 700), 3.0), {}, "divide a sum"),
         (GRAY, np.zeros((600, 700)), {"scale": "own"}, "fixed, image"),
         (GRAY, np.zeros((600, 700)), {"longest": 0}, "at least 1"),

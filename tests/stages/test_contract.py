@@ -122,6 +122,20 @@ def test_what_is_touched_often_reruns_nothing_that_is_dear():
     assert "fuzzyclip/datasets" not in [dep for name in STAGES for dep in body(name)["deps"]]
 
 
+def test_a_forced_partition_or_another_metric_retrains_no_more_than_it_must():
+    """Clusters decide the layers and no prompts; what is shown and how decides no model."""
+    trained = ("features", "auxiliary", "csp", "efa", "rpl", "package", "train")
+
+    def list_readers(section):
+        params = {name: [str(param) for param in body(name)["params"]] for name in trained}
+        return [name for name in trained if {section} & {p.split(".")[0] for p in params[name]}]
+
+    assert (list_readers("csp"), list_readers("evaluation")) == (["csp"], [])
+    assert "models/${key}/partition.json" in body("efa")["deps"]
+    assert not [dep for dep in body("rpl")["deps"] if dep.startswith("models/")]
+    assert set(body("evaluate")["params"]) >= {"evaluation", "efa.test"}
+
+
 def test_the_house_is_small_enough():
     """dvc.yaml is read as the architecture; each line of dvc.lock is written after each stage."""
     assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 350

@@ -1,5 +1,6 @@
 """Stages of a finished pipeline run again, in this process, with other settings and data."""
 
+import itertools
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from safetensors import safe_open
 from fuzzyclip.baselines.registry import BASELINES
 from fuzzyclip.method import OWN as METHOD
 from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.tensor_files import read_tensors, write_tensors
 
 #: Features that the methods of the tables read besides the run's patch tokens.
 VIEWS = ("windows", "vv", "vv_stages")
@@ -190,6 +192,20 @@ def test_a_killed_training_of_a_method_goes_on_and_gives_the_same(tested, tmp_pa
     run_stages(folder, "train@cocoop")
     assert path.read_bytes() == before
     assert not list((folder / "scratch").glob("method-*"))
+
+
+def test_what_was_trained_on_the_tested_data_or_for_another_clip_is_refused(tested, tmp_path):
+    folder, own = copy_pipeline(tested, tmp_path / "copy"), "evaluate@sdd"
+    stages = {"models/visa/efa": own, "models/visa/rpl": own}
+    stages |= {"baselines/coop/visa": "evaluate_baseline@coop"}
+    changes = {"on sdd": {"datasets": ["visa", "sdd"]}, "with another": {"backbone": "0" * 64}}
+    for part, reason in itertools.product(stages, changes):
+        path = folder / f"{part}.safetensors"
+        whole, (tensors, header) = path.read_bytes(), read_tensors(path)
+        write_tensors(path, tensors, header | changes[reason])
+        with pytest.raises(ValueError, match=rf"{part}\.safetensors was trained {reason}"):
+            run_stages(folder, stages[part])
+        path.write_bytes(whole)
 
 
 def test_features_of_another_kind_are_refused_with_the_way_out(tested, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from damage import DAMAGES, damage
 from hypothesis import example, given
+from hypothesis import strategies as st
 from properties import try_examples
 from safetensors.torch import load_file, save_file
 
@@ -67,6 +68,20 @@ def test_rows_come_back_alone_and_together(tmp_path):
         assert same(rows, {"two": ROWS["two"][first : first + count]})
     write_some_rows(tmp_path / "b.safetensors")
     assert path.read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+@given(st.integers(1, 9), st.integers(1, 4))
+@try_examples(30)
+def test_rows_written_in_any_portions_are_there_at_the_end(tmp_path_factory, rows, step):
+    path = tmp_path_factory.mktemp("rows") / "a.safetensors"
+    tensors = {"one": torch.randn(rows, 3), "two": torch.randn(rows, 2, 5).bfloat16()}
+    with write_rows(path, LAYOUT, rows, HEADER_DATA) as writer:
+        for first in reversed(range(0, rows, step)):
+            part = slice(first, first + step)
+            writer.write(first, {name: tensor[part] for name, tensor in tensors.items()})
+        assert not path.exists()
+    assert same(load_file(path), tensors)
+    assert check_tensors(path) == HEADER_DATA
 
 
 @pytest.mark.parametrize("write", [lambda path: write_tensors(path, TENSORS, HEADER_DATA),
