@@ -108,10 +108,13 @@ def list_declared(params: Params, stage: str, key: str = "") -> list[str]:
     """Dotted names of what a stage declares in dvc.yaml, filled in as DVC does."""
     block = yaml.load(paths.PIPELINE.read_text(encoding="utf-8"), LOADER)["stages"][stage]
     fillings = {"backbone": params.backbone, "key": key}
-    if "foreach" in block:  # "${datasets}"
-        fillings["item"] = str(getattr(params, block["foreach"][2:-1]).get(key))
+    if "foreach" in block:  # "${datasets}", or written out
+        each = block["foreach"]
+        items = getattr(params, each[2:-1]) if isinstance(each, str) else each
+        fillings["item"] = str(items.get(key) if isinstance(items, Mapping) else key)
         block = block["do"]
-    text = "\n".join(block.get("params", ()))
+    # another file's are a table, which params.yaml's are not
+    text = "\n".join(name for name in block.get("params", ()) if isinstance(name, str))
     for name, value in fillings.items():
         text = text.replace("${" + name + "}", value)
     return text.splitlines()

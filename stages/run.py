@@ -124,9 +124,8 @@ def _run(label: str, work: Callable[[], None]) -> None:
     try:
         work()
     except (ValueError, OSError, RuntimeError) as error:
-        if isinstance(
-            error, UnsummedFileError
-        ):  # it may be whole, and of use to an earlier version
+        # an unsummed file may be whole, and of use to an earlier version
+        if isinstance(error, UnsummedFileError):
             error.add_note("run `dvc repro`: it makes anew what an earlier version made")
         elif isinstance(error, BrokenFileError) and (advice := discard_output(error.path)):
             error.add_note(advice)

@@ -17,7 +17,14 @@ from fuzzyclip.utils.settings import (
     RplSettings,
     TextSettings,
 )
-from stages.params import ParamsError, choose_settings, load_params, read_params, resolve
+from stages.params import (
+    ParamsError,
+    choose_settings,
+    list_declared,
+    load_params,
+    read_params,
+    resolve,
+)
 from stages.schema import Params
 
 COMMITTED = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -165,7 +172,7 @@ def fill():
     return tree
 
 
-#: A method's own settings are tried in tests/methods/test_methods.py.
+#: A method's own settings are tried in tests/baselines/test_methods.py.
 PLACES = [place for place in list_numbers(fill()) if place[0] != "methods"]
 
 
@@ -276,6 +283,16 @@ def test_a_stage_sees_only_what_it_declares(declare):
             ParamsError, match=rf"reads the parameter '{name}' but does not declare"
         ):
             read()
+
+
+@pytest.mark.parametrize("foreach", [["visa"], {"visa": "visa"}])
+def test_keys_of_a_stage_may_be_written_out(tmp_path, monkeypatch, foreach):
+    params = [{"other.yaml": ["seed"]}, "auxiliary.${item}", "pairs.${key}"]
+    stages = {"look": {"foreach": foreach, "do": {"params": params}}}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    monkeypatch.chdir(tmp_path)
+    declared = list_declared(read_params(ROOT / "params.yaml"), "look", "visa")
+    assert declared == ["auxiliary.visa", "pairs.visa"]
 
 
 BLOCK = {"rate": {"visa": 1, "sample": 2, "default": 3}, "sigma": 0.5, "names": {"visa": "a"}}
