@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks import costs
-from fuzzyclip.clip.prompts import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
+from fuzzyclip.clip.prompts import ANOMALOUS_STATES, NORMAL_STATES, TEMPLATES
 from fuzzyclip.datasets import get_dataset
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/scale.md"
@@ -107,7 +107,7 @@ def build_operations():
     tower = costs.count_image_flops(LARGE)
     attention = 4 * LARGE.depth * LARGE.tokens**2 * LARGE.width
     prompt = costs.count_prompt_flops(TEXT, CONTEXT)
-    prompts = (len(NORMAL_STATES) + len(ABNORMAL_STATES)) * len(TEMPLATES)
+    prompts = (len(NORMAL_STATES) + len(ANOMALOUS_STATES)) * len(TEMPLATES)
     parts = (
         ("image tower, one image", tower),
         ("... of it attention's N^2 part", attention),

@@ -22,7 +22,7 @@ NORMAL_STATES = (
     "{} without defect",
     "{} without damage",
 )
-ABNORMAL_STATES = (
+ANOMALOUS_STATES = (
     "damaged {}",
     "broken {}",
     "{} with flaw",
@@ -85,7 +85,7 @@ def build_prompts(name: str, states: Sequence[str], ensemble: str = "full") -> l
 
     Args:
         name: a category's name, or several stacked ones.
-        states: `NORMAL_STATES` or `ABNORMAL_STATES`.
+        states: `NORMAL_STATES` or `ANOMALOUS_STATES`.
         ensemble: `full` (35 templates) or `single` ("a photo of a ...").
     """
     templates = {"full": TEMPLATES, "single": SINGLE_TEMPLATES}[ensemble]
@@ -127,7 +127,7 @@ def average_prompts(
 
 def encode_name(name: str, encode: EncodeText, ensemble: str = "full") -> Tensor:
     """The CPE text feature T(name) of one name string, (D, 2), unit columns: normal, anomalous."""
-    sides = (build_prompts(name, states, ensemble) for states in (NORMAL_STATES, ABNORMAL_STATES))
+    sides = (build_prompts(name, states, ensemble) for states in (NORMAL_STATES, ANOMALOUS_STATES))
     return average_prompts(encode, sides)
 
 
@@ -186,7 +186,7 @@ def encode_stack(
         return " ".join(part for part in (prefix, stack, suffix) if part)
 
     def fits(stack: str) -> bool:
-        prompts = build_prompts(whole(stack), (*NORMAL_STATES, *ABNORMAL_STATES), ensemble)
+        prompts = build_prompts(whole(stack), (*NORMAL_STATES, *ANOMALOUS_STATES), ensemble)
         return max(map(count_tokens, prompts)) <= context_length
 
     stacks = [stack_names(names, separator, underscore)]

@@ -46,7 +46,7 @@ class Heads(nn.Module):
 
 
 def compute_margins(mapped: Tensor, text_embed: Tensor) -> Tensor:
-    """Abnormal minus normal logit of each token, (..., P): what a softmax over the two depends on.
+    """Anomalous minus normal logit of each token, (..., P): what a softmax over the two depends on.
 
     Args:
         mapped: (..., P, D), any length.
@@ -73,7 +73,7 @@ def compute_plane(
 ) -> Tensor:
     """Margins of a block's pixels, (B, H, W_px): log-odds of its softmax map (eq. 6).
 
-    The abnormal of two softmax channels is a sigmoid of the margin. `mapped` (B, P, D) and
+    The anomalous of two softmax channels is a sigmoid of the margin. `mapped` (B, P, D) and
     `text_embed` are as `compute_margins` has them.
     """
     return upsample(compute_margins(mapped, text_embed)[:, None], grid, size)[:, 0]
@@ -82,7 +82,7 @@ def compute_plane(
 def join_planes(planes: Iterable[tuple[Tensor, Tensor | None]]) -> Tensor:
     """Log-odds of the weighted mean of several maps of probabilities, (B, H, W_px).
 
-    Abnormal and normal probabilities are summed apart, so that the ends are as precise as the
+    Anomalous and normal probabilities are summed apart, so that the ends are as precise as the
     middle; in float64, since a sum of some that are near 1 and some near 0 lies in the middle. One
     plane at a time stays in the processor's cache, however many there are.
 

@@ -1,6 +1,6 @@
 """Training linear layers on patch tokens and masks: EFA's, and those of the peers that have them.
 
-Of a softmax over two channels only one number is free: the abnormal probability is the sigmoid of
+Of a softmax over two channels only one number is free: the anomalous probability is the sigmoid of
 the logits' difference, and differences can be taken before upsampling, which is linear. Focal and
 dice then are functions of one plane a block. Written in separate operations they would travel
 through memory some thirty times, which takes longer than the layers' own products; here each
@@ -251,7 +251,7 @@ def compute_alignment_losses(
 
     Printed with alpha = 1, eq. 7 has no term for normal pixels (its factor is 1 - alpha). This is
     the form in which both classes carry the same weight, as APRIL-GAN trains: the mean over pixels
-    of -(1 - p)^2 log p with the probability p of the true class. Dice is that of the abnormal
+    of -(1 - p)^2 log p with the probability p of the true class. Dice is that of the anomalous
     channel, by image, then the mean over the batch.
 
     Args:
@@ -306,7 +306,7 @@ def _measure_image(plane: Tensor, mask: Tensor, slope: Tensor) -> tuple[Tensor, 
     sign = 2 * mask - 1
     true = (plane * sign).sigmoid_()  # (L, S, S), probability of the true class
     bent = true * (1 - true)  # d(true) / d(plane * sign)
-    prob = (true - 0.5).mul_(sign).add_(0.5)  # of the abnormal class
+    prob = (true - 0.5).mul_(sign).add_(0.5)  # of the anomalous class
     true.mul_(keep).add_(2 * FOCAL_SMOOTH)
     log, rest = true.log(), 1 - true
     focal = -(rest.square() * log).mean(dim=(-2, -1)).sum()

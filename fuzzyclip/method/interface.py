@@ -150,9 +150,15 @@ class Untrained(OneVariant):
 
 
 class Trained(OneVariant):
-    """Base of methods with a training: those have a `fit`, as `Method.fit` says."""
+    """Base of methods with a training."""
 
     trains: ClassVar[bool] = True
+
+    @abstractmethod
+    def fit(
+        self, encode: NameEncoder, images: TrainingSet, seed: int, checkpoint: Path | None = None
+    ) -> Learned:
+        """Train on an auxiliary set, as `Method.fit` says."""
 
 
 class TrainingSettings(Protocol):

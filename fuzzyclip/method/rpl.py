@@ -29,7 +29,7 @@ from fuzzyclip.clip.prompt_tower import can_skip, run_prompts, run_start
 from fuzzyclip.method.training import CurveRow, train
 from fuzzyclip.utils.settings import PromptShape, RplSettings
 
-#: Sentence pairs of Table 9, (normal, abnormal); {} is [cluster], the stacked names. `o` rows of
+#: Sentence pairs of Table 9, (normal, anomalous); {} is [cluster], the stacked names. `o` rows of
 #: the table are the same sentences with "object" for the names.
 TEMPLATES = {
     "c1": ("a photo of a good {}", "a photo of a damaged {}"),
@@ -51,7 +51,7 @@ INIT_STD = 0.02
 
 
 class PromptLearner(nn.Module):
-    """Two learnable prompts, normal and abnormal, through the frozen text tower.
+    """Two learnable prompts, normal and anomalous, through the frozen text tower.
 
     Trainable are `ctx` (the learnable words of each side) and `deep` (M - 1 tensors); the
     sentences around them are buffers. The frozen tower is passed to `forward`, not held.
@@ -93,7 +93,7 @@ class PromptLearner(nn.Module):
         self.register_buffer("start", start, persistent=False)  # (N, V)
 
     def forward(self, backbone: Backbone) -> Tensor:
-        """Text features of the two prompts, (2, D): normal, abnormal; not normalised."""
+        """Text features of the two prompts, (2, D): normal, anomalous; not normalised."""
         if self.start is None:
             return self.forward_plainly(backbone)
         x, end = self._fill_words()
@@ -126,7 +126,7 @@ class PromptLearner(nn.Module):
 
 
 def write_sentences(stack: str, shape: PromptShape) -> list[str]:
-    """The normal and the abnormal sentence, placeholders for prepended words included."""
+    """The normal and the anomalous sentence, placeholders for prepended words included."""
     if shape.layout == "prepend":
         placeholders = " ".join(["x"] * shape.words)
         return [f"{placeholders} {sentence.format(stack)}" for sentence in PREPENDED]
@@ -165,7 +165,7 @@ def compute_image_score(image_embed: Tensor, text_embed: Tensor, temperature: fl
 
     Args:
         image_embed: (B, D), unit rows.
-        text_embed: (2, D), or (B, 2, D), each image's own; unit rows: normal, abnormal.
+        text_embed: (2, D), or (B, 2, D), each image's own; unit rows: normal, anomalous.
         temperature: factor on the cosines.
     """
     direction = text_embed[..., 1, :] - text_embed[..., 0, :]  # (D,) or (B, D)
@@ -245,7 +245,7 @@ def compute_classification(
 
     Args:
         image_embed: (B, D), unit rows.
-        text_embed: (2, D), unit rows: normal, abnormal.
+        text_embed: (2, D), unit rows: normal, anomalous.
         label: (B,) int64.
         temperature: factor on the cosines (the paper is silent; CLIP's own is 100).
     """

@@ -85,7 +85,7 @@ def draw_heatmaps(
         long = 0.6 * (height - HEAD)
         axes = place(width - BAR + 0.15, HEAD + (height - HEAD - long) / 2, 0.12, long)
         bar = figure.colorbar(shown, cax=axes)
-        bar.set_label("abnormal probability, mean over blocks", fontsize=8)
+        bar.set_label("anomalous probability, mean over blocks", fontsize=8)
         bar.ax.tick_params(labelsize=7)
     return figure
 

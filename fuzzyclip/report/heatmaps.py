@@ -1,9 +1,9 @@
 """Anomaly maps as files: heat laid over the image, the map itself as a 16-bit PNG, a mask.
 
-An anomaly map here is the mean over blocks of abnormal probabilities, in [0, 1]. Heat has one fixed
-scale for every picture, so that a normal image looks as it is, and two pictures can be compared.
-A scale of the image's own, as is often seen, paints something red in every image, however normal;
-it is drawn on demand, and then says so in the picture and in the file's name.
+An anomaly map here is the mean over blocks of anomalous probabilities, in [0, 1]. Heat has one
+fixed scale for every picture, so that a normal image looks as it is, and two pictures can be
+compared. A scale of the image's own, as is often seen, paints something red in every image,
+however normal; it is drawn on demand, and then says so in the picture and in the file's name.
 
 Shapes: H rows, W columns of the image; h rows, w columns of the picture made of it.
 """
@@ -184,7 +184,7 @@ def _add_bar(painted: Picture, span: _Range, scale: Scale, threshold: float | No
     size = round(min(max(max(height, width) / 60, 13), 26))
     font = ImageFont.load_default(size)
     name = "fixed scale" if scale == "fixed" else "scaled to this image alone"
-    lines = [f"mean abnormal probability, {name}"]
+    lines = [f"mean anomalous probability, {name}"]
     if threshold is not None:
         lines.append(f"outlined: {threshold:.3g} and more")
     margin = 3 * size

@@ -227,7 +227,7 @@ class PromptShape(Record):
             9, so 8 deep tensors).
         attachment: `overwrite`: deep tokens replace positions 1 to L; `insert`: they are
             added after the start token.
-        deep_per_side: separate deep tokens for the normal and the abnormal prompt.
+        deep_per_side: separate deep tokens for the normal and the anomalous prompt.
     """
 
     template: Literal["c1", "c2", "c3", "c4", "c5"] = "c4"

@@ -19,7 +19,7 @@ from fuzzyclip.clip.encoding import encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.method import training
-from fuzzyclip.method.interface import Target
+from fuzzyclip.method.interface import Target, Trained
 from fuzzyclip.method.scorer import score_batch
 from fuzzyclip.utils.settings import TextSettings
 
@@ -281,6 +281,14 @@ def test_a_killed_training_ends_with_the_same_bits(name, encode, tmp_path, monke
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
     other = method.fit(encode, images, 4).tensors
     assert not any(torch.equal(other[key], whole[key]) for key in whole)
+
+
+def test_a_method_with_a_training_that_lacks_its_fit_is_refused():
+    class Forgetful(Trained):
+        build = None
+
+    with pytest.raises(TypeError, match="fit"):
+        Forgetful()
 
 
 def test_fuzzyclip_is_made_by_the_same_registry():

@@ -14,7 +14,7 @@ from properties import try_examples
 from fuzzyclip import sample
 from fuzzyclip.clip.encoding import count_tokens, encode_text, tokenize
 from fuzzyclip.clip.prompts import (
-    ABNORMAL_STATES,
+    ANOMALOUS_STATES,
     NORMAL_STATES,
     PromptTooLongError,
     build_prompts,
@@ -27,7 +27,7 @@ from fuzzyclip.datasets import get_dataset
 from fuzzyclip.utils.files import compute_sha256
 
 TOKENIZER = open_clip.SimpleTokenizer()
-STATES = (*NORMAL_STATES, *ABNORMAL_STATES)
+STATES = (*NORMAL_STATES, *ANOMALOUS_STATES)
 RAW = {name: list(get_dataset(name).categories) for name in ("mvtec", "visa", "mpdd", "dagm")}
 DTD = dict(get_dataset("dtd").categories)
 MVTEC_DTD = [*RAW["mvtec"], *DTD]
@@ -67,13 +67,13 @@ def read_stacks(seen):
 
 
 def test_the_ensemble_has_245_and_175_prompts():
-    normal, abnormal = (build_prompts("pill", side) for side in (NORMAL_STATES, ABNORMAL_STATES))
-    assert (len(set(normal)), len(set(abnormal))) == (245, 175)
-    assert not set(normal) & set(abnormal)
+    normal, anomalous = (build_prompts("pill", side) for side in (NORMAL_STATES, ANOMALOUS_STATES))
+    assert (len(set(normal)), len(set(anomalous))) == (245, 175)
+    assert not set(normal) & set(anomalous)
     assert "a photo of the cool pill without defect." in normal
-    assert "there is a broken pill in the scene." in abnormal
-    assert build_prompts("pill", ABNORMAL_STATES, "single") == [
-        f"a photo of a {state.format('pill')}." for state in ABNORMAL_STATES
+    assert "there is a broken pill in the scene." in anomalous
+    assert build_prompts("pill", ANOMALOUS_STATES, "single") == [
+        f"a photo of a {state.format('pill')}." for state in ANOMALOUS_STATES
     ]
 
 
@@ -103,11 +103,11 @@ def test_no_place_in_a_pass_of_the_sample_model_changes_a_bit(threads):
 
 
 @pytest.mark.parametrize("name", ["bottle", "candle capsules pipe_fryum"])
-def test_a_name_becomes_the_slow_normal_and_abnormal_feature(tiny, name):
+def test_a_name_becomes_the_slow_normal_and_anomalous_feature(tiny, name):
     text_embed = encode_name(name, partial(encode_text, tiny))
     assert text_embed.shape == (32, 2)
     assert torch.allclose(text_embed.norm(dim=0), torch.ones(2), atol=1e-6)
-    for column, states in enumerate((NORMAL_STATES, ABNORMAL_STATES)):
+    for column, states in enumerate((NORMAL_STATES, ANOMALOUS_STATES)):
         slow = slow_feature(tiny, name, states).float()
         assert torch.allclose(text_embed[:, column], slow, atol=1e-5)
     assert not torch.allclose(text_embed[:, 0], text_embed[:, 1], atol=1e-3)
@@ -202,7 +202,7 @@ def test_a_single_name_that_is_too_long_is_refused():
 def test_with_and_without_flaw_never_become_the_same_ids(tiny, names):
     seen = []
     encode_stack(names, record_prompts(seen), count)
-    for normal, abnormal in zip(seen[::2], seen[1::2], strict=True):
-        prompts = [*normal, *abnormal]
+    for normal, anomalous in zip(seen[::2], seen[1::2], strict=True):
+        prompts = [*normal, *anomalous]
         ids = [tuple(row[row > 0].tolist()) for row in tokenize(tiny, prompts)]
         assert len(set(ids)) == len(prompts) == 420

@@ -109,8 +109,8 @@ def test_dice_is_the_mean_over_images():
 def slow_focal(probs, mask, gamma):
     """Pixel by pixel: -(1 - p)^gamma log p, with 1e-5 of smoothing on labels and under the log."""
     terms = []
-    for (normal, abnormal), truth in zip(probs.tolist(), mask.tolist(), strict=True):
-        for row, (p_row, q_row) in enumerate(zip(normal, abnormal, strict=True)):
+    for (normal, anomalous), truth in zip(probs.tolist(), mask.tolist(), strict=True):
+        for row, (p_row, q_row) in enumerate(zip(normal, anomalous, strict=True)):
             for column, (p, q) in enumerate(zip(p_row, q_row, strict=True)):
                 hot = 1 - 1e-5 if truth[row][column] else 1e-5
                 p_true = (1 - hot) * p + hot * q + 1e-5

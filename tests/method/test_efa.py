@@ -55,8 +55,8 @@ def slow_margins(head, tokens, text_embed):
             mapped = layer.weight @ token + layer.bias
             cosines = (mapped / mapped.norm()) @ text_embed
             planes[:, patch // GRID[1], patch % GRID[1]] = 100 * cosines.detach()
-        normal, abnormal = (interpolate_by_hand(plane, SIZE) for plane in planes)
-        margins.append(abnormal - normal)
+        normal, anomalous = (interpolate_by_hand(plane, SIZE) for plane in planes)
+        margins.append(anomalous - normal)
     return torch.stack(margins)
 
 

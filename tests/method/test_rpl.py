@@ -29,7 +29,7 @@ SETTINGS = RplSettings(depth=3, epochs=4, batch_size=8, learning_rate=0.01)
 
 
 def write(shape, side, stack=STACK):
-    """The sentence of one side: 0 normal, 1 abnormal."""
+    """The sentence of one side: 0 normal, 1 anomalous."""
     if shape.layout == "prepend":
         return " ".join(["x"] * shape.words) + (" {}." if side == 0 else " damaged {}.").format(
             stack
@@ -241,7 +241,7 @@ def test_a_killed_training_ends_with_the_same_bits(run, tmp_path, monkeypatch):
     assert all(torch.equal(learned[name], tensor) for name, tensor in expected.items())
 
 
-def test_the_image_score_is_the_log_odds_of_the_abnormal_share_of_a_softmax():
+def test_the_image_score_is_the_log_odds_of_the_anomalous_share_of_a_softmax():
     image_embed, text_embed = torch.eye(2, 3), F.normalize(torch.rand(2, 3), dim=1)
     scores = compute_image_score(image_embed, text_embed, 10.0)
     share = (10 * image_embed.double() @ text_embed.double().T).softmax(dim=1)[:, 1]

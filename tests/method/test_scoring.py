@@ -34,7 +34,7 @@ def batches():
 
 @pytest.fixture
 def text_embed():
-    """Unit columns (D, 2): normal, abnormal."""
+    """Unit columns (D, 2): normal, anomalous."""
     return F.normalize(draw(32, 2, seed=2), dim=0)
 
 

@@ -23,7 +23,7 @@ def compute_focal(probs: Tensor, mask: Tensor, gamma: float = 2.0, alpha: float 
 
     Printed with alpha = 1, eq. 7 has no term for normal pixels (its factor is 1 - alpha). This is
     the form in which both classes carry the weight `alpha`, as APRIL-GAN trains. `probs` are
-    (B, 2, H, W), channel 1 abnormal, `mask` (B, H, W) in {0, 1}.
+    (B, 2, H, W), channel 1 anomalous, `mask` (B, H, W) in {0, 1}.
     """
     onehot = torch.stack((1 - mask, mask), dim=1)  # (B, 2, H, W)
     onehot = onehot.clamp(FOCAL_SMOOTH, 1 - FOCAL_SMOOTH)
@@ -32,7 +32,7 @@ def compute_focal(probs: Tensor, mask: Tensor, gamma: float = 2.0, alpha: float 
 
 
 def compute_dice(prob: Tensor, mask: Tensor, epsilon: float = 1.0) -> Tensor:
-    """Dice loss (eq. 8) of abnormal probabilities and truth (B, H, W), mean over the images."""
+    """Dice loss (eq. 8) of anomalous probabilities and truth (B, H, W), mean over the images."""
     overlap = (prob * mask).flatten(1).sum(dim=1)  # (B,)
     total = prob.flatten(1).sum(dim=1) + mask.flatten(1).sum(dim=1)  # (B,)
     return (1 - (2 * overlap + epsilon) / (total + epsilon)).mean()
@@ -62,12 +62,12 @@ def upsample_logits(logits: Tensor, grid: tuple[int, int], size: tuple[int, int]
 def compute_maps(
     mapped: Tensor, text_embed: Tensor, grid: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
-    """Softmax maps of every block (eq. 6), (B, L, 2, H, W_px); channel 1 is abnormal."""
+    """Softmax maps of every block (eq. 6), (B, L, 2, H, W_px); channel 1 is anomalous."""
     return upsample_logits(compute_logits(mapped, text_embed), grid, size).softmax(dim=2)
 
 
 def sum_maps(maps: Tensor) -> Tensor:
-    """Anomaly map of one cluster: the abnormal channel summed over blocks, (B, H, W_px)."""
+    """Anomaly map of one cluster: the anomalous channel summed over blocks, (B, H, W_px)."""
     return maps[:, :, 1].sum(dim=1)
 
 

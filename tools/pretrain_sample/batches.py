@@ -42,7 +42,7 @@ class PairBatch:
     targets: Tensor  # (B, P, 10), from `patch_targets`
     positive: Tensor  # bool (B, n): captions of the image's category and state
     captions: list[str]  # n: the images' categories and states
-    name_captions: list[str]  # 2 m: each name's normal and abnormal caption
+    name_captions: list[str]  # 2 m: each name's normal and anomalous caption
     kind_captions: list[str]  # 7 m: each name's caption of every kind
 
 

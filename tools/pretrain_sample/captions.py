@@ -15,12 +15,12 @@ import open_clip
 import torch
 from torch import Tensor
 
-from fuzzyclip.clip.prompts import ABNORMAL_STATES, NORMAL_STATES, TEMPLATES
+from fuzzyclip.clip.prompts import ANOMALOUS_STATES, NORMAL_STATES, TEMPLATES
 from tools.pretrain_sample.recipes import CATEGORIES
 
-STATES: tuple[tuple[str, ...], tuple[str, ...]] = (NORMAL_STATES, ABNORMAL_STATES)
+STATES: tuple[tuple[str, ...], tuple[str, ...]] = (NORMAL_STATES, ANOMALOUS_STATES)
 
-#: Whole sentences, normal and abnormal (paper, Table 9).
+#: Whole sentences, normal and anomalous (paper, Table 9).
 SENTENCES = (
     ("a photo of a good {}", "a photo of a damaged {}"),
     ("This is a good photo of {}", "This is a damaged photo of {}"),

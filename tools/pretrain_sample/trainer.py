@@ -82,7 +82,7 @@ def name_loss(text: Tensor) -> Tensor:
     """Loss that keeps names apart, whatever the state: two captions of a name find each other.
 
     Args:
-        text: features (m, 2, D) of the normal and the abnormal caption of m names.
+        text: features (m, 2, D) of the normal and the anomalous caption of m names.
     """
     names = F.normalize(text - text.mean(dim=0, keepdim=True), dim=-1)  # the state taken out
     logits = names[:, 0] @ names[:, 1].T / NAME_TEMPERATURE  # (m, m)
