@@ -46,12 +46,18 @@ OWN, PLAIN = "fuzzyclip", "precise"
 #: SAA+ judges an image by its map, and has no text features.
 WITH_TEXT = [*(name for name in BASELINES if name != "saa"), OWN, PLAIN]
 LOG_ODDS = ["clip", "clip_ac", "april_gan", "coop", "cocoop", OWN, PLAIN]
-#: Strictly monotone, and so in float64 on all that is drawn here.
+#: Strictly monotone; in float64 all but on values that lie within its rounding.
 BENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "affine": lambda values: 3 * values + 7,
     "cubic": lambda values: values**3 + values,
     "arctan": np.arctan,
 }
+
+
+def bend_apart(values: np.ndarray) -> list[np.ndarray]:
+    """The values on other scales, but those whose rounding makes two of them one."""
+    bends = [bend(values.astype(np.float64)) for bend in BENDS.values()]
+    return [bent for bent in bends if np.unique(bent).size == np.unique(values).size]
 
 
 @dataclass(frozen=True)
@@ -291,8 +297,8 @@ def check_scores(scores: np.ndarray, reference: np.ndarray, labels: np.ndarray) 
     expected = compute_image_metrics(reference, labels)
     assert len(expected) == 3
     assert compute_image_metrics(scores, labels) == expected
-    for bend in BENDS.values():
-        assert compute_image_metrics(bend(scores.astype(np.float64)), labels) == expected
+    for bent in bend_apart(scores):
+        assert compute_image_metrics(bent, labels) == expected
 
 
 @pytest.mark.parametrize("name", WITH_TEXT)
@@ -420,8 +426,7 @@ def test_pixels_rank_as_margins_of_float64(name, rows, small, seed):
     masks = draw_labels(rng, reference)
     masks[-1] = False
     expected = compute_pixel_metrics(ranks, masks)
-    fine = maps.astype(np.float64)
-    for values in (maps, *(bend(fine) for bend in BENDS.values())):
+    for values in (maps, *bend_apart(maps)):
         metrics = compute_pixel_metrics(values, masks, Scale.LOG_ODDS)
         assert {name: metrics[name] for name in CURVE_METRICS} == {
             name: expected[name] for name in CURVE_METRICS
