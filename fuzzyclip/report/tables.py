@@ -263,7 +263,7 @@ def is_paper_setting(
     tested: Mapping[str, Mapping[str, Any]],
     any_pairs: bool = False,
 ) -> bool:
-    """Whether results may stand beside the paper's numbers.
+    """True if results may stand beside the paper's numbers.
 
     Args:
         source: of the data, `official` or not.
@@ -285,6 +285,6 @@ def is_paper_setting(
 
 
 def list_sample_notes(source: str, backbone: str) -> list[str]:
-    """What is to be said where the built-in sample is used."""
+    """Sentences that go with results of the built-in sample; none without it."""
     notes = [SAMPLE_DATA_NOTE] if source == "sample" else []
     return [*notes, SAMPLE_CLIP_NOTE] if backbone == "sample" else notes
