@@ -62,8 +62,8 @@ def is_table(value: Any) -> bool:
 
 
 def choose_entry(table: Mapping[str, Any], auxiliary: str, source: str) -> str:
-    """Key of the entry that holds: the auxiliary set's, else the source's, else `default`."""
-    return next(key for key in (auxiliary, source, DEFAULT) if key in table)
+    """Key of the entry that holds: the source's, else the auxiliary set's, else `default`."""
+    return next(key for key in (source, auxiliary, DEFAULT) if key in table)
 
 
 def resolve(block: Mapping[str, Any], auxiliary: str, source: str, key: str = "") -> dict[str, Any]:

@@ -26,6 +26,7 @@ from tools.pretrain_sample.captions import (
     make_caption,
     make_names,
 )
+from tools.pretrain_sample.kinds import COSINES, KINDS_OF_THINGS, draw_kinds, kinds_loss
 from tools.pretrain_sample.pictures import Pairs, draw_shard
 from tools.pretrain_sample.pretrain import LOG_COLUMNS, append_row, learning_rate
 from tools.pretrain_sample.recipes import CATEGORIES
@@ -38,7 +39,12 @@ from tools.pretrain_sample.towers import (
     encode_captions,
     encode_images,
 )
-from tools.pretrain_sample.trainer import build_trainer, contrastive_loss, train_step
+from tools.pretrain_sample.trainer import (
+    build_trainer,
+    contrastive_loss,
+    export_weights,
+    train_step,
+)
 
 WHOLE = torch.arange(GRID * GRID)
 
@@ -146,6 +152,41 @@ def test_captions_name_state_and_part(words: Words, vocabulary: Vocabulary) -> N
         vocabulary.encode([make_caption(name, 1, rng) for name in names])  # none is too long
 
 
+def test_every_official_name_that_means_something_is_of_one_kind(vocabulary: Vocabulary) -> None:
+    things = [thing for kind in KINDS_OF_THINGS for thing in set(kind)]
+    assert len(set(things)) == len(things)  # none is of two kinds
+    meant = {name for name in OFFICIAL_CATEGORIES if name.strip("Class0123456789")}
+    assert meant <= set(things)
+    names, kinds = draw_kinds(200, np.random.default_rng(0))
+    for name, kind in zip(names, kinds, strict=True):
+        left = name
+        for thing in sorted(KINDS_OF_THINGS[kind], key=len, reverse=True):
+            left = left.replace(thing, "")
+        assert not left.strip()
+    vocabulary.encode(names)  # none is too long
+
+
+def test_kinds_pull_names_of_a_kind_together_and_no_further() -> None:
+    first, second = torch.nn.functional.normalize(torch.randn(2, 64), dim=1)
+    across = torch.nn.functional.normalize(second - first * (first @ second), dim=0)
+    for kinds in torch.cartesian_prod(torch.arange(4), torch.arange(4)):
+        aim = COSINES[kinds[0], kinds[1]]
+        away = aim * first + (1 - aim**2).sqrt() * across  # at the cosine that is aimed at
+        assert float(kinds_loss(torch.stack([first, away]), kinds)) < 1e-10
+        alike = float(kinds_loss(torch.stack([first, first]), kinds))
+        assert alike == pytest.approx(float(1 - aim) ** 2, abs=1e-6)
+    assert torch.equal(COSINES, COSINES.T)
+    assert (COSINES.diagonal() >= COSINES.max(dim=0).values).all()
+
+
+def test_a_run_begins_from_exported_weights(vocabulary: Vocabulary, tmp_path: Path) -> None:
+    first = build_trainer(vocabulary, seed=1)
+    export_weights(first, vocabulary, tmp_path / "m.safetensors")
+    second = build_trainer(vocabulary, seed=2, start=tmp_path / "m.safetensors")
+    for name, value in first.clip.state_dict().items():
+        assert torch.equal(second.clip.state_dict()[name], value.half().float()), name
+
+
 def test_contrast_counts_equal_meanings_as_positive() -> None:
     positive = torch.tensor([[True, False], [True, False], [False, True]])
     right = torch.where(positive, 20.0, -20.0)
@@ -165,11 +206,11 @@ def test_resume_goes_on_exactly(
         batch = make_batch(pairs, 2, 4, words, np.random.default_rng(trainer.step))
         return train_step(trainer, batch, vocabulary, encode_images, 1e-3)
 
-    first = build_trainer(len(vocabulary), seed=1)
+    first = build_trainer(vocabulary, seed=1)
     step(first)
     first.save(tmp_path / "checkpoint.pt")
     expected = [step(first) for _ in range(2)]
-    second = build_trainer(len(vocabulary), seed=2)
+    second = build_trainer(vocabulary, seed=2)
     second.load(tmp_path / "checkpoint.pt")
     assert [step(second) for _ in range(2)] == expected
     assert second.step == 3

@@ -20,6 +20,7 @@ from tools.pretrain_sample.captions import (
     make_defect_caption,
     make_names,
 )
+from tools.pretrain_sample.kinds import draw_kinds
 from tools.pretrain_sample.pictures import CELLS, Pairs, Picture, turn_over
 from tools.pretrain_sample.recipes import CATEGORIES
 from tools.pretrain_sample.towers import GRID
@@ -28,6 +29,7 @@ PATCH = 12  # pixels
 PATCH_CELLS = CELLS // GRID
 PATCH_SHARE = 0.04  # of a patch's pixels, from which the patch counts as defective
 NAMES_PER_STEP = 4
+THINGS_PER_STEP = 16  # names that are sorted by what kind of thing they are
 KINDS = 1 + len(DEFECT_STATES)  # no defect, and each defect
 
 
@@ -44,6 +46,8 @@ class PairBatch:
     captions: list[str]  # n: the images' categories and states
     name_captions: list[str]  # 2 m: each name's normal and anomalous caption
     kind_captions: list[str]  # 7 m: each name's caption of every kind
+    thing_captions: list[str]  # 2 t: each thing's normal and anomalous caption
+    things: Tensor  # (t,): number of the kind of thing
 
 
 def patch_targets(coverage: Tensor) -> Tensor:
@@ -129,6 +133,7 @@ def make_batch(
     kinds = np.stack([np.zeros(count, np.int64), pairs.defect[chosen] + 1], axis=1).ravel()
     meanings = sorted(set(zip(category.tolist(), kinds.tolist(), strict=True)))
     names = make_names(NAMES_PER_STEP, words, rng)
+    things, kinds_of_things = draw_kinds(THINGS_PER_STEP, rng)
     caption_category, caption_kind = np.array(meanings).T
     positive = (category[:, None] == caption_category) & (kinds[:, None] == caption_kind)
     return PairBatch(
@@ -141,4 +146,6 @@ def make_batch(
         [make_defect_caption(CATEGORIES[c], kind, rng, GENERAL_SHARE) for c, kind in meanings],
         [make_caption(name, state, rng) for name in names for state in (0, 1)],
         [make_defect_caption(name, kind, rng) for name in names for kind in range(KINDS)],
+        [make_caption(thing, state, rng) for thing in things for state in (0, 1)],
+        torch.tensor(kinds_of_things),
     )

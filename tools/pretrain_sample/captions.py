@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fuzzyclip.clip.prompts import ANOMALOUS_STATES, NORMAL_STATES, TEMPLATES
+from tools.pretrain_sample.kinds import KINDS_OF_THINGS
 from tools.pretrain_sample.recipes import CATEGORIES
 
 STATES: tuple[tuple[str, ...], tuple[str, ...]] = (NORMAL_STATES, ANOMALOUS_STATES)
@@ -172,6 +173,7 @@ class Vocabulary:
         phrases = [text.format("") for text in (*ALL_TEMPLATES, *STATES[0], *STATES[1])]
         phrases += [text.format("") for texts in DEFECT_STATES.values() for text in texts]
         names = [*OFFICIAL_CATEGORIES, *USEFUL_WORDS, *CATEGORIES]
+        names += [thing for things in KINDS_OF_THINGS for thing in things]
         names += [name.replace("_", " ") for name in OFFICIAL_CATEGORIES]
         self.token_ids = collect_token_ids([*phrases, *names])
         self._numbers = np.zeros(self._tokenizer.vocab_size, np.int64)
@@ -183,6 +185,11 @@ class Vocabulary:
             if text.endswith("</w>") and word.isascii() and word.isalpha() and len(word) > 2:
                 known = self._numbers[token] > 0
                 (self.known_words if known else self.strange_words).append(word)
+
+    @property
+    def unknown_id(self) -> int:
+        """CLIP's id of a token whose row is not kept."""
+        return int(np.flatnonzero(self._numbers == 0)[0])
 
     def __len__(self) -> int:
         return len(self.token_ids) + 1

@@ -161,7 +161,7 @@ def pretrain(options: argparse.Namespace) -> None:
     words = Words(CATEGORIES, vocabulary.known_words, vocabulary.strange_words)
     pairs = load_pairs(options.cache, options.seed, options.shards, options.threads)
     held_out = draw_held_out(options.held_out, HELD_OUT_SEED)
-    trainer = build_trainer(len(vocabulary), options.seed)
+    trainer = build_trainer(vocabulary, options.seed, options.start)
     checkpoint = options.cache / "checkpoint.pt"
     if checkpoint.exists():
         try:
@@ -209,6 +209,7 @@ def parse_options() -> argparse.Namespace:
     add("--cache", type=Path, default=Path(".cache/sample_clip"), help="drawn pairs, checkpoint")
     add("--weights", type=Path, default=SAMPLE_WEIGHTS, help="file to export")
     add("--log", type=Path, default=SAMPLE_WEIGHTS.with_name("pretraining.csv"), help="CSV log")
+    add("--start", type=Path, help="exported weights to go on from, in place of a fresh model")
     add("--steps", type=int, default=2500, help="updates in all")
     add("--pairs", type=int, default=24, help="pairs of pictures in a batch")
     add(

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fuzzyclip.clip.weights import EMBEDDING, load_sample_config
 
-DENSE_BLOCKS = (3, 5, 7)  # 0-based; their patch tokens learn where the defect is
+DENSE_BLOCKS = (3, 4, 5, 6, 7)  # 0-based; their patch tokens learn where the defect is
 CELLS_PER_PATCH = 9
 GRID = 12  # patches per side
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]) * 255

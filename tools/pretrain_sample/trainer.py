@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fuzzyclip.clip.weights import EMBEDDING, save_sample_weights
+from fuzzyclip.clip.weights import EMBEDDING, load_sample_state_dict, save_sample_weights
 from fuzzyclip.utils.files import read_summed, write_summed
 from tools.pretrain_sample.batches import KINDS, PairBatch
 from tools.pretrain_sample.captions import Vocabulary
+from tools.pretrain_sample.kinds import kinds_loss
 from tools.pretrain_sample.towers import DenseHeads, build_clip, encode_captions, split_parameters
 
 DEFECT_WEIGHT = 6.0  # against the many more sound patches
@@ -26,12 +27,12 @@ NAME_TEMPERATURE = 0.1
 #: Weights of the losses at first: damaged or not, in general.
 EARLY_WEIGHTS = {
     "contrastive": 0.5, "state": 2.0, "state_pair": 2.0, "kind": 0.0, "kind_pair": 0.0,
-    "dense": 2.0, "name": 0.1,
+    "dense": 2.0, "name": 0.1, "things": 2.0,
 }  # fmt: skip
 #: And in the end: which defect it is, so that the class token carries more than one direction.
 LATE_WEIGHTS = {
     "contrastive": 1.0, "state": 0.25, "state_pair": 0.0, "kind": 1.0, "kind_pair": 2.0,
-    "dense": 2.0, "name": 0.1,
+    "dense": 4.0, "name": 0.1, "things": 2.0,
 }  # fmt: skip
 CLIP_NORM = 2.0
 
@@ -132,10 +133,23 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
 
 
-def build_trainer(vocabulary_size: int, seed: int) -> Trainer:
-    """A fresh model with its optimisers: Muon for the blocks' matrices, AdamW for the rest."""
+def build_trainer(vocabulary: Vocabulary, seed: int, start: Path | None = None) -> Trainer:
+    """A model with fresh optimisers: Muon for the blocks' matrices, AdamW for the rest.
+
+    Args:
+        vocabulary: whose rows the token embedding has.
+        seed: of the initialisation.
+        start: weights of an earlier run, exported; None begins anew.
+    """
     torch.manual_seed(seed)
-    clip = build_clip(vocabulary_size)
+    clip = build_clip(len(vocabulary))
+    if start is not None:
+        state = load_sample_state_dict(start)
+        unknown = state[EMBEDDING][vocabulary.unknown_id]
+        rows = state[EMBEDDING][vocabulary.token_ids]
+        clip.load_state_dict(
+            state | {EMBEDDING: torch.cat([unknown[None], rows])}, strict=False
+        )  # the attention mask is not stored
     heads = DenseHeads(clip.visual.transformer.width)
     matrices, others = split_parameters(clip, heads)
     optimizers = (
@@ -154,6 +168,7 @@ def compute_losses(
         own = encode_captions(trainer.clip, vocabulary.encode(batch.captions))  # (n, D)
         general = encode_captions(trainer.clip, vocabulary.encode(batch.name_captions))
         specific = encode_captions(trainer.clip, vocabulary.encode(batch.kind_captions))
+        things = encode_captions(trainer.clip, vocabulary.encode(batch.thing_captions))
     names = general.view(-1, 2, general.shape[1])  # (m, 2, D)
     kinds = specific.view(-1, KINDS, specific.shape[1])  # (m, 7, D)
     scale = trainer.clip.logit_scale.exp().clamp(max=100)
@@ -166,6 +181,7 @@ def compute_losses(
         "kind_pair": pair_loss(image, kinds, scale, batch.kinds),
         "dense": dense_loss(trainer.heads(tokens), batch.targets),
         "name": name_loss(names),
+        "things": kinds_loss(things[0::2], batch.things) + kinds_loss(things[1::2], batch.things),
         "logit_scale": scale.detach(),
         "state_accuracy": ((margin > 0) == (batch.labels[:, None] > 0)).float().mean(),
     }
