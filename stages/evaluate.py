@@ -132,6 +132,7 @@ def prepare_own(params: Params, auxiliary: str, dataset: str) -> Ready:
         paths.TOKENS,
         describe(method, auxiliary, params.backbone, params.backbones[params.backbone], params.text)
         | {"clusters": len(partition["clusters"]), "seed": params.seed}
+        | {"short_clusters": headers["efa"]["short_clusters"]}
         | {"settings": settings | {"test": test.model_dump(mode="json")}},
         evaluation.variants,
         Overlays(evaluation.overlays) if evaluation.overlays else None,

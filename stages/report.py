@@ -23,6 +23,7 @@ from fuzzyclip.report.tables import (
     describe_datasets,
     is_paper_setting,
     list_sample_notes,
+    list_short_clusters,
     list_ties,
     name_dataset,
     name_metric,
@@ -64,12 +65,16 @@ def main() -> None:
     params = load_params("report")
     results = {name: read_categories(paths.method_metrics(OWN, name)) for name in params.pairs}
     tested = {name: json.loads(paths.tested(OWN, name).read_text()) for name in params.pairs}
-    write_tables(params, results, tested)
+    facts = {name: json.loads(paths.method_facts(OWN, name).read_text()) for name in params.pairs}
+    write_tables(params, results, tested, facts)
     draw_pictures(params, tested)
 
 
 def write_tables(
-    params: Params, results: Mapping[str, pd.DataFrame], tested: Mapping[str, dict[str, Any]]
+    params: Params,
+    results: Mapping[str, pd.DataFrame],
+    tested: Mapping[str, dict[str, Any]],
+    facts: Mapping[str, dict[str, Any]],
 ) -> None:
     """Tables 2 and 3 in the paper's layout, all means, and per-category tables; .md and .csv."""
     means = collect_means(results)
@@ -80,6 +85,7 @@ def write_tables(
     printed = collect_printed(read_catalog()) if paper else None
     notes = [FORM_NOTE, *([PRINTED_NOTE] if paper else []), *describe_estimates(tested)]
     notes += [SHOTS_NOTE] if params.evaluation.shots else []
+    notes += list_short_clusters(facts)
     notes += [*list_sample_notes(source, params.backbone), *list_ties(results, variants, titles)]
     summary = ["# Results", "", *(f"> {note}" for note in notes), ""]
     for table, datasets in TABLES.items():
@@ -90,7 +96,7 @@ def write_tables(
         write_csv(paths.TABLES / f"{table}.csv", frame)
         write_text(paths.TABLES / f"{table}.md", f"{title}\n\n{to_markdown(frame)}")
         summary += [f"## {title}", "", to_markdown(frame)]
-    summary += write_headlines(means, variants, titles)
+    summary += write_headlines(means, variants, titles, facts)
     averages, described = average_datasets(means), describe_datasets(tested)
     summary += [f"## Mean over {len(results)} dataset(s)", "", to_markdown(averages)]
     summary += ["## What was tested", "", to_markdown(described)]
@@ -105,10 +111,12 @@ def write_tables(
 
 
 def write_headlines(
-    means: pd.DataFrame, variants: Mapping[str, str], titles: Mapping[str, str]
+    means: pd.DataFrame,
+    variants: Mapping[str, str],
+    titles: Mapping[str, str],
+    facts: Mapping[str, dict[str, Any]],
 ) -> list[str]:
     """A table for each headline metric, datasets across: written, and their part of the summary."""
-    facts = {name: json.loads(paths.method_facts(OWN, name).read_text()) for name in titles}
     gains = {name: fact["gains"] for name, fact in facts.items() if "gains" in fact}
     section = ["## By dataset", "", *([f"> {GAIN_NOTE}", ""] if gains else [])]
     for metric in HEADLINE:

@@ -144,6 +144,24 @@ def list_ties(
     ]
 
 
+def list_short_clusters(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence on each auxiliary set with clusters that have too few images for their training.
+
+    `facts` has FuzzyCLIP's of each tested dataset: `auxiliary` and `short_clusters`, as
+    `fuzzyclip.method.efa_training.find_short_clusters` gives them; results of old may lack these.
+    """
+    sets = {fact["auxiliary"]: fact.get("short_clusters", []) for fact in facts.values()}
+    notes = []
+    for auxiliary, shorts in sets.items():
+        made = [f"{{{', '.join(short['names'])}}} made {short['steps']} steps" for short in shorts]
+        if made:
+            notes.append(
+                f"EFA on {auxiliary}: too few images for the training of a cluster, whose layers "
+                f"stay near their start: {'; '.join(made)}."
+            )
+    return notes
+
+
 def average_datasets(means: pd.DataFrame) -> pd.DataFrame:
     """Unweighted mean over datasets of each variant."""
     return means.groupby("variant", sort=False)[[*METRICS]].mean().reset_index()

@@ -18,6 +18,7 @@ from fuzzyclip.report.tables import (
     build_table,
     collect_means,
     format_tuple,
+    list_short_clusters,
     list_ties,
     read_categories,
     to_markdown,
@@ -75,6 +76,19 @@ def test_a_headline_has_a_column_a_dataset_their_mean_and_the_gain_below(results
     last = build_headline(means, METRICS[0], variants, titles, both).iloc[-1]
     assert last.tolist() == [GAIN, "+18.5 (-1.2 to +40.1)", "+1.5", "+10.0"]
     assert len(build_headline(means, METRICS[0], variants, titles, {})) == 2
+
+
+def test_clusters_with_too_few_images_are_named_once_for_each_auxiliary_set():
+    short = [{"names": ["wood"], "steps": 6}, {"names": ["a", "b"], "steps": 1}]
+    facts = {
+        "visa": {"auxiliary": "mvtec", "short_clusters": short},
+        "mpdd": {"auxiliary": "mvtec", "short_clusters": short},
+        "mvtec": {"auxiliary": "visa", "short_clusters": []},
+        "btad": {"auxiliary": "old"},
+    }
+    (note,) = list_short_clusters(facts)
+    assert "on mvtec" in note
+    assert note.endswith(": {wood} made 6 steps; {a, b} made 1 steps.")
 
 
 def count_ties(results, tied):
