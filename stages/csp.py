@@ -11,6 +11,7 @@ from fuzzyclip.method.csp import (
     project_points,
     score_partitions,
 )
+from fuzzyclip.method.partitions import is_exact
 from fuzzyclip.utils.files import write_json
 from stages import paths
 from stages.clip import load_clip, make_encoder
@@ -56,8 +57,12 @@ def main(key: str) -> None:
 
 
 def describe_scores(scored: list[Scored], chosen: Scored) -> dict[str, object]:
-    """Every k with its score and clusters, for people and for the tracker."""
+    """Every k with its score and clusters, for people and for the tracker.
+
+    `exact` tells whether each k has the best of all partitions, or the best that a search reached.
+    """
     return {
+        "exact": is_exact(sum(len(group) for group in chosen.clusters)),
         "k": chosen.k,
         "clusters": [list(group) for group in chosen.clusters],
         "candidates": [

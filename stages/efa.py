@@ -2,7 +2,7 @@
 
 import json
 
-from fuzzyclip.method.efa_training import list_kept, train_clusters
+from fuzzyclip.method.efa_training import find_short_clusters, list_kept, train_clusters
 from fuzzyclip.method.training_set import make_training_set
 from fuzzyclip.utils.settings import EfaTraining
 from fuzzyclip.utils.tensor_files import write_tensors
@@ -21,15 +21,17 @@ def main(key: str) -> None:
     backbone = load_clip(params)
     auxiliary = open_auxiliary(key, backbone)
     check_masks(key, auxiliary, "EFA")
+    clusters = [cluster["names"] for cluster in partition["clusters"]]
+    owners = auxiliary.rows["name"].tolist()
     header = {
         "kind": "efa",
         "auxiliary": key,
         "datasets": partition["datasets"],
         "clusters": partition["clusters"],
+        "short_clusters": find_short_clusters(owners, clusters, settings),
         "backbone": backbone.fingerprint,
         "settings": settings.model_dump() | {"seed": params.seed},
     }
-    clusters = [cluster["names"] for cluster in partition["clusters"]]
     checkpoints = [checkpoint_path(key, header, number) for number in range(len(clusters))]
     images = make_training_set(
         auxiliary,

@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -26,6 +26,7 @@ from fuzzyclip.evaluation.category import (
     evaluate_category,
 )
 from fuzzyclip.evaluation.examples import Gallery, Overlays
+from fuzzyclip.evaluation.gains import Gains
 from fuzzyclip.evaluation.metrics import METRICS, average_categories
 from fuzzyclip.evaluation.summaries import write_summaries
 from fuzzyclip.images.index_file import read_info
@@ -57,6 +58,7 @@ class Ready:
         encode: names to text features.
         view: key of the features that it reads.
         facts: all choices that made it, for the file beside the result.
+        untrained: its variants without training, which it is compared with.
         overlays: takes images with their maps for pictures, if any are asked for.
         gallery: takes the images that the page shows, if any are asked for.
     """
@@ -66,6 +68,7 @@ class Ready:
     encode: NameEncoder
     view: str
     facts: dict[str, Any]
+    untrained: tuple[str, ...] = ()
     overlays: Overlays | None = None
     gallery: Gallery | None = None
 
@@ -129,7 +132,9 @@ def prepare_own(params: Params, auxiliary: str, dataset: str) -> Ready:
         paths.TOKENS,
         describe(method, auxiliary, params.backbone, params.backbones[params.backbone], params.text)
         | {"clusters": len(partition["clusters"]), "seed": params.seed}
+        | {"short_clusters": headers["efa"]["short_clusters"]}
         | {"settings": settings | {"test": test.model_dump(mode="json")}},
+        evaluation.variants,
         Overlays(evaluation.overlays) if evaluation.overlays else None,
         Gallery(evaluation.gallery, method.sigma) if evaluation.gallery else None,
     )
@@ -172,15 +177,20 @@ def describe(
 def evaluate_dataset(ready: Ready, dataset: str, params: Params) -> list[CategoryResult]:
     """Every variant of a method on a dataset, written; empty where it can not run here."""
     info, facts = read_info(paths.index_info(dataset)), dict(ready.facts)
-    results = []
+    gains, results = Gains(ready.method.name, ready.untrained, params.seed), []
     try:
         for name in info["prompts"]:
-            results.append(evaluate_one(ready, dataset, name, info, params))
+            result = evaluate_one(ready, dataset, name, info, params)
+            if ready.untrained:
+                gains.add(result)
+            results.append(replace(result, summaries={}))
             log.info("%s on %s/%s: %s", ready.method.title, dataset, name, results[-1].table[-1])
     except MethodUnavailableError as error:
         log.warning("%s is left out: %s", ready.method.title, error)
         facts["left_out"], results = str(error), []
     tested = {key: info[key] for key in TESTED} | {"pixel_metrics": params.evaluation.pixel_metrics}
+    if ready.untrained:
+        facts["gains"] = gains.describe()
     write_results(ready.method.name, dataset, facts | {"tested": tested}, results)
     if ready.overlays is not None:
         ready.overlays.write(paths.overlays(ready.method.name, dataset))
@@ -215,14 +225,16 @@ def evaluate_one(
         scorers,
         shown=method.name,
         scratch=paths.SCRATCH,
+        compared=ready.untrained,
         exact=params.evaluation.pixel_metrics == "exact",
         sigma=method.sigma,
         watcher=ready.overlays,
     )
     if ready.gallery is not None:
         ready.gallery.add(category, scorers[method.name], result.listing[method.name])
-    if result.summaries is not None:
-        write_summaries(paths.summaries(method.name, dataset, name), result.summaries)
+    if method.name in result.summaries:
+        path = paths.summaries(method.name, dataset, name)
+        write_summaries(path, result.summaries[method.name])
     return result
 
 

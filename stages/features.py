@@ -126,14 +126,13 @@ def list_earlier(stage: str, out: Path) -> list[Path]:
 def encode(shards: list[Shard], backbone: Backbone, params: Params, title: str) -> None:
     """Write shards, in this process or on Ray."""
     machine = params.machine
-    work = {"batch_size": machine.batch_size, "workers": machine.workers}
     if machine.engine == "local":
-        encode_shards(shards, backbone, **work, title=title)
+        encode_shards(shards, backbone, workers=machine.workers, title=title)
     else:
         encode_shards_on_ray(
             shards,
             prepare_clip(params, backbone.settings),
-            **work,
+            workers=machine.workers,
             address=machine.ray.address,
             actors=machine.ray.actors,
             use_gpus=machine.device != "cpu",

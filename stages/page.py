@@ -13,7 +13,13 @@ from fuzzyclip.method import OWN
 from fuzzyclip.report.curves import Curve, trace_pixels
 from fuzzyclip.report.gallery import GalleryImage
 from fuzzyclip.report.page import DatasetResult, PageContent, render_page
-from fuzzyclip.report.tables import TABLES, name_dataset, read_categories
+from fuzzyclip.report.tables import (
+    HEADLINE,
+    TABLES,
+    name_dataset,
+    name_metric,
+    read_categories,
+)
 from fuzzyclip.utils.files import write_text
 from fuzzyclip.utils.tensor_files import read_arrays
 from stages import paths
@@ -51,12 +57,15 @@ def read_notes() -> list[str]:
 
 
 def read_tables() -> dict[str, pd.DataFrame]:
-    """The paper's tables as the report has them, with the paper's values where they compare."""
-    return {
-        f"Table {table[-1]} of the paper, same layout": read_text_table(path)
+    """The report's tables: the paper's, with its values where they compare, and the headlines."""
+    places = {
+        f"Table {table[-1]} of the paper, same layout": paths.TABLES / f"{table}.csv"
         for table in TABLES
-        if (path := paths.TABLES / f"{table}.csv").is_file()
     }
+    places |= {
+        f"{name_metric(metric)} by dataset [%]": paths.headline(metric) for metric in HEADLINE
+    }
+    return {title: read_text_table(path) for title, path in places.items() if path.is_file()}
 
 
 def read_text_table(path: Path) -> pd.DataFrame:

@@ -131,6 +131,11 @@ def method_facts(method: str, dataset: str) -> Path:
     return METHOD_METRICS / method / f"{dataset}.json"
 
 
+def headline(metric: str) -> Path:
+    """One metric of FuzzyCLIP's variants, by dataset."""
+    return TABLES / "by_dataset" / f"{metric}.csv"
+
+
 def results(method: str, dataset: str) -> Path:
     """Folder of what else a method gave on a dataset: image scores, maps of some images."""
     return RESULTS / method / dataset

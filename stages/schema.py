@@ -40,10 +40,12 @@ class Ray(Record):
 
 
 class Machine(Record):
-    """Settings of how the work is done, never of what comes out; no stage depends on them."""
+    """Settings of how the work is done; no stage depends on them.
+
+    `device` and `compile` may move the last digits of what comes out, the others nothing.
+    """
 
     device: str
-    batch_size: Count
     workers: Few
     compile: bool
     engine: Literal["local", "ray"]

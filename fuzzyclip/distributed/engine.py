@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.features.encode import encode_shards
+from fuzzyclip.features.encode import PASS_IMAGES, encode_shards
 from fuzzyclip.features.shards import Shard
 
 #: CPUs, and so threads of torch, for an actor without a GPU.
@@ -62,7 +62,7 @@ def encode_shards_on_ray(
     shards: Sequence[Shard],
     build: Callable[[], Backbone],
     *,
-    batch_size: int,
+    batch_size: int = PASS_IMAGES,
     workers: int = 1,
     address: str | None = None,
     actors: int | None = None,
@@ -76,7 +76,7 @@ def encode_shards_on_ray(
         shards: what to write. Paths are made absolute; all machines must share them.
         build: gives the backbone the shards were planned with, on the device `auto` or `cpu`;
             called once in each actor. `functools.partial(load_backbone, ...)` will do.
-        batch_size: images encoded together.
+        batch_size: images a pass, as of `encode_shards`.
         workers: threads of each actor that open images ahead.
         address, actors, use_gpus, threads: as `run_on_ray` takes them.
         title: shown beside the progress bar.

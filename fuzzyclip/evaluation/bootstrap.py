@@ -21,6 +21,9 @@ from fuzzyclip.evaluation.summaries import PixelSummaries, weigh_pixel_metrics
 #: Differences are rounded here: equal metrics that were summed in another order are equal.
 DECIMALS = 12
 
+#: Metric to its values, (1 + R,): on the images as they are, then on each resample.
+Resampled = dict[str, Floats]
+
 
 @dataclass(frozen=True)
 class ImageResults:
@@ -119,12 +122,29 @@ def compare_experiments(
     if not a or set(a) != set(b):
         raise ValueError(f"A has the categories {sorted(a)}, B has {sorted(b)}")
     rng = np.random.default_rng(seed)
-    gathered: dict[str, list[Floats]] = {metric: [] for metric in METRICS}
+    pairs = []
     for name in sorted(a):  # the order in which they come must not change the draws
         check_same_images(name, a[name], b[name])
-        drawn = draw_weights(a[name].labels, resamples, rng)
-        weights = np.concatenate([np.ones_like(drawn[:1]), drawn])  # first the images as they are
-        values_a, values_b = weigh_metrics(a[name], weights), weigh_metrics(b[name], weights)
+        drawn = resample([a[name], b[name]], resamples, rng)
+        pairs.append((drawn[0], drawn[1]))
+    return compare_resampled(pairs, confidence)
+
+
+def resample(
+    results: Sequence[ImageResults], resamples: int, rng: np.random.Generator
+) -> list[Resampled]:
+    """All metrics of several results for the same images of one category, under the same draws."""
+    drawn = draw_weights(results[0].labels, resamples, rng)
+    weights = np.concatenate([np.ones_like(drawn[:1]), drawn])  # first the images as they are
+    return [weigh_metrics(result, weights) for result in results]
+
+
+def compare_resampled(
+    pairs: Sequence[tuple[Resampled, Resampled]], confidence: float = 0.95
+) -> dict[str, PairedDifference]:
+    """As `compare_experiments`, from A and B of each category as `resample` drew them together."""
+    gathered: dict[str, list[Floats]] = {metric: [] for metric in METRICS}
+    for values_a, values_b in pairs:
         for metric in values_a.keys() & values_b.keys():
             difference = values_a[metric] - values_b[metric]  # (1 + R,)
             if np.isfinite(difference[0]):

@@ -5,7 +5,7 @@ pixels of one variant while they are sorted.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,13 +133,14 @@ class CategoryResult:
         table: a line for each variant: metrics in percent, see `COLUMNS`.
         listing: a line for each image: its scores by every variant, and its cluster weights.
         bounds: a line for each variant and pixel metric that is an estimate.
-        summaries: of the shown variant's maps, for a bootstrap over images; None without masks.
+        summaries: of the shown and the compared variants' maps, for a bootstrap over images; of the
+            shown one's alone with streaming metrics, of none without masks.
     """
 
     table: list[dict[str, Any]]
     listing: pd.DataFrame
     bounds: list[dict[str, Any]]
-    summaries: PixelSummaries | None
+    summaries: Mapping[str, PixelSummaries]
 
 
 def evaluate_category(
@@ -148,6 +149,7 @@ def evaluate_category(
     *,
     shown: str,
     scratch: Path,
+    compared: Collection[str] = (),
     exact: bool = True,
     sigma: float = 0.0,
     watcher: Watcher | None = None,
@@ -159,6 +161,7 @@ def evaluate_category(
         scorers: by variant.
         shown: the variant which is watched, and whose summaries and cluster weights are kept.
         scratch: folder for maps while they wait to be sorted; made where it is not there.
+        compared: further variants whose summaries are kept, where pixel metrics are exact.
         exact: whether pixel metrics are exact; else they stream, see `pixel_meters`.
         sigma: Gaussian smoothing of maps in pixels.
         watcher: sees the shown variant's maps.
@@ -187,7 +190,7 @@ def evaluate_category(
         measured = {
             variant: pixels.compute(variant) if pixels else PixelResult() for variant in scorers
         }
-        summaries = pixels.summarise() if pixels else None
+        summaries = pixels.summarise([shown, *compared]) if pixels else {}
     return CategoryResult(
         table=[
             describe(variant, category, scorer.prompt, scored[variant], measured[variant].values)
@@ -220,7 +223,8 @@ class PixelSide:
         exact: bool,
     ) -> None:
         """Open what is needed; the stack closes it."""
-        self.category, self.shown, self.scale = category, shown, scorers[shown].scale
+        self.category, self.shown = category, shown
+        self.scales = {variant: scorer.scale for variant, scorer in scorers.items()}
         scratch.mkdir(parents=True, exist_ok=True)
 
         def open_file(variant: str) -> MapFile:
@@ -229,12 +233,10 @@ class PixelSide:
             kind = np.float64 if fine else np.float32
             return stack.enter_context(closing(MapFile(path, category.backbone.image_size, kind)))
 
-        self.kept = open_file(shown)
+        self.files = {variant: open_file(variant) for variant in (scorers if exact else [shown])}
         self.meters: dict[str, PixelMeter] = {
-            variant: ExactMeter(self.kept if variant == shown else open_file(variant), scorer.scale)
-            if exact
-            else StreamingMeter(scorer.scale)
-            for variant, scorer in scorers.items()
+            variant: ExactMeter(self.files[variant], scale) if exact else StreamingMeter(scale)
+            for variant, scale in self.scales.items()
         }
 
     def add(self, variant: str, maps: NDArray[np.floating], masks: Masks) -> None:
@@ -242,21 +244,30 @@ class PixelSide:
         meter = self.meters[variant]
         meter.add(maps, masks)
         if variant == self.shown and isinstance(meter, StreamingMeter):
-            self.kept.append(maps.astype(np.float32))
+            self.files[variant].append(maps.astype(np.float32))
 
     def compute(self, variant: str) -> PixelResult:
         """Pixel metrics of a variant."""
         return self.meters[variant].compute()
 
-    def summarise(self) -> PixelSummaries:
-        """Summaries of the kept maps for a bootstrap, read back from the disk."""
+    def summarise(self, variants: Sequence[str]) -> dict[str, PixelSummaries]:
+        """Summaries of kept maps for a bootstrap, read back from the disk.
+
+        With streaming metrics only the shown variant's maps are there.
+        """
         images, meter = self.category.rows["image_path"].tolist(), self.meters[self.shown]
-        if not isinstance(meter, StreamingMeter):
-            masks = self.category.load_masks()
-            return summarise_pixels(self.kept.view_all(), masks, images, self.scale)
-        singly = (self.category.load_masks(row, row + 1)[0] for row in range(len(images)))
-        pairs = zip(self.kept, singly, strict=True)
-        return summarise_stream(pairs, images, choose_thresholds(meter.histogram, self.scale))
+        if isinstance(meter, StreamingMeter):
+            masks_singly = (self.category.load_masks(row, row + 1)[0] for row in range(len(images)))
+            pairs = zip(self.files[self.shown], masks_singly, strict=True)
+            thresholds = choose_thresholds(meter.histogram, self.scales[self.shown])
+            return {self.shown: summarise_stream(pairs, images, thresholds)}
+        masks = self.category.load_masks()
+        return {
+            variant: summarise_pixels(
+                self.files[variant].view_all(), masks, images, self.scales[variant]
+            )
+            for variant in variants
+        }
 
 
 def describe(

@@ -20,6 +20,10 @@ from fuzzyclip.features.store import check_space, finish_category, plan_category
 from fuzzyclip.utils.prefetch import Fetcher
 from fuzzyclip.utils.tensor_files import RowWriter
 
+#: Images a pass of the image tower. The pipeline's passes are always of this size: matrix products
+#: of another shape round differently, and trainings make much of a feature's last digits.
+PASS_IMAGES = 16
+
 
 def write_category(
     folder: Path,
@@ -28,7 +32,7 @@ def write_category(
     *,
     dtype: str | None = "float16",
     shard_size: int = 64,
-    batch_size: int = 16,
+    batch_size: int = PASS_IMAGES,
     workers: int = 1,
     kind: FeatureKind = TOKENS,
 ) -> None:
@@ -50,7 +54,7 @@ def encode_shards(
     shards: Sequence[Shard],
     backbone: Backbone,
     *,
-    batch_size: int,
+    batch_size: int = PASS_IMAGES,
     workers: int = 1,
     title: str = "",
 ) -> None:
@@ -59,8 +63,8 @@ def encode_shards(
     Args:
         shards: what to write, all of one kind.
         backbone: the frozen CLIP.
-        batch_size: images a pass. A pass never crosses shards, so that a shard's bytes do not
-            depend on what was encoded before it.
+        batch_size: images a pass; another number may move the features' last digits. A pass never
+            crosses shards, so that a shard's bytes do not depend on what was encoded before it.
         workers: threads that decode images.
         title: shown beside the progress bar.
 

@@ -1,24 +1,24 @@
 """CSP, clustering-driven stacked prompts: which category names share one stacked prompt.
 
-K-means over one text feature per auxiliary category; the number of clusters k* minimises the
+One text feature per auxiliary category is clustered; the number of clusters k* minimises the
 within-cluster sum of squares plus a penalty that grows with k (paper, section 2.2, eq. 4). The
-names of a cluster, side by side, are its stacked prompt (eq. 3).
+names of a cluster, side by side, are its stacked prompt (eq. 3). The paper clusters by K-means;
+here each k has the best of all partitions where they can be searched (`partitions.py`).
 
 Shapes: N categories, D width of what is clustered.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.method.partitions import find_partitions, measure_spread
 from fuzzyclip.utils.settings import CspSettings
 
 Clusters = tuple[tuple[str, ...], ...]
@@ -26,12 +26,10 @@ Clusters = tuple[tuple[str, ...], ...]
 #: The partitions the paper reports (section 3.3.2), for auxiliary sets with exactly these members.
 PAPER_PCB = ("pcb1", "pcb2", "pcb3", "pcb4")
 
-KMEANS_STARTS = 50
-
 
 @dataclass(frozen=True)
 class Scored:
-    """A candidate number of clusters k, and its partition by K-means.
+    """A candidate number of clusters k, and its partition of the least spread.
 
     Attributes:
         spread: see `measure_spread`.
@@ -83,49 +81,11 @@ def compute_penalty(k: int, penalty: float = 0.1) -> float:
 
 
 def order_clusters(categories: Sequence[str], assignment: NDArray[np.integer]) -> Clusters:
-    """Clusters of names, ordered by their first member: the order of K-means is arbitrary."""
+    """Clusters of names, ordered by their first member: their numbers are arbitrary."""
     groups: dict[int, list[str]] = {}
     for category, cluster in zip(categories, assignment, strict=True):
         groups.setdefault(int(cluster), []).append(category)
     return tuple(tuple(group) for group in groups.values())
-
-
-def measure_spread(
-    points: NDArray[np.floating],
-    assignment: NDArray[np.integer],
-    form: Literal["sum", "mean"] = "sum",
-) -> float:
-    """Squared distances of points (N, D) to the centres of their clusters, assigned by number.
-
-    They are summed over all points (eq. 4), or, of form `mean`, averaged within each cluster first.
-    """
-    spread = 0.0
-    for number in np.unique(assignment):
-        members = points[assignment == number]
-        squared = ((members - members.mean(axis=0)) ** 2).sum(axis=1)
-        spread += float(squared.sum() if form == "sum" else squared.mean())
-    return spread
-
-
-def score_partition(
-    categories: Sequence[str],
-    points: NDArray[np.floating],
-    k: int,
-    settings: CspSettings,
-    seed: int = 0,
-) -> Scored:
-    """K-means at one k, and its score."""
-    if k == 1:
-        assignment = np.zeros(len(categories), dtype=int)
-    else:
-        kmeans = KMeans(n_clusters=k, n_init=KMEANS_STARTS, max_iter=300, random_state=seed)
-        assignment = kmeans.fit_predict(points.astype(np.float64))
-    return Scored(
-        k=k,
-        spread=measure_spread(points, assignment, settings.form),
-        penalty=compute_penalty(k, settings.penalty),
-        clusters=order_clusters(categories, assignment),
-    )
 
 
 def score_partitions(
@@ -136,13 +96,22 @@ def score_partitions(
 ) -> list[Scored]:
     """Every k from 1 to min(N, `settings.max_clusters`), scored.
 
-    Points (N, D) have a row for each category; unit rows give the penalty its meaning.
+    Points (N, D) have a row for each category; unit rows give the penalty its meaning. The seed
+    decides nothing where `fuzzyclip.method.partitions.is_exact` of N.
     """
     if len(categories) != len(points):
         raise ValueError(f"{len(categories)} categories but {len(points)} points")
     distinct = len(np.unique(points.round(6), axis=0))
     top = min(distinct, settings.max_clusters)
-    return [score_partition(categories, points, k, settings, seed) for k in range(1, top + 1)]
+    return [
+        Scored(
+            k=k,
+            spread=measure_spread(points, assignment, settings.form),
+            penalty=compute_penalty(k, settings.penalty),
+            clusters=order_clusters(categories, assignment),
+        )
+        for k, assignment in enumerate(find_partitions(points, top, settings.form, seed), start=1)
+    ]
 
 
 def choose_partition(scored: Sequence[Scored], partition: str | int = "auto") -> Scored:

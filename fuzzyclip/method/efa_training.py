@@ -11,6 +11,7 @@ D embedding width, S image size.
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ GAMMA = 2
 FOCAL_SMOOTH = 1e-5
 #: Added to numerator and denominator of dice (eq. 8).
 DICE_SMOOTH = 1.0
+#: Steps below which a cluster has too few images for its training: a quarter of the 100 that the
+#: smallest cluster of the paper, VisA's four boards, makes in two epochs of batches of 16. Adam
+#: moves an entry by about its learning rate a step, so such layers stay near their start.
+FEW_STEPS = 25
 
 
 def train_heads(
@@ -149,6 +154,12 @@ def train_clusters(
         Layers as `cluster0.*`, those of earlier epochs as `epoch1.cluster0.*`; and the curve of all
         clusters, each step with its `cluster`.
     """
+    for short in find_short_clusters(images.names, clusters, settings):
+        log.warning(
+            "%s: the cluster {%s} has too few images for its training: %d steps, fewer than %d; "
+            "raise efa.train.epochs, or set csp.partition to fewer clusters",
+            description, ", ".join(short["names"]), short["steps"], FEW_STEPS,
+        )  # fmt: skip
     plan = plan_mosaics(images.members, settings.epochs, settings.mosaic, seed)
     tensors: dict[str, Tensor] = {}
     curve: list[CurveRow] = []
@@ -173,6 +184,25 @@ def train_clusters(
         }
         curve += [{"cluster": number} | step for step in steps]
     return tensors, curve
+
+
+def find_short_clusters(
+    owners: Sequence[str], clusters: Sequence[Sequence[str]], settings: EfaTraining
+) -> list[dict[str, Any]]:
+    """Clusters whose training makes fewer than `FEW_STEPS` steps: `names` and `steps` of each.
+
+    Args:
+        owners: each training image's category, by its name in prompts.
+        clusters: names of each cluster.
+        settings: of the training.
+    """
+    counts = [sum(owner in names for owner in owners) for names in clusters]
+    steps = [settings.epochs * math.ceil(count / settings.batch_size) for count in counts]
+    return [
+        {"names": list(names), "steps": made}
+        for names, made in zip(clusters, steps, strict=True)
+        if made < FEW_STEPS
+    ]
 
 
 def encode_targets(

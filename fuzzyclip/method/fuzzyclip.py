@@ -20,6 +20,7 @@ from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.method import OWN, name_shots
+from fuzzyclip.method.csp import choose_partition, compute_points, score_partitions
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.efa_training import train_clusters
 from fuzzyclip.method.interface import Learned, Target, Trained, TrainingSet
@@ -147,8 +148,6 @@ class FuzzyClip(Trained):
             ValueError: the settings do not fit the set.
             TrainingError: a loss is not finite.
         """
-        from fuzzyclip.method.csp import choose_partition, compute_points, score_partitions
-
         names = list(dict.fromkeys(images.names))
         points = compute_points(
             encode, names, self.csp.points, lambda: (images.image_embed, images.names)

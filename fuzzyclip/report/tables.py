@@ -28,6 +28,9 @@ TABLES = {"table_2": ("mvtec", "visa"), "table_3": ("btad", "dagm", "dtd", "sdd"
 #: Which auxiliary set's model the paper tests on which dataset (section 3.2).
 PAIRS = {"mvtec": "visa", "visa": "mvtec"} | dict.fromkeys(TABLES["table_3"], "visa")
 
+#: Metrics that stand in a table of their own, by dataset.
+HEADLINE = ("pixel_ap", "pixel_aupro_std", "pixel_aupro", "image_auroc")
+
 SAMPLE_DATA_NOTE = (
     "Drawn sample images: a demonstration of the method, not comparable with any published number."
 )
@@ -47,6 +50,8 @@ LABELS = {
     "image_f1_max": "F1-max",
 }
 MEAN = "mean"
+#: The last line of a headline table.
+GAIN = "FuzzyCLIP over the best one without training, 95 % interval"
 #: What is counted of a category, and added up over categories.
 COUNTS = ("normal", "anomalous", "tied")
 ABSENT = "-"
@@ -139,9 +144,63 @@ def list_ties(
     ]
 
 
+def list_short_clusters(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence on each auxiliary set with clusters that have too few images for their training.
+
+    `facts` has FuzzyCLIP's of each tested dataset: `auxiliary` and `short_clusters`, as
+    `fuzzyclip.method.efa_training.find_short_clusters` gives them; results of old may lack these.
+    """
+    sets = {fact["auxiliary"]: fact.get("short_clusters", []) for fact in facts.values()}
+    notes = []
+    for auxiliary, shorts in sets.items():
+        made = [f"{{{', '.join(short['names'])}}} made {short['steps']} steps" for short in shorts]
+        if made:
+            notes.append(
+                f"EFA on {auxiliary}: too few images for the training of a cluster, whose layers "
+                f"stay near their start: {'; '.join(made)}."
+            )
+    return notes
+
+
 def average_datasets(means: pd.DataFrame) -> pd.DataFrame:
     """Unweighted mean over datasets of each variant."""
     return means.groupby("variant", sort=False)[[*METRICS]].mean().reset_index()
+
+
+def build_headline(
+    means: pd.DataFrame,
+    metric: str,
+    variants: Mapping[str, str],
+    titles: Mapping[str, str],
+    gains: Mapping[str, Mapping[str, Any]],
+) -> pd.DataFrame:
+    """One metric: variants down, datasets and their mean across, percent, as text.
+
+    Args:
+        means: from `collect_means`.
+        metric: of `METRICS`.
+        variants: variant to its title; those that `means` lacks are left out.
+        titles: dataset to its title.
+        gains: dataset to its entry of this metric from `evaluation.gains.Gains.describe`, where
+            there is one; they stand in the last line, their mean without an interval.
+    """
+    wide = means.pivot_table(metric, "variant", "dataset", sort=False, dropna=False)
+    wide = wide.reindex(index=[name for name in variants if name in wide.index], columns=[*titles])
+    wide = wide.assign(**{MEAN: wide.mean(axis=1)}).rename(index=variants, columns=titles)
+    table = wide.map(format_cell)
+    if gains:
+        cells = [_format_gain(gains[name]) if name in gains else ABSENT for name in titles]
+        mean = sum(gain["difference"] for gain in gains.values()) / len(gains)
+        table.loc[GAIN] = [*cells, f"{mean:+.1f}"]
+    return table.rename_axis("variant").rename_axis(None, axis=1).reset_index()
+
+
+def _format_gain(gain: Mapping[str, Any]) -> str:
+    """A difference in points with the ends of its interval, where there is one."""
+    difference = f"{gain['difference']:+.1f}"
+    if gain["low"] is None:
+        return difference
+    return f"{difference} ({gain['low']:+.1f} to {gain['high']:+.1f})"
 
 
 def describe_datasets(tested: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:

@@ -21,12 +21,15 @@ from fuzzyclip.features.store import open_category
 from fuzzyclip.method import efa_training, training
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.efa_training import (
+    FEW_STEPS,
     compute_alignment_losses,
+    find_short_clusters,
     read_batch,
     train_clusters,
     train_heads,
 )
 from fuzzyclip.method.interface import refuse_mosaics
+from fuzzyclip.method.training import plan_batches
 from fuzzyclip.method.training_set import (
     KeptMosaics,
     build_mosaic,
@@ -416,3 +419,32 @@ def test_whole_layers_of_epochs_that_a_killed_run_left_are_taken(tmp_path, train
     trained = train_epochs(tmp_path)
     assert trainings == [False, True]
     assert_equal(trained, expected)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batch_size", "images"), [(2, 16, 192), (2, 16, 193), (5, 7, 28)]
+)
+def test_a_cluster_is_short_by_the_steps_of_its_training(epochs, batch_size, images):
+    settings = EfaTraining(epochs=epochs, batch_size=batch_size)
+    owners = ["nut"] * (images - 3) + ["bolt"] * 3 + ["gear"] * 1000
+    steps = sum(map(len, plan_batches(images, epochs, batch_size, seed=0)))
+    short = find_short_clusters(owners, [["gear"], ["nut", "bolt"]], settings)
+    expected = [{"names": ["nut", "bolt"], "steps": steps}]
+    assert short == (expected if steps < FEW_STEPS else [])
+    assert (steps < FEW_STEPS) == (images != 193)
+
+
+def test_a_short_training_is_said_before_it_begins(gather, encode, caplog):
+    settings = EfaTraining(epochs=1, batch_size=4, learning_rate=0.01, mosaic=0)
+    _, curve = train_clusters(encode, gather(), [["nut"], ["bolt"]], settings, 0)
+    for number, (name, steps) in enumerate((("nut", 2), ("bolt", 1))):
+        assert f"{{{name}}} has too few images for its training: {steps} steps" in caplog.text
+        assert sum(step["cluster"] == number for step in curve) == steps
+
+
+def test_the_papers_smallest_cluster_is_long_enough():
+    """VisA's four boards, 200 test images each, of the 2162; and MVTec AD as a whole, 1725."""
+    for images, steps in ((800, 100), (1362, 172), (1725, 216), (2162, 272)):
+        settings = EfaTraining()
+        assert sum(map(len, plan_batches(images, settings.epochs, settings.batch_size, 0))) == steps
+        assert find_short_clusters(["a"] * images, [["a"]], settings) == []

@@ -6,6 +6,7 @@ import pytest
 
 from fuzzyclip.evaluation.metrics import METRICS, TIED_SHARE
 from fuzzyclip.report.tables import (
+    GAIN,
     LABELS,
     MEAN,
     PAIRS,
@@ -13,9 +14,11 @@ from fuzzyclip.report.tables import (
     TUPLES,
     add_means,
     average_datasets,
+    build_headline,
     build_table,
     collect_means,
     format_tuple,
+    list_short_clusters,
     list_ties,
     read_categories,
     to_markdown,
@@ -55,6 +58,37 @@ def test_means_do_not_weigh_categories_by_their_images_and_counts_add_up(results
     categories = count_ties(results, {"mvtec": [0, 0, 2, 5], "btad": [0]})["mvtec"]
     tied = add_means(categories).query("category == @MEAN").set_index("variant")["tied"]
     assert tied.to_dict() == {"precise": 0, "fuzzyclip": 7}
+
+
+def test_a_headline_has_a_column_a_dataset_their_mean_and_the_gain_below(results):
+    means = collect_means(results)
+    variants = {"precise": "Precise", "stacked": "Stacked", "fuzzyclip": "Ours"}
+    titles = {"mvtec": "MVTec AD", "btad": "BTAD"}
+    gain = {"over": "precise", "difference": 18.5, "low": -1.25, "high": 40.06}
+    table = build_headline(means, METRICS[0], variants, titles, {"mvtec": gain})
+    assert table.to_numpy().tolist() == [
+        ["Precise", "1.5", "-", "1.5"],
+        ["Ours", "20.0", "60.0", "40.0"],
+        [GAIN, "+18.5 (-1.2 to +40.1)", "-", "+18.5"],
+    ]
+    assert [*table] == ["variant", "MVTec AD", "BTAD", MEAN]
+    both = {"mvtec": gain, "btad": gain | {"difference": 1.5, "low": None, "high": None}}
+    last = build_headline(means, METRICS[0], variants, titles, both).iloc[-1]
+    assert last.tolist() == [GAIN, "+18.5 (-1.2 to +40.1)", "+1.5", "+10.0"]
+    assert len(build_headline(means, METRICS[0], variants, titles, {})) == 2
+
+
+def test_clusters_with_too_few_images_are_named_once_for_each_auxiliary_set():
+    short = [{"names": ["wood"], "steps": 6}, {"names": ["a", "b"], "steps": 1}]
+    facts = {
+        "visa": {"auxiliary": "mvtec", "short_clusters": short},
+        "mpdd": {"auxiliary": "mvtec", "short_clusters": short},
+        "mvtec": {"auxiliary": "visa", "short_clusters": []},
+        "btad": {"auxiliary": "old"},
+    }
+    (note,) = list_short_clusters(facts)
+    assert "on mvtec" in note
+    assert note.endswith(": {wood} made 6 steps; {a, b} made 1 steps.")
 
 
 def count_ties(results, tied):

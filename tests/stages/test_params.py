@@ -154,7 +154,7 @@ def test_a_number_without_a_point_is_understood(tmp_path):
         ("efa.train.learning_rate", {"default": 0}),
         ("backbones.sample.blocks", [0, 1]),
         ("features.shard_size", 1.5),
-        ("machine.batch_size", 0),
+        ("machine.workers", 0),
     ],
 )
 def test_values_out_of_range_are_refused(read, key, value):

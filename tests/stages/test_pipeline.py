@@ -33,6 +33,17 @@ def test_results_have_every_metric_and_variant(pipeline):
     summary = (folder / "metrics/tables/summary.md").read_text()
     assert "AUPRO, AP, F1-max" in summary
     assert "not comparable" in summary  # the sample says what it is
+    assert "### pixel AP [%]" in summary
+    facts = json.loads((folder / "metrics/methods/fuzzyclip/sdd.json").read_text())
+    (short,) = facts["short_clusters"]  # 24 images, two epochs in batches of 16
+    assert short == {"names": ["capsules", "pcb1", "pcb2"], "steps": 4}
+    for page in (summary, (folder / "page/index.html").read_text()):
+        assert "{capsules, pcb1, pcb2} made 4 steps" in page
+    assert set(facts["gains"]) == set(metrics)
+    gain = facts["gains"]["image_auroc"]
+    shown = f"{gain['difference']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f})"
+    assert shown in summary
+    assert shown in (folder / "page/index.html").read_text()
     for picture in ("overview", "heatmaps_sdd"):
         assert (folder / f"report/{picture}.png").read_bytes().startswith(b"\x89PNG")
 

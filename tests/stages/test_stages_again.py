@@ -45,6 +45,9 @@ def test_streaming_metrics_bound_the_exact_ones(folder):
         assert line.low - 1e-4 <= value <= line.high + 1e-4
         assert line.high - line.low < 1
     assert read_categories(folder)["image_auroc"].tolist() == exact["image_auroc"].tolist()
+    gains = json.loads((folder / "metrics/methods/fuzzyclip/sdd.json").read_text())["gains"]
+    assert gains["pixel_ap"]["low"] is None  # maps of variants without training are not kept
+    assert gains["image_ap"]["low"] <= gains["image_ap"]["high"]
     assert "Pixel metrics are estimates" in (folder / "metrics/tables/summary.md").read_text()
     assert not list((folder / "scratch").glob("maps-*"))
 
