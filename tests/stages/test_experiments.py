@@ -21,7 +21,6 @@ from stages.experiments.figures import draw
 from stages.experiments.plan import estimate, plan_runs
 from stages.experiments.results import Results
 from stages.experiments.show import AVERAGE, collect_values, layout
-from stages.experiments.verify import read_expected, verify
 from stages.method_tables import (
     check_pairs,
     collect_comparison,
@@ -33,7 +32,6 @@ from stages.schema import Params
 
 BASE = yaml.safe_load((ROOT / "params.yaml").read_text())
 CATALOG = read_catalog()
-EXPECTED = read_expected()
 NAMES = [*(f"table-{n}" for n in range(1, 10)), "figure-1", "figure-4", "figure-5",
          *(f"figure-{n}" for n in range(6, 14))]  # fmt: skip
 PAPER = copy.deepcopy(BASE) | {"backbone": "vit_l_14_336"}
@@ -251,61 +249,6 @@ def test_differences_are_formed_only_in_the_papers_setting(workplace):
     output = call("show", "table-8")
     assert "+0.2" not in output
     assert "no number compares with a printed one" in output
-
-
-def test_verify_names_what_is_outside(workplace):
-    assert "238 not run" in call("verify")
-    for run in plan_runs(CATALOG, EXPECTED.experiments[0], PAPER):
-        finish(run, 85.0)  # means 86.0 precise, 87.0 stacked
-    output = call("verify", code=1)
-    assert "table-1, Precise Prompt,  on mvtec: image_auroc" not in output  # 86.0 for 86.1
-    assert "image_ap: 86.0, expected 93.5 ± 0.3" in output
-    assert "1 within tolerance, 5 outside" in output
-
-
-def test_verify_compares_other_methods_where_the_work_tree_is_in_the_papers_setting(workplace):
-    method = EXPECTED.categories[0]
-    frame = pd.DataFrame.from_dict(method.values, "index", columns=method.metrics)
-    frame.iloc[0, 0] += 2 * method.tolerance
-    path = paths.method_metrics(method.method, method.dataset)
-    path.parent.mkdir(parents=True)
-    frame.assign(variant=method.method).to_csv(path, index_label="category")
-    assert "238 not run" in call("verify")  # its dataset is unknown, so is its setting
-    for dataset in PAPER["pairs"]:
-        path = paths.method_facts("fuzzyclip", dataset)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text('{"tested": {"complete": true}}')
-    output = call("verify", code=1)
-    known = frame.size
-    assert f"{known - 1} within tolerance, 1 outside, {238 - known} not run" in output
-
-
-def test_verify_refuses_runs_of_another_setting(workplace):
-    (workplace / "params.yaml").write_text(yaml.safe_dump(BASE))
-    for run in plan_runs(CATALOG, "table-1", BASE):
-        finish(run, 85.0)
-    result = CliRunner().invoke(command.app, ["verify"])
-    assert isinstance(result.exception, CatalogError)
-
-
-@pytest.mark.parametrize(
-    ("visa", "holds"),
-    [
-        ([["pcb1", "pcb2", "pcb3", "pcb4"], list("abcdefgh")], True),
-        ([["pcb1", "pcb2", "pcb3", "a"], ["pcb4", *"bcdefgh"]], False),
-        ([[*"abcdefgh", "pcb1", "pcb2", "pcb3", "pcb4"]], False),
-    ],
-)
-def test_verify_knows_the_papers_clusters(workplace, visa, holds):
-    (run,) = plan_runs(CATALOG, "figure-4", PAPER)
-    folder = finish(run, 1.0)
-    for name, clusters in (("visa", visa), ("mvtec", [[f"c{i}" for i in range(15)]])):
-        path = folder / paths.csp_scores(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"clusters": clusters}))
-    verdicts = verify(EXPECTED, locate([run]))
-    held = {verdict.what: verdict.holds for verdict in verdicts if "clusters" in verdict.what}
-    assert held == {"figure-4, clusters of mvtec": True, "figure-4, clusters of visa": holds}
 
 
 def test_training_curves_follow_the_epochs(workplace):
