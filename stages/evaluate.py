@@ -31,6 +31,7 @@ from fuzzyclip.evaluation.summaries import write_summaries
 from fuzzyclip.images.index_file import read_info
 from fuzzyclip.method.fuzzyclip import FuzzyClip, join_parts
 from fuzzyclip.method.interface import Learned, Method, MethodUnavailableError, Target
+from fuzzyclip.method.rpl import measure_lengths
 from fuzzyclip.utils.files import write_csv, write_json
 from fuzzyclip.utils.settings import BackboneSettings, EfaTest, TextSettings
 from fuzzyclip.utils.tensor_files import read_tensors
@@ -129,6 +130,7 @@ def prepare_own(params: Params, auxiliary: str, dataset: str) -> Ready:
         paths.TOKENS,
         describe(method, auxiliary, params.backbone, params.backbones[params.backbone], params.text)
         | {"clusters": len(partition["clusters"]), "seed": params.seed}
+        | {"lengths": measure_lengths(parts["rpl"])}
         | {"settings": settings | {"test": test.model_dump(mode="json")}},
         Overlays(evaluation.overlays) if evaluation.overlays else None,
         Gallery(evaluation.gallery, method.sigma) if evaluation.gallery else None,

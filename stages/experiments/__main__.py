@@ -99,13 +99,15 @@ def show_experiment(
 ) -> None:
     """Build the table or figure from what has been run: on the screen, and as files.
 
-    Tables that compare methods show the work tree's own results, as `dvc repro` left them; with
-    several seeds, FuzzyCLIP's mean and spread.
+    Tables that compare methods show the work tree's own results, as `dvc repro` left them, and
+    FuzzyCLIP's row of its run; with several seeds, FuzzyCLIP's mean and spread.
     """
     catalog = read_catalog(file)
     experiment = catalog.get(name)
     if experiment.methods and seeds == 1:
-        show_methods(catalog, name, read_params(), out)
+        located = locate(plan_runs(catalog, name, read_base()))
+        done = {run.row.label: run.results for run in located if run.results}
+        show_methods(catalog, name, read_params(), out, done)
         return
     runs = plan_runs(catalog, name, read_base(), seeds)
     runs = locate(runs, partial(list_pictures, experiment))
