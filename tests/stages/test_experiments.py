@@ -141,13 +141,12 @@ def test_a_missing_dataset_or_key_is_named():
 def test_costs_in_the_papers_setting(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # no index here: published numbers count
     paper = copy.deepcopy(PAPER)
-    paper["csp"]["partition"] = "paper"
     cost = estimate(plan_runs(CATALOG, "table-2", paper))
     assert cost.images == 1725 + 2162
     token_bytes = 4 * 37 * 37 * 1024 * 2
     assert cost.disk == cost.images * (token_bytes + 4 * 768)
     assert cost.mosaics == round(0.2 * 2 * 1725)  # of MVTec-AD alone
-    assert (cost.runs, cost.heads, cost.prompts) == (1, 4, 2)
+    assert (cost.runs, cost.heads, cost.prompts) == (1, 3, 2)
     # a tower of timm's: 32 x 32 patches of 768
     paper["backbones"]["vit_l_14_336"] |= {"model": "ViT-B-16-SigLIP2-512", "image_size": 512}
     image = estimate(plan_runs(CATALOG, "table-2", paper)).disk / cost.images
