@@ -32,6 +32,7 @@ from fuzzyclip.evaluation.summaries import write_summaries
 from fuzzyclip.images.index_file import read_info
 from fuzzyclip.method.fuzzyclip import FuzzyClip, join_parts
 from fuzzyclip.method.interface import Learned, Method, MethodUnavailableError, Target
+from fuzzyclip.method.rpl import measure_lengths
 from fuzzyclip.utils.files import write_csv, write_json
 from fuzzyclip.utils.settings import BackboneSettings, EfaTest, TextSettings
 from fuzzyclip.utils.tensor_files import read_tensors
@@ -133,6 +134,7 @@ def prepare_own(params: Params, auxiliary: str, dataset: str) -> Ready:
         describe(method, auxiliary, params.backbone, params.backbones[params.backbone], params.text)
         | {"clusters": len(partition["clusters"]), "seed": params.seed}
         | {"short_clusters": headers["efa"]["short_clusters"]}
+        | {"lengths": measure_lengths(parts["rpl"])}
         | {"settings": settings | {"test": test.model_dump(mode="json")}},
         evaluation.variants,
         Overlays(evaluation.overlays) if evaluation.overlays else None,

@@ -71,7 +71,8 @@ def main() -> None:
     for name in TABLES:
         experiment = catalog.get(name)
         values = collect_comparison(experiment, facts)
-        text = render(f"{name}: {experiment.title}", values, notes, titles)
+        own = [*notes, *describe_settings(name, experiment, {}), *catalog.list_notes(experiment)]
+        text = render(f"{name}: {experiment.title}", values, own, titles, experiment)
         write_text(paths.METHOD_TABLES / f"{name}.md", text)
         write_csv(paths.METHOD_TABLES / f"{name}.csv", values)
     means = collect_method_means(name_methods(facts) | {OWN: "FuzzyCLIP"}, list(params.pairs))
@@ -94,8 +95,13 @@ def collect_method_means(titles: dict[str, str], datasets: list[str]) -> pd.Data
     return pd.DataFrame(lines, columns=["dataset", "variant", "method", *METRICS])
 
 
-def show_methods(catalog: Catalog, name: str, params: Params, out: Path) -> None:
-    """One table of methods from the work tree's results: on the screen, .md and .csv (long form).
+def show_methods(
+    catalog: Catalog, name: str, params: Params, out: Path, done: Mapping[str, Results]
+) -> None:
+    """One table of methods: on the screen, .md and .csv (long form).
+
+    Results are the work tree's; those of FuzzyCLIP's rows are `done`, by label, as far as they are
+    there.
 
     Raises:
         CatalogError: the work tree's pairs are not the table's.
@@ -103,17 +109,17 @@ def show_methods(catalog: Catalog, name: str, params: Params, out: Path) -> None
     experiment = catalog.get(name)
     check_pairs(name, catalog, params)
     facts = read_facts(params.methods)
-    values = collect_comparison(experiment, facts)
+    values = collect_comparison(experiment, facts, done)
     sample_notes = list_sample_notes(params.data.source, params.backbone)
     notes = [FORM_NOTE, *sample_notes, *list_method_notes(facts)]
     if missing := list_missing(values, facts):
         notes.append(f"not there yet: {', '.join(missing)}; dvc repro track baselines")
-    notes += [f"{key}: {catalog.notes[key]}" for key in experiment.notes]
+    notes += [*describe_settings(name, experiment, done), *catalog.list_notes(experiment)]
     titles = read_titles(experiment.datasets)
     title = f"{name}: {experiment.title}"
-    write_text(out / f"{name}.md", render(title, values, notes, titles))
+    write_text(out / f"{name}.md", render(title, values, notes, titles, experiment))
     write_csv(out / f"{name}.csv", values)
-    typer.echo(render(title, values, [PLAIN_LEGEND, *notes], titles, PLAIN))
+    typer.echo(render(title, values, [PLAIN_LEGEND, *notes], titles, experiment, PLAIN))
     typer.echo(f"{out / name}.md and .csv (long form) written")
 
 
@@ -122,15 +128,34 @@ def render(
     values: pd.DataFrame,
     notes: Sequence[str],
     titles: Mapping[str, str],
+    experiment: PaperExperiment,
     marks: Mapping[int, tuple[str, str]] = MARKDOWN,
 ) -> str:
     """A comparison as text: a table a level with the best and the second best marked, and notes."""
     lines = [f"# {title}", ""]
     for level in LEVELS:
         if values["metric"].str.startswith(LEVELS[level]).any():
-            table = build_ranked_table(values, level, titles, marks)
+            ranks = experiment.list_printed_ranks(level.lower())
+            table = build_ranked_table(values, level, titles, marks, ranks)
             lines += [f"## {describe_level(values, level)}", "", to_markdown(table)]
     return "\n".join([*lines, *(f"- {note}" for note in notes), ""])
+
+
+def describe_settings(
+    name: str, experiment: PaperExperiment, done: Mapping[str, Results]
+) -> list[str]:
+    """Notes on FuzzyCLIP's rows that set something: whether what is shown has it."""
+    notes = []
+    for row in experiment.measured:
+        settings = ", ".join(f"{key}: {value}" for key, value in row.set.items())
+        if settings and row.label in done:
+            notes.append(f"{row.label} is a run with {settings}.")
+        elif settings:
+            notes.append(
+                f"{row.label} is the run of params.yaml as it stands; the table's own, with "
+                f"{settings}, is made by fuzzyclip tables run {name}."
+            )
+    return notes
 
 
 def check_pairs(name: str, catalog: Catalog, params: Params) -> None:
@@ -144,11 +169,13 @@ def check_pairs(name: str, catalog: Catalog, params: Params) -> None:
                 )
 
 
-def collect_comparison(experiment: PaperExperiment, facts: Facts) -> pd.DataFrame:
+def collect_comparison(
+    experiment: PaperExperiment, facts: Facts, done: Mapping[str, Results] | None = None
+) -> pd.DataFrame:
     """Every value of a comparison in long form.
 
     Methods that have results and are not of the table, for instance one's own, come before
-    FuzzyCLIP.
+    FuzzyCLIP. Results are the work tree's, or those in `done` by the row's label.
 
     Returns:
         Columns `label`, `dataset`, `metric`, `ours` and `paper` (percent, absent where there is
@@ -164,7 +191,8 @@ def collect_comparison(experiment: PaperExperiment, facts: Facts) -> pd.DataFram
     lines = []
     for row in (*known, *own, *rest):
         for dataset in experiment.datasets:
-            means = read_means(HERE, dataset, row.method or OWN, row.method or row.variant)
+            results = (done or {}).get(row.label, HERE)
+            means = read_means(results, dataset, row.method or OWN, row.method or row.variant)
             random = is_random(facts.get(row.method or "", {}).get(dataset, {}))
             for metric, printed in experiment.list_printed(row, dataset).items():
                 line = {"label": row.label, "dataset": dataset, "metric": metric}

@@ -36,10 +36,10 @@ def compare(context: typer.Context) -> None:
     _call_checkout(["report", *context.args])
 
 
-@app.command("verify")
-def verify() -> None:
-    """Compare finished runs in the paper's setting with what is known of OpenAI's weights."""
-    _call_checkout(["verify"])
+@app.command("verify", add_help_option=False, context_settings=CHECKOUT)
+def verify(context: typer.Context) -> None:
+    """Compare finished runs with every number that is known of OpenAI's weights: [--seeds N]."""
+    _call_checkout(["verify", *context.args])
 
 
 app.command("doctor")(doctor)

@@ -9,8 +9,9 @@ Shapes: N images, B rows, V text width, D embedding width, T tokens, E learnable
 L deep tokens, M depth.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -155,6 +156,17 @@ def fit_deep_tokens(shape: PromptShape, end: Tensor) -> int:
 def fit_depth(backbone: Backbone, shape: PromptShape) -> int:
     """M, cut to the blocks that the text tower has."""
     return min(shape.depth, len(backbone.text_tower.module.transformer.resblocks))
+
+
+def measure_lengths(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Lengths of learned prompts as they were trained, from the tensors of `fit_prompts`.
+
+    `words` is E of each side, `deep_tokens` L and `depth` M; a short sentence leaves less than the
+    settings ask for.
+    """
+    words = [len(tensors[f"ctx.{side}"]) for side in range(2)]
+    deep = tensors["deep"]  # (M-1, 1 or 2, L, V)
+    return {"words": words, "deep_tokens": deep.shape[2], "depth": len(deep) + 1}
 
 
 def compute_image_score(image_embed: Tensor, text_embed: Tensor, temperature: float) -> Tensor:

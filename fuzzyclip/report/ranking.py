@@ -95,10 +95,17 @@ def build_ranked_table(
     level: str,
     titles: Mapping[str, str],
     marks: Mapping[int, tuple[str, str]] = MARKDOWN,
+    printed_ranks: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """One level as people read it: a row a method; for each dataset ours and the printed tuple.
 
-    `values` are as `check_values` has them; `marks` surround the best and the second best.
+    Args:
+        values: as `check_values` has them.
+        level: key of `LEVELS`.
+        titles: of datasets.
+        marks: what surrounds the best and the second best.
+        printed_ranks: average ranks by method as the paper prints them, a column beside those that
+            are computed from its values.
     """
     check_values(values)
     tables = {source: select_level(values, level, source) for source in SOURCES}
@@ -118,6 +125,9 @@ def build_ranked_table(
     for source in SOURCES:
         ranks = rank_methods(ranked[source]).reindex(labels)
         frame[f"{RANK}, {source}"] = _mark(ranks, place_ranks(ranks), marks)
+    if printed_ranks:
+        ranks = pd.Series(printed_ranks, dtype=float).reindex(labels)
+        frame[f"{RANK}, as printed"] = _mark(ranks, place_ranks(ranks), marks)
     return frame
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
 from stages.experiments.catalog import FILE, Catalog, CatalogError, read_catalog
 from stages.experiments.execute import ExperimentError, call_dvc, execute
+from stages.experiments.facts import collect_facts, name_experiments, read_expected
 from stages.experiments.figures import draw, list_pictures
 from stages.experiments.history import TARGET, locate, read_side
 from stages.experiments.plan import Run, estimate, plan_runs, read_base
@@ -29,7 +30,7 @@ from stages.experiments.show import (
     list_notes,
     list_scores,
 )
-from stages.experiments.verify import read_expected, verify
+from stages.experiments.verify import Measured, Verdict, summarise, verify
 from stages.method_tables import read_titles, show_methods
 from stages.params import read_params
 from stages.schema import Params
@@ -98,13 +99,15 @@ def show_experiment(
 ) -> None:
     """Build the table or figure from what has been run: on the screen, and as files.
 
-    Tables that compare methods show the work tree's own results, as `dvc repro` left them; with
-    several seeds, FuzzyCLIP's mean and spread.
+    Tables that compare methods show the work tree's own results, as `dvc repro` left them, and
+    FuzzyCLIP's row of its run; with several seeds, FuzzyCLIP's mean and spread.
     """
     catalog = read_catalog(file)
     experiment = catalog.get(name)
     if experiment.methods and seeds == 1:
-        show_methods(catalog, name, read_params(), out)
+        located = locate(plan_runs(catalog, name, read_base()))
+        done = {run.row.label: run.results for run in located if run.results}
+        show_methods(catalog, name, read_params(), out, done)
         return
     runs = plan_runs(catalog, name, read_base(), seeds)
     runs = locate(runs, partial(list_pictures, experiment))
@@ -154,26 +157,40 @@ def report_difference(
 
 
 @app.command("verify")
-def verify_runs() -> None:
-    """Compare finished runs in the paper's setting with what is known of OpenAI's weights."""
+def verify_runs(seeds: Seeds = 1) -> None:
+    """Compare finished runs in the paper's setting with every number that is known of them.
+
+    A table has failed where one number is outside of its tolerance; numbers at which the paper
+    contradicts itself are named and fail nothing. Other methods are those of the work tree.
+    """
     catalog, expected, base = read_catalog(), read_expected(), read_base()
-    runs = [run for name in expected.experiments for run in plan_runs(catalog, name, base)]
-    runs = locate(runs)
-    if not all(is_comparable(run.results, run.params) for run in runs if run.results):
+    facts = collect_facts(catalog, expected)
+    names = name_experiments(facts, expected)
+    runs = locate([run for name in names for run in plan_runs(catalog, name, base, seeds)])
+    comparable = [is_comparable(run.results, run.params) for run in runs if run.results]
+    if not (has_paper_setting(base) and all(comparable)):
         raise CatalogError(
-            "these runs are not in the paper's setting (official data, ViT-L/14@336 with its "
-            "weights at 518 px): nothing is known of what they must give"
+            "this is not the paper's setting (data.source: official, all of the data, and "
+            "backbone: vit_l_14_336 at 518 px): nothing is known of what it must give"
         )
-    here = Results(WORKSPACE)
-    verdicts = list(verify(expected, runs, here if is_comparable(here, base) else None))
-    for what, wanted, measured, holds, source in verdicts:
-        if holds is False:
-            typer.echo(f"OUTSIDE  {what}: {measured}, expected {wanted} ({source})")
-    counts = Counter(verdict.holds for verdict in verdicts)
-    typer.echo(f"{counts[True]} within tolerance, {counts[False]} outside, {counts[None]} not run")
-    if counts[None]:
-        typer.echo(f"run: {', '.join(f'fuzzyclip tables run {n}' for n in expected.experiments)}")
-    raise typer.Exit(1 if counts[False] else 0)
+    verdicts = list(verify(facts, expected.clusters, Measured(runs, Results(WORKSPACE))))
+    report_verdicts(verdicts, catalog.notes)
+    if any(verdict.outcome == "not run" for verdict in verdicts):
+        remedies = [f"fuzzyclip tables run {name}" for name in names]
+        typer.echo(f"\nnot all was run: {', '.join(remedies)}; dvc repro baselines")
+    raise typer.Exit(any(verdict.outcome == "failed" for verdict in verdicts))
+
+
+def report_verdicts(verdicts: Sequence[Verdict], notes: Mapping[str, str]) -> None:
+    """Every number outside of its tolerance by name, and a line a table."""
+    for verdict in verdicts:
+        if verdict.outcome in ("failed", "in doubt"):
+            note = f"; {verdict.doubt}: {notes[verdict.doubt]}" if verdict.doubt else ""
+            typer.echo(
+                f"{verdict.outcome.upper()}  {verdict.name}: {verdict.measured}, expected "
+                f"{verdict.expected} ({verdict.source}){note}"
+            )
+    typer.echo(summarise(verdicts).to_string(index=False))
 
 
 def show_table(catalog: Catalog, name: str, runs: list[Run], out: Path) -> None:
@@ -204,9 +221,16 @@ def is_comparable(results: Results | None, params: dict[str, Any]) -> bool:
         tested = {dataset: read_tested(results, dataset) for dataset in params["pairs"]}
     except MissingResultError:
         return False
+    return has_paper_setting(params, tested)
+
+
+def has_paper_setting(
+    params: dict[str, Any], tested: Mapping[str, Mapping[str, Any]] | None = None
+) -> bool:
+    """True where parameters are the paper's, and, if given, the facts of what was tested."""
     run = Params.model_validate(params)
-    clip = run.backbones[run.backbone]
-    return is_paper_setting(run.data.source, clip, run.pairs, tested, any_pairs=True)
+    clip, pairs = run.backbones[run.backbone], {} if tested is None else run.pairs
+    return is_paper_setting(run.data.source, clip, pairs, tested or {}, any_pairs=True)
 
 
 if __name__ == "__main__":

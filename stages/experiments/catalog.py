@@ -31,6 +31,7 @@ class TableRow(_Entry):
     method: str | None = None
     set: dict[str, Any] = Field(default_factory=dict)
     printed: dict[str, list[float | None]] = Field(default_factory=dict)
+    printed_ranks: dict[Literal["pixel", "image"], float] = Field(default_factory=dict)
 
 
 class PaperExperiment(_Entry):
@@ -58,6 +59,11 @@ class PaperExperiment(_Entry):
     def measured(self) -> list[TableRow]:
         """Rows that are runs of FuzzyCLIP; the others are methods, or printed values alone."""
         return [row for row in self.rows if row.tests]
+
+    def list_printed_ranks(self, level: str) -> dict[str, float]:
+        """Average ranks of a level as the paper prints them, by label."""
+        ranks = {row.label: row.printed_ranks for row in self.rows}
+        return {label: ranks[level] for label, ranks in ranks.items() if level in ranks}
 
     def list_printed(self, row: TableRow, dataset: str) -> dict[str, float]:
         """Printed values of a row, metric to percent; not a number where there is none."""
@@ -91,6 +97,10 @@ class Catalog(_Entry):
             if len(set(labels)) < len(labels):
                 raise ValueError(f"{name}: two rows have one label")
         return self
+
+    def list_notes(self, experiment: PaperExperiment) -> list[str]:
+        """Footnotes of an experiment: contradictions of the paper that bear on it."""
+        return [f"{name}: {self.notes[name]}" for name in experiment.notes]
 
     def get(self, name: str) -> PaperExperiment:
         """An experiment by name.

@@ -160,7 +160,8 @@ def estimate(runs: Sequence[Run]) -> Cost:
             mosaics[name, run.seed] = max(known, images * epochs * share)
             text = [params["text"], run.seed]
             clusters = params["csp"]["partition"]
-            numbers = {"auto": 1, "paper": 2}
+            # the paper's own sets VisA's boards apart
+            numbers = {"auto": 1, "paper": 2 if "visa" in members else 1}
             heads[repr([name, params["csp"], train, text])] = numbers.get(clusters, clusters)
             prompts.add(repr([name, params["rpl"], text]))
     return Cost(

@@ -123,10 +123,15 @@ def read_means(
     return {metric: float(means[metric][name]) for metric in METRICS if name in means.index}
 
 
+def read_facts(results: Results, dataset: str, method: str = OWN) -> dict[str, Any]:
+    """How a method's result on a dataset came about: settings, weights, `tested` and more."""
+    facts: dict[str, Any] = json.loads(results.read_text(paths.method_facts(method, dataset)))
+    return facts
+
+
 def read_tested(results: Results, dataset: str) -> dict[str, Any]:
     """Facts of what FuzzyCLIP's result was measured on: `title`, `source`, `complete` and more."""
-    facts: dict[str, Any] = json.loads(results.read_text(paths.method_facts(OWN, dataset)))
-    tested: dict[str, Any] = facts["tested"]
+    tested: dict[str, Any] = read_facts(results, dataset)["tested"]
     return tested
 
 

@@ -22,6 +22,7 @@ from fuzzyclip.report.tables import ABSENT, LEVELS, format_cell, join_cells, nam
 from stages import paths
 from stages.experiments.catalog import Catalog, CatalogError, PaperExperiment, TableRow
 from stages.experiments.plan import Run
+from stages.experiments.remarks import describe_run
 from stages.experiments.results import read_means
 
 AVERAGE = "average"
@@ -40,11 +41,14 @@ def collect_values(
         comparable: whether differences from the printed values may be formed.
 
     Returns:
-        Columns `label`, `dataset`, `metric`, `ours` (mean over seeds), `spread` (sample standard
-        deviation, absent for one seed), `seeds`, `paper`, `difference`; percent.
+        Columns `label`, `ran` (what its runs were, see `describe_run`), `dataset`, `metric`, `ours`
+        (mean over seeds), `spread` (sample standard deviation, absent for one seed), `seeds`,
+        `paper`, `difference`; percent.
     """
     lines: list[dict[str, object]] = []
     for row in experiment.rows:
+        own = [run for run in runs if run.row.label == row.label]
+        ran = "; ".join(dict.fromkeys(filter(None, map(describe_run, own))))
         for dataset in [*row.tests] or [*row.printed]:
             measured = _measure(row, dataset, runs)
             for metric, printed in experiment.list_printed(row, dataset).items():
@@ -52,6 +56,7 @@ def collect_values(
                 lines.append(
                     {
                         "label": row.label,
+                        "ran": ran,
                         "dataset": dataset,
                         "metric": metric,
                         "ours": spread.mean,
@@ -81,7 +86,8 @@ def _average(lines: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
         means = {
             name: float(group[name].mean(skipna=False)) for name in ("ours", "paper", "difference")
         }
-        line = {"label": label, "dataset": AVERAGE, "metric": metric, "spread": np.nan}
+        line = {"label": label, "ran": group["ran"].iloc[0], "dataset": AVERAGE}
+        line |= {"metric": metric, "spread": np.nan}
         averaged.append(line | means | {"seeds": int(group["seeds"].min())})
     return averaged
 
@@ -90,7 +96,8 @@ def layout(values: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
     """The table of `collect_values` as people read it: a line a row and dataset."""
     lines = []
     for (label, dataset), group in values.groupby(["label", "dataset"], sort=False):
-        line = {"row": label, "tested on": titles.get(str(dataset), str(dataset))}
+        row = ": ".join(filter(None, (str(label), group["ran"].iloc[0])))
+        line = {"row": row, "tested on": titles.get(str(dataset), str(dataset))}
         for (level, prefix), end in zip(LEVELS.items(), ("", " "), strict=True):
             chosen = group[group["metric"].str.startswith(prefix)]
             if chosen.empty:
@@ -116,7 +123,7 @@ def list_notes(
     catalog: Catalog, experiment: PaperExperiment, comparable: bool, source: str
 ) -> list[str]:
     """Footnotes: contradictions of the paper that bear on the table, and what our values are."""
-    notes = [f"{name}: {catalog.notes[name]}" for name in experiment.notes]
+    notes = catalog.list_notes(experiment)
     if not comparable:
         notes.append(
             f"Ours are measured with other data or another backbone than the paper's ({source}): "

@@ -1,160 +1,181 @@
-"""Comparison of finished runs with what is known of the real weights: `expected.yaml`."""
+"""Finished runs beside what is known of the real weights: a verdict a fact, and one a table."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
-import yaml
-from pydantic import BaseModel, ConfigDict
+import pandas as pd
 
+from fuzzyclip.evaluation.bootstrap import Spread, summarise_runs
+from fuzzyclip.method import OWN
+from fuzzyclip.report.tables import PAIRS
+from stages.experiments.facts import Clusters, Fact, Place
 from stages.experiments.plan import Run
 from stages.experiments.results import (
     MissingResultError,
     Results,
+    average_categories,
     read_csp,
-    read_means,
+    read_facts,
     read_method,
 )
 
-FILE = Path(__file__).with_name("expected.yaml")
-
-
-class _Expectation(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    experiment: str
-    source: str
-
-
-class Means(_Expectation):
-    """Means over the categories of a dataset."""
-
-    label: str
-    dataset: str
-    variant: str | None = None
-    values: dict[str, float]
-    tolerance: float
-
-
-class Clusters(_Expectation):
-    """Sizes of an auxiliary set's clusters, largest first, and names that must be in one."""
-
-    auxiliary: str
-    sizes: list[int]
-    together: list[str] = []
-
-
-class Categories(_Expectation):
-    """Values of another method, category by category."""
-
-    method: str
-    dataset: str
-    metrics: list[str]
-    values: dict[str, list[float]]
-    tolerance: float
-
-
-class Expected(BaseModel):
-    """All of `expected.yaml`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    means: list[Means]
-    clusters: list[Clusters]
-    categories: list[Categories]
-
-    @property
-    def experiments(self) -> list[str]:
-        """Experiments that are looked at."""
-        every = [*self.means, *self.clusters, *self.categories]
-        return list(dict.fromkeys(expectation.experiment for expectation in every))
+Outcome = Literal["passed", "failed", "in doubt", "not run"]
+OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "in doubt", "not run")
+#: Of several seeds the mean is compared; so many of their standard deviations widen the tolerance.
+DEVIATIONS = 2
+#: Of a table of results: variant and category, None for the mean over all, to metrics.
+Table = Mapping[tuple[str, str | None], Mapping[Any, Any]]
 
 
 class Verdict(NamedTuple):
-    """One comparison. `holds` is None where nothing was run."""
+    """One comparison, as text but for its outcome."""
 
-    what: str
+    group: str
+    name: str
     expected: str
     measured: str
-    holds: bool | None
+    outcome: Outcome
     source: str
+    doubt: str = ""
 
 
-def read_expected(path: Path = FILE) -> Expected:
-    """The expected values."""
-    return Expected.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+class Measured:
+    """What has been measured, read when it is asked for, each file once.
+
+    Of FuzzyCLIP it is what finished runs gave, of other methods what lies in one revision: results
+    on complete official data, of their own weights, trained on the paper's auxiliary set.
+    """
+
+    def __init__(self, runs: Iterable[Run], others: Results) -> None:
+        self._runs: dict[tuple[str, str], list[Results]] = {}
+        for run in runs:
+            if run.results is not None:
+                self._runs.setdefault((run.experiment, run.row.label), []).append(run.results)
+        self._others = others
+        self._tables: dict[tuple[Results, str, str], Table] = {}
+
+    def read(self, place: Place) -> Spread | None:
+        """A number's mean and spread over seeds; not a number where a finished run lacks it.
+
+        None where nothing has been run.
+        """
+        tables = [
+            self._read_table(results, place.method, place.dataset)
+            for results in self._list_results(place)
+        ]
+        if not any(tables):
+            return None
+        lines = [table.get((place.variant, place.category), {}) for table in tables]
+        values = [{"value": line[place.metric]} for line in lines if place.metric in line]
+        return summarise_runs(values).get("value", Spread(math.nan, None, 0))
+
+    def read_clusters(self, clusters: Clusters) -> list[list[str]] | None:
+        """An auxiliary set's partition; None where nothing has been run."""
+        for (experiment, _), results in self._runs.items():
+            if experiment == clusters.experiment:
+                partition: list[list[str]] = read_csp(results[0], clusters.auxiliary)["clusters"]
+                return partition
+        return None
+
+    def _list_results(self, place: Place) -> Sequence[Results]:
+        if place.method == OWN:
+            return self._runs.get((place.experiment, place.label), [])
+        return [self._others]
+
+    def _read_table(self, results: Results, method: str, dataset: str) -> Table:
+        """A method's results on a dataset, empty where there are none that compare."""
+        key = (results, method, dataset)
+        if key not in self._tables:
+            comparable = method == OWN or _is_papers(results, method, dataset)
+            self._tables[key] = _read_table(results, method, dataset) if comparable else {}
+        return self._tables[key]
+
+
+def _is_papers(results: Results, method: str, dataset: str) -> bool:
+    """True where a method's result is of all official images and its own weights, as in the paper.
+
+    Which CLIP a method needs its own settings say; the run's has been looked at.
+    """
+    try:
+        facts = read_facts(results, dataset, method)
+    except MissingResultError:
+        return False
+    tested = facts["tested"]
+    whole = tested["source"] == "official" and tested["complete"]
+    return bool(whole and not facts["random"] and facts["auxiliary"] in (None, PAIRS[dataset]))
+
+
+def _read_table(results: Results, method: str, dataset: str) -> Table:
+    try:
+        categories = read_method(results, dataset, method)
+    except MissingResultError:
+        return {}
+    table: dict[tuple[str, str | None], Mapping[Any, Any]] = {}
+    for line in categories.to_dict("records"):
+        table[str(line["variant"]), str(line["category"])] = line
+    for variant, line in average_categories(categories).to_dict("index").items():
+        table[str(variant), None] = line
+    return table
 
 
 def verify(
-    expected: Expected, runs: Sequence[Run], others: Results | None = None
+    facts: Sequence[Fact], clusters: Sequence[Clusters], measured: Measured
 ) -> Iterator[Verdict]:
-    """Compare every finished result that something is known of.
+    """A verdict on every fact, whether anything was run or not."""
+    for fact in facts:
+        yield judge(fact, measured.read(fact.place))
+    for partition in clusters:
+        yield judge_clusters(partition, measured.read_clusters(partition))
 
-    `runs` are of the experiments that `expected` names, `others` the results of other methods in
-    the paper's setting.
+
+def judge(fact: Fact, spread: Spread | None) -> Verdict:
+    """The verdict on a number: outside of its tolerance it has failed, or is in doubt.
+
+    What a finished run lacks is outside.
     """
-    for means in expected.means:
-        run = _find(runs, means.experiment, means.label)
-        what = f"{means.experiment}, {means.label}, {means.variant or ''} on {means.dataset}"
-        measured = None
-        if run is not None and run.results is not None:
-            variant = means.variant or run.row.variant
-            measured = read_means(run.results, means.dataset, variant=variant)
-        yield from _compare(what, means.values, measured, means.tolerance, means.source)
-    for clusters in expected.clusters:
-        yield _compare_clusters(clusters, _find(runs, clusters.experiment, None))
-    for method in expected.categories:
-        by_category = _read_method(others, method)
-        for category, values in method.values.items():
-            named = dict(zip(method.metrics, values, strict=True))
-            what = f"{method.method} on {method.dataset}/{category}"
-            values_there = by_category.get(category)
-            yield from _compare(what, named, values_there, method.tolerance, method.source)
+    tolerance = fact.tolerance
+    if spread is not None and spread.deviation is not None:
+        tolerance += DEVIATIONS * spread.deviation
+    expected = f"{fact.value} ± {tolerance:.3g}"
+    if spread is None:
+        return Verdict(fact.group, fact.name, expected, "", "not run", fact.source, fact.doubt)
+    # 1e-9: a difference of exactly the tolerance is within, whatever binary fractions make of it.
+    within = abs(spread.mean - fact.value) <= tolerance + 1e-9
+    outside: Outcome = "in doubt" if fact.doubt else "failed"
+    shown = "nothing" if math.isnan(spread.mean) else f"{spread.mean:.2f}"
+    outcome: Outcome = "passed" if within else outside
+    return Verdict(fact.group, fact.name, expected, shown, outcome, fact.source, fact.doubt)
 
 
-def _find(runs: Sequence[Run], experiment: str, label: str | None) -> Run | None:
-    """The finished run of a row."""
-    for run in runs:
-        if run.experiment == experiment and label in (None, run.row.label) and run.results:
-            return run
-    return None
-
-
-def _read_method(results: Results | None, method: Categories) -> dict[str, dict[str, float]]:
-    """Category -> metric -> percent, of another method."""
-    if results is None:
-        return {}
-    try:
-        table = read_method(results, method.dataset, method.method)
-    except MissingResultError:
-        return {}
-    return {
-        str(line["category"]): {metric: float(line[metric]) for metric in method.metrics}
-        for line in table.to_dict("records")
-    }
-
-
-def _compare(
-    what: str,
-    expected: dict[str, float],
-    measured: dict[str, float] | None,
-    tolerance: float,
-    source: str,
-) -> Iterator[Verdict]:
-    for metric, value in expected.items():
-        text, holds = "not run", None
-        if measured is not None:
-            text, holds = f"{measured[metric]:.1f}", abs(measured[metric] - value) <= tolerance
-        yield Verdict(f"{what}: {metric}", f"{value} ± {tolerance}", text, holds, source)
-
-
-def _compare_clusters(expected: Clusters, run: Run | None) -> Verdict:
-    what = f"{expected.experiment}, clusters of {expected.auxiliary}"
+def judge_clusters(expected: Clusters, clusters: Sequence[Sequence[str]] | None) -> Verdict:
+    """The verdict on a partition."""
+    name = f"{expected.experiment}, clusters of {expected.auxiliary}"
     wanted = f"sizes {expected.sizes}"
     if expected.together:
         wanted += f", {', '.join(expected.together)} alone together"
-    if run is None or run.results is None:
-        return Verdict(what, wanted, "not run", None, expected.source)
-    clusters = read_csp(run.results, expected.auxiliary)["clusters"]
+    if clusters is None:
+        return Verdict(expected.experiment, name, wanted, "", "not run", expected.source)
     sizes = sorted((len(cluster) for cluster in clusters), reverse=True)
     together = not expected.together or sorted(expected.together) in map(sorted, clusters)
-    holds = sizes == expected.sizes and together
-    return Verdict(what, wanted, f"sizes {sizes}", holds, expected.source)
+    outcome: Outcome = "passed" if sizes == expected.sizes and together else "failed"
+    shown = f"sizes {sizes}" + ("" if together else ", others together")
+    return Verdict(expected.experiment, name, wanted, shown, outcome, expected.source)
+
+
+def summarise(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """A line a table: counts of its facts by outcome, and its verdict.
+
+    One failure fails a table; it has passed where nothing failed and all was run.
+    """
+    lines = []
+    for group in dict.fromkeys(verdict.group for verdict in verdicts):
+        counts = Counter(verdict.outcome for verdict in verdicts if verdict.group == group)
+        total = counts.total()
+        verdict = "passed" if counts["not run"] == 0 else "not all run"
+        verdict = "not run" if counts["not run"] == total else verdict
+        verdict = "FAILED" if counts["failed"] else verdict
+        columns = {outcome: counts[outcome] for outcome in OUTCOMES}
+        lines.append({"facts of": group, "facts": total} | columns | {"verdict": verdict})
+    return pd.DataFrame(lines)

@@ -19,6 +19,7 @@ from fuzzyclip.method.rpl import (
     compute_image_score,
     compute_text_regularisation,
     fit_prompts,
+    measure_lengths,
 )
 from fuzzyclip.utils.settings import PromptShape, RplSettings
 
@@ -185,6 +186,17 @@ def test_a_short_stack_leaves_fewer_learnable_words(tiny):
     ends = tokenize(tiny, [sentence.format("object") for sentence in TEMPLATES["c4"]]).argmax(1)
     assert [len(words) for words in learner.ctx] == [int(ends.min()) - 1] * 2
     assert learner(tiny).shape == (2, tiny.embed_dim)
+
+
+@pytest.mark.parametrize(
+    ("changes", "deep_tokens"),
+    # "object" stands in 8 tokens between start and end: There is a damaged object in the photo
+    [({}, 8), ({"deep_tokens": 5}, 5), ({"attachment": "insert"}, 20)],
+)
+def test_lengths_are_told_as_they_were_trained(run, changes, deep_tokens):
+    tensors, _ = run(stack="object", epochs=1, **changes)
+    assert measure_lengths(tensors) == {"words": [8, 8], "deep_tokens": deep_tokens, "depth": 3}
+    assert tensors["deep"].shape == (2, 1, deep_tokens, WIDTH)
 
 
 @pytest.fixture

@@ -152,6 +152,17 @@ def test_a_table_keeps_the_order_given_and_ignores_other_columns():
     ]  # fmt: skip
 
 
+def test_printed_ranks_stand_beside_those_of_the_printed_values():
+    ranks = read_catalog().get("table-3").list_printed_ranks("pixel")
+    table = build_ranked_table(read_printed("table-3"), "Pixel", {}, {}, ranks)
+    shown = table.set_index("method")[["average rank, paper", "average rank, as printed"]]
+    assert shown.loc["APRIL-GAN"].tolist() == ["2.9", "2.9"]
+    assert shown.loc["AnomalyCLIP"].tolist() == ["1.7", "1.8"]  # does not recompute
+    assert shown.loc["FuzzyCLIP"].tolist() == ["1.4", "1.4"]
+    plain = build_ranked_table(read_printed("table-2"), "Pixel", {})
+    assert not [column for column in plain if "as printed" in column]
+
+
 def test_a_heading_names_the_metrics_in_their_order():
     values = read_printed("table-3")
     assert describe_level(values, "Pixel") == "Pixel (AUPRO, AP, F1-max)"

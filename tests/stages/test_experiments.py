@@ -14,14 +14,14 @@ from imports import ROOT
 from typer.testing import CliRunner
 
 from fuzzyclip.evaluation.metrics import METRICS
-from stages import paths
+from stages import method_tables, paths
 from stages.experiments import __main__ as command
 from stages.experiments.catalog import Catalog, CatalogError, read_catalog
 from stages.experiments.figures import draw
 from stages.experiments.plan import estimate, plan_runs
+from stages.experiments.remarks import describe_run
 from stages.experiments.results import Results
 from stages.experiments.show import AVERAGE, collect_values, layout
-from stages.experiments.verify import read_expected, verify
 from stages.method_tables import (
     check_pairs,
     collect_comparison,
@@ -33,9 +33,8 @@ from stages.schema import Params
 
 BASE = yaml.safe_load((ROOT / "params.yaml").read_text())
 CATALOG = read_catalog()
-EXPECTED = read_expected()
-NAMES = [*(f"table-{n}" for n in range(1, 10)), "figure-1", "figure-4", "figure-5",
-         *(f"figure-{n}" for n in range(6, 14))]  # fmt: skip
+NAMES = [*(f"table-{n}" for n in range(1, 10)), "contradictions",
+         "figure-1", "figure-4", "figure-5", *(f"figure-{n}" for n in range(6, 14))]  # fmt: skip
 PAPER = copy.deepcopy(BASE) | {"backbone": "vit_l_14_336"}
 PAPER["data"]["source"] = "official"
 
@@ -142,24 +141,23 @@ def test_a_missing_dataset_or_key_is_named():
 def test_costs_in_the_papers_setting(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # no index here: published numbers count
     paper = copy.deepcopy(PAPER)
-    paper["csp"]["partition"] = "paper"
     cost = estimate(plan_runs(CATALOG, "table-2", paper))
     assert cost.images == 1725 + 2162
     token_bytes = 4 * 37 * 37 * 1024 * 2
     assert cost.disk == cost.images * (token_bytes + 4 * 768)
     assert cost.mosaics == round(0.2 * 2 * 1725)  # of MVTec-AD alone
-    assert (cost.runs, cost.heads, cost.prompts) == (1, 4, 2)
+    assert (cost.runs, cost.heads, cost.prompts) == (1, 3, 2)
     # a tower of timm's: 32 x 32 patches of 768
     paper["backbones"]["vit_l_14_336"] |= {"model": "ViT-B-16-SigLIP2-512", "image_size": 512}
     image = estimate(plan_runs(CATALOG, "table-2", paper)).disk / cost.images
     assert image == 4 * 32 * 32 * 768 * 2 + 4 * 768
     table = estimate(plan_runs(CATALOG, "table-9", PAPER))
-    assert (table.runs, table.prompts, table.heads) == (10, 10, 1)
+    assert (table.runs, table.prompts, table.heads) == (15, 15, 1)
 
 
-def finish(run, value, extra_variants=()):
+def finish(run, value, extra_variants=(), within=Path()):
     """Leave a run's results as it would: every metric `value`, plus one for each category."""
-    folder = find_folder(run)
+    folder = within / find_folder(run)
     for dataset in run.row.tests:
         variants = ("precise", "stacked", "stacked_auxiliary", "fuzzyclip", *extra_variants)
         lines = [
@@ -241,6 +239,70 @@ def test_show_says_what_is_missing_and_what_is_contradicted(workplace):
     assert "table-9" in call("list")
 
 
+def change_facts(folder, dataset, **facts):
+    """Add to the facts of a run's result."""
+    path = folder / paths.method_facts("fuzzyclip", dataset)
+    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+
+
+def test_a_table_tells_the_lengths_that_ran(workplace):
+    lengths = {
+        "[cluster]": {"words": [12, 12], "deep_tokens": 20, "depth": 9},
+        "object": {"words": [9, 9], "deep_tokens": 9, "depth": 9},
+        "inserted": {"words": [9, 9], "deep_tokens": 20, "depth": 9},
+    }
+    for run in plan_runs(CATALOG, "table-9", PAPER):
+        kind = [kind for kind in lengths if kind in run.row.label][-1]
+        change_facts(finish(run, 80.0), "visa", lengths=lengths[kind])
+    lines = [line for line in call("show", "table-9").splitlines() if line.startswith("| ")]
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]]
+    labels = [row.label for row in CATALOG.get("table-9").rows]
+    cuts = [""] * 5 + [": E=9 in place of 12, L=9 in place of 20"] * 5
+    cuts += [": E=9 in place of 12"] * 5
+    assert rows == [f"{label}{cut}" for label, cut in zip(labels, cuts, strict=True)]
+    values = pd.read_csv(workplace / "experiments/table-9.csv", keep_default_na=False)
+    assert set(values["ran"]) == {cut.removeprefix(": ") for cut in cuts}
+
+
+def test_lengths_are_told_where_they_are_what_a_row_is_about(workplace):
+    runs = plan_runs(CATALOG, "table-8", PAPER)
+    for run in runs:
+        change_facts(finish(run, 80.0), "visa", lengths={"words": [9, 9], "deep_tokens": 9})
+    assert {describe_run(run) for run in locate(runs)} == {""}
+    (run,) = [run for run in plan_runs(CATALOG, "figure-5", PAPER) if run.row.label == "L=5"]
+    assert describe_run(run) == ""  # not run yet
+    run.params["rpl"]["layout"] = "template_ctx"  # its template decides how many words are learned
+    change_facts(finish(run, 80.0), "visa", lengths={"words": [3, 4], "deep_tokens": 4, "depth": 8})
+    (run,) = locate([run])
+    assert describe_run(run) == "L=4 in place of 5, M=8 in place of 9"
+
+
+def test_table_5_names_the_clusters(workplace):
+    clusters = [["candle", "fryum"], ["pcb1", "pcb2", "pcb3", "pcb4"]]
+    for run in plan_runs(CATALOG, "table-5", PAPER):
+        path = finish(run, 80.0) / paths.csp_scores("visa")
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"clusters": clusters}))
+    output = call("show", "table-5")
+    assert "| Cluster 1: candle, fryum alone |" in output
+    assert "| Cluster 2: pcb1, pcb2, pcb3, pcb4 alone |" in output
+    assert "| EFA |" in output
+    assert "| Baseline, all in one |" in output
+
+
+def test_contradicting_settings_are_rows():
+    rows = {row.label: row.set for row in CATALOG.get("contradictions").rows}
+    assert rows["8 layers of 29"] == {"rpl.depth": 8, "rpl.deep_tokens": 29, "rpl.epochs": 1}
+    assert rows["rate 1e-4, 2 epochs"] == {"rpl.learning_rate": 1e-4, "rpl.epochs": 2}
+
+
+def test_table_2_has_the_partition_of_table_6():
+    for name in ("table-2", "table-3"):
+        (row,) = [row for row in CATALOG.get(name).rows if row.label == "FuzzyCLIP"]
+        (other,) = [row for row in CATALOG.get("table-6").rows if row.label == "VisA, k=2"]
+        assert row.set == other.set == {"csp.partition": "paper"}
+
+
 def test_differences_are_formed_only_in_the_papers_setting(workplace):
     for run in plan_runs(CATALOG, "table-8", PAPER):
         finish(run, 86.0)
@@ -251,61 +313,6 @@ def test_differences_are_formed_only_in_the_papers_setting(workplace):
     output = call("show", "table-8")
     assert "+0.2" not in output
     assert "no number compares with a printed one" in output
-
-
-def test_verify_names_what_is_outside(workplace):
-    assert "238 not run" in call("verify")
-    for run in plan_runs(CATALOG, EXPECTED.experiments[0], PAPER):
-        finish(run, 85.0)  # means 86.0 precise, 87.0 stacked
-    output = call("verify", code=1)
-    assert "table-1, Precise Prompt,  on mvtec: image_auroc" not in output  # 86.0 for 86.1
-    assert "image_ap: 86.0, expected 93.5 ± 0.3" in output
-    assert "1 within tolerance, 5 outside" in output
-
-
-def test_verify_compares_other_methods_where_the_work_tree_is_in_the_papers_setting(workplace):
-    method = EXPECTED.categories[0]
-    frame = pd.DataFrame.from_dict(method.values, "index", columns=method.metrics)
-    frame.iloc[0, 0] += 2 * method.tolerance
-    path = paths.method_metrics(method.method, method.dataset)
-    path.parent.mkdir(parents=True)
-    frame.assign(variant=method.method).to_csv(path, index_label="category")
-    assert "238 not run" in call("verify")  # its dataset is unknown, so is its setting
-    for dataset in PAPER["pairs"]:
-        path = paths.method_facts("fuzzyclip", dataset)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text('{"tested": {"complete": true}}')
-    output = call("verify", code=1)
-    known = frame.size
-    assert f"{known - 1} within tolerance, 1 outside, {238 - known} not run" in output
-
-
-def test_verify_refuses_runs_of_another_setting(workplace):
-    (workplace / "params.yaml").write_text(yaml.safe_dump(BASE))
-    for run in plan_runs(CATALOG, "table-1", BASE):
-        finish(run, 85.0)
-    result = CliRunner().invoke(command.app, ["verify"])
-    assert isinstance(result.exception, CatalogError)
-
-
-@pytest.mark.parametrize(
-    ("visa", "holds"),
-    [
-        ([["pcb1", "pcb2", "pcb3", "pcb4"], list("abcdefgh")], True),
-        ([["pcb1", "pcb2", "pcb3", "a"], ["pcb4", *"bcdefgh"]], False),
-        ([[*"abcdefgh", "pcb1", "pcb2", "pcb3", "pcb4"]], False),
-    ],
-)
-def test_verify_knows_the_papers_clusters(workplace, visa, holds):
-    (run,) = plan_runs(CATALOG, "figure-4", PAPER)
-    folder = finish(run, 1.0)
-    for name, clusters in (("visa", visa), ("mvtec", [[f"c{i}" for i in range(15)]])):
-        path = folder / paths.csp_scores(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"clusters": clusters}))
-    verdicts = verify(EXPECTED, locate([run]))
-    held = {verdict.what: verdict.holds for verdict in verdicts if "clusters" in verdict.what}
-    assert held == {"figure-4, clusters of mvtec": True, "figure-4, clusters of visa": holds}
 
 
 def test_training_curves_follow_the_epochs(workplace):
@@ -332,12 +339,43 @@ def test_comparisons_are_complete_from_the_committed_results(name, printed, tmp_
     assert own.all()
     assert values.dropna(subset="paper")["label"].nunique() == printed
     text = (tmp_path / f"{name}.md").read_text()
+    assert f"csp.partition: paper, is made by fuzzyclip tables run {name}" in text
+    assert ("average rank, as printed" in text) == (name == "table-3")
+    assert all(f"- {note}" in text for note in CATALOG.list_notes(CATALOG.get(name)))
     assert re.search(r"SAA\+: tiny random models .*; random weights take no rank", text)
     assert re.search(r"^\| SAA\+ \|.*\| - \| [^|]+ \|$", text, re.MULTILINE)
     dataset = "visa" if name == "table-2" else "dtd"
     mean = pd.read_csv(paths.method_metrics("winclip", dataset))["pixel_ap"].mean()
     shown = values.set_index(["label", "dataset", "metric"])["ours"]
     assert shown["WinCLIP", dataset, "pixel_ap"] == pytest.approx(mean, abs=1e-3)
+
+
+def test_a_comparison_shows_the_run_of_its_own_row(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (run,) = plan_runs(CATALOG, "table-2", BASE)
+    done = replace(run, results=Results("run", folder=finish(run, 10.0, within=tmp_path)))
+    monkeypatch.setattr(command, "locate", lambda runs: [done])
+    call("show", "table-2", "--out", str(tmp_path))
+    values = pd.read_csv(tmp_path / "table-2.csv").query("dataset == 'mvtec'")
+    shown = values.set_index(["label", "metric"])["ours"]
+    assert shown["FuzzyCLIP", "pixel_ap"] == 14.0
+    committed = pd.read_csv(paths.method_metrics("winclip", "mvtec"))["pixel_ap"].mean()
+    assert shown["WinCLIP", "pixel_ap"] == pytest.approx(committed, abs=1e-3)
+    assert "FuzzyCLIP is a run with csp.partition: paper." in (tmp_path / "table-2.md").read_text()
+
+
+def test_the_committed_tables_have_their_notes(tmp_path, monkeypatch):
+    (tmp_path / "metrics").symlink_to(ROOT / "metrics")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paths, "METHOD_TABLES", Path("made"))
+    monkeypatch.setattr(
+        method_tables, "load_params", lambda stage: read_params(ROOT / "params.yaml")
+    )
+    method_tables.main()
+    for name in method_tables.TABLES:
+        text = (tmp_path / f"made/{name}.md").read_text()
+        assert all(f"- {note}" in text for note in CATALOG.list_notes(CATALOG.get(name)))
+        assert ("average rank, as printed" in text) == (name == "table-3")
 
 
 def test_a_comparison_is_refused_where_pairs_are_others(monkeypatch):

@@ -1,0 +1,276 @@
+"""What a run in the paper's setting must give: every printed number, and what else is known.
+
+Printed numbers are those of `paper.yaml`; `expected.yaml` has their tolerances, the places where
+the paper contradicts itself, and facts from other papers and logs.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from fuzzyclip.method import OWN
+from stages.experiments.catalog import Catalog, CatalogError, PaperExperiment, TableRow
+
+FILE = Path(__file__).with_name("expected.yaml")
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tolerance(_Entry):
+    """How far a value may lie from an expected one, in points, and why.
+
+    `rows` are the variants of FuzzyCLIP and the methods whose printed numbers have it.
+    """
+
+    points: float = Field(gt=0)
+    rows: list[str] = []
+    reason: str
+
+
+class Selection(_Entry):
+    """Printed numbers of a table: those of some rows, datasets and metrics, or of all."""
+
+    experiment: str
+    labels: list[str] | None = None
+    datasets: list[str] | None = None
+    metrics: list[str] | None = None
+
+    def holds(self, experiment: str, label: str, dataset: str, metric: str) -> bool:
+        """True where a printed number is one of them."""
+        parts = ((self.labels, label), (self.datasets, dataset), (self.metrics, metric))
+        return experiment == self.experiment and all(
+            chosen is None or part in chosen for chosen, part in parts
+        )
+
+
+class Doubt(Selection):
+    """Numbers at which the paper contradicts itself: outside of the tolerance they are no failure.
+
+    `note` is a key of the catalog's notes. Where another reading is the likelier one, the number is
+    looked for there: under the metric that `read_as` gives, or in the table's row `row`.
+    """
+
+    note: str
+    read_as: dict[str, str] = {}
+    row: str | None = None
+
+
+class Elsewhere(Selection):
+    """Printed numbers that must come out in a variant of another row too."""
+
+    row: str
+    variant: str
+    tolerance: str
+    source: str
+
+
+class Categories(_Entry):
+    """Values of another method, category by category."""
+
+    method: str
+    dataset: str
+    metrics: list[str]
+    values: dict[str, list[float]]
+    tolerance: str
+    source: str
+
+
+class Clusters(_Entry):
+    """Sizes of an auxiliary set's clusters, largest first, and names that must be in one."""
+
+    experiment: str
+    auxiliary: str
+    sizes: list[int]
+    together: list[str] = []
+    source: str
+
+
+class Expected(_Entry):
+    """All of `expected.yaml`."""
+
+    tolerances: dict[str, Tolerance]
+    doubts: list[Doubt]
+    elsewhere: list[Elsewhere]
+    clusters: list[Clusters]
+    categories: list[Categories]
+
+    def find_tolerance(self, row: TableRow) -> str:
+        """The kind of tolerance of a row's printed numbers.
+
+        Raises:
+            CatalogError: none, or several.
+        """
+        name = row.method or row.variant
+        kinds = [kind for kind, tolerance in self.tolerances.items() if name in tolerance.rows]
+        if len(kinds) != 1:
+            raise CatalogError(f"{FILE}: {name!r} stands in {len(kinds)} of the tolerances' rows")
+        return kinds[0]
+
+
+class Place(NamedTuple):
+    """Where a number is looked up: a metric of a variant, of a category or the mean over all.
+
+    FuzzyCLIP's runs are found by experiment and label of the row, other methods by name.
+    """
+
+    experiment: str
+    label: str
+    method: str
+    variant: str
+    dataset: str
+    category: str | None
+    metric: str
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number that is known.
+
+    Attributes:
+        group: what its verdict counts for: a table, or another source.
+        place: where it must come out.
+        value: percent.
+        tolerance: points.
+        source: where it is from, with the kind of its tolerance.
+        doubt: key of the note on why it may not hold; empty where it must.
+    """
+
+    group: str
+    place: Place
+    value: float
+    tolerance: float
+    source: str
+    doubt: str = ""
+
+    @property
+    def name(self) -> str:
+        """The fact as people read it."""
+        where = f"{self.place.dataset}/{self.place.category or 'mean'}"
+        other = self.place.variant not in (OWN, self.place.method)
+        variant = f" ({self.place.variant})" if other else ""
+        return f"{self.group}, {self.place.label}{variant} on {where}: {self.place.metric}"
+
+
+class Printed(NamedTuple):
+    """A number of the catalog."""
+
+    experiment: str
+    row: TableRow
+    dataset: str
+    metric: str
+    value: float
+
+
+def read_expected(path: Path = FILE) -> Expected:
+    """The tolerances, doubts and further facts."""
+    return Expected.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def collect_facts(catalog: Catalog, expected: Expected) -> list[Fact]:
+    """Every number that is known of a run in the paper's setting, tables first.
+
+    Raises:
+        CatalogError: a printed row has no tolerance, or an entry of the expectations fits nothing.
+    """
+    printed = [*list_printed(catalog)]
+    facts = [_expect(catalog, expected, number) for number in printed]
+    for elsewhere in expected.elsewhere:
+        facts += _repeat(catalog, expected, elsewhere, printed)
+    for categories in expected.categories:
+        facts += _list_categories(expected, categories)
+    for selection in (*expected.doubts, *expected.elsewhere):
+        if not any(_is_of(selection, number) for number in printed):
+            raise CatalogError(f"{FILE}: no printed number fits {selection}")
+    return facts
+
+
+def list_printed(catalog: Catalog) -> Iterator[Printed]:
+    """Every printed number of the catalog."""
+    for name, experiment in catalog.experiments.items():
+        for row in experiment.rows:
+            for dataset in row.printed:
+                for metric, value in experiment.list_printed(row, dataset).items():
+                    if not math.isnan(value):
+                        yield Printed(name, row, dataset, metric, value)
+
+
+def name_experiments(facts: Sequence[Fact], expected: Expected) -> list[str]:
+    """Experiments of which something is known, in the order of the facts."""
+    names = [fact.place.experiment for fact in facts if fact.place.experiment]
+    return list(dict.fromkeys([*names, *(clusters.experiment for clusters in expected.clusters)]))
+
+
+def _is_of(selection: Selection, number: Printed) -> bool:
+    return selection.holds(number.experiment, number.row.label, number.dataset, number.metric)
+
+
+def _expect(catalog: Catalog, expected: Expected, number: Printed) -> Fact:
+    """The fact of a printed number, looked for where it stands or where its doubt says."""
+    doubts = [doubt for doubt in expected.doubts if _is_of(doubt, number)]
+    if len(doubts) > 1 or any(doubt.note not in catalog.notes for doubt in doubts):
+        raise CatalogError(f"{FILE}: {len(doubts)} doubts, or one without a note: {doubts}")
+    row, metric, note, reading = number.row, number.metric, "", ""
+    for doubt in doubts:
+        note, metric = doubt.note, doubt.read_as.get(metric, metric)
+        row = row if doubt.row is None else _find_row(catalog.get(number.experiment), doubt.row)
+        if metric != number.metric:
+            reading = f", there headed {number.metric}"
+        if row is not number.row:
+            reading = f", there for {number.row.label!r}"
+    kind = expected.find_tolerance(row)
+    return Fact(
+        number.experiment,
+        _place(number.experiment, row, row.variant, number.dataset, metric),
+        number.value,
+        expected.tolerances[kind].points,
+        f"the paper's {number.experiment}{reading}; {kind}",
+        note,
+    )
+
+
+def _repeat(
+    catalog: Catalog, expected: Expected, elsewhere: Elsewhere, printed: Sequence[Printed]
+) -> Iterator[Fact]:
+    """Printed numbers in a second place."""
+    row = _find_row(catalog.get(elsewhere.experiment), elsewhere.row)
+    for number in printed:
+        if _is_of(elsewhere, number):
+            yield Fact(
+                elsewhere.experiment,
+                _place(elsewhere.experiment, row, elsewhere.variant, number.dataset, number.metric),
+                number.value,
+                expected.tolerances[elsewhere.tolerance].points,
+                f"{elsewhere.source}; {elsewhere.tolerance}",
+            )
+
+
+def _place(experiment: str, row: TableRow, variant: str, dataset: str, metric: str) -> Place:
+    method = row.method or OWN
+    return Place(experiment, row.label, method, row.method or variant, dataset, None, metric)
+
+
+def _list_categories(expected: Expected, categories: Categories) -> Iterator[Fact]:
+    method, tolerance = categories.method, expected.tolerances[categories.tolerance]
+    for category, values in categories.values.items():
+        for metric, value in zip(categories.metrics, values, strict=True):
+            yield Fact(
+                f"{method}, categories",
+                Place("", method, method, method, categories.dataset, category, metric),
+                value,
+                tolerance.points,
+                f"{categories.source}; {categories.tolerance}",
+            )
+
+
+def _find_row(experiment: PaperExperiment, label: str) -> TableRow:
+    for row in experiment.rows:
+        if row.label == label:
+            return row
+    raise CatalogError(f"{FILE}: {experiment.title!r} has no row {label!r}")
