@@ -77,14 +77,16 @@ def test_a_forced_partition_trains_as_many_sets_of_layers(folder):
     partition = json.loads((folder / "models/visa/partition.json").read_text())
     assert len(partition["clusters"]) == 2
     with safe_open(folder / "models/visa/efa.safetensors", framework="np") as file:
-        names = {name.split(".")[0] for name in file.keys()}  # noqa: SIM118
-    assert {"cluster0", "cluster1", "epoch1"} <= names
+        names = {name.split(".layers")[0] for name in file.keys()}  # noqa: SIM118
+    moments = ("", "epoch0.25.", "epoch0.5.", "epoch0.75.", "epoch1.")
+    assert names == {f"{moment}cluster{number}" for moment in moments for number in range(2)}
     assert compute_sha256(folder / "models/visa/rpl.safetensors") == prompts
     scores = pd.read_csv(folder / "results/fuzzyclip/sdd/scores.csv")
     weights = scores[["weight_0", "weight_1"]].to_numpy()
     assert np.allclose(weights.sum(axis=1), 1, atol=1e-6)
     pixel_ap = read_categories(folder).set_index("variant")["pixel_ap"]
     assert pixel_ap["fuzzyclip"] != pixel_ap["fuzzyclip_epoch_1"]
+    assert "fuzzyclip_epoch_0.25" in pixel_ap
     assert "fuzzyclip_epoch_2" not in pixel_ap  # the last of two is fuzzyclip itself
 
 
