@@ -31,6 +31,7 @@ from fuzzyclip.evaluation.summaries import write_summaries
 from fuzzyclip.images.index_file import read_info
 from fuzzyclip.method.fuzzyclip import FuzzyClip, join_parts
 from fuzzyclip.method.interface import Learned, Method, MethodUnavailableError, Target
+from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.utils.files import write_csv, write_json
 from fuzzyclip.utils.settings import BackboneSettings, EfaTest, TextSettings
 from fuzzyclip.utils.tensor_files import read_tensors
@@ -194,6 +195,28 @@ def evaluate_one(
     ready: Ready, dataset: str, name: str, info: dict[str, Any], params: Params
 ) -> CategoryResult:
     """Every variant of a method on one category."""
+    method = ready.method
+    category, scorers = prepare_category(ready, dataset, name, info, params)
+    result = evaluate_category(
+        category,
+        scorers,
+        shown=method.name,
+        scratch=paths.SCRATCH,
+        exact=params.evaluation.pixel_metrics == "exact",
+        sigma=method.sigma,
+        watcher=ready.overlays,
+    )
+    if ready.gallery is not None:
+        ready.gallery.add(category, scorers[method.name], result.listing[method.name])
+    if result.summaries is not None:
+        write_summaries(paths.summaries(method.name, dataset, name), result.summaries)
+    return result
+
+
+def prepare_category(
+    ready: Ready, dataset: str, name: str, info: dict[str, Any], params: Params
+) -> tuple[Category, dict[str, Scorer]]:
+    """A category with its features, and a scorer for each variant; `info` is the index's."""
     method, backbone = ready.method, ready.encode.backbone
     rows, features = open_features(dataset, name, backbone, method.kind, ready.view)
     category = Category(
@@ -209,21 +232,7 @@ def evaluate_one(
 
     prompts = list(dict.fromkeys(info["prompts"].values()))
     target = Target(info["prompts"][name], prompts, load_references)
-    scorers = method.build_variants(ready.encode, target, ready.learned)
-    result = evaluate_category(
-        category,
-        scorers,
-        shown=method.name,
-        scratch=paths.SCRATCH,
-        exact=params.evaluation.pixel_metrics == "exact",
-        sigma=method.sigma,
-        watcher=ready.overlays,
-    )
-    if ready.gallery is not None:
-        ready.gallery.add(category, scorers[method.name], result.listing[method.name])
-    if result.summaries is not None:
-        write_summaries(paths.summaries(method.name, dataset, name), result.summaries)
-    return result
+    return category, method.build_variants(ready.encode, target, ready.learned)
 
 
 def write_results(

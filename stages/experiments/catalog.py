@@ -37,10 +37,11 @@ class PaperExperiment(_Entry):
     """A table or a figure."""
 
     title: str
-    kind: Literal["table", "curves", "clusters", "sweep", "heatmaps"] = "table"
+    kind: Literal["table", "curves", "clusters", "sweep", "heatmaps", "maps"] = "table"
     metrics: list[str] | None = None
     notes: list[str] = Field(default_factory=list)
     category: str | None = None
+    categories: int = Field(3, ge=1)
     average: bool = False
     rows: list[TableRow]
 
@@ -91,6 +92,11 @@ class Catalog(_Entry):
             if len(set(labels)) < len(labels):
                 raise ValueError(f"{name}: two rows have one label")
         return self
+
+    @property
+    def shown(self) -> list[str]:
+        """Categories that figures of heatmaps show."""
+        return [each.category for each in self.experiments.values() if each.category]
 
     def get(self, name: str) -> PaperExperiment:
         """An experiment by name.
