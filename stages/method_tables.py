@@ -110,9 +110,8 @@ def show_methods(catalog: Catalog, name: str, params: Params, out: Path) -> None
     if missing := list_missing(values, facts):
         notes.append(f"not there yet: {', '.join(missing)}; dvc repro track baselines")
     notes += [f"{key}: {catalog.notes[key]}" for key in experiment.notes]
-    notes.append(
-        describe_times(read_times(facts, sorted(set(params.pairs.values()))), "auxiliary set")
-    )
+    times = read_times(facts, sorted(set(params.pairs.values())))
+    notes.append(describe_times(times, "auxiliary set"))
     titles = read_titles(experiment.datasets)
     title = f"{name}: {experiment.title}"
     write_text(out / f"{name}.md", render(title, values, notes, titles))

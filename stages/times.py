@@ -16,6 +16,9 @@ from pathlib import Path
 from fuzzyclip.utils.files import compute_sha256, write_json
 from stages import paths
 
+#: What precedes trainings that came from DVC's cache or went on after a kill.
+UNKNOWN = "not timed here (`dvc repro -sf STAGE` does): "
+
 
 @dataclass
 class Watch:
@@ -71,6 +74,6 @@ def describe_times(times: Mapping[str, Mapping[str, float | None]], by: str) -> 
             told.append(f"{title} ({', '.join(known)})")
         else:
             idle.append(title)
-    parts = {"": told, "not timed here: ": unknown, "nothing is trained: ": idle}
+    parts = {"": told, UNKNOWN: unknown, "nothing is trained: ": idle}
     text = "; ".join(start + ", ".join(titles) for start, titles in parts.items() if titles)
     return f"Time to train from stored features, seconds on this machine by {by}: {text}."

@@ -115,7 +115,7 @@ def train(
         curve = _restore(checkpoint, module, optimizer)
     plan = plan_batches(count, epochs, batch_size, seed)
     steps = [(epoch, rows) for epoch, batches in enumerate(plan, 1) for rows in batches]
-    moments = {} if after_epoch is None else plan_moments([*map(len, plan)], shares)
+    moments = plan_moments([*map(len, plan)], shares)
     saved = time.monotonic()
     left = steps[len(curve) :]
     batches = prefetch(lambda step: load(step[1], step[0]), left, ahead=1)
@@ -135,10 +135,11 @@ def train(
         curve.append({"epoch": epoch, "step": step} | named)
         ended = moments.get(step, [])
         due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS
-        if ended or due or step == len(steps):  # before anything is kept
+        if ended or due:  # before anything is kept
             _check_state(module, optimizer, where)
-        for moment in ended if after_epoch is not None else ():
-            after_epoch(moment)
+        if after_epoch is not None:
+            for moment in ended:
+                after_epoch(moment)
         if checkpoint is not None and due:
             _save(checkpoint, module, optimizer, curve)
             saved = time.monotonic()

@@ -18,6 +18,7 @@ import matplotlib as mpl
 import numpy as np
 from contourpy import contour_generator
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -34,6 +35,8 @@ DPI = 110
 #: image, ground truth and map, of the figure's title, and of the colour bar.
 CELL, GAP, TITLE = 1.35, 0.06, 0.36
 BAND, HEAD, BAR = 3 * CELL + TITLE, 0.4, 0.95
+#: Inches of a letter of a figure's title, at least so wide as the longest is.
+LETTER = 0.085
 #: Inches of a row's label beside the maps of several methods.
 LABEL = 1.1
 #: Shares of an image's pixels from the darkest to the brightest colour of maps of several methods.
@@ -69,25 +72,33 @@ def draw_heatmaps(
     With `truth_last` the ground truth is under the map, as in the paper's strips, not above it.
     """
     bands = [examples[i : i + columns] for i in range(0, len(examples), columns)]
-    width = CELL * min(columns, len(examples)) + BAR
-    height = BAND * len(bands) + HEAD
+    wide = CELL * min(columns, len(examples)) + BAR
+    width = max(wide, LETTER * max(map(len, title.splitlines()), default=0))
+    start, height = (width - wide) / 2, BAND * len(bands) + HEAD
     figure = Figure(figsize=(width, height))
     figure.suptitle(title, fontsize=10, y=1 - 0.12 / height, va="top")
     shown = None
     for band, chosen in enumerate(bands):
         for column, example in enumerate(chosen):
             tops = [HEAD + BAND * band + TITLE + CELL * row for row in range(3)]
-            left, side = CELL * column + GAP, CELL - GAP
+            left, side = start + CELL * column + GAP, CELL - GAP
             panels = [_place(figure, left, top, side, side) for top in tops]
             order = (0, 2, 1) if truth_last else (0, 1, 2)
             shown = _draw_example([panels[i] for i in order], example)
     if shown is not None:
-        long = 0.6 * (height - HEAD)
-        axes = _place(figure, width - BAR + 0.15, HEAD + (height - HEAD - long) / 2, 0.12, long)
-        bar = figure.colorbar(shown, cax=axes)
-        bar.set_label("anomalous probability, mean over blocks", fontsize=8)
-        bar.ax.tick_params(labelsize=7)
+        _add_bar(figure, shown, start + wide - BAR, "anomalous probability, mean over blocks")
     return figure
+
+
+def _add_bar(figure: Figure, shown: AxesImage, left: float, label: str) -> Colorbar:
+    """A colour bar at inches from the left."""
+    height = figure.get_figheight()
+    long = 0.6 * (height - HEAD)
+    axes = _place(figure, left + 0.15, HEAD + (height - HEAD - long) / 2, 0.12, long)
+    bar = figure.colorbar(shown, cax=axes)
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return bar
 
 
 def _draw_example(panels: Sequence[Axes], example: Example) -> AxesImage:
@@ -152,14 +163,10 @@ def draw_side_by_side(
                 shown = panel.imshow(share_above(anomaly_map), cmap=f"{HEAT}_r", norm=norm)
                 _outline(panel, photo.mask, len(anomaly_map))
     if shown is not None:
-        long = 0.6 * (height - HEAD)
-        axes = _place(figure, width - BAR + 0.15, HEAD + (height - HEAD - long) / 2, 0.12, long)
-        bar = figure.colorbar(shown, cax=axes, ticks=SHARES)
-        bar.ax.set_yticklabels([f"{100 * share:g} %" for share in SHARES])
+        bar = _add_bar(figure, shown, width - BAR, "pixels of the image at least as high")
+        bar.set_ticks(SHARES, labels=[f"{100 * share:g} %" for share in SHARES])
         bar.ax.minorticks_off()
         bar.ax.invert_yaxis()
-        bar.set_label("pixels of the image at least as high", fontsize=8)
-        bar.ax.tick_params(labelsize=7)
     return figure
 
 

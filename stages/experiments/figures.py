@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -64,37 +65,42 @@ def draw(experiment: PaperExperiment, runs: Sequence[Run], shown: Collection[str
 
 def list_pictures(experiment: PaperExperiment, run: Run) -> list[Path]:
     """Files of a run's results, beside its metrics, that a figure is drawn from."""
-    if experiment.kind != "heatmaps":
-        return []
-    return [paths.overlays(OWN, dataset) for dataset in run.row.tests]
+    if experiment.kind == "sweep":
+        return [paths.prompts(auxiliary) for auxiliary in run.row.tests.values()]
+    if experiment.kind == "heatmaps":
+        return [paths.overlays(OWN, dataset) for dataset in run.row.tests]
+    return []
 
 
 def draw_epochs(experiment: PaperExperiment, done: Done) -> Drawn:
     """Figure 1: a panel a kind of prompt, test metrics within the first epoch and after each."""
-    lines, metrics = [], experiment.metrics or []
+    metrics = experiment.metrics or []
+    frame = pd.DataFrame([line for pair in done for line in list_moments(*pair, metrics)])
     times: dict[str, dict[str, float | None]] = {}
     for run, results in done:
-        (dataset,) = run.row.tests
-        means = average_categories(read_method(results, dataset))
-        epochs = run.params["efa"]["train"]["epochs"]
-        moments = {float(epochs): OWN} | {
-            moment: str(variant) for variant in means.index if (moment := read_moment(str(variant)))
-        }
-        for epoch, variant in sorted(moments.items()):
-            place = {"label": run.row.label, "epoch": epoch, "seed": run.seed}
-            lines.append(place | {metric: means[metric][variant] for metric in metrics})
         times.setdefault(run.row.label, {})[str(run.seed)] = time_layers(run, results)
-    frame = pd.DataFrame(lines)
-    labels = list(dict.fromkeys(run.row.label for run, _ in done))
-    figure = _draw_panels(frame, "label", labels, "epoch", metrics)
+    figure = _draw_panels(frame, "label", [*times], "epoch", metrics)
+    ticks = [epoch for epoch in EPOCHS if epoch <= frame["epoch"].max()]
     for axis in figure.axes:
         axis.set_xscale("log")  # a linear one would hide the first epoch
-        ticks = [epoch for epoch in EPOCHS if epoch <= frame["epoch"].max()]
-        axis.set_xticks(ticks, [f"{epoch:g}" for epoch in ticks], minor=False)
+        axis.set_xticks(ticks, [f"{epoch:g}" for epoch in ticks])
         axis.set_xticks([], minor=True)
         axis.axvline(1, color="gray", linestyle=":", linewidth=0.8)
     notes = [*STABILITY_NOTES, describe_times(times, "seed")]
     return Drawn(figure, frame, notes, summarise_stability(frame, metrics))
+
+
+def list_moments(run: Run, results: Results, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """A line a moment of a run's training: `label`, `epoch`, `seed`, and the test metrics."""
+    (dataset,) = run.row.tests
+    means = average_categories(read_method(results, dataset))
+    moments = {float(run.params["efa"]["train"]["epochs"]): OWN}
+    moments |= {epoch: str(name) for name in means.index if (epoch := read_moment(str(name)))}
+    return [
+        {"label": run.row.label, "epoch": epoch, "seed": run.seed}
+        | {metric: means[metric][variant] for metric in metrics}
+        for epoch, variant in sorted(moments.items())
+    ]
 
 
 def time_layers(run: Run, results: Results) -> float | None:
@@ -107,18 +113,40 @@ def time_layers(run: Run, results: Results) -> float | None:
 
 
 def draw_sweep(experiment: PaperExperiment, done: Done) -> Drawn:
-    """Figure 5: a panel a parameter, metrics by its value."""
+    """Figure 5: a panel a parameter, metrics by its value.
+
+    A short sentence and a small text tower cut the prompts; then the axis and a note say what ran.
+    """
     lines = []
     for run, results in done:
         name, value = run.row.label.split("=")
         (dataset,) = run.row.tests
         means = read_means(results, dataset)
         values = {metric: means[metric] for metric in experiment.metrics or []}
-        lines.append({"parameter": name, "value": int(value), "seed": run.seed} | values)
+        ran = measure_prompts(run, results)[name]
+        lines.append(
+            {"parameter": name, "value": int(value), "ran": ran, "seed": run.seed} | values
+        )
     frame = pd.DataFrame(lines).sort_values(["parameter", "seed", "value"], kind="stable")
     names = list(dict.fromkeys(frame["parameter"]))
     figure = _draw_panels(frame, "parameter", names, "value", experiment.metrics or [])
-    return Drawn(figure, frame)
+    notes = []
+    for axis, name in zip(figure.axes, names, strict=True):
+        ran = frame[frame["parameter"] == name].groupby("value")["ran"].first()
+        cut = ran[ran != ran.index]
+        labels = [f"{value}\n({ran[value]})" if value in cut else f"{value}" for value in ran.index]
+        axis.set_xticks(ran.index, labels)
+        notes += [f"{name}={value} was cut to {number}" for value, number in cut.items()]
+    told = [f"{', '.join(notes)}: by the length of the sentence, or the depth of the text tower."]
+    return Drawn(figure, frame, told if notes else [])
+
+
+def measure_prompts(run: Run, results: Results) -> dict[str, int]:
+    """E, L and M of the prompts that a run has learned, of their tensors."""
+    (auxiliary,) = run.row.tests.values()
+    arrays, _ = read_arrays(results.fetch(paths.prompts(auxiliary)))
+    deep = arrays["deep"]  # (M-1, 1 or 2, L, V)
+    return {"E": len(arrays["ctx.0"]), "L": deep.shape[2], "M": len(deep) + 1}
 
 
 def _draw_panels(
@@ -126,7 +154,8 @@ def _draw_panels(
 ) -> Figure:
     """A panel a value of `column`; each metric a line of its mean over seeds in their range."""
     figure = Figure(figsize=(3.6 * len(panels), 3.0), layout="constrained")
-    for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    (axes,) = figure.subplots(1, len(panels), squeeze=False, sharey=True)
+    for axis, panel in zip(axes, panels, strict=True):
         values = frame[frame[column] == panel].groupby(x)[list(metrics)]
         means, least, most = values.mean(), values.min(), values.max()
         for metric, colour in zip(metrics, COLOURS, strict=False):
@@ -198,5 +227,8 @@ def draw_heatmap_strip(
         for i in chosen
     ]
     title = "\n".join([f"{experiment.title}: input, FuzzyCLIP, ground truth", *notes])
-    numbers = [{"defect": each.title, "peak": float(each.anomaly_map.max())} for each in examples]
-    return Drawn(draw_heatmaps(examples, title, truth_last=True), pd.DataFrame(numbers), notes)
+    numbers = pd.DataFrame(
+        [{"defect": each.title, "peak": float(each.anomaly_map.max())} for each in examples]
+    )
+    summary = numbers.assign(peak=[f"{peak:.2g}" for peak in numbers["peak"]])
+    return Drawn(draw_heatmaps(examples, title, truth_last=True), numbers, notes, summary)

@@ -60,9 +60,8 @@ def draw_maps(experiment: PaperExperiment, params: Params) -> Drawn:
             notes.append(f"{row.label}: {error}")
             continue
         columns[title] = [*maps]
-        lines += [
-            {"method": row.label} | measure(*pair) for pair in zip(choices, maps, strict=True)
-        ]
+        for choice, anomaly_map in zip(choices, maps, strict=True):
+            lines.append({"method": row.label, **measure(choice, anomaly_map)})
     side = params.backbones[params.backbone].image_size
     photos = [show(choice, side) for choice in choices]
     return Drawn(draw_side_by_side(photos, columns, experiment.title), pd.DataFrame(lines), notes)

@@ -13,9 +13,8 @@ SETTLED = 2.0
 STABILITY_NOTES = (
     f"settled: the first evaluated epoch from which on the curve stays within {SETTLED:g} points "
     "of its end.",
-    "spread along the curve: standard deviation of the values from epoch 1 on; fall: the highest "
-    "value of the whole curve less the last one. Each is of one seed's curve, then the mean over "
-    "seeds.",
+    "spread along the curve: standard deviation of the values from epoch 1 on. It and the values "
+    "are of each seed's curve, then the mean over seeds; epochs are those of each seed.",
     "spread over seeds: sample standard deviation of the last values (n - 1); it needs --seeds.",
 )
 
@@ -37,17 +36,19 @@ def summarise_stability(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataF
             first = curves[0].index[0]
             settled = [find_settled(curve) for curve in curves]
             along = [float(curve[curve.index >= 1].std(ddof=0)) for curve in curves]
-            fall = [float(curve.max() - curve.iloc[-1]) for curve in curves]
+            highest = [curve.max() for curve in curves]
+            peaks = [float(curve.idxmax()) for curve in curves]
             over = f"{np.std(last, ddof=1):.1f}" if len(last) > 1 else ABSENT
             lines.append(
                 {
                     "prompt": label,
                     "metric": name_metric(metric),
                     f"epoch {first:g}": f"{np.mean([curve.iloc[0] for curve in curves]):.1f}",
+                    "highest": f"{np.mean(highest):.1f}",
+                    "at epoch": ", ".join(f"{epoch:g}" for epoch in peaks),
                     "last": f"{np.mean(last):.1f}",
                     "settled": ", ".join(f"{epoch:g}" for epoch in settled),
                     "spread along the curve": f"{np.mean(along):.1f}",
-                    "fall": f"{np.mean(fall):.1f}",
                     "spread over seeds": over,
                 }
             )

@@ -4,18 +4,26 @@ import itertools
 import json
 import re
 import shutil
+from contextlib import chdir
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from mlflow.tracking import MlflowClient
 from pipelines import OWN, copy_pipeline, list_runs, make_own_images, run_stages, shorten_methods
 from safetensors import safe_open
+from scipy.special import expit
+from sklearn.metrics import average_precision_score
 
 from fuzzyclip.baselines.registry import BASELINES
 from fuzzyclip.method import OWN as METHOD
 from fuzzyclip.utils.files import compute_sha256
-from fuzzyclip.utils.tensor_files import read_tensors, write_tensors
+from fuzzyclip.utils.tensor_files import read_arrays, read_tensors, write_tensors
+from stages.experiments import maps
+from stages.experiments.catalog import PaperExperiment
+from stages.experiments.maps import draw_maps
+from stages.params import read_params
 
 #: Features that the methods of the tables read besides the run's patch tokens.
 VIEWS = ("windows", "vv", "vv_stages")
@@ -170,6 +178,37 @@ def test_every_method_is_tested_tabled_and_recorded(tested):
     client = MlflowClient(f"sqlite:///{tested / 'mlflow.db'}")
     files = {file.path for file in client.list_artifacts(winclip.info.run_id)}
     assert {"metrics", "method_tables"} <= files
+
+
+def test_maps_of_several_methods_are_those_of_the_evaluation(tested, monkeypatch):
+    """Figure 3 on the work tree's files: FuzzyCLIP's map is the one that its evaluation kept."""
+    rows = [{"label": name, "method": name} for name in BASELINES]
+    rows.append({"label": "FuzzyCLIP", "tests": {"sdd": "visa"}})
+    experiment = PaperExperiment(title="maps", kind="maps", categories=1, rows=rows)
+    shown = {}
+
+    def keep(photos, columns, title):
+        shown.update(columns, photos=photos)
+        return Figure()
+
+    monkeypatch.setattr(maps, "draw_side_by_side", keep)
+    with chdir(tested):
+        drawn = draw_maps(experiment, read_params())
+    numbers = drawn.numbers.set_index("method")
+    assert list(numbers.index) == [*BASELINES, "FuzzyCLIP"]
+    assert numbers["image"].nunique() == 1
+    assert numbers[["pixel_auroc", "pixel_ap"]].notna().all(axis=None)
+    arrays, _ = read_arrays(tested / "results/fuzzyclip/sdd/overlays.safetensors")
+    (photo,) = shown.pop("photos")
+    assert (photo.image == arrays["images"][0]).all()  # of one image both keep the same
+    assert (photo.mask == arrays["masks"][0]).all()
+    (own,) = shown["FuzzyCLIP"]
+    assert expit(own) == pytest.approx(arrays["maps"][0], abs=1e-3)
+    truth = photo.mask.ravel()
+    assert numbers["pixel_ap"]["FuzzyCLIP"] == pytest.approx(
+        100 * average_precision_score(truth, own.ravel())
+    )
+    assert [title for title in shown if "random weights" in title] == ["saa\n(random weights)"]
 
 
 def test_a_method_says_all_that_made_its_result(tested):
