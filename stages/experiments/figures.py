@@ -136,6 +136,7 @@ def draw_sweep(experiment: PaperExperiment, done: Done) -> Drawn:
         cut = ran[ran != ran.index]
         labels = [f"{value}\n({ran[value]})" if value in cut else f"{value}" for value in ran.index]
         axis.set_xticks(ran.index, labels)
+        axis.set_xlabel("value" if cut.empty else "value (what ran)", fontsize=8)
         notes += [f"{name}={value} was cut to {number}" for value, number in cut.items()]
     told = [f"{', '.join(notes)}: by the length of the sentence, or the depth of the text tower."]
     return Drawn(figure, frame, told if notes else [])
