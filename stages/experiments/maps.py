@@ -22,7 +22,7 @@ from fuzzyclip.method.interface import MethodUnavailableError
 from fuzzyclip.report.gallery import Photo, draw_side_by_side
 from stages import paths
 from stages.evaluate import Ready, prepare_baseline, prepare_category, prepare_own
-from stages.experiments.catalog import PaperExperiment, TableRow
+from stages.experiments.catalog import CatalogError, PaperExperiment, TableRow
 from stages.experiments.figures import Drawn
 from stages.method_tables import is_random
 from stages.schema import Params
@@ -45,9 +45,18 @@ def draw_maps(experiment: PaperExperiment, params: Params) -> Drawn:
     """A row an image, a column a method; the numbers are metrics of each image's pixels, percent.
 
     Raises:
+        CatalogError: a file of the pipeline is not there.
         ValueError: a method has learned with another CLIP or on what it is tested on.
-        OSError: a file of the pipeline is not there.
     """
+    try:
+        return _draw(experiment, params)
+    except FileNotFoundError as error:
+        raise CatalogError(
+            f"{error.filename} is not there: `dvc repro track baselines` makes it"
+        ) from error
+
+
+def _draw(experiment: PaperExperiment, params: Params) -> Drawn:
     (own,) = experiment.measured
     choices = [each for dataset in own.tests for each in choose(dataset, experiment.categories)]
     columns: dict[str, list[Floats | None]] = {}
@@ -112,6 +121,8 @@ def prepare(row: TableRow, dataset: str, auxiliary: str, params: Params) -> Read
     """A row's method with what it has learned from an auxiliary set."""
     if not row.method:
         return prepare_own(params, auxiliary, dataset)
+    if row.method not in params.methods:
+        raise MethodUnavailableError(f"params.yaml has no block methods.{row.method}")
     ready = prepare_baseline(row.method, auxiliary, params)
     learned = paths.learned(row.method, auxiliary)
     check_trained(learned, ready.facts, dataset, ready.encode.backbone)

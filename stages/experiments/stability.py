@@ -37,7 +37,7 @@ def summarise_stability(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataF
             settled = [find_settled(curve) for curve in curves]
             along = [float(curve[curve.index >= 1].std(ddof=0)) for curve in curves]
             highest = [curve.max() for curve in curves]
-            peaks = [float(curve.idxmax()) for curve in curves]
+            peaks = [float(curve.index[int(curve.argmax())]) for curve in curves]
             over = f"{np.std(last, ddof=1):.1f}" if len(last) > 1 else ABSENT
             lines.append(
                 {

@@ -17,9 +17,11 @@ from stages import paths, times
 from stages.experiments import figures
 from stages.experiments.catalog import CatalogError, read_catalog
 from stages.experiments.figures import draw
+from stages.experiments.maps import draw_maps
 from stages.experiments.plan import plan_runs
 from stages.experiments.results import Results
 from stages.experiments.stability import find_settled, summarise_stability
+from stages.schema import Params
 
 BASE = yaml.safe_load((ROOT / "params.yaml").read_text())
 OFFICIAL = copy.deepcopy(BASE)
@@ -222,3 +224,8 @@ def test_times_are_told_apart_from_what_is_not_known_and_what_needs_none():
     )
     assert "on this machine by auxiliary set: EFA (visa 12.3, mvtec 5.0); not timed here" in note
     assert note.endswith(": CoOp; nothing is trained: CLIP.")
+
+
+def test_maps_of_what_has_not_run_name_the_way():
+    with pytest.raises(CatalogError, match=r"mvtec\.json is not there: `dvc repro track"):
+        draw_maps(CATALOG.get("figure-3"), Params.model_validate(BASE))

@@ -182,7 +182,7 @@ def test_every_method_is_tested_tabled_and_recorded(tested):
 
 def test_maps_of_several_methods_are_those_of_the_evaluation(tested, monkeypatch):
     """Figure 3 on the work tree's files: FuzzyCLIP's map is the one that its evaluation kept."""
-    rows = [{"label": name, "method": name} for name in BASELINES]
+    rows = [{"label": name, "method": name} for name in (*BASELINES, "not_run")]
     rows.append({"label": "FuzzyCLIP", "tests": {"sdd": "visa"}})
     experiment = PaperExperiment(title="maps", kind="maps", categories=1, rows=rows)
     shown = {}
@@ -209,6 +209,8 @@ def test_maps_of_several_methods_are_those_of_the_evaluation(tested, monkeypatch
         100 * average_precision_score(truth, own.ravel())
     )
     assert [title for title in shown if "random weights" in title] == ["saa\n(random weights)"]
+    assert shown["not_run\n(left out)"] == [None]
+    assert drawn.notes == ["not_run: params.yaml has no block methods.not_run"]
 
 
 def test_a_method_says_all_that_made_its_result(tested):
