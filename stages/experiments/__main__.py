@@ -82,7 +82,8 @@ def run_experiment(name: Name, seeds: Seeds = 1, file: File = FILE) -> None:
     catalog = read_catalog(file)
     read_params()  # before DVC makes names and commands of them
     experiment = catalog.get(name)
-    execute(plan_runs(catalog, name, read_base(), seeds), partial(list_pictures, experiment))
+    if experiment.kind != "maps":  # these are of the work tree's own results
+        execute(plan_runs(catalog, name, read_base(), seeds), partial(list_pictures, experiment))
     if experiment.methods and call_dvc("repro", TARGET, "baselines") != 0:
         raise ExperimentError(
             f"dvc repro {TARGET} baselines failed; the same command goes on from there"

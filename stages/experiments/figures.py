@@ -1,5 +1,6 @@
 """The paper's figures from finished runs: curves, clusters, sweeps and heatmap strips."""
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,11 +66,9 @@ def draw(experiment: PaperExperiment, runs: Sequence[Run], shown: Collection[str
 
 def list_pictures(experiment: PaperExperiment, run: Run) -> list[Path]:
     """Files of a run's results, beside its metrics, that a figure is drawn from."""
-    if experiment.kind == "sweep":
-        return [paths.prompts(auxiliary) for auxiliary in run.row.tests.values()]
-    if experiment.kind == "heatmaps":
-        return [paths.overlays(OWN, dataset) for dataset in run.row.tests]
-    return []
+    if experiment.kind != "heatmaps":
+        return []
+    return [paths.overlays(OWN, dataset) for dataset in run.row.tests]
 
 
 def draw_epochs(experiment: PaperExperiment, done: Done) -> Drawn:
@@ -123,7 +122,7 @@ def draw_sweep(experiment: PaperExperiment, done: Done) -> Drawn:
         (dataset,) = run.row.tests
         means = read_means(results, dataset)
         values = {metric: means[metric] for metric in experiment.metrics or []}
-        ran = measure_prompts(run, results)[name]
+        ran = read_lengths(results, dataset).get(name, int(value))
         lines.append(
             {"parameter": name, "value": int(value), "ran": ran, "seed": run.seed} | values
         )
@@ -142,12 +141,13 @@ def draw_sweep(experiment: PaperExperiment, done: Done) -> Drawn:
     return Drawn(figure, frame, told if notes else [])
 
 
-def measure_prompts(run: Run, results: Results) -> dict[str, int]:
-    """E, L and M of the prompts that a run has learned, of their tensors."""
-    (auxiliary,) = run.row.tests.values()
-    arrays, _ = read_arrays(results.fetch(paths.prompts(auxiliary)))
-    deep = arrays["deep"]  # (M-1, 1 or 2, L, V)
-    return {"E": len(arrays["ctx.0"]), "L": deep.shape[2], "M": len(deep) + 1}
+def read_lengths(results: Results, dataset: str) -> dict[str, int]:
+    """E, L and M as they ran, of the facts beside a result; none where those do not say."""
+    facts = json.loads(results.read_text(paths.method_facts(OWN, dataset)))
+    if "lengths" not in facts:
+        return {}
+    lengths = facts["lengths"]
+    return {"E": min(lengths["words"]), "L": lengths["deep_tokens"], "M": lengths["depth"]}
 
 
 def _draw_panels(
