@@ -11,6 +11,7 @@ from stages.clip import load_clip, make_encoder
 from stages.params import choose_settings, load_params
 from stages.run import run_stage
 from stages.stored import check_masks, checkpoint_path, open_auxiliary, write_curve
+from stages.times import keep_time, watch_training
 
 
 def main(key: str) -> None:
@@ -40,16 +41,18 @@ def main(key: str) -> None:
         mosaics=paths.MOSAICS,
         dtype=params.features.dtype,
     )
-    tensors, curve = train_clusters(
-        make_encoder(backbone, params.text),
-        images,
-        clusters,
-        settings,
-        params.seed,
-        checkpoints=checkpoints,
-        description=f"EFA {key}",
-    )
+    with watch_training(checkpoints) as watch:
+        tensors, curve = train_clusters(
+            make_encoder(backbone, params.text),
+            images,
+            clusters,
+            settings,
+            params.seed,
+            checkpoints=checkpoints,
+            description=f"EFA {key}",
+        )
     write_tensors(paths.heads(key), tensors, header)
+    keep_time(paths.heads(key), watch)
     write_curve(paths.curve("efa", key), curve)
     for checkpoint in checkpoints:
         for path in (checkpoint, *list_kept(checkpoint, settings).values()):

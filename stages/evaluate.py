@@ -33,6 +33,7 @@ from fuzzyclip.images.index_file import read_info
 from fuzzyclip.method.fuzzyclip import FuzzyClip, join_parts
 from fuzzyclip.method.interface import Learned, Method, MethodUnavailableError, Target
 from fuzzyclip.method.rpl import measure_lengths
+from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.utils.files import write_csv, write_json
 from fuzzyclip.utils.settings import BackboneSettings, EfaTest, TextSettings
 from fuzzyclip.utils.tensor_files import read_tensors
@@ -206,22 +207,8 @@ def evaluate_one(
     ready: Ready, dataset: str, name: str, info: dict[str, Any], params: Params
 ) -> CategoryResult:
     """Every variant of a method on one category."""
-    method, backbone = ready.method, ready.encode.backbone
-    rows, features = open_features(dataset, name, backbone, method.kind, ready.view)
-    category = Category(
-        dataset, name, rows, features, backbone, params.machine.workers, method.kind
-    )
-
-    def load_references(count: int) -> Tensor:
-        try:
-            chosen = choose_references(read_rows(dataset, "train", name), count, params.seed)
-        except ValueError as error:
-            raise ValueError(f"evaluation.shots: {dataset}/{name} has {error}") from error
-        return encode_references(chosen, backbone)
-
-    prompts = list(dict.fromkeys(info["prompts"].values()))
-    target = Target(info["prompts"][name], prompts, load_references)
-    scorers = method.build_variants(ready.encode, target, ready.learned)
+    method = ready.method
+    category, scorers = prepare_category(ready, dataset, name, info, params)
     result = evaluate_category(
         category,
         scorers,
@@ -238,6 +225,28 @@ def evaluate_one(
         path = paths.summaries(method.name, dataset, name)
         write_summaries(path, result.summaries[method.name])
     return result
+
+
+def prepare_category(
+    ready: Ready, dataset: str, name: str, info: dict[str, Any], params: Params
+) -> tuple[Category, dict[str, Scorer]]:
+    """A category with its features, and a scorer for each variant; `info` is the index's."""
+    method, backbone = ready.method, ready.encode.backbone
+    rows, features = open_features(dataset, name, backbone, method.kind, ready.view)
+    category = Category(
+        dataset, name, rows, features, backbone, params.machine.workers, method.kind
+    )
+
+    def load_references(count: int) -> Tensor:
+        try:
+            chosen = choose_references(read_rows(dataset, "train", name), count, params.seed)
+        except ValueError as error:
+            raise ValueError(f"evaluation.shots: {dataset}/{name} has {error}") from error
+        return encode_references(chosen, backbone)
+
+    prompts = list(dict.fromkeys(info["prompts"].values()))
+    target = Target(info["prompts"][name], prompts, load_references)
+    return category, method.build_variants(ready.encode, target, ready.learned)
 
 
 def write_results(

@@ -48,6 +48,7 @@ from stages.experiments.results import (
 from stages.params import load_params
 from stages.run import run_stage
 from stages.schema import Params
+from stages.times import add_times, describe_times, read_time
 
 TABLES = ("table-2", "table-3")
 #: Method to dataset to how that result came about.
@@ -115,12 +116,29 @@ def show_methods(
     if missing := list_missing(values, facts):
         notes.append(f"not there yet: {', '.join(missing)}; dvc repro track baselines")
     notes += [*describe_settings(name, experiment, done), *catalog.list_notes(experiment)]
+    times = read_times(facts, sorted(set(params.pairs.values())))
+    notes.append(describe_times(times, "auxiliary set"))
     titles = read_titles(experiment.datasets)
     title = f"{name}: {experiment.title}"
     write_text(out / f"{name}.md", render(title, values, notes, titles, experiment))
     write_csv(out / f"{name}.csv", values)
     typer.echo(render(title, values, [PLAIN_LEGEND, *notes], titles, experiment, PLAIN))
     typer.echo(f"{out / name}.md and .csv (long form) written")
+
+
+def read_times(facts: Facts, sets: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """Seconds of each method's trainings by title and auxiliary set, FuzzyCLIP's parts together."""
+    times = {}
+    for method, title in name_methods(facts).items():
+        trained = next(iter(facts[method].values())).get("auxiliary") is not None
+        times[title] = {
+            name: read_time(paths.learned(method, name)) for name in (sets if trained else ())
+        }
+    own = {
+        name: add_times(read_time(paths.heads(name)), read_time(paths.prompts(name)))
+        for name in sets
+    }
+    return times | {"FuzzyCLIP": own}
 
 
 def render(

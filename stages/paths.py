@@ -31,6 +31,8 @@ MOSAICS = SCRATCH / "mosaics"
 TEXTS = SCRATCH / "texts"
 #: Seconds and memory of each stage; differs from run to run, so no stage depends on it.
 TIMING = Path("timing")
+#: Seconds of each training, by content of the file that it made.
+TRAINING_TIMES = TIMING / "training"
 
 #: The features that the stage `features` makes: plain patch tokens of the run's CLIP.
 TOKENS = "tokens"

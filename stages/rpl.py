@@ -10,6 +10,7 @@ from stages.clip import load_clip, make_encoder
 from stages.params import choose_settings, load_params
 from stages.run import run_stage
 from stages.stored import checkpoint_path, open_auxiliary, read_manifest, write_curve
+from stages.times import keep_time, watch_training
 
 
 def main(key: str) -> None:
@@ -31,17 +32,19 @@ def main(key: str) -> None:
         "settings": settings.model_dump() | {"seed": params.seed},
     }
     checkpoint = checkpoint_path(key, header)
-    tensors, curve = fit_prompts(
-        encode,
-        auxiliary.image_embed,
-        torch.tensor(auxiliary.rows["label"].to_numpy()),
-        auxiliary.names,
-        settings,
-        params.seed,
-        checkpoint=checkpoint,
-        description=f"RPL {key}",
-    )
+    with watch_training([checkpoint]) as watch:
+        tensors, curve = fit_prompts(
+            encode,
+            auxiliary.image_embed,
+            torch.tensor(auxiliary.rows["label"].to_numpy()),
+            auxiliary.names,
+            settings,
+            params.seed,
+            checkpoint=checkpoint,
+            description=f"RPL {key}",
+        )
     write_tensors(paths.prompts(key), tensors, header)
+    keep_time(paths.prompts(key), watch)
     write_curve(paths.curve("rpl", key), curve)
     checkpoint.unlink(missing_ok=True)
 

@@ -25,6 +25,7 @@ from stages.stored import (
     read_manifest,
     write_curve,
 )
+from stages.times import Watch, keep_time, watch_training
 
 
 def main(key: str) -> None:
@@ -69,16 +70,18 @@ def train(name: str, auxiliary: str, params: Params) -> Path:
     }
     checkpoint = checkpoint_path(auxiliary, header)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    learned = Learned()
+    learned, watch = Learned(), Watch()
     if method.trains:
         members = open_auxiliary(auxiliary, encode.backbone, method.kind, block.features)
         check_masks(auxiliary, members, method.title)
         images = make_training_set(
             members, encode.backbone, method.kind, workers=params.machine.workers
         )
-        learned = method.fit(encode, images, params.seed, checkpoint)
+        with watch_training([checkpoint]) as watch:
+            learned = method.fit(encode, images, params.seed, checkpoint)
     path = paths.learned(name, auxiliary)
     write_tensors(path, dict(learned.tensors), header | {"facts": dict(learned.facts)})
+    keep_time(path, watch)
     if learned.curve:
         write_curve(path.with_suffix(".csv"), learned.curve)
     return checkpoint

@@ -38,6 +38,17 @@ def name_shots(shots: int) -> str:
     return f"{OWN}_{shots}shot"
 
 
+def name_moment(epochs: float) -> str:
+    """The variant with EFA's layers as they were after so many epochs: `fuzzyclip_epoch_0.25`."""
+    return f"{OWN}_epoch_{epochs:g}"
+
+
+def read_moment(variant: str) -> float | None:
+    """Epochs after which the layers of a variant were kept; None of any other variant."""
+    known = re.fullmatch(rf"{OWN}_epoch_(\d+(?:\.\d+)?)", variant)
+    return float(known[1]) if known else None
+
+
 def get_title(variant: str) -> str:
     """The name of a variant in tables; its own where it has no title."""
     if known := re.fullmatch(rf"{OWN}_(\d+)shot", variant):

@@ -42,6 +42,9 @@ DICE_SMOOTH = 1.0
 #: smallest cluster of the paper, VisA's four boards, makes in two epochs of batches of 16. Adam
 #: moves an entry by about its learning rate a step, so such layers stay near their start.
 FEW_STEPS = 25
+#: Shares of the first epoch after which layers are kept too, where all are kept: the paper says
+#: that fuzzy prompts converge "within less than one epoch" (Figure 1).
+FIRST_EPOCH = (0.25, 0.5, 0.75)
 
 
 def train_heads(
@@ -56,7 +59,8 @@ def train_heads(
     levels: int | None = None,
     mosaics: MosaicPlan | None = None,
     checkpoint: Path | None = None,
-    after_epoch: Callable[[int, Heads], None] | None = None,
+    after_epoch: Callable[[float, Heads], None] | None = None,
+    shares: Sequence[float] = (),
     description: str = "EFA",
 ) -> tuple[Heads, list[CurveRow]]:
     """Train one layer for each level of tokens, by focal and dice over their maps.
@@ -71,6 +75,7 @@ def train_heads(
         levels: L; None has one layer for each of the backbone's taken blocks.
         mosaics: images that a mosaic replaces, by epoch; None has no mosaics.
         after_epoch: called with the epoch, from 1, and the layers as they are then.
+        shares: of the first epoch after which it is called too, see `train`.
 
     Returns:
         The trained layers, and the curve with `loss`, `focal` and `dice` of each step.
@@ -102,6 +107,7 @@ def train_heads(
         seed=seed,
         checkpoint=checkpoint,
         after_epoch=None if after_epoch is None else lambda epoch: after_epoch(epoch, heads),
+        shares=shares,
         description=description,
     )
     return heads, curve
@@ -136,9 +142,10 @@ def train_clusters(
 ) -> tuple[dict[str, Tensor], list[CurveRow]]:
     """EFA: one set of layers for each cluster of names, trained on that cluster's images.
 
-    With `settings.keep` `all` the layers as they were after each earlier epoch come along. They are
-    written beside the checkpoint at once: a training that goes on after a kill has passed some
-    already. Where one of those is broken or gone by then, the training begins anew.
+    With `settings.keep` `all` the layers as they were within the first epoch (`FIRST_EPOCH`) and
+    after each earlier epoch come along. They are written beside the checkpoint at once: a training
+    that goes on after a kill has passed some already. Where one of those is broken or gone by then,
+    the training begins anew.
 
     Args:
         encode: names to text features.
@@ -151,8 +158,8 @@ def train_clusters(
         description: of the progress bar, and in errors.
 
     Returns:
-        Layers as `cluster0.*`, those of earlier epochs as `epoch1.cluster0.*`; and the curve of all
-        clusters, each step with its `cluster`.
+        Layers as `cluster0.*`, earlier ones as `epoch0.25.cluster0.*` and `epoch1.cluster0.*`; and
+        the curve of all clusters, each step with its `cluster`.
     """
     for short in find_short_clusters(images.names, clusters, settings):
         log.warning(
@@ -215,10 +222,17 @@ def encode_targets(
     return encode(["object"] if prompt == "object" else names)
 
 
-def list_kept(checkpoint: Path, settings: EfaTraining) -> dict[int, Path]:
-    """Files of the layers after each earlier epoch, by epoch; none unless all are kept."""
-    kept = range(1, settings.epochs) if settings.keep == "all" else ()
-    return {n: checkpoint.with_name(f"{checkpoint.stem}-epoch{n}.safetensors") for n in kept}
+def list_moments(settings: EfaTraining) -> list[float]:
+    """Earlier moments of which layers are kept, in epochs, ascending; none unless all are kept."""
+    return [*FIRST_EPOCH, *range(1, settings.epochs)] if settings.keep == "all" else []
+
+
+def list_kept(checkpoint: Path, settings: EfaTraining) -> dict[float, Path]:
+    """Files of the layers of each earlier moment."""
+    return {
+        moment: checkpoint.with_name(f"{checkpoint.stem}-epoch{moment:g}.safetensors")
+        for moment in list_moments(settings)
+    }
 
 
 def _train_cluster(
@@ -231,17 +245,16 @@ def _train_cluster(
     checkpoint: Path | None,
     description: str,
 ) -> tuple[dict[str, Mapping[str, Tensor]], list[CurveRow]]:
-    """Layers by the prefix of their epoch, the last one's without, and the curve."""
+    """Layers by the prefix of their moment, the last one's without, and the curve."""
+    moments = list_moments(settings)
     files = {} if checkpoint is None else list_kept(checkpoint, settings)
-    held: dict[int, Mapping[str, Tensor]] = {}
+    held: dict[float, Mapping[str, Tensor]] = {}
 
-    def keep(epoch: int, heads: Heads) -> None:
-        if settings.keep != "all" or epoch == settings.epochs:
-            return
-        if epoch in files:
-            write_tensors(files[epoch], dict(heads.state_dict()), {})
-        else:
-            held[epoch] = {name: value.clone() for name, value in heads.state_dict().items()}
+    def keep(moment: float, heads: Heads) -> None:
+        if moment in files:
+            write_tensors(files[moment], dict(heads.state_dict()), {})
+        elif moment in moments:
+            held[moment] = {name: value.clone() for name, value in heads.state_dict().items()}
 
     def fit() -> tuple[Heads, list[CurveRow]]:
         return train_heads(
@@ -255,19 +268,20 @@ def _train_cluster(
             seed=seed,
             checkpoint=checkpoint,
             after_epoch=keep,
+            shares=[moment for moment in moments if moment < 1],
             description=description,
         )
 
     heads, curve = fit()
     try:
-        held |= {epoch: read_tensors(path)[0] for epoch, path in files.items()}
+        held |= {moment: read_tensors(path)[0] for moment, path in files.items()}
     except (BrokenFileError, FileNotFoundError) as error:
         log.warning("%s; the training of %s begins anew", error, description)
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
         heads, curve = fit()
-        held |= {epoch: read_tensors(path)[0] for epoch, path in files.items()}
-    return {"": heads.state_dict()} | {f"epoch{n}.": held[n] for n in sorted(held)}, curve
+        held |= {moment: read_tensors(path)[0] for moment, path in files.items()}
+    return {"": heads.state_dict()} | {f"epoch{n:g}.": held[n] for n in sorted(held)}, curve
 
 
 def compute_alignment_losses(

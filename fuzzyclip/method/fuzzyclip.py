@@ -19,7 +19,7 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
-from fuzzyclip.method import OWN, name_shots
+from fuzzyclip.method import OWN, name_moment, name_shots
 from fuzzyclip.method.csp import choose_partition, compute_points, score_partitions
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.efa_training import train_clusters
@@ -56,7 +56,7 @@ class TrainedParts:
         self.heads = self.load_heads()
 
     def load_heads(self, prefix: str = "") -> list[Heads]:
-        """Layers of the chosen clusters; with a prefix, those of an earlier epoch."""
+        """Layers of the chosen clusters; with a prefix, those of an earlier moment."""
         backbone, tensors = self.encode.backbone, self.learned.tensors
         return [
             load_heads(backbone, tensors, f"{prefix}cluster{number}.") for number in self.chosen
@@ -95,7 +95,7 @@ def join_parts(
 
     Args:
         partition: `names` of the auxiliary categories and `clusters`, each with its `names`.
-        efa: layers of every cluster, `cluster0.*`; of earlier epochs `epoch1.cluster0.*`.
+        efa: layers of every cluster, `cluster0.*`; earlier ones `epoch0.25.cluster0.*`.
         rpl: `text_embed`, (2, D), and what else is stored beside it.
         temperature: factor on the cosines that RPL was trained with.
     """
@@ -201,9 +201,9 @@ class FuzzyClip(Trained):
             for variant, names in stacks.items()
             if variant in self.variants
         }
-        for epoch in _list_epochs(learned):
-            earlier = parts.load_heads(f"epoch{epoch}.")
-            scorers[f"{OWN}_epoch_{epoch}"] = parts.build_scorer(target.category, earlier)
+        for moment in _list_moments(learned):
+            earlier = parts.load_heads(f"epoch{moment:g}.")
+            scorers[name_moment(moment)] = parts.build_scorer(target.category, earlier)
         scorers[OWN] = parts.build_scorer(target.category)
         if self.shots:
             backbone = encode.backbone
@@ -214,10 +214,10 @@ class FuzzyClip(Trained):
         return scorers
 
 
-def _list_epochs(learned: Learned) -> list[int]:
-    """Earlier epochs of which EFA's layers are kept, ascending."""
-    known = (re.match(r"epoch(\d+)\.", name) for name in learned.tensors)
-    return sorted({int(epoch[1]) for epoch in known if epoch})
+def _list_moments(learned: Learned) -> list[float]:
+    """Earlier moments of which EFA's layers are kept, in epochs, ascending."""
+    known = (re.match(r"epoch(\d+(?:\.\d+)?)\.", name) for name in learned.tensors)
+    return sorted({float(moment[1]) for moment in known if moment})
 
 
 def load_heads(backbone: Backbone, tensors: Mapping[str, Tensor], prefix: str) -> Heads:

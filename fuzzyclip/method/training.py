@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +45,20 @@ def plan_batches(count: int, epochs: int, batch_size: int, seed: int) -> list[li
     return plan
 
 
+def plan_moments(steps: Sequence[int], shares: Sequence[float] = ()) -> dict[int, list[float]]:
+    """Moments of a training by their step, from 1: shares of the first epoch, then whole epochs.
+
+    A share ends with the first step that reaches it: of an epoch of one step, all end with it.
+    `steps` are those of each epoch.
+    """
+    moments: dict[int, list[float]] = {}
+    for share in shares:
+        moments.setdefault(math.ceil(share * steps[0]), []).append(share)
+    for epoch, step in enumerate(accumulate(steps), 1):
+        moments.setdefault(step, []).append(epoch)
+    return moments
+
+
 def make_adam(parameters: Iterator[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
     """Adam without weight decay."""
     return torch.optim.Adam(parameters, lr=learning_rate, betas=BETAS)
@@ -62,7 +77,8 @@ def train(
     make_optimizer: MakeOptimizer = make_adam,
     rate: Callable[[int], float] | None = None,
     checkpoint: Path | None = None,
-    after_epoch: Callable[[int], None] | None = None,
+    after_epoch: Callable[[float], None] | None = None,
+    shares: Sequence[float] = (),
     description: str = "training",
 ) -> list[CurveRow]:
     """Train `module` in place and return its curve.
@@ -83,6 +99,8 @@ def train(
             result. One that is broken is named and removed, and the run begins anew. The caller
             removes it.
         after_epoch: called with the number of each epoch, from 1, when it has ended.
+        shares: of the first epoch, in (0, 1), after which `after_epoch` is called too, with the
+            share.
         description: of the progress bar, and in errors.
 
     Raises:
@@ -97,6 +115,7 @@ def train(
         curve = _restore(checkpoint, module, optimizer)
     plan = plan_batches(count, epochs, batch_size, seed)
     steps = [(epoch, rows) for epoch, batches in enumerate(plan, 1) for rows in batches]
+    moments = plan_moments([*map(len, plan)], shares)
     saved = time.monotonic()
     left = steps[len(curve) :]
     batches = prefetch(lambda step: load(step[1], step[0]), left, ahead=1)
@@ -114,13 +133,13 @@ def train(
         named = dict(zip(losses, values, strict=True))
         _check_losses(named, where)
         curve.append({"epoch": epoch, "step": step} | named)
-        last = step == len(steps)
-        told = after_epoch if last or steps[step][0] != epoch else None
+        ended = moments.get(step, [])
         due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS
-        if last or told or due:  # before anything is kept
+        if ended or due:  # before anything is kept
             _check_state(module, optimizer, where)
-        if told is not None:
-            told(epoch)
+        if after_epoch is not None:
+            for moment in ended:
+                after_epoch(moment)
         if checkpoint is not None and due:
             _save(checkpoint, module, optimizer, curve)
             saved = time.monotonic()

@@ -18,11 +18,13 @@ import matplotlib as mpl
 import numpy as np
 from contourpy import contour_generator
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.stats import rankdata
 
 from fuzzyclip.report.heatmaps import CONTOUR, FAINTEST, HEAT
 from fuzzyclip.report.tables import format_score
@@ -33,6 +35,13 @@ DPI = 110
 #: image, ground truth and map, of the figure's title, and of the colour bar.
 CELL, GAP, TITLE = 1.35, 0.06, 0.36
 BAND, HEAD, BAR = 3 * CELL + TITLE, 0.4, 0.95
+#: Inches of a letter of a figure's title, at least so wide as the longest is.
+LETTER = 0.085
+#: Inches of a row's label beside the maps of several methods.
+LABEL = 1.1
+#: Shares of an image's pixels from the darkest to the brightest colour of maps of several methods.
+SHARES = (1.0, 0.3, 0.1, 0.03, 0.01)
+FEWEST = SHARES[-1]
 #: Colours of a map: steps that the eye does not see, and half the bytes of 256.
 COLOURS = 128
 #: Of a photograph, as WebP.
@@ -63,31 +72,33 @@ def draw_heatmaps(
     With `truth_last` the ground truth is under the map, as in the paper's strips, not above it.
     """
     bands = [examples[i : i + columns] for i in range(0, len(examples), columns)]
-    width = CELL * min(columns, len(examples)) + BAR
-    height = BAND * len(bands) + HEAD
+    wide = CELL * min(columns, len(examples)) + BAR
+    width = max(wide, LETTER * max(map(len, title.splitlines()), default=0))
+    start, height = (width - wide) / 2, BAND * len(bands) + HEAD
     figure = Figure(figsize=(width, height))
     figure.suptitle(title, fontsize=10, y=1 - 0.12 / height, va="top")
-
-    def place(column: float, top: float, wide: float, high: float) -> Axes:
-        """Axes at inches from the left and the top. A layout engine takes longer than drawing."""
-        return figure.add_axes(
-            (column / width, 1 - (top + high) / height, wide / width, high / height)
-        )
-
     shown = None
     for band, chosen in enumerate(bands):
         for column, example in enumerate(chosen):
             tops = [HEAD + BAND * band + TITLE + CELL * row for row in range(3)]
-            panels = [place(CELL * column + GAP, top, CELL - GAP, CELL - GAP) for top in tops]
+            left, side = start + CELL * column + GAP, CELL - GAP
+            panels = [_place(figure, left, top, side, side) for top in tops]
             order = (0, 2, 1) if truth_last else (0, 1, 2)
             shown = _draw_example([panels[i] for i in order], example)
     if shown is not None:
-        long = 0.6 * (height - HEAD)
-        axes = place(width - BAR + 0.15, HEAD + (height - HEAD - long) / 2, 0.12, long)
-        bar = figure.colorbar(shown, cax=axes)
-        bar.set_label("anomalous probability, mean over blocks", fontsize=8)
-        bar.ax.tick_params(labelsize=7)
+        _add_bar(figure, shown, start + wide - BAR, "anomalous probability, mean over blocks")
     return figure
+
+
+def _add_bar(figure: Figure, shown: AxesImage, left: float, label: str) -> Colorbar:
+    """A colour bar at inches from the left."""
+    height = figure.get_figheight()
+    long = 0.6 * (height - HEAD)
+    axes = _place(figure, left + 0.15, HEAD + (height - HEAD - long) / 2, 0.12, long)
+    bar = figure.colorbar(shown, cax=axes)
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return bar
 
 
 def _draw_example(panels: Sequence[Axes], example: Example) -> AxesImage:
@@ -102,6 +113,80 @@ def _draw_example(panels: Sequence[Axes], example: Example) -> AxesImage:
     if example.mask.any():
         panels[2].contour(example.mask, levels=[0.5], colors=CONTOUR, linewidths=0.7)
     return shown
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One image (T, T, 3) with its ground truth (T, T), and a title."""
+
+    title: str
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+
+
+def draw_side_by_side(
+    photos: Sequence[Photo],
+    columns: Mapping[str, Sequence[NDArray[np.floating] | None]],
+    title: str,
+) -> Figure:
+    """A row an image: the image, its ground truth, and a map of each method.
+
+    Scales of methods differ, and metrics ask for the order of pixels alone. So a pixel's colour
+    says how many pixels of its image the map has at least as high, which no change of scale moves:
+    the fewer, the brighter, down to `FEWEST`. It compares places in an image, not images.
+
+    Args:
+        photos: the images.
+        columns: by a method's title, a map (S, S) of each image, of a side of its own, higher is
+            more anomalous; None leaves its place empty.
+        title: of the figure.
+    """
+    names = ("image", "ground truth", *columns)
+    height, width = CELL * len(photos) + HEAD + TITLE, LABEL + CELL * len(names) + BAR
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(title, fontsize=10, y=1 - 0.12 / height, va="top")
+    norm, shown = LogNorm(FEWEST, 1), None
+    for row, photo in enumerate(photos):
+        tops = HEAD + TITLE + CELL * row
+        panels = [
+            _place(figure, LABEL + CELL * column, tops, CELL - GAP, CELL - GAP)
+            for column in range(len(names))
+        ]
+        for panel, name in zip(panels, names, strict=True):
+            panel.set(xticks=[], yticks=[], title=name if row == 0 else "")
+            panel.title.set_fontsize(8)
+        panels[0].imshow(photo.image)
+        panels[0].set_ylabel(photo.title, fontsize=7, rotation=0, ha="right", va="center")
+        panels[1].imshow(photo.mask, cmap="gray", vmin=0, vmax=1)
+        for panel, maps in zip(panels[2:], columns.values(), strict=True):
+            if (anomaly_map := maps[row]) is not None:
+                shown = panel.imshow(share_above(anomaly_map), cmap=f"{HEAT}_r", norm=norm)
+                _outline(panel, photo.mask, len(anomaly_map))
+    if shown is not None:
+        bar = _add_bar(figure, shown, width - BAR, "pixels of the image at least as high")
+        bar.set_ticks(SHARES, labels=[f"{100 * share:g} %" for share in SHARES])
+        bar.ax.minorticks_off()
+        bar.ax.invert_yaxis()
+    return figure
+
+
+def _outline(panel: Axes, mask: NDArray[np.bool_], side: int) -> None:
+    """The outline of a mask (T, T) on a picture of another side."""
+    if mask.any():
+        places = (np.arange(len(mask)) + 0.5) * side / len(mask) - 0.5
+        panel.contour(places, places, mask, levels=[0.5], colors=CONTOUR, linewidths=0.7)
+
+
+def _place(figure: Figure, left: float, top: float, wide: float, high: float) -> Axes:
+    """Axes at inches from the left and the top. A layout engine takes longer than drawing."""
+    width, height = figure.get_size_inches()
+    return figure.add_axes((left / width, 1 - (top + high) / height, wide / width, high / height))
+
+
+def share_above(anomaly_map: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Share of a map's pixels that are at least as high as each, (S, S) in (0, 1]."""
+    ranks = rankdata(-anomaly_map, method="max", axis=None)
+    return np.asarray(ranks.reshape(anomaly_map.shape) / anomaly_map.size)
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ class EfaTraining(Record):
         learning_rate: of Adam. The paper has 1e-3 for VisA and 1e-4 for MVTec-AD.
         mosaic: share of images replaced by a mosaic of four; the code the paper builds on has 0.2
             for MVTec-AD alone.
-        keep: `last`, or `all`: the layers after each epoch too (Figure 1).
+        keep: `last`, or `all`: the layers within the first epoch and after each one too (Figure 1).
     """
 
     prompt: Literal["stacked", "precise", "object"] = "stacked"

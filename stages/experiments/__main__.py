@@ -12,14 +12,15 @@ import typer
 
 from fuzzyclip.report.comparison import render_comparison
 from fuzzyclip.report.gallery import save_figure
-from fuzzyclip.report.tables import is_paper_setting, to_markdown
+from fuzzyclip.report.tables import is_paper_setting, list_sample_notes, to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
 from stages.experiments.catalog import FILE, Catalog, CatalogError, read_catalog
 from stages.experiments.execute import ExperimentError, call_dvc, execute
 from stages.experiments.facts import collect_facts, name_experiments, read_expected
-from stages.experiments.figures import draw, list_pictures
+from stages.experiments.figures import Drawn, draw, list_pictures
 from stages.experiments.history import TARGET, locate, read_side
+from stages.experiments.maps import draw_maps
 from stages.experiments.plan import Run, estimate, plan_runs, read_base
 from stages.experiments.results import WORKSPACE, MissingResultError, Results, read_tested
 from stages.experiments.show import (
@@ -31,7 +32,7 @@ from stages.experiments.show import (
     list_scores,
 )
 from stages.experiments.verify import Measured, Verdict, summarise, verify
-from stages.method_tables import read_titles, show_methods
+from stages.method_tables import check_pairs, read_titles, show_methods
 from stages.params import read_params
 from stages.schema import Params
 
@@ -82,7 +83,8 @@ def run_experiment(name: Name, seeds: Seeds = 1, file: File = FILE) -> None:
     catalog = read_catalog(file)
     read_params()  # before DVC makes names and commands of them
     experiment = catalog.get(name)
-    execute(plan_runs(catalog, name, read_base(), seeds), partial(list_pictures, experiment))
+    if experiment.kind != "maps":  # these are of the work tree's own results
+        execute(plan_runs(catalog, name, read_base(), seeds), partial(list_pictures, experiment))
     if experiment.methods and call_dvc("repro", TARGET, "baselines") != 0:
         raise ExperimentError(
             f"dvc repro {TARGET} baselines failed; the same command goes on from there"
@@ -104,21 +106,22 @@ def show_experiment(
     """
     catalog = read_catalog(file)
     experiment = catalog.get(name)
-    if experiment.methods and seeds == 1:
+    if experiment.kind == "table" and experiment.methods and seeds == 1:
         located = locate(plan_runs(catalog, name, read_base()))
         done = {run.row.label: run.results for run in located if run.results}
         show_methods(catalog, name, read_params(), out, done)
+        return
+    if experiment.kind == "maps":
+        params = read_params()
+        check_pairs(name, catalog, params)
+        show_figure(catalog, name, draw_maps(experiment, params), read_base(), out)
         return
     runs = plan_runs(catalog, name, read_base(), seeds)
     runs = locate(runs, partial(list_pictures, experiment))
     if experiment.kind == "table":
         show_table(catalog, name, runs, out)
     else:
-        figure, numbers = draw(experiment, runs)
-        save_figure(figure, out / f"{name}.png")
-        write_csv(out / f"{name}.csv", numbers)
-        typer.echo(numbers.to_string(index=False))
-        typer.echo(f"{out / name}.png and .csv written")
+        show_figure(catalog, name, draw(experiment, runs, catalog.shown), runs[0].params, out)
 
 
 @app.command("compare")
@@ -211,6 +214,23 @@ def show_table(catalog: Catalog, name: str, runs: list[Run], out: Path) -> None:
     write_csv(out / f"{name}.csv", values)
     typer.echo(text)
     typer.echo(f"{out / name}.md and .csv (long form) written")
+
+
+def show_figure(
+    catalog: Catalog, name: str, drawn: Drawn, params: dict[str, Any], out: Path
+) -> None:
+    """One figure: .png, its numbers as .csv, and .md: what sums them up, and notes."""
+    experiment = catalog.get(name)
+    notes = [f"{key}: {catalog.notes[key]}" for key in experiment.notes] + [*drawn.notes]
+    notes += list_sample_notes(params["data"]["source"], params["backbone"])
+    table = drawn.numbers if drawn.summary is None else drawn.summary
+    lines = [f"# {name}: {experiment.title}", "", to_markdown(table)]
+    text = "\n".join([*lines, *(f"- {note}" for note in notes), ""])
+    save_figure(drawn.figure, out / f"{name}.png")
+    write_csv(out / f"{name}.csv", drawn.numbers)
+    write_text(out / f"{name}.md", text)
+    typer.echo(text)
+    typer.echo(f"{out / name}.png, .csv and .md written")
 
 
 def is_comparable(results: Results | None, params: dict[str, Any]) -> bool:

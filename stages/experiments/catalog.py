@@ -38,10 +38,11 @@ class PaperExperiment(_Entry):
     """A table or a figure."""
 
     title: str
-    kind: Literal["table", "curves", "clusters", "sweep", "heatmaps"] = "table"
+    kind: Literal["table", "curves", "clusters", "sweep", "heatmaps", "maps"] = "table"
     metrics: list[str] | None = None
     notes: list[str] = Field(default_factory=list)
     category: str | None = None
+    categories: int = Field(3, ge=1)
     average: bool = False
     rows: list[TableRow]
 
@@ -101,6 +102,11 @@ class Catalog(_Entry):
     def list_notes(self, experiment: PaperExperiment) -> list[str]:
         """Footnotes of an experiment: contradictions of the paper that bear on it."""
         return [f"{name}: {self.notes[name]}" for name in experiment.notes]
+
+    @property
+    def shown(self) -> list[str]:
+        """Categories that figures of heatmaps show."""
+        return [each.category for each in self.experiments.values() if each.category]
 
     def get(self, name: str) -> PaperExperiment:
         """An experiment by name.

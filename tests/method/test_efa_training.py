@@ -373,11 +373,11 @@ def trainings(monkeypatch):
     """Trainings without images: what they went on from; a checkpoint stands for two epochs."""
     begun = []
 
-    def train_heads(backbone, images, text, *, checkpoint, after_epoch, **settings):
+    def train_heads(backbone, images, text, *, checkpoint, after_epoch, shares, **settings):
         heads = Heads(1, 4, 3)
         begun.append(checkpoint.exists())
-        for epoch in (3,) if checkpoint.exists() else (1, 2, 3):
-            torch.manual_seed(epoch)
+        for epoch in (3,) if checkpoint.exists() else (*shares, 1, 2, 3):
+            torch.manual_seed(round(100 * epoch))
             heads = Heads(1, 4, 3)
             after_epoch(epoch, heads)
         checkpoint.touch()
@@ -399,18 +399,20 @@ def train_epochs(gather, encode):
     return train
 
 
+@pytest.mark.parametrize("moment", ["0.5", "1"])
 @pytest.mark.parametrize("how", [FLIP, ("cut", 0.5, 1), ("zero", 0.9, 200), None])
 def test_layers_of_an_epoch_that_are_broken_or_gone_are_trained_again(
-    tmp_path, trainings, train_epochs, caplog, how
+    tmp_path, trainings, train_epochs, caplog, how, moment
 ):
     expected = train_epochs(tmp_path / "whole")
     train_epochs(tmp_path / "killed")
-    path = tmp_path / "killed" / "efa-visa-0-epoch1.safetensors"
+    path = tmp_path / "killed" / f"efa-visa-0-epoch{moment}.safetensors"
     path.unlink() if how is None else damage(path, how)
     trained = train_epochs(tmp_path / "killed")
     assert trainings == [False, False, True, False]
     assert f"{path}" in caplog.text
-    assert {name.split(".")[0] for name in trained} == {"cluster0", "epoch1", "epoch2"}
+    kept = {name.split("cluster0.")[0] for name in trained}
+    assert kept == {"", "epoch0.25.", "epoch0.5.", "epoch0.75.", "epoch1.", "epoch2."}
     assert_equal(trained, expected)
 
 
@@ -448,3 +450,39 @@ def test_the_papers_smallest_cluster_is_long_enough():
         settings = EfaTraining()
         assert sum(map(len, plan_batches(images, settings.epochs, settings.batch_size, 0))) == steps
         assert find_short_clusters(["a"] * images, [["a"]], settings) == []
+
+
+def test_a_training_that_is_killed_within_the_first_epoch_keeps_the_same_layers(
+    gather, encode, tmp_path, monkeypatch
+):
+    """Killed before the last step of the first epoch: three moments are on the disk by then."""
+    images, settings = gather(), KEPT.model_copy(update={"epochs": 2, "batch_size": 2})
+    steps = -(-len(images) // 2)
+    assert steps >= 4
+
+    def train(folder=None):
+        paths = folder and [folder / "efa-visa-0.pt"]
+        names = dict.fromkeys(images.names)
+        return train_clusters(encode, images, [[*names]], settings, 0, checkpoints=paths)[0]
+
+    whole, compute, seen = train(), efa_training.compute_alignment_losses, []
+
+    def compute_or_die(*arguments):
+        seen.append(None)
+        if len(seen) == steps:
+            raise KeyboardInterrupt
+        return compute(*arguments)
+
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(efa_training, "compute_alignment_losses", compute_or_die)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path)
+    left = {path.name for path in tmp_path.glob("*.safetensors")}
+    assert left == {f"efa-visa-0-epoch{share}.safetensors" for share in ("0.25", "0.5", "0.75")}
+    assert_equal(train(tmp_path), whole)
+    assert len(seen) == 2 * steps + 1  # the rest alone was trained
+    early, half, late = (
+        whole[f"epoch{share}.cluster0.layers.0.weight"] for share in ("0.25", "0.5", "0.75")
+    )
+    assert not torch.equal(early, half)
+    assert not torch.equal(half, late)

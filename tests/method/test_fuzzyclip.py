@@ -16,10 +16,12 @@ from fuzzyclip.utils.settings import CspSettings, EfaTest, EfaTraining, RplSetti
 NAMES = ["nut", "bolt", "gear"]
 SETTINGS = {
     "csp": CspSettings(partition=2),
-    "efa": EfaTraining(epochs=2, batch_size=4, learning_rate=1e-2, mosaic=0, keep="all"),
+    "efa": EfaTraining(epochs=2, batch_size=1, learning_rate=1e-2, mosaic=0, keep="all"),
     "rpl": RplSettings(words=2, deep_tokens=1, depth=2, epochs=1, batch_size=4),
 }
 SEED = 7
+#: Layers that are kept of two epochs, as variants.
+EARLIER = [f"fuzzyclip_epoch_{moment}" for moment in ("0.25", "0.5", "0.75", "1")]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def test_every_variant_is_a_scorer_and_itself_comes_last_but_shots(encode, image
     untrained = [name for name in VARIANTS if name != OWN]
     assert list(scorers) == [
         *untrained,
-        "fuzzyclip_epoch_1",
+        *EARLIER,
         OWN,
         "fuzzyclip_1shot",
         "fuzzyclip_2shot",
@@ -95,7 +97,7 @@ def test_every_variant_is_a_scorer_and_itself_comes_last_but_shots(encode, image
 
 def test_variants_that_are_not_asked_for_are_not_built(encode, learned):
     scorers = FuzzyClip(**SETTINGS).build_variants(encode, Target("screw"), learned)
-    assert list(scorers) == ["fuzzyclip_epoch_1", OWN]
+    assert list(scorers) == [*EARLIER, OWN]
     with pytest.raises(ValueError, match="2 normal training images are asked for"):
         FuzzyClip(shots=(2,)).build_variants(encode, Target("screw"), learned)
 

@@ -20,6 +20,7 @@ from fuzzyclip.features.encode import write_category
 from fuzzyclip.features.shards import compute_identity
 from fuzzyclip.features.store import open_category
 from fuzzyclip.method.scorer import build_untrained, score_batch
+from fuzzyclip.report.gallery import Example, Photo, draw_heatmaps, draw_side_by_side, share_above
 from fuzzyclip.utils.tensor_files import read_arrays
 
 COUNT, SIZE = 10, 32
@@ -169,3 +170,51 @@ def test_images_without_masks_are_kept_without(rows, category, keep):
 
 def test_an_empty_gallery_is_a_file_too(category, keep):
     assert keep(0, category)[0] == []
+
+
+def test_a_pixels_share_counts_all_that_are_as_high():
+    values = np.array([[0.0, 2.0], [2.0, 5.0]])
+    expected = [[np.mean(values >= value) for value in row] for row in values]
+    assert share_above(values).tolist() == expected
+    assert (share_above(np.full((3, 3), 7.0)) == 1).all()  # nothing stands out
+
+
+def read_panels(figure):
+    """Pictures of a figure's panels, in their order."""
+    return [axes.images[0].get_array() for axes in figure.axes if axes.images]
+
+
+def test_methods_beside_one_another_are_compared_by_the_order_of_their_pixels():
+    rng = np.random.default_rng(0)
+    mask = np.zeros((16, 16), dtype=bool)
+    mask[4:8, 4:8] = True
+    photos = [Photo(f"{n}", rng.integers(0, 255, (16, 16, 3), np.uint8), mask) for n in range(2)]
+    maps = rng.normal(size=(2, 16, 16))
+    columns = {
+        "log-odds": maps,
+        "probability": 1 / (1 + np.exp(-maps)),  # the same order on another scale
+        "large": rng.normal(size=(2, 24, 24)),
+        "absent": [None, None],
+    }
+    figure = draw_side_by_side(photos, columns, "title")
+    panels = read_panels(figure)
+    assert len(panels) == 2 * 5  # image, ground truth and three methods
+    assert (panels[2] == panels[3]).all()
+    assert (panels[2] == share_above(maps[0])).all()
+    assert panels[4].shape == (24, 24)
+    outlined = [axes for axes in figure.axes if axes.images and axes.collections]
+    small, large = (outlined[n].collections[0].get_paths()[0].get_extents() for n in (0, 2))
+    assert (small.x0, small.x1) == (3.5, 7.5)
+    assert (large.x0, large.x1) == pytest.approx((5.5, 11.5))  # the same part of a larger map
+
+
+def test_a_long_title_is_not_cut_off_where_there_are_few_images():
+    blank = np.zeros((8, 8))
+    example = Example("hole", np.zeros((8, 8, 3), np.uint8), blank > 0, blank)
+    title = "Anomaly maps of hazelnut: input, FuzzyCLIP, ground truth"
+    for number in (1, 9):
+        figure = draw_heatmaps([example] * number, title)
+        figure.draw_without_rendering()
+        drawn = figure._suptitle.get_window_extent()
+        assert drawn.x0 >= 0
+        assert drawn.x1 <= figure.bbox.x1

@@ -17,7 +17,6 @@ from fuzzyclip.evaluation.metrics import METRICS
 from stages import method_tables, paths
 from stages.experiments import __main__ as command
 from stages.experiments.catalog import Catalog, CatalogError, read_catalog
-from stages.experiments.figures import draw
 from stages.experiments.plan import estimate, plan_runs
 from stages.experiments.remarks import describe_run
 from stages.experiments.results import Results
@@ -33,8 +32,8 @@ from stages.schema import Params
 
 BASE = yaml.safe_load((ROOT / "params.yaml").read_text())
 CATALOG = read_catalog()
-NAMES = [*(f"table-{n}" for n in range(1, 10)), "contradictions",
-         "figure-1", "figure-4", "figure-5", *(f"figure-{n}" for n in range(6, 14))]  # fmt: skip
+NAMES = [*(f"table-{n}" for n in range(1, 10)), "contradictions", "figure-1", "figure-3",
+         "figure-4", "figure-5", *(f"figure-{n}" for n in range(6, 14))]  # fmt: skip
 PAPER = copy.deepcopy(BASE) | {"backbone": "vit_l_14_336"}
 PAPER["data"]["source"] = "official"
 
@@ -315,18 +314,6 @@ def test_differences_are_formed_only_in_the_papers_setting(workplace):
     assert "no number compares with a printed one" in output
 
 
-def test_training_curves_follow_the_epochs(workplace):
-    runs = plan_runs(CATALOG, "figure-1", PAPER)
-    for run in runs:
-        finish(run, 10.0, [f"fuzzyclip_epoch_{epoch}" for epoch in range(1, 15)])
-    figure, numbers = draw(CATALOG.get("figure-1"), locate(runs))
-    assert len(figure.axes) == 3
-    stacked = numbers[numbers["label"] == "stacked"]
-    assert stacked["epoch"].tolist() == list(range(1, 16))
-    # variants were faked in the order fuzzyclip, epoch 1, 2, ...: each one point more
-    assert stacked["pixel_ap"].tolist() == [*range(15, 29), 14]
-    with pytest.raises(CatalogError, match="nothing of this figure"):
-        draw(CATALOG.get("figure-5"), plan_runs(CATALOG, "figure-5", PAPER))
 
 
 @pytest.mark.parametrize(("name", "printed"), [("table-2", 7), ("table-3", 3)])

@@ -4,18 +4,26 @@ import itertools
 import json
 import re
 import shutil
+from contextlib import chdir
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from mlflow.tracking import MlflowClient
 from pipelines import OWN, copy_pipeline, list_runs, make_own_images, run_stages, shorten_methods
 from safetensors import safe_open
+from scipy.special import expit
+from sklearn.metrics import average_precision_score
 
 from fuzzyclip.baselines.registry import BASELINES
 from fuzzyclip.method import OWN as METHOD
 from fuzzyclip.utils.files import compute_sha256
-from fuzzyclip.utils.tensor_files import read_tensors, write_tensors
+from fuzzyclip.utils.tensor_files import read_arrays, read_tensors, write_tensors
+from stages.experiments import maps
+from stages.experiments.catalog import PaperExperiment
+from stages.experiments.maps import draw_maps
+from stages.params import read_params
 
 #: Features that the methods of the tables read besides the run's patch tokens.
 VIEWS = ("windows", "vv", "vv_stages")
@@ -80,14 +88,16 @@ def test_a_forced_partition_trains_as_many_sets_of_layers(folder):
     partition = json.loads((folder / "models/visa/partition.json").read_text())
     assert len(partition["clusters"]) == 2
     with safe_open(folder / "models/visa/efa.safetensors", framework="np") as file:
-        names = {name.split(".")[0] for name in file.keys()}  # noqa: SIM118
-    assert {"cluster0", "cluster1", "epoch1"} <= names
+        names = {name.split(".layers")[0] for name in file.keys()}  # noqa: SIM118
+    moments = ("", "epoch0.25.", "epoch0.5.", "epoch0.75.", "epoch1.")
+    assert names == {f"{moment}cluster{number}" for moment in moments for number in range(2)}
     assert compute_sha256(folder / "models/visa/rpl.safetensors") == prompts
     scores = pd.read_csv(folder / "results/fuzzyclip/sdd/scores.csv")
     weights = scores[["weight_0", "weight_1"]].to_numpy()
     assert np.allclose(weights.sum(axis=1), 1, atol=1e-6)
     pixel_ap = read_categories(folder).set_index("variant")["pixel_ap"]
     assert pixel_ap["fuzzyclip"] != pixel_ap["fuzzyclip_epoch_1"]
+    assert "fuzzyclip_epoch_0.25" in pixel_ap
     assert "fuzzyclip_epoch_2" not in pixel_ap  # the last of two is fuzzyclip itself
 
 
@@ -171,6 +181,39 @@ def test_every_method_is_tested_tabled_and_recorded(tested):
     client = MlflowClient(f"sqlite:///{tested / 'mlflow.db'}")
     files = {file.path for file in client.list_artifacts(winclip.info.run_id)}
     assert {"metrics", "method_tables"} <= files
+
+
+def test_maps_of_several_methods_are_those_of_the_evaluation(tested, monkeypatch):
+    """Figure 3 on the work tree's files: FuzzyCLIP's map is the one that its evaluation kept."""
+    rows = [{"label": name, "method": name} for name in (*BASELINES, "not_run")]
+    rows.append({"label": "FuzzyCLIP", "tests": {"sdd": "visa"}})
+    experiment = PaperExperiment(title="maps", kind="maps", categories=1, rows=rows)
+    shown = {}
+
+    def keep(photos, columns, title):
+        shown.update(columns, photos=photos)
+        return Figure()
+
+    monkeypatch.setattr(maps, "draw_side_by_side", keep)
+    with chdir(tested):
+        drawn = draw_maps(experiment, read_params())
+    numbers = drawn.numbers.set_index("method")
+    assert list(numbers.index) == [*BASELINES, "FuzzyCLIP"]
+    assert len(set(numbers["image"])) == 1
+    assert numbers[["pixel_auroc", "pixel_ap"]].notna().all(axis=None)
+    arrays, _ = read_arrays(tested / "results/fuzzyclip/sdd/overlays.safetensors")
+    (photo,) = shown.pop("photos")
+    assert (photo.image == arrays["images"][0]).all()  # of one image both keep the same
+    assert (photo.mask == arrays["masks"][0]).all()
+    (own,) = shown["FuzzyCLIP"]
+    assert expit(own) == pytest.approx(arrays["maps"][0], abs=1e-3)
+    truth = photo.mask.ravel()
+    assert numbers["pixel_ap"]["FuzzyCLIP"] == pytest.approx(
+        100 * average_precision_score(truth, own.ravel())
+    )
+    assert [title for title in shown if "random weights" in title] == ["saa\n(random weights)"]
+    assert shown["not_run\n(left out)"] == [None]
+    assert drawn.notes == ["not_run: params.yaml has no block methods.not_run"]
 
 
 def test_a_method_says_all_that_made_its_result(tested):
