@@ -19,9 +19,11 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,6 +54,7 @@ from fuzzyclip.report.gallery import save_figure  # noqa: E402
 from fuzzyclip.utils.prefetch import release_memory  # noqa: E402
 from fuzzyclip.utils.settings import RplSettings  # noqa: E402
 from stages.params import read_params, resolve  # noqa: E402
+from stages.schema import change_tower  # noqa: E402
 
 OURS = "fuzzyclip"
 #: The paper's partition of VisA has two clusters.
@@ -79,9 +82,9 @@ class Contender:
         score_batch(self.scorer, tokens, image_embed, self.backbone, self.sigma)
 
 
-def load_clip(name: str) -> Backbone:
-    """A backbone of params.yaml; random weights but for the sample's."""
-    chosen = read_params(ROOT / "params.yaml").backbones[name]
+def load_clip(name: str, changes: Mapping[str, Any] = MappingProxyType({})) -> Backbone:
+    """A backbone of params.yaml, changed as a tower; random weights but for the sample's."""
+    chosen = change_tower(read_params(ROOT / "params.yaml").backbones[name], changes)
     own = name == "sample"
     places = {
         "model": str(ROOT / chosen.model) if own else chosen.model,
@@ -145,9 +148,9 @@ def prepare(name: str, run: str, clips: dict[str, Backbone]) -> Contender:
     if "epochs" in settings:
         settings["epochs"] = 1
     method = build_method(name, settings)
-    chosen = (block.backbone or {}).get(run, run)
+    chosen = block.tower if run in params.towers[block.tower] else run
     if chosen not in clips:
-        clips[chosen] = load_clip(chosen)
+        clips[chosen] = load_clip(run, params.towers[chosen][run])
     backbone = clips[chosen]
     encode = NameEncoder(backbone, lambda prompts: encode_text(backbone, prompts))
     learned, parameters = train_a_little(method, encode)

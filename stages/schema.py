@@ -5,9 +5,17 @@ written as `1e-3` (a string to PyYAML, a number to DVC) are understood, and `no`
 0.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from fuzzyclip.method import OWN
 from fuzzyclip.utils.files import is_file_name
@@ -25,11 +33,14 @@ from fuzzyclip.utils.settings import (
     Seed,
     TextSettings,
     Whole,
+    say_first_fault,
 )
 from stages.paths import TOKENS
 from stages.values import DEFAULT, Keyed, check_tables, list_cases, read_numbers, resolve
 
 Source = Literal["sample", "official"]
+#: Key of `towers` that leaves a method with the run's own CLIP.
+OWN_TOWER = "own"
 
 
 class Ray(Record):
@@ -120,7 +131,7 @@ class MethodBlock(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     features: str = TOKENS
-    backbone: dict[str, str] | None = None
+    tower: str = OWN_TOWER
 
     @model_validator(mode="before")
     @classmethod
@@ -133,14 +144,15 @@ class MethodBlock(BaseModel):
             resolve(self.settings, auxiliary, source)
         return self
 
-    def choose_backbone(self, run: str) -> str:
-        """Key of its CLIP in `backbones`, where `run` is the run's."""
-        return (self.backbone or {}).get(run, run)
-
     @property
     def settings(self) -> dict[str, Any]:
-        """All but the backbone, as written."""
+        """All but features and tower, as written."""
         return dict(self.model_extra or {})
+
+
+def change_tower(run: BackboneSettings, changes: Mapping[str, Any]) -> BackboneSettings:
+    """The run's CLIP with some settings changed; a ValidationError names what can not be."""
+    return BackboneSettings.model_validate(run.model_dump() | dict(changes))
 
 
 class Package(Record):
@@ -169,6 +181,7 @@ class Params(Record):
     auxiliary: Keyed[list[str]]
     pairs: Keyed[str]
     backbones: Keyed[Whole[BackboneSettings]]
+    towers: Keyed[Keyed[dict[str, Any]]]
     features: Features
     text: Whole[TextSettings]
     csp: Whole[CspSettings]
@@ -207,9 +220,18 @@ class Params(Record):
                 raise ValueError(f"methods.{name}: not the name of a folder of fuzzyclip/baselines")
             if method.features not in (TOKENS, *self.views):
                 raise ValueError(f"methods.{name}.features: {method.features!r} is no key of views")
-            for run, own in (method.backbone or {}).items():
-                for key in {run, own} - set(self.backbones):
-                    raise ValueError(f"methods.{name}.backbone: {key!r} is not a key of backbones")
+            if method.tower not in self.towers:
+                raise ValueError(f"methods.{name}.tower: {method.tower!r} is no key of towers")
+        for tower, changes in self.towers.items():
+            for run in changes:
+                if run not in self.backbones:
+                    raise ValueError(f"towers.{tower}: {run!r} is not a key of backbones")
+                if tower == OWN_TOWER:
+                    raise ValueError(f"towers.{tower}: the run's own CLIP is changed in backbones")
+                try:
+                    change_tower(self.backbones[run], changes[run])
+                except ValidationError as error:
+                    raise ValueError(f"towers.{tower}.{run}: {say_first_fault(error)}") from error
         for view, owner in self.views.items():
             if view == TOKENS:
                 raise ValueError(f"views.{view}: so the run's own features are called")
