@@ -99,7 +99,7 @@ def test_a_method_goes_from_images_to_maps_and_scores(name, settings, encode, pi
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     image_embed, tokens = method.kind.encode(backbone, pixels)
-    assert image_embed.shape == (3, backbone.embed_dim * (2 if method.kind.name[:2] == "vv" else 1))
+    assert image_embed.shape == (3, method.kind.classes * backbone.embed_dim)
     assert (len(tokens), tokens.ndim) == (3, 4)
     ((variant, scorer),) = method.build_variants(encode, Target("gear"), learned).items()
     assert variant == name

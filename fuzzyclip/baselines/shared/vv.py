@@ -97,7 +97,7 @@ def make_vv_kind(taps: tuple[int, ...] = (DPAM_DEPTH,)) -> FeatureKind:
     """
     plan_dpam(DPAM_DEPTH, taps)
     own = [] if taps == (DPAM_DEPTH,) else [str(tap) for tap in taps]
-    return FeatureKind("-".join(["vv", *own]), _EncodeVV(taps), version=2)
+    return FeatureKind("-".join(["vv", *own]), _EncodeVV(taps), version=2, classes=2)
 
 
 def read_class(image_embed: Tensor, plain: bool = False) -> Tensor:
