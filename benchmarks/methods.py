@@ -19,11 +19,9 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +52,7 @@ from fuzzyclip.report.gallery import save_figure  # noqa: E402
 from fuzzyclip.utils.prefetch import release_memory  # noqa: E402
 from fuzzyclip.utils.settings import RplSettings  # noqa: E402
 from stages.params import read_params, resolve  # noqa: E402
-from stages.schema import change_tower  # noqa: E402
+from stages.schema import Tower  # noqa: E402
 
 OURS = "fuzzyclip"
 #: The paper's partition of VisA has two clusters.
@@ -82,9 +80,9 @@ class Contender:
         score_batch(self.scorer, tokens, image_embed, self.backbone, self.sigma)
 
 
-def load_clip(name: str, changes: Mapping[str, Any] = MappingProxyType({})) -> Backbone:
-    """A backbone of params.yaml, changed as a tower; random weights but for the sample's."""
-    chosen = change_tower(read_params(ROOT / "params.yaml").backbones[name], changes)
+def load_clip(name: str, tower: Tower | None = None) -> Backbone:
+    """A backbone of params.yaml, or a tower in its place; random weights but for the sample's."""
+    chosen = (tower or Tower()).change(read_params(ROOT / "params.yaml").backbones[name])
     own = name == "sample"
     places = {
         "model": str(ROOT / chosen.model) if own else chosen.model,

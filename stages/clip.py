@@ -9,7 +9,7 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.text_cache import TextCache
 from fuzzyclip.utils.settings import BackboneSettings, TextSettings
 from stages import paths
-from stages.schema import MethodBlock, Params, change_tower
+from stages.schema import MethodBlock, Params
 
 
 def load_clip(params: Params) -> Backbone:
@@ -20,10 +20,10 @@ def load_clip(params: Params) -> Backbone:
 def choose_clip(params: Params, block: MethodBlock) -> tuple[str, BackboneSettings]:
     """A baseline's CLIP: its name, the run's or that of its tower, and its settings."""
     run = params.backbone
-    changes = params.towers[block.tower].get(run)
-    if changes is None:
+    tower = params.towers[block.tower].get(run)
+    if tower is None:
         return run, params.backbones[run]
-    return block.tower, change_tower(params.backbones[run], changes)
+    return block.tower, tower.change(params.backbones[run])
 
 
 def prepare_clip(params: Params, settings: BackboneSettings) -> Callable[[], Backbone]:

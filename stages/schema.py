@@ -5,22 +5,15 @@ written as `1e-3` (a string to PyYAML, a number to DVC) are understood, and `no`
 0.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from fuzzyclip.method import OWN
 from fuzzyclip.utils.files import is_file_name
 from fuzzyclip.utils.settings import (
     BackboneSettings,
+    Blocks,
     Count,
     CspSettings,
     EfaTest,
@@ -31,9 +24,9 @@ from fuzzyclip.utils.settings import (
     Record,
     RplSettings,
     Seed,
+    Side,
     TextSettings,
     Whole,
-    say_first_fault,
 )
 from stages.paths import TOKENS
 from stages.values import DEFAULT, Keyed, check_tables, list_cases, read_numbers, resolve
@@ -150,9 +143,17 @@ class MethodBlock(BaseModel):
         return dict(self.model_extra or {})
 
 
-def change_tower(run: BackboneSettings, changes: Mapping[str, Any]) -> BackboneSettings:
-    """The run's CLIP with some settings changed; a ValidationError names what can not be."""
-    return BackboneSettings.model_validate(run.model_dump() | dict(changes))
+class Tower(BackboneSettings):
+    """What differs from the run's CLIP; the other fields are not set."""
+
+    model: str = ""
+    weights: str = ""
+    image_size: Side = 1
+    blocks: Blocks = ()
+
+    def change(self, run: BackboneSettings) -> BackboneSettings:
+        """The run's CLIP with these settings in place of its own."""
+        return run.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
 
 
 class Package(Record):
@@ -181,7 +182,7 @@ class Params(Record):
     auxiliary: Keyed[list[str]]
     pairs: Keyed[str]
     backbones: Keyed[Whole[BackboneSettings]]
-    towers: Keyed[Keyed[dict[str, Any]]]
+    towers: Keyed[Keyed[Tower]]
     features: Features
     text: Whole[TextSettings]
     csp: Whole[CspSettings]
@@ -222,16 +223,11 @@ class Params(Record):
                 raise ValueError(f"methods.{name}.features: {method.features!r} is no key of views")
             if method.tower not in self.towers:
                 raise ValueError(f"methods.{name}.tower: {method.tower!r} is no key of towers")
-        for tower, changes in self.towers.items():
-            for run in changes:
-                if run not in self.backbones:
-                    raise ValueError(f"towers.{tower}: {run!r} is not a key of backbones")
-                if tower == OWN_TOWER:
-                    raise ValueError(f"towers.{tower}: the run's own CLIP is changed in backbones")
-                try:
-                    change_tower(self.backbones[run], changes[run])
-                except ValidationError as error:
-                    raise ValueError(f"towers.{tower}.{run}: {say_first_fault(error)}") from error
+        for tower, by_run in self.towers.items():
+            if unknown := [run for run in by_run if run not in self.backbones]:
+                raise ValueError(f"towers.{tower}: {unknown[0]!r} is not a key of backbones")
+        if self.towers.get(OWN_TOWER) != {}:
+            raise ValueError(f"towers.{OWN_TOWER}: this is the run's CLIP as it is, {{}}")
         for view, owner in self.views.items():
             if view == TOKENS:
                 raise ValueError(f"views.{view}: so the run's own features are called")
