@@ -52,6 +52,7 @@ from fuzzyclip.report.gallery import save_figure  # noqa: E402
 from fuzzyclip.utils.prefetch import release_memory  # noqa: E402
 from fuzzyclip.utils.settings import RplSettings  # noqa: E402
 from stages.params import read_params, resolve  # noqa: E402
+from stages.schema import Tower  # noqa: E402
 
 OURS = "fuzzyclip"
 #: The paper's partition of VisA has two clusters.
@@ -79,9 +80,9 @@ class Contender:
         score_batch(self.scorer, tokens, image_embed, self.backbone, self.sigma)
 
 
-def load_clip(name: str) -> Backbone:
-    """A backbone of params.yaml; random weights but for the sample's."""
-    chosen = read_params(ROOT / "params.yaml").backbones[name]
+def load_clip(name: str, tower: Tower | None = None) -> Backbone:
+    """A backbone of params.yaml, or a tower in its place; random weights but for the sample's."""
+    chosen = (tower or Tower()).change(read_params(ROOT / "params.yaml").backbones[name])
     own = name == "sample"
     places = {
         "model": str(ROOT / chosen.model) if own else chosen.model,
@@ -145,9 +146,9 @@ def prepare(name: str, run: str, clips: dict[str, Backbone]) -> Contender:
     if "epochs" in settings:
         settings["epochs"] = 1
     method = build_method(name, settings)
-    chosen = (block.backbone or {}).get(run, run)
+    chosen = block.tower if run in params.towers[block.tower] else run
     if chosen not in clips:
-        clips[chosen] = load_clip(chosen)
+        clips[chosen] = load_clip(run, params.towers[chosen][run])
     backbone = clips[chosen]
     encode = NameEncoder(backbone, lambda prompts: encode_text(backbone, prompts))
     learned, parameters = train_a_little(method, encode)

@@ -9,12 +9,21 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.text_cache import TextCache
 from fuzzyclip.utils.settings import BackboneSettings, TextSettings
 from stages import paths
-from stages.schema import Params
+from stages.schema import MethodBlock, Params
 
 
-def load_clip(params: Params, name: str | None = None) -> Backbone:
-    """The backbone named by `backbone`, or another key of `backbones`."""
-    return prepare_clip(params, params.backbones[name or params.backbone])()
+def load_clip(params: Params) -> Backbone:
+    """The backbone named by `backbone`."""
+    return prepare_clip(params, params.backbones[params.backbone])()
+
+
+def choose_clip(params: Params, block: MethodBlock) -> tuple[str, BackboneSettings]:
+    """A baseline's CLIP: its name, the run's or that of its tower, and its settings."""
+    run = params.backbone
+    tower = params.towers[block.tower].get(run)
+    if tower is None:
+        return run, params.backbones[run]
+    return block.tower, tower.change(params.backbones[run])
 
 
 def prepare_clip(params: Params, settings: BackboneSettings) -> Callable[[], Backbone]:

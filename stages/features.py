@@ -17,7 +17,7 @@ from fuzzyclip.features.shards import Shard
 from fuzzyclip.features.store import adopt_shards, check_space, finish_category, plan_category
 from fuzzyclip.images.index_file import read_index
 from stages import paths
-from stages.clip import load_clip, prepare_clip
+from stages.clip import choose_clip, load_clip, prepare_clip
 from stages.params import ParamsError, load_params, resolve
 from stages.run import run_stage
 from stages.schema import Params
@@ -40,7 +40,7 @@ def make_view(key: str) -> None:
     kind = build_method(method, settings).kind
     if not kind.stored:
         raise ParamsError(f"views.{key}: {method} reads images anew, of which nothing is stored")
-    backbone = load_clip(params, block.choose_backbone(params.backbone))
+    backbone = prepare_clip(params, choose_clip(params, block)[1])()
     for dataset in params.datasets:
         encode_dataset(f"views@{key}", key, dataset, kind, backbone, params)
 
@@ -72,6 +72,9 @@ def encode_dataset(
     }
     target = paths.features(dataset, view)
     missing = adopt_earlier(stage, target, [shard for each in shards.values() for shard in each])
+    if view != paths.TOKENS:  # where the view is of the run's own CLIP they are the same
+        adopt_shards(missing, [*paths.features(dataset).rglob("*.safetensors")])
+        missing = [shard for shard in missing if not shard.is_written()]
     log.info("%s, %s: %s", dataset, view, check_space(missing, paths.SCRATCH, backbone))
     encode(missing, backbone, params, f"{view} {dataset}")
     for category, members in categories.items():

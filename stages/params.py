@@ -111,7 +111,9 @@ def list_declared(params: Params, stage: str, key: str = "") -> list[str]:
     if "foreach" in block:  # "${datasets}", or written out
         each = block["foreach"]
         items = getattr(params, each[2:-1]) if isinstance(each, str) else each
-        fillings["item"] = str(items.get(key) if isinstance(items, Mapping) else key)
+        item = items.get(key) if isinstance(items, Mapping) else key
+        inside = item.model_dump() if isinstance(item, BaseModel) else {}
+        fillings |= {"item": str(item)} | {f"item.{name}": str(inside[name]) for name in inside}
         block = block["do"]
     # another file's are a table, which params.yaml's are not
     text = "\n".join(name for name in block.get("params", ()) if isinstance(name, str))

@@ -13,6 +13,7 @@ from fuzzyclip.method import OWN
 from fuzzyclip.utils.files import is_file_name
 from fuzzyclip.utils.settings import (
     BackboneSettings,
+    Blocks,
     Count,
     CspSettings,
     EfaTest,
@@ -23,6 +24,7 @@ from fuzzyclip.utils.settings import (
     Record,
     RplSettings,
     Seed,
+    Side,
     TextSettings,
     Whole,
 )
@@ -30,6 +32,8 @@ from stages.paths import TOKENS
 from stages.values import DEFAULT, Keyed, check_tables, list_cases, read_numbers, resolve
 
 Source = Literal["sample", "official"]
+#: Key of `towers` that leaves a method with the run's own CLIP.
+OWN_TOWER = "own"
 
 
 class Ray(Record):
@@ -122,7 +126,7 @@ class MethodBlock(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     features: str = TOKENS
-    backbone: dict[str, str] | None = None
+    tower: str = OWN_TOWER
 
     @model_validator(mode="before")
     @classmethod
@@ -135,14 +139,23 @@ class MethodBlock(BaseModel):
             resolve(self.settings, auxiliary, source)
         return self
 
-    def choose_backbone(self, run: str) -> str:
-        """Key of its CLIP in `backbones`, where `run` is the run's."""
-        return (self.backbone or {}).get(run, run)
-
     @property
     def settings(self) -> dict[str, Any]:
-        """All but the backbone, as written."""
+        """All but features and tower, as written."""
         return dict(self.model_extra or {})
+
+
+class Tower(BackboneSettings):
+    """What differs from the run's CLIP; the other fields are not set."""
+
+    model: str = ""
+    weights: str = ""
+    image_size: Side = 1
+    blocks: Blocks = ()
+
+    def change(self, run: BackboneSettings) -> BackboneSettings:
+        """The run's CLIP with these settings in place of its own."""
+        return run.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
 
 
 class Package(Record):
@@ -171,6 +184,7 @@ class Params(Record):
     auxiliary: Keyed[list[str]]
     pairs: Keyed[str]
     backbones: Keyed[Whole[BackboneSettings]]
+    towers: Keyed[Keyed[Tower]]
     features: Features
     text: Whole[TextSettings]
     csp: Whole[CspSettings]
@@ -209,9 +223,13 @@ class Params(Record):
                 raise ValueError(f"methods.{name}: not the name of a folder of fuzzyclip/baselines")
             if method.features not in (TOKENS, *self.views):
                 raise ValueError(f"methods.{name}.features: {method.features!r} is no key of views")
-            for run, own in (method.backbone or {}).items():
-                for key in {run, own} - set(self.backbones):
-                    raise ValueError(f"methods.{name}.backbone: {key!r} is not a key of backbones")
+            if method.tower not in self.towers:
+                raise ValueError(f"methods.{name}.tower: {method.tower!r} is no key of towers")
+        for tower, by_run in self.towers.items():
+            if unknown := [run for run in by_run if run not in self.backbones]:
+                raise ValueError(f"towers.{tower}: {unknown[0]!r} is not a key of backbones")
+        if self.towers.get(OWN_TOWER) != {}:
+            raise ValueError(f"towers.{OWN_TOWER}: this is the run's CLIP as it is, {{}}")
         for view, owner in self.views.items():
             if view == TOKENS:
                 raise ValueError(f"views.{view}: so the run's own features are called")

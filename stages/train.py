@@ -5,16 +5,15 @@ evaluation needs no parameter of a method's own.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fuzzyclip.baselines.registry import build_method
+from fuzzyclip.baselines.registry import build_method, read_settings
 from fuzzyclip.method.interface import Learned, Method
 from fuzzyclip.method.training_set import make_training_set
 from fuzzyclip.utils.tensor_files import write_tensors
 from stages import paths
-from stages.clip import load_clip, make_encoder
+from stages.clip import choose_clip, make_encoder, prepare_clip
 from stages.params import ParamsError, load_params, resolve
 from stages.run import run_stage
 from stages.schema import Params
@@ -30,7 +29,8 @@ from stages.times import Watch, keep_time, watch_training
 
 def main(key: str) -> None:
     """Make baselines/<key>: a file an auxiliary set, and the curve of its training."""
-    params = load_params("train", key)
+    # what it reads of `features` is the type that the stored ones are of
+    params = load_params("train", key, also=("features",))
     checkpoints = [
         train(key, auxiliary, params) for auxiliary in sorted(set(params.pairs.values()))
     ]
@@ -52,8 +52,8 @@ def train(name: str, auxiliary: str, params: Params) -> Path:
         method = build_method(name, settings)
     except (ValueError, TypeError) as error:
         raise ParamsError(f"params.yaml, {place}: {error}") from error
-    clip = block.choose_backbone(params.backbone)
-    encode = make_encoder(load_clip(params, clip), params.text)
+    clip, clip_settings = choose_clip(params, block)
+    encode = make_encoder(prepare_clip(params, clip_settings)(), params.text)
     datasets = [member["dataset"] for member in read_manifest(auxiliary)["members"]]
     header = {
         "kind": "method",
@@ -62,7 +62,7 @@ def train(name: str, auxiliary: str, params: Params) -> Path:
         "datasets": datasets if method.trains else [],
         "backbone": encode.backbone.fingerprint,
         "clip": clip,
-        "clip_settings": params.backbones[clip].model_dump(mode="json"),
+        "clip_settings": clip_settings.model_dump(mode="json"),
         "features": block.features,
         "settings": describe_settings(method),
         "text": params.text.model_dump(mode="json"),
@@ -75,7 +75,12 @@ def train(name: str, auxiliary: str, params: Params) -> Path:
         members = open_auxiliary(auxiliary, encode.backbone, method.kind, block.features)
         check_masks(auxiliary, members, method.title)
         images = make_training_set(
-            members, encode.backbone, method.kind, workers=params.machine.workers
+            members,
+            encode.backbone,
+            method.kind,
+            workers=params.machine.workers,
+            mosaics=paths.MOSAICS,
+            dtype=params.features.dtype,
         )
         with watch_training([checkpoint]) as watch:
             learned = method.fit(encode, images, params.seed, checkpoint)
@@ -89,7 +94,7 @@ def train(name: str, auxiliary: str, params: Params) -> Path:
 
 def describe_settings(method: Method) -> dict[str, Any]:
     """All settings of a method, defaults and all, as plain data."""
-    settings: dict[str, Any] = json.loads(json.dumps(asdict(method), default=str))  # type: ignore[call-overload]
+    settings: dict[str, Any] = json.loads(json.dumps(read_settings(method), default=str))
     return settings
 
 

@@ -5,8 +5,9 @@ imported when a method is made: some need packages that others do not.
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 from fuzzyclip.method import OWN
@@ -60,12 +61,15 @@ def build_method(name: str, settings: Mapping[str, Any] | None = None) -> Method
     }
     for key, value in ready.items():
         _check_type(f"{name}: {key}", value, known[key])
-    method: Method = _find_class(name)(**ready)
+    fields_of = {f"{key}_" if iskeyword(key) else key: value for key, value in ready.items()}
+    method: Method = _find_class(name)(**fields_of)
     return method
 
 
 def list_settings(name: str) -> dict[str, Any]:
     """Settings of a method with their defaults: the fields of its class.
+
+    A field that would be a word of Python's has `_` after it, as `as_` for the setting `as`.
 
     Raises:
         ValueError: there is no such method.
@@ -74,11 +78,18 @@ def list_settings(name: str) -> dict[str, Any]:
     for field in fields(_find_class(name)):
         if not field.init:
             continue
+        name_of = field.name.removesuffix("_")
         if field.default_factory is not MISSING:
-            settings[field.name] = field.default_factory()
+            settings[name_of] = field.default_factory()
         else:
-            settings[field.name] = None if field.default is MISSING else field.default
+            settings[name_of] = None if field.default is MISSING else field.default
     return settings
+
+
+def read_settings(method: Method) -> dict[str, Any]:
+    """All settings of a method by name, as `build_method` takes them."""
+    values = asdict(method)  # type: ignore[call-overload]
+    return {name.removesuffix("_"): value for name, value in values.items()}
 
 
 def _find_class(name: str) -> Any:

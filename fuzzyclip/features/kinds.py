@@ -26,12 +26,14 @@ class FeatureKind:
         encode: see `Encode`.
         version: raised with every change of the numbers that `encode` gives.
         stored: whether it is worth keeping: False where `encode` computes next to nothing.
+        classes: class features that it keeps of an image, side by side: (B, classes * D).
     """
 
     name: str
     encode: Encode
     version: int = 1
     stored: bool = True
+    classes: int = 1
 
 
 #: One plain pass of the image tower: class features, and the patch tokens of the taken blocks.

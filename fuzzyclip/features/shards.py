@@ -159,7 +159,8 @@ def write_shard(
 
     Tokens have the `shape` of `measure_kind`.
     """
-    embeds: tuple[torch.dtype, Sequence[int]] = (torch.float32, (backbone.embed_dim,))
+    width = shard.kind.classes * backbone.embed_dim
+    embeds: tuple[torch.dtype, Sequence[int]] = (torch.float32, (width,))
     layout = {EMBEDS: embeds}
     if dtype := shard.header["tokens"]:
         if dtype == "int8":
@@ -171,7 +172,7 @@ def write_shard(
 
 def count_image_bytes(backbone: Backbone, dtype: str | None, kind: FeatureKind = TOKENS) -> int:
     """Bytes that one image takes in the store; `dtype` is None where tokens are not kept."""
-    embed = backbone.embed_dim * torch.float32.itemsize
+    embed = kind.classes * backbone.embed_dim * torch.float32.itemsize
     if dtype is None:
         return embed
     levels, patches, width = measure_kind(kind, backbone)

@@ -23,7 +23,7 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.efa import Heads, compute_margins, upsample
 from fuzzyclip.method.interface import TrainingSet
-from fuzzyclip.method.training import CurveRow, train
+from fuzzyclip.method.training import CurveRow, MakeOptimizer, make_adam, train
 from fuzzyclip.method.training_set import MosaicPlan, plan_mosaics, select_mosaics
 from fuzzyclip.utils.files import BrokenFileError
 from fuzzyclip.utils.prefetch import send
@@ -58,6 +58,8 @@ def train_heads(
     seed: int,
     levels: int | None = None,
     mosaics: MosaicPlan | None = None,
+    make_optimizer: MakeOptimizer = make_adam,
+    shuffled: bool = True,
     checkpoint: Path | None = None,
     after_epoch: Callable[[float, Heads], None] | None = None,
     shares: Sequence[float] = (),
@@ -70,7 +72,8 @@ def train_heads(
         images: what is trained on, N rows; their tokens are what the layers read, (B, L, P, W).
         text_embed: (D, 2), one prompt for all (a stack, "object"), or (N, D, 2), one for each image
             (the precise prompts of Table 4).
-        epochs, batch_size, learning_rate, checkpoint, description: see `train`.
+        epochs, batch_size, learning_rate, make_optimizer, shuffled, checkpoint, description: see
+            `train`.
         seed: of the layers at the start and of the order of images.
         levels: L; None has one layer for each of the backbone's taken blocks.
         mosaics: images that a mosaic replaces, by epoch; None has no mosaics.
@@ -105,6 +108,8 @@ def train_heads(
         batch_size=batch_size,
         learning_rate=learning_rate,
         seed=seed,
+        make_optimizer=make_optimizer,
+        shuffled=shuffled,
         checkpoint=checkpoint,
         after_epoch=None if after_epoch is None else lambda epoch: after_epoch(epoch, heads),
         shares=shares,

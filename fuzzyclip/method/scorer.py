@@ -44,7 +44,7 @@ TEST_PROMPTS = {
     "object": ("object", False, ""),  # Table 4's abstract prompt
 }
 
-#: See `Scorer.combine`.
+#: See `Scorer.join` and `Scorer.combine`.
 Combine = Callable[[NDArray[np.float32], NDArray[np.floating]], NDArray[np.float32]]
 
 
@@ -94,9 +94,10 @@ class Scorer:
         scale: of the maps.
         compute_weights: (B, D) unit class features to cluster weights (B, K), where there are any.
         memory: tokens of normal images, where there are any; maps and scores must be log-odds.
-        combine: image scores (N,) and peaks (N,), see `Scores`, of all images of a category to
-            their scores (N,). It is applied by whoever holds all of them, not by `score_batch`;
-            None where an image is judged alone.
+        join: image scores (N,) and peaks (N,), see `Scores`, of images to their scores (N,), each
+            by itself: for methods that judge an image by its smoothed map too.
+        combine: the same of all images of a category at once. It is applied by whoever holds all of
+            them, not by `score_batch`; None where an image is judged alone.
     """
 
     prompt: str
@@ -105,6 +106,7 @@ class Scorer:
     scale: Scale
     compute_weights: Callable[[Tensor], Tensor] | None = None
     memory: NormalMemory | None = None
+    join: Combine | None = None
     combine: Combine | None = None
 
 
@@ -272,6 +274,8 @@ def score_batch(
     weigh = scorer.compute_weights
     smoothed = smooth(maps.cpu().numpy(), sigma, scorer.scale)
     peaks, scored = smoothed.max(axis=(1, 2)), image_scores.cpu().numpy()
+    if scorer.join is not None:
+        scored = scorer.join(scored, peaks)
     finite = np.isfinite(smoothed).all(axis=(1, 2)) & np.isfinite(scored)
     if not finite.all():
         raise NotFiniteError(scorer.prompt, np.flatnonzero(~finite).tolist())

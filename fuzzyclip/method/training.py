@@ -35,12 +35,15 @@ BETAS = (0.5, 0.999)
 CHECKPOINT_SECONDS = 60.0
 
 
-def plan_batches(count: int, epochs: int, batch_size: int, seed: int) -> list[list[list[int]]]:
+def plan_batches(
+    count: int, epochs: int, batch_size: int, seed: int, *, shuffled: bool = True
+) -> list[list[list[int]]]:
     """Row numbers of every batch of every epoch; each epoch sees each row once."""
     generator = torch.Generator().manual_seed(seed)
     plan = []
     for _ in range(epochs):
-        order = torch.randperm(count, generator=generator).tolist()
+        drawn = torch.randperm(count, generator=generator).tolist()
+        order = drawn if shuffled else list(range(count))
         plan.append([order[i : i + batch_size] for i in range(0, count, batch_size)])
     return plan
 
@@ -75,6 +78,7 @@ def train(
     learning_rate: float,
     seed: int,
     make_optimizer: MakeOptimizer = make_adam,
+    shuffled: bool = True,
     rate: Callable[[int], float] | None = None,
     checkpoint: Path | None = None,
     after_epoch: Callable[[float], None] | None = None,
@@ -93,6 +97,7 @@ def train(
         learning_rate: of the optimizer.
         seed: of the order of rows.
         make_optimizer: see `MakeOptimizer`.
+        shuffled: whether each epoch is in an order of its own; else rows come as they are numbered.
         rate: number of an epoch, from 1, to its learning rate; None keeps `learning_rate`.
         checkpoint: written about once a minute and read first, so that a killed run goes on where
             it was, with the same result. Its name must change with everything that changes the
@@ -113,7 +118,7 @@ def train(
     curve: list[CurveRow] = []
     if checkpoint is not None and checkpoint.is_file():
         curve = _restore(checkpoint, module, optimizer)
-    plan = plan_batches(count, epochs, batch_size, seed)
+    plan = plan_batches(count, epochs, batch_size, seed, shuffled=shuffled)
     steps = [(epoch, rows) for epoch, batches in enumerate(plan, 1) for rows in batches]
     moments = plan_moments([*map(len, plan)], shares)
     saved = time.monotonic()

@@ -58,6 +58,10 @@ def check_ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:
     return numbers
 
 
+#: Blocks of a tower, counted from 1.
+Blocks = Annotated[tuple[Few, ...], AfterValidator(check_ascending)]
+
+
 class Record(BaseModel):
     """Settings, or a part of a file: no unknown keys, no change after they are made."""
 
@@ -123,7 +127,7 @@ class BackboneSettings(Record):
     weights: str
     sha256: str | None = None
     image_size: Side
-    blocks: Annotated[tuple[Few, ...], AfterValidator(check_ascending)]
+    blocks: Blocks
     activation: Literal["model", "gelu", "quickgelu"] = "model"
     position_embedding: Literal["bicubic", "bilinear"] = "bicubic"
     mean: Channels | None = None

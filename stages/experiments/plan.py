@@ -23,7 +23,7 @@ from stages.schema import Params
 from stages.values import resolve
 
 #: Parameters that change no result of FuzzyCLIP.
-IRRELEVANT = ("machine", "tracking", "allow_unverified", "methods")
+IRRELEVANT = ("machine", "tracking", "allow_unverified", "methods", "towers", "views")
 #: Sections of which a run needs those keys that it names.
 KEYED = ("datasets", "auxiliary", "pairs")
 

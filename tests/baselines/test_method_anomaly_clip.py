@@ -15,7 +15,7 @@ from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.rpl import PromptLearner
 from fuzzyclip.method.scorer import score_batch
 
-SMALL = AnomalyClip(epochs=6, batch_size=4, learning_rate=0.02)
+SMALL = AnomalyClip(as_="mended", epochs=6, batch_size=4, learning_rate=0.02)
 SIZE = (32, 32)
 
 
@@ -25,7 +25,10 @@ def encode(tiny):
 
 
 def draw_images(count=12, taps=1):
-    """Features in which a direction marks anomalous images, another their patches upper left."""
+    """Features in which a direction marks anomalous images, another their patches upper left.
+
+    The two class features of an image differ: the published form reads the second.
+    """
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(count) % 2
     image, patch = torch.randn(2, 32, generator=generator)
@@ -36,8 +39,13 @@ def draw_images(count=12, taps=1):
     anomalous = corner.flatten() * labels[:, None]  # (N, P)
     tokens += ((2 * anomalous - 1)[..., None] * patch)[:, None]
     masks = (corner.repeat_interleave(8, 0).repeat_interleave(8, 1) * labels[:, None, None]).bool()
-    image_embed = torch.randn(count, 32, generator=generator) + sign * image
+    image_embed = torch.randn(count, 64, generator=generator) + (sign * image).repeat(1, 2)
     return hold_images(image_embed, tokens, masks, ["nut"] * count)
+
+
+def halve(image_embed, published):
+    """The class feature with the final norm, or the one behind it without."""
+    return image_embed[:, 32:] if published else image_embed[:, :32]
 
 
 def slow_features(backbone, learner):
@@ -56,10 +64,8 @@ def slow_maps(tokens, text_embed, temperature, size=SIZE):
     return pixels.view(*tokens.shape[:2], 2, *size)
 
 
-def test_taps_and_the_class_feature_make_another_kind_and_identical_maps_do_not():
-    kinds = {AnomalyClip().kind, AnomalyClip(taps=(6, 24)).kind, AnomalyClip(class_norm=False).kind}
-    assert len(kinds) == 3
-    assert AnomalyClip(identical_maps=True).kind == AnomalyClip().kind
+def test_taps_make_another_kind_and_forms_share_one():
+    assert SMALL.kind == AnomalyClip(as_="published").kind != replace(SMALL, taps=(6, 24)).kind
     assert AnomalyClip(taps=[24]).kind == AnomalyClip().kind  # as YAML gives them
 
 
@@ -76,31 +82,32 @@ def test_the_prompts_are_the_published_ones(tiny):
 
 
 @pytest.mark.parametrize("taps", [1, 4])
-@pytest.mark.parametrize("identical", [False, True])
-def test_maps_and_scores_equal_their_formulas(tiny, encode, taps, identical):
+@pytest.mark.parametrize("published", [False, True])
+def test_maps_and_scores_equal_their_formulas(tiny, encode, taps, published):
     generator = torch.Generator().manual_seed(5)
     text_embed = F.normalize(torch.randn(2, 32, generator=generator), dim=1)
     tokens = torch.randn(3, 1 + taps, 16, 32, generator=generator)
-    image_embed = torch.randn(3, 32, generator=generator)
-    method = AnomalyClip(identical_maps=identical)
+    image_embed = torch.randn(3, 64, generator=generator)
+    method = AnomalyClip(as_="published" if published else "mended")
     scorer = method.build(encode, "never read", Learned({"text_embed": text_embed}))
     scores = score_batch(scorer, tokens, image_embed, tiny)
-    logits = F.normalize(image_embed, dim=1) @ text_embed.T / 0.07
+    logits = F.normalize(halve(image_embed, published), dim=1) @ text_embed.T / 0.07
     gaps = logits[:, 1] - logits[:, 0]
     assert torch.allclose(torch.from_numpy(scores.image_scores), gaps, atol=1e-5)
     pixels = slow_maps(tokens[:, 1:], text_embed, 0.07)  # level 0 is CLIP Surgery's
     expected = ((pixels[:, :, 1] + 1 - pixels[:, :, 0]) / 2).sum(dim=1)
-    if identical:
+    if published:  # the one map is collected four times
         expected = 4 * expected
     assert torch.allclose(torch.from_numpy(scores.maps), expected, atol=1e-5)
     assert scorer.prompt == "object"
 
 
 @pytest.mark.parametrize("taps", [1, 3])
-@pytest.mark.parametrize("identical", [False, True])
-def test_the_first_loss_equals_the_published_formula(tiny, encode, taps, identical):
+@pytest.mark.parametrize("published", [False, True])
+def test_the_first_loss_equals_the_published_formula(tiny, encode, taps, published):
     images = draw_images(taps=taps)
-    method = replace(SMALL, epochs=1, batch_size=12, identical_maps=identical)
+    form = "published" if published else "mended"
+    method = replace(SMALL, epochs=1, batch_size=12, as_=form)
     curve = method.fit(encode, images, seed=4).curve
     rows = list(range(12))
     with torch.no_grad():
@@ -112,12 +119,13 @@ def test_the_first_loss_equals_the_published_formula(tiny, encode, taps, identic
             compute_dice(pixels[:, tap, 1], masks) + compute_dice(pixels[:, tap, 0], 1 - masks)
             for tap in range(taps)
         )
-        logits = F.normalize(images.image_embed, dim=1) @ text_embed.T / 0.07
+        chosen = halve(images.image_embed, published)
+        logits = F.normalize(chosen, dim=1) @ text_embed.T / 0.07
         cls = F.cross_entropy(logits, images.labels)
     assert curve[0]["focal"] == pytest.approx(float(focal), rel=1e-4)
     assert curve[0]["dice"] == pytest.approx(float(dice), rel=1e-4)
     assert curve[0]["cls"] == pytest.approx(float(cls), rel=1e-4)
-    factor = 16 if identical else 4
+    factor = 16 if published else 4
     assert curve[0]["loss"] == pytest.approx(float(cls + factor * (focal + dice)), rel=1e-4)
 
 
@@ -138,12 +146,15 @@ def test_training_tells_images_and_patches_apart(tiny, encode):
 
 
 def learn_text(method, encode):
-    return method.fit(encode, draw_images(), 1).tensors["text_embed"]
+    """Of images whose two class features are the same."""
+    images = draw_images()
+    alike = replace(images, image_embed=images.image_embed[:, :32].repeat(1, 2))
+    return method.fit(encode, alike, 1).tensors["text_embed"]
 
 
 def test_identical_maps_are_four_times_the_patches_weight(encode):
     method = replace(SMALL, epochs=1)
-    four = learn_text(replace(method, identical_maps=True), encode)
+    four = learn_text(replace(method, as_="published"), encode)
     heavy = learn_text(replace(method, pixel_weight=16.0), encode)
     assert torch.allclose(four, heavy, atol=1e-6)
     assert not torch.allclose(four, learn_text(method, encode), atol=1e-4)
@@ -157,8 +168,8 @@ def test_probabilities_need_no_square_grid():
 
 
 def test_identical_maps_are_of_no_tap_but_the_last():
-    with pytest.raises(ValueError, match=r"taps must be \(24,\)"):
-        AnomalyClip(taps=(12, 24), identical_maps=True)
+    with pytest.raises(ValueError, match=r"taps must be \[24\], not \[12, 24\]; .* `as: mended`"):
+        AnomalyClip(taps=(12, 24))
 
 
 @pytest.mark.parametrize("tensors", [{}, {"text_embed": torch.zeros(2, 16)}])

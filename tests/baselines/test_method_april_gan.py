@@ -14,6 +14,7 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import encode_name
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.scorer import score_batch
+from fuzzyclip.method.training_set import plan_mosaics
 from fuzzyclip.utils.settings import TextSettings
 
 NAMES = ["metal_nut", "pill", "wood"]
@@ -83,6 +84,63 @@ def test_one_step_is_adams_on_every_images_own_prompt(encode, images):
         # Adam's first step is +-lr wherever the slope is not next to nothing.
         agrees = (layers[f"heads.{name}"] - value).abs() < 1e-4
         assert agrees.float().mean() > 0.99
+
+
+def draw_mosaics(images):
+    """A function from quads to tokens and masks: a quarter of each image, and a list of quads."""
+    asked = []
+    quarter = torch.arange(16).view(2, 2, 2, 2).permute(0, 2, 1, 3).reshape(4, 4)  # patches
+
+    def load(quads):
+        asked.extend(quads)
+        tokens, masks = [], []
+        for quad in quads:
+            parts, own = images.load_tokens(quad), images.load_masks(quad)
+            mosaic, mask = torch.empty_like(parts[0]), torch.zeros(32, 32, dtype=torch.bool)
+            for place, patches in enumerate(quarter):
+                mosaic[:, patches] = parts[place][:, patches]
+                down, across = (slice(16 * side, 16 * side + 16) for side in divmod(place, 2))
+                mask[down, across] = own[place][down, across]
+            tokens.append(mosaic)
+            masks.append(mask)
+        return torch.stack(tokens), torch.stack(masks)
+
+    return load, asked
+
+
+def test_mosaics_take_the_places_of_images_of_their_own_category(encode, images):
+    """Against a loop that puts each mosaic where the plan has it, and steps by PyTorch's Adam."""
+    load_mosaics, asked = draw_mosaics(images)
+    method = AprilGan(epochs=3, batch_size=12, mosaic=0.4)
+    learned = method.fit(encode, replace(images, load_mosaics=load_mosaics), seed=5)
+    plan = plan_mosaics(images.members, 3, 0.4, 5)
+    assert sorted(asked) == sorted(plan.values())
+    assert 5 < len(asked) < 25  # of 36
+    for quad in asked:
+        assert len({images.names[row] for row in quad}) == 1
+    torch.manual_seed(5)
+    heads = Heads(3, 64, 32)
+    optimizer = torch.optim.Adam(heads.parameters(), lr=1e-3, betas=(0.5, 0.999))
+    for epoch in (1, 2, 3):
+        tokens, masks = images.load_tokens(range(12)).clone(), images.load_masks(range(12)).clone()
+        for row in range(12):
+            if (epoch, row) in plan:
+                (tokens[row],), (masks[row],) = draw_mosaics(images)[0]([plan[epoch, row]])
+        mixed = hold_images(images.image_embed, tokens, masks, images.names)
+        optimizer.zero_grad()
+        loss = measure_all(heads, mixed, encode)
+        loss.backward()
+        optimizer.step()
+        assert learned.curve[epoch - 1]["loss"] == pytest.approx(loss.item(), rel=1e-4)
+    for name, value in heads.state_dict().items():
+        agrees = (learned.tensors[f"heads.{name}"] - value).abs() < 1e-4
+        assert agrees.float().mean() > 0.99
+
+
+def test_without_a_share_there_are_no_mosaics(encode, images):
+    load_mosaics, asked = draw_mosaics(images)
+    AprilGan(epochs=2).fit(encode, replace(images, load_mosaics=load_mosaics), seed=5)
+    assert not asked
 
 
 def test_names_decide_what_is_learned(encode, images):

@@ -1,5 +1,6 @@
 """CLIP-AD: text of dense groups, staged maps against loops, training of SDP+."""
 
+import math
 from dataclasses import replace
 from functools import cache, partial
 
@@ -9,6 +10,8 @@ import torch
 from drawn_embeds import hold_images
 from hypothesis import given
 from hypothesis import strategies as st
+from references import compute_dice, compute_focal, compute_maps
+from scipy.ndimage import gaussian_filter
 from scipy.special import expit, logit
 from torch.nn import functional as F
 
@@ -32,6 +35,7 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import join_scores, score_batch
+from fuzzyclip.method.training import plan_batches
 from fuzzyclip.utils.settings import TextSettings
 
 QUICK = {"epochs": 12, "batch_size": 4, "learning_rate": 1e-2}
@@ -109,8 +113,9 @@ def test_the_kind_has_both_paths_with_the_original_class_token(tiny):
 
 
 def test_kinds_of_the_same_settings_are_equal():
-    assert SdpPlus().kind == Sdp().kind == clip_ad.make_sdp_kind(4)
-    assert SdpPlus(stages=2).kind.name == "sdp-2"
+    assert SdpPlus(as_="mended").kind == Sdp(as_="mended").kind == clip_ad.make_sdp_kind(4)
+    assert SdpPlus().kind == Sdp().kind == clip_ad.make_sdp_kind(4, late_taps=True)
+    assert SdpPlus(as_="mended", stages=2).kind.name == "sdp-2"
 
 
 def test_prompts_are_9_normal_and_10_anomalous_states_in_22_templates():
@@ -257,22 +262,104 @@ def test_the_published_score_joins_text_and_peak_over_the_test_set():
 
 
 @pytest.mark.parametrize("name", ["sdp", "sdp_plus"])
-def test_a_scorer_joins_a_category_only_if_told_to(name, tiny, encode, features):
+def test_a_published_scorer_joins_a_category(name, tiny, encode, features):
     image_embed, tokens = features
     layers = Learned(Heads(4, 64, 32).state_dict())
-    single = build_method(name).build(encode, "nut", layers)
-    assert single.combine is None
-    method = build_method(name, {"combine": "test_set", "sigma": 2.0})
+    method = build_method(name, {"sigma": 2.0})
+    assert "whole test set" in method.note
     scorer = method.build(encode, "nut", layers)
     parts = [slice(0, 4), slice(4, 6)]
     whole = join_scores(
         [score_batch(scorer, tokens[p], image_embed[p], tiny, method.sigma) for p in parts]
     )
-    plain = score_batch(single, tokens, image_embed, tiny)
-    assert whole.image_scores == pytest.approx(plain.image_scores, abs=1e-6)  # not yet joined
+    side = encode_representatives(encode, "nut", DENSITIES["usual"])
+    margins = (100 * F.normalize(image_embed, dim=1) @ side).diff(dim=1)[:, 0].numpy()
+    assert whole.image_scores == pytest.approx(margins, abs=1e-4)  # not yet joined
     text, peaks = expit(whole.image_scores), whole.maps.reshape(6, -1).max(axis=1)
     expected = (text - text.min()) / np.ptp(text) + (peaks - peaks.min()) / np.ptp(peaks)
     assert scorer.combine(whole.image_scores, whole.peaks) == pytest.approx(expected, abs=1e-6)
+
+
+def read_slowly(name, peak):
+    """Probability at a peak: by weighted cosines at factor 100, or of the layers' mean."""
+    if name == "sdp":
+        return 1 / (1 + math.exp(-100 * 2 * peak / 4))
+    return min(max(peak / 4, 0.0), 1.0)
+
+
+@pytest.mark.parametrize("name", ["sdp", "sdp_plus"])
+def test_a_mended_score_is_of_text_and_smoothed_peak_of_the_image_alone(
+    name, tiny, encode, features
+):
+    image_embed, tokens = features
+    torch.manual_seed(0)
+    method = build_method(name, {"as": "mended", "sigma": 2.0})
+    assert not method.note
+    scorer = method.build(encode, "nut", Learned(Heads(4, 64, 32).state_dict()))
+    assert scorer.combine is None
+    scores = score_batch(scorer, tokens, image_embed, tiny, method.sigma)
+    side = encode_representatives(encode, "nut", DENSITIES["usual"])
+    margins = (100 * F.normalize(image_embed, dim=1) @ side).diff(dim=1)[:, 0].tolist()
+    for row, margin in enumerate(margins):
+        peak = float(gaussian_filter(raw_map(scorer, tokens, image_embed, row), 2.0).max())
+        mean = (1 / (1 + math.exp(-margin)) + read_slowly(name, peak)) / 2
+        assert scores.image_scores[row] == pytest.approx(math.log(mean / (1 - mean)), abs=1e-3)
+        alone = score_batch(scorer, tokens[row : row + 1], image_embed[row : row + 1], tiny, 2.0)
+        assert alone.image_scores == pytest.approx(scores.image_scores[row : row + 1], abs=1e-4)
+
+
+def raw_map(scorer, tokens, image_embed, row):
+    return scorer.compute_map(tokens[row : row + 1], image_embed[row : row + 1])[0].numpy()
+
+
+@given(st.floats(-180, 180), st.floats(0, 1), st.floats(1e-3, 0.5))
+def test_a_higher_peak_or_a_higher_margin_is_never_a_lower_score(margin, peak, step):
+    def score(margin, peak):
+        return clip_ad.join_peaks(np.float32([margin]), np.float64([peak]))[0]
+
+    assert score(margin, min(peak + step, 1.0)) >= score(margin, peak)
+    assert score(margin + step, peak) >= score(margin, peak)
+    assert abs(score(margin, peak)) < 181
+
+
+def test_scores_near_both_ends_stay_apart():
+    """Where probabilities in float32 are 1, log-odds tell images apart; peaks of 1 do no harm."""
+    margins = np.arange(18, 60, dtype=np.float32)
+    for peak in (0.0, 1.0):
+        for sign in (1, -1):
+            joined = clip_ad.join_peaks(sign * margins, np.full(42, peak))
+            decided = (peak == 1.0) == (sign == 1)
+            assert (len(np.unique(joined)) == 42) == decided  # else the mean is one half
+            assert decided or joined == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("form", ["published", "mended"])
+def test_training_steps_are_those_of_pytorchs_adam_in_the_forms_order(encode, images, form):
+    """As published rows come as they are numbered, and betas are PyTorch's own."""
+    seed = 3
+    method = SdpPlus(as_=form, epochs=3, batch_size=4, learning_rate=1e-3)
+    learned = method.fit(encode, images, seed)
+    torch.manual_seed(seed)
+    heads = Heads(4, 64, 32)
+    optimizer = torch.optim.Adam(heads.parameters(), lr=1e-3, betas=(0.9, 0.999))
+    own = {name: encode_representatives(encode, name, DENSITIES["wide"]) for name in images.names}
+    plan = [[[0, 1, 2, 3], [4, 5]]] * 3 if form == "published" else plan_batches(6, 3, 4, seed)
+    steps = [rows for epoch in plan for rows in epoch]
+    for step, rows in enumerate(steps):
+        tokens, masks = images.load_tokens(rows)[:, 4:, 1:], images.load_masks(rows).float()
+        text = torch.stack([own[images.names[row]] for row in rows])
+        maps = compute_maps(heads(tokens), text, (4, 4), (32, 32))  # (B, L, 2, S, S)
+        loss = sum(
+            compute_focal(level, masks) + compute_dice(level[:, 1], masks)
+            for level in maps.unbind(1)
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert learned.curve[step]["loss"] == pytest.approx(loss.item(), rel=1e-3)
+    for name, value in heads.state_dict().items():
+        agrees = (learned.tensors[name] - value).abs() < 1e-4
+        assert agrees.float().mean() > 0.98
 
 
 def test_missing_or_foreign_layers_are_refused(encode):
@@ -284,7 +371,7 @@ def test_missing_or_foreign_layers_are_refused(encode):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"combine": "max"}, "'single' or 'test_set'"),
+        ({"as_": "late"}, "sdp_plus: as must be published or mended, not 'late'"),
         ({"test_density": "dense"}, r"test_density: a density is usual or wide, .* not 'dense'"),
         ({"train_density": (0.5,)}, r"sdp_plus: train_density: a density .* not \(0.5,\)"),
         ({"train_density": (0.5, 1.5)}, "a density is usual or wide"),
@@ -321,7 +408,7 @@ def test_densities_are_set_by_name_or_by_numbers(encode, images):
 
 
 def test_sdp_has_no_settings_of_a_training():
-    settings = {"test_density", "stages", "late_taps", "sigma", "combine"}
+    settings = {"as", "test_density", "stages", "sigma"}
     assert list_settings("sdp").keys() == settings
     training = {"train_density", "epochs", "batch_size", "learning_rate"}
     assert list_settings("sdp_plus").keys() == settings | training

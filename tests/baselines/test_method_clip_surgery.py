@@ -17,6 +17,8 @@ from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import score_batch
 from fuzzyclip.utils.settings import TextSettings
 
+MENDED = ClipSurgery(as_="mended")
+
 
 def draw_unit(*shape, seed=0, dim=-1):
     return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=dim)
@@ -86,35 +88,35 @@ def test_the_map_is_the_surgery_of_the_first_level_between_the_patches_centres(
     tiny, encode, features
 ):
     image_embed, tokens = features
-    scorer = ClipSurgery().build(encode, "metal_nut", Learned())
-    unit = F.normalize(image_embed, dim=-1)
-    maps = scorer.compute_map(tokens, unit)
+    scorer = MENDED.build(encode, "metal_nut", Learned())
+    maps = scorer.compute_map(tokens, image_embed)
     assert maps.shape == (3, 32, 32)
+    unit = F.normalize(image_embed[:, :32], dim=-1)  # CLIP's own of the two class features
     grid = compute_surgery(tokens[:, 0], unit, encode(["metal_nut"]), 2.0).reshape(3, 4, 4)
     for plane, expected in zip(maps, grid, strict=True):
         torch.testing.assert_close(plane, interpolate_by_hand(expected, 8))
-    assert not torch.equal(scorer.compute_map(tokens.flip(1), unit), maps)
+    assert not torch.equal(scorer.compute_map(tokens.flip(1), image_embed), maps)
 
 
 def test_an_image_alone_has_the_map_and_the_score_it_has_among_others(encode, features):
     image_embed, tokens = features
-    scorer = ClipSurgery().build(encode, "bottle", Learned())
-    unit = F.normalize(image_embed, dim=-1)
-    whole = scorer.compute_map(tokens, unit)
-    scores = scorer.compute_score(unit, whole)
+    scorer = MENDED.build(encode, "bottle", Learned())
+    whole = scorer.compute_map(tokens, image_embed)
+    scores = scorer.compute_score(image_embed, whole)
     for row in range(3):
-        alone = scorer.compute_map(tokens[row : row + 1], unit[row : row + 1])
+        alone = scorer.compute_map(tokens[row : row + 1], image_embed[row : row + 1])
         torch.testing.assert_close(alone[0], whole[row])
+    unit = F.normalize(image_embed[:, :32], dim=-1)
     text = encode(["bottle"])
     normal, anomalous = (100 * unit @ text).unbind(dim=1)
     torch.testing.assert_close(scores, anomalous - normal, atol=1e-4, rtol=0)
 
 
-def test_stretched_maps_run_from_0_to_1_in_every_image(tiny, encode, features):
+def test_published_maps_run_from_0_to_1_in_every_image(tiny, encode, features):
     image_embed, tokens = features
-    method = ClipSurgery(stretch=True)
+    method = ClipSurgery(as_="published")
     scorer = method.build(encode, "bottle", Learned())
-    plain = ClipSurgery().build(encode, "bottle", Learned())
+    plain = MENDED.build(encode, "bottle", Learned())
     stretched = score_batch(scorer, tokens, image_embed, tiny, method.sigma)
     kept = score_batch(plain, tokens, image_embed, tiny, method.sigma)
     assert stretched.maps.min() >= 0

@@ -188,13 +188,14 @@ def build_row(name: str, backbone) -> Row:
         return Row(scorer, lambda _: text.T[None], clusters=(project(backbone),), blocks=ALL)
     if name in ("coop", "cocoop"):
         return build_context(name, encode)
+    # SDP and SDP+ as published judge by the text here; a whole test set joins it with the map
     method, tensors, temperature = build_method(name), {}, 100.0
     clusters, blocks = (), (BLOCKS - 1,)
     if name in ("clip", "clip_ac"):
         text = average_prompts(encode.encode, method.write_prompts(CATEGORY)).T
         clusters = (project(backbone),)
     elif name == "winclip":
-        text = average_prompts(encode.encode, winclip.write_prompts(CATEGORY), unit=False).T
+        text = average_prompts(encode.encode, winclip.write_prompts(CATEGORY, True), unit=False).T
         temperature = 1 / method.temperature
     elif name == "anomaly_clip":
         text, temperature = F.normalize(draw(2, EMBED), dim=1), 1 / method.temperature
@@ -284,9 +285,13 @@ def draw_labels(rng: np.random.Generator, reference: np.ndarray) -> np.ndarray:
 # --- image scores
 
 
-def score_images(scorer: Scorer, maps: Tensor, embeds: Tensor, backbone) -> np.ndarray:
-    """What the row says of images with these maps."""
+def score_images(
+    scorer: Scorer, maps: Tensor, embeds: Tensor, backbone, doubled: bool = False
+) -> np.ndarray:
+    """What the row says of images with these maps; `doubled` of both class features of `vv`."""
     given = replace(scorer, compute_map=lambda tokens, _: tokens)
+    if doubled:
+        embeds = embeds.repeat(1, 2)
     return score_batch(given, maps, embeds, backbone, 0.0).image_scores
 
 
@@ -310,7 +315,8 @@ def test_image_scores_rank_as_margins_of_float64(name, rows, small, seed):
     assert len(embeds) > 40
     assert -reference.min() > 0.25 * row.temperature < reference.max()
     labels = draw_labels(np.random.default_rng(seed), reference)
-    scores = score_images(row.scorer, torch.zeros(len(embeds), SIDE, SIDE), embeds, small)
+    maps, doubled = torch.zeros(len(embeds), SIDE, SIDE), name in ("clip_surgery", "anomaly_clip")
+    scores = score_images(row.scorer, maps, embeds, small, doubled)
     assert scores == pytest.approx(reference, abs=2e-6 * row.temperature)
     check_scores(scores, reference, labels)
     shares = expit(reference).astype(np.float32)  # what was the score before

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from fuzzyclip.baselines import saa
 from fuzzyclip.baselines.saa import PIXELS, Saa, keep_pixels
+from fuzzyclip.baselines.saa.categories import CATEGORIES, MVTEC, VISA
 from fuzzyclip.baselines.saa.models import Models
 from fuzzyclip.baselines.saa.parts import (
     Boxes,
@@ -21,10 +22,11 @@ from fuzzyclip.baselines.saa.parts import (
     rescore,
     select_boxes,
 )
-from fuzzyclip.baselines.saa.prompts import TABLE, CategoryPrompts, read_prompts, word_prompts
+from fuzzyclip.baselines.saa.prompts import CategoryPrompts, word_prompts
 from fuzzyclip.baselines.saa.tiny import build_tiny_models
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.datasets import REGISTRY
 from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import score_batch
 
@@ -39,7 +41,7 @@ def models():
 
 
 def make(**changes):
-    return Saa(tiny_seed=0, **changes)
+    return Saa(**{"as_": "mended", "tiny_seed": 0} | changes)
 
 
 def draw(*shape, seed=0):
@@ -342,14 +344,14 @@ def test_only_the_best_masks_are_taken_whatever_chunk_they_stand_in(fake, tiny, 
         assert np.allclose(anomaly_map[row], score / 2 if score in best else 0)
 
 
-def test_a_box_that_answers_to_the_object_is_dropped_unless_names_are_raw(fake, tiny, pixels):
+def test_a_box_that_answers_to_the_object_is_dropped_but_in_the_published_form(fake, tiny, pixels):
     phrase = "defect on metal nut"
     box = ([0.0, 0.0, 0.5, 0.5], 0.6, phrase)
     models = fake({phrase: [box], "defect on metal_nut": [box], "scratch": [(box[0], 0.4, "nut")]})
     prompts = {"metal nut": {"captions": ["scratch"], "background": "nut"}}
     assert not scores_of(make(prompts=prompts), tiny, pixels[:1]).maps.any()
     models.detector.asked.clear()
-    scores = scores_of(make(prompts=prompts, raw_names=True, strength=0.0), tiny, pixels[:1])
+    scores = scores_of(make(as_="published", prompts=prompts, strength=0.0), tiny, pixels[:1])
     assert scores.image_scores[0] == pytest.approx(0.3)
     assert [asked[0] for asked in models.detector.asked][:2] == [
         "metal_nut,",
@@ -357,12 +359,12 @@ def test_a_box_that_answers_to_the_object_is_dropped_unless_names_are_raw(fake, 
     ]
 
 
-def test_swapped_channels_reach_the_segmenter_and_saliency_alone(fake, tiny, pixels):
+def test_published_colours_reach_the_segmenter_and_saliency_swapped(fake, tiny, pixels):
     models = fake({"flaw on pill": [([0.0, 0.0, 0.5, 0.5], 0.6, "flaw")]})
     _, kept = keep_pixels(tiny, pixels[:1])
     image = kept.view(3, 32, 32)
-    for swapped in (False, True):
-        method = make(swapped_channels=swapped, saliency_side=32)
+    for swapped, form in enumerate(("mended", "published")):
+        method = make(as_=form, saliency_side=32)
         scores_of(method, tiny, pixels[:1], "pill")
         seen = image.flip(0) if swapped else image
         assert torch.equal(models.segmenter.images[-1], seen)
@@ -385,15 +387,55 @@ def test_fewer_than_two_objects_are_compared_with_the_image_itself(count, fake, 
     assert len(models.segmenter.images) == 1  # encoded once for objects and defects
 
 
-def test_defaults_know_two_categories_and_settings_replace_them():
-    assert read_prompts(None) is TABLE
-    assert set(TABLE) == {"bottle", "zipper"}
-    given = read_prompts({"pipe_fryum": {"captions": ["hole"], "masks": 19}})
-    assert given == {"pipe fryum": CategoryPrompts(("hole",), masks=19)}
-    wording = word_prompts("zipper", TABLE["zipper"], raw=False)
-    assert wording.thing == "zipper"
-    assert wording.defects[0] == ("defect on zipper", "zipper")
-    assert wording.defects[3:] == (("crack. broken leather.", "zipper"),)
+def test_settings_replace_what_is_known_of_categories():
+    method = make(prompts={"pipe_fryum": {"captions": ["hole"], "masks": 19}})
+    assert method.read_categories() == {"pipe fryum": CategoryPrompts(("hole",), masks=19)}
+    assert Saa().read_categories() == CATEGORIES
+
+
+def test_every_category_of_both_datasets_is_known():
+    for known, spec in ((MVTEC, REGISTRY["mvtec"]), (VISA, REGISTRY["visa"])):
+        assert set(known) == {name.replace("_", " ") for name in spec.categories}
+    assert CATEGORIES == MVTEC | VISA
+    assert len(CATEGORIES) == 27
+
+
+@pytest.mark.parametrize(
+    ("category", "published", "thing", "first", "specific"),
+    [
+        ("zipper", False, "zipper", ("defect on zipper", "zipper"),
+         [("crack. broken leather.", "zipper")]),
+        ("metal_nut", True, "metal_nut,", ("defect on metal_nut", "metal_nut"),
+         [("blue defect. black defect. red defect. scratch.", "nut")]),
+        ("chewinggum", True, "chewinggum", ("defect on chewinggum", "chewinggum"),
+         [("crack. yellow defect. color defect. black defect. thread.", "chewinggum")]),
+        ("pcb3", True, "printed_circuit_board,", ("defect on pcb3", "pcb3"),
+         [(f"{flaw} on pcb", "pcb") for flaw in ("bent wire", "scratch", "defect")]),
+        ("pcb3", False, "printed circuit board", ("defect on pcb3", "pcb3"),
+         [(f"{flaw} on pcb", "pcb") for flaw in ("bent wire", "scratch", "defect")]),
+    ],
+)  # fmt: skip
+def test_a_category_is_worded_in_both_forms(category, published, thing, first, specific):
+    known = CATEGORIES[category.replace("_", " ")]
+    wording = word_prompts(category, known, published)
+    assert (wording.thing, wording.defects[0]) == (thing, first)
+    assert [*wording.defects[3:]] == specific
+
+
+@pytest.mark.parametrize(
+    ("category", "objects", "masks", "area"),
+    [
+        ("leather", 1, 5, 0.9),
+        ("screw", 1, 5, 0.1),
+        ("candle", 4, 1, 0.3),
+        ("capsules", 20, 15, 1.0),
+        ("cashew", 1, 17, 0.05),
+        ("macaroni2", 4, 50, 0.3),
+    ],
+)
+def test_counts_and_sizes_are_the_published_ones(category, objects, masks, area):
+    known = CATEGORIES[category]
+    assert (known.objects, known.masks, known.area) == (objects, masks, area)
 
 
 # --- refusals

@@ -55,7 +55,7 @@ def resnet(tmp_path_factory):
 
 def make(folders, **changes):
     places = {f"{part}_folder": str(folders / part) for part in ("detector", "segmenter")}
-    return Saa(**places | changes)
+    return Saa(**{"as_": "mended"} | places | changes)
 
 
 def draw(*shape, seed=0):

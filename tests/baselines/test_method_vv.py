@@ -116,8 +116,11 @@ def test_the_kind_vv_has_projected_patches_of_both_methods(lively, drawn, steps)
     image_embed, tokens = kind.encode(lively, drawn)
     assert tokens.shape == (2, 4, 16, 32)
     assert tokens.dtype == image_embed.dtype == torch.float32
-    close(image_embed, encode_images(lively, drawn)[0])
     visual = lively.model.visual
+    plain = steps[-1][3][:, 0] @ visual.proj  # without ln_post
+    close(image_embed, torch.cat((encode_images(lively, drawn)[0], plain), dim=1))
+    close(vv.read_class(image_embed), F.normalize(encode_images(lively, drawn)[0], dim=1))
+    close(vv.read_class(F.normalize(image_embed, dim=1), plain=True), F.normalize(plain, dim=1))
 
     def project(state):
         return F.layer_norm(state, (64,), visual.ln_post.weight, visual.ln_post.bias) @ visual.proj
@@ -133,16 +136,10 @@ def test_the_kind_vv_has_projected_patches_of_both_methods(lively, drawn, steps)
     close(tokens[:, vv.DPAM_LEVELS], torch.stack(expected, dim=1))
 
 
-def test_the_class_feature_can_do_without_the_norm(lively, drawn, steps):
-    image_embed, _ = vv.make_vv_kind(class_norm=False).encode(lively, drawn)
-    close(image_embed, steps[-1][3][:, 0] @ lively.model.visual.proj)
-
-
 def test_kinds_of_the_same_settings_are_shared_and_others_have_other_names():
-    assert vv.make_vv_kind() == vv.make_vv_kind((24,), class_norm=True)
+    assert vv.make_vv_kind() == vv.make_vv_kind((24,))
     assert vv.make_vv_kind() != vv.make_vv_kind((6,))
-    kinds = [vv.make_vv_kind(), vv.make_vv_kind((6, 24)), vv.make_vv_kind(class_norm=False)]
-    assert [kind.name for kind in kinds] == ["vv", "vv-6-24", "vv-plain-class"]
+    assert [vv.make_vv_kind(taps).name for taps in ((24,), (6, 24))] == ["vv", "vv-6-24"]
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_a_grid_smaller_than_a_window_is_refused(load_tiny):
 
 def test_the_papers_ensemble():
     assert len(set(TEMPLATES)) == len(TEMPLATES) == 22
-    normal, anomalous = write_prompts("pill")
+    normal, anomalous = write_prompts("pill", published=False)
     assert len(set(normal)) == 7 * 22
     assert len(set(anomalous)) == 4 * 22
     assert "a photo of a small pill without flaw." in normal
@@ -130,10 +130,10 @@ def test_the_papers_ensemble():
 
 
 def test_the_published_templates_have_one_twice_and_lack_two():
-    anomalous = write_prompts("pill", published_templates=True)[1]
+    anomalous = write_prompts("pill", published=True)[1]
     assert len(anomalous) == 4 * 21
     assert anomalous.count("a jpeg corrupted photo of the damaged pill.") == 2
-    missing = set(write_prompts("pill")[1]) - set(anomalous)
+    missing = set(write_prompts("pill", published=False)[1]) - set(anomalous)
     assert {prompt for prompt in missing if "damaged" in prompt} == {
         "a cropped photo of a damaged pill.",
         "a jpeg corrupted photo of a damaged pill.",
@@ -188,14 +188,16 @@ def test_scores_of_nearly_nothing_give_no_nan():
     assert joined.isfinite().all()
 
 
-@pytest.mark.parametrize("method", [WinClip(), WinClip(unit_prompts=True, temperature=0.2)])
+@pytest.mark.parametrize(
+    "method", [WinClip(), WinClip(as_="mended", unit_prompts=True, temperature=0.2)]
+)
 def test_a_map_and_a_score_are_those_by_hand(method, tiny, pixels):
     image_embed, embeds = encode_windows(tiny, pixels)
     scorer = method.build(NameEncoder(tiny, draw_embeds), "metal_nut", Learned())
     assert scorer.prompt == "metal nut"
     scores = score_batch(scorer, embeds, image_embed, tiny)
     sides = []
-    for prompts in write_prompts("metal nut"):
+    for prompts in write_prompts("metal nut", method.as_ == "published"):
         vectors = draw_embeds(prompts).double()
         if method.unit_prompts:
             vectors = vectors / vectors.norm(dim=1, keepdim=True)
@@ -225,7 +227,7 @@ def test_the_published_templates_change_the_text(tiny, pixels):
     encode = NameEncoder(tiny, draw_embeds)
     maps = [
         score_batch(method.build(encode, "pill", Learned()), embeds, image_embed, tiny).maps
-        for method in (WinClip(), WinClip(published_templates=True))
+        for method in (WinClip(), WinClip(as_="mended"))
     ]
     assert not np.allclose(*maps, atol=1e-4)
 

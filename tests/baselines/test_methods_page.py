@@ -3,6 +3,7 @@
 import re
 
 import torch
+import yaml
 from imports import ROOT
 
 from fuzzyclip import baselines
@@ -47,11 +48,35 @@ def test_a_new_method_is_a_folder_with_a_file_of_less_than_60_lines(
 def test_the_page_names_every_method_and_real_settings():
     for name in BASELINES:
         assert f"`{name}`" in PAGE
-    known = {setting for name in BASELINES for setting in list_settings(name)}
-    fidelity = (ROOT / "docs/fidelity.md").read_text()
-    begin = fidelity.index("## Faults of published code")
-    table = fidelity[begin : fidelity.index("\n## ", begin + 1)]
-    switches = "".join(row.split("|")[3] for row in table.splitlines() if row.startswith("| "))
-    assert len(re.findall("`", switches)) > 15
-    for setting in re.findall(r"`(\w+)(?::[^`]*)?`", switches):
-        assert setting in known, setting
+    known = {setting for name in BASELINES for setting in list_settings(name)} | {"tower"}
+    _, published, _ = read_tables()
+    settings = re.findall(r"`(\w+)(?:: \w+)?`", "".join(row[-1] for row in published))
+    assert len(settings) > 8
+    assert set(settings) <= known
+    towers = yaml.safe_load((ROOT / "params.yaml").read_text())["towers"]
+    assert set(re.findall(r"`tower: (\w+)`", "".join(row[-1] for row in published))) == {*towers}
+
+
+def read_tables():
+    """Rows of cells of the tables on forms: their differences, common settings, what is left."""
+    text = (ROOT / "docs/fidelity.md").read_text()
+    section = text[text.index("## Published and mended forms") : text.index("## What has not been")]
+    tables = re.findall(r"^\| method .*\n\|---.*\n((?:\|.*\n)+)", section, flags=re.M)
+    return [[row[2:-2].split(" | ") for row in table.splitlines()] for table in tables]
+
+
+def test_every_method_of_two_forms_has_lines_on_their_differences_and_no_other_has():
+    differences, published, _ = read_tables()
+    titles = {build_method(name).title for name in BASELINES if "as" in list_settings(name)}
+    named = [title for row in differences for title in row[0].split(", ")]
+    assert set(named) == titles
+    assert sorted(named.count(title) for title in titles) == [1, 1, 2, 2, 2, 3]
+    towers = {
+        title: re.findall(r"`tower: (\w+)`", row[-1])
+        for row in published
+        for title in row[0].split(", ")
+        if "`tower" in row[-1]
+    }
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())["methods"]
+    for name in {*BASELINES} - {"saa"}:  # which reads no CLIP
+        assert towers[build_method(name).title] == [params[name]["tower"]], name

@@ -1,6 +1,7 @@
 """The feature store: what comes back, what is refused, and what a kill leaves behind."""
 
 import hashlib
+from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
 
@@ -246,27 +247,32 @@ def test_a_kill_at_any_batch_resumes_to_the_same_bytes(
 
 
 def encode_twice(backbone, pixels):
-    """Another way to look at an image: three numbers for each of five places, twice."""
+    """Another way to look at an image: two class features, five places of three numbers, twice."""
     image_embed = encode_images(backbone, pixels)[0]
     seen = pixels.flatten(1)[:, :15].view(-1, 1, 5, 3)
-    return -image_embed, torch.cat((seen, 2 * seen), dim=1)  # (B, D), (B, 2, 5, 3)
+    embeds = torch.cat((-image_embed, 2 * image_embed), dim=1)
+    return embeds, torch.cat((seen, 2 * seen), dim=1)  # (B, 2 * D), (B, 2, 5, 3)
+
+
+TWICE = FeatureKind("twice", encode_twice, classes=2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8", None])
 def test_another_kind_is_kept_in_its_own_shape_and_never_taken_for_patch_tokens(
     images, expected, tiny, tmp_path, dtype
 ):
-    digests, kind = list(images["sha256"]), FeatureKind("twice", encode_twice)
+    digests, kind = list(images["sha256"]), TWICE
     write_category(tmp_path, images, tiny, dtype=dtype, shard_size=4, batch_size=3, kind=kind)
     stored = open_category(tmp_path, compute_identity(tiny, digests, kind))
-    assert torch.allclose(stored.image_embed, -expected[0], atol=1e-6)
+    both = torch.cat((-expected[0], 2 * expected[0]), dim=1)
+    assert torch.allclose(stored.image_embed, both, atol=1e-6)
     assert stored.has_tokens == (dtype is not None)
     if dtype is not None:
         opened = [Image.open(path).convert("RGB") for path in images["image_path"]]
         pixels = torch.stack([preprocess(image, tiny) for image in opened])
         tokens = encode_twice(tiny, pixels)[1]
         assert torch.equal(stored.read_tokens(range(COUNT)), unpack(pack(tokens, dtype)))
-    for other in (TOKENS, FeatureKind("twice", encode_twice, version=2)):
+    for other in (TOKENS, replace(TWICE, version=2)):
         with pytest.raises(FeatureMismatchError, match="another kind"):
             open_category(tmp_path, compute_identity(tiny, digests, other))
 
@@ -299,7 +305,7 @@ def test_int8_by_hand():
     assert unpack(packed).tolist() == [[-254.0, 128.0, 0.0, 0.0], [0.0] * 4]
 
 
-@pytest.mark.parametrize("kind", [TOKENS, FeatureKind("twice", encode_twice)])
+@pytest.mark.parametrize("kind", [TOKENS, TWICE])
 @pytest.mark.parametrize("dtype", [*DTYPES, None])
 def test_the_space_that_is_asked_for_is_what_the_tensors_take(images, tiny, tmp_path, dtype, kind):
     write(tmp_path, images, tiny, dtype=dtype, kind=kind)

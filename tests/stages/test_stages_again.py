@@ -26,7 +26,7 @@ from stages.experiments.maps import draw_maps
 from stages.params import read_params
 
 #: Features that the methods of the tables read besides the run's patch tokens.
-VIEWS = ("windows", "vv", "vv_stages")
+VIEWS = ("openai", "windows", "vv", "vv_stages")
 
 
 @pytest.fixture
@@ -219,7 +219,8 @@ def test_maps_of_several_methods_are_those_of_the_evaluation(tested, monkeypatch
 def test_a_method_says_all_that_made_its_result(tested):
     facts = json.loads((tested / "metrics/methods/anomaly_clip/sdd.json").read_text())
     assert facts["auxiliary"] == "visa"
-    assert facts["settings"] | {"sigma": 1.1, "epochs": 1} == facts["settings"]
+    known = {"as": "mended", "sigma": 1.1, "epochs": 1}
+    assert facts["settings"] | known == facts["settings"]
     assert facts["kind"] == "vv"
     assert facts["random"] is False
     assert facts["text"]["ensemble"] == "full"
@@ -252,6 +253,44 @@ def test_what_was_trained_on_the_tested_data_or_for_another_clip_is_refused(test
         with pytest.raises(ValueError, match=rf"{part}\.safetensors was trained {reason}"):
             run_stages(folder, stages[part])
         path.write_bytes(whole)
+
+
+def read_facts(folder, name):
+    return json.loads((folder / f"metrics/methods/{name}/sdd.json").read_text())
+
+
+def test_a_tower_gives_its_methods_another_clip(tested, tmp_path):
+    folder = copy_pipeline(tested, tmp_path / "copy")
+    before, values = read_facts(folder, "clip"), read_method(folder, "clip")
+
+    def change(params):
+        params["towers"]["openai"] = {"sample": {"activation": "quickgelu"}}
+
+    run_stages(folder, "views@openai", "train@clip", "evaluate_baseline@clip", change=change)
+    after = read_facts(folder, "clip")
+    assert (before["clip"], after["clip"]) == ("sample", "openai")
+    assert before["backbone"] != after["backbone"]
+    assert not read_method(folder, "clip").equals(values)
+
+    def mix(params):
+        params["methods"]["april_gan"]["features"] = "openai"  # its own tower is the run's
+
+    with pytest.raises(ValueError, match="made with another backbone"):
+        run_stages(folder, "train@april_gan", change=mix)
+
+
+def test_a_published_form_says_so_and_that_it_uses_the_test_set(tested, tmp_path):
+    folder = copy_pipeline(tested, tmp_path / "copy")
+
+    def publish(params):
+        params["methods"]["sdp"]["as"] = "published"
+
+    stages = ("views@vv_stages", "train@sdp", "evaluate_baseline@sdp", "method_tables")
+    run_stages(folder, *stages, change=publish)
+    facts = read_facts(folder, "sdp")
+    assert (facts["settings"]["as"], facts["kind"]) == ("published", "sdp-late")
+    text = (folder / "metrics/method_tables/table-2.md").read_text()
+    assert "- SDP: as published, an image's score uses the whole test set" in text
 
 
 def test_features_of_another_kind_are_refused_with_the_way_out(tested, tmp_path):

@@ -6,7 +6,7 @@ with 4 learnable tokens after the start token in text blocks 2 to 9; its patch t
 V-V stream (`shared.vv`). Image and patches share the two text features.
 
 The published code rounds the deep tokens to half precision and back, and carries projections that
-nothing uses; neither is done here.
+nothing uses; neither form does so here.
 
 Shapes: B images, N training images, L taps, P = h * w patches, D embedding width, S image size.
 """
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fuzzyclip.baselines.shared.vv import DPAM_DEPTH, DPAM_LEVELS, make_vv_kind
+from fuzzyclip.baselines.shared.forms import TwoForms
+from fuzzyclip.baselines.shared.vv import DPAM_DEPTH, DPAM_LEVELS, make_vv_kind, read_class
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import FeatureKind
@@ -44,8 +45,14 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class AnomalyClip(Trained):
-    """AnomalyCLIP with its published settings, but for known faults, which are switches.
+class AnomalyClip(TwoForms, Trained):
+    """AnomalyCLIP with its settings.
+
+    The published form has two faults, which the mended one has not. Until 2025-04 it collected maps
+    after blocks 6, 12, 18 and 24, but the stream was updated in place and all four were the last
+    block's (issues 18, 64 and 82): each tap's map counts `IDENTICAL` times, in the losses and in
+    the map, which with the last tap alone gives its numbers. And the class feature skips ln_post,
+    behind which CLIP's projection was trained (issue 14).
 
     Attributes:
         words: learnable ones of each prompt.
@@ -55,12 +62,7 @@ class AnomalyClip(Trained):
         temperature: what cosines are divided by before every softmax.
         taps: blocks after which the V-V stream is compared with the text, counted in ViT-L's 24;
             `vv.plan_dpam` stretches them over other towers. The official scripts take the last
-            alone since 2025-04.
-        identical_maps: as published before: blocks 6, 12, 18 and 24 were meant, but the stream was
-            updated in place and all four maps were the last block's (issues 18, 64 and 82), so that
-            the patches' losses counted four times. With the last tap this gives those numbers.
-        class_norm: whether the class feature passes ln_post, as CLIP was trained; AnomalyCLIP's
-            code leaves it out (issue 14).
+            alone since 2025-04. The published form has no other: its maps were that one.
         pixel_weight: factor on the patches' losses.
         epochs: passes over the auxiliary images, Adam taking `batch_size` of them a step.
         sigma: Gaussian smoothing of the maps in pixels, at 518 pixels as published.
@@ -71,8 +73,6 @@ class AnomalyClip(Trained):
     depth: int = 9
     temperature: float = 0.07
     taps: tuple[int, ...] = (DPAM_DEPTH,)
-    identical_maps: bool = False
-    class_norm: bool = True
     pixel_weight: float = 4.0
     epochs: int = 15
     batch_size: int = 8
@@ -83,17 +83,18 @@ class AnomalyClip(Trained):
     title: ClassVar[str] = "AnomalyCLIP"
 
     def __post_init__(self) -> None:
+        self.check_form(self.name)
         check_training(self.name, self)
         FEW.check(self.name, words=self.words, depth=self.depth)
         FEW_OR_ZERO.check(self.name, deep_tokens=self.deep_tokens)
         POSITIVE.check(self.name, temperature=self.temperature)
         FACTOR.check(self.name, pixel_weight=self.pixel_weight)
-        if self.identical_maps and tuple(self.taps) != (DPAM_DEPTH,):
-            raise ValueError(
-                f"{self.name}: identical_maps are four of the last block's, so taps must be "
-                f"({DPAM_DEPTH},), not {tuple(self.taps)}"
-            )
         make_vv_kind(tuple(self.taps))  # refuses taps that do not exist
+        if self.published and tuple(self.taps) != (DPAM_DEPTH,):
+            raise ValueError(
+                f"{self.name}: as published all maps are the last block's, so taps must be "
+                f"[{DPAM_DEPTH}], not {list(self.taps)}; other taps go with `as: mended`"
+            )
 
     @property
     def shape(self) -> PromptShape:
@@ -104,12 +105,12 @@ class AnomalyClip(Trained):
 
     @property
     def kind(self) -> FeatureKind:
-        return make_vv_kind(tuple(self.taps), self.class_norm)
+        return make_vv_kind(tuple(self.taps))
 
     @property
     def repeats(self) -> int:
         """Number of times that each map counts."""
-        return IDENTICAL if self.identical_maps else 1
+        return IDENTICAL if self.published else 1
 
     def fit(
         self, encode: NameEncoder, images: TrainingSet, seed: int, checkpoint: Path | None = None
@@ -126,7 +127,8 @@ class AnomalyClip(Trained):
         backbone = encode.backbone
         device = backbone.device
         learner = PromptLearner(backbone, OBJECT, self.shape, seed)
-        embeds, labels = normalise(images.image_embed).to(device), images.labels.to(device)
+        embeds = read_class(images.image_embed, plain=self.published).to(device)  # (N, D)
+        labels = images.labels.to(device)
 
         def load(rows: Sequence[int], epoch: int) -> Batch:
             del epoch  # no augmentation
@@ -176,6 +178,10 @@ class AnomalyClip(Trained):
             )
         text = text_embed.to(backbone.device)
         size = (backbone.image_size, backbone.image_size)
+        compare = compare_class(text, 1 / self.temperature)
+
+        def compute_score(image_embed: Tensor, maps: Tensor) -> Tensor:
+            return compare(read_class(image_embed, plain=self.published), maps)
 
         def compute_map(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
             del image_embed
@@ -186,7 +192,7 @@ class AnomalyClip(Trained):
         return Scorer(
             prompt=OBJECT,
             compute_map=compute_map,
-            compute_score=compare_class(text, 1 / self.temperature),
+            compute_score=compute_score,
             scale=Scale.PLAIN,
         )
 

@@ -20,6 +20,8 @@ from fuzzyclip.method.efa_training import train_heads
 from fuzzyclip.method.fuzzyclip import load_heads
 from fuzzyclip.method.interface import Learned, Trained, TrainingSet, check_training
 from fuzzyclip.method.scorer import Scorer, build_trained
+from fuzzyclip.method.training_set import plan_mosaics
+from fuzzyclip.utils.ranges import SHARE
 
 #: What the stored tensors' names begin with.
 PREFIX = "heads."
@@ -33,14 +35,15 @@ class AprilGan(Trained):
     are APRIL-GAN's own.
 
     Attributes:
-        epochs: 15, as published for layers trained on VisA. For those trained on MVTec-AD it was 3,
-            with a fifth of the images replaced by mosaics of four, which are left out here: all
-            methods learn from the same stored features.
+        epochs: 15, as published for layers trained on VisA; for those trained on MVTec-AD it was 3.
+        mosaic: share of the images that a mosaic of four of their category replaces, anew in each
+            epoch; as published a fifth for MVTec-AD and none for VisA.
         learning_rate: Adam's; as published, like the images a step.
         sigma: Gaussian smoothing of its maps in pixels; APRIL-GAN has none.
     """
 
     epochs: int = 15
+    mosaic: float = 0.0
     learning_rate: float = 1e-3
     batch_size: int = 8
     sigma: float = 0.0
@@ -51,6 +54,7 @@ class AprilGan(Trained):
 
     def __post_init__(self) -> None:
         check_training(self.name, self)
+        SHARE.check(self.name, mosaic=self.mosaic)
 
     def fit(
         self, encode: NameEncoder, images: TrainingSet, seed: int, checkpoint: Path | None = None
@@ -70,6 +74,7 @@ class AprilGan(Trained):
             encode.backbone,
             images,
             torch.stack([own[name] for name in images.names]),  # (N, D, 2)
+            mosaics=plan_mosaics(images.members, self.epochs, self.mosaic, seed),
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,

@@ -14,11 +14,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fuzzyclip.baselines.shared.forms import TwoForms
 from fuzzyclip.baselines.shared.vv import (
     DPAM_DEPTH,
     SURGERY_LEVEL,
     compute_surgery,
     make_vv_kind,
+    read_class,
     upsample_patches,
 )
 from fuzzyclip.clip.name_encoder import NameEncoder
@@ -30,22 +32,22 @@ from fuzzyclip.utils.ranges import FACTOR, SIGMA
 
 
 @dataclass(frozen=True)
-class ClipSurgery(Untrained):
+class ClipSurgery(TwoForms, Untrained):
     """CLIP Surgery with its settings.
+
+    The published form stretches every map to 0..1 by its own extremes, as the published
+    demonstrations do: every image has a patch of 1, also a normal one, and no threshold means the
+    same in two images. The mended one keeps one scale.
 
     Attributes:
         factor: on the class feature's cosines before the softmax that weighs the two texts, 2 as
             published.
-        stretch: stretch every map to 0..1 by its own extremes, as the published demonstrations do.
-            Off: maps keep one scale. Stretched, every image has a patch of 1, also a normal one,
-            and no threshold means the same in two images.
         sigma: Gaussian smoothing in pixels; none is published.
         taps: of AnomalyCLIP's stream in the shared pass, see `make_vv_kind`. They change nothing
             here; give AnomalyCLIP's, so that images go through the tower once for both.
     """
 
     factor: float = 2.0
-    stretch: bool = False
     sigma: float = 0.0
     taps: tuple[int, ...] = (DPAM_DEPTH,)
 
@@ -53,6 +55,7 @@ class ClipSurgery(Untrained):
     title: ClassVar[str] = "CLIP Surgery"
 
     def __post_init__(self) -> None:
+        self.check_form(self.name)
         FACTOR.check(self.name, factor=self.factor)
         SIGMA.check(self.name, sigma=self.sigma)
         make_vv_kind(self.taps)  # refuses taps that do not exist
@@ -67,19 +70,20 @@ class ClipSurgery(Untrained):
         backbone = encode.backbone
         size = (backbone.image_size, backbone.image_size)
         text = encode([category]).to(backbone.device)  # (D, 2)
+        compare = compare_class(text.T)
 
         def compute_map(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
             patches = compute_surgery(
-                patch_tokens[:, SURGERY_LEVEL], image_embed, text, self.factor
+                patch_tokens[:, SURGERY_LEVEL], read_class(image_embed), text, self.factor
             )  # (B, P)
-            if self.stretch:
+            if self.published:
                 patches = stretch(patches)
             return upsample_patches(patches, backbone.grid, size)
 
         return Scorer(
             prompt=encode.stack([category]),
             compute_map=compute_map,
-            compute_score=compare_class(text.T),
+            compute_score=lambda image_embed, maps: compare(read_class(image_embed), maps),
             scale=Scale.PLAIN,
         )
 

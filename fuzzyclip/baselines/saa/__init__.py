@@ -6,8 +6,8 @@ each mask's score grows with the saliency inside it. CLIP is not used: the image
 input, S x S pixels, where the published code has them at full size, so a backbone of large images
 helps.
 
-Knowledge of a category enters in `saa.prompts`: words for its defects, how large they get and how
-many there may be. The published numbers rest on such tables, written by hand for MVTec AD and
+Knowledge of a category enters by `saa.categories`: words for its defects, how large they get and
+how many there may be. The published numbers rest on such tables, written by hand for MVTec AD and
 VisA; that is less than zero-shot.
 
 Shapes: B images, n boxes or masks, S image size.
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fuzzyclip.baselines.saa.categories import CATEGORIES
 from fuzzyclip.baselines.saa.models import CHUNK, Encoded, Models, load_models
 from fuzzyclip.baselines.saa.parts import (
     combine_masks,
@@ -34,6 +35,7 @@ from fuzzyclip.baselines.saa.parts import (
 )
 from fuzzyclip.baselines.saa.prompts import CategoryPrompts, Wording, read_prompts, word_prompts
 from fuzzyclip.baselines.saa.tiny import build_tiny_models
+from fuzzyclip.baselines.shared.forms import TwoForms
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import FeatureKind
@@ -70,8 +72,14 @@ PIXELS = FeatureKind("pixels", keep_pixels, stored=False)
 
 
 @dataclass(frozen=True)
-class Saa(Untrained):
+class Saa(TwoForms, Untrained):
     """SAA+ with its settings.
+
+    The published form has two faults. Underscores of a category stay in its captions and most times
+    a comma ends that of the object; the tokenizer parts `metal_nut` into three, so that no phrase
+    ever equals the name and boxes of the object itself are not dropped. And SAM and the saliency
+    network, both trained on RGB, are given OpenCV's BGR (the detector is not). The mended form
+    writes names as the tokenizer does, and gives RGB to all.
 
     Attributes:
         detector_folder: GroundingDINO's weights and processor, see `saa.models.DETECTOR`.
@@ -79,19 +87,15 @@ class Saa(Untrained):
         saliency_weights: file of WideResNet-50-2's ImageNet weights.
         tiny_seed: seed of tiny random models in place of the three; they find nothing, and show
             that everything runs.
-        prompts: fields of `CategoryPrompts` by category, in place of `TABLE`; names with blanks or
-            underscores. Categories that are not in it have the defaults.
+        prompts: fields of `CategoryPrompts` by category, in place of `saa.categories.CATEGORIES`,
+            the published ones; names with blanks or underscores. Categories that are not in it have
+            the defaults.
         box_threshold: a box stays if a token of the caption answers by more than this.
         text_threshold: tokens above make up a box's phrase.
         saliency_side: pixels to which an image of one object is resized for saliency.
         group_side: pixels to which one of several objects is resized.
         largest: distances that count for the saliency of one object.
         strength: on saliency, in the exponent of a mask's weight.
-        raw_names: as published: underscores of a category stay in its captions and a comma ends
-            that of the object. The tokenizer parts `metal_nut` into three, so that no phrase ever
-            equals the name and boxes of the object itself are not dropped.
-        swapped_channels: as published: SAM and the saliency network, both trained on RGB, are given
-            OpenCV's BGR (the detector is not).
         sigma: Gaussian smoothing in pixels; none is published.
     """
 
@@ -106,8 +110,6 @@ class Saa(Untrained):
     group_side: int = 1024
     largest: int = 400
     strength: float = 3.0
-    raw_names: bool = False
-    swapped_channels: bool = False
     sigma: float = 0.0
 
     name: ClassVar[str] = "saa"
@@ -115,6 +117,7 @@ class Saa(Untrained):
     kind: ClassVar[FeatureKind] = PIXELS
 
     def __post_init__(self) -> None:
+        self.check_form(self.name)
         Range(0, SUREST).check(
             self.name, box_threshold=self.box_threshold, text_threshold=self.text_threshold
         )
@@ -124,7 +127,7 @@ class Saa(Untrained):
         COUNT.check(self.name, largest=self.largest)
         FACTOR.check(self.name, strength=self.strength)
         SIGMA.check(self.name, sigma=self.sigma)
-        read_prompts(self.prompts)  # refuses unknown fields
+        self.read_categories()  # refuses unknown fields
         if self.tiny_seed is None:
             return
         if type(self.tiny_seed) is not int or not 0 <= self.tiny_seed < 2**63:
@@ -137,6 +140,10 @@ class Saa(Untrained):
                 f"{self.name}: tiny_seed puts random models in place of all three: leave out "
                 f"{' and '.join(given)}, or tiny_seed"
             )
+
+    def read_categories(self) -> dict[str, CategoryPrompts]:
+        """What is known of categories, by names with blanks."""
+        return CATEGORIES if self.prompts is None else read_prompts(self.prompts)
 
     def _list_models(self) -> list[str]:
         """Settings that say where a model lies and are set."""
@@ -164,8 +171,8 @@ class Saa(Untrained):
         """
         del learned
         size = encode.backbone.image_size
-        known = read_prompts(self.prompts).get(category.replace("_", " "), CategoryPrompts())
-        wording = word_prompts(category, known, self.raw_names)
+        known = self.read_categories().get(category.replace("_", " "), CategoryPrompts())
+        wording = word_prompts(category, known, self.published)
         models = self._take_models(encode.backbone.device)
 
         def compute_map(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
@@ -232,7 +239,7 @@ class _Look:
     @property
     def seen(self) -> Tensor:
         """The image as SAM and the saliency network get it."""
-        return self.image.flip(0) if self.settings.swapped_channels else self.image
+        return self.image.flip(0) if self.settings.published else self.image
 
     @cached_property
     def _encoded(self) -> Encoded:
@@ -250,7 +257,7 @@ class _Look:
         )
         kept = []
         for boxes, (_, name) in zip(candidates, captions, strict=True):
-            object_name = name if settings.raw_names else detector.respell(name)
+            object_name = name if settings.published else detector.respell(name)
             kept.append(select_boxes(boxes, limit, object_name))
         places, scores = zip(*kept, strict=True)
         return torch.cat(places), torch.cat(scores)

@@ -8,6 +8,9 @@ from fuzzyclip.utils.ranges import COUNT, POSITIVE, SHARE, Range
 
 #: Captions that name no kind of defect.
 AGNOSTIC = ("defect on {}", "damage on {}", "flaw on {}")
+#: As published a comma ends the object's caption, left over from the sentence that it stood in.
+#: This category's sentence had none.
+WITHOUT_COMMA = "chewinggum"
 
 
 @dataclass(frozen=True)
@@ -44,24 +47,14 @@ class CategoryPrompts:
         Range(POSITIVE.least, SHARE.most).check("a category", area=self.area)
 
 
-#: Published knowledge of two categories, to show how it looks; all others have the defaults, which
-#: most categories of MVTec AD share.
-TABLE = {
-    "bottle": CategoryPrompts(("broken part. contamination. white broken.",), area=0.3),
-    "zipper": CategoryPrompts(("crack. broken leather.",), area=0.5),
-}
-
-
 def read_prompts(
-    given: Mapping[str, CategoryPrompts | Mapping[str, Any]] | None,
+    given: Mapping[str, CategoryPrompts | Mapping[str, Any]],
 ) -> dict[str, CategoryPrompts]:
-    """Prompts by category, blanks for underscores; `TABLE` where none are given.
+    """Prompts by category, blanks for underscores.
 
     Raises:
         ValueError: a field is unknown or a value refused; names the category.
     """
-    if given is None:
-        return TABLE
     if not isinstance(given, Mapping):
         raise ValueError(f"prompts must be fields by category, not {given!r}")
     prompts = {}
@@ -89,11 +82,11 @@ class Wording:
     defects: tuple[tuple[str, str], ...]
 
 
-def word_prompts(category: str, known: CategoryPrompts, raw: bool) -> Wording:
-    """Captions of a category; `raw` leaves its underscores, see `Saa.raw_names`."""
+def word_prompts(category: str, known: CategoryPrompts, published: bool) -> Wording:
+    """Captions of a category; as published underscores stay, and a comma ends the object's."""
     name, thing = category, known.thing or category
-    if raw:
-        thing += ","
+    if published:
+        thing += "" if category == WITHOUT_COMMA else ","
     else:
         name, thing = name.replace("_", " "), thing.replace("_", " ")
     agnostic = [(caption.format(name), name) for caption in AGNOSTIC]

@@ -3,16 +3,15 @@
 Shapes: B images, T stages, P patches, N = 1 + P tokens, W vision width, D embedding width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fuzzyclip.baselines.shared.clip_ad import ClipAd, encode_representatives, plan_staged
-from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.baselines.shared.clip_ad import ClipAd, encode_representatives
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.efa_training import train_heads
@@ -24,13 +23,15 @@ from fuzzyclip.method.scorer import Scorer
 class SdpPlus(Trained, ClipAd):
     """SDP+ with its settings: those of `ClipAd` and its training's, the published ones.
 
+    The published form trains in the order of the files, so that a batch shows one category and
+    mostly one side of it; the mended one draws an order for each epoch.
+
     Attributes:
-        train_density: of the auxiliary set's prompts, like `test_density`.
-        learning_rate: of Adam, whose momenta are `fuzzyclip.method.training`'s; each epoch is in a
-            new order.
+        train_density: of the auxiliary set's prompts, like `test_density`; as published for VisA.
+        learning_rate: of Adam, with PyTorch's own betas as published.
     """
 
-    train_density: str | tuple[float, int] = "usual"
+    train_density: str | tuple[float, int] = "wide"
     epochs: int = 5
     batch_size: int = 8
     learning_rate: float = 1e-4
@@ -65,7 +66,9 @@ class SdpPlus(Trained, ClipAd):
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             seed=seed,
-            levels=self._count_stages(encode.backbone),
+            make_optimizer=make_adam,
+            shuffled=not self.published,
+            levels=self.count_stages(encode.backbone),
             checkpoint=checkpoint,
             description=self.title,
         )
@@ -79,7 +82,7 @@ class SdpPlus(Trained, ClipAd):
             ValueError: there are no tensors of its layers, or they are those of another model.
         """
         backbone = encode.backbone
-        heads = Heads(self._count_stages(backbone), backbone.vision_width, backbone.embed_dim)
+        heads = Heads(self.count_stages(backbone), backbone.vision_width, backbone.embed_dim)
         try:
             heads.load_state_dict(dict(learned.tensors))
         except RuntimeError as error:
@@ -89,8 +92,10 @@ class SdpPlus(Trained, ClipAd):
             ) from error
         return self.build_scorer(encode, category, heads.to(backbone.device))
 
-    def _count_stages(self, backbone: Backbone) -> int:
-        return len(plan_staged(backbone.image_tower.depth, self.stages).taps)
+
+def make_adam(parameters: Iterator[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+    """Adam with betas 0.9 and 0.999; the other methods' have 0.5 and 0.999."""
+    return torch.optim.Adam(parameters, lr=learning_rate)
 
 
 METHOD = SdpPlus

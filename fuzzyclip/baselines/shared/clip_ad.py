@@ -27,13 +27,14 @@ from scipy.special import expit
 from sklearn.cluster import DBSCAN
 from torch import Tensor
 
+from fuzzyclip.baselines.shared.forms import TwoForms
 from fuzzyclip.baselines.shared.vv import Stream, compute_surgery, run_paths, upsample_patches
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise, project_tokens
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import FeatureKind
 from fuzzyclip.method import Scale
-from fuzzyclip.method.efa import Heads, compute_plane
+from fuzzyclip.method.efa import LOGIT_SCALE, Heads, compute_plane
 from fuzzyclip.method.scorer import Scorer, compare_class
 from fuzzyclip.utils.ranges import COUNT, FEW, POSITIVE, SIGMA
 
@@ -83,44 +84,51 @@ DENSITIES = {"usual": Density(), "wide": Density(1.5, 25)}
 
 
 @dataclass(frozen=True)
-class ClipAd:
+class ClipAd(TwoForms):
     """Settings that SDP and SDP+ share, and the scorer of a category.
+
+    The published form takes the original path with the next block's attention added, a fault; the
+    mended one takes tokens and class token after the block that is named. An image's score joins
+    its text and its map's peak. The published form stretches both over the whole test set
+    (`combine_over_test_set`), so that an image's score changes with the other images; the mended
+    one judges an image alone (`join_peaks`).
 
     Attributes:
         test_density: of the tested set's prompts: a key of `DENSITIES`, or eps and min_samples.
             Published per tested set, which is a choice made on test data; the default is the one
             that the code has for unnamed sets.
         stages: parts that the tower is cut into, see `plan_staged`.
-        late_taps: as published, the original path has the next block's attention added, a fault.
-            Off: tokens and class token are those after the block that is named.
         sigma: Gaussian smoothing in pixels. 8 of 240 as published; SDP+ has 2 on VisA, chosen per
             tested set like the densities.
-        combine: `single`: an image's score is the text's log-odds, all that an image alone
-            gives. `test_set`: as published, scores are `combine_over_test_set` of a category's. It
-            needs the whole test set, so an image's score changes with the other images.
     """
 
     test_density: str | tuple[float, int] = "usual"
     stages: int = STAGES
-    late_taps: bool = False
     sigma: float = 8.0
-    combine: str = "single"
 
     name: ClassVar[str]
     title: ClassVar[str]
 
     def __post_init__(self) -> None:
-        if self.combine not in ("single", "test_set"):
-            raise ValueError(
-                f"{self.name}: combine must be 'single' or 'test_set', not {self.combine!r}"
-            )
+        self.check_form(self.name)
         SIGMA.check(self.name, sigma=self.sigma)
-        make_sdp_kind(self.stages, self.late_taps)  # refuses stages that do not exist
+        make_sdp_kind(self.stages)  # refuses stages that do not exist
         self.read_density("test_density")
 
     @property
     def kind(self) -> FeatureKind:
-        return make_sdp_kind(self.stages, self.late_taps)
+        return make_sdp_kind(self.stages, late_taps=self.published)
+
+    @property
+    def note(self) -> str:
+        """Text that tables give with the results; empty where an image is judged alone."""
+        if not self.published:
+            return ""
+        return "as published, an image's score uses the whole test set of its category"
+
+    def count_stages(self, backbone: Backbone) -> int:
+        """Stages that the tower is cut into: T."""
+        return len(plan_staged(backbone.image_tower.depth, self.stages).taps)
 
     def read_density(self, setting: str) -> Density:
         """One of the settings that are densities.
@@ -161,12 +169,20 @@ class ClipAd:
                 total += compute_plane(mapped, text, backbone.grid, size).sigmoid_()
             return total
 
+        stages, read = self.count_stages(backbone), read_layers_peak if heads else read_surgery_peak
+
+        def join(
+            image_scores: NDArray[np.float32], peaks: NDArray[np.floating]
+        ) -> NDArray[np.float32]:
+            return join_peaks(image_scores, read(peaks, stages))
+
         return Scorer(
             prompt=encode.stack([category]),
             compute_map=compute_map,
             compute_score=compare_class(text.T),
             scale=Scale.PLAIN,
-            combine=combine_over_test_set if self.combine == "test_set" else None,
+            join=None if self.published else join,
+            combine=combine_over_test_set if self.published else None,
         )
 
 
@@ -222,6 +238,33 @@ def compute_staged_map(backbone: Backbone, vv: Tensor, text_embed: Tensor) -> Te
         tokens = normalise(project_tokens(backbone, level))  # (B, N, D)
         total += compute_surgery(tokens[:, 1:], tokens[:, 0], text_embed, factor=1.0)
     return upsample_patches(total, backbone.grid, (backbone.image_size, backbone.image_size))
+
+
+def read_surgery_peak(peaks: NDArray[np.floating], stages: int) -> NDArray[np.float64]:
+    """Probability (N,) at the peak of SDP's map: on the text's own scale, mean over stages.
+
+    Surgery of two texts is half the difference of their weighted cosines.
+    """
+    return np.asarray(expit(2 * LOGIT_SCALE * peaks.astype(np.float64) / stages))
+
+
+def read_layers_peak(peaks: NDArray[np.floating], stages: int) -> NDArray[np.float64]:
+    """Probability (N,) at the peak of SDP+'s map, which is mostly a sum of the layers'."""
+    return np.clip(peaks.astype(np.float64) / stages, 0, 1)
+
+
+def join_peaks(
+    image_scores: NDArray[np.float32], peaks: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """The mended image scores (N,): log-odds of the mean of the text's and the peak's probability.
+
+    It is the published sum, with probabilities in place of what is stretched over a test set. As
+    everywhere, anomalous and normal sides are summed apart, so that nothing ties near the ends. The
+    text's log-odds and the peaks' probabilities are (N,).
+    """
+    text = image_scores.astype(np.float64)
+    odds = np.log(expit(text) + peaks) - np.log(expit(-text) + (1 - peaks))
+    return np.asarray(odds, dtype=np.float32)
 
 
 def combine_over_test_set(

@@ -6,12 +6,14 @@ the original path, which stays as it was trained. An increment therefore depends
 every stream is a sum of increments: any number of them costs one more attention a block. Streams
 pass through no feed-forward network.
 
-The kind `vv` (`make_vv_kind`) keeps of an image, besides CLIP's own class feature, (B, L, P, D):
-patch tokens of V-V streams in the joint space, that is after ln_post and projection, not
-normalised, row by row of the grid, without the class token. Level 0 (`SURGERY_LEVEL`) is CLIP
-Surgery's stream after the last block; levels 1 to L - 1 (`DPAM_LEVELS`) are AnomalyCLIP's stream
-after each tap, in the tower's order. Both methods use nothing but projected tokens of these
-streams, so they are projected once, and are narrower. CLIP-AD's kind is in `clip_ad`.
+The kind `vv` (`make_vv_kind`) keeps of an image two class features side by side, (B, 2 * D): CLIP's
+own, and the same without ln_post, which AnomalyCLIP's code leaves out in front of a projection that
+was trained behind it; `read_class` takes one. Beside them are patch tokens of V-V streams in the
+joint space, (B, L, P, D), that is after ln_post and projection, not normalised, row by row of the
+grid, without the class token. Level 0 (`SURGERY_LEVEL`) is CLIP Surgery's stream after the last
+block; levels 1 to L - 1 (`DPAM_LEVELS`) are AnomalyCLIP's stream after each tap, in the tower's
+order. Both methods use nothing but projected tokens of these streams, so they are projected once,
+and are narrower. CLIP-AD's kind is in `clip_ad`.
 
 Feature surgery, which CLIP Surgery and CLIP-AD share, takes what two texts have in common from each
 token's similarity to them.
@@ -85,26 +87,25 @@ def plan_dpam(depth: int, taps: Sequence[int] = (DPAM_DEPTH,)) -> Stream:
     return Stream(start=depth - count + 1, taps=tuple(scaled))
 
 
-def make_vv_kind(taps: tuple[int, ...] = (DPAM_DEPTH,), class_norm: bool = True) -> FeatureKind:
+def make_vv_kind(taps: tuple[int, ...] = (DPAM_DEPTH,)) -> FeatureKind:
     """The kind that CLIP Surgery and AnomalyCLIP share, of the module's layout.
 
-    Other settings make another kind.
-
-    Args:
-        taps: of AnomalyCLIP's stream, see `plan_dpam`.
-        class_norm: False gives the class feature without ln_post, which AnomalyCLIP's code leaves
-            out: in front of a projection that was trained behind it.
+    Other taps, of AnomalyCLIP's stream (`plan_dpam`), make another kind.
 
     Raises:
         ValueError: a tap is none of that stream's blocks.
     """
     plan_dpam(DPAM_DEPTH, taps)
-    parts = ["vv"]
-    if taps != (DPAM_DEPTH,):
-        parts += [str(tap) for tap in taps]
-    if not class_norm:
-        parts.append("plain-class")
-    return FeatureKind("-".join(parts), _EncodeVV(taps, class_norm))
+    own = [] if taps == (DPAM_DEPTH,) else [str(tap) for tap in taps]
+    return FeatureKind("-".join(["vv", *own]), _EncodeVV(taps), version=2, classes=2)
+
+
+def read_class(image_embed: Tensor, plain: bool = False) -> Tensor:
+    """One of two class features side by side, (B, 2 * D) to unit rows (B, D).
+
+    `plain` is the one without ln_post.
+    """
+    return normalise(image_embed.chunk(2, dim=1)[int(plain)])
 
 
 @dataclass(frozen=True)
@@ -112,18 +113,15 @@ class _EncodeVV:
     """`Encode` of the kind `vv`: as a value, so that kinds of the same settings are equal."""
 
     taps: tuple[int, ...]
-    class_norm: bool
 
     def __call__(self, backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
         depth = backbone.image_tower.depth
         streams = (plan_surgery(depth), plan_dpam(depth, self.taps))
         paths = run_paths(backbone, pixels, streams)
         levels = [project_tokens(backbone, level[:, 1:]) for level in paths.streams]
-        if self.class_norm:
-            image_embed = project_tokens(backbone, paths.last)
-        else:
-            image_embed = paths.last @ backbone.image_tower.visual.proj
-        return image_embed, torch.stack(levels, dim=1)  # (B, D), (B, L, P, D)
+        plain = paths.last @ backbone.image_tower.visual.proj
+        image_embed = torch.cat((project_tokens(backbone, paths.last), plain), dim=1)
+        return image_embed, torch.stack(levels, dim=1)  # (B, 2 * D), (B, L, P, D)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from open_clip.timm_model import TimmModel
 from torch import Tensor
 from torch.nn import functional as F
 
+from fuzzyclip.baselines.shared.forms import TwoForms
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
@@ -141,8 +142,12 @@ WINDOWS = FeatureKind("windows", encode_windows)
 
 
 @dataclass(frozen=True)
-class WinClip(Untrained):
+class WinClip(TwoForms, Untrained):
     """WinCLIP's settings, with the defaults and their reasons.
+
+    Its authors published no code. The published form is that of the re-implementations that later
+    tables were made with: 21 templates, which lack two of the paper's 22 and have another twice.
+    The mended one has all 22.
 
     Attributes:
         temperature: cosines are divided by it before the softmax. It moves the map's order, since
@@ -152,15 +157,12 @@ class WinClip(Untrained):
             WinCLIP's names are words.
         unit_prompts: whether each prompt's feature has unit length before the mean. The paper
             speaks of the mean of the features; the re-implementations take it as it is.
-        published_templates: the 21 templates of the re-implementations, a fault: they lack two of
-            the paper's 22 and have another twice. For comparison with their numbers only.
         sigma: Gaussian smoothing of its maps in pixels; WinCLIP has none.
     """
 
     temperature: float = 0.07
     underscore: str = "space"
     unit_prompts: bool = False
-    published_templates: bool = False
     sigma: float = 0.0
 
     name: ClassVar[str] = "winclip"
@@ -168,6 +170,7 @@ class WinClip(Untrained):
     kind: ClassVar[FeatureKind] = WINDOWS
 
     def __post_init__(self) -> None:
+        self.check_form(self.name)
         POSITIVE.check(self.name, temperature=self.temperature)
         SIGMA.check(self.name, sigma=self.sigma)
         stack_names((), underscore=self.underscore)  # refuses what is unknown
@@ -177,7 +180,7 @@ class WinClip(Untrained):
         del learned
         backbone = encode.backbone
         name = stack_names([category], underscore=self.underscore)
-        prompts = write_prompts(name, self.published_templates)
+        prompts = write_prompts(name, self.published)
         text_embed = average_prompts(encode.encode, prompts, self.unit_prompts)  # (D, 2)
         direction = (text_embed[:, 1] - text_embed[:, 0]).to(backbone.device)
 
@@ -198,10 +201,10 @@ class WinClip(Untrained):
         )
 
 
-def write_prompts(name: str, published_templates: bool = False) -> list[list[str]]:
+def write_prompts(name: str, published: bool) -> list[list[str]]:
     """All prompts of both sides: 7 normal and 4 anomalous states, each in every template."""
     templates = list(TEMPLATES)
-    if published_templates:
+    if published:
         templates = [text for text in TEMPLATES if text not in LACKING] + [DOUBLED]
     return [
         [template.format(state.format(name)) for state in states for template in templates]
