@@ -314,8 +314,6 @@ def test_differences_are_formed_only_in_the_papers_setting(workplace):
     assert "no number compares with a printed one" in output
 
 
-
-
 @pytest.mark.parametrize(("name", "printed"), [("table-2", 7), ("table-3", 3)])
 def test_comparisons_are_complete_from_the_committed_results(name, printed, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)

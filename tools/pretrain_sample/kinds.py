@@ -23,9 +23,9 @@ Woven_001 Woven_068 Woven_104 Woven_125 Woven_127
 _GOODS = """
 bottle capsule hazelnut pill toothbrush candle capsules cashew chewinggum fryum macaroni1 macaroni2
 pipe_fryum cup mug bowl plate dish jar can box bag tablet syringe vial sponge soap pencil pen brush
-bread biscuit cookie cake pasta noodle rice bean almond peanut fruit apple orange banana lemon tomato
-potato carrot egg cheese meat sausage fish candy chocolate gum pastry cracker chips coffee tea seed
-grain leaf flower pretzel button cork beans tablets olives peas pencils
+bread biscuit cookie cake pasta noodle rice bean almond peanut fruit apple orange banana lemon
+tomato potato carrot egg cheese meat sausage fish candy chocolate gum pastry cracker chips coffee tea
+seed grain leaf flower pretzel button cork beans tablets olives peas pencils
 """
 _HARDWARE = """
 metal_nut screw zipper bracket_black bracket_brown bracket_white metal_plate tubes pipe hose valve
@@ -34,9 +34,9 @@ hammer drill pin ring seal gasket lock hinge handle casting forging weld frame c
 flange domino rivets star
 """
 _ELECTRONICS = """
-pcb1 pcb2 pcb3 pcb4 pcb transistor cable connector circuit chip board resistor capacitor sensor relay
-fuse socket keyboard phone camera solar cell wafer magnet coil battery lamp bulb led display panel
-microchip wire plug batteries
+pcb1 pcb2 pcb3 pcb4 pcb transistor cable connector circuit chip board resistor capacitor sensor
+relay fuse socket keyboard phone camera solar cell wafer magnet coil battery lamp bulb led
+display panel microchip wire plug batteries
 """
 
 #: Names by kind. Bare numbers and class ids have none.
