@@ -24,8 +24,8 @@ _GOODS = """
 bottle capsule hazelnut pill toothbrush candle capsules cashew chewinggum fryum macaroni1 macaroni2
 pipe_fryum cup mug bowl plate dish jar can box bag tablet syringe vial sponge soap pencil pen brush
 bread biscuit cookie cake pasta noodle rice bean almond peanut fruit apple orange banana lemon
-tomato potato carrot egg cheese meat sausage fish candy chocolate gum pastry cracker chips coffee tea
-seed grain leaf flower pretzel button cork beans tablets olives peas pencils
+tomato potato carrot egg cheese meat sausage fish candy chocolate gum pastry cracker chips coffee
+tea seed grain leaf flower pretzel button cork beans tablets olives peas pencils
 """
 _HARDWARE = """
 metal_nut screw zipper bracket_black bracket_brown bracket_white metal_plate tubes pipe hose valve
