@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fuzzyclip.evaluation import NORMAL
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method import OWN, list_titles
 from fuzzyclip.report.gallery import Example, draw_heatmaps, save_figure
@@ -56,8 +57,8 @@ GAIN_NOTE = (
     "training on the dataset, with the 95 % interval of a paired bootstrap over images. Where it "
     "holds 0, the test images do not tell the two apart."
 )
-#: Examples of each dataset in the overview.
-OVERVIEW = 2
+#: Anomalous images of each dataset in the overview, beside a normal one, and images in a row of it.
+OVERVIEW, COLUMNS = 2, 11
 
 
 def main() -> None:
@@ -151,11 +152,14 @@ def draw_pictures(params: Params, tested: Mapping[str, dict[str, Any]]) -> None:
         title = f"{name_dataset(dataset, tested[dataset])}, model trained on {auxiliary}"
         figure = draw_heatmaps(examples, f"{title}: image, ground truth, anomaly map")
         save_figure(figure, paths.REPORT / f"heatmaps_{dataset}.png")
-        chosen = examples[:: max(1, len(examples) // OVERVIEW)][:OVERVIEW]
+        normal = [example for example in examples if example.title.endswith(NORMAL)]
+        anomalous = [example for example in examples if not example.title.endswith(NORMAL)]
+        chosen = anomalous[:: max(1, len(anomalous) // OVERVIEW)][:OVERVIEW]
+        chosen += normal[len(normal) // 2 :][:1]
         overview += [replace(example, title=f"{dataset}\n{example.title}") for example in chosen]
     paths.REPORT.mkdir(exist_ok=True)
     if overview:
-        figure = draw_heatmaps(overview, "Image, ground truth, anomaly map", columns=14)
+        figure = draw_heatmaps(overview, "Image, ground truth, anomaly map", columns=COLUMNS)
         save_figure(figure, paths.REPORT / "overview.png")
 
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
-from fuzzyclip.evaluation import KINDS
+from fuzzyclip.evaluation import KINDS, NORMAL
 from fuzzyclip.evaluation.category import BATCH, Category
 from fuzzyclip.evaluation.metrics import find_threshold
 from fuzzyclip.images.decode import load_image, load_masks
@@ -29,7 +29,7 @@ SIDE = 192
 
 
 class Overlays:
-    """Evenly spaced anomalous images, taken as a category's maps come by."""
+    """A normal image and evenly spaced anomalous ones, taken as a category's maps come by."""
 
     def __init__(self, per_category: int) -> None:
         self.per_category = per_category
@@ -39,11 +39,14 @@ class Overlays:
         self._chosen: set[int] = set()
 
     def start(self, rows: pd.DataFrame) -> None:
-        """Choose among the anomalous images of the next category."""
-        anomalous = np.flatnonzero(rows["label"].to_numpy() == 1)
-        count = min(self.per_category, len(anomalous))
-        places = np.linspace(0, len(anomalous) - 1, count + 2)[1:-1].round().astype(int)
-        self._rows, self._chosen = rows, set(anomalous[places].tolist())
+        """Choose among the images of the next category, without a look at their scores."""
+        labels = rows["label"].to_numpy()
+        self._rows, self._chosen = rows, set()
+        for label, wanted in ((0, 1), (1, self.per_category)):
+            own = np.flatnonzero(labels == label)
+            count = min(wanted, len(own))
+            places = np.linspace(0, len(own) - 1, count + 2)[1:-1].round().astype(int)
+            self._chosen |= set(own[places].tolist())
 
     def take(self, first: int, maps: NDArray[np.float32], masks: NDArray[np.bool_] | None) -> None:
         """Keep what was chosen of a batch of maps (B, S, S), in [0, 1], from a place on.
@@ -57,7 +60,8 @@ class Overlays:
                 continue
             picked = self._rows.iloc[number]
             image = load_image(Path(str(picked["image_path"]))).resize(mask.shape[::-1])
-            self.titles.append(f"{picked['category']}\n{picked['defect']}{note}")
+            shown = f"{picked['defect']}{note}" if picked["label"] == 1 else NORMAL
+            self.titles.append(f"{picked['category']}\n{shown}")
             self.tensors["images"].append(torch.from_numpy(np.array(image)))  # (S, S, 3)
             self.tensors["masks"].append(torch.from_numpy(mask))
             self.tensors["maps"].append(torch.from_numpy(anomaly_map).half())

@@ -281,7 +281,7 @@ class EvaluationSettings(Record):
             ascending; not zero-shot, and not of the paper.
         pixel_metrics: `exact`: all pixels of a category are sorted, in memory; `streaming`:
             constant memory, and each metric comes with certain bounds.
-        overlays: anomalous images a category whose maps are kept for pictures.
+        overlays: anomalous images a category whose maps are kept for pictures, beside a normal one.
         gallery: images a category, label and kind (best, worst, borderline) that the page shows.
     """
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from fuzzyclip.evaluation import NORMAL
 from fuzzyclip.method import OWN, read_moment
 from fuzzyclip.report.gallery import Example, draw_heatmaps
 from fuzzyclip.report.tables import LABELS
@@ -222,7 +223,11 @@ def draw_heatmap_strip(
             raise CatalogError(f"these data have no category {category}; there are {names}")
         category = next((name for name in there if name not in shown), there[0])
         notes.append(f"The drawn sample has no {experiment.category}: {category} stands in for it.")
-    chosen = [i for i, title in enumerate(titles) if title.split("\n")[0] == category]
+    chosen = [
+        number
+        for number, (name, kind) in enumerate(title.split("\n") for title in titles)
+        if name == category and kind != NORMAL
+    ]
     examples = [
         Example(titles[i].split("\n")[1], images[i], masks[i], maps[i].astype(np.float32))
         for i in chosen

@@ -158,12 +158,17 @@ def test_every_official_name_that_means_something_is_of_one_kind(vocabulary: Voc
     assert len(set(things)) == len(things)  # none is of two kinds
     meant = {name for name in OFFICIAL_CATEGORIES if not re.fullmatch(r"(Class)?\d+", name)}
     assert meant <= set(things)
-    names, kinds = draw_kinds(200, np.random.default_rng(0))
-    for name, kind in zip(names, kinds, strict=True):
-        left = name
-        for thing in sorted(KINDS_OF_THINGS[kind], key=len, reverse=True):
+    names, shares = draw_kinds(200, np.random.default_rng(0))
+    for name, share in zip(names, shares, strict=True):
+        left, there = (
+            name,
+            [things for things, part in zip(KINDS_OF_THINGS, share, strict=True) if part],
+        )
+        for thing in sorted((thing for things in there for thing in things), key=len, reverse=True):
             left = left.replace(thing, "")
         assert not left.strip()
+    assert torch.allclose(shares.sum(dim=1), torch.ones(200))
+    assert {int((share > 0).sum()) for share in shares} == {1, 2}
     vocabulary.encode(names)  # none is too long
 
 
@@ -173,9 +178,16 @@ def test_kinds_pull_names_of_a_kind_together_and_no_further() -> None:
     for kinds in torch.cartesian_prod(torch.arange(4), torch.arange(4)):
         aim = COSINES[kinds[0], kinds[1]]
         away = aim * first + (1 - aim**2).sqrt() * across  # at the cosine that is aimed at
-        assert float(kinds_loss(torch.stack([first, away]), kinds)) < 1e-10
-        alike = float(kinds_loss(torch.stack([first, first]), kinds))
+        shares = torch.nn.functional.one_hot(kinds, 4).float()
+        assert float(kinds_loss(torch.stack([first, away]), shares)) < 1e-10
+        alike = float(kinds_loss(torch.stack([first, first]), shares))
         assert alike == pytest.approx(float(1 - aim) ** 2, abs=1e-6)
+    between = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 1], [0.5, 0, 0, 0.5]])
+    ends = torch.linalg.cholesky(COSINES / 0.95).T[:, [0, 3]].T  # unit vectors of two kinds
+    text = torch.nn.functional.normalize(torch.stack([*ends, ends.sum(dim=0)]), dim=1)
+    aims = 0.95 * (text @ text.T)
+    expected = ((text @ text.T - aims)[~torch.eye(3, dtype=torch.bool)] ** 2).mean()
+    assert float(kinds_loss(text, between)) == pytest.approx(float(expected), rel=1e-3)
     assert torch.equal(COSINES, COSINES.T)
     assert (COSINES.diagonal() >= COSINES.max(dim=0).values).all()
 

@@ -47,7 +47,7 @@ class PairBatch:
     name_captions: list[str]  # 2 m: each name's normal and anomalous caption
     kind_captions: list[str]  # 7 m: each name's caption of every kind
     thing_captions: list[str]  # 2 t: each thing's normal and anomalous caption
-    things: Tensor  # (t,): number of the kind of thing
+    things: Tensor  # (t, 4): share of each kind of thing
 
 
 def patch_targets(coverage: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def make_batch(
     kinds = np.stack([np.zeros(count, np.int64), pairs.defect[chosen] + 1], axis=1).ravel()
     meanings = sorted(set(zip(category.tolist(), kinds.tolist(), strict=True)))
     names = make_names(NAMES_PER_STEP, words, rng)
-    things, kinds_of_things = draw_kinds(THINGS_PER_STEP, rng)
+    things, shares_of_kinds = draw_kinds(THINGS_PER_STEP, rng)
     caption_category, caption_kind = np.array(meanings).T
     positive = (category[:, None] == caption_category) & (kinds[:, None] == caption_kind)
     return PairBatch(
@@ -147,5 +147,5 @@ def make_batch(
         [make_caption(name, state, rng) for name in names for state in (0, 1)],
         [make_defect_caption(name, kind, rng) for name in names for kind in range(KINDS)],
         [make_caption(thing, state, rng) for thing in things for state in (0, 1)],
-        torch.tensor(kinds_of_things),
+        shares_of_kinds,
     )

@@ -58,24 +58,42 @@ COSINES = torch.tensor(
 )
 
 
-def draw_kinds(count: int, rng: np.random.Generator) -> tuple[list[str], list[int]]:
-    """Names, a third of them stacks of one kind, and the number of each one's kind."""
-    kinds = rng.integers(len(KINDS_OF_THINGS), size=count).tolist()
-    names = []
-    for kind in kinds:
-        pool = KINDS_OF_THINGS[kind]
-        size = int(rng.integers(2, 9)) if rng.random() < 1 / 3 else 1
-        names.append(" ".join(pool[int(i)] for i in rng.choice(len(pool), size, replace=False)))
-    return names, kinds
+def draw_kinds(count: int, rng: np.random.Generator) -> tuple[list[str], Tensor]:
+    """Names, and how much of each kind is in them, (count, 4), rows sum to 1.
+
+    A third are single names, a third stacks of one kind, and a third have another name before such
+    a stack, as the method's test prompts do.
+    """
+    names, shares = [], np.zeros((count, len(KINDS_OF_THINGS)), np.float32)
+    for row in shares:
+        form, kind, other = rng.integers(3), *rng.integers(len(KINDS_OF_THINGS), size=2)
+        size = 1 if form == 0 else int(rng.integers(2, 9))
+        chosen = _choose(kind, size, rng)
+        row[kind] += size
+        if form == 2:
+            chosen = [*_choose(other, 1, rng), *chosen]
+            row[other] += 1
+        row /= row.sum()
+        names.append(" ".join(chosen))
+    return names, torch.from_numpy(shares)
 
 
-def kinds_loss(text: Tensor, kinds: Tensor) -> Tensor:
+def _choose(kind: int, count: int, rng: np.random.Generator) -> list[str]:
+    pool = KINDS_OF_THINGS[kind]
+    return [pool[int(i)] for i in rng.choice(len(pool), count, replace=False)]
+
+
+def kinds_loss(text: Tensor, shares: Tensor) -> Tensor:
     """Mean squared distance of the cosines between names from those of `COSINES`.
+
+    A stack of two kinds is aimed at the place between them.
 
     Args:
         text: features (m, D) of unit length, all of one state.
-        kinds: (m,) number of each name's kind.
+        shares: (m, 4) of each kind in each name.
     """
-    aim = COSINES[kinds[:, None], kinds]  # (m, m)
-    other = ~torch.eye(len(kinds), dtype=torch.bool)
+    products = shares @ COSINES @ shares.T  # (m, m)
+    lengths = (products.diagonal() / NEAR).sqrt()
+    aim = products / (lengths[:, None] * lengths)
+    other = ~torch.eye(len(shares), dtype=torch.bool)
     return F.mse_loss((text @ text.T)[other], aim[other])
