@@ -34,7 +34,7 @@ from fuzzyclip.utils.settings import BackboneSettings, PromptShape  # noqa: E402
 BATCH, TEMPERATURE = 16, 1 / 0.07
 ROUNDS, STEPS = 3, 5  # steps of training follow one another, so they are measured in a row
 SAMPLE = BackboneSettings(
-    model=str(SAMPLE_CONFIG), weights=str(SAMPLE_WEIGHTS), image_size=144, blocks=(2, 4, 6, 8)
+    model=str(SAMPLE_CONFIG), weights=str(SAMPLE_WEIGHTS), image_size=144, blocks=(5, 6, 7, 8)
 )
 
 

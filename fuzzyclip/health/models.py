@@ -8,8 +8,8 @@ from fuzzyclip.health.installation import Check
 from fuzzyclip.utils.files import compute_sha256
 
 #: SHA-256 of the sample CLIP's weights as they come with the package.
-SAMPLE_SHA256 = "8f4fdb7636ff979a1e5e5fe1210bc9ef8ac0460940336c8a27f21600fa5ead8f"
-SAMPLE_SIZE, SAMPLE_BLOCKS = 144, (2, 4, 6, 8)
+SAMPLE_SHA256 = "921b7bd1c6373aa4860e9168bb0fbb3b4e154b5b3b4cb4310dcc66b386f1f7cf"
+SAMPLE_SIZE, SAMPLE_BLOCKS = 144, (5, 6, 7, 8)
 REINSTALL = "install FuzzyCLIP again (in a checkout: git checkout fuzzyclip/sample/weights)"
 #: The paper's CLIP, by open_clip's names.
 PAPER_MODEL, PAPER_TAG = "ViT-L-14-336", "openai"
