@@ -35,6 +35,7 @@ def test_results_have_every_metric_and_variant(pipeline):
     assert "not comparable" in summary  # the sample says what it is
     assert "### pixel AP [%]" in summary
     facts = json.loads((folder / "metrics/methods/fuzzyclip/sdd.json").read_text())
+    assert json.loads((folder / "metrics/csp/visa.json").read_text())["exact"]
     (short,) = facts["short_clusters"]  # 24 images, two epochs in batches of 16
     assert short == {"names": ["capsules", "pcb1", "pcb2"], "steps": 4}
     for page in (summary, (folder / "page/index.html").read_text()):
