@@ -140,6 +140,20 @@ def test_every_printed_number_is_a_fact():
     assert len({fact.name for fact in FACTS}) == len(FACTS)
 
 
+def test_doubts_are_where_two_tables_of_the_paper_exclude_one_another():
+    """C11: Table 3's pixel values against Table 6's of two clusters, the same model."""
+    values = {
+        (fact.group, fact.place.dataset, fact.place.metric): fact
+        for fact in FACTS
+        if (fact.group, fact.place.label) in {("table-3", "FuzzyCLIP"), ("table-6", "VisA, k=2")}
+    }
+    for (group, dataset, metric), fact in values.items():
+        if group == "table-3" and metric.startswith("pixel"):
+            other = values["table-6", dataset, metric]
+            apart = abs(fact.value - other.value) > fact.tolerance
+            assert apart == (fact.doubt == "C11"), fact
+
+
 def test_a_complete_run_passes(complete):
     output = call()
     assert "FAILED" not in output
