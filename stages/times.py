@@ -55,7 +55,8 @@ def read_time(made: Path) -> float | None:
 
 def add_times(*seconds: float | None) -> float | None:
     """Seconds of trainings that belong together, None where one of them is not known."""
-    return sum(known) if len(known := [each for each in seconds if each]) == len(seconds) else None
+    known = [each for each in seconds if each is not None]
+    return sum(known) if len(known) == len(seconds) else None
 
 
 def locate_time(made: Path) -> Path:

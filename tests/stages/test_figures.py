@@ -222,6 +222,7 @@ def test_what_went_on_after_a_kill_has_no_time(tmp_path, clock):
 def test_times_are_told_apart_from_what_is_not_known_and_what_needs_none():
     assert times.add_times(1.5, 2.0) == 3.5
     assert times.add_times(1.5, None) is None
+    assert times.add_times(0.0, 2.0) == 2
     note = times.describe_times(
         {"EFA": {"visa": 12.34, "mvtec": 5.0}, "CLIP": {}, "CoOp": {"visa": 1.0, "mvtec": None}},
         "auxiliary set",
