@@ -48,7 +48,7 @@ from stages.experiments.results import (
 from stages.params import load_params
 from stages.run import run_stage
 from stages.schema import Params
-from stages.times import add_times, describe_times, read_time
+from stages.times import Time, add_times, describe_times, read_time
 
 TABLES = ("table-2", "table-3")
 #: Method to dataset to how that result came about.
@@ -126,8 +126,8 @@ def show_methods(
     typer.echo(f"{out / name}.md and .csv (long form) written")
 
 
-def read_times(facts: Facts, sets: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Seconds of each method's trainings by title and auxiliary set, FuzzyCLIP's parts together."""
+def read_times(facts: Facts, sets: Sequence[str]) -> dict[str, dict[str, Time | None]]:
+    """Time of each method's trainings by title and auxiliary set, FuzzyCLIP's parts together."""
     times = {}
     for method, title in name_methods(facts).items():
         trained = next(iter(facts[method].values())).get("auxiliary") is not None

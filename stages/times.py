@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from fuzzyclip.utils.files import compute_sha256, write_json
 from stages import paths
@@ -20,11 +21,22 @@ from stages import paths
 UNKNOWN = "not timed here (`dvc repro -sf STAGE` does): "
 
 
+class Time(NamedTuple):
+    """Seconds by the clock, and of this process's processors, which other programs hardly touch."""
+
+    clock: float
+    processor: float
+
+    def __str__(self) -> str:
+        """Both, as a note has them."""
+        return f"{self.clock:.1f} / {self.processor:.1f}"
+
+
 @dataclass
 class Watch:
-    """A training's seconds, once it has ended; None of one that went on after a kill."""
+    """A training's time, once it has ended; None of one that went on after a kill."""
 
-    seconds: float | None = None
+    time: Time | None = None
 
 
 @contextmanager
@@ -34,28 +46,32 @@ def watch_training(checkpoints: Sequence[Path]) -> Iterator[Watch]:
     Of one that finds a checkpoint of a killed run only the rest would be measured: it has no time.
     """
     watch, went_on = Watch(), any(path.exists() for path in checkpoints)
-    start = time.perf_counter()
+    clock, processor = time.perf_counter(), time.process_time()
     yield watch
-    watch.seconds = None if went_on else time.perf_counter() - start
+    if not went_on:
+        watch.time = Time(time.perf_counter() - clock, time.process_time() - processor)
 
 
 def keep_time(made: Path, watch: Watch) -> None:
     """Keep the time of the training that made a file."""
-    if watch.seconds is not None:
-        write_json(locate_time(made), {"made": str(made), "seconds": round(watch.seconds, 3)})
+    if watch.time is not None:
+        seconds = {name: round(value, 3) for name, value in watch.time._asdict().items()}
+        write_json(locate_time(made), {"made": str(made)} | seconds)
 
 
-def read_time(made: Path) -> float | None:
-    """Seconds of the training that made a file; None where it was not made here in one go."""
+def read_time(made: Path) -> Time | None:
+    """Time of the training that made a file; None where it was not made here in one go."""
     path = locate_time(made) if made.is_file() else None
     if path is None or not path.is_file():
         return None
-    return float(json.loads(path.read_text())["seconds"])
+    kept = json.loads(path.read_text())
+    return Time(*(float(kept[name]) for name in Time._fields))
 
 
-def add_times(*seconds: float | None) -> float | None:
-    """Seconds of trainings that belong together, None where one of them is not known."""
-    return sum(known) if len(known := [each for each in seconds if each]) == len(seconds) else None
+def add_times(*times: Time | None) -> Time | None:
+    """Time of trainings that belong together, None where one of them is not known."""
+    known = [each for each in times if each is not None]
+    return Time(*map(sum, zip(*known, strict=True))) if len(known) == len(times) else None
 
 
 def locate_time(made: Path) -> Path:
@@ -63,12 +79,12 @@ def locate_time(made: Path) -> Path:
     return paths.TRAINING_TIMES / f"{compute_sha256(made)[:16]}.json"
 
 
-def describe_times(times: Mapping[str, Mapping[str, float | None]], by: str) -> str:
-    """A note on trainings: seconds by title and, say, auxiliary set; none where none is needed."""
+def describe_times(times: Mapping[str, Mapping[str, Time | None]], by: str) -> str:
+    """A note on trainings: time by title and, say, auxiliary set; none where none is needed."""
     told, unknown, idle = [], [], []
-    for title, seconds in times.items():
-        known = [f"{name} {each:.1f}" for name, each in seconds.items() if each is not None]
-        if len(known) < len(seconds):
+    for title, named in times.items():
+        known = [f"{name} {each}" for name, each in named.items() if each is not None]
+        if len(known) < len(named):
             unknown.append(title)
         elif known:
             told.append(f"{title} ({', '.join(known)})")
@@ -76,4 +92,7 @@ def describe_times(times: Mapping[str, Mapping[str, float | None]], by: str) -> 
             idle.append(title)
     parts = {"": told, UNKNOWN: unknown, "nothing is trained: ": idle}
     text = "; ".join(start + ", ".join(titles) for start, titles in parts.items() if titles)
-    return f"Time to train from stored features, seconds on this machine by {by}: {text}."
+    return (
+        "Time to train from stored features on this machine, seconds by the clock / of the "
+        f"processors, by {by}: {text}."
+    )

@@ -28,7 +28,7 @@ from stages.experiments.results import (
     read_method,
 )
 from stages.experiments.stability import STABILITY_NOTES, summarise_stability
-from stages.times import describe_times, read_time
+from stages.times import Time, describe_times, read_time
 
 #: Finished runs, each with its results.
 Done = Sequence[tuple[Run, Results]]
@@ -76,7 +76,7 @@ def draw_epochs(experiment: PaperExperiment, done: Done) -> Drawn:
     """Figure 1: a panel a kind of prompt, test metrics within the first epoch and after each."""
     metrics = experiment.metrics or []
     frame = pd.DataFrame([line for pair in done for line in list_moments(*pair, metrics)])
-    times: dict[str, dict[str, float | None]] = {}
+    times: dict[str, dict[str, Time | None]] = {}
     for run, results in done:
         times.setdefault(run.row.label, {})[str(run.seed)] = time_layers(run, results)
     figure = _draw_panels(frame, "label", [*times], "epoch", metrics)
@@ -103,8 +103,8 @@ def list_moments(run: Run, results: Results, metrics: Sequence[str]) -> list[dic
     ]
 
 
-def time_layers(run: Run, results: Results) -> float | None:
-    """Seconds that a run's EFA took where it ran on this machine."""
+def time_layers(run: Run, results: Results) -> Time | None:
+    """The time of a run's EFA where it ran on this machine."""
     (auxiliary,) = run.row.tests.values()
     try:
         return read_time(results.fetch(paths.heads(auxiliary)))

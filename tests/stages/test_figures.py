@@ -186,9 +186,10 @@ def train(path, content, checkpoint, clock):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still but where it is told to go on: `clock(seconds)`."""
+    """Clocks that go on where they are told to: `clock(seconds)`, the processors' by half."""
     now = [100.0]
     monkeypatch.setattr(times.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(times.time, "process_time", lambda: now[0] / 2)
 
     def go_on(seconds):
         now[0] += seconds
@@ -200,11 +201,11 @@ def test_a_time_belongs_to_the_content_that_was_trained(tmp_path, clock):
     path, checkpoint = tmp_path / "efa.safetensors", tmp_path / "efa.pt"
     assert times.read_time(path) is None
     train(path, "first settings", checkpoint, lambda: clock(7.5))
-    assert times.read_time(path) == 7.5
+    assert times.read_time(path) == (7.5, 3.75)
     train(path, "other settings", checkpoint, lambda: clock(2))
-    assert times.read_time(path) == 2
+    assert times.read_time(path) == (2, 1)
     path.write_text("first settings")  # DVC brings it back from its cache
-    assert times.read_time(path) == 7.5
+    assert times.read_time(path) == (7.5, 3.75)
     path.write_text("made elsewhere")
     assert times.read_time(path) is None
 
@@ -216,17 +217,18 @@ def test_what_went_on_after_a_kill_has_no_time(tmp_path, clock):
     assert times.read_time(path) is None
     checkpoint.unlink()
     train(path, "settings", checkpoint, lambda: clock(30))
-    assert times.read_time(path) == 30
+    assert times.read_time(path) == (30, 15)
 
 
 def test_times_are_told_apart_from_what_is_not_known_and_what_needs_none():
-    assert times.add_times(1.5, 2.0) == 3.5
-    assert times.add_times(1.5, None) is None
+    short, long = times.Time(0.0, 2.0), times.Time(12.34, 5.0)
+    assert times.add_times(short, long) == (12.34, 7.0)
+    assert times.add_times(short, None) is None
     note = times.describe_times(
-        {"EFA": {"visa": 12.34, "mvtec": 5.0}, "CLIP": {}, "CoOp": {"visa": 1.0, "mvtec": None}},
+        {"EFA": {"visa": long, "mvtec": short}, "CLIP": {}, "CoOp": {"visa": long, "mvtec": None}},
         "auxiliary set",
     )
-    assert "on this machine by auxiliary set: EFA (visa 12.3, mvtec 5.0); not timed here" in note
+    assert "by auxiliary set: EFA (visa 12.3 / 5.0, mvtec 0.0 / 2.0); not timed here" in note
     assert note.endswith(": CoOp; nothing is trained: CLIP.")
 
 

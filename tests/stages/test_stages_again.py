@@ -20,10 +20,12 @@ from fuzzyclip.baselines.registry import BASELINES
 from fuzzyclip.method import OWN as METHOD
 from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.tensor_files import read_arrays, read_tensors, write_tensors
+from stages import paths
 from stages.experiments import maps
 from stages.experiments.catalog import PaperExperiment
 from stages.experiments.maps import draw_maps
 from stages.params import read_params
+from stages.times import read_time
 
 #: Features that the methods of the tables read besides the run's patch tokens.
 VIEWS = ("openai", "windows", "vv", "vv_stages")
@@ -181,6 +183,14 @@ def test_every_method_is_tested_tabled_and_recorded(tested):
     client = MlflowClient(f"sqlite:///{tested / 'mlflow.db'}")
     files = {file.path for file in client.list_artifacts(winclip.info.run_id)}
     assert {"metrics", "method_tables"} <= files
+
+
+def test_what_was_trained_has_a_time(tested):
+    with chdir(tested):
+        times = {name: read_time(paths.learned(name, "visa")) for name in BASELINES}
+    trained = {name for name in BASELINES if (tested / f"baselines/{name}/visa.csv").is_file()}
+    assert {name for name, seconds in times.items() if seconds} == trained
+    assert {"april_gan", "sdp_plus", "coop", "cocoop", "anomaly_clip"} == trained
 
 
 def test_maps_of_several_methods_are_those_of_the_evaluation(tested, monkeypatch):
