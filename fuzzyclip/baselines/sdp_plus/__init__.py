@@ -94,7 +94,7 @@ class SdpPlus(Trained, ClipAd):
 
 
 def make_adam(parameters: Iterator[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
-    """Adam with betas 0.9 and 0.999; the other methods' have 0.5 and 0.999."""
+    """Adam with betas 0.9 and 0.999; `fuzzyclip.method.training.make_adam` has 0.5 and 0.999."""
     return torch.optim.Adam(parameters, lr=learning_rate)
 
 
