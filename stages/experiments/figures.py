@@ -123,7 +123,7 @@ def draw_sweep(experiment: PaperExperiment, done: Done) -> Drawn:
         (dataset,) = run.row.tests
         means = read_means(results, dataset)
         values = {metric: means[metric] for metric in experiment.metrics or []}
-        ran = read_lengths(results, dataset).get(name, int(value))
+        ran = read_lengths(results, dataset).get(name.split()[-1], int(value))
         lines.append(
             {"parameter": name, "value": int(value), "ran": ran, "seed": run.seed} | values
         )
