@@ -303,9 +303,9 @@ BLOCK = {"rate": {"visa": 1, "sample": 2, "default": 3}, "sigma": 0.5, "names": 
 
 @pytest.mark.parametrize(
     ("auxiliary", "source", "rate"),
-    [("visa", "sample", 1), ("visa", "official", 1), ("mvtec", "sample", 2), ("x", "official", 3)],
+    [("visa", "sample", 2), ("visa", "official", 1), ("mvtec", "sample", 2), ("x", "official", 3)],
 )
-def test_an_auxiliary_sets_entry_or_the_sources_or_the_default(auxiliary, source, rate):
+def test_the_sources_entry_or_an_auxiliary_sets_or_the_default(auxiliary, source, rate):
     settings = resolve(BLOCK, auxiliary, source)
     assert settings == BLOCK | {"rate": rate}
 
@@ -322,11 +322,13 @@ def test_a_table_inside_of_a_table_is_refused_by_its_key(read):
 @pytest.mark.parametrize("key", ["efa.train.epochs", "efa.test.temperature", "rpl.batch_size"])
 def test_every_value_of_efa_and_rpl_may_be_a_table(read, key):
     table = {"default": 1, "visa": 2, "official": 3, "sample": 4}
-    params = read(**{key: table})
     section, name = key.rsplit(".", 1)
     kind = {"efa.train": EfaTraining, "efa.test": EfaTest, "rpl": RplSettings}[section]
-    for auxiliary, expected in (("visa", 2), ("mvtec", 4)):
-        assert getattr(choose_settings(kind, params, section, auxiliary), name) == expected
+    unsaid = {entry: value for entry, value in table.items() if entry != "sample"}
+    for written, chosen in ((table, {"visa": 4, "mvtec": 4}), (unsaid, {"visa": 2, "mvtec": 1})):
+        params = read(**{key: written})
+        for auxiliary, expected in chosen.items():
+            assert getattr(choose_settings(kind, params, section, auxiliary), name) == expected
     for entry in table:
         for value in (-1, True, "many", {"default": 1}):
             with pytest.raises(ParamsError, match=rf"  {key}\.{entry}: |{name}\.{entry}: a table"):
