@@ -15,6 +15,7 @@ from fuzzyclip.clip.model_configs import read_model_config
 from fuzzyclip.datasets import get_dataset
 from fuzzyclip.features.shards import count_bytes
 from fuzzyclip.images.index_file import read_info
+from fuzzyclip.method.csp import partition_as_paper
 from fuzzyclip.sample.archives import sample_categories
 from stages import paths
 from stages.experiments.catalog import Catalog, CatalogError, TableRow
@@ -160,8 +161,8 @@ def estimate(runs: Sequence[Run]) -> Cost:
             mosaics[name, run.seed] = max(known, images * epochs * share)
             text = [params["text"], run.seed]
             clusters = params["csp"]["partition"]
-            # the paper's own sets VisA's boards apart
-            numbers = {"auto": 1, "paper": 2 if "visa" in members else 1}
+            names = [name for member in members for name in list_categories(member, params)]
+            numbers = {"auto": 1, "paper": len(partition_as_paper(names))}
             heads[repr([name, params["csp"], train, text])] = numbers.get(clusters, clusters)
             prompts.add(repr([name, params["rpl"], text]))
     return Cost(
@@ -191,6 +192,13 @@ def count_images(name: str, params: Mapping[str, Any]) -> int:
         return (protocol.total.test_normal or 0) + (protocol.total.test_anomalous or 0)
     wanted = [protocol.counts[category] for category in settings["categories"] or protocol.counts]
     return sum((count.test_normal or 0) + (count.test_anomalous or 0) for count in wanted)
+
+
+def list_categories(name: str, params: Mapping[str, Any]) -> list[str]:
+    """Categories of a dataset, as published or as params.yaml chooses them."""
+    settings = params["datasets"][name]
+    protocol = get_dataset(settings["kind"]).protocols[settings["protocol"]]
+    return [*(settings["categories"] or protocol.counts)]
 
 
 def measure_image(params: Mapping[str, Any]) -> int:

@@ -242,7 +242,7 @@ def test_a_killed_training_ends_with_the_same_bits(gather, fit, tmp_path, monkey
     expected, curve = fit(images, mosaics=mosaics)
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
     whole, checkpoint = training.plan_batches, tmp_path / "efa.pt"
-    monkeypatch.setattr(training, "plan_batches", lambda *plan: whole(*plan)[:1])
+    monkeypatch.setattr(training, "plan_batches", lambda *plan, **how: whole(*plan, **how)[:1])
     fit(images, mosaics=mosaics, checkpoint=checkpoint)  # half of the epochs, then gone
     monkeypatch.setattr(training, "plan_batches", whole)
     resumed, same = fit(images, mosaics=mosaics, checkpoint=checkpoint)

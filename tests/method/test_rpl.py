@@ -245,7 +245,7 @@ def test_a_killed_training_ends_with_the_same_bits(run, tmp_path, monkeypatch):
     expected, curve = run()
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
     whole, checkpoint = training.plan_batches, tmp_path / "rpl.pt"
-    monkeypatch.setattr(training, "plan_batches", lambda *plan: whole(*plan)[:2])
+    monkeypatch.setattr(training, "plan_batches", lambda *plan, **how: whole(*plan, **how)[:2])
     run(checkpoint=checkpoint)  # half of the epochs, then gone
     monkeypatch.setattr(training, "plan_batches", whole)
     learned, same = run(checkpoint=checkpoint)

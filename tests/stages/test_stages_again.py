@@ -49,7 +49,8 @@ def test_streaming_metrics_bound_the_exact_ones(folder):
 
     run_stages(folder, "evaluate@sdd", "report", change=stream)
     bounds = pd.read_csv(folder / "results/fuzzyclip/sdd/bounds.csv")
-    assert len(bounds) == 5 * len(exact)
+    measured = exact[[name for name in exact if name.startswith("pixel_")]].notna()
+    assert len(bounds) == measured.sum().sum() > 4 * len(exact)
     for line in bounds.itertuples():
         value = exact.loc[exact["variant"] == line.variant, line.metric].item()
         assert line.low - 1e-4 <= value <= line.high + 1e-4
