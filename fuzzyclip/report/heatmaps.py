@@ -30,8 +30,9 @@ Scale = Literal["fixed", "image"]
 #: normal to anomalous, readable in gray and without red-green vision.
 HEAT = "inferno"
 CONTOUR = "#00e5ff"
-#: What is drawn black, as a share of the most an anomaly map can be.
-FAINTEST = 1e-5
+#: What is drawn black, as a share of the most an anomaly map can be: less than one in a hundred is no
+#: find, and what trained layers give for sound surface lies between a thousandth and that.
+FAINTEST = 1e-2
 #: Shades of heat.
 SHADES = 256
 #: How much of the image the highest heat hides.

@@ -36,10 +36,10 @@ def test_results_have_every_metric_and_variant(pipeline):
     assert "### pixel AP [%]" in summary
     facts = json.loads((folder / "metrics/methods/fuzzyclip/sdd.json").read_text())
     assert json.loads((folder / "metrics/csp/visa.json").read_text())["exact"]
-    (short,) = facts["short_clusters"]  # 24 images, two epochs in batches of 16
-    assert short == {"names": ["capsules", "pcb1", "pcb2"], "steps": 4}
+    (short,) = facts["short_clusters"]  # 24 images, eight epochs in batches of 16
+    assert short == {"names": ["capsules", "pcb1", "pcb2"], "steps": 16}
     for page in (summary, (folder / "page/index.html").read_text()):
-        assert "{capsules, pcb1, pcb2} made 4 steps" in page
+        assert "{capsules, pcb1, pcb2} made 16 steps" in page
     assert set(facts["gains"]) == set(metrics)
     gain = facts["gains"]["image_auroc"]
     shown = f"{gain['difference']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f})"

@@ -85,7 +85,7 @@ def test_a_forced_partition_trains_as_many_sets_of_layers(folder):
 
     def force(params):
         params["csp"]["partition"] = 2
-        params["efa"]["train"] |= {"prompt": "precise", "keep": "all"}
+        params["efa"]["train"] |= {"prompt": "precise", "keep": "all", "epochs": 2}
 
     run_stages(folder, "csp@visa", "efa@visa", "package@visa", "evaluate@sdd", change=force)
     partition = json.loads((folder / "models/visa/partition.json").read_text())

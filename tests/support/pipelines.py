@@ -105,7 +105,7 @@ def shrink(params):
     params["auxiliary"] = {"visa": ["visa"]}
     params["pairs"] = {"sdd": "visa"}
     params["sample"] |= {"train_normal": 1, "test_normal": 4, "test_anomalous": 4}
-    params["efa"]["train"]["epochs"] = 2
+    params["efa"]["train"] |= {"epochs": 8, "learning_rate": 0.001}
     params["efa"]["train"]["mosaic"]["visa"] = 0.3
     params["evaluation"]["overlays"] = 1
 
