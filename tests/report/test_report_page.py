@@ -95,12 +95,12 @@ def test_curves_of_pixels_come_from_the_counts_that_were_kept():
 
 def test_maps_and_their_bar_have_the_colours_of_the_reports_pictures():
     values = np.geomspace(1e-7, 1, 900).reshape(30, 30)
-    colours = mpl.colormaps["inferno"](LogNorm(1e-5, 1)(np.maximum(values, 1e-5)))[..., :3] * 255
+    colours = mpl.colormaps["inferno"](LogNorm(0.01, 1)(np.maximum(values, 0.01)))[..., :3] * 255
     _, _, data = gallery.encode_map(values).partition("base64,")
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
     assert np.abs(shown - colours).max() < 5  # of 255: half a step of the scale
     ticks = gallery.describe_scale().ticks
-    assert [text for _, text in ticks] == ["0.00001", "0.0001", "0.001", "0.01", "0.1", "1"]
+    assert [text for _, text in ticks] == ["0.01", "0.1", "1"]
     for share, text in ticks:
         graded = gallery.grade_map(np.array([[float(text)]]))[0, 0]
         assert graded / (gallery.COLOURS - 1) == pytest.approx(share, abs=0.005)
