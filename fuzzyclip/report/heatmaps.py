@@ -30,8 +30,8 @@ Scale = Literal["fixed", "image"]
 #: normal to anomalous, readable in gray and without red-green vision.
 HEAT = "inferno"
 CONTOUR = "#00e5ff"
-#: What is drawn black, as a share of the most an anomaly map can be: less than one in a hundred is no
-#: find, and what trained layers give for sound surface lies between a thousandth and that.
+#: What is drawn black, as a share of the most an anomaly map can be: less than one in a hundred is
+#: no find, and trained layers give the normal surface of the sample a thousandth and more.
 FAINTEST = 1e-2
 #: Shades of heat.
 SHADES = 256
