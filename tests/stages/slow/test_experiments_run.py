@@ -26,7 +26,8 @@ experiments:
       - label: precise, by epoch
         tests: {sdd: visa}
         set:
-          {csp.partition: 1, efa.train.prompt: precise, efa.train.keep: all, efa.test.prompt: test}
+          {csp.partition: 1, efa.train.prompt: precise, efa.train.keep: all, efa.train.epochs: 2,
+           efa.test.prompt: test}
         printed: {sdd: [50.0, null]}
       - label: cluster 2 alone
         tests: {sdd: visa}
