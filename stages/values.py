@@ -1,12 +1,15 @@
 """The parts of params.yaml: keys that name files, and values that may be tables.
 
 A value that differs by auxiliary set or by source of data is a table: a mapping with the key
-`default`, whose other keys are names of auxiliary sets or of `data.source`.
+`default`, whose other keys are names of auxiliary sets or of `data.source`. An entry may be such a
+table once more: a source's, by auxiliary set.
 """
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from itertools import chain, product
+from operator import getitem
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ValidationError
@@ -61,9 +64,16 @@ def is_table(value: Any) -> bool:
     return isinstance(value, Mapping) and DEFAULT in value
 
 
-def choose_entry(table: Mapping[str, Any], auxiliary: str, source: str) -> str:
-    """Key of the entry that holds: the source's, else the auxiliary set's, else `default`."""
-    return next(key for key in (source, auxiliary, DEFAULT) if key in table)
+def choose_entry(table: Mapping[str, Any], auxiliary: str, source: str) -> tuple[str, ...]:
+    """Keys of the entry that holds: the source's, else the auxiliary set's, else `default`.
+
+    There are two where that entry is a table, such as a source's by auxiliary set.
+    """
+    order = (source, auxiliary, DEFAULT)
+    key = next(key for key in order if key in table)
+    if not is_table(table[key]):
+        return (key,)
+    return key, next(inner for inner in order if inner in table[key])
 
 
 def resolve(block: Mapping[str, Any], auxiliary: str, source: str, key: str = "") -> dict[str, Any]:
@@ -76,23 +86,24 @@ def resolve(block: Mapping[str, Any], auxiliary: str, source: str, key: str = ""
         key: of the section, for messages, such as "methods.coop".
 
     Raises:
-        ValueError: an entry of a table is a table itself; names it.
+        ValueError: a table stands in a table within another; names it.
     """
     settings = dict(block)
     for name, table in block.items():
         if is_table(table):
             entry = choose_entry(table, auxiliary, source)
-            settings[name] = table[entry]
+            settings[name] = reduce(getitem, entry, table)
             if is_table(settings[name]):
-                place = ".".join(filter(None, (key, name, entry)))
-                raise ValueError(f"{place}: a table stands inside of another")
+                place = ".".join(filter(None, (key, name, *entry)))
+                raise ValueError(f"{place}: tables stand in one another, and not two alone")
     return settings
 
 
 def list_cases(block: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Pairs of an auxiliary set and a source that reach every entry of a section's tables."""
     tables = [value for value in block.values() if is_table(value)]
-    return [*product(dict.fromkeys(chain([DEFAULT], *tables)), repeat=2)]
+    inner = [entry for table in tables for entry in table.values() if is_table(entry)]
+    return [*product(dict.fromkeys(chain([DEFAULT], *tables, *inner)), repeat=2)]
 
 
 def check_tables(record: type[BaseModel]) -> AfterValidator:
@@ -142,5 +153,5 @@ def _locate(
 ) -> tuple[int | str, ...]:
     """Place of a fault in the section as it is written, with the entry of a table."""
     if place and (table := tables.get(str(place[0]))):
-        return (place[0], choose_entry(table, auxiliary, source), *place[1:])
+        return (place[0], *choose_entry(table, auxiliary, source), *place[1:])
     return place

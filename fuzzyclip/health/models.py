@@ -8,7 +8,7 @@ from fuzzyclip.health.installation import Check
 from fuzzyclip.utils.files import compute_sha256
 
 #: SHA-256 of the sample CLIP's weights as they come with the package.
-SAMPLE_SHA256 = "885e3408293ef64dc783c55b15c3bd12f99d1f87fc55675c62c95ab6353f8297"
+SAMPLE_SHA256 = "2735906e7f4a02d752bef7442f6cd26c4fe498c0d57054262375fa8787b42ee3"
 SAMPLE_SIZE, SAMPLE_BLOCKS = 144, (5, 6, 7, 8)
 REINSTALL = "install FuzzyCLIP again (in a checkout: git checkout fuzzyclip/sample/weights)"
 #: The paper's CLIP, by open_clip's names.

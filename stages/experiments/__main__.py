@@ -10,12 +10,19 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
+from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.report.comparison import render_comparison
 from fuzzyclip.report.gallery import save_figure
 from fuzzyclip.report.tables import is_paper_setting, list_sample_notes, to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
 from stages.experiments.catalog import FILE, Catalog, CatalogError, read_catalog
+from stages.experiments.compare import (
+    compare,
+    compare_methods,
+    find_run,
+    list_scores,
+)
 from stages.experiments.execute import ExperimentError, call_dvc, execute
 from stages.experiments.facts import collect_facts, name_experiments, read_expected
 from stages.experiments.figures import Drawn, draw, list_pictures
@@ -23,16 +30,15 @@ from stages.experiments.history import TARGET, locate, read_side
 from stages.experiments.maps import draw_maps
 from stages.experiments.plan import Run, estimate, plan_runs, read_base
 from stages.experiments.results import WORKSPACE, MissingResultError, Results, read_tested
-from stages.experiments.show import (
-    collect_values,
-    compare,
-    find_run,
-    layout,
-    list_notes,
-    list_scores,
-)
+from stages.experiments.show import collect_values, layout, list_notes
 from stages.experiments.verify import Measured, Verdict, summarise, verify
-from stages.method_tables import check_pairs, read_titles, show_methods
+from stages.method_tables import (
+    check_pairs,
+    name_methods,
+    read_facts,
+    read_titles,
+    show_methods,
+)
 from stages.params import read_params
 from stages.schema import Params
 
@@ -131,8 +137,14 @@ def compare_rows(
     other: Annotated[str | None, typer.Option("--in", help="Experiment of that row.")] = None,
     file: File = FILE,
 ) -> None:
-    """Differences of a table's rows from one row, by a paired bootstrap over images."""
+    """Differences of a table's rows from one row, by a paired bootstrap over images.
+
+    Of a table of methods: FuzzyCLIP minus each, on all datasets that the work tree has results of.
+    """
     catalog, base = read_catalog(file), read_base()
+    if catalog.get(name).methods and not (to or other):
+        compare_work_tree(read_params())
+        return
     runs = locate(plan_runs(catalog, name, base), list_scores)
     others = locate(plan_runs(catalog, other, base), list_scores) if other else runs
     reference = find_run(others, to or others[0].row.label)
@@ -145,6 +157,23 @@ def compare_rows(
     typer.echo(
         "\nPoints; images drawn with replacement within each category and label, the same for both "
         "rows.\nWhat another seed of the training would change is not in the interval: run several."
+    )
+
+
+def compare_work_tree(params: Params) -> None:
+    """FuzzyCLIP minus each method: the means on the screen, every dataset in a file."""
+    facts, here = read_facts(params.methods), Results(WORKSPACE)
+    lines = compare_methods(here, name_methods(facts), list(params.pairs), METRICS, params.seed)
+    frame = pd.DataFrame(lines)
+    if frame.empty:
+        raise CatalogError("nothing to compare: dvc repro track baselines")
+    write_csv(paths.EXPERIMENTS / "methods-compare.csv", frame)
+    means = frame[frame["dataset"].str.startswith("mean of ")]
+    typer.echo((frame if means.empty else means).to_string(index=False))
+    typer.echo(
+        "\nPoints, FuzzyCLIP minus the method; images drawn with replacement within each category "
+        "and label,\nthe same for both. Every dataset: "
+        f"{paths.EXPERIMENTS / 'methods-compare.csv'}"
     )
 
 

@@ -1,33 +1,21 @@
-"""A table of runs: ours, the paper's and the difference, or differences between its rows.
+"""A table of runs: ours, the paper's and the difference.
 
 Tuples always stand with the names of their metrics.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
-from fuzzyclip.evaluation.bootstrap import (
-    ImageResults,
-    Spread,
-    compare_experiments,
-    summarise_runs,
-)
-from fuzzyclip.evaluation.summaries import read_summaries
-from fuzzyclip.method import OWN
-from fuzzyclip.report.tables import ABSENT, LEVELS, format_cell, join_cells, name_level, name_metric
-from stages import paths
-from stages.experiments.catalog import Catalog, CatalogError, PaperExperiment, TableRow
+from fuzzyclip.evaluation.bootstrap import Spread, summarise_runs
+from fuzzyclip.report.tables import ABSENT, LEVELS, format_cell, join_cells, name_level
+from stages.experiments.catalog import Catalog, PaperExperiment, TableRow
 from stages.experiments.plan import Run
 from stages.experiments.remarks import describe_run
 from stages.experiments.results import read_means
 
 AVERAGE = "average"
-#: Of the bootstrap.
-RESAMPLES = 2000
 
 
 def collect_values(
@@ -130,71 +118,3 @@ def list_notes(
             "no difference is formed, and no number compares with a printed one."
         )
     return notes
-
-
-def find_run(runs: Sequence[Run], label: str) -> Run:
-    """The finished run of a row, first seed.
-
-    Raises:
-        CatalogError: there is no such row, or it has not been run.
-    """
-    named = [run for run in runs if run.row.label == label]
-    if not named:
-        labels = ", ".join(dict.fromkeys(repr(run.row.label) for run in runs))
-        raise CatalogError(f"no row {label!r}; there are {labels}")
-    if named[0].results is None:
-        command = f"fuzzyclip tables run {named[0].experiment}"
-        raise CatalogError(f"{label!r} has not been run, or its results are gone: {command}")
-    return named[0]
-
-
-def compare(run: Run, reference: Run, metrics: Sequence[str]) -> Iterator[dict[str, object]]:
-    """`run` minus `reference`, a line a metric and dataset that both were tested on.
-
-    Yields:
-        `row`, `against`, `dataset`, `metric`, `difference` in points, its 95 % interval, `p`.
-    """
-    shared = [dataset for dataset in run.row.tests if dataset in reference.row.tests]
-    if not shared:
-        raise CatalogError(
-            f"{run.row.label!r} and {reference.row.label!r} have no tested dataset in common"
-        )
-    for dataset in shared:
-        ours, theirs = read_images(run, dataset), read_images(reference, dataset)
-        with threadpool_limits(1):  # many small products: threads would wait for one another
-            differences = compare_experiments(ours, theirs, RESAMPLES, seed=run.seed)
-        for metric in metrics:
-            if metric in differences:
-                paired = differences[metric]
-                yield {
-                    "row": run.row.label,
-                    "against": reference.row.label,
-                    "dataset": dataset,
-                    "metric": name_metric(metric),
-                    "difference": f"{100 * paired.difference:+.2f}",
-                    "95 % interval": f"{100 * paired.low:+.2f} to {100 * paired.high:+.2f}",
-                    "p": f"{paired.p_value:.4f}",
-                }
-
-
-def list_scores(run: Run) -> list[Path]:
-    """Files of a run's results, beside its metrics, that a comparison reads."""
-    return [paths.scores(OWN, dataset) for dataset in run.row.tests]
-
-
-def read_images(run: Run, dataset: str) -> dict[str, ImageResults]:
-    """Scores of every image by category, and pixel summaries where the run kept them."""
-    if run.results is None:
-        raise CatalogError(f"{run.row.label!r} has not been run")
-    scores = pd.read_csv(run.results.fetch(paths.scores(OWN, dataset)), dtype={"category": str})
-    results = {}
-    for category, images in scores.groupby("category", sort=True):
-        summary = paths.summaries(OWN, dataset, str(category))
-        kept = run.row.variant == OWN and run.results.holds(summary)
-        results[str(category)] = ImageResults(
-            images=images["image_path"].tolist(),
-            labels=images["label"].to_numpy(),
-            scores=images[run.row.variant].to_numpy(np.float64),
-            pixels=read_summaries(run.results.fetch(summary)) if kept else None,
-        )
-    return results

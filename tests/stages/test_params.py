@@ -310,13 +310,24 @@ def test_the_sources_entry_or_an_auxiliary_sets_or_the_default(auxiliary, source
     assert settings == BLOCK | {"rate": rate}
 
 
-def test_a_table_inside_of_a_table_is_refused_by_its_key(read):
-    block = {"rate": {"visa": {"default": 1}, "default": 3}}
-    assert resolve(block, "mvtec", "sample") == {"rate": 3}
-    with pytest.raises(ValueError, match=r"^methods\.coop\.rate\.visa: a table stands inside"):
-        resolve(block, "visa", "sample", "methods.coop")
-    with pytest.raises(ParamsError, match=r"methods\.coop: .*words\.visa: a table stands inside"):
-        read(**{"methods.coop.words": {"default": 1, "visa": {"default": 1}}})
+@pytest.mark.parametrize(
+    ("auxiliary", "source", "rate"),
+    [("mvtec", "sample", 4), ("visa", "sample", 2), ("visa", "official", 1), ("x", "x", 3)],
+)
+def test_a_sources_entry_may_be_a_table_by_auxiliary_set(read, auxiliary, source, rate):
+    table = {"visa": 1, "sample": {"default": 2, "mvtec": 4}, "default": 3}
+    assert resolve({"rate": table}, auxiliary, source) == {"rate": rate}
+    with pytest.raises(ParamsError, match=r"  efa\.train\.epochs\.sample\.mvtec: "):
+        read(**{"efa.train.epochs": table | {"sample": {"default": 2, "mvtec": -1}}})
+
+
+def test_a_third_table_is_refused_by_its_key(read):
+    third = {"default": 1, "visa": {"default": 1, "sample": {"default": 2}}}
+    assert resolve({"rate": third}, "mvtec", "sample") == {"rate": 1}
+    with pytest.raises(ValueError, match=r"^methods\.coop\.rate\.visa\.sample: tables stand in"):
+        resolve({"rate": third}, "visa", "sample", "methods.coop")
+    with pytest.raises(ParamsError, match=r"methods\.coop: .*words\.visa\.sample: tables stand"):
+        read(**{"methods.coop.words": third})
 
 
 @pytest.mark.parametrize("key", ["efa.train.epochs", "efa.test.temperature", "rpl.batch_size"])
@@ -330,8 +341,10 @@ def test_every_value_of_efa_and_rpl_may_be_a_table(read, key):
         for auxiliary, expected in chosen.items():
             assert getattr(choose_settings(kind, params, section, auxiliary), name) == expected
     for entry in table:
-        for value in (-1, True, "many", {"default": 1}):
-            with pytest.raises(ParamsError, match=rf"  {key}\.{entry}: |{name}\.{entry}: a table"):
+        for value in (-1, True, "many", {"default": {"default": 1}}):
+            with pytest.raises(
+                ParamsError, match=rf"  {key}\.{entry}: |{name}\.{entry}\.default: tables"
+            ):
                 read(**{key: table | {entry: value}})
     with pytest.raises(ParamsError, match=rf"  {key}: .*needs the key `default`"):
         read(**{key: {"sample": 5, "official": 1}})

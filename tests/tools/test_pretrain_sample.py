@@ -27,7 +27,13 @@ from tools.pretrain_sample.captions import (
     make_caption,
     make_names,
 )
-from tools.pretrain_sample.kinds import COSINES, KINDS_OF_THINGS, draw_kinds, kinds_loss
+from tools.pretrain_sample.kinds import (
+    COSINES,
+    KINDS_OF_THINGS,
+    belonging_loss,
+    draw_kinds,
+    kinds_loss,
+)
 from tools.pretrain_sample.pictures import Pairs, draw_shard
 from tools.pretrain_sample.pretrain import LOG_COLUMNS, append_row, learning_rate
 from tools.pretrain_sample.recipes import CATEGORIES
@@ -190,6 +196,23 @@ def test_kinds_pull_names_of_a_kind_together_and_no_further() -> None:
     assert float(kinds_loss(text, between)) == pytest.approx(float(expected), rel=1e-3)
     assert torch.equal(COSINES, COSINES.T)
     assert (COSINES.diagonal() >= COSINES.max(dim=0).values).all()
+
+
+def test_an_image_belongs_to_names_of_its_kind() -> None:
+    text = torch.nn.functional.normalize(torch.randn(4, 32), dim=1)
+    shares, kinds = torch.eye(4), torch.tensor([3, 0])
+    images = text[kinds]
+    right = belonging_loss(images, text.expand(2, -1, -1), torch.tensor(10.0), kinds, shares)
+    wrong = belonging_loss(
+        images, text.expand(2, -1, -1), torch.tensor(10.0), kinds.flip(0), shares
+    )
+    assert right < np.log(2) < wrong
+    # of two kinds: the margin is the difference of the mean cosines
+    two = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 1.0], [0, 0, 0, 1.0]])
+    one = belonging_loss(images[:1], text[None, [0, 3, 1]], torch.tensor(1.0), kinds[:1], two)
+    cosines = text[[0, 3, 1]] @ images[0]
+    margin = float(cosines[1:].mean() - cosines[0])
+    assert float(one) == pytest.approx(np.log1p(np.exp(-margin)), abs=1e-5)
 
 
 def test_a_run_begins_from_exported_weights(vocabulary: Vocabulary, tmp_path: Path) -> None:

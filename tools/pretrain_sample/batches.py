@@ -20,7 +20,7 @@ from tools.pretrain_sample.captions import (
     make_defect_caption,
     make_names,
 )
-from tools.pretrain_sample.kinds import draw_kinds
+from tools.pretrain_sample.kinds import KIND_OF_CATEGORY, draw_kinds
 from tools.pretrain_sample.pictures import CELLS, Pairs, Picture, turn_over
 from tools.pretrain_sample.recipes import CATEGORIES
 from tools.pretrain_sample.towers import GRID
@@ -41,6 +41,7 @@ class PairBatch:
     positions: Tensor  # (B, P): numbers of the patches in the whole picture's grid
     labels: Tensor  # (B,): 0 normal, 1 anomalous
     kinds: Tensor  # (B,): 0 normal, else number of the defect from 1
+    category_kinds: Tensor  # (B,): what kind of thing is shown
     targets: Tensor  # (B, P, 10), from `patch_targets`
     positive: Tensor  # bool (B, n): captions of the image's category and state
     captions: list[str]  # n: the images' categories and states
@@ -141,6 +142,7 @@ def make_batch(
         torch.from_numpy(np.repeat(positions, 2, axis=0)),
         torch.from_numpy(labels),
         torch.from_numpy(kinds),
+        KIND_OF_CATEGORY[torch.from_numpy(category)],
         patch_targets(torch.from_numpy(coverage.reshape(-1, *coverage.shape[2:]))),
         torch.from_numpy(positive),
         [make_defect_caption(CATEGORIES[c], kind, rng, GENERAL_SHARE) for c, kind in meanings],

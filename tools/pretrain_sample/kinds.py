@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tools.pretrain_sample.recipes import ELECTRONICS, TEXTURES
+from tools.pretrain_sample.recipes import CATEGORIES, ELECTRONICS, TEXTURES
 
 _SURFACES = """
 surface texture material fabric cloth textile plastic rubber glass steel iron copper aluminium brass
@@ -42,12 +42,19 @@ display panel microchip wire plug batteries
 #: Names by kind. Bare numbers and class ids have none.
 KINDS_OF_THINGS: tuple[tuple[str, ...], ...] = (
     (*_SURFACES.split(), *TEXTURES),
-    tuple(_GOODS.split()),
-    tuple(_HARDWARE.split()),
+    (*_GOODS.split(), "ceramic plate", "lens", "jar lid", "chocolate bar"),
+    (*_HARDWARE.split(), "spoon", "screw head", "seal ring", "door handle"),
     (*_ELECTRONICS.split(), *ELECTRONICS, "electrical commutators"),
 )
-NEAR, APART, FAR = 0.95, 0.85, 0.65
+#: The kind of each category of the pretraining.
+KIND_OF_CATEGORY = torch.tensor(
+    [
+        next(number for number, names in enumerate(KINDS_OF_THINGS) if category in names)
+        for category in CATEGORIES
+    ]
+)
 #: Cosine that is aimed at between names, by their kinds: electronics are unlike all else.
+NEAR, APART, FAR = 0.95, 0.85, 0.65
 COSINES = torch.tensor(
     [
         [NEAR, APART, APART, FAR],
@@ -97,3 +104,24 @@ def kinds_loss(text: Tensor, shares: Tensor) -> Tensor:
     aim = products / (lengths[:, None] * lengths)
     other = ~torch.eye(len(shares), dtype=torch.bool)
     return F.mse_loss((text @ text.T)[other], aim[other])
+
+
+def belonging_loss(
+    image: Tensor, text: Tensor, scale: Tensor, kinds: Tensor, shares: Tensor
+) -> Tensor:
+    """Loss of images that lie no nearer to names of their kind than to others.
+
+    EFA weighs clusters by an image's cosines with two stacks, each with the tested name before it.
+
+    Args:
+        image: features (B, D).
+        text: features (B, m, D) of the names in each image's state.
+        scale: factor of the cosines.
+        kinds: (B,) number of each image's kind.
+        shares: (m, 4) of each kind in each name.
+    """
+    aims = COSINES[kinds] @ shares.T  # (B, m)
+    above = aims - aims.mean(dim=1, keepdim=True)
+    weights = 2 * above / above.abs().sum(dim=1, keepdim=True).clamp_min(1e-6)
+    margins = (weights * torch.einsum("bd,bmd->bm", image, text)).sum(dim=1)  # (B,)
+    return F.softplus(-scale * margins).mean()

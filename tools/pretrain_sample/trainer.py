@@ -19,7 +19,7 @@ from fuzzyclip.clip.weights import EMBEDDING, load_sample_state_dict, save_sampl
 from fuzzyclip.utils.files import read_summed, write_summed
 from tools.pretrain_sample.batches import KINDS, PairBatch
 from tools.pretrain_sample.captions import Vocabulary
-from tools.pretrain_sample.kinds import kinds_loss
+from tools.pretrain_sample.kinds import belonging_loss, kinds_loss
 from tools.pretrain_sample.towers import DenseHeads, build_clip, encode_captions, split_parameters
 
 DEFECT_WEIGHT = 6.0  # against the many more sound patches
@@ -28,11 +28,13 @@ NAME_TEMPERATURE = 0.1
 EARLY_WEIGHTS = {
     "contrastive": 0.5, "state": 2.0, "state_pair": 2.0, "kind": 0.0, "kind_pair": 0.0,
     "dense": 2.0, "name": 0.1, "things": 2.0,
+    "belonging": 0.5,
 }  # fmt: skip
 #: And in the end: which defect it is, so that the class token carries more than one direction.
 LATE_WEIGHTS = {
     "contrastive": 1.0, "state": 0.25, "state_pair": 0.0, "kind": 1.0, "kind_pair": 2.0,
     "dense": 4.0, "name": 0.1, "things": 2.0,
+    "belonging": 0.5,
 }  # fmt: skip
 CLIP_NORM = 2.0
 
@@ -169,6 +171,7 @@ def compute_losses(
         general = encode_captions(trainer.clip, vocabulary.encode(batch.name_captions))
         specific = encode_captions(trainer.clip, vocabulary.encode(batch.kind_captions))
         things = encode_captions(trainer.clip, vocabulary.encode(batch.thing_captions))
+    of_state = things.view(-1, 2, things.shape[1]).transpose(0, 1)[batch.labels]  # (B, t, D)
     names = general.view(-1, 2, general.shape[1])  # (m, 2, D)
     kinds = specific.view(-1, KINDS, specific.shape[1])  # (m, 7, D)
     scale = trainer.clip.logit_scale.exp().clamp(max=100)
@@ -181,6 +184,7 @@ def compute_losses(
         "kind_pair": pair_loss(image, kinds, scale, batch.kinds),
         "dense": dense_loss(trainer.heads(tokens), batch.targets),
         "name": name_loss(names),
+        "belonging": belonging_loss(image, of_state, scale, batch.category_kinds, batch.things),
         "things": kinds_loss(things[0::2], batch.things) + kinds_loss(things[1::2], batch.things),
         "logit_scale": scale.detach(),
         "state_accuracy": ((margin > 0) == (batch.labels[:, None] > 0)).float().mean(),
