@@ -145,21 +145,6 @@ def test_training_tells_images_and_patches_apart(tiny, encode):
     assert scores.maps[masks].mean() > scores.maps[~masks].mean() + 0.1
 
 
-def learn_text(method, encode):
-    """Of images whose two class features are the same."""
-    images = draw_images()
-    alike = replace(images, image_embed=images.image_embed[:, :32].repeat(1, 2))
-    return method.fit(encode, alike, 1).tensors["text_embed"]
-
-
-def test_identical_maps_are_four_times_the_patches_weight(encode):
-    method = replace(SMALL, epochs=1)
-    four = learn_text(replace(method, as_="published"), encode)
-    heavy = learn_text(replace(method, pixel_weight=16.0), encode)
-    assert torch.allclose(four, heavy, atol=1e-6)
-    assert not torch.allclose(four, learn_text(method, encode), atol=1e-4)
-
-
 def test_probabilities_need_no_square_grid():
     tokens, text_embed = torch.randn(1, 1, 6, 32), F.normalize(torch.randn(2, 32), dim=1)
     probs = compute_probs(tokens, text_embed, 0.07, (2, 3), (2, 3))
