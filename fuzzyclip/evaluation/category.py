@@ -211,7 +211,10 @@ def finish_scores(scorer: Scorer, batches: Sequence[Scores]) -> Scores:
 
 
 class PixelSide:
-    """Maps on their way to pixel metrics: a meter for each variant, the shown one's on disk."""
+    """Maps on their way to pixel metrics: a meter for each variant, and maps on disk.
+
+    On disk are those of every variant where metrics are exact, else of the shown one.
+    """
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from fuzzyclip.evaluation.metrics import METRICS
 
 #: R. Half of what `fuzzyclip tables compare` draws: each evaluation pays for it.
 RESAMPLES = 1000
+KEYS = ("category", "variant")
 
 
 class Gains:
@@ -50,26 +51,29 @@ class Gains:
         self._lines += [line for line in result.table if line["variant"] in variants]
 
     def describe(self) -> dict[str, dict[str, Any]]:
-        """Metric to its gain, for those that every variant has, in points.
+        """Metric to its gain in points, where all variants have it in the same categories.
 
-        Each has `over`, the best of the others; `difference`; and `low` and `high`, the ends of the
-        95 % interval, null where there is none.
+        Means over different categories are not compared: the 200-threshold AUPRO is undefined on
+        some maps without training. Each has `over`, the best of the others; `difference`; and
+        `low` and `high`, the ends of the 95 % interval, null where there is none.
         """
         if not self.others or not self._lines:
             return {}
-        frame = pd.DataFrame(self._lines).reindex(columns=["variant", *METRICS])
-        means = frame.groupby("variant", sort=False).mean()
-        gains = {}
+        compared = {
+            other: compare_resampled([(drawn[self.own], drawn[other]) for drawn in self._drawn])
+            for other in self.others
+        }
+        frame, gains = pd.DataFrame(self._lines).reindex(columns=[*KEYS, *METRICS]), {}
         for metric in METRICS:
-            if means[metric].isna().any():
+            values = frame.pivot_table(metric, *KEYS, dropna=False, sort=False).dropna(how="all")
+            if values.empty or values.isna().any(axis=None):
                 continue
-            best = str(means[metric][self.others].idxmax())
-            difference = means[metric][self.own] - means[metric][best]
-            pairs = [(drawn[self.own], drawn[best]) for drawn in self._drawn]
-            paired = compare_resampled(pairs).get(metric)
+            means = values.mean()
+            best = str(means[self.others].idxmax())
+            paired = compared[best].get(metric)
             gains[metric] = {
                 "over": best,
-                "difference": round(float(difference), 4),
+                "difference": round(float(means[self.own] - means[best]), 4),
                 "low": None if paired is None else round(100 * paired.low, 4),
                 "high": None if paired is None else round(100 * paired.high, 4),
             }

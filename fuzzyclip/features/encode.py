@@ -20,8 +20,9 @@ from fuzzyclip.features.store import check_space, finish_category, plan_category
 from fuzzyclip.utils.prefetch import Fetcher
 from fuzzyclip.utils.tensor_files import RowWriter
 
-#: Images a pass of the image tower. The pipeline's passes are always of this size: matrix products
-#: of another shape round differently, and trainings make much of a feature's last digits.
+#: Images a pass of the image tower; the last of a shard may have fewer. No setting of the machine
+#: changes it: matrix products of another shape round differently, and trainings make much of a
+#: feature's last digits.
 PASS_IMAGES = 16
 
 

@@ -118,7 +118,7 @@ def choose_partition(scored: Sequence[Scored], partition: str | int = "auto") ->
     """The candidate to use: `auto` the lowest score (k*), a number that k, `paper` the paper's.
 
     Raises:
-        ValueError: that k was not scored, or the paper reports no partition of these categories.
+        ValueError: that k was not scored.
     """
     if partition == "auto":
         return min(scored, key=lambda candidate: candidate.score)

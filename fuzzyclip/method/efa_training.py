@@ -38,7 +38,7 @@ GAMMA = 2
 FOCAL_SMOOTH = 1e-5
 #: Added to numerator and denominator of dice (eq. 8).
 DICE_SMOOTH = 1.0
-#: Steps below which a cluster has too few images for its training: a quarter of the 100 that the
+#: Steps below which a cluster has too few images for its training: a quarter of the 102 that the
 #: smallest cluster of the paper, VisA's four boards, makes in two epochs of batches of 16. Adam
 #: moves an entry by about its learning rate a step, so such layers stay near their start.
 FEW_STEPS = 25

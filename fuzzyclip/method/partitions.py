@@ -145,6 +145,8 @@ def search_from_starts(
             KMeans(n_clusters=k, n_init=1, random_state=seed + start).fit_predict(points)
             for start in range(STARTS)
         ]
+        # K-means leaves clusters empty where points coincide.
+        starts = [start for start in starts if len(np.unique(start)) == k]
         starts += _set_apart(partitions[-1], k)
         moved = [_move_points(squared, start, k, power) for start in starts]
         least = min(spread for spread, _ in moved)

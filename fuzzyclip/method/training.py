@@ -42,9 +42,8 @@ def plan_batches(
     generator = torch.Generator().manual_seed(seed)
     plan = []
     for _ in range(epochs):
-        drawn = torch.randperm(count, generator=generator).tolist()
-        order = drawn if shuffled else list(range(count))
-        plan.append([order[i : i + batch_size] for i in range(0, count, batch_size)])
+        order = torch.randperm(count, generator=generator) if shuffled else torch.arange(count)
+        plan.append([order[i : i + batch_size].tolist() for i in range(0, count, batch_size)])
     return plan
 
 

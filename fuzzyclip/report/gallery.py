@@ -110,8 +110,7 @@ def _draw_example(panels: Sequence[Axes], example: Example) -> AxesImage:
     panels[1].imshow(example.mask, cmap="gray", vmin=0, vmax=1)
     graded, norm = np.maximum(example.anomaly_map, FAINTEST), LogNorm(FAINTEST, 1)
     shown: AxesImage = panels[2].imshow(graded, cmap=HEAT, norm=norm)
-    if example.mask.any():
-        panels[2].contour(example.mask, levels=[0.5], colors=CONTOUR, linewidths=0.7)
+    _outline(panels[2], example.mask, len(graded))
     return shown
 
 

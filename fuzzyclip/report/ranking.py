@@ -122,12 +122,12 @@ def build_ranked_table(
             frame[f"{titles.get(dataset, dataset)}, {source}"] = [
                 join_cells(_mark(cells.loc[label], marked.loc[label], marks)) for label in labels
             ]
-    for source in SOURCES:
-        ranks = rank_methods(ranked[source]).reindex(labels)
-        frame[f"{RANK}, {source}"] = _mark(ranks, place_ranks(ranks), marks)
+    averages = {source: rank_methods(ranked[source]) for source in SOURCES}
     if printed_ranks:
-        ranks = pd.Series(printed_ranks, dtype=float).reindex(labels)
-        frame[f"{RANK}, as printed"] = _mark(ranks, place_ranks(ranks), marks)
+        averages["as printed"] = pd.Series(printed_ranks, dtype=float)
+    for source, average in averages.items():
+        ranks = average.reindex(labels)
+        frame[f"{RANK}, {source}"] = _mark(ranks, place_ranks(ranks), marks)
     return frame
 
 

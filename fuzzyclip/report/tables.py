@@ -144,6 +144,31 @@ def list_ties(
     ]
 
 
+def list_partial_means(
+    results: Mapping[str, pd.DataFrame], variants: Mapping[str, str], titles: Mapping[str, str]
+) -> list[str]:
+    """A sentence on each metric whose means are over fewer categories than there are.
+
+    Some maps leave a metric undefined, the 200-threshold AUPRO above all; the mean of such a
+    variant is then not of the same categories as another's.
+    """
+    notes = []
+    for metric in METRICS:
+        partial = []
+        for dataset, categories in results.items():
+            shown = categories[categories["variant"].isin([*variants])]
+            counts = shown.groupby("variant")[metric].count()
+            known, of = counts[counts > 0], shown["category"].nunique()
+            if len(known) and known.min() < of:
+                partial.append(f"{known.min()} of {of} on {titles.get(dataset, dataset)}")
+        if partial:
+            notes.append(
+                f"{name_metric(metric)} is undefined in some categories, and means leave them out; "
+                f"the fewest that a row's is over: {', '.join(partial)}."
+            )
+    return notes
+
+
 def list_short_clusters(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A sentence on each auxiliary set with clusters that have too few images for their training.
 

@@ -94,3 +94,22 @@ def test_without_masks_pixel_metrics_are_absent():
 def test_nothing_is_gained_over_nothing():
     assert gather({"c": draw_category(1, "c")}, others=()) == {}
     assert gather({}) == {}
+
+
+def test_means_over_different_categories_are_not_compared():
+    """Undefined for one variant in one category; where all lack it, the others still count."""
+    names = ["c0", "c1", "c2"]
+    categories = {name: draw_category(seed, name) for seed, name in enumerate(names)}
+    whole = gather(categories)
+    for line in categories["c0"][0].table:
+        if line["variant"] == "first":
+            line["pixel_aupro"] = np.nan
+        line["image_ap"] = np.nan
+    gains = gather(categories)
+    assert set(gains) == set(METRICS) - {"pixel_aupro"}
+    rest = gather({name: categories[name] for name in names[1:]})
+    assert gains["image_ap"]["difference"] == rest["image_ap"]["difference"]
+    unchanged = set(METRICS) - {"pixel_aupro", "image_ap"}
+    assert {metric: gains[metric] for metric in unchanged} == {
+        metric: whole[metric] for metric in unchanged
+    }

@@ -112,10 +112,14 @@ def test_the_same_of_several_partitions_is_taken_on_every_machine(form):
         assert np.array_equal(partitions.find_partitions(nudged, 2, form)[1], chosen)
 
 
-def test_points_that_coincide_may_stand_apart():
+@pytest.mark.filterwarnings("error", "ignore:Number of distinct clusters")
+@pytest.mark.parametrize("copies", [2, 10])
+@pytest.mark.parametrize("form", FORMS)
+def test_points_that_coincide_may_stand_apart(copies, form):
     """More clusters than distinct points: asked for, they are given, without spread."""
-    points = np.repeat(draw_weak(0, 2), 2, axis=0)
-    for k, assignment in enumerate(partitions.find_partitions(points, 4), start=1):
+    points = np.repeat(draw_weak(0, 2), copies, axis=0)
+    assert partitions.is_exact(len(points)) == (copies == 2)
+    for k, assignment in enumerate(partitions.find_partitions(points, 4, form), start=1):
         assert set(assignment) == set(range(k))
         spread = partitions.measure_spread(points, assignment, "sum")
         assert (spread < 1e-15) == (k > 1)

@@ -18,6 +18,7 @@ from fuzzyclip.report.tables import (
     build_table,
     collect_means,
     format_tuple,
+    list_partial_means,
     list_short_clusters,
     list_ties,
     read_categories,
@@ -76,6 +77,20 @@ def test_a_headline_has_a_column_a_dataset_their_mean_and_the_gain_below(results
     last = build_headline(means, METRICS[0], variants, titles, both).iloc[-1]
     assert last.tolist() == [GAIN, "+18.5 (-1.2 to +40.1)", "+1.5", "+10.0"]
     assert len(build_headline(means, METRICS[0], variants, titles, {})) == 2
+
+
+def test_means_over_some_categories_are_told(results):
+    """Of two categories; one row of two lacks a metric in one, another has it in none."""
+    variants, metric = {"precise": "Precise", "fuzzyclip": "Ours"}, "pixel_aupro"
+    assert list_partial_means(results, variants, {}) == []
+    frame = results["mvtec"].reset_index(drop=True)
+    of_plain = frame["variant"] == "precise"
+    frame.loc[of_plain, "image_ap"] = float("nan")  # its mean is absent too
+    frame.loc[of_plain.idxmax(), metric] = float("nan")
+    (note,) = list_partial_means(results | {"mvtec": frame}, variants, {"mvtec": "MVTec AD"})
+    assert note.startswith("pixel AUPRO is undefined in some categories")
+    assert note.endswith(f": 1 of {of_plain.sum()} on MVTec AD.")
+    assert list_partial_means({"mvtec": frame}, {"fuzzyclip": "Ours"}, {}) == []
 
 
 def test_clusters_with_too_few_images_are_named_once_for_each_auxiliary_set():

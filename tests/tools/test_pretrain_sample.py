@@ -166,13 +166,10 @@ def test_every_official_name_that_means_something_is_of_one_kind(vocabulary: Voc
     assert meant <= set(things)
     names, shares = draw_kinds(200, np.random.default_rng(0))
     for name, share in zip(names, shares, strict=True):
-        left, there = (
-            name,
-            [things for things, part in zip(KINDS_OF_THINGS, share, strict=True) if part],
-        )
-        for thing in sorted((thing for things in there for thing in things), key=len, reverse=True):
-            left = left.replace(thing, "")
-        assert not left.strip()
+        kinds = [kind for kind, part in zip(KINDS_OF_THINGS, share, strict=True) if part]
+        for thing in sorted((thing for kind in kinds for thing in kind), key=len, reverse=True):
+            name = name.replace(thing, "")
+        assert not name.strip()
     assert torch.allclose(shares.sum(dim=1), torch.ones(200))
     assert {int((share > 0).sum()) for share in shares} == {1, 2}
     vocabulary.encode(names)  # none is too long

@@ -89,8 +89,8 @@ class AnomalyClip(TwoForms, Trained):
         FEW_OR_ZERO.check(self.name, deep_tokens=self.deep_tokens)
         POSITIVE.check(self.name, temperature=self.temperature)
         FACTOR.check(self.name, pixel_weight=self.pixel_weight)
-        make_vv_kind(tuple(self.taps))  # refuses taps that do not exist
-        if self.published and tuple(self.taps) != (DPAM_DEPTH,):
+        make_vv_kind(self.taps)  # refuses taps that do not exist
+        if self.published and self.taps != (DPAM_DEPTH,):
             raise ValueError(
                 f"{self.name}: as published all maps are the last block's, so taps must be "
                 f"[{DPAM_DEPTH}], not {list(self.taps)}; other taps go with `as: mended`"
@@ -105,7 +105,7 @@ class AnomalyClip(TwoForms, Trained):
 
     @property
     def kind(self) -> FeatureKind:
-        return make_vv_kind(tuple(self.taps))
+        return make_vv_kind(self.taps)
 
     @property
     def repeats(self) -> int:

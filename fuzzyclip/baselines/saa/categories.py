@@ -62,10 +62,7 @@ VISA = {
         area=0.3,
     ),
     "pcb1": Known(
-        (
-            *("bent wire on pcb", "white scratch on pcb", "white defect on pcb"),
-            "white circle.",
-        ),
+        ("bent wire on pcb", "white scratch on pcb", "white defect on pcb", "white circle."),
         thing="printed_circuit_board",
         background="pcb",
         masks=1,
