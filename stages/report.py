@@ -23,6 +23,7 @@ from fuzzyclip.report.tables import (
     collect_means,
     describe_datasets,
     is_paper_setting,
+    list_partial_means,
     list_sample_notes,
     list_short_clusters,
     list_ties,
@@ -87,7 +88,8 @@ def write_tables(
     notes = [FORM_NOTE, *([PRINTED_NOTE] if paper else []), *describe_estimates(tested)]
     notes += [SHOTS_NOTE] if params.evaluation.shots else []
     notes += list_short_clusters(facts)
-    notes += [*list_sample_notes(source, params.backbone), *list_ties(results, variants, titles)]
+    notes += list_sample_notes(source, params.backbone)
+    notes += list_ties(results, variants, titles) + list_partial_means(results, variants, titles)
     summary = ["# Results", "", *(f"> {note}" for note in notes), ""]
     for table, datasets in TABLES.items():
         frame = build_table(means, datasets, variants, titles, printed)
@@ -152,8 +154,9 @@ def draw_pictures(params: Params, tested: Mapping[str, dict[str, Any]]) -> None:
         title = f"{name_dataset(dataset, tested[dataset])}, model trained on {auxiliary}"
         figure = draw_heatmaps(examples, f"{title}: image, ground truth, anomaly map")
         save_figure(figure, paths.REPORT / f"heatmaps_{dataset}.png")
-        normal = [example for example in examples if example.title.endswith(NORMAL)]
-        anomalous = [example for example in examples if not example.title.endswith(NORMAL)]
+        last = f"\n{NORMAL}"  # a line of its own: a defect's folder may be called abnormal
+        normal = [example for example in examples if example.title.endswith(last)]
+        anomalous = [example for example in examples if not example.title.endswith(last)]
         chosen = anomalous[:: max(1, len(anomalous) // OVERVIEW)][:OVERVIEW]
         chosen += normal[len(normal) // 2 :][:1]
         overview += [replace(example, title=f"{dataset}\n{example.title}") for example in chosen]
