@@ -11,6 +11,7 @@ import pandas as pd
 import typer
 
 from fuzzyclip.evaluation.metrics import METRICS
+from fuzzyclip.method import OWN
 from fuzzyclip.report.comparison import render_comparison
 from fuzzyclip.report.gallery import save_figure
 from fuzzyclip.report.tables import is_paper_setting, list_sample_notes, to_markdown
@@ -205,11 +206,16 @@ def verify_runs(seeds: Seeds = 1) -> None:
             "this is not the paper's setting (data.source: official, all of the data, and "
             "backbone: vit_l_14_336 at 518 px): nothing is known of what it must give"
         )
-    verdicts = list(verify(facts, expected.clusters, Measured(runs, Results(WORKSPACE))))
+    measured = Measured(runs, Results(WORKSPACE))
+    verdicts = list(verify(facts, expected.clusters, measured))
     report_verdicts(verdicts, catalog.notes)
-    if any(verdict.outcome == "not run" for verdict in verdicts):
-        remedies = [f"fuzzyclip tables run {name}" for name in names]
-        typer.echo(f"\nnot all was run: {', '.join(remedies)}; dvc repro baselines")
+    missing = dict.fromkeys(run.experiment for run in runs if run.results is None)
+    option = f" --seeds {seeds}" if seeds > 1 else ""
+    remedies = [f"fuzzyclip tables run {name}{option}" for name in missing]
+    if any(fact.place.method != OWN and measured.read(fact.place) is None for fact in facts):
+        remedies.append("dvc repro baselines")
+    if remedies:
+        typer.echo(f"\nnot all was run: {', '.join(remedies)}")
     raise typer.Exit(any(verdict.outcome == "failed" for verdict in verdicts))
 
 

@@ -65,11 +65,12 @@ class Measured:
             self._read_table(results, place.method, place.dataset)
             for results in self._list_results(place)
         ]
-        if not any(tables):
+        lines = [table.get((place.variant, place.category), {}) for table in tables if table]
+        if not lines:
             return None
-        lines = [table.get((place.variant, place.category), {}) for table in tables]
-        values = [{"value": line[place.metric]} for line in lines if place.metric in line]
-        return summarise_runs(values).get("value", Spread(math.nan, None, 0))
+        values = [{"value": line.get(place.metric, math.nan)} for line in lines]
+        spread = summarise_runs(values).get("value", Spread(math.nan, None, 0))
+        return spread if spread.runs == len(lines) else Spread(math.nan, None, 0)
 
     def read_clusters(self, clusters: Clusters) -> list[list[str]] | None:
         """An auxiliary set's partition; None where nothing has been run."""
@@ -138,14 +139,14 @@ def judge(fact: Fact, spread: Spread | None) -> Verdict:
     tolerance = fact.tolerance
     if spread is not None and spread.deviation is not None:
         tolerance += DEVIATIONS * spread.deviation
-    expected = f"{fact.value} ± {tolerance:.3g}"
-    if spread is None:
-        return Verdict(fact.group, fact.name, expected, "", "not run", fact.source, fact.doubt)
-    # 1e-9: a difference of exactly the tolerance is within, whatever binary fractions make of it.
-    within = abs(spread.mean - fact.value) <= tolerance + 1e-9
-    outside: Outcome = "in doubt" if fact.doubt else "failed"
-    shown = "nothing" if math.isnan(spread.mean) else f"{spread.mean:.2f}"
-    outcome: Outcome = "passed" if within else outside
+    expected, shown = f"{fact.value} ± {tolerance:.3g}", ""
+    outcome: Outcome = "not run"
+    if spread is not None:
+        shown = "nothing" if math.isnan(spread.mean) else f"{spread.mean:.2f}"
+        outcome = "in doubt" if fact.doubt else "failed"
+        # 1e-9: exactly the tolerance is within, whatever binary fractions make of the difference
+        if abs(spread.mean - fact.value) <= tolerance + 1e-9:
+            outcome = "passed"
     return Verdict(fact.group, fact.name, expected, shown, outcome, fact.source, fact.doubt)
 
 

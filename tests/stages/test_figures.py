@@ -15,6 +15,7 @@ from imports import ROOT
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.utils.tensor_files import write_tensors
 from stages import paths, times
+from stages.experiments import maps
 from stages.experiments.catalog import CatalogError, read_catalog
 from stages.experiments.figures import draw
 from stages.experiments.maps import draw_maps
@@ -116,6 +117,33 @@ def test_a_curve_has_settled_where_it_never_leaves_its_end_again(values, epoch):
     assert find_settled(pd.Series(values, index=[0.25, 0.5, 1, 2], dtype=float)) == epoch
 
 
+def test_what_is_undefined_has_not_settled():
+    """A map with a single extreme pixel leaves the 200-threshold AUPRO undefined."""
+    nan = float("nan")
+    for values, epoch in (([nan, 50, 50], 1), ([50, nan, 50], 2), ([50, 50, nan], nan)):
+        curve = pd.Series(values, index=[0.25, 1, 2], dtype=float)
+        assert find_settled(curve) == pytest.approx(epoch, nan_ok=True)
+    frame = pd.DataFrame(
+        {"label": label, "epoch": [0.25, 1.0, 2.0], "seed": 1, "pixel_ap": values}
+        for label, values in (("late", [nan, 40.0, 41.0]), ("never", [nan] * 3))
+    ).explode(["epoch", "pixel_ap"])
+    late, never = summarise_stability(
+        frame.astype({"epoch": float, "pixel_ap": float}), ["pixel_ap"]
+    ).to_dict("records")
+    assert (late["epoch 0.25"], late["at epoch"], late["last"], late["settled"]) == (
+        "-", "2", "41.0", "1"
+    )  # fmt: skip
+    assert {never[name] for name in never if name not in ("prompt", "metric")} == {"-"}
+
+
+def test_a_curve_ends_at_the_epochs_of_its_auxiliary_set():
+    """Where params.yaml gives epochs as a table, and the row says nothing else."""
+    (run, *_) = plan_runs(CATALOG, "figure-1", BASE)
+    run.params["efa"]["train"]["epochs"] = {"default": 2, "visa": 15}
+    drawn = draw(CATALOG.get("figure-1"), [finish_curve(run)])
+    assert drawn.numbers["epoch"].max() == 15
+
+
 def test_lengths_that_a_short_sentence_has_cut_stand_on_the_axis_and_in_a_note():
     runs = []
     for run in plan_runs(CATALOG, "figure-5", BASE):
@@ -174,6 +202,26 @@ def test_a_category_that_the_sample_lacks_has_a_stand_in_that_is_named():
     (run,) = plan_runs(CATALOG, "figure-11", OFFICIAL)
     with pytest.raises(CatalogError, match="no category hazelnut; there are bottle, tile"):
         draw(experiment, [finish_strip(run, ["bottle", "tile"])], CATALOG.shown)
+
+
+def test_categories_of_a_figure_are_several_and_have_anomalous_images(monkeypatch):
+    names = [f"c{number}" for number in range(9)]
+    rows = pd.DataFrame({"label": [0, 1, 1, 1, 0]})
+    counts = {name: {"test_anomalous": 3 if name != "c4" else 0} for name in names}
+    monkeypatch.setattr(maps, "read_rows", lambda dataset, split, category: rows)
+    for there in range(1, 10):
+        info = {"prompts": dict.fromkeys(names[:there], "x"), "counts": counts}
+        monkeypatch.setattr(maps, "read_info", lambda path, info=info: info)
+        usable = [name for name in names[:there] if name != "c4"]
+        for asked in range(1, 10):
+            chosen = maps.choose("mine", asked)
+            categories = [choice.category for choice in chosen]
+            assert categories == sorted({*categories})
+            assert len(categories) == min(asked, len(usable))
+            assert set(categories) <= {*usable}
+            assert {choice.place for choice in chosen} <= {1, 2, 3}
+    gaps = np.diff([names.index(choice.category) for choice in maps.choose("mine", 4)])
+    assert gaps.max() - gaps.min() <= 1
 
 
 def train(path, content, checkpoint, clock):

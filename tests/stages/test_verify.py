@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,9 +25,8 @@ CATALOG, EXPECTED = read_catalog(), read_expected()
 FACTS = collect_facts(CATALOG, EXPECTED)
 PAPER = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"backbone": "vit_l_14_336"}
 PAPER["data"] = PAPER["data"] | {"source": "official"}
-RUNS = [
-    run for name in name_experiments(FACTS, EXPECTED) for run in plan_runs(CATALOG, name, PAPER)
-]
+EXPERIMENTS = name_experiments(FACTS, EXPECTED)
+RUNS = [run for name in EXPERIMENTS for run in plan_runs(CATALOG, name, PAPER)]
 CLUSTERS = {
     "mvtec": [[f"c{i}" for i in range(15)]],
     "visa": [["pcb1", "pcb2", "pcb3", "pcb4"], list("abcdefgh")],
@@ -259,7 +259,16 @@ def test_other_methods_count_where_their_setting_is_the_papers(complete, changes
     output = call()
     (line,) = [line.split() for line in output.splitlines() if line.split()[:1] == ["table-2"]]
     assert line[1:] == ["87", "81", "0", "0", "6", "not", "all", "run"]
-    assert "not all was run: fuzzyclip tables run table-1" in output
+    assert output.endswith("\nnot all was run: dvc repro baselines\n")
+
+
+def test_runs_that_are_missing_are_named_each_seed_too(complete):
+    assert "not all was run" not in call()
+    remedies = [f"fuzzyclip tables run {name} --seeds 2" for name in EXPERIMENTS]
+    assert call("--seeds", "2").endswith(f"\nnot all was run: {', '.join(remedies)}\n")
+    for run in plan_runs(CATALOG, "table-8", PAPER):
+        shutil.rmtree(find_folder(run))
+    assert call().endswith("\nnot all was run: fuzzyclip tables run table-8\n")
 
 
 def test_seeds_widen_the_tolerance(complete, monkeypatch):
@@ -275,6 +284,9 @@ def test_seeds_widen_the_tolerance(complete, monkeypatch):
     assert (spread.mean, spread.deviation, spread.runs) == (86.0, 6.0, 3)
     (verdict,) = verify([fact], [], Measured(locate(runs), Results("workspace")))
     assert (verdict.expected, verdict.outcome) == ("89.8 ± 14.5", "passed")
+    write_table(path, {"fuzzyclip": {None: {"pixel_aupro": float("nan")}}})  # of the last seed
+    (verdict,) = verify([fact], [], Measured(locate(runs), Results("workspace")))
+    assert (verdict.measured, verdict.outcome) == ("nothing", "failed")
 
 
 def test_nothing_is_compared_in_another_setting(complete):
