@@ -42,11 +42,13 @@ class Selection(_Entry):
     datasets: list[str] | None = None
     metrics: list[str] | None = None
 
-    def holds(self, experiment: str, label: str, dataset: str, metric: str) -> bool:
-        """True where a printed number is one of them."""
-        parts = ((self.labels, label), (self.datasets, dataset), (self.metrics, metric))
-        return experiment == self.experiment and all(
-            chosen is None or part in chosen for chosen, part in parts
+    def holds(self, number: "Printed") -> bool:
+        """True of a printed number that is one of them."""
+        return (
+            number.experiment == self.experiment
+            and (self.labels is None or number.row.label in self.labels)
+            and (self.datasets is None or number.dataset in self.datasets)
+            and (self.metrics is None or number.metric in self.metrics)
         )
 
 
@@ -113,6 +115,12 @@ class Expected(_Entry):
             raise CatalogError(f"{FILE}: {name!r} stands in {len(kinds)} of the tolerances' rows")
         return kinds[0]
 
+    def expect(
+        self, place: "Place", value: float, kind: str, source: str, note: str = ""
+    ) -> "Fact":
+        """A fact with a kind of tolerance."""
+        return Fact(place, value, self.tolerances[kind].points, f"{source}; {kind}", note)
+
 
 class Place(NamedTuple):
     """Where a number is looked up: a metric of a variant, of a category or the mean over all.
@@ -134,7 +142,6 @@ class Fact:
     """A number that is known.
 
     Attributes:
-        group: what its verdict counts for: a table, or another source.
         place: where it must come out.
         value: percent.
         tolerance: points.
@@ -142,12 +149,16 @@ class Fact:
         doubt: key of the note on why it may not hold; empty where it must.
     """
 
-    group: str
     place: Place
     value: float
     tolerance: float
     source: str
     doubt: str = ""
+
+    @property
+    def group(self) -> str:
+        """What its verdict counts for: a table, or another source."""
+        return self.place.experiment or f"{self.place.method}, categories"
 
     @property
     def name(self) -> str:
@@ -186,7 +197,7 @@ def collect_facts(catalog: Catalog, expected: Expected) -> list[Fact]:
     for categories in expected.categories:
         facts += _list_categories(expected, categories)
     for selection in (*expected.doubts, *expected.elsewhere):
-        if not any(_is_of(selection, number) for number in printed):
+        if not any(map(selection.holds, printed)):
             raise CatalogError(f"{FILE}: no printed number fits {selection}")
     return facts
 
@@ -207,13 +218,9 @@ def name_experiments(facts: Sequence[Fact], expected: Expected) -> list[str]:
     return list(dict.fromkeys([*names, *(clusters.experiment for clusters in expected.clusters)]))
 
 
-def _is_of(selection: Selection, number: Printed) -> bool:
-    return selection.holds(number.experiment, number.row.label, number.dataset, number.metric)
-
-
 def _expect(catalog: Catalog, expected: Expected, number: Printed) -> Fact:
     """The fact of a printed number, looked for where it stands or where its doubt says."""
-    doubts = [doubt for doubt in expected.doubts if _is_of(doubt, number)]
+    doubts = [doubt for doubt in expected.doubts if doubt.holds(number)]
     if len(doubts) > 1 or any(doubt.note not in catalog.notes for doubt in doubts):
         raise CatalogError(f"{FILE}: {len(doubts)} doubts, or one without a note: {doubts}")
     row, metric, note, reading = number.row, number.metric, "", ""
@@ -224,15 +231,9 @@ def _expect(catalog: Catalog, expected: Expected, number: Printed) -> Fact:
             reading = f", there headed {number.metric}"
         if row is not number.row:
             reading = f", there for {number.row.label!r}"
-    kind = expected.find_tolerance(row)
-    return Fact(
-        number.experiment,
-        _place(number.experiment, row, row.variant, number.dataset, metric),
-        number.value,
-        expected.tolerances[kind].points,
-        f"the paper's {number.experiment}{reading}; {kind}",
-        note,
-    )
+    place = _place(number._replace(row=row, metric=metric), row.variant)
+    source = f"the paper's {number.experiment}{reading}"
+    return expected.expect(place, number.value, expected.find_tolerance(row), source, note)
 
 
 def _repeat(
@@ -241,32 +242,30 @@ def _repeat(
     """Printed numbers in a second place."""
     row = _find_row(catalog.get(elsewhere.experiment), elsewhere.row)
     for number in printed:
-        if _is_of(elsewhere, number):
-            yield Fact(
-                elsewhere.experiment,
-                _place(elsewhere.experiment, row, elsewhere.variant, number.dataset, number.metric),
-                number.value,
-                expected.tolerances[elsewhere.tolerance].points,
-                f"{elsewhere.source}; {elsewhere.tolerance}",
-            )
+        if elsewhere.holds(number):
+            place = _place(number._replace(row=row), elsewhere.variant)
+            yield expected.expect(place, number.value, elsewhere.tolerance, elsewhere.source)
 
 
-def _place(experiment: str, row: TableRow, variant: str, dataset: str, metric: str) -> Place:
-    method = row.method or OWN
-    return Place(experiment, row.label, method, row.method or variant, dataset, None, metric)
+def _place(number: Printed, variant: str) -> Place:
+    row, method = number.row, number.row.method
+    return Place(
+        number.experiment,
+        row.label,
+        method or OWN,
+        method or variant,
+        number.dataset,
+        None,
+        number.metric,
+    )
 
 
 def _list_categories(expected: Expected, categories: Categories) -> Iterator[Fact]:
-    method, tolerance = categories.method, expected.tolerances[categories.tolerance]
+    method, kind = categories.method, categories.tolerance
     for category, values in categories.values.items():
         for metric, value in zip(categories.metrics, values, strict=True):
-            yield Fact(
-                f"{method}, categories",
-                Place("", method, method, method, categories.dataset, category, metric),
-                value,
-                tolerance.points,
-                f"{categories.source}; {categories.tolerance}",
-            )
+            place = Place("", method, method, method, categories.dataset, category, metric)
+            yield expected.expect(place, value, kind, categories.source)
 
 
 def _find_row(experiment: PaperExperiment, label: str) -> TableRow:

@@ -1,12 +1,18 @@
 """FuzzyCLIP against methods: results are files, the mean of datasets has the interval it should."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from imports import ROOT
 from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
 
-from fuzzyclip.utils.files import write_csv
+from fuzzyclip.utils.files import write_csv, write_json
 from stages import paths
+from stages.experiments import __main__ as command
 from stages.experiments.compare import compare_methods
 from stages.experiments.results import WORKSPACE, MissingResultError, Results
 
@@ -72,6 +78,23 @@ def test_differences_and_their_mean_against_a_slow_bootstrap(results):
     low, high = map(float, lines[-1]["95 % interval"].split(" to "))
     assert (high - low) / 2 == pytest.approx(1.96 * spread, rel=0.2)
     assert (high + low) / 2 == pytest.approx(float(lines[-1]["difference"]), abs=0.02)
+
+
+def test_of_a_table_of_methods_the_work_tree_is_compared(results, monkeypatch):
+    monkeypatch.chdir(results.folder)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    pairs = {dataset: params["pairs"][dataset] for dataset in DATASETS}
+    Path("params.yaml").write_text(yaml.safe_dump(params | {"pairs": pairs}))
+    for dataset in DATASETS:
+        write_json(paths.method_facts("clip", dataset), {"title": "CLIP"})
+        write_json(paths.method_facts("coop", dataset), {"title": "Co", "random": True})
+    result = CliRunner().invoke(command.app, ["compare", "table-2"])
+    assert result.exit_code == 0, result.exception
+    assert result.output.count("mean of ") == 2 * 3
+    frame = pd.read_csv(paths.EXPERIMENTS / "methods-compare.csv")
+    assert frame["against"].value_counts().to_dict() == {"CLIP": 12, "Co (random weights)": 9}
+    line = frame.query("against == 'CLIP' and dataset == 'mean of 3' and metric == 'image AP'")
+    assert f"{line['difference'].item():+.2f}" in result.output
 
 
 def test_what_was_left_out_is_left_out_and_what_is_missing_is_said(results):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from finished_runs import PAPER, find_folder, locate
 from imports import ROOT
 from typer.testing import CliRunner
 
@@ -34,8 +35,6 @@ BASE = yaml.safe_load((ROOT / "params.yaml").read_text())
 CATALOG = read_catalog()
 NAMES = [*(f"table-{n}" for n in range(1, 10)), "contradictions", "figure-1", "figure-3",
          "figure-4", "figure-5", *(f"figure-{n}" for n in range(6, 14))]  # fmt: skip
-PAPER = copy.deepcopy(BASE) | {"backbone": "vit_l_14_336"}
-PAPER["data"]["source"] = "official"
 
 
 def printed(name, label):
@@ -172,19 +171,6 @@ def finish(run, value, extra_variants=(), within=Path()):
         path = folder / paths.method_facts("fuzzyclip", dataset)
         path.write_text(json.dumps({"tested": tested}))
     return folder
-
-
-def find_folder(run):
-    """Where `finish` leaves a run's results: equal runs share them."""
-    return Path("done", run.name.rpartition("-")[2])
-
-
-def locate(runs, list_files=None):
-    """As `history.locate`, from what `finish` left."""
-    return [
-        replace(run, results=Results(run.name, folder=folder) if folder.is_dir() else None)
-        for run, folder in zip(runs, map(find_folder, runs), strict=True)
-    ]
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Figures from finished runs: what is drawn, the numbers beside it, and what the notes say."""
 
-import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from finished_runs import PAPER
 from imports import ROOT
 
 from fuzzyclip.evaluation.metrics import METRICS
@@ -25,8 +25,6 @@ from stages.experiments.stability import find_settled, summarise_stability
 from stages.schema import Params
 
 BASE = yaml.safe_load((ROOT / "params.yaml").read_text())
-OFFICIAL = copy.deepcopy(BASE)
-OFFICIAL["data"]["source"] = "official"
 CATALOG = read_catalog()
 #: Layers of Figure 1 that are kept, in epochs, but for the last ones.
 MOMENTS = [0.25, 0.5, 0.75, *range(1, 15)]
@@ -199,7 +197,7 @@ def test_a_category_that_the_sample_lacks_has_a_stand_in_that_is_named():
     assert drawn.numbers["peak"].round(1).tolist() == [0.4, 0.6]  # the second category's
     done = finish_strip(run, ["bottle", "tile"])
     assert "bottle stands in" in draw(experiment, [done], CATALOG.shown).notes[0]
-    (run,) = plan_runs(CATALOG, "figure-11", OFFICIAL)
+    (run,) = plan_runs(CATALOG, "figure-11", PAPER)
     with pytest.raises(CatalogError, match="no category hazelnut; there are bottle, tile"):
         draw(experiment, [finish_strip(run, ["bottle", "tile"])], CATALOG.shown)
 

@@ -3,12 +3,12 @@
 import copy
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from finished_runs import PAPER, find_folder, locate
 from imports import ROOT
 from typer.testing import CliRunner
 
@@ -23,27 +23,12 @@ from stages.experiments.verify import Measured, summarise, verify
 
 CATALOG, EXPECTED = read_catalog(), read_expected()
 FACTS = collect_facts(CATALOG, EXPECTED)
-PAPER = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"backbone": "vit_l_14_336"}
-PAPER["data"] = PAPER["data"] | {"source": "official"}
 EXPERIMENTS = name_experiments(FACTS, EXPECTED)
 RUNS = [run for name in EXPERIMENTS for run in plan_runs(CATALOG, name, PAPER)]
 CLUSTERS = {
     "mvtec": [[f"c{i}" for i in range(15)]],
     "visa": [["pcb1", "pcb2", "pcb3", "pcb4"], list("abcdefgh")],
 }
-
-
-def find_folder(run):
-    """Where a run's results lie: equal runs share them."""
-    return Path("runs", run.name.rpartition("-")[2])
-
-
-def locate(runs, list_files=None):
-    """As `history.locate`, of what lies in folders."""
-    return [
-        replace(run, results=Results(run.name, folder=folder) if folder.is_dir() else None)
-        for run, folder in zip(runs, map(find_folder, runs), strict=True)
-    ]
 
 
 def find_table(place):
