@@ -13,7 +13,7 @@ SETTLED = 2.0
 #: The meaning of the columns of `summarise_stability`.
 STABILITY_NOTES = (
     f"settled: the first evaluated epoch from which on the curve stays within {SETTLED:g} points "
-    "of its end.",
+    "of its end; an undefined value is outside.",
     "spread along the curve: standard deviation of the values from epoch 1 on. It and the values "
     "are of each seed's curve, then the mean over seeds; epochs are those of each seed.",
     "spread over seeds: sample standard deviation of the last values (n - 1); it needs --seeds.",

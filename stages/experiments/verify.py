@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
@@ -54,7 +55,7 @@ class Measured:
             if run.results is not None:
                 self._runs.setdefault((run.experiment, run.row.label), []).append(run.results)
         self._others = others
-        self._tables: dict[tuple[Results, str, str], Table] = {}
+        self._read_table = cache(_read_table)
 
     def read(self, place: Place) -> Spread | None:
         """A number's mean and spread over seeds; not a number where a finished run lacks it.
@@ -85,31 +86,23 @@ class Measured:
             return self._runs.get((place.experiment, place.label), [])
         return [self._others]
 
-    def _read_table(self, results: Results, method: str, dataset: str) -> Table:
-        """A method's results on a dataset, empty where there are none that compare."""
-        key = (results, method, dataset)
-        if key not in self._tables:
-            comparable = method == OWN or _is_papers(results, method, dataset)
-            self._tables[key] = _read_table(results, method, dataset) if comparable else {}
-        return self._tables[key]
-
 
 def _is_papers(results: Results, method: str, dataset: str) -> bool:
     """True where a method's result is of all official images and its own weights, as in the paper.
 
     Which CLIP a method needs its own settings say; the run's has been looked at.
     """
-    try:
-        facts = read_facts(results, dataset, method)
-    except MissingResultError:
-        return False
+    facts = read_facts(results, dataset, method)
     tested = facts["tested"]
     whole = tested["source"] == "official" and tested["complete"]
     return bool(whole and not facts["random"] and facts["auxiliary"] in (None, PAIRS[dataset]))
 
 
 def _read_table(results: Results, method: str, dataset: str) -> Table:
+    """A method's results on a dataset, empty where there are none that compare."""
     try:
+        if method != OWN and not _is_papers(results, method, dataset):
+            return {}
         categories = read_method(results, dataset, method)
     except MissingResultError:
         return {}
