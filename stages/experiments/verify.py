@@ -46,7 +46,8 @@ class Measured:
     """What has been measured, read when it is asked for, each file once.
 
     Of FuzzyCLIP it is what finished runs gave, of other methods what lies in one revision: results
-    on complete official data, of their own weights, trained on the paper's auxiliary set.
+    on complete official data, of their own weights and published form, trained on the paper's
+    auxiliary set.
     """
 
     def __init__(self, runs: Iterable[Run], others: Results) -> None:
@@ -88,14 +89,19 @@ class Measured:
 
 
 def _is_papers(results: Results, method: str, dataset: str) -> bool:
-    """True where a method's result is of all official images and its own weights, as in the paper.
+    """True where a method's result is of all official images, its own weights and published form.
 
     Which CLIP a method needs its own settings say; the run's has been looked at.
     """
     facts = read_facts(results, dataset, method)
     tested = facts["tested"]
-    whole = tested["source"] == "official" and tested["complete"]
-    return bool(whole and not facts["random"] and facts["auxiliary"] in (None, PAIRS[dataset]))
+    return bool(
+        tested["source"] == "official"
+        and tested["complete"]
+        and not facts["random"]
+        and facts["settings"].get("as", "published") == "published"
+        and facts["auxiliary"] in (None, PAIRS[dataset])
+    )
 
 
 def _read_table(results: Results, method: str, dataset: str) -> Table:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from finished_runs import PAPER
+from finished_runs import PAPER, write_table
 from imports import ROOT
 
 from fuzzyclip.evaluation.metrics import METRICS
@@ -39,15 +39,11 @@ def finish(run, values):
     """Leave a run's table of one dataset: of each variant, every metric of two categories."""
     folder = Path(run.name)
     (dataset,) = run.row.tests
-    lines = [
-        {"variant": variant, "category": category, "normal": 3, "anomalous": 4}
-        | dict.fromkeys(METRICS, value + shift)
-        for variant, value in values.items()
-        for category, shift in (("a", -1), ("b", 1))
-    ]
-    path = folder / paths.method_metrics("fuzzyclip", dataset)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(lines).to_csv(path, index=False)
+    variants = {
+        variant: {"a": dict.fromkeys(METRICS, mean - 1), "b": dict.fromkeys(METRICS, mean + 1)}
+        for variant, mean in values.items()
+    }
+    write_table(folder / paths.method_metrics("fuzzyclip", dataset), variants)
     return replace(run, results=Results(run.name, folder=folder))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from finished_runs import PAPER, find_folder, locate
+from finished_runs import PAPER, find_folder, locate, write_table
 from imports import ROOT
 from typer.testing import CliRunner
 
@@ -59,23 +59,19 @@ def list_numbers():
     return tables
 
 
-def write_table(path, variants):
+def write_means(path, variants):
     """Results by category whose means are those asked for; one category where none is known."""
-    lines = []
+    complete = {}
     for variant, categories in variants.items():
-        means = categories.get(None, {})
-        known = {name: line for name, line in categories.items() if name is not None}
-        for name, line in (known or {"all": {}}).items():
-            values = dict.fromkeys(METRICS, 50.0) | means | line
-            lines.append(
-                {"variant": variant, "category": name, "normal": 3, "anomalous": 4} | values
-            )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(lines).to_csv(path, index=False)
+        means = dict.fromkeys(METRICS, 50.0) | categories.get(None, {})
+        known = {name: means | line for name, line in categories.items() if name is not None}
+        complete[variant] = known or {"all": means}
+    write_table(path, complete)
 
 
 def write_facts(path, **changes):
     facts = {"tested": {"source": "official", "complete": True}, "random": False, "auxiliary": None}
+    facts["settings"] = {"as": "published"}
     path.with_suffix(".json").write_text(json.dumps(facts | changes))
 
 
@@ -96,7 +92,7 @@ def complete(tmp_path, monkeypatch):
     Path("params.yaml").write_text(yaml.safe_dump(PAPER))
     tables = list_numbers()
     for path, variants in tables.items():
-        write_table(path, variants)
+        write_means(path, variants)
         write_facts(path)
     for run in RUNS:
         for dataset in run.row.tests:
@@ -167,13 +163,13 @@ def test_each_number_that_is_altered_fails_and_is_named(complete):
             moved = [place.category] if place.category else [*categories]
             for category in moved:
                 categories[category][place.metric] = fact.value + fact.tolerance + 0.02
-            write_table(path, altered)
+            write_means(path, altered)
             verdicts = list(verify(facts, [], Measured(runs, Results("workspace"))))
             outside = {v.name: v.outcome for v in verdicts if v.outcome != "passed"}
             assert outside[fact.name] == ("in doubt" if fact.doubt else "failed"), fact
             same = [known.name for known in facts if is_same(known.place, place)]
             assert set(outside) <= set(same), fact
-        write_table(path, complete[path])
+        write_means(path, complete[path])
 
 
 def is_same(place, other):
@@ -197,7 +193,7 @@ def test_output_names_value_tolerance_source_and_table(complete):
     (fact,) = [fact for fact in FACTS if fact.name == "table-2, SAA+ on visa/mean: pixel_ap"]
     path = find_table(fact.place)
     complete[path]["saa"][None]["pixel_ap"] = 24.5
-    write_table(path, complete[path])
+    write_means(path, complete[path])
     output = call(code=1)
     assert (
         "FAILED  table-2, SAA+ on visa/mean: pixel_ap: 24.50, expected 22.4 ± 1 "
@@ -212,7 +208,7 @@ def test_a_number_that_the_paper_contradicts_is_named_with_its_note_and_fails_no
     assert fact.place.metric == "image_auroc"  # headed AP
     path = find_table(fact.place)
     complete[path]["april_gan"][None]["image_auroc"] = 73.7
-    write_table(path, complete[path])
+    write_means(path, complete[path])
     output = call()
     (line,) = [line for line in output.splitlines() if line.startswith("IN DOUBT")]
     assert "table-3, APRIL-GAN on btad/mean: image_auroc: 73.70, expected 21.9 ± 2.5" in line
@@ -234,6 +230,7 @@ def test_a_metric_that_a_finished_run_lacks_fails(complete):
     "changes",
     [
         {"random": True},
+        {"settings": {"as": "mended"}},
         {"auxiliary": "mvtec"},
         {"tested": {"source": "official", "complete": False}},
         {"tested": {"source": "sample", "complete": True}},
@@ -262,14 +259,14 @@ def test_seeds_widen_the_tolerance(complete, monkeypatch):
     runs = plan_runs(CATALOG, "table-8", PAPER, seeds=3)[:3]
     for run, value in zip(runs, (80.0, 86.0, 92.0), strict=True):
         path = find_folder(run) / paths.method_metrics("fuzzyclip", "visa")
-        write_table(path, {"fuzzyclip": {None: {"pixel_aupro": value}}})
+        write_means(path, {"fuzzyclip": {None: {"pixel_aupro": value}}})
         write_facts(path)
     (fact,) = [fact for fact in FACTS if fact.place == place]
     spread = Measured(locate(runs), Results("workspace")).read(place)
     assert (spread.mean, spread.deviation, spread.runs) == (86.0, 6.0, 3)
     (verdict,) = verify([fact], [], Measured(locate(runs), Results("workspace")))
     assert (verdict.expected, verdict.outcome) == ("89.8 ± 14.5", "passed")
-    write_table(path, {"fuzzyclip": {None: {"pixel_aupro": float("nan")}}})  # of the last seed
+    write_means(path, {"fuzzyclip": {None: {"pixel_aupro": float("nan")}}})  # of the last seed
     (verdict,) = verify([fact], [], Measured(locate(runs), Results("workspace")))
     assert (verdict.measured, verdict.outcome) == ("nothing", "failed")
 

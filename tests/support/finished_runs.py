@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import yaml
 from imports import ROOT
 
@@ -24,3 +25,14 @@ def locate(runs, list_files=None):
         replace(run, results=Results(run.name, folder=folder) if folder.is_dir() else None)
         for run, folder in zip(runs, map(find_folder, runs), strict=True)
     ]
+
+
+def write_table(path, variants):
+    """A method's results: variant -> category -> metric -> value."""
+    lines = [
+        {"variant": variant, "category": category, "normal": 3, "anomalous": 4} | values
+        for variant, categories in variants.items()
+        for category, values in categories.items()
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(lines).to_csv(path, index=False)
