@@ -4,7 +4,6 @@ Printed numbers are those of `paper.yaml`; `expected.yaml` has their tolerances,
 the paper contradicts itself, and facts from other papers and logs.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from fuzzyclip.method import OWN
-from stages.experiments.catalog import Catalog, CatalogError, PaperExperiment, TableRow
+from stages.experiments.catalog import Catalog, CatalogError, PaperExperiment, Printed, TableRow
 
 FILE = Path(__file__).with_name("expected.yaml")
 
@@ -42,7 +41,7 @@ class Selection(_Entry):
     datasets: list[str] | None = None
     metrics: list[str] | None = None
 
-    def holds(self, number: "Printed") -> bool:
+    def holds(self, number: Printed) -> bool:
         """True of a printed number that is one of them."""
         return (
             number.experiment == self.experiment
@@ -169,16 +168,6 @@ class Fact:
         return f"{self.group}, {self.place.label}{variant} on {where}: {self.place.metric}"
 
 
-class Printed(NamedTuple):
-    """A number of the catalog."""
-
-    experiment: str
-    row: TableRow
-    dataset: str
-    metric: str
-    value: float
-
-
 def read_expected(path: Path = FILE) -> Expected:
     """The tolerances, doubts and further facts."""
     return Expected.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -190,7 +179,7 @@ def collect_facts(catalog: Catalog, expected: Expected) -> list[Fact]:
     Raises:
         CatalogError: a printed row has no tolerance, or an entry of the expectations fits nothing.
     """
-    printed = [*list_printed(catalog)]
+    printed = [*catalog.list_printed()]
     facts = [_expect(catalog, expected, number) for number in printed]
     for elsewhere in expected.elsewhere:
         facts += _repeat(catalog, expected, elsewhere, printed)
@@ -200,16 +189,6 @@ def collect_facts(catalog: Catalog, expected: Expected) -> list[Fact]:
         if not any(map(selection.holds, printed)):
             raise CatalogError(f"{FILE}: no printed number fits {selection}")
     return facts
-
-
-def list_printed(catalog: Catalog) -> Iterator[Printed]:
-    """Every printed number of the catalog."""
-    for name, experiment in catalog.experiments.items():
-        for row in experiment.rows:
-            for dataset in row.printed:
-                for metric, value in experiment.list_printed(row, dataset).items():
-                    if not math.isnan(value):
-                        yield Printed(name, row, dataset, metric, value)
 
 
 def name_experiments(facts: Sequence[Fact], expected: Expected) -> list[str]:
