@@ -80,7 +80,7 @@ def locate_time(made: Path) -> Path:
 
 
 def describe_times(times: Mapping[str, Mapping[str, Time | None]], by: str) -> str:
-    """A note on trainings: time by title and, say, auxiliary set; none where none is needed."""
+    """A note on trainings: time by title and, say, auxiliary set; none of a title that has none."""
     told, unknown, idle = [], [], []
     for title, named in times.items():
         known = [f"{name} {each}" for name, each in named.items() if each is not None]

@@ -94,7 +94,7 @@ def resolve(block: Mapping[str, Any], auxiliary: str, source: str, key: str = ""
             entry = choose_entry(table, auxiliary, source)
             settings[name] = reduce(getitem, entry, table)
             if is_table(settings[name]):
-                place = ".".join(filter(None, (key, name, *entry)))
+                place = ".".join(filter(None, (key, name, *map(str, entry))))
                 raise ValueError(f"{place}: tables stand in one another, and not two alone")
     return settings
 
@@ -116,8 +116,10 @@ def check_tables(record: type[BaseModel]) -> AfterValidator:
         require_fields(record, block)
         tables = {name: value for name, value in block.items() if isinstance(value, Mapping)}
         for name, table in tables.items():
-            if DEFAULT not in table:
-                raise _build_error(record, [("value_error", (name,), table, {"error": NO_DEFAULT})])
+            for place, value in [((name,), table), *(((name, key), table[key]) for key in table)]:
+                if isinstance(value, Mapping) and DEFAULT not in value:
+                    unsaid: Fault = ("value_error", place, value, {"error": NO_DEFAULT})
+                    raise _build_error(record, [unsaid])
         faults: dict[tuple[Any, str], Fault] = {}
         for auxiliary, source in list_cases(block):
             try:

@@ -1,4 +1,4 @@
-"""`python -m stages.experiments list|run|show`, also reached as `fuzzyclip tables ...`."""
+"""The commands of `python -m stages.experiments`, also reached as `fuzzyclip tables ...`."""
 
 import logging
 import sys
@@ -11,18 +11,14 @@ import pandas as pd
 import typer
 
 from fuzzyclip.evaluation.metrics import METRICS
+from fuzzyclip.method import OWN
 from fuzzyclip.report.comparison import render_comparison
 from fuzzyclip.report.gallery import save_figure
 from fuzzyclip.report.tables import is_paper_setting, list_sample_notes, to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
 from stages import paths
 from stages.experiments.catalog import FILE, Catalog, CatalogError, read_catalog
-from stages.experiments.compare import (
-    compare,
-    compare_methods,
-    find_run,
-    list_scores,
-)
+from stages.experiments.compare import compare, compare_methods, find_run, list_scores
 from stages.experiments.execute import ExperimentError, call_dvc, execute
 from stages.experiments.facts import collect_facts, name_experiments, read_expected
 from stages.experiments.figures import Drawn, draw, list_pictures
@@ -34,6 +30,7 @@ from stages.experiments.show import collect_values, layout, list_notes
 from stages.experiments.verify import Measured, Verdict, summarise, verify
 from stages.method_tables import (
     check_pairs,
+    is_random,
     name_methods,
     read_facts,
     read_titles,
@@ -139,7 +136,8 @@ def compare_rows(
 ) -> None:
     """Differences of a table's rows from one row, by a paired bootstrap over images.
 
-    Of a table of methods: FuzzyCLIP minus each, on all datasets that the work tree has results of.
+    Of a table of methods: FuzzyCLIP minus each, as the work tree has them, on all datasets of its
+    `pairs` that a method was not left out of.
     """
     catalog, base = read_catalog(file), read_base()
     if catalog.get(name).methods and not (to or other):
@@ -162,18 +160,23 @@ def compare_rows(
 
 def compare_work_tree(params: Params) -> None:
     """FuzzyCLIP minus each method: the means on the screen, every dataset in a file."""
-    facts, here = read_facts(params.methods), Results(WORKSPACE)
-    lines = compare_methods(here, name_methods(facts), list(params.pairs), METRICS, params.seed)
-    frame = pd.DataFrame(lines)
+    facts, out = read_facts(params.methods), paths.EXPERIMENTS / "methods-compare.csv"
+    titles = {
+        method: f"{title} (random weights)"
+        if any(map(is_random, facts[method].values()))
+        else title
+        for method, title in name_methods(facts).items()
+    }
+    here, datasets = Results(WORKSPACE), list(params.pairs)
+    frame = pd.DataFrame(compare_methods(here, titles, datasets, METRICS, params.seed))
     if frame.empty:
         raise CatalogError("nothing to compare: dvc repro track baselines")
-    write_csv(paths.EXPERIMENTS / "methods-compare.csv", frame)
+    write_csv(out, frame)
     means = frame[frame["dataset"].str.startswith("mean of ")]
     typer.echo((frame if means.empty else means).to_string(index=False))
     typer.echo(
         "\nPoints, FuzzyCLIP minus the method; images drawn with replacement within each category "
-        "and label,\nthe same for both. Every dataset: "
-        f"{paths.EXPERIMENTS / 'methods-compare.csv'}"
+        f"and label,\nthe same for both. Every dataset: {out}"
     )
 
 
@@ -199,17 +202,22 @@ def verify_runs(seeds: Seeds = 1) -> None:
     facts = collect_facts(catalog, expected)
     names = name_experiments(facts, expected)
     runs = locate([run for name in names for run in plan_runs(catalog, name, base, seeds)])
-    comparable = [is_comparable(run.results, run.params) for run in runs if run.results]
-    if not (has_paper_setting(base) and all(comparable)):
+    done = [run for run in runs if run.results]
+    if not (has_paper_setting(base) and all(map(is_comparable, done))):
         raise CatalogError(
             "this is not the paper's setting (data.source: official, all of the data, and "
             "backbone: vit_l_14_336 at 518 px): nothing is known of what it must give"
         )
-    verdicts = list(verify(facts, expected.clusters, Measured(runs, Results(WORKSPACE))))
+    measured = Measured(runs, Results(WORKSPACE))
+    verdicts = list(verify(facts, expected.clusters, measured))
     report_verdicts(verdicts, catalog.notes)
-    if any(verdict.outcome == "not run" for verdict in verdicts):
-        remedies = [f"fuzzyclip tables run {name}" for name in names]
-        typer.echo(f"\nnot all was run: {', '.join(remedies)}; dvc repro baselines")
+    missing = dict.fromkeys(run.experiment for run in runs if run.results is None)
+    option = f" --seeds {seeds}" if seeds > 1 else ""
+    remedies = [f"fuzzyclip tables run {name}{option}" for name in missing]
+    if any(fact.place.method != OWN and measured.read(fact.place) is None for fact in facts):
+        remedies.append("dvc repro baselines")
+    if remedies:
+        typer.echo(f"\nnot all was run: {', '.join(remedies)}")
     raise typer.Exit(any(verdict.outcome == "failed" for verdict in verdicts))
 
 
@@ -229,7 +237,7 @@ def show_table(catalog: Catalog, name: str, runs: list[Run], out: Path) -> None:
     """One table: on the screen, .md and .csv (long form)."""
     experiment = catalog.get(name)
     done = [run for run in runs if run.results]
-    comparable = bool(done) and all(is_comparable(run.results, run.params) for run in done)
+    comparable = bool(done) and all(map(is_comparable, done))
     values = collect_values(experiment, runs, comparable)
     frame = layout(values, read_titles(dataset for run in runs for dataset in run.row.tests))
     base = runs[0].params
@@ -237,11 +245,8 @@ def show_table(catalog: Catalog, name: str, runs: list[Run], out: Path) -> None:
     missing = len({run.identity for run in runs}) - len({run.identity for run in done})
     notes = list_notes(catalog, experiment, comparable, source)
     notes += [f"{missing} run(s) are not done: fuzzyclip tables run {name}"] if missing else []
-    lines = [f"# {name}: {experiment.title}", "", to_markdown(frame)]
-    text = "\n".join([*lines, *(f"- {note}" for note in notes), ""])
-    write_text(out / f"{name}.md", text)
     write_csv(out / f"{name}.csv", values)
-    typer.echo(text)
+    show_text(f"{name}: {experiment.title}", frame, notes, out / f"{name}.md")
     typer.echo(f"{out / name}.md and .csv (long form) written")
 
 
@@ -250,27 +255,31 @@ def show_figure(
 ) -> None:
     """One figure: .png, its numbers as .csv, and .md: what sums them up, and notes."""
     experiment = catalog.get(name)
-    notes = [f"{key}: {catalog.notes[key]}" for key in experiment.notes] + [*drawn.notes]
+    notes = [*catalog.list_notes(experiment), *drawn.notes]
     notes += list_sample_notes(params["data"]["source"], params["backbone"])
     table = drawn.numbers if drawn.summary is None else drawn.summary
-    lines = [f"# {name}: {experiment.title}", "", to_markdown(table)]
-    text = "\n".join([*lines, *(f"- {note}" for note in notes), ""])
     save_figure(drawn.figure, out / f"{name}.png")
     write_csv(out / f"{name}.csv", drawn.numbers)
-    write_text(out / f"{name}.md", text)
-    typer.echo(text)
+    show_text(f"{name}: {experiment.title}", table, notes, out / f"{name}.md")
     typer.echo(f"{out / name}.png, .csv and .md written")
 
 
-def is_comparable(results: Results | None, params: dict[str, Any]) -> bool:
-    """True where data and backbone are the paper's, so that differences mean something."""
-    if results is None:
+def show_text(title: str, table: pd.DataFrame, notes: Sequence[str], file: Path) -> None:
+    """A title, a table and notes: on the screen, and as Markdown."""
+    lines = [f"# {title}", "", to_markdown(table), *(f"- {note}" for note in notes), ""]
+    write_text(file, "\n".join(lines))
+    typer.echo("\n".join(lines))
+
+
+def is_comparable(run: Run) -> bool:
+    """True where a finished run's data and backbone are the paper's: differences mean something."""
+    if run.results is None:
         return False
     try:
-        tested = {dataset: read_tested(results, dataset) for dataset in params["pairs"]}
+        tested = {dataset: read_tested(run.results, dataset) for dataset in run.row.tests}
     except MissingResultError:
         return False
-    return has_paper_setting(params, tested)
+    return has_paper_setting(run.params, tested)
 
 
 def has_paper_setting(

@@ -1,8 +1,9 @@
 """The experiments as data: `paper.yaml`, validated."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -74,6 +75,16 @@ class PaperExperiment(_Entry):
         return {metric: math.nan if value is None else value for metric, value in pairs}
 
 
+class Printed(NamedTuple):
+    """A number of the catalog."""
+
+    experiment: str
+    row: TableRow
+    dataset: str
+    metric: str
+    value: float
+
+
 class Catalog(_Entry):
     """All of `paper.yaml`."""
 
@@ -98,6 +109,15 @@ class Catalog(_Entry):
             if len(set(labels)) < len(labels):
                 raise ValueError(f"{name}: two rows have one label")
         return self
+
+    def list_printed(self) -> Iterator[Printed]:
+        """Every printed number."""
+        for name, experiment in self.experiments.items():
+            for row in experiment.rows:
+                for dataset in row.printed:
+                    for metric, value in experiment.list_printed(row, dataset).items():
+                        if not math.isnan(value):
+                            yield Printed(name, row, dataset, metric, value)
 
     def list_notes(self, experiment: PaperExperiment) -> list[str]:
         """Footnotes of an experiment: contradictions of the paper that bear on it."""
@@ -134,11 +154,7 @@ def read_catalog(path: Path = FILE) -> Catalog:
 def collect_printed(catalog: Catalog, label: str = "FuzzyCLIP") -> dict[str, dict[str, float]]:
     """Values that Tables 2 and 3 print for a method: dataset -> metric -> percent."""
     printed: dict[str, dict[str, float]] = {}
-    for name in ("table-2", "table-3"):
-        experiment = catalog.get(name)
-        for row in experiment.rows:
-            if row.label == label:
-                for dataset in row.printed:
-                    values = experiment.list_printed(row, dataset).items()
-                    printed[dataset] = {name: v for name, v in values if not math.isnan(v)}
+    for number in catalog.list_printed():
+        if number.experiment in ("table-2", "table-3") and number.row.label == label:
+            printed.setdefault(number.dataset, {})[number.metric] = number.value
     return printed

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.errors import EmptyDataError
 from threadpoolctl import threadpool_limits
 
 from fuzzyclip.evaluation.bootstrap import ImageResults, PairedDifference, compare_experiments
@@ -125,7 +126,10 @@ def read_method_images(
         MissingResultError: the results are not there.
     """
     path = results.fetch(paths.scores(method, dataset))
-    scores = pd.read_csv(path, dtype={"category": str}, na_filter=False)  # NA may be a category
+    try:
+        scores = pd.read_csv(path, dtype={"category": str}, na_filter=False)  # NA is a category
+    except EmptyDataError:
+        return {}
     variant = variant or method
     images = {}
     for category, rows in scores.groupby("category", sort=True):

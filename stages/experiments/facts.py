@@ -4,7 +4,6 @@ Printed numbers are those of `paper.yaml`; `expected.yaml` has their tolerances,
 the paper contradicts itself, and facts from other papers and logs.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from fuzzyclip.method import OWN
-from stages.experiments.catalog import Catalog, CatalogError, PaperExperiment, TableRow
+from stages.experiments.catalog import Catalog, CatalogError, PaperExperiment, Printed, TableRow
 
 FILE = Path(__file__).with_name("expected.yaml")
 
@@ -42,11 +41,13 @@ class Selection(_Entry):
     datasets: list[str] | None = None
     metrics: list[str] | None = None
 
-    def holds(self, experiment: str, label: str, dataset: str, metric: str) -> bool:
-        """True where a printed number is one of them."""
-        parts = ((self.labels, label), (self.datasets, dataset), (self.metrics, metric))
-        return experiment == self.experiment and all(
-            chosen is None or part in chosen for chosen, part in parts
+    def holds(self, number: Printed) -> bool:
+        """True of a printed number that is one of them."""
+        return (
+            number.experiment == self.experiment
+            and (self.labels is None or number.row.label in self.labels)
+            and (self.datasets is None or number.dataset in self.datasets)
+            and (self.metrics is None or number.metric in self.metrics)
         )
 
 
@@ -113,6 +114,12 @@ class Expected(_Entry):
             raise CatalogError(f"{FILE}: {name!r} stands in {len(kinds)} of the tolerances' rows")
         return kinds[0]
 
+    def expect(
+        self, place: "Place", value: float, kind: str, source: str, note: str = ""
+    ) -> "Fact":
+        """A fact with a kind of tolerance."""
+        return Fact(place, value, self.tolerances[kind].points, f"{source}; {kind}", note)
+
 
 class Place(NamedTuple):
     """Where a number is looked up: a metric of a variant, of a category or the mean over all.
@@ -134,7 +141,6 @@ class Fact:
     """A number that is known.
 
     Attributes:
-        group: what its verdict counts for: a table, or another source.
         place: where it must come out.
         value: percent.
         tolerance: points.
@@ -142,12 +148,16 @@ class Fact:
         doubt: key of the note on why it may not hold; empty where it must.
     """
 
-    group: str
     place: Place
     value: float
     tolerance: float
     source: str
     doubt: str = ""
+
+    @property
+    def group(self) -> str:
+        """What its verdict counts for: a table, or another source."""
+        return self.place.experiment or f"{self.place.method}, categories"
 
     @property
     def name(self) -> str:
@@ -156,16 +166,6 @@ class Fact:
         other = self.place.variant not in (OWN, self.place.method)
         variant = f" ({self.place.variant})" if other else ""
         return f"{self.group}, {self.place.label}{variant} on {where}: {self.place.metric}"
-
-
-class Printed(NamedTuple):
-    """A number of the catalog."""
-
-    experiment: str
-    row: TableRow
-    dataset: str
-    metric: str
-    value: float
 
 
 def read_expected(path: Path = FILE) -> Expected:
@@ -179,26 +179,16 @@ def collect_facts(catalog: Catalog, expected: Expected) -> list[Fact]:
     Raises:
         CatalogError: a printed row has no tolerance, or an entry of the expectations fits nothing.
     """
-    printed = [*list_printed(catalog)]
+    printed = [*catalog.list_printed()]
     facts = [_expect(catalog, expected, number) for number in printed]
     for elsewhere in expected.elsewhere:
         facts += _repeat(catalog, expected, elsewhere, printed)
     for categories in expected.categories:
         facts += _list_categories(expected, categories)
     for selection in (*expected.doubts, *expected.elsewhere):
-        if not any(_is_of(selection, number) for number in printed):
+        if not any(map(selection.holds, printed)):
             raise CatalogError(f"{FILE}: no printed number fits {selection}")
     return facts
-
-
-def list_printed(catalog: Catalog) -> Iterator[Printed]:
-    """Every printed number of the catalog."""
-    for name, experiment in catalog.experiments.items():
-        for row in experiment.rows:
-            for dataset in row.printed:
-                for metric, value in experiment.list_printed(row, dataset).items():
-                    if not math.isnan(value):
-                        yield Printed(name, row, dataset, metric, value)
 
 
 def name_experiments(facts: Sequence[Fact], expected: Expected) -> list[str]:
@@ -207,13 +197,9 @@ def name_experiments(facts: Sequence[Fact], expected: Expected) -> list[str]:
     return list(dict.fromkeys([*names, *(clusters.experiment for clusters in expected.clusters)]))
 
 
-def _is_of(selection: Selection, number: Printed) -> bool:
-    return selection.holds(number.experiment, number.row.label, number.dataset, number.metric)
-
-
 def _expect(catalog: Catalog, expected: Expected, number: Printed) -> Fact:
     """The fact of a printed number, looked for where it stands or where its doubt says."""
-    doubts = [doubt for doubt in expected.doubts if _is_of(doubt, number)]
+    doubts = [doubt for doubt in expected.doubts if doubt.holds(number)]
     if len(doubts) > 1 or any(doubt.note not in catalog.notes for doubt in doubts):
         raise CatalogError(f"{FILE}: {len(doubts)} doubts, or one without a note: {doubts}")
     row, metric, note, reading = number.row, number.metric, "", ""
@@ -224,15 +210,9 @@ def _expect(catalog: Catalog, expected: Expected, number: Printed) -> Fact:
             reading = f", there headed {number.metric}"
         if row is not number.row:
             reading = f", there for {number.row.label!r}"
-    kind = expected.find_tolerance(row)
-    return Fact(
-        number.experiment,
-        _place(number.experiment, row, row.variant, number.dataset, metric),
-        number.value,
-        expected.tolerances[kind].points,
-        f"the paper's {number.experiment}{reading}; {kind}",
-        note,
-    )
+    place = _place(number._replace(row=row, metric=metric), row.variant)
+    source = f"the paper's {number.experiment}{reading}"
+    return expected.expect(place, number.value, expected.find_tolerance(row), source, note)
 
 
 def _repeat(
@@ -241,32 +221,30 @@ def _repeat(
     """Printed numbers in a second place."""
     row = _find_row(catalog.get(elsewhere.experiment), elsewhere.row)
     for number in printed:
-        if _is_of(elsewhere, number):
-            yield Fact(
-                elsewhere.experiment,
-                _place(elsewhere.experiment, row, elsewhere.variant, number.dataset, number.metric),
-                number.value,
-                expected.tolerances[elsewhere.tolerance].points,
-                f"{elsewhere.source}; {elsewhere.tolerance}",
-            )
+        if elsewhere.holds(number):
+            place = _place(number._replace(row=row), elsewhere.variant)
+            yield expected.expect(place, number.value, elsewhere.tolerance, elsewhere.source)
 
 
-def _place(experiment: str, row: TableRow, variant: str, dataset: str, metric: str) -> Place:
-    method = row.method or OWN
-    return Place(experiment, row.label, method, row.method or variant, dataset, None, metric)
+def _place(number: Printed, variant: str) -> Place:
+    row, method = number.row, number.row.method
+    return Place(
+        number.experiment,
+        row.label,
+        method or OWN,
+        method or variant,
+        number.dataset,
+        None,
+        number.metric,
+    )
 
 
 def _list_categories(expected: Expected, categories: Categories) -> Iterator[Fact]:
-    method, tolerance = categories.method, expected.tolerances[categories.tolerance]
+    method, kind = categories.method, categories.tolerance
     for category, values in categories.values.items():
         for metric, value in zip(categories.metrics, values, strict=True):
-            yield Fact(
-                f"{method}, categories",
-                Place("", method, method, method, categories.dataset, category, metric),
-                value,
-                tolerance.points,
-                f"{categories.source}; {categories.tolerance}",
-            )
+            place = Place("", method, method, method, categories.dataset, category, metric)
+            yield expected.expect(place, value, kind, categories.source)
 
 
 def _find_row(experiment: PaperExperiment, label: str) -> TableRow:

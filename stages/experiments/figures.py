@@ -1,6 +1,5 @@
 """The paper's figures from finished runs: curves, clusters, sweeps and heatmap strips."""
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from stages.experiments.results import (
     Results,
     average_categories,
     read_csp,
+    read_lengths,
     read_means,
     read_method,
 )
@@ -92,9 +92,9 @@ def draw_epochs(experiment: PaperExperiment, done: Done) -> Drawn:
 
 def list_moments(run: Run, results: Results, metrics: Sequence[str]) -> list[dict[str, Any]]:
     """A line a moment of a run's training: `label`, `epoch`, `seed`, and the test metrics."""
-    (dataset,) = run.row.tests
+    ((dataset, auxiliary),) = run.row.tests.items()
     means = average_categories(read_method(results, dataset))
-    moments = {float(run.params["efa"]["train"]["epochs"]): OWN}
+    moments = {float(run.resolve("efa.train", auxiliary)["epochs"]): OWN}
     moments |= {epoch: str(name) for name in means.index if (epoch := read_moment(str(name)))}
     return [
         {"label": run.row.label, "epoch": epoch, "seed": run.seed}
@@ -140,15 +140,6 @@ def draw_sweep(experiment: PaperExperiment, done: Done) -> Drawn:
         notes += [f"{name}={value} was cut to {number}" for value, number in cut.items()]
     told = [f"{', '.join(notes)}: by the length of the sentence, or the depth of the text tower."]
     return Drawn(figure, frame, told if notes else [])
-
-
-def read_lengths(results: Results, dataset: str) -> dict[str, int]:
-    """E, L and M as they ran, of the facts beside a result; none where those do not say."""
-    facts = json.loads(results.read_text(paths.method_facts(OWN, dataset)))
-    if "lengths" not in facts:
-        return {}
-    lengths = facts["lengths"]
-    return {"E": min(lengths["words"]), "L": lengths["deep_tokens"], "M": lengths["depth"]}
 
 
 def _draw_panels(
@@ -213,9 +204,10 @@ def draw_heatmap_strip(
     """
     (path,) = list_pictures(experiment, run)
     arrays, header = read_arrays(results.fetch(path))
-    titles = header["titles"]
     images, masks, maps = (arrays[name] for name in ("images", "masks", "maps"))
-    there = [*dict.fromkeys(title.split("\n")[0] for title in titles)]
+    labels = [title.split("\n") for title in header["titles"]]
+    anomalous = [number for number, (_, kind) in enumerate(labels) if kind != NORMAL]
+    there = [*dict.fromkeys(labels[number][0] for number in anomalous)]
     category, notes = experiment.category, []
     if category not in there:
         if run.params["data"]["source"] != "sample" or not there:
@@ -223,14 +215,10 @@ def draw_heatmap_strip(
             raise CatalogError(f"these data have no category {category}; there are {names}")
         category = next((name for name in there if name not in shown), there[0])
         notes.append(f"The drawn sample has no {experiment.category}: {category} stands in for it.")
-    chosen = [
-        number
-        for number, (name, kind) in enumerate(title.split("\n") for title in titles)
-        if name == category and kind != NORMAL
-    ]
     examples = [
-        Example(titles[i].split("\n")[1], images[i], masks[i], maps[i].astype(np.float32))
-        for i in chosen
+        Example(labels[i][1], images[i], masks[i], maps[i].astype(np.float32))
+        for i in anomalous
+        if labels[i][0] == category
     ]
     title = "\n".join([f"{experiment.title}: input, FuzzyCLIP, ground truth", *notes])
     numbers = pd.DataFrame(

@@ -77,18 +77,19 @@ def _draw(experiment: PaperExperiment, params: Params) -> Drawn:
 
 
 def choose(dataset: str, categories: int) -> list[Choice]:
-    """An anomalous image of each of so many categories, which lie evenly in a dataset.
+    """An anomalous image of each of so many categories, which lie evenly among those that have any.
 
     The first category's is among the first of its anomalous images, the last one's among the last:
     images are sorted by defect, and so the figure has several kinds.
     """
-    names = [*read_info(paths.index_info(dataset))["prompts"]]
+    info = read_info(paths.index_info(dataset))
+    names = [name for name in info["prompts"] if info["counts"][name]["test_anomalous"]]
     count = min(categories, len(names))
-    places = np.linspace(0, len(names) - 1, count + 2)[1:-1].round().astype(int)
     chosen = []
-    for number, category in enumerate(names[place] for place in places):
-        anomalous = np.flatnonzero(read_rows(dataset, "test", category)["label"] == 1)
+    for number in range(count):
         share = (number + 0.5) / count
+        category = names[int(share * len(names))]
+        anomalous = np.flatnonzero(read_rows(dataset, "test", category)["label"] == 1)
         chosen.append(Choice(dataset, category, int(anomalous[int(share * len(anomalous))])))
     return chosen
 

@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from typing import Any, NamedTuple
 
 import torch
@@ -53,6 +55,11 @@ class Run:
         label = re.sub(r"[^a-z0-9]+", "-", self.row.label.lower()).strip("-")[:40]
         digest = hashlib.sha256(self.identity.encode()).hexdigest()
         return f"{self.experiment}-{label}-seed{self.seed}-{digest[:6]}"
+
+    def resolve(self, key: str, auxiliary: str) -> dict[str, Any]:
+        """Settings of a section, such as rpl or efa.train, as they are for an auxiliary set."""
+        block = reduce(getitem, key.split("."), self.params)
+        return resolve(block, auxiliary, self.params["data"]["source"], key)
 
 
 def plan_runs(catalog: Catalog, name: str, base: dict[str, Any], seeds: int = 1) -> list[Run]:
@@ -154,9 +161,8 @@ def estimate(runs: Sequence[Run]) -> Cost:
             datasets[name] = count_images(name, params)
         for name, members in params["auxiliary"].items():
             images = sum(datasets[member] for member in members)
-            train = params["efa"]["train"]
-            chosen = resolve(train, name, params["data"]["source"], "efa.train")
-            epochs, share = chosen["epochs"], chosen["mosaic"]
+            train = run.resolve("efa.train", name)
+            epochs, share = train["epochs"], train["mosaic"]
             known = mosaics.get((name, run.seed), 0.0)
             mosaics[name, run.seed] = max(known, images * epochs * share)
             text = [params["text"], run.seed]

@@ -1,11 +1,7 @@
 """What a run of a row really was, where the row's label does not say it."""
 
 from stages.experiments.plan import Run
-from stages.experiments.results import Results, read_csp, read_facts
-from stages.values import resolve
-
-#: Lengths of RPL's prompts by the paper's letters.
-LETTERS = {"words": "E", "deep_tokens": "L", "depth": "M"}
+from stages.experiments.results import LETTERS, Results, read_csp, read_lengths
 
 
 def describe_run(run: Run) -> str:
@@ -21,12 +17,13 @@ def describe_run(run: Run) -> str:
 
 
 def _name_cluster(run: Run, results: Results) -> list[str]:
-    chosen = run.params["efa"]["test"]["weights"]
-    if not isinstance(chosen, int):
-        return []
-    sets = dict.fromkeys(run.row.tests.values())
-    clusters = [read_csp(results, name)["clusters"][chosen - 1] for name in sets]
-    return [f"{', '.join(names)} alone" for names in clusters]
+    alone = []
+    for auxiliary in dict.fromkeys(run.row.tests.values()):
+        chosen = run.resolve("efa.test", auxiliary)["weights"]
+        if isinstance(chosen, int):
+            names = read_csp(results, auxiliary)["clusters"][chosen - 1]
+            alone.append(f"{', '.join(names)} alone")
+    return alone
 
 
 def _list_cuts(run: Run, results: Results) -> list[str]:
@@ -35,15 +32,12 @@ def _list_cuts(run: Run, results: Results) -> list[str]:
         return []
     cuts = []
     for dataset, auxiliary in run.row.tests.items():
-        asked = resolve(run.params["rpl"], auxiliary, run.params["data"]["source"], "rpl")
-        trained = dict(read_facts(results, dataset).get("lengths", {}))
+        asked, ran = run.resolve("rpl", auxiliary), read_lengths(results, dataset)
         if asked["layout"] == "template_ctx":
-            trained.pop("words", None)  # the template decides
-        elif "words" in trained:
-            trained["words"] = min(trained["words"])
+            ran.pop(LETTERS["words"], None)  # the template decides
         cuts += [
-            f"{LETTERS[key]}={length} in place of {asked[key]}"
-            for key, length in trained.items()
-            if length != asked[key]
+            f"{letter}={ran[letter]} in place of {asked[key]}"
+            for key, letter in LETTERS.items()
+            if ran.get(letter, asked[key]) != asked[key]
         ]
     return cuts

@@ -23,6 +23,8 @@ from stages.experiments.catalog import CatalogError
 
 #: Names of the revisions that are no experiments.
 WORKSPACE, HEAD = "workspace", "HEAD"
+#: Lengths of RPL's prompts in params.yaml, by the paper's letters.
+LETTERS = {"words": "E", "deep_tokens": "L", "depth": "M"}
 
 
 class MissingResultError(CatalogError):
@@ -61,7 +63,7 @@ class Results:
         if not place.is_file():
             remedy = f"`dvc exp remove {self.name}` and the same run again make it anew"
             if self.name in (WORKSPACE, HEAD):
-                remedy = "`dvc repro track` makes it anew"
+                remedy = "`dvc repro track baselines` makes it anew"
             raise MissingResultError(
                 f"{path} of {self.name} is not there, nor in DVC's cache: {remedy}"
             )
@@ -127,6 +129,14 @@ def read_facts(results: Results, dataset: str, method: str = OWN) -> dict[str, A
     """How a method's result on a dataset came about: settings, weights, `tested` and more."""
     facts: dict[str, Any] = json.loads(results.read_text(paths.method_facts(method, dataset)))
     return facts
+
+
+def read_lengths(results: Results, dataset: str) -> dict[str, int]:
+    """RPL's E, L and M as they ran, by letter; none where the facts do not say."""
+    lengths = dict(read_facts(results, dataset).get("lengths", {}))
+    if "words" in lengths:
+        lengths["words"] = min(lengths["words"])
+    return {letter: lengths[key] for key, letter in LETTERS.items() if key in lengths}
 
 
 def read_tested(results: Results, dataset: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def collect_values(
         own = [run for run in runs if run.row.label == row.label]
         ran = "; ".join(dict.fromkeys(filter(None, map(describe_run, own))))
         for dataset in [*row.tests] or [*row.printed]:
-            measured = _measure(row, dataset, runs)
+            measured = _measure(row, dataset, own)
             for metric, printed in experiment.list_printed(row, dataset).items():
                 spread = measured.get(metric, Spread(np.nan, None, 0))
                 lines.append(
@@ -60,8 +60,8 @@ def collect_values(
 
 
 def _measure(row: TableRow, dataset: str, runs: Sequence[Run]) -> dict[str, Spread]:
-    """Mean over categories of each metric, and its spread over the finished seeds."""
-    done = [run.results for run in runs if run.row.label == row.label and run.results]
+    """Mean over categories of each metric, and its spread over a row's finished seeds."""
+    done = [run.results for run in runs if run.results]
     means = [read_means(results, dataset, variant=row.variant) for results in done]
     return summarise_runs([values for values in means if values])
 

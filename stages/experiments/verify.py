@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
@@ -45,7 +46,8 @@ class Measured:
     """What has been measured, read when it is asked for, each file once.
 
     Of FuzzyCLIP it is what finished runs gave, of other methods what lies in one revision: results
-    on complete official data, of their own weights, trained on the paper's auxiliary set.
+    on complete official data, of their own weights and published form, trained on the paper's
+    auxiliary set.
     """
 
     def __init__(self, runs: Iterable[Run], others: Results) -> None:
@@ -54,7 +56,7 @@ class Measured:
             if run.results is not None:
                 self._runs.setdefault((run.experiment, run.row.label), []).append(run.results)
         self._others = others
-        self._tables: dict[tuple[Results, str, str], Table] = {}
+        self._read_table = cache(_read_table)
 
     def read(self, place: Place) -> Spread | None:
         """A number's mean and spread over seeds; not a number where a finished run lacks it.
@@ -65,11 +67,12 @@ class Measured:
             self._read_table(results, place.method, place.dataset)
             for results in self._list_results(place)
         ]
-        if not any(tables):
+        lines = [table.get((place.variant, place.category), {}) for table in tables if table]
+        if not lines:
             return None
-        lines = [table.get((place.variant, place.category), {}) for table in tables]
-        values = [{"value": line[place.metric]} for line in lines if place.metric in line]
-        return summarise_runs(values).get("value", Spread(math.nan, None, 0))
+        values = [{"value": line.get(place.metric, math.nan)} for line in lines]
+        spread = summarise_runs(values).get("value", Spread(math.nan, None, 0))
+        return spread if spread.runs == len(lines) else Spread(math.nan, None, 0)
 
     def read_clusters(self, clusters: Clusters) -> list[list[str]] | None:
         """An auxiliary set's partition; None where nothing has been run."""
@@ -84,31 +87,28 @@ class Measured:
             return self._runs.get((place.experiment, place.label), [])
         return [self._others]
 
-    def _read_table(self, results: Results, method: str, dataset: str) -> Table:
-        """A method's results on a dataset, empty where there are none that compare."""
-        key = (results, method, dataset)
-        if key not in self._tables:
-            comparable = method == OWN or _is_papers(results, method, dataset)
-            self._tables[key] = _read_table(results, method, dataset) if comparable else {}
-        return self._tables[key]
-
 
 def _is_papers(results: Results, method: str, dataset: str) -> bool:
-    """True where a method's result is of all official images and its own weights, as in the paper.
+    """True where a method's result is of all official images, its own weights and published form.
 
     Which CLIP a method needs its own settings say; the run's has been looked at.
     """
-    try:
-        facts = read_facts(results, dataset, method)
-    except MissingResultError:
-        return False
+    facts = read_facts(results, dataset, method)
     tested = facts["tested"]
-    whole = tested["source"] == "official" and tested["complete"]
-    return bool(whole and not facts["random"] and facts["auxiliary"] in (None, PAIRS[dataset]))
+    return bool(
+        tested["source"] == "official"
+        and tested["complete"]
+        and not facts["random"]
+        and facts["settings"].get("as", "published") == "published"
+        and facts["auxiliary"] in (None, PAIRS[dataset])
+    )
 
 
 def _read_table(results: Results, method: str, dataset: str) -> Table:
+    """A method's results on a dataset, empty where there are none that compare."""
     try:
+        if method != OWN and not _is_papers(results, method, dataset):
+            return {}
         categories = read_method(results, dataset, method)
     except MissingResultError:
         return {}
@@ -138,14 +138,14 @@ def judge(fact: Fact, spread: Spread | None) -> Verdict:
     tolerance = fact.tolerance
     if spread is not None and spread.deviation is not None:
         tolerance += DEVIATIONS * spread.deviation
-    expected = f"{fact.value} ± {tolerance:.3g}"
-    if spread is None:
-        return Verdict(fact.group, fact.name, expected, "", "not run", fact.source, fact.doubt)
-    # 1e-9: a difference of exactly the tolerance is within, whatever binary fractions make of it.
-    within = abs(spread.mean - fact.value) <= tolerance + 1e-9
-    outside: Outcome = "in doubt" if fact.doubt else "failed"
-    shown = "nothing" if math.isnan(spread.mean) else f"{spread.mean:.2f}"
-    outcome: Outcome = "passed" if within else outside
+    expected, shown = f"{fact.value} ± {tolerance:.3g}", ""
+    outcome: Outcome = "not run"
+    if spread is not None:
+        shown = "nothing" if math.isnan(spread.mean) else f"{spread.mean:.2f}"
+        outcome = "in doubt" if fact.doubt else "failed"
+        # 1e-9: exactly the tolerance is within, whatever binary fractions make of the difference
+        if abs(spread.mean - fact.value) <= tolerance + 1e-9:
+            outcome = "passed"
     return Verdict(fact.group, fact.name, expected, shown, outcome, fact.source, fact.doubt)
 
 

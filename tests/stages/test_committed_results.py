@@ -37,7 +37,7 @@ def test_fuzzyclip_lies_clearly_above_every_variant_without_training(dataset, me
     values = read_means(OWN, dataset)[metric]
     untrained = values.drop(OWN)
     assert len(untrained) == 4
-    short = untrained[values[OWN] < untrained + MARGIN]
+    short = untrained[~(values[OWN] >= untrained + MARGIN)]  # so of what is undefined, too
     assert short.empty, f"{dataset}, {metric}: {values[OWN]:.1f} of FuzzyCLIP, {short.to_dict()}"
 
 

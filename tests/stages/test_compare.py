@@ -1,13 +1,20 @@
 """FuzzyCLIP against methods: results are files, the mean of datasets has the interval it should."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from imports import ROOT
 from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
 
+from fuzzyclip.utils.files import write_csv, write_json
 from stages import paths
+from stages.experiments import __main__ as command
 from stages.experiments.compare import compare_methods
-from stages.experiments.results import MissingResultError, Results
+from stages.experiments.results import WORKSPACE, MissingResultError, Results
 
 DATASETS = ("visa", "btad", "mpdd")
 
@@ -28,11 +35,11 @@ def results(tmp_path):
                 }
             )
             if (method, dataset) == ("coop", "mpdd"):
-                frame = frame[:0]
+                frame = pd.DataFrame()  # as the evaluation leaves it
             path = tmp_path / paths.scores(method, dataset)
             path.parent.mkdir(parents=True)
-            frame.to_csv(path, index=False)
-    return Results("here", folder=tmp_path)
+            write_csv(path, frame)
+    return Results(WORKSPACE, folder=tmp_path)
 
 
 def read(results, method, dataset):
@@ -73,10 +80,27 @@ def test_differences_and_their_mean_against_a_slow_bootstrap(results):
     assert (high + low) / 2 == pytest.approx(float(lines[-1]["difference"]), abs=0.02)
 
 
+def test_of_a_table_of_methods_the_work_tree_is_compared(results, monkeypatch):
+    monkeypatch.chdir(results.folder)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    pairs = {dataset: params["pairs"][dataset] for dataset in DATASETS}
+    Path("params.yaml").write_text(yaml.safe_dump(params | {"pairs": pairs}))
+    for dataset in DATASETS:
+        write_json(paths.method_facts("clip", dataset), {"title": "CLIP"})
+        write_json(paths.method_facts("coop", dataset), {"title": "Co", "random": True})
+    result = CliRunner().invoke(command.app, ["compare", "table-2"])
+    assert result.exit_code == 0, result.exception
+    assert result.output.count("mean of ") == 2 * 3
+    frame = pd.read_csv(paths.EXPERIMENTS / "methods-compare.csv")
+    assert frame["against"].value_counts().to_dict() == {"CLIP": 12, "Co (random weights)": 9}
+    line = frame.query("against == 'CLIP' and dataset == 'mean of 3' and metric == 'image AP'")
+    assert f"{line['difference'].item():+.2f}" in result.output
+
+
 def test_what_was_left_out_is_left_out_and_what_is_missing_is_said(results):
     lines = [*compare_methods(results, {"coop": "CoOp"}, DATASETS, ["image_auroc"], seed=3)]
     assert [line["dataset"] for line in lines] == ["visa", "btad", "mean of 2"]
     alone = [*compare_methods(results, {"coop": "CoOp"}, ["visa", "mpdd"], ["image_ap"], seed=3)]
     assert [line["dataset"] for line in alone] == ["visa"]
-    with pytest.raises(MissingResultError, match="saa"):
+    with pytest.raises(MissingResultError, match=r"saa.* `dvc repro track baselines`"):
         [*compare_methods(results, {"saa": "SAA+"}, DATASETS, ["image_auroc"], seed=3)]

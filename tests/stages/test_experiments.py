@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from finished_runs import PAPER, find_folder, locate, write_table
 from imports import ROOT
 from typer.testing import CliRunner
 
@@ -34,8 +35,8 @@ BASE = yaml.safe_load((ROOT / "params.yaml").read_text())
 CATALOG = read_catalog()
 NAMES = [*(f"table-{n}" for n in range(1, 10)), "contradictions", "figure-1", "figure-3",
          "figure-4", "figure-5", *(f"figure-{n}" for n in range(6, 14))]  # fmt: skip
-PAPER = copy.deepcopy(BASE) | {"backbone": "vit_l_14_336"}
-PAPER["data"]["source"] = "official"
+#: Rows of a result of FuzzyCLIP.
+VARIANTS = ("precise", "stacked", "stacked_auxiliary", "fuzzyclip")
 
 
 def printed(name, label):
@@ -154,37 +155,19 @@ def test_costs_in_the_papers_setting(tmp_path, monkeypatch):
     assert (table.runs, table.prompts, table.heads) == (15, 15, 1)
 
 
-def finish(run, value, extra_variants=(), within=Path()):
+def finish(run, value, within=Path()):
     """Leave a run's results as it would: every metric `value`, plus one for each category."""
     folder = within / find_folder(run)
     for dataset in run.row.tests:
-        variants = ("precise", "stacked", "stacked_auxiliary", "fuzzyclip", *extra_variants)
-        lines = [
-            {"variant": variant, "category": f"{dataset}{i}", "normal": 3, "anomalous": 4}
-            | dict.fromkeys(METRICS, value + i + shift)
-            for shift, variant in enumerate(variants)
-            for i in range(3)
-        ]
-        path = folder / paths.method_metrics("fuzzyclip", dataset)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(lines).to_csv(path, index=False)
+        variants = {
+            variant: {f"{dataset}{i}": dict.fromkeys(METRICS, value + i + shift) for i in range(3)}
+            for shift, variant in enumerate(VARIANTS)
+        }
+        write_table(folder / paths.method_metrics("fuzzyclip", dataset), variants)
         tested = {"title": dataset.upper(), "source": "official", "complete": True}
         path = folder / paths.method_facts("fuzzyclip", dataset)
         path.write_text(json.dumps({"tested": tested}))
     return folder
-
-
-def find_folder(run):
-    """Where `finish` leaves a run's results: equal runs share them."""
-    return Path("done", run.name.rpartition("-")[2])
-
-
-def locate(runs, list_files=None):
-    """As `history.locate`, from what `finish` left."""
-    return [
-        replace(run, results=Results(run.name, folder=folder) if folder.is_dir() else None)
-        for run, folder in zip(runs, map(find_folder, runs), strict=True)
-    ]
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Figures from finished runs: what is drawn, the numbers beside it, and what the notes say."""
 
-import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +9,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from finished_runs import PAPER, write_table
 from imports import ROOT
 
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.utils.tensor_files import write_tensors
 from stages import paths, times
+from stages.experiments import maps
 from stages.experiments.catalog import CatalogError, read_catalog
 from stages.experiments.figures import draw
 from stages.experiments.maps import draw_maps
@@ -24,8 +25,6 @@ from stages.experiments.stability import find_settled, summarise_stability
 from stages.schema import Params
 
 BASE = yaml.safe_load((ROOT / "params.yaml").read_text())
-OFFICIAL = copy.deepcopy(BASE)
-OFFICIAL["data"]["source"] = "official"
 CATALOG = read_catalog()
 #: Layers of Figure 1 that are kept, in epochs, but for the last ones.
 MOMENTS = [0.25, 0.5, 0.75, *range(1, 15)]
@@ -40,15 +39,11 @@ def finish(run, values):
     """Leave a run's table of one dataset: of each variant, every metric of two categories."""
     folder = Path(run.name)
     (dataset,) = run.row.tests
-    lines = [
-        {"variant": variant, "category": category, "normal": 3, "anomalous": 4}
-        | dict.fromkeys(METRICS, value + shift)
-        for variant, value in values.items()
-        for category, shift in (("a", -1), ("b", 1))
-    ]
-    path = folder / paths.method_metrics("fuzzyclip", dataset)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(lines).to_csv(path, index=False)
+    variants = {
+        variant: {"a": dict.fromkeys(METRICS, mean - 1), "b": dict.fromkeys(METRICS, mean + 1)}
+        for variant, mean in values.items()
+    }
+    write_table(folder / paths.method_metrics("fuzzyclip", dataset), variants)
     return replace(run, results=Results(run.name, folder=folder))
 
 
@@ -116,6 +111,33 @@ def test_a_curve_has_settled_where_it_never_leaves_its_end_again(values, epoch):
     assert find_settled(pd.Series(values, index=[0.25, 0.5, 1, 2], dtype=float)) == epoch
 
 
+def test_what_is_undefined_has_not_settled():
+    """A map with a single extreme pixel leaves the 200-threshold AUPRO undefined."""
+    nan = float("nan")
+    for values, epoch in (([nan, 50, 50], 1), ([50, nan, 50], 2), ([50, 50, nan], nan)):
+        curve = pd.Series(values, index=[0.25, 1, 2], dtype=float)
+        assert find_settled(curve) == pytest.approx(epoch, nan_ok=True)
+    frame = pd.DataFrame(
+        {"label": label, "epoch": [0.25, 1.0, 2.0], "seed": 1, "pixel_ap": values}
+        for label, values in (("late", [nan, 40.0, 41.0]), ("never", [nan] * 3))
+    ).explode(["epoch", "pixel_ap"])
+    late, never = summarise_stability(
+        frame.astype({"epoch": float, "pixel_ap": float}), ["pixel_ap"]
+    ).to_dict("records")
+    assert (late["epoch 0.25"], late["at epoch"], late["last"], late["settled"]) == (
+        "-", "2", "41.0", "1"
+    )  # fmt: skip
+    assert {never[name] for name in never if name not in ("prompt", "metric")} == {"-"}
+
+
+def test_a_curve_ends_at_the_epochs_of_its_auxiliary_set():
+    """Where params.yaml gives epochs as a table, and the row says nothing else."""
+    (run, *_) = plan_runs(CATALOG, "figure-1", BASE)
+    run.params["efa"]["train"]["epochs"] = {"default": 2, "visa": 15}
+    drawn = draw(CATALOG.get("figure-1"), [finish_curve(run)])
+    assert drawn.numbers["epoch"].max() == 15
+
+
 def test_lengths_that_a_short_sentence_has_cut_stand_on_the_axis_and_in_a_note():
     runs = []
     for run in plan_runs(CATALOG, "figure-5", BASE):
@@ -171,9 +193,29 @@ def test_a_category_that_the_sample_lacks_has_a_stand_in_that_is_named():
     assert drawn.numbers["peak"].round(1).tolist() == [0.4, 0.6]  # the second category's
     done = finish_strip(run, ["bottle", "tile"])
     assert "bottle stands in" in draw(experiment, [done], CATALOG.shown).notes[0]
-    (run,) = plan_runs(CATALOG, "figure-11", OFFICIAL)
+    (run,) = plan_runs(CATALOG, "figure-11", PAPER)
     with pytest.raises(CatalogError, match="no category hazelnut; there are bottle, tile"):
         draw(experiment, [finish_strip(run, ["bottle", "tile"])], CATALOG.shown)
+
+
+def test_categories_of_a_figure_are_several_and_have_anomalous_images(monkeypatch):
+    names = [f"c{number}" for number in range(9)]
+    rows = pd.DataFrame({"label": [0, 1, 1, 1, 0]})
+    counts = {name: {"test_anomalous": 3 if name != "c4" else 0} for name in names}
+    monkeypatch.setattr(maps, "read_rows", lambda dataset, split, category: rows)
+    for there in range(1, 10):
+        info = {"prompts": dict.fromkeys(names[:there], "x"), "counts": counts}
+        monkeypatch.setattr(maps, "read_info", lambda path, info=info: info)
+        usable = [name for name in names[:there] if name != "c4"]
+        for asked in range(1, 10):
+            chosen = maps.choose("mine", asked)
+            categories = [choice.category for choice in chosen]
+            assert categories == sorted({*categories})
+            assert len(categories) == min(asked, len(usable))
+            assert set(categories) <= {*usable}
+            assert {choice.place for choice in chosen} <= {1, 2, 3}
+    gaps = np.diff([names.index(choice.category) for choice in maps.choose("mine", 4)])
+    assert gaps.max() - gaps.min() <= 1
 
 
 def train(path, content, checkpoint, clock):

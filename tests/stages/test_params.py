@@ -328,6 +328,10 @@ def test_a_third_table_is_refused_by_its_key(read):
         resolve({"rate": third}, "visa", "sample", "methods.coop")
     with pytest.raises(ParamsError, match=r"methods\.coop: .*words\.visa\.sample: tables stand"):
         read(**{"methods.coop.words": third})
+    with pytest.raises(ParamsError, match=r"  rpl: .*epochs\.3\.default: tables stand"):
+        read(**{"rpl.epochs": {"default": 1, 3: {"default": {"default": 1}}}})
+    with pytest.raises(ParamsError, match=r"  rpl\.epochs\.sample: .*needs the key `default`"):
+        read(**{"rpl.epochs": {"default": 1, "sample": {"mvtec": 2}}})
 
 
 @pytest.mark.parametrize("key", ["efa.train.epochs", "efa.test.temperature", "rpl.batch_size"])

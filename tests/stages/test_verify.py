@@ -2,12 +2,13 @@
 
 import copy
 import json
-from dataclasses import replace
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from finished_runs import PAPER, find_folder, locate, write_table
 from imports import ROOT
 from typer.testing import CliRunner
 
@@ -22,28 +23,12 @@ from stages.experiments.verify import Measured, summarise, verify
 
 CATALOG, EXPECTED = read_catalog(), read_expected()
 FACTS = collect_facts(CATALOG, EXPECTED)
-PAPER = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"backbone": "vit_l_14_336"}
-PAPER["data"] = PAPER["data"] | {"source": "official"}
-RUNS = [
-    run for name in name_experiments(FACTS, EXPECTED) for run in plan_runs(CATALOG, name, PAPER)
-]
+EXPERIMENTS = name_experiments(FACTS, EXPECTED)
+RUNS = [run for name in EXPERIMENTS for run in plan_runs(CATALOG, name, PAPER)]
 CLUSTERS = {
     "mvtec": [[f"c{i}" for i in range(15)]],
     "visa": [["pcb1", "pcb2", "pcb3", "pcb4"], list("abcdefgh")],
 }
-
-
-def find_folder(run):
-    """Where a run's results lie: equal runs share them."""
-    return Path("runs", run.name.rpartition("-")[2])
-
-
-def locate(runs, list_files=None):
-    """As `history.locate`, of what lies in folders."""
-    return [
-        replace(run, results=Results(run.name, folder=folder) if folder.is_dir() else None)
-        for run, folder in zip(runs, map(find_folder, runs), strict=True)
-    ]
 
 
 def find_table(place):
@@ -74,23 +59,19 @@ def list_numbers():
     return tables
 
 
-def write_table(path, variants):
+def write_means(path, variants):
     """Results by category whose means are those asked for; one category where none is known."""
-    lines = []
+    complete = {}
     for variant, categories in variants.items():
-        means = categories.get(None, {})
-        known = {name: line for name, line in categories.items() if name is not None}
-        for name, line in (known or {"all": {}}).items():
-            values = dict.fromkeys(METRICS, 50.0) | means | line
-            lines.append(
-                {"variant": variant, "category": name, "normal": 3, "anomalous": 4} | values
-            )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(lines).to_csv(path, index=False)
+        means = dict.fromkeys(METRICS, 50.0) | categories.get(None, {})
+        known = {name: means | line for name, line in categories.items() if name is not None}
+        complete[variant] = known or {"all": means}
+    write_table(path, complete)
 
 
 def write_facts(path, **changes):
     facts = {"tested": {"source": "official", "complete": True}, "random": False, "auxiliary": None}
+    facts["settings"] = {"as": "published"}
     path.with_suffix(".json").write_text(json.dumps(facts | changes))
 
 
@@ -111,7 +92,7 @@ def complete(tmp_path, monkeypatch):
     Path("params.yaml").write_text(yaml.safe_dump(PAPER))
     tables = list_numbers()
     for path, variants in tables.items():
-        write_table(path, variants)
+        write_means(path, variants)
         write_facts(path)
     for run in RUNS:
         for dataset in run.row.tests:
@@ -182,13 +163,13 @@ def test_each_number_that_is_altered_fails_and_is_named(complete):
             moved = [place.category] if place.category else [*categories]
             for category in moved:
                 categories[category][place.metric] = fact.value + fact.tolerance + 0.02
-            write_table(path, altered)
+            write_means(path, altered)
             verdicts = list(verify(facts, [], Measured(runs, Results("workspace"))))
             outside = {v.name: v.outcome for v in verdicts if v.outcome != "passed"}
             assert outside[fact.name] == ("in doubt" if fact.doubt else "failed"), fact
             same = [known.name for known in facts if is_same(known.place, place)]
             assert set(outside) <= set(same), fact
-        write_table(path, complete[path])
+        write_means(path, complete[path])
 
 
 def is_same(place, other):
@@ -212,7 +193,7 @@ def test_output_names_value_tolerance_source_and_table(complete):
     (fact,) = [fact for fact in FACTS if fact.name == "table-2, SAA+ on visa/mean: pixel_ap"]
     path = find_table(fact.place)
     complete[path]["saa"][None]["pixel_ap"] = 24.5
-    write_table(path, complete[path])
+    write_means(path, complete[path])
     output = call(code=1)
     assert (
         "FAILED  table-2, SAA+ on visa/mean: pixel_ap: 24.50, expected 22.4 ± 1 "
@@ -227,7 +208,7 @@ def test_a_number_that_the_paper_contradicts_is_named_with_its_note_and_fails_no
     assert fact.place.metric == "image_auroc"  # headed AP
     path = find_table(fact.place)
     complete[path]["april_gan"][None]["image_auroc"] = 73.7
-    write_table(path, complete[path])
+    write_means(path, complete[path])
     output = call()
     (line,) = [line for line in output.splitlines() if line.startswith("IN DOUBT")]
     assert "table-3, APRIL-GAN on btad/mean: image_auroc: 73.70, expected 21.9 ± 2.5" in line
@@ -249,6 +230,7 @@ def test_a_metric_that_a_finished_run_lacks_fails(complete):
     "changes",
     [
         {"random": True},
+        {"settings": {"as": "mended"}},
         {"auxiliary": "mvtec"},
         {"tested": {"source": "official", "complete": False}},
         {"tested": {"source": "sample", "complete": True}},
@@ -259,7 +241,16 @@ def test_other_methods_count_where_their_setting_is_the_papers(complete, changes
     output = call()
     (line,) = [line.split() for line in output.splitlines() if line.split()[:1] == ["table-2"]]
     assert line[1:] == ["87", "81", "0", "0", "6", "not", "all", "run"]
-    assert "not all was run: fuzzyclip tables run table-1" in output
+    assert output.endswith("\nnot all was run: dvc repro baselines\n")
+
+
+def test_runs_that_are_missing_are_named_each_seed_too(complete):
+    assert "not all was run" not in call()
+    remedies = [f"fuzzyclip tables run {name} --seeds 2" for name in EXPERIMENTS]
+    assert call("--seeds", "2").endswith(f"\nnot all was run: {', '.join(remedies)}\n")
+    for run in plan_runs(CATALOG, "table-8", PAPER):
+        shutil.rmtree(find_folder(run))
+    assert call().endswith("\nnot all was run: fuzzyclip tables run table-8\n")
 
 
 def test_seeds_widen_the_tolerance(complete, monkeypatch):
@@ -268,13 +259,16 @@ def test_seeds_widen_the_tolerance(complete, monkeypatch):
     runs = plan_runs(CATALOG, "table-8", PAPER, seeds=3)[:3]
     for run, value in zip(runs, (80.0, 86.0, 92.0), strict=True):
         path = find_folder(run) / paths.method_metrics("fuzzyclip", "visa")
-        write_table(path, {"fuzzyclip": {None: {"pixel_aupro": value}}})
+        write_means(path, {"fuzzyclip": {None: {"pixel_aupro": value}}})
         write_facts(path)
     (fact,) = [fact for fact in FACTS if fact.place == place]
     spread = Measured(locate(runs), Results("workspace")).read(place)
     assert (spread.mean, spread.deviation, spread.runs) == (86.0, 6.0, 3)
     (verdict,) = verify([fact], [], Measured(locate(runs), Results("workspace")))
     assert (verdict.expected, verdict.outcome) == ("89.8 ± 14.5", "passed")
+    write_means(path, {"fuzzyclip": {None: {"pixel_aupro": float("nan")}}})  # of the last seed
+    (verdict,) = verify([fact], [], Measured(locate(runs), Results("workspace")))
+    assert (verdict.measured, verdict.outcome) == ("nothing", "failed")
 
 
 def test_nothing_is_compared_in_another_setting(complete):
