@@ -59,9 +59,13 @@ OURS = "fuzzyclip"
 CLUSTERS = 2
 STACK = "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"
 MEMORY_IMAGES = 32
-QUALITY = ("pixel_aupro", "pixel_ap", "image_auroc")
 OUR_COLOUR, OTHER_COLOUR = "#c2410c", "#4b6584"
-PANELS = {"pixel_aupro": "pixel AUPRO", "image_auroc": "image AUROC"}
+#: Metric of quality to its title.
+QUALITY = {
+    "pixel_ap": "pixel AP",
+    "pixel_aupro_std": "exact pixel AUPRO",
+    "image_auroc": "image AUROC",
+}
 
 
 @dataclass(frozen=True)
@@ -230,11 +234,13 @@ def read_quality(given: list[str]) -> pd.DataFrame:
 
 
 def draw_picture(table: pd.DataFrame) -> Figure:
-    """Time an image against pixel AUPRO and image AUROC of the first result set."""
-    first = next(column for column in table if column.endswith(": pixel_aupro")).split(": ")[0]
-    figure = Figure(figsize=(10, 3.4))
-    for number, (metric, title) in enumerate(PANELS.items()):
-        axis = figure.add_axes((0.06 + 0.49 * number, 0.16, 0.43, 0.72))
+    """Time an image against the quality in the first result set."""
+    first = next(column for column in table if ": " in column and "large" not in column).split(
+        ": "
+    )[0]
+    figure = Figure(figsize=(13, 3.4))
+    for number, (metric, title) in enumerate(QUALITY.items()):
+        axis = figure.add_axes((0.04 + 0.328 * number, 0.16, 0.285, 0.72))
         draw_panel(axis, table, f"{first}: {metric}", f"{title}, {first}")
     return figure
 
