@@ -235,9 +235,8 @@ def read_quality(given: list[str]) -> pd.DataFrame:
 
 def draw_picture(table: pd.DataFrame) -> Figure:
     """Time an image against the quality in the first result set."""
-    first = next(column for column in table if ": " in column and "large" not in column).split(
-        ": "
-    )[0]
+    metrics = tuple(f": {metric}" for metric in QUALITY)
+    first = next(column for column in table if column.endswith(metrics)).split(": ")[0]
     figure = Figure(figsize=(13, 3.4))
     for number, (metric, title) in enumerate(QUALITY.items()):
         axis = figure.add_axes((0.04 + 0.328 * number, 0.16, 0.285, 0.72))

@@ -53,8 +53,8 @@ KIND_OF_CATEGORY = torch.tensor(
         for category in CATEGORIES
     ]
 )
-#: Cosine that is aimed at between names, by their kinds: electronics are unlike all else.
 NEAR, APART, FAR = 0.95, 0.85, 0.65
+#: Cosine that is aimed at between names, by their kinds: electronics are unlike all else.
 COSINES = torch.tensor(
     [
         [NEAR, APART, APART, FAR],
