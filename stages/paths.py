@@ -1,5 +1,6 @@
 """Every path of the pipeline, relative to the folder that holds dvc.yaml."""
 
+import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
@@ -36,6 +37,15 @@ TRAINING_TIMES = TIMING / "training"
 
 #: The features that the stage `features` makes: plain patch tokens of the run's CLIP.
 TOKENS = "tokens"
+
+
+def from_repository(place: str) -> Path:
+    """A place that params.yaml names; a relative one lies in the checkout that has the repository.
+
+    `dvc exp run --temp` and `--queue` work in a copy that has only what git tracks. DVC says in
+    DVC_ROOT where they were started; without DVC it is the folder that holds dvc.yaml.
+    """
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve() / Path(place).expanduser()
 
 
 def sample(dataset: str) -> Path:
