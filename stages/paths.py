@@ -11,6 +11,10 @@ PIPELINE = Path("dvc.yaml")
 KEYS = Path("data/keys.json")
 
 METRICS = Path("metrics")
+#: The few numbers that DVC shows of a result: FuzzyCLIP's means over the tested datasets.
+HEADLINE = METRICS / "headline.json"
+#: Points of DVC's plots.
+PLOTS = METRICS / "plots"
 #: What each method gave, FuzzyCLIP too: tables by variant and category, and how they came about.
 METHOD_METRICS = METRICS / "methods"
 CSP_METRICS = METRICS / "csp"
@@ -129,7 +133,7 @@ def learned(method: str, auxiliary: str) -> Path:
 
 
 def dataset_metrics(dataset: str) -> Path:
-    """FuzzyCLIP's mean metrics on a dataset, flat, percent, where DVC looks for metrics."""
+    """FuzzyCLIP's mean metrics on a dataset, flat, percent, for `dvc metrics show FILE`."""
     return METRICS / "datasets" / f"{dataset}.json"
 
 
