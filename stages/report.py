@@ -157,8 +157,9 @@ def describe_estimates(tested: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def summarise(means: pd.DataFrame) -> dict[str, float]:
     """FuzzyCLIP's headline metrics, each its mean over the datasets that define it."""
-    averages = average_datasets(means).set_index("variant").loc[OWN, [*HEADLINE]]
-    return {str(metric): round(float(value), 4) for metric, value in averages.dropna().items()}
+    averages = average_datasets(means[means["variant"] == OWN])
+    means_by_metric = averages[[*HEADLINE]].iloc[0].dropna().astype(float)
+    return {str(metric): round(value, 4) for metric, value in means_by_metric.items()}
 
 
 def write_plots(params: Params, means: pd.DataFrame) -> None:
