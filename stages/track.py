@@ -4,9 +4,9 @@
 without outs on purpose: DVC never takes such a stage from its run cache, so a result is recorded
 also when every other stage was a cache hit, and not again when nothing changed.
 
-A run opens with quality: means over all datasets have plain names, `pixel_ap`, which stand before
-all others in MLflow's tables and charts; `pixel_ap/visa` follows and, last, `training/...`. Times
-are no metrics: they are in the run's file timings.csv.
+MLflow's charts have a section for each word before a slash, by the alphabet: they open with
+`average/pixel_ap`, over all datasets; then come `pixel_ap/visa` and its like, `training` and
+`variants`. Times are no metrics: they are in the run's file timings.csv.
 """
 
 import hashlib
@@ -105,7 +105,7 @@ def describe_baseline(params: Params, method: str, means: pd.DataFrame) -> Track
             "git.commit": run_git("rev-parse", "HEAD"),
         },
         params=list_choices(method, datasets),
-        metrics=[*map(Number, averages, averages.values()), *list_means(means)],
+        metrics=[*list_averages(averages), *list_means(means)],
         describe=lambda _: f"{describe_means(averages, len(datasets))}\n\n{changes.text}",
         list_data=partial(list_datasets, params, method),
         log_files=partial(log_baseline, method),
@@ -170,6 +170,12 @@ def list_choices(method: str, datasets: list[str]) -> list[tuple[str, str]]:
     ]
 
 
+def list_averages(averages: dict[str, float]) -> Iterator[Number]:
+    """A method's means over datasets, `average/pixel_ap`."""
+    for metric in METRICS:
+        yield Number(f"average/{metric}", averages[metric])
+
+
 def list_means(means: pd.DataFrame) -> Iterator[Number]:
     """A method's means by dataset, `pixel_aupro/mvtec`."""
     for metric in METRICS:
@@ -185,11 +191,11 @@ def read_averages() -> pd.DataFrame:
 def list_results(params: Params) -> Iterator[Number]:
     """FuzzyCLIP's metrics over datasets and by dataset, other variants' means, and CSP's k."""
     means, averages = pd.read_csv(paths.TABLES / "means.csv"), read_averages()
-    yield from (Number(metric, averages.loc[OWN, metric]) for metric in METRICS)
+    yield from list_averages(averages.loc[OWN].to_dict())
     yield from list_means(means[means["variant"] == OWN])
     for metric in METRICS:
         for variant, value in averages[metric].drop(OWN).items():
-            yield Number(f"{metric}/mean_{variant}", value)
+            yield Number(f"variants/{variant}_{metric}", value)
     for auxiliary in params.auxiliary:
         scores = json.loads(paths.csp_scores(auxiliary).read_text())
         yield Number(f"training/csp_k_{auxiliary}", scores["k"])

@@ -28,8 +28,8 @@ ARTIFACTS = "mlartifacts"
 SQLITE = "sqlite:///"
 #: Seconds in which a server must have answered.
 PATIENCE = 10
-#: MLflow 3 opens on its GenAI pages; with this the runs are shown.
-RUNS = "#/experiments/{experiment}/runs?workflowType=machine_learning"
+#: MLflow 3 opens on its GenAI pages; this opens the runs, with charts of their metrics.
+RUNS = "#/experiments/{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART"
 #: Without the variable it starts seven processes more, for jobs of its GenAI side.
 UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri"
 #: Where `mlflow ui` serves.
