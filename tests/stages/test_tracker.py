@@ -28,27 +28,13 @@ RESULT = TrackedResult(
 OUTSIDE = ("MLFLOW_TRACKING_URI", "DVC_STAGE", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder with a store that holds an experiment: made once, since that takes seconds."""
-    folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        client, experiment = open_experiment(find_store(), "fuzzyclip")
-        run = client.create_run(experiment)
-        client.log_text(run.info.run_id, "kept", "note.txt")
-        client.set_terminated(run.info.run_id)
-    return folder
-
-
 @pytest.fixture
-def root(tmp_path, monkeypatch, made):
+def root(tmp_path, monkeypatch, made_store):
     """A main checkout to which the store was moved, as MLflow knows it before anything is set."""
     for name in OUTSIDE:
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "main checkout"
-    shutil.copytree(made, folder)
+    shutil.copytree(made_store, folder)
     monkeypatch.setenv("DVC_ROOT", str(folder))
     monkeypatch.chdir(folder)
     return folder
@@ -103,7 +89,7 @@ def test_a_relative_file_is_one_of_the_main_checkout(root, tmp_path, monkeypatch
 def test_pages_say_the_command_and_the_address_that_track_prints(root):
     command, _, address = find_store().open_ui("1").splitlines()
     command = command.replace(f"'sqlite:///{root / 'mlflow.db'}'", "sqlite:///mlflow.db")
-    for name in ("README.md", "docs/serving.md"):
+    for name in ("README.md", "docs/tracking.md"):
         text = (ROOT / name).read_text()
         assert command in text, name
         assert address.strip() in text, name
@@ -169,10 +155,10 @@ def test_artifacts_move_with_the_checkout(root, tmp_path, monkeypatch, caplog):
     assert not caplog.records
 
 
-def test_a_copied_checkout_has_artifacts_of_its_own(root, made):
-    _, places = list_artifacts()  # `root` is a copy of `made`, which is still there
+def test_a_copied_checkout_has_artifacts_of_its_own(root, made_store):
+    _, places = list_artifacts()  # `root` is a copy of `made_store`, which is still there
     assert all(place.startswith((root / "mlartifacts").as_uri()) for place in places)
-    assert (made / "mlartifacts").is_dir()
+    assert (made_store / "mlartifacts").is_dir()
 
 
 def test_without_their_files_earlier_runs_stay_where_they_were(root, caplog):
