@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -127,7 +127,7 @@ def describe_own(params: Params, changes: Changes, artifacts: str) -> str:
     return "\n\n".join(parts)
 
 
-def describe_means(means: dict[str, float], datasets: int) -> str:
+def describe_means(means: Mapping[Any, float], datasets: int) -> str:
     """The headline metrics in one line; those that the data do not define are left out."""
     told = [f"{name_metric(m)} **{means[m]:.1f}**" for m in HEADLINE if pd.notna(means[m])]
     over = f"means over {datasets} datasets" if datasets > 1 else "on one dataset"
@@ -170,7 +170,7 @@ def list_choices(method: str, datasets: list[str]) -> list[tuple[str, str]]:
     ]
 
 
-def list_averages(averages: dict[str, float]) -> Iterator[Number]:
+def list_averages(averages: Mapping[Any, float]) -> Iterator[Number]:
     """A method's means over datasets, `average/pixel_ap`."""
     for metric in METRICS:
         yield Number(f"average/{metric}", averages[metric])
@@ -232,8 +232,10 @@ def log_own(params: Params) -> None:
     for path in (paths.PARAMS, paths.LOCK):
         mlflow.log_artifact(str(path))
     means = pd.read_csv(paths.TABLES / "means.csv")
-    own = means[means["variant"] == OWN].drop(columns="variant")
-    mlflow.log_table(own, "results_table.json")  # `dataset` first: the UI groups by it
+    own = means[means["variant"] == OWN]
+    # `dataset` first, by which the UI groups; it opens with the column after it
+    columns = ["dataset", *dict.fromkeys([*HEADLINE, *METRICS]), "images"]
+    mlflow.log_table(own[columns], "results_table.json")
     log_timings(OWN)
     for line in pd.read_csv(paths.TABLES / "datasets.csv").to_dict("records"):
         name = line.pop("dataset")

@@ -13,6 +13,7 @@ from mlflow.data.dataset import Dataset
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from requests import RequestException
 
 from stages.tracking.store import (
     NotRecordedError,
@@ -32,6 +33,7 @@ DESCRIPTION = "mlflow.note.content"
 QUIETLY = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # an address of its GenAI pages
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
 }
 
@@ -77,8 +79,8 @@ class TrackedResult:
 def record(name: str, results: Iterable[TrackedResult]) -> None:
     """Make a run of each result in an experiment, unless there is one already.
 
-    A store that fails ends DVC's experiment not: its results, which are finished, would be lost
-    with it. There it is a warning, with the command that records them later.
+    A store that fails does not end an experiment of DVC's: its results, which are finished, would
+    be lost with it. There it is a warning, with the command that records them later.
 
     Raises:
         NotRecordedError: the store does not answer, or refuses; says how to record later.
@@ -88,7 +90,7 @@ def record(name: str, results: Iterable[TrackedResult]) -> None:
     store = find_store()
     try:
         _record_all(store, name, results)
-    except (MlflowException, NotRecordedError) as error:
+    except (MlflowException, NotRecordedError, RequestException) as error:
         fault = explain_fault(error, store)
         if not os.environ.get("DVC_EXP_NAME"):
             raise fault from error

@@ -20,7 +20,6 @@ from urllib.parse import unquote, urlsplit
 
 import mlflow
 from filelock import FileLock
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 DATABASE = "mlflow.db"
@@ -225,7 +224,7 @@ def find_run(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> 
     )
 
 
-def explain_fault(error: MlflowException | NotRecordedError, store: Store) -> NotRecordedError:
+def explain_fault(error: Exception, store: Store) -> NotRecordedError:
     """The same as an error that names the store and says how the result is recorded later."""
     told = str(error) if isinstance(error, NotRecordedError) else f"{store.shown}: {error}"
     return NotRecordedError(

@@ -93,7 +93,9 @@ def test_edited_code_is_a_change(checkout):
     (checkout / "fuzzyclip/method/more.py").write_text("")
     assert list_edits() == ["fuzzyclip/method/csp.py", "fuzzyclip/method/more.py"]
     assert name(change(seed=5)) == "seed=5, edited 2 files"
-    (checkout / "notes.md").write_text("")
+    for other in ("notes.md", "fuzzyclip/cli/new.py", "stages/tracking/new.py"):
+        (checkout / other).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / other).write_text("")
     assert len(list_edits()) == 2
 
 
