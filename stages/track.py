@@ -131,7 +131,7 @@ def describe_means(means: Mapping[Any, float], datasets: int) -> str:
     """The headline metrics in one line; those that the data do not define are left out."""
     told = [f"{name_metric(m)} **{means[m]:.1f}**" for m in HEADLINE if pd.notna(means[m])]
     over = f"means over {datasets} datasets" if datasets > 1 else "on one dataset"
-    return f"{', '.join(told)} ({over}, percent)"
+    return f"{', '.join(told) or 'no headline metric is defined'} ({over}, percent)"
 
 
 def read_lock() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ def record(name: str, results: Iterable[TrackedResult]) -> None:
     store = find_store()
     try:
         _record_all(store, name, results)
-    except (MlflowException, NotRecordedError, RequestException) as error:
+    except (MlflowException, NotRecordedError, RequestException, sqlite3.Error) as error:
         fault = explain_fault(error, store)
         if not os.environ.get("DVC_EXP_NAME"):
             raise fault from error

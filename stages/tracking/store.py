@@ -173,7 +173,7 @@ def follow_move(store: Store) -> None:
     if store.file is None or store.artifacts is None or not store.file.is_file():
         return
     new, there = store.artifacts, (store.file.parent / ARTIFACTS).is_dir()
-    with closing(sqlite3.connect(store.file)) as database, database:
+    with closing(sqlite3.connect(store.file, timeout=60)) as database, database:
         known = {table for (table,) in database.execute("SELECT name FROM sqlite_master")}
         if "experiments" not in known:
             return

@@ -227,3 +227,9 @@ def test_a_store_that_refuses_is_told_in_words(root):
         record("fuzzyclip", [wrong])
     client = MlflowClient(find_store().uri)
     assert find_run(client, "1", {"method": "fuzzyclip"}) is None  # so that it is tried again
+
+
+def test_a_file_that_is_no_store_is_told_in_words(root):
+    (root / "mlflow.db").write_bytes(b"no database" * 100)
+    with pytest.raises(NotRecordedError, match=r"mlflow.db: file is not a database"):
+        record("fuzzyclip", [RESULT])
