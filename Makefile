@@ -15,8 +15,8 @@ export DVC_NO_ANALYTICS := 1
 .PHONY: repro methods test test-all bench lint types setup clean
 
 # The committed dvc.lock counts `track` as done, but a fresh clone has no MLflow store yet. What is
-# recorded already is not recorded again; the last lines say how to look at the runs. DVC makes names of the keys in params.yaml before its first
-# stage can look at them.
+# recorded already is not recorded again; the last lines say how to look at the runs. DVC makes names
+# of the keys in params.yaml before its first stage can look at them.
 repro: $(READY)
 	python -m stages.check
 	dvc repro track
@@ -26,8 +26,8 @@ repro: $(READY)
 	@echo "Tables:       metrics/tables"
 	@echo "Pictures:     report"
 	@echo "Page:         page/index.html"
-	@echo
-	python -m stages.track
+	@echo "Experiments:  source $(VENV)/bin/activate, and in MLflow:"
+	@python -m stages.track
 
 methods: $(READY)
 	python -m stages.check

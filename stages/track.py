@@ -114,14 +114,12 @@ def describe_baseline(params: Params, method: str, means: pd.DataFrame) -> Track
 
 def describe_own(params: Params, changes: Changes, artifacts: str) -> str:
     """The description of FuzzyCLIP's run: headline, changes, and where its page lies."""
-    averages = read_averages()
-    parts = [describe_means(averages.loc[OWN].to_dict(), len(params.pairs)), changes.text]
+    means = describe_means(read_averages().loc[OWN].to_dict(), len(params.pairs))
+    # MLflow shows a few lines and fades out: first what everybody looks for
+    parts = [f"{means}: [the page of this result]({artifacts}/{paths.PAGE})", changes.text]
     if row := os.environ.get("FUZZYCLIP_ROW"):
         parts.append(f"Made for {os.environ.get('FUZZYCLIP_EXPERIMENT')}, row {row!r}.")
-    parts.append(
-        f"[The page of this result]({artifacts}/{paths.PAGE}) is among the run's artifacts, "
-        f"`{paths.PAGE}`, with tables, pictures and params.yaml."
-    )
+    parts.append(f"Among the files: `{paths.PAGE}`, tables, pictures, params.yaml.")
     if params.data.source == "sample":
         parts.append(f"*{SAMPLE_DATA_NOTE}*")
     return "\n\n".join(parts)
