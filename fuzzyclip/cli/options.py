@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fuzzyclip.utils.ranges import COUNT, FEW
+from fuzzyclip.utils.ranges import COUNT, FEW, NUMBER
 
 if TYPE_CHECKING:
     from fuzzyclip.model.card import Tiling
@@ -27,7 +27,7 @@ Category = Annotated[
     str,
     typer.Option(help="What the images show, in words: metal bracket. It goes into the prompts."),
 ]
-Device = Annotated[str, typer.Option(help="auto (CUDA, then MPS, then CPU), cpu, cuda:1, ...")]
+Device = Annotated[str, typer.Option(help="auto (CUDA, then MPS, then CPU), cpu, cuda:1, mps.")]
 Weights = Annotated[
     Path | None, typer.Option(help="The frozen CLIP's weights, where the model does not hold them.")
 ]
@@ -71,15 +71,31 @@ White = Annotated[
 ]
 
 
+def check_number(value: float | None) -> float | None:
+    """A score as it was typed, if it is one.
+
+    Raises:
+        BadParameter: not finite, or beyond all scores.
+    """
+    if value is not None and not NUMBER.least <= value <= NUMBER.most:
+        raise typer.BadParameter(
+            f"{value} is no score: give a number, such as 0, where anomalous is as likely as normal"
+        )
+    return value
+
+
 class Refusal:
-    """Ends the command with the message alone, where the message says it all."""
+    """Ends the command with the message alone, where the message says it all.
+
+    A pipe that is no longer read (`| head`) is no mistake: the command ends without a word.
+    """
 
     def __enter__(self) -> None:
         """Nothing to open."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Turn an error that a person can mend into a message and exit code 1."""
-        if isinstance(error, ValueError | OSError):
+        if isinstance(error, ValueError | OSError) and not isinstance(error, BrokenPipeError):
             typer.echo(str(error), err=True)
             raise typer.Exit(1) from error
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fuzzyclip.cli import options
-from fuzzyclip.utils.ranges import NUMBER
 
 if TYPE_CHECKING:
     from fuzzyclip.model.card import Tiling
@@ -51,8 +50,7 @@ ScaleOption = Annotated[
 Given = Annotated[
     float | None,
     typer.Option(
-        min=NUMBER.least,
-        max=NUMBER.most,
+        callback=options.check_number,
         help="Image scores (log-odds) from here on are anomalous; else as calibrated, or 0.",
     ),
 ]
@@ -91,8 +89,8 @@ def predict(
 
     with options.Refusal():
         if threshold is not None:
-            probability = f"{expit(threshold):.4g}"
-            typer.echo(f"the threshold {threshold:g} is a probability of {probability}", err=True)
+            meaning = f"log-odds, a probability of {expit(threshold):.4g} (0 is one of 0.5)"
+            typer.echo(f"the threshold {threshold:g} is in {meaning}", err=True)
         tiling, files = options.choose_tiling(tile, overlap), list_images(images)
         opener = Opener(max_pixels or MAX_PIXELS, white)
         detector, references = options.load_model(model, category, device, weights, reference)

@@ -21,6 +21,7 @@ from PIL import Image
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.clip.text_cache import TextCache
 from fuzzyclip.method import OWN
 from fuzzyclip.method.fuzzyclip import TrainedParts
@@ -38,11 +39,14 @@ from fuzzyclip.model.inference import (
 from fuzzyclip.model.prediction import Prediction, Unreadable, resize_map
 from fuzzyclip.model.storing import digest_memory, read_memories
 from fuzzyclip.model.tiles import detect_tiled
+from fuzzyclip.utils.devices import check_device
 
 #: Stands for the category where none is given, as in the paper's Table 4.
 ANY_CATEGORY = "object"
 #: Categories whose text features are kept; a server may be asked for any number of them.
 KEPT_CATEGORIES = 64
+#: Characters of a category that an error repeats.
+LONGEST_SHOWN = 40
 
 
 class FuzzyCLIP:
@@ -80,7 +84,9 @@ class FuzzyCLIP:
         Raises:
             ModelError: the directory is missing, broken, or of another version.
             WeightsError: the weights are missing or others.
+            ValueError: the device is not there.
         """
+        check_device(device)
         folder = find_folder(source)
         card = read_card(folder)
         tensors = read_parts(folder, card)
@@ -273,8 +279,15 @@ class FuzzyCLIP:
         """The model of a category, whose name must fit a prompt; kept for the next call."""
         if not category.strip():
             raise ValueError(f"category: say what the image shows, or {ANY_CATEGORY!r}")
-        memory = self.memories.get(category)
-        scorer = replace(self._parts.build_scorer(category), memory=memory)
+        try:
+            scorer = self._parts.build_scorer(category)
+        except PromptTooLongError as error:
+            shown = category if len(category) <= LONGEST_SHOWN else f"{category[:LONGEST_SHOWN]}..."
+            raise PromptTooLongError(
+                f"category {shown!r} is too long for a prompt; say in a few words what the image "
+                "shows"
+            ) from error
+        scorer = replace(scorer, memory=self.memories.get(category))
         return CategoryModel(self.backbone, scorer, self.card.test.sigma)
 
 

@@ -13,8 +13,10 @@ from command import draw, run
 from PIL import Image
 from scipy.special import expit
 from tiny_models import break_part, break_scorer, make_model
+from typer.testing import CliRunner
 
 from fuzzyclip import FuzzyCLIP
+from fuzzyclip.cli import app
 from fuzzyclip.images import decode
 from fuzzyclip.model.card import Tiling
 from fuzzyclip.model.directory import EFA, RPL
@@ -118,6 +120,13 @@ def test_without_a_folder_lines_are_printed(model, parts):
     )  # fmt: skip
     assert row["probability"] == pytest.approx(expit(row["image_score"]))
     assert (row["threshold"], row["label"]) == (0, row["image_score"] >= 0)
+
+
+def test_what_an_output_has_no_code_for_is_escaped(model, parts):
+    typed = ["predict", str(parts[0]), "--model", str(model), "--category", "☂", "--json"]
+    done = CliRunner(charset="cp1252").invoke(app, typed)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["category"] == "☂"
 
 
 def test_one_broken_file_among_a_thousand_is_listed_and_the_rest_is_done(model, tmp_path):
@@ -266,7 +275,11 @@ def test_mistakes_in_the_command_are_said_in_words(model, parts, tmp_path):
         ((parts[0], "--model", model, "--workers", 10**9), 2, "workers"),
         ((parts[0], "--model", model, "--batch-size", 10**9), 2, "batch-size"),
         ((parts[0], "--model", model, "--category", " "), 1, "category"),
-        ((parts[0], "--model", model, "--category", "very " * 90), 1, "does not fit"),
+        (
+            (parts[0], "--model", model, "--category", "very " * 90),
+            1,
+            "category 'very very very very very very very very ...' is too long for a prompt",
+        ),
         ((parts[0], "--model", model, "--save", "everything"), 2, "everything"),
     ):
         done = run("predict", *arguments)
@@ -286,6 +299,7 @@ def test_thresholds_and_rates_that_are_no_numbers_are_refused(value):
         assert done.exit_code == 2
         assert option in done.stderr
         assert "Invalid value" in done.stderr
+        assert "Traceback" not in done.output
 
 
 def test_calibrated_thresholds_decide_from_then_on(model, parts, tmp_path):
