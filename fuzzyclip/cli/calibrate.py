@@ -37,7 +37,7 @@ Out = Annotated[
 def calibrate(
     model: options.Model,
     good: Good,
-    category: options.Category = "object",
+    category: options.Category = None,
     bad: Bad = None,
     masks: Masks = None,
     false_alarms: Rate = 0.05,
@@ -61,7 +61,7 @@ def calibrate(
     """
     from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.images.decode import MAX_PIXELS
-    from fuzzyclip.model.calibration import calibrate as choose
+    from fuzzyclip.model.calibration import calibrate as choose_thresholds
     from fuzzyclip.model.calibration import match_masks
     from fuzzyclip.model.directory import find_folder
     from fuzzyclip.model.inference import Opener
@@ -74,26 +74,28 @@ def calibrate(
         tiling = options.choose_tiling(tile, overlap)
         normal, anomalous = list_images(good), list_images(bad) if bad else []
         truths = match_masks(anomalous, list_images(masks)) if masks else []
-        detector, references = options.load_model(str(folder), category, device, weights, reference)
+        detector, chosen, references = options.load_model(
+            str(folder), category, device, weights, reference, calibrated=False
+        )
         if both := {*normal} & {*references}:
             raise ValueError(f"{sorted(both)[0]}: a reference image must not calibrate as well")
-        calibrated = choose(
-            detector, category, normal, anomalous, truths,
+        calibrated = choose_thresholds(
+            detector, chosen, normal, anomalous, truths,
             false_alarm_rate=false_alarms, tiling=tiling, batch_size=batch_size, workers=workers,
             opener=Opener(max_pixels or MAX_PIXELS, white),
         )  # fmt: skip
         store(
-            folder, category, calibrated.calibration, out=out,
-            memory=detector.memories.get(category),
+            folder, chosen, calibrated.calibration, out=out,
+            memory=detector.memories.get(chosen),
             references=[str(path) for path in references]
-            or detector.list_references(category),
+            or detector.list_references(chosen),
         )  # fmt: skip
     calibration = calibrated.calibration
     if as_json:
         typer.echo(json.dumps(calibration.model_dump()))
     else:
-        typer.echo(f"{category}, images: {describe(calibration.image)}")
-        typer.echo(f"{category}, pixels: {describe(calibration.pixel)}")
+        typer.echo(f"{chosen}, images: {describe(calibration.image)}")
+        typer.echo(f"{chosen}, pixels: {describe(calibration.pixel)}")
         typer.echo(f"stored in {out or folder}")
     for unreadable in calibrated.unreadable:
         typer.echo(f"not read  {unreadable.error}", err=True)

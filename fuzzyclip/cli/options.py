@@ -24,8 +24,11 @@ Model = Annotated[
     ),
 ]
 Category = Annotated[
-    str,
-    typer.Option(help="What the images show, in words: metal bracket. It goes into the prompts."),
+    str | None,
+    typer.Option(
+        help="What the images show, in words: metal bracket. It goes into the prompts. (default: "
+        "the only calibrated one, or object)"
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto (CUDA, then MPS, then CPU), cpu, cuda:1, mps.")]
 Weights = Annotated[
@@ -102,29 +105,40 @@ class Refusal:
 
 def choose_tiling(tile: int | None, overlap: int | None) -> "Tiling | None":
     """The tiling that `--tile` and `--overlap` ask for."""
-    from fuzzyclip.model.card import Tiling
+    from fuzzyclip.model.tiles import choose_tiling as choose
 
-    if tile is None:
-        if overlap is not None:
-            raise typer.BadParameter("--overlap needs --tile")
-        return None
-    return Tiling(side=tile, overlap=tile // 4 if overlap is None else overlap)
+    try:
+        return choose(tile, overlap)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def load_model(
-    model: str, category: str, device: str, weights: Path | None, reference: list[str] | None
-) -> "tuple[FuzzyCLIP, list[Path]]":
-    """The model, with reference images in mind, and those images.
+    model: str,
+    category: str | None,
+    device: str,
+    weights: Path | None,
+    reference: list[str] | None,
+    *,
+    calibrated: bool = True,
+) -> "tuple[FuzzyCLIP, str, list[Path]]":
+    """The model, with reference images in mind, the category that is meant, and those images.
 
-    Text features are kept from one run to the next, in a folder that is safe to delete.
+    Where `calibrated`, a category without a threshold is refused in a model that has some of
+    others. Text features are kept from one run to the next, in a folder that is safe to delete.
     """
     from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.model.loaded import FuzzyCLIP
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     texts = cache / "fuzzyclip" / "texts"
+    references = list_images(reference) if reference else []
     detector = FuzzyCLIP.load(model, device=device, weights=weights, text_cache=texts)
     if "sample" in detector.card.training.sources.values():
         typer.echo("trained on drawn samples: for trying the tool, not for inspection", err=True)
-    references = list_images(reference) if reference else []
-    return (detector.remember(references, category) if references else detector), references
+    chosen = detector.choose_category(category, required=calibrated)
+    if chosen != category and chosen in detector.card.calibrations:
+        typer.echo(f"category {chosen!r}, as it was calibrated", err=True)
+    if references:
+        detector = detector.remember(references, chosen)
+    return detector, chosen, references

@@ -59,7 +59,7 @@ Given = Annotated[
 def predict(
     images: Images,
     model: options.Model,
-    category: options.Category = "object",
+    category: options.Category = None,
     out: Out = None,
     threshold: Given = None,
     tile: options.Tile = None,
@@ -93,15 +93,17 @@ def predict(
             typer.echo(f"the threshold {threshold:g} is in {meaning}", err=True)
         tiling, files = options.choose_tiling(tile, overlap), list_images(images)
         opener = Opener(max_pixels or MAX_PIXELS, white)
-        detector, references = options.load_model(model, category, device, weights, reference)
+        detector, chosen, references = options.load_model(
+            model, category, device, weights, reference, calibrated=threshold is None
+        )
         folder = None
         if out is not None:
-            settings = _describe(detector, category, tiling, threshold, references, opener)
+            settings = _describe(detector, chosen, tiling, threshold, references, opener)
             kinds = [kind.value for kind in save or (Kind.OVERLAY, Kind.MAP, Kind.MASK)]
             folder = PredictionFolder(out, files, settings, kinds=kinds, scale=scale)
         todo = [path for path in files if folder is None or not folder.is_done(path)]
         predictions = detector.detect(
-            todo, category, batch_size=batch_size, workers=workers,
+            todo, chosen, batch_size=batch_size, workers=workers,
             tiling=tiling, threshold=threshold, opener=opener,
             keep_pictures=folder is not None and Kind.OVERLAY in folder.kinds,
         )  # fmt: skip
@@ -111,7 +113,7 @@ def predict(
             _print_row(rows[-1], as_json)
         if folder is not None:
             folder.finish(files)
-        image, _ = detector.choose_thresholds(category, tiling, threshold)
+        image, _ = detector.choose_thresholds(chosen, tiling, threshold)
     _conclude(rows, len(files) - len(todo), image.method == "natural", out)
 
 
