@@ -88,9 +88,7 @@ class Responder:
         for row in rows:
             answer: dict[str, Any] = dict.fromkeys(OUTPUTS)
             try:
-                category = self.detector.choose_category(
-                    read_category(row), required=options.threshold is None
-                )
+                category = read_category(row)
                 content = read_content(row, self.limits.bytes, self.image_root)
                 if pixels >= self.limits.request_pixels:
                     raise ValueError(
@@ -105,12 +103,13 @@ class Responder:
             answers.append(answer)
         return answers
 
-    def _detect(self, content: bytes, category: str, options: Options) -> dict[str, Any]:
+    def _detect(self, content: bytes, named: str | None, options: Options) -> dict[str, Any]:
         """The answer to one row; a ValueError says what of it is refused."""
         try:
             image = Opener(self.limits.pixels, options.white)(content).picture
         except OSError as error:
             raise ValueError(str(error).removeprefix("bytes: ")) from error
+        category = self.detector.choose_category(named, required=options.threshold is None)
         tiling = options.choose_tiling(self.detector.card.calibrations.get(category))
         if tiling is not None:
             count = len(plan_tiles(*image.size, tiling.side, tiling.overlap))

@@ -31,7 +31,6 @@ from serving_cases import GOOD, TILED, draw, encode, expect, text
 from fuzzyclip import FuzzyCLIP
 from fuzzyclip.deploy import serving
 from fuzzyclip.deploy.mlflow_model import PACKAGES, describe_model
-from fuzzyclip.model.card import Tiling
 from fuzzyclip.model.inference import Opener
 from stages.track import name_model
 
@@ -375,7 +374,7 @@ def test_an_image_of_too_many_pixels_is_not_decoded(server, size):
 
 
 def test_the_images_of_a_request_have_a_limit_together(server):
-    row = {"image": text(encode(Image.new("RGB", (300, 200))))}
+    row = {"image": text(encode(Image.new("RGB", (300, 200)))), "category": "gear"}
     answers = server.ask(*[row] * 5, map="none")
     assert [bool(answer["error"]) for answer in answers] == [False, False, False, True, True]
     assert "150,000 pixels of a request" in refused(answers[3])
@@ -388,7 +387,8 @@ def test_an_image_of_too_many_bytes_is_not_decoded(server, extra):
 
 
 def test_too_many_tiles_are_refused(server):
-    (answer,) = server.ask({"image": text(encode(Image.new("RGB", (300, 200))))}, tile=32)
+    row = {"image": text(encode(Image.new("RGB", (300, 200)))), "category": "gear"}
+    (answer,) = server.ask(row, tile=32)
     assert "the limit is 30" in refused(answer)
 
 
@@ -502,7 +502,8 @@ ALONE = """
 import json, sys
 import mlflow, pandas as pd
 loaded = mlflow.pyfunc.load_model(sys.argv[1])
-answer = loaded.predict(pd.DataFrame({"image": [sys.argv[2]], "category": ["gear"]}), params={"mask": True})
+sent = pd.DataFrame({"image": [sys.argv[2]], "category": ["gear"]})
+answer = loaded.predict(sent, params={"mask": True})
 own = {name: module.__file__ for name, module in sys.modules.items()
        if name.split(".")[0] in ("fuzzyclip", "stages")}
 print(json.dumps([answer.to_dict("records"), own]))
