@@ -32,13 +32,14 @@ class Kind(StrEnum):
     MAP = "map"
     NPY = "npy"
     MASK = "mask"
+    NONE = "none"
 
 
 Save = Annotated[
     list[Kind] | None,
     typer.Option(
         help="What to write an image (may be repeated): overlay, map (16-bit PNG), npy (float32), "
-        "mask. (default: overlay, map, mask)"
+        "mask; none: the tables alone. (default: overlay, map, mask)"
     ),
 ]
 ScaleOption = Annotated[
@@ -91,7 +92,8 @@ def predict(
         if threshold is not None:
             meaning = f"log-odds, a probability of {expit(threshold):.4g} (0 is one of 0.5)"
             typer.echo(f"the threshold {threshold:g} is in {meaning}", err=True)
-        tiling, files = options.choose_tiling(tile, overlap), list_images(images)
+        tiling, kinds = options.choose_tiling(tile, overlap), _choose_kinds(save)
+        files = list_images(images, without=out)
         opener = Opener(max_pixels or MAX_PIXELS, white)
         detector, chosen, references = options.load_model(
             model, category, device, weights, reference, calibrated=threshold is None
@@ -99,7 +101,6 @@ def predict(
         folder = None
         if out is not None:
             settings = _describe(detector, chosen, tiling, threshold, references, opener)
-            kinds = [kind.value for kind in save or (Kind.OVERLAY, Kind.MAP, Kind.MASK)]
             folder = PredictionFolder(out, files, settings, kinds=kinds, scale=scale)
         todo = [path for path in files if folder is None or not folder.is_done(path)]
         predictions = detector.detect(
@@ -117,6 +118,15 @@ def predict(
     _conclude(rows, len(files) - len(todo), image.method == "natural", out)
 
 
+def _choose_kinds(save: list[Kind] | None) -> list[str]:
+    """What `--save` asks for."""
+    if save and Kind.NONE in save:
+        if set(save) != {Kind.NONE}:
+            raise typer.BadParameter("none goes with nothing else", param_hint="--save")
+        return []
+    return [kind.value for kind in save or (Kind.OVERLAY, Kind.MAP, Kind.MASK)]
+
+
 def _describe(
     detector: "FuzzyCLIP",
     category: str,
@@ -126,7 +136,7 @@ def _describe(
     opener: "Opener",
 ) -> dict[str, Any]:
     """All that decides the results of a run."""
-    from fuzzyclip.utils.files import compute_sha256
+    from fuzzyclip.utils.files import compute_sha256, show_name
 
     image, pixel = detector.choose_thresholds(category, tiling, threshold)
     return {
@@ -142,7 +152,7 @@ def _describe(
         "threshold": image.model_dump(),
         "pixel_threshold": pixel.model_dump(),
         "tiling": tiling.model_dump() if tiling else None,
-        "references": {str(path): compute_sha256(path) for path in references},
+        "references": {show_name(path): compute_sha256(path) for path in references},
         "max_pixels": opener.max_pixels,
         "white": opener.white,
     }

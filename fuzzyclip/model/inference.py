@@ -90,6 +90,10 @@ class Opener:
 
     def _from_picture(self, image: Image.Image, name: str) -> Image.Image:
         """What its file would give: upright as its EXIF orientation says, transparency on white."""
+        try:
+            image.load()  # of TIFF, Pillow turns the picture itself here
+        except (OSError, ValueError) as error:  # a file that is broken, or closed
+            raise OSError(f"{name}: not a readable image ({error})") from error
         plain = image.mode == "RGB" and "transparency" not in image.info
         picture = image if plain else self._decode(_encode(image), name)
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))

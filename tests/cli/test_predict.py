@@ -86,8 +86,41 @@ def test_files_hold_what_the_model_says(model, parts, tmp_path):
         assert np.abs(steps / 65535 - whole).max() < 1e-5
         mask = np.asarray(Image.open(f"{base}.mask.png"))
         assert np.array_equal(mask == 255, whole >= 0.5)
-        assert Image.open(f"{base}.overlay.png").width >= 40
-    assert len(list(out.rglob("*.overlay.png"))) == len(parts)
+        assert Image.open(f"{base}.overlay.jpg").width >= 40
+    assert len(list(out.rglob("*.overlay.jpg"))) == len(parts)
+
+
+def test_names_of_all_kinds_are_done(model, tmp_path):
+    """Colliding, long, not UTF-8, like the results' own; and results inside of the images."""
+    folder = tmp_path / "parts"
+    names = [b"a.png", b"a.bmp", b"a.png.bmp", b"x" * 251 + b".png", b"\xff\xfe.png", b"A.png",
+             b"scores.csv/b.png", b"a.mask.png/c.png", b"new\nline.png"]  # fmt: skip
+    content = draw(tmp_path / "drawn.png", 0, (12, 12)).read_bytes()
+    for name in names:
+        path = folder / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    out = folder / "found"
+    for before in (0, len(names)):
+        done = predict(model, folder, "--out", out)
+        assert done.exit_code == 0, done.output
+        assert (f"{before} done before" in done.stderr) == bool(before)
+        rows = read_table(out)
+        assert len({row["image"] for row in rows}) == len(names)
+        assert len(list(out.rglob("*.mask.png"))) - 1 == len(names)  # and the folder a.mask.png_
+    assert any(r"\udcff\udcfe.png" in row["image"] for row in rows)
+    other = predict(model, folder, "--out", tmp_path / "other")
+    assert f"{out}: results of fuzzyclip predict, not inspected" in other.stderr
+    assert len(read_table(tmp_path / "other")) == len(names)
+
+
+def test_pictures_may_be_left_out(model, parts, tmp_path):
+    out = tmp_path / "out"
+    assert predict(model, *parts, "--out", out, "--save", "none").exit_code == 0
+    assert {path.name for path in out.iterdir()} == {"scores.csv", "scores.jsonl", "settings.json"}
+    assert len(read_table(out)) == len(parts)
+    mixed = predict(model, *parts, "--out", out, "--save", "none", "--save", "map")
+    assert (mixed.exit_code, "none goes with nothing else" in mixed.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("tiles", [(), ("--tile", 32)])
@@ -231,8 +264,8 @@ def test_results_of_other_settings_are_not_mixed(model, parts, tmp_path):
 
 def test_colours_of_an_images_own_say_so_in_the_name_and_are_not_mixed(model, parts, tmp_path):
     predict(model, parts[0], "--out", tmp_path / "out", "--scale", "image")
-    names = [path.name for path in (tmp_path / "out").glob("*.png")]
-    assert "1.overlay_scaled_to_image.png" in names
+    names = [path.name for path in (tmp_path / "out").glob("*.jpg")]
+    assert "1.overlay_scaled_to_image.jpg" in names
     assert "other settings" in predict(model, parts[0], "--out", tmp_path / "out").stderr
 
 
@@ -331,6 +364,31 @@ def test_normal_images_alone_give_a_quantile_and_say_what_they_cannot(model, par
     assert chosen["image"]["value"] > highest - 1e-6
     assert "99 would do" in chosen["image"]["note"]
     assert chosen["image"]["false_alarm_rate"] == pytest.approx(1 / 7)
+
+
+def test_a_calibrated_model_does_not_decide_without_its_threshold(model, parts, tmp_path):
+    new = tmp_path / "new"
+    assert run("calibrate", "--model", model, "--category", "gear", "--good", *parts[:1], "--out",
+               new).exit_code == 0  # fmt: skip
+    for typed, told in (((), "category 'gear', as"), (("--category", "Gear "), "category 'gear'")):
+        done = predict(new, parts[0], "--json", *typed)
+        row = json.loads(done.stdout)
+        assert (row["category"], row["threshold_method"]) == ("gear", "quantile")
+        assert told in done.stderr
+    refused = predict(new, parts[0], "--category", "nut")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "'nut' is not calibrated, but 'gear'" in refused.stderr
+    given = predict(new, parts[0], "--category", "nut", "--threshold", "0.5", "--json")
+    assert json.loads(given.stdout)["threshold_method"] == "given"
+    again = run("calibrate", "--model", new, "--category", "GEAR", "--good", parts[1])
+    assert again.exit_code == 0, again.output
+    assert list(FuzzyCLIP.load(new, device="cpu").card.calibrations) == ["gear"]
+    other = run("calibrate", "--model", new, "--category", "nut", "--good", parts[1])
+    assert other.exit_code == 0, other.output
+    unnamed = predict(new, parts[0])
+    assert "say which, this model is calibrated for 'gear', 'nut'" in unnamed.stderr
+    exported = run("export", "--model", new, "--out", tmp_path / "x.onnx", "--check", parts[0])
+    assert (exported.exit_code, "say which" in exported.stderr) == (1, True)
 
 
 def test_masks_decide_the_threshold_of_pixels(model, parts, tmp_path):
