@@ -65,7 +65,7 @@ def _list_folder(folder: Path) -> list[Path]:
         kept = [] if place in entered else sorted(filter(_is_visible, folders))
         folders[:] = kept  # tells os.walk where to go on; a link may lead back up
         if Path(top) != folder and set(files) >= RESULTS:
-            log.warning("%s: results of fuzzyclip predict, not inspected", top)
+            log.warning("%s: results of fuzzyclip predict, not inspected", Path(top))
             folders.clear()
         elif place not in entered:
             images += [Path(top) / file for file in files if _is_visible(file) and _is_image(file)]

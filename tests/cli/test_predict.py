@@ -107,7 +107,7 @@ def test_names_of_all_kinds_are_done(model, tmp_path):
         assert (f"{before} done before" in done.stderr) == bool(before)
         rows = read_table(out)
         assert len({row["image"] for row in rows}) == len(names)
-        assert len(list(out.rglob("*.mask.png"))) - 1 == len(names)  # and the folder a.mask.png_
+        assert len(list(out.rglob("*.mask.png"))) == len(names)
     assert any(r"\udcff\udcfe.png" in row["image"] for row in rows)
     other = predict(model, folder, "--out", tmp_path / "other")
     assert f"{out}: results of fuzzyclip predict, not inspected" in other.stderr
@@ -341,8 +341,13 @@ def test_calibrated_thresholds_decide_from_then_on(model, parts, tmp_path):
                "--bad", tmp_path / "parts/b", "--out", new)  # fmt: skip
     assert done.exit_code == 0, done.output
     assert re.search(
-        r"gear, images: -?[\d.]+ by f1_max; from 2 normal, 3 anomalous; F1", done.stdout
+        r"gear, separation: AUROC \d.* %.*\n"
+        r"gear, images: anomalous from [+-][\d.]+ on; of the largest F1, from 2 normal and 3 "
+        r"anomalous; F1 \d.* %; false alarms \d of 2 \(\d+ %\), among new ones .* % \(to 95 %\); "
+        r"misses \d of 3 \(\d+ %\)",
+        done.stdout,
     )
+    assert done.stdout.startswith("    score  2 normal ")
     row = json.loads(predict(new, parts[0], "--category", "gear", "--json").stdout)
     assert row["threshold_method"] == "f1_max"
     predictions = FuzzyCLIP.load(new, device="cpu")(parts[:5], "gear")
@@ -424,6 +429,17 @@ def test_reference_images_are_stored_and_must_not_calibrate(model, parts, tmp_pa
     fresh = FuzzyCLIP.load(model, device="cpu").remember([parts[0]], "gear")
     scores = [each(parts[1], "gear", threshold=0.5).image_score for each in (stored, fresh)]
     assert scores[0] == scores[1]
+
+
+def test_an_image_is_not_normal_and_anomalous(model, parts, tmp_path):
+    typed = ("calibrate", "--model", model, "--out", tmp_path / "new")
+    (tmp_path / "link.png").symlink_to(parts[0])
+    shutil.copy(parts[0], tmp_path / "copy.png")
+    for name in (parts[0], tmp_path / "link.png", tmp_path / "copy.png"):
+        done = run(*typed, "--good", tmp_path / "parts/a", "--bad", name, "--bad", parts[2])
+        assert done.exit_code == 1
+        assert f"{name}: given as anomalous and {parts[0]}" in done.stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_broken_image_does_not_calibrate_and_is_told(model, parts, tmp_path):
