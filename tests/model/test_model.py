@@ -223,7 +223,7 @@ def test_what_is_no_image_is_refused(detector, tmp_path):
         with pytest.raises(ValueError, match="is no image"):
             detector(array)
     for other, message in (
-        (torch.zeros(3, 40, 40), r"a tensor does not say .* permute\(1, 2, 0\)"),
+        (torch.zeros(3, 40, 40), r"a tensor does not say .*\.permute\(1, 2, 0\)"),
         (None, "NoneType is no image: give a path"),
         (7, "int is no image"),
         ([7], "int is no image"),
