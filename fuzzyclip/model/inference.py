@@ -105,8 +105,11 @@ class Opener:
 
 def is_image(images: object) -> TypeGuard[ImageLike]:
     """True for what can only be meant as one image, though it may be none that is taken."""
-    kinds = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | Tensor
-    return isinstance(images, kinds) or hasattr(images, "read") or not isinstance(images, Iterable)
+    single = isinstance(
+        images,
+        str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | Tensor,
+    )
+    return single or hasattr(images, "read") or not isinstance(images, Iterable)
 
 
 def _read(image: Any) -> bytes:

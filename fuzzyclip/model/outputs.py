@@ -123,7 +123,6 @@ class PredictionFolder:
 
     def _write_files(self, image: Path, prediction: Prediction) -> None:
         base = self.out / self._places[image]
-        base.parent.mkdir(parents=True, exist_ok=True)
         if "overlay" in self.kinds:
             ending = f".overlay{SUFFIXES[self.scale]}.jpg"
             prediction.save(_extend(base, ending), self.scale)
