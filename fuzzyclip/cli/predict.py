@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,9 +12,10 @@ import typer
 from fuzzyclip.cli import options
 
 if TYPE_CHECKING:
-    from fuzzyclip.model.card import Tiling
+    from fuzzyclip.model.card import Threshold, Tiling
     from fuzzyclip.model.inference import Opener
     from fuzzyclip.model.loaded import FuzzyCLIP
+    from fuzzyclip.model.outputs import PredictionFolder
 
 Images = Annotated[
     list[str], typer.Argument(help="Image files, folders, or patterns in quotes ('parts/*.png').")
@@ -48,6 +49,10 @@ ScaleOption = Annotated[
         help="Colours: one fixed scale, or each image's own (a normal one looks hot too)."
     ),
 ]
+Report = Annotated[
+    bool,
+    typer.Option("--report", help="Write report.html into --out: all images on a page to print."),
+]
 Given = Annotated[
     float | None,
     typer.Option(
@@ -68,6 +73,7 @@ def predict(
     reference: options.Reference = None,
     save: Save = None,
     scale: ScaleOption = "fixed",
+    report: Report = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON an image.")] = False,
     device: options.Device = "auto",
     weights: options.Weights = None,
@@ -89,6 +95,10 @@ def predict(
     from fuzzyclip.model.outputs import PredictionFolder
 
     with options.Refusal():
+        if report and out is None:
+            raise typer.BadParameter(
+                "it is written into --out: give a folder", param_hint="--report"
+            )
         if threshold is not None:
             meaning = f"log-odds, a probability of {expit(threshold):.4g} (0 is one of 0.5)"
             typer.echo(f"the threshold {threshold:g} is in {meaning}", err=True)
@@ -114,8 +124,10 @@ def predict(
             _print_row(rows[-1], as_json)
         if folder is not None:
             folder.finish(files)
-        image, _ = detector.choose_thresholds(chosen, tiling, threshold)
-    _conclude(rows, len(files) - len(todo), image.method == "natural", out)
+        thresholds = detector.choose_thresholds(chosen, tiling, threshold)
+        if folder is not None and report:
+            _write_report(folder, files, detector, chosen, thresholds, tiling)
+    _conclude(rows, len(files) - len(todo), thresholds[0].method == "natural", out)
 
 
 def _choose_kinds(save: list[Kind] | None) -> list[str]:
@@ -156,6 +168,37 @@ def _describe(
         "max_pixels": opener.max_pixels,
         "white": opener.white,
     }
+
+
+def _write_report(
+    folder: "PredictionFolder",
+    files: Sequence[Path],
+    detector: "FuzzyCLIP",
+    category: str,
+    thresholds: "tuple[Threshold, Threshold]",
+    tiling: "Tiling | None",
+) -> None:
+    """report.html of all images of a folder."""
+    from fuzzyclip.model.outputs import PAGE
+    from fuzzyclip.model.results_page import render_results
+    from fuzzyclip.utils.files import show_name, write_text
+
+    notes = []
+    if tiling is not None:
+        notes.append(f"Looked at by tiles of {tiling.side} pixels, overlap {tiling.overlap}")
+    if category in detector.memories:
+        notes.append("Compared with remembered normal parts: not zero-shot")
+    if "sample" in detector.card.training.sources.values():
+        notes.append("The model was trained on drawn samples: for trying, not for inspection")
+    page = render_results(
+        [folder.rows[show_name(path)] for path in files],
+        model=detector.card.name,
+        category=category,
+        threshold=thresholds[0],
+        pixel_threshold=thresholds[1],
+        notes=notes,
+    )
+    write_text(folder.out / PAGE, page)
 
 
 def _show_progress(predictions: Iterable[Any], total: int) -> Iterator[Any]:

@@ -4,7 +4,7 @@ A run that was killed goes on from the last whole line. Each line ends with its 
 whose line is damaged is done again.
 
 - `scores.jsonl`: a line an image, written as soon as it is done; `scores.csv`: the same as a table,
-  at the end;
+  at the end; `overlay` is the picture's path below the folder;
 - `<image>.overlay.jpg` and others beside it, in the folders that the images have among themselves;
 - `settings.json`: what made it. A run with other settings is refused.
 """
@@ -33,9 +33,13 @@ log = logging.getLogger(__name__)
 #: Columns of scores.csv.
 COLUMNS = (
     "image", "category", "image_score", "probability", "label", "decision", "threshold",
-    "threshold_method", "map_max", "defect_share", "width", "height", "sha256", "error",
+    "threshold_method", "map_max", "defect_share", "width", "height", "sha256", "overlay", "error",
 )  # fmt: skip
 LINES, TABLE, SETTINGS = "scores.jsonl", "scores.csv", "settings.json"
+#: The page, where one is wanted.
+PAGE = "report.html"
+#: Suffix of overlays.
+OVERLAY = ".jpg"
 #: Check sum of a line of scores.jsonl, over the line without it.
 SUM = "crc32"
 #: Bytes of a folder's or file's name before its ending. Systems take 255; the longest ending and
@@ -44,7 +48,7 @@ LONGEST_NAME = 150
 #: Bytes of a path below the folder; systems take from 1,024 to 4,096 of the whole.
 LONGEST_PATH = 600
 #: Suffixes of the files here, which no folder's name may have.
-OWN_SUFFIXES = (".png", ".npy", ".jpg", ".csv", ".json", ".jsonl")
+OWN_SUFFIXES = (".png", ".npy", ".jpg", ".csv", ".json", ".jsonl", ".html")
 
 
 class OutputsError(ValueError):
@@ -77,7 +81,8 @@ class PredictionFolder:
         """
         self.out, self.kinds, self.scale = out, kinds, scale
         self._places = _name_outputs(images)
-        wanted = json.loads(json.dumps({**settings, "kinds": sorted(kinds), "scale": scale}))
+        own = {"kinds": sorted(kinds), "scale": scale, "overlays": OVERLAY}
+        wanted = json.loads(json.dumps({**settings, **own}))
         path = out / SETTINGS
         if path.is_file():
             if _read_json(path) != wanted:
@@ -102,7 +107,9 @@ class PredictionFolder:
         A prediction has its picture where overlays are wanted.
         """
         if isinstance(prediction, Prediction):
-            row = prediction.to_row() | {"sha256": prediction.sha256}
+            place = self._place_overlay(image)
+            overlay = "" if place is None else place.relative_to(self.out).as_posix()
+            row = prediction.to_row() | {"sha256": prediction.sha256, "overlay": overlay}
             self._write_files(image, prediction)
         else:
             row = prediction.to_row() | {"sha256": _hash(image)}
@@ -121,11 +128,16 @@ class PredictionFolder:
         write_text(self.out / TABLE, text.getvalue())
         write_text(self.out / LINES, "".join(map(_to_line, rows)))
 
+    def _place_overlay(self, image: Path) -> Path | None:
+        """Where an image's overlay is; None where there are to be none."""
+        ending = f".overlay{SUFFIXES[self.scale]}{OVERLAY}"
+        base = self.out / self._places[image]
+        return _extend(base, ending) if "overlay" in self.kinds else None
+
     def _write_files(self, image: Path, prediction: Prediction) -> None:
         base = self.out / self._places[image]
-        if "overlay" in self.kinds:
-            ending = f".overlay{SUFFIXES[self.scale]}.jpg"
-            prediction.save(_extend(base, ending), self.scale)
+        if overlay := self._place_overlay(image):
+            prediction.save(overlay, self.scale)
         if "map" in self.kinds:
             write_map_png(_extend(base, ".map.png"), prediction.anomaly_map)
         if "npy" in self.kinds:

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 from collections import Counter
+from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -87,6 +89,7 @@ def test_files_hold_what_the_model_says(model, parts, tmp_path):
         mask = np.asarray(Image.open(f"{base}.mask.png"))
         assert np.array_equal(mask == 255, whole >= 0.5)
         assert Image.open(f"{base}.overlay.jpg").width >= 40
+        assert row["overlay"] == f"{base}.overlay.jpg".removeprefix(f"{out}/")
     assert len(list(out.rglob("*.overlay.jpg"))) == len(parts)
 
 
@@ -395,6 +398,55 @@ def test_a_calibrated_model_does_not_decide_without_its_threshold(model, parts, 
     assert "say which, this model is calibrated for 'gear', 'nut'" in unnamed.stderr
     exported = run("export", "--model", new, "--out", tmp_path / "x.onnx", "--check", parts[0])
     assert (exported.exit_code, "say which" in exported.stderr) == (1, True)
+
+
+class Page(HTMLParser):
+    """Rows of a page's table as lists of cells, and the addresses in them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.addresses, self.words = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+        elif tag in ("a", "img"):
+            self.addresses.append(dict(attributes).get("src") or dict(attributes)["href"])
+
+    def handle_data(self, text):
+        self.words.append(text)
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += text.strip()
+
+
+def test_a_report_has_every_image_from_the_highest_score_down(model, parts, tmp_path):
+    out = tmp_path / "out"
+    (tmp_path / "parts/<i>.png").write_bytes(b"broken")
+    for _ in range(2):  # also of what was done before
+        done = predict(model, tmp_path / "parts", "--out", out, "--report", "--threshold", "0.5")
+        assert done.exit_code == 3
+        rows = [row for row in read_table(out) if not row["error"]]
+        page = Page((out / "report.html").read_text())
+        shown = page.rows[1:]
+        expected = sorted(rows, key=lambda row: -float(row["image_score"]))
+        assert [cells[1] for cells in shown] == [row["image"] for row in expected]
+        assert [cells[2] for cells in shown] == [row["decision"] for row in expected]
+        assert [cells[3] for cells in shown] == [
+            f"{float(row['image_score']):+.2f}" for row in expected
+        ]
+        words = " ".join(page.words)
+        anomalous = sum(row["decision"] == "anomalous" for row in rows)
+        assert f"7 images: {anomalous} anomalous, {6 - anomalous} normal, 1 could not" in words
+        assert "Anomalous from a score of +0.5000 on (given by hand)" in words
+        assert "<i>.png: not a readable image" in words
+        assert len(page.addresses) == 2 * len(rows)
+        for address in page.addresses:
+            assert (out / unquote(address)).is_file()
+    refused = predict(model, parts[0], "--report")
+    assert (refused.exit_code, "--report" in refused.stderr) == (2, True)
 
 
 def test_masks_decide_the_threshold_of_pixels(model, parts, tmp_path):
