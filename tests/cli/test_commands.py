@@ -47,7 +47,7 @@ def test_mistakes_in_tables_are_answered_in_its_name():
 def test_a_pipe_that_nobody_reads_is_no_fault():
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "fuzzyclip", "data", "list"]
+    command = [sys.executable, "-m", "fuzzyclip.cli", "data", "list"]
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (1, b"")
