@@ -17,14 +17,19 @@ STYLE = """
 body { margin: 1.5rem auto; max-width: 62rem; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { border-bottom: 1px solid #8886; padding: .35rem .6rem; text-align: left;
-  vertical-align: top; overflow-wrap: anywhere; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-img { display: block; max-height: 15rem; max-width: 22rem; width: 100%; object-fit: contain; }
+  vertical-align: top; white-space: nowrap; }
+td.name { overflow-wrap: anywhere; white-space: normal; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+img { display: block; height: 15rem; max-width: 22rem; object-fit: contain; }
+li { overflow-wrap: anywhere; }
 .anomalous { font-weight: 700; }
-.note { opacity: .8; }
-@media (max-width: 40rem) { img { max-width: 9rem; } th, td { padding: .3rem .25rem; } }
+@media (max-width: 45rem) { thead { display: none; }
+  tr { border-bottom: 1px solid #8886; display: block; padding: .5rem 0; }
+  td { border: 0; display: inline-block; padding: .1rem .6rem .1rem 0; }
+  td.picture, td.name { display: block; } img { height: auto; max-width: 100%; }
+  ul { padding-left: 1.2rem; } }
 @media print { thead { display: table-header-group; } tr { break-inside: avoid; }
-  body { max-width: none; margin: 0; } img { max-height: 9rem; } }
+  body { max-width: none; margin: 0; } img { height: 9rem; } }
 """
 HEAD = """<!doctype html>
 <html lang="en">
@@ -109,7 +114,8 @@ def _draw_row(row: Mapping[str, Any]) -> str:
         address = escape(quote(row["overlay"]))
         picture = f'<a href="{address}"><img src="{address}" alt="overlay" loading="lazy"></a>'
     return (
-        f'<tr><td>{picture}</td><td>{name}</td><td class="{decision}">{decision}</td>'
+        f'<tr><td class="picture">{picture}</td><td class="name">{name}</td>'
+        f'<td class="{decision}">{decision}</td>'
         f'<td class="number">{row["image_score"]:+.2f}</td>'
         f'<td class="number">{to_percent(row["probability"])}</td>'
         f'<td class="number">{to_percent(row["defect_share"])}</td></tr>'
