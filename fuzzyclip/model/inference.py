@@ -46,6 +46,7 @@ ImageLike: TypeAlias = (
     | Image.Image
     | NDArray[np.uint8]
 )
+OneOrMore: TypeAlias = ImageLike | Sequence[ImageLike]
 
 #: What a PNG holds with its transparency; TIFF holds the others.
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")

@@ -31,6 +31,7 @@ from fuzzyclip.model.inference import (
     CategoryModel,
     Finding,
     ImageLike,
+    OneOrMore,
     Opener,
     detect_images,
     is_image,
@@ -146,24 +147,24 @@ class FuzzyCLIP:
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a string is a sequence of strings
         self, images: ImageLike, category: str | None = ..., *, batch_size: int = ...,
-        tile: int | None = ..., overlap: int | None = ..., references: Sequence[ImageLike] = ...,
+        tile: int | None = ..., overlap: int | None = ..., references: OneOrMore = ...,
         tiling: Tiling | None = ..., threshold: float | None = ...,
     ) -> Prediction: ...  # fmt: skip
     @overload
     def __call__(
         self, images: Sequence[ImageLike], category: str | None = ..., *, batch_size: int = ...,
-        tile: int | None = ..., overlap: int | None = ..., references: Sequence[ImageLike] = ...,
+        tile: int | None = ..., overlap: int | None = ..., references: OneOrMore = ...,
         tiling: Tiling | None = ..., threshold: float | None = ...,
     ) -> list[Prediction]: ...  # fmt: skip
     def __call__(
         self,
-        images: ImageLike | Sequence[ImageLike],
+        images: OneOrMore,
         category: str | None = None,
         *,
         batch_size: int = 8,
         tile: int | None = None,
         overlap: int | None = None,
-        references: Sequence[ImageLike] = (),
+        references: OneOrMore = (),
         tiling: Tiling | None = None,
         threshold: float | None = None,
     ) -> Prediction | list[Prediction]:
@@ -195,7 +196,7 @@ class FuzzyCLIP:
         workers: int = 1,
         tile: int | None = None,
         overlap: int | None = None,
-        references: Sequence[ImageLike] = (),
+        references: OneOrMore = (),
         tiling: Tiling | None = None,
         threshold: float | None = None,
         opener: Opener | None = None,
@@ -232,7 +233,8 @@ class FuzzyCLIP:
             if tiling is not None:
                 raise ValueError("give tile and overlap, or tiling, not both")
             tiling = choose_tiling(tile, overlap)
-        own = self.remember([*references], chosen) if len(references) else self
+        named = is_image(references) or len(references) > 0
+        own = self.remember(references, chosen) if named else self
         thresholds = own.choose_thresholds(chosen, tiling, threshold)
         category_model, open_image = own.build_category_model(chosen), opener or Opener()
         if tiling is None:
@@ -308,14 +310,15 @@ class FuzzyCLIP:
             )
         return own.image, own.pixel
 
-    def remember(self, images: Sequence[ImageLike], category: str) -> "FuzzyCLIP":
-        """This model with some normal parts of a category in mind; no longer zero-shot there.
+    def remember(self, images: OneOrMore, category: str) -> "FuzzyCLIP":
+        """This model with normal parts of a category in mind, one or more; no longer zero-shot there.
 
         Raises:
             OSError: an image can not be read.
             ValueError: no images.
         """
-        opened = [preprocess(Opener()(image).picture, self.backbone) for image in images]
+        given = cast(Sequence[ImageLike], [images] if is_image(images) else images)
+        opened = [preprocess(Opener()(image).picture, self.backbone) for image in given]
         tokens = [encode_images(self.backbone, pixels[None])[1] for pixels in opened]
         stacked = torch.cat(tokens) if tokens else torch.empty(0)
         memory = remember(stacked, self.backbone.grid, self.backbone.image_size)

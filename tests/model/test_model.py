@@ -156,6 +156,8 @@ def test_tile_and_references_are_as_on_the_command_line(detector, images):
     assert not np.array_equal(other.anomaly_map, whole.anomaly_map)
     seen = detector(images[0], "gear", references=images[:2])
     assert seen.image_score == detector.remember(images[:2], "gear")(images[0], "gear").image_score
+    single = detector(images[0], "gear", references=images[1])
+    assert single.image_score == detector(images[0], "gear", references=[images[1]]).image_score
     for wrong, message in (
         ({"overlap": 3}, "needs a tile"),
         ({"tile": 5}, "tile must be from 32"),
