@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, NamedTuple, Self, TypeAlias, TypeGuard, TypeVar
+from typing import Any, BinaryIO, Generic, NamedTuple, Self, TypeAlias, TypeGuard, TypeVar, cast
 
 import numpy as np
 import torch
@@ -111,6 +111,11 @@ def is_image(images: object) -> TypeGuard[ImageLike]:
         str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | Tensor,
     )
     return single or hasattr(images, "read") or not isinstance(images, Iterable)
+
+
+def list_given(images: OneOrMore) -> Sequence[ImageLike]:
+    """Images as they were given, a single one among them as one."""
+    return cast(Sequence[ImageLike], [images] if is_image(images) else images)
 
 
 def _read(image: Any) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Self, cast, overload
+from typing import Any, Self, overload
 
 import pandas as pd
 import torch
@@ -35,6 +35,7 @@ from fuzzyclip.model.inference import (
     Opener,
     detect_images,
     is_image,
+    list_given,
     name_image,
 )
 from fuzzyclip.model.prediction import Prediction, Unreadable, resize_map
@@ -175,17 +176,15 @@ class FuzzyCLIP:
         Raises:
             OSError: an image can not be read; names it. `detect` tells it and goes on.
         """
-        single = is_image(images)
-        given = cast(Sequence[ImageLike], [images] if single else images)
         predictions = []
         for prediction in self.detect(
-            given, category, batch_size=batch_size, tile=tile, overlap=overlap,
+            list_given(images), category, batch_size=batch_size, tile=tile, overlap=overlap,
             references=references, tiling=tiling, threshold=threshold, keep_pictures=True,
         ):  # fmt: skip
             if isinstance(prediction, Unreadable):
                 raise OSError(prediction.error)
             predictions.append(prediction)
-        return predictions[0] if single else predictions
+        return predictions[0] if is_image(images) else predictions
 
     def detect(
         self,
@@ -233,8 +232,8 @@ class FuzzyCLIP:
             if tiling is not None:
                 raise ValueError("give tile and overlap, or tiling, not both")
             tiling = choose_tiling(tile, overlap)
-        named = is_image(references) or len(references) > 0
-        own = self.remember(references, chosen) if named else self
+        given = list_given(references)
+        own = self.remember(given, chosen) if len(given) else self
         thresholds = own.choose_thresholds(chosen, tiling, threshold)
         category_model, open_image = own.build_category_model(chosen), opener or Opener()
         if tiling is None:
@@ -311,14 +310,15 @@ class FuzzyCLIP:
         return own.image, own.pixel
 
     def remember(self, images: OneOrMore, category: str) -> "FuzzyCLIP":
-        """This model with normal parts of a category in mind, one or more; no longer zero-shot there.
+        """This model with normal parts of a category in mind; no longer zero-shot there.
 
         Raises:
             OSError: an image can not be read.
             ValueError: no images.
         """
-        given = cast(Sequence[ImageLike], [images] if is_image(images) else images)
-        opened = [preprocess(Opener()(image).picture, self.backbone) for image in given]
+        opened = [
+            preprocess(Opener()(image).picture, self.backbone) for image in list_given(images)
+        ]
         tokens = [encode_images(self.backbone, pixels[None])[1] for pixels in opened]
         stacked = torch.cat(tokens) if tokens else torch.empty(0)
         memory = remember(stacked, self.backbone.grid, self.backbone.image_size)
