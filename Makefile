@@ -15,20 +15,19 @@ export DVC_NO_ANALYTICS := 1
 .PHONY: repro methods test test-all bench lint types setup clean
 
 # The committed dvc.lock counts `track` as done, but a fresh clone has no MLflow store yet. What is
-# recorded already is not recorded again. DVC makes names of the keys in params.yaml before its first
-# stage can look at them.
+# recorded already is not recorded again; the last lines say how to look at the runs. DVC makes names
+# of the keys in params.yaml before its first stage can look at them.
 repro: $(READY)
 	python -m stages.check
 	dvc repro track
-	python -m stages.track
 	@echo
 	@cat metrics/tables/summary.md
 	@echo
 	@echo "Tables:       metrics/tables"
 	@echo "Pictures:     report"
 	@echo "Page:         page/index.html"
-	@echo "Experiments:  source $(VENV)/bin/activate"
-	@echo "              MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db"
+	@echo "Experiments:  source $(VENV)/bin/activate, and in MLflow:"
+	@python -m stages.track
 
 methods: $(READY)
 	python -m stages.check

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from pathlib import Path
 from typing import Any
 
 from fuzzyclip.datasets import REGISTRY, get_dataset
@@ -47,8 +46,8 @@ def describe_place(key: str, dataset: Dataset, params: Params) -> dict[str, Any]
     """The place of the real archives, or of a folder of one's own."""
     archives = params.data.archives
     return {
-        "path": Path(dataset.path).expanduser() if dataset.path else None,
-        "archives_dir": Path(archives).expanduser() if archives else None,
+        "path": paths.from_repository(dataset.path) if dataset.path else None,
+        "archives_dir": paths.from_repository(archives) if archives else None,
         "downloads_dir": paths.SCRATCH / f"download-{key}",
         "urls": dataset.urls,
         "sha256": dataset.sha256,

@@ -255,7 +255,9 @@ def write_results(
     """A method's tables, image scores and facts; numbers with four decimals compare as text."""
     table = [line for result in results for line in result.table]
     write_csv(paths.method_metrics(method, dataset), pd.DataFrame(table, columns=[*COLUMNS]))
-    write_json(paths.method_facts(method, dataset), facts)
+    # an empty list is left out: DVC, which looks for points of plots here, stumbles over one
+    known = {key: value for key, value in facts.items() if value != []}
+    write_json(paths.method_facts(method, dataset), known)
     # Nine digits bring a float32 back exactly: rounded scores would tie where they did not.
     listings = [result.listing for result in results]
     scores = pd.concat(listings) if listings else pd.DataFrame()

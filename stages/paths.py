@@ -1,5 +1,6 @@
 """Every path of the pipeline, relative to the folder that holds dvc.yaml."""
 
+import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
@@ -10,6 +11,10 @@ PIPELINE = Path("dvc.yaml")
 KEYS = Path("data/keys.json")
 
 METRICS = Path("metrics")
+#: The few numbers that DVC shows of a result: FuzzyCLIP's means over the tested datasets.
+HEADLINE = METRICS / "headline.json"
+#: Points of DVC's plots.
+PLOTS = METRICS / "plots"
 #: What each method gave, FuzzyCLIP too: tables by variant and category, and how they came about.
 METHOD_METRICS = METRICS / "methods"
 CSP_METRICS = METRICS / "csp"
@@ -36,6 +41,15 @@ TRAINING_TIMES = TIMING / "training"
 
 #: The features that the stage `features` makes: plain patch tokens of the run's CLIP.
 TOKENS = "tokens"
+
+
+def from_repository(place: str) -> Path:
+    """A place that params.yaml names; a relative one lies in the checkout that has the repository.
+
+    `dvc exp run --temp` and `--queue` work in a copy that has only what git tracks. DVC says in
+    DVC_ROOT where they were started; without DVC it is the folder that holds dvc.yaml.
+    """
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve() / Path(place).expanduser()
 
 
 def sample(dataset: str) -> Path:
@@ -119,7 +133,7 @@ def learned(method: str, auxiliary: str) -> Path:
 
 
 def dataset_metrics(dataset: str) -> Path:
-    """FuzzyCLIP's mean metrics on a dataset, flat, percent, where DVC looks for metrics."""
+    """FuzzyCLIP's mean metrics on a dataset, flat, percent, for `dvc metrics show FILE`."""
     return METRICS / "datasets" / f"{dataset}.json"
 
 

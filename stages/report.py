@@ -1,4 +1,4 @@
-"""report: the paper's tables, per-category tables and pictures from FuzzyCLIP's results."""
+"""report: tables, pictures, and what DVC shows: a headline and points of plots."""
 
 import json
 from collections.abc import Mapping
@@ -10,8 +10,16 @@ import pandas as pd
 
 from fuzzyclip.evaluation import NORMAL
 from fuzzyclip.evaluation.metrics import METRICS
+from fuzzyclip.evaluation.summaries import read_summaries
 from fuzzyclip.method import OWN, list_titles
+from fuzzyclip.report.curves import Curve, trace_pixels, trace_scores
 from fuzzyclip.report.gallery import Example, draw_heatmaps, save_figure
+from fuzzyclip.report.plots import (
+    tabulate_curves,
+    tabulate_datasets,
+    tabulate_losses,
+    tabulate_partitions,
+)
 from fuzzyclip.report.tables import (
     COUNTS,
     HEADLINE,
@@ -32,7 +40,7 @@ from fuzzyclip.report.tables import (
     read_categories,
     to_markdown,
 )
-from fuzzyclip.utils.files import write_csv, write_text
+from fuzzyclip.utils.files import write_csv, write_json, write_text
 from fuzzyclip.utils.tensor_files import read_arrays
 from stages import paths
 from stages.experiments.catalog import collect_printed, read_catalog
@@ -63,12 +71,15 @@ OVERVIEW, COLUMNS = 2, 11
 
 
 def main() -> None:
-    """Make metrics/tables and report."""
+    """Make metrics/headline.json, metrics/plots, metrics/tables and report."""
     params = load_params("report")
     results = {name: read_categories(paths.method_metrics(OWN, name)) for name in params.pairs}
     tested = {name: json.loads(paths.tested(OWN, name).read_text()) for name in params.pairs}
     facts = {name: json.loads(paths.method_facts(OWN, name).read_text()) for name in params.pairs}
     write_tables(params, results, tested, facts)
+    means = collect_means(results)
+    write_json(paths.HEADLINE, summarise(means))
+    write_plots(params, means[means["variant"] == OWN])
     draw_pictures(params, tested)
 
 
@@ -142,6 +153,41 @@ def describe_estimates(tested: Mapping[str, Mapping[str, Any]]) -> list[str]:
     error = max(widths, default=0.0)
     note = f"Pixel metrics are estimates; the exact values are within {error:.4f} of them."
     return [note] if streamed else []
+
+
+def summarise(means: pd.DataFrame) -> dict[str, float]:
+    """FuzzyCLIP's headline metrics, each its mean over the datasets that define it."""
+    averages = average_datasets(means[means["variant"] == OWN])
+    means_by_metric = averages[[*HEADLINE]].iloc[0].dropna().astype(float)
+    return {str(metric): round(value, 4) for metric, value in means_by_metric.items()}
+
+
+def write_plots(params: Params, means: pd.DataFrame) -> None:
+    """Points of every plot that dvc.yaml declares; `means` has a line a dataset."""
+    used = sorted(set(params.pairs.values()))
+    curves: dict[tuple[str, str], list[Curve]] = {}
+    for dataset in params.pairs:
+        curves[dataset, "images"], curves[dataset, "pixels"] = read_curves(dataset)
+    roc, precision_recall = tabulate_curves(curves)
+    write_csv(paths.PLOTS / "roc.csv", roc)
+    write_csv(paths.PLOTS / "precision_recall.csv", precision_recall)
+    for stage in ("efa", "rpl"):
+        losses = {name: pd.read_csv(paths.curve(stage, name)) for name in used}
+        write_csv(paths.PLOTS / f"{stage}.csv", tabulate_losses(losses), "%.6g")
+    partitions = {name: json.loads(paths.csp_scores(name).read_text()) for name in used}
+    write_csv(paths.PLOTS / "csp.csv", tabulate_partitions(partitions), "%.6f")
+    write_csv(paths.PLOTS / "datasets.csv", tabulate_datasets(means, HEADLINE))
+
+
+def read_curves(dataset: str) -> tuple[list[Curve], list[Curve]]:
+    """FuzzyCLIP's curves over images and over pixels, of each category that has both classes."""
+    images, pixels = [], []
+    scores = pd.read_csv(paths.scores(OWN, dataset), dtype={"category": str})
+    for category, part in scores.groupby("category", sort=False):
+        images.append(trace_scores(part[OWN], part["label"]))
+        path = paths.summaries(OWN, dataset, str(category))
+        pixels.append(trace_pixels(read_summaries(path)) if path.is_file() else None)
+    return [c for c in images if c is not None], [c for c in pixels if c is not None]
 
 
 def draw_pictures(params: Params, tested: Mapping[str, dict[str, Any]]) -> None:

@@ -4,9 +4,9 @@
 without outs on purpose: DVC never takes such a stage from its run cache, so a result is recorded
 also when every other stage was a cache hit, and not again when nothing changed.
 
-The default store is a SQLite file in the main checkout, also for `dvc exp run --temp` and
-`--queue`, which work in copies that are deleted afterwards: its path is absolute and built on
-DVC_ROOT. Several processes may start at once: a fresh SQLite store is made by one at a time.
+MLflow's charts have a section for each word before a slash, by the alphabet: they open with
+`average/pixel_ap`, over all datasets; then come `pixel_ap/visa` and its like, `training` and
+`variants`. Times are no metrics: they are in the run's file timings.csv.
 """
 
 import hashlib
@@ -14,77 +14,65 @@ import json
 import logging
 import os
 import re
-import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
 import yaml
-from filelock import FileLock
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.http_dataset_source import HTTPDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.tracking import MlflowClient
 
+from fuzzyclip.datasets import get_dataset
 from fuzzyclip.deploy.mlflow_model import describe_model
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method import OWN
+from fuzzyclip.report.tables import HEADLINE, SAMPLE_DATA_NOTE, name_metric
 from fuzzyclip.utils.files import compute_sha256
 from stages import paths
-from stages.params import LOADER, flatten, load_params, read_params
+from stages.params import LOADER, flatten, read_params
 from stages.run import run_stage
 from stages.schema import Params
+from stages.tracking.choices import (
+    Changes,
+    find_changes,
+    join_values,
+    list_params,
+    run_git,
+)
+from stages.tracking.runs import Number, TrackedResult, record
 
-STORE = "mlflow.db"
-ARTIFACTS = "mlartifacts"
-#: What a store takes at a time.
-BATCH = 100
+#: Name of FuzzyCLIP's run with all as it is committed.
+UNCHANGED = "baseline"
 #: The stages of this module.
 RECORDING = ("track", "baselines")
 #: Stages with a training curve of each auxiliary set.
 TRAINED_BY = ("efa", "rpl")
+#: Stages that no result of FuzzyCLIP comes from.
+OF_BASELINES = ("views", "train", "evaluate_baseline", "method_tables", *RECORDING)
+#: Where images come from that no official page offers.
+MADE_BY = {"sample": "fuzzyclip.sample.archives", "own": "own images"}
 #: Facts of a baseline that differ between datasets, or are no choices.
 NO_PARAMS = ("auxiliary", "note", "left_out", "datasets", "backbone", "tested")
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TrackedResult:
-    """One result, as a run of MLflow.
-
-    Attributes:
-        name: of the run.
-        identity: names of the tags by which the same result is known again.
-        tags: where it comes from.
-        params: the choices that made it.
-        metrics: its numbers; those that are not there are left out.
-        log_files: logs files, data and models to the run that is open.
-    """
-
-    name: str
-    identity: Sequence[str]
-    tags: Mapping[str, str]
-    params: Iterable[tuple[str, str]]
-    metrics: Iterable[tuple[str, float, int]]
-    log_files: Callable[[], None]
-
-
 def track_own() -> None:
     """Record FuzzyCLIP: parameters, metrics, tables, curves, pictures, data, models, versions."""
     params = read_params()
-    tags = collect_tags()
+    tags, changes = collect_tags(), find_changes(params)
     result = TrackedResult(
-        name=tags["dvc.exp_name"] or f"repro-{tags['dvc.lock_sha256'][:8]}",
+        name=changes.name or UNCHANGED,
         identity=("dvc.lock_sha256", "dvc.exp_name"),
         tags=tags,
-        params=list_params(),
-        metrics=[*list_results(params), *list_curves(params), *list_timings()],
+        params=list_params(params),
+        metrics=[*list_results(params), *list_curves(params)],
+        describe=partial(describe_own, params, changes),
+        list_data=partial(list_datasets, params, OWN),
+        log_models=partial(log_models, params),
         log_files=partial(log_own, params),
     )
     record(params.tracking.experiment, [result])
@@ -92,33 +80,56 @@ def track_own() -> None:
 
 def track_baselines() -> None:
     """Record every baseline's settings, metrics and files."""
-    params = load_params("baselines")
+    params = read_params()
     means = pd.read_csv(paths.METHOD_TABLES / "means.csv")
     methods = means[means["variant"] != OWN].groupby("variant", sort=False)
-    results = (describe_baseline(str(name), own, list(params.pairs)) for name, own in methods)
+    results = (describe_baseline(params, str(name), own) for name, own in methods)
     record(params.tracking.experiment, results)
 
 
-def describe_baseline(method: str, means: pd.DataFrame, datasets: list[str]) -> TrackedResult:
+def describe_baseline(params: Params, method: str, means: pd.DataFrame) -> TrackedResult:
     """A baseline's run; its metrics have the names that FuzzyCLIP's run gives them."""
+    datasets, changes = list(params.pairs), find_changes(params, method)
     digest = hashlib.sha256()
     for dataset in datasets:
         for path in (paths.method_metrics(method, dataset), paths.method_facts(method, dataset)):
             digest.update(compute_sha256(path).encode())
-    results = digest.hexdigest()
+    averages = {metric: float(means[metric].mean()) for metric in METRICS}
     return TrackedResult(
-        name=f"{method}-{results[:8]}",
+        name=", ".join(filter(None, [method, changes.name])),
         identity=("method", "results_sha256"),
         tags={
             "method": method,
-            "results_sha256": results,
+            "results_sha256": digest.hexdigest(),
             "dvc.exp_name": os.environ.get("DVC_EXP_NAME", ""),
             "git.commit": run_git("rev-parse", "HEAD"),
         },
         params=list_choices(method, datasets),
-        metrics=[*list_means(means), *((f"{m}/mean", means[m].mean(), 0) for m in METRICS)],
+        metrics=[*list_averages(averages), *list_means(means)],
+        describe=lambda _: f"{describe_means(averages, len(datasets))}\n\n{changes.text}",
+        list_data=partial(list_datasets, params, method),
         log_files=partial(log_baseline, method),
     )
+
+
+def describe_own(params: Params, changes: Changes, artifacts: str) -> str:
+    """The description of FuzzyCLIP's run: headline, changes, and where its page lies."""
+    means = describe_means(read_averages().loc[OWN].to_dict(), len(params.pairs))
+    # MLflow shows a few lines and fades out: first what everybody looks for
+    parts = [f"{means}: [the page of this result]({artifacts}/{paths.PAGE})", changes.text]
+    if row := os.environ.get("FUZZYCLIP_ROW"):
+        parts.append(f"Made for {os.environ.get('FUZZYCLIP_EXPERIMENT')}, row {row!r}.")
+    parts.append(f"Among the files: `{paths.PAGE}`, tables, pictures, params.yaml.")
+    if params.data.source == "sample":
+        parts.append(f"*{SAMPLE_DATA_NOTE}*")
+    return "\n\n".join(parts)
+
+
+def describe_means(means: Mapping[Any, float], datasets: int) -> str:
+    """The headline metrics in one line; those that the data do not define are left out."""
+    told = [f"{name_metric(m)} **{means[m]:.1f}**" for m in HEADLINE if pd.notna(means[m])]
+    over = f"means over {datasets} datasets" if datasets > 1 else "on one dataset"
+    return f"{', '.join(told) or 'no headline metric is defined'} ({over}, percent)"
 
 
 def read_lock() -> dict[str, Any]:
@@ -143,69 +154,75 @@ def collect_tags() -> dict[str, str]:
     }
 
 
-def list_params() -> list[tuple[str, str]]:
-    """params.yaml as dotted keys; of the backbones only the one in use."""
-    tree = yaml.load(paths.PARAMS.read_text(), LOADER)
-    tree["backbones"] = {tree["backbone"]: tree["backbones"][tree["backbone"]]}
-    return list(flatten(tree))
-
-
 def list_choices(method: str, datasets: list[str]) -> list[tuple[str, str]]:
-    """A baseline's choices; settings that differ between datasets by the dataset."""
-    choices, by_dataset = [], []
+    """A baseline's choices; one that differs between datasets is one text, with their names."""
+    by_dataset: dict[str, dict[str, str]] = {}
     for name in datasets:
         facts = json.loads(paths.method_facts(method, name).read_text())
-        by_dataset.append(dict(flatten({key: facts[key] for key in facts if key not in NO_PARAMS})))
-    for key in by_dataset[0]:
-        values = [chosen.get(key, "") for chosen in by_dataset]
-        if len(set(values)) == 1:
-            choices.append((key, values[0]))
-        else:
-            named = zip(datasets, values, strict=True)
-            choices += [(f"{key}/{dataset}", value) for dataset, value in named]
-    return choices
+        chosen = {key: facts[key] for key in facts if key not in NO_PARAMS}
+        by_dataset[name] = dict(flatten(chosen))
+    keys = dict.fromkeys(key for chosen in by_dataset.values() for key in chosen)
+    return [
+        (key, join_values({name: chosen.get(key, "") for name, chosen in by_dataset.items()}))
+        for key in keys
+    ]
 
 
-def list_means(means: pd.DataFrame) -> Iterator[tuple[str, float, int]]:
+def list_averages(averages: Mapping[Any, float]) -> Iterator[Number]:
+    """A method's means over datasets, `average/pixel_ap`."""
+    for metric in METRICS:
+        yield Number(f"average/{metric}", averages[metric])
+
+
+def list_means(means: pd.DataFrame) -> Iterator[Number]:
     """A method's means by dataset, `pixel_aupro/mvtec`."""
     for metric in METRICS:
         for dataset, value in zip(means["dataset"], means[metric], strict=True):
-            yield f"{metric}/{dataset}", value, 0
+            yield Number(f"{metric}/{dataset}", value, dataset=dataset)
 
 
-def list_results(params: Params) -> Iterator[tuple[str, float, int]]:
-    """FuzzyCLIP's metrics by dataset, every variant's mean over datasets, and CSP's k."""
-    means = pd.read_csv(paths.TABLES / "means.csv")
-    averages = pd.read_csv(paths.TABLES / "averages.csv")
+def read_averages() -> pd.DataFrame:
+    """Every variant's means over datasets, by variant."""
+    return pd.read_csv(paths.TABLES / "averages.csv").set_index("variant")
+
+
+def list_results(params: Params) -> Iterator[Number]:
+    """FuzzyCLIP's metrics over datasets and by dataset, other variants' means, and CSP's k."""
+    means, averages = pd.read_csv(paths.TABLES / "means.csv"), read_averages()
+    yield from list_averages(averages.loc[OWN].to_dict())
     yield from list_means(means[means["variant"] == OWN])
     for metric in METRICS:
-        for variant, value in zip(averages["variant"], averages[metric], strict=True):
-            name = "mean" if variant == OWN else f"mean_{variant}"
-            yield f"{metric}/{name}", value, 0
+        for variant, value in averages[metric].drop(OWN).items():
+            yield Number(f"variants/{variant}_{metric}", value)
     for auxiliary in params.auxiliary:
-        yield f"csp_k/{auxiliary}", json.loads(paths.csp_scores(auxiliary).read_text())["k"], 0
+        scores = json.loads(paths.csp_scores(auxiliary).read_text())
+        yield Number(f"training/csp_k_{auxiliary}", scores["k"])
 
 
-def list_curves(params: Params) -> Iterator[tuple[str, float, int]]:
-    """Training curves, `efa_visa/cluster0_loss` by step."""
+def list_curves(params: Params) -> Iterator[Number]:
+    """Training curves, `training/efa_visa_cluster0_loss` by step."""
     for path in (paths.curve(stage, name) for name in params.auxiliary for stage in TRAINED_BY):
         for line in pd.read_csv(path).to_dict("records"):
             step, cluster = int(line.pop("step")), line.pop("cluster", None)
             line.pop("epoch")
             prefix = "" if cluster is None else f"cluster{int(cluster)}_"
             for loss, value in line.items():
-                yield f"{path.stem}/{prefix}{loss}", float(value), step
+                yield Number(f"training/{path.stem}_{prefix}{loss}", float(value), step)
 
 
-def list_timings() -> Iterator[tuple[str, float, int]]:
-    """Seconds and peak memory of the stages that ran here; cached stages have none."""
+def log_timings(method: str) -> None:
+    """Seconds and peak memory of each stage when it last ran here; cached stages have none."""
+    lines = []
     for path in sorted(paths.TIMING.glob("*.json")):
-        for name, value in json.loads(path.read_text()).items():
-            yield f"timing_{name}/{path.stem.replace('@', '-')}", float(value), 0
+        stage, _, key = path.stem.partition("@")
+        if (stage not in OF_BASELINES) if method == OWN else (key == method):
+            lines.append({"stage": path.stem} | json.loads(path.read_text()))
+    if lines:
+        mlflow.log_text(pd.DataFrame(lines).to_csv(index=False), "timings.csv")
 
 
 def log_own(params: Params) -> None:
-    """FuzzyCLIP's tables, pictures, clusters, data and models into the run that is open."""
+    """FuzzyCLIP's tables, pictures, clusters and settings into the run that is open."""
     for folder in (paths.TABLES, paths.METHOD_METRICS / OWN, paths.CSP_METRICS, paths.CURVES):
         mlflow.log_artifacts(str(folder), folder.as_posix())
     mlflow.log_artifacts(str(paths.REPORT), "report")
@@ -213,35 +230,11 @@ def log_own(params: Params) -> None:
     for path in (paths.PARAMS, paths.LOCK):
         mlflow.log_artifact(str(path))
     means = pd.read_csv(paths.TABLES / "means.csv")
-    own = means[means["variant"] == OWN].drop(columns="variant")
-    mlflow.log_table(own, "results_table.json")  # `dataset` first: the UI groups by it
-    log_datasets(list(params.pairs))
-    for name in params.auxiliary if params.tracking.models else ():
-        with describe_model(paths.package(name)) as described:
-            logged = mlflow.pyfunc.log_model(name=name_model(name), **described)
-        log.info("logged the model %s, to be served from %s", name, logged.model_uri)
-
-
-def log_baseline(method: str) -> None:
-    """A baseline's results and the tables that it stands in, into the run that is open."""
-    mlflow.log_artifacts(str(paths.METHOD_METRICS / method), "metrics")
-    mlflow.log_artifacts(str(paths.METHOD_TABLES), "method_tables")
-
-
-def log_datasets(datasets: list[str]) -> None:
-    """The evaluated data, by DVC's own digest of the images, with licence, protocol and counts."""
-    locked = read_lock()
-    for name in datasets:
-        info = json.loads(paths.tested(OWN, name).read_text())
-        digests = {
-            out["path"]: out["md5"] for out in locked.get(f"download@{name}", {}).get("outs", [])
-        }
-        origin: Any = HTTPDatasetSource(info["page"])
-        if info["source"] != "official":
-            made = {"sample": "fuzzyclip.sample.archives", "own": "own images"}[info["source"]]
-            origin = CodeDatasetSource({"mlflow.source.name": made})
-        data = MetaDataset(origin, name=name, digest=digests.get(paths.raw(name).as_posix()))
-        mlflow.log_input(data, context="eval")
+    own = means[means["variant"] == OWN]
+    # `dataset` first, by which the UI groups; it opens with the column after it
+    columns = ["dataset", *dict.fromkeys([*HEADLINE, *METRICS]), "images"]
+    mlflow.log_table(own[columns], "results_table.json")
+    log_timings(OWN)
     for line in pd.read_csv(paths.TABLES / "datasets.csv").to_dict("records"):
         name = line.pop("dataset")
         mlflow.set_tags(
@@ -253,91 +246,42 @@ def log_datasets(datasets: list[str]) -> None:
         )
 
 
+def log_baseline(method: str) -> None:
+    """A baseline's results and the tables that it stands in, into the run that is open."""
+    mlflow.log_artifacts(str(paths.METHOD_METRICS / method), "metrics")
+    mlflow.log_artifacts(str(paths.METHOD_TABLES), "method_tables")
+    log_timings(method)
+
+
+def log_models(params: Params) -> dict[str, str]:
+    """FuzzyCLIP's models into the run that is open; their ids by the dataset that each met."""
+    logged = {}
+    for name in params.auxiliary if params.tracking.models else ():
+        with describe_model(paths.package(name)) as described:
+            model = mlflow.pyfunc.log_model(name=name_model(name), **described)
+        log.info("logged the model %s, to be served from %s", name, model.model_uri)
+        logged[name] = str(model.model_id)
+    return {dataset: logged[name] for dataset, name in params.pairs.items() if name in logged}
+
+
+def list_datasets(params: Params, method: str) -> dict[str, MetaDataset]:
+    """The data that a method was tested on, by DVC's own digest of the images."""
+    locked, data = read_lock(), {}
+    for name in params.pairs:
+        source = json.loads(paths.method_facts(method, name).read_text())["tested"]["source"]
+        origin: Any = CodeDatasetSource({"mlflow.source.name": MADE_BY.get(source, source)})
+        if source == "official":
+            origin = HTTPDatasetSource(get_dataset(params.datasets[name].kind).page)
+        outs = locked.get(f"download@{name}", {}).get("outs", [])
+        digests = {out["path"]: out["md5"] for out in outs}
+        digest = digests.get(paths.raw(name).as_posix())
+        data[name] = MetaDataset(origin, name=name, digest=digest)
+    return data
+
+
 def name_model(name: str) -> str:
     """An auxiliary set's model by a name for MLflow, which takes no `/:.%"'` in names."""
     return "fuzzyclip-" + re.sub(r"""[/:.%"']""", "_", name)
-
-
-def record(name: str, results: Iterable[TrackedResult]) -> None:
-    """Make a run of each result in an experiment, unless there is one already."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    client, experiment = open_experiment(name)
-    for result in results:
-        identity = {tag: result.tags[tag] for tag in result.identity}
-        if existing := find_run(client, experiment, identity):
-            log.info("%s is recorded already, as run %s", result.name, existing)
-        else:
-            _record_new(result, client, experiment)
-    log.info("compare the runs:\n  %s", describe_ui(experiment))
-
-
-def _record_new(result: TrackedResult, client: MlflowClient, experiment: str) -> None:
-    metrics = [
-        Metric(name, float(value), 0, step)
-        for name, value, step in result.metrics
-        if pd.notna(value)
-    ]
-    params = [Param(key, value) for key, value in result.params]
-    mlflow.set_experiment(experiment_id=experiment)
-    with mlflow.start_run(run_name=result.name) as run:
-        for first in range(0, len(metrics), 10 * BATCH):
-            client.log_batch(run.info.run_id, metrics=metrics[first : first + 10 * BATCH])
-        for first in range(0, len(params), BATCH):
-            client.log_batch(run.info.run_id, params=params[first : first + BATCH])
-        tags = [RunTag(key, value) for key, value in result.tags.items()]
-        client.log_batch(run.info.run_id, tags=tags)
-        result.log_files()
-    log.info("recorded as MLflow run %s (%s)", result.name, run.info.run_id)
-
-
-def find_root() -> Path:
-    """The main checkout: DVC's root where DVC runs us, else the working folder."""
-    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
-
-
-def open_experiment(name: str) -> tuple[MlflowClient, str]:
-    """A client of the store and the experiment's id, made if it is not there.
-
-    MLFLOW_TRACKING_URI names another store or a server; then that side decides where artifacts go.
-    """
-    root = find_root()
-    remote = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(remote or f"sqlite:///{root / STORE}")
-    with FileLock(root / f"{STORE}.lock"):
-        client = MlflowClient()
-        experiment = client.get_experiment_by_name(name)
-        if experiment is not None:
-            if experiment.lifecycle_stage == "deleted":
-                client.restore_experiment(experiment.experiment_id)
-            return client, str(experiment.experiment_id)
-        location = None if remote else (root / ARTIFACTS).as_uri()
-        return client, str(client.create_experiment(name, artifact_location=location))
-
-
-def find_run(client: MlflowClient, experiment: str, tags: dict[str, str]) -> str | None:
-    """A finished run that carries all of `tags`, if there is one."""
-    terms = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
-    runs = client.search_runs(
-        [experiment], " and ".join([*terms, "attributes.status = 'FINISHED'"]), max_results=1
-    )
-    return str(runs[0].info.run_id) if runs else None
-
-
-def describe_ui(experiment: str) -> str:
-    """The way to look at the runs: a command and a link, or the server's address."""
-    remote = os.environ.get("MLFLOW_TRACKING_URI")
-    # MLflow 3 opens on its GenAI pages; this address opens the classic comparison.
-    page = f"#/experiments/{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART"
-    if remote:
-        return f"{remote.rstrip('/')}/{page}" if remote.startswith("http") else remote
-    command = f"mlflow ui --backend-store-uri sqlite:///{find_root() / STORE}"
-    return f"{command}\n  http://127.0.0.1:5000/{page}"
-
-
-def run_git(*arguments: str) -> str:
-    """Git's answer, or nothing where this is no checkout."""
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

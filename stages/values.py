@@ -12,7 +12,7 @@ from itertools import chain, product
 from operator import getitem
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
 
 from fuzzyclip.utils.settings import require_fields
 
@@ -24,12 +24,16 @@ DEFAULT = "default"
 NO_DEFAULT = "a table by auxiliary set or source of data needs the key `default`"
 
 
-def check_key(key: str) -> str:
-    """Refuse a key that is no plain name."""
+def check_key(key: Any) -> str:
+    """Refuse a key that is no plain name, and say how to write it."""
+    if not isinstance(key, str):
+        raise ValueError(f"{key} can not be a key: to YAML it is no text; in quotes it is, '{key}'")
     if not KEY.fullmatch(key):
+        plain = re.sub(r"[^A-Za-z0-9_-]+", "_", key).strip("_-")[:64]
         raise ValueError(
             f"{key!r} can not be a key, since files and folders are named by it: use up to 64 "
             "letters from a to z, digits, _ and -, and not - first"
+            + (f"; for example {plain}" if plain else "")
         )
     return key
 
@@ -47,7 +51,7 @@ def _check_cases(table: dict[str, V]) -> dict[str, V]:
 
 
 #: A table by keys that name files.
-Keyed = Annotated[dict[Annotated[str, AfterValidator(check_key)], V], AfterValidator(_check_cases)]
+Keyed = Annotated[dict[Annotated[str, BeforeValidator(check_key)], V], AfterValidator(_check_cases)]
 
 
 def read_numbers(value: Any) -> Any:

@@ -4,61 +4,58 @@ Heavy modules are imported inside the commands, so that `--help` answers at once
 """
 
 import logging
-from pathlib import Path
+import sys
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+import fuzzyclip
 from fuzzyclip.cli.calibrate import calibrate
 from fuzzyclip.cli.data import data
 from fuzzyclip.cli.doctor import doctor
 from fuzzyclip.cli.export import export
 from fuzzyclip.cli.predict import predict
+from fuzzyclip.cli.tables import compare, tables, verify
 
-#: Commands of a checkout's own pipeline: the library knows no stage and hands their arguments over.
-CHECKOUT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+class Commands(TyperGroup):
+    """All commands, on a terminal or pipe of any encoding."""
+
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        """Characters that the output has no code for are written as escapes, not as a fault."""
+        for stream in (sys.stdout, sys.stderr):
+            if reconfigure := getattr(stream, "reconfigure", None):
+                reconfigure(errors="backslashreplace")
+        return super().main(*arguments, **settings)
+
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
 app.command("predict")(predict)
 app.command("calibrate")(calibrate)
 app.command("export")(export)
 app.add_typer(data, name="data")
-
-
-@app.command("tables", add_help_option=False, context_settings=CHECKOUT)
-def tables(context: typer.Context) -> None:
-    """The paper's tables and figures, each by one command; run in a checkout."""
-    _call_checkout(context.args)
-
-
-@app.command("compare", add_help_option=False, context_settings=CHECKOUT)
-def compare(context: typer.Context) -> None:
-    """Two results side by side as an HTML page: A [B] [--out FILE], revisions or experiments."""
-    _call_checkout(["report", *context.args])
-
-
-@app.command("verify", add_help_option=False, context_settings=CHECKOUT)
-def verify(context: typer.Context) -> None:
-    """Compare finished runs with every number that is known of OpenAI's weights: [--seeds N]."""
-    _call_checkout(["verify", *context.args])
-
-
+app.add_typer(tables, name="tables")
+app.command("compare")(compare)
+app.command("verify")(verify)
 app.command("doctor")(doctor)
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fuzzyclip {fuzzyclip.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
     """FuzzyCLIP: zero-shot industrial anomaly detection. The pipeline itself is run by DVC."""
+    del version
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("fuzzyclip").setLevel(logging.INFO)  # libraries tell of their own insides
-
-
-def _call_checkout(arguments: list[str]) -> None:
-    """Run the experiments' own command in this checkout, and end with its exit code."""
-    import subprocess
-    import sys
-
-    if not Path("stages/experiments").is_dir():
-        typer.echo("this needs the pipeline: change into a checkout of it", err=True)
-        raise typer.Exit(2)
-    command = [sys.executable, "-m", "stages.experiments", *arguments]
-    raise typer.Exit(subprocess.run(command, check=False).returncode)

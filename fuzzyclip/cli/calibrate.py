@@ -1,6 +1,7 @@
 """`fuzzyclip calibrate`: the threshold between normal and anomalous, from a user's own images."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +38,7 @@ Out = Annotated[
 def calibrate(
     model: options.Model,
     good: Good,
-    category: options.Category = "object",
+    category: options.Category = None,
     bad: Bad = None,
     masks: Masks = None,
     false_alarms: Rate = 0.05,
@@ -57,14 +58,15 @@ def calibrate(
 
     With normal and anomalous images: the threshold of the largest F1. With normal ones alone: the
     one that a wanted share of normal parts exceeds. The model then uses it with the same category,
-    tiles and references.
+    tiles and references. Prints the scores as a histogram and how well they tell the two apart.
     """
     from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.images.decode import MAX_PIXELS
-    from fuzzyclip.model.calibration import calibrate as choose
+    from fuzzyclip.model.calibration import calibrate as choose_thresholds
     from fuzzyclip.model.calibration import match_masks
     from fuzzyclip.model.directory import find_folder
     from fuzzyclip.model.inference import Opener
+    from fuzzyclip.model.separation import draw_histogram, to_percent
     from fuzzyclip.model.storing import store
 
     with options.Refusal():
@@ -74,26 +76,34 @@ def calibrate(
         tiling = options.choose_tiling(tile, overlap)
         normal, anomalous = list_images(good), list_images(bad) if bad else []
         truths = match_masks(anomalous, list_images(masks)) if masks else []
-        detector, references = options.load_model(str(folder), category, device, weights, reference)
-        if both := {*normal} & {*references}:
-            raise ValueError(f"{sorted(both)[0]}: a reference image must not calibrate as well")
-        calibrated = choose(
-            detector, category, normal, anomalous, truths,
+        detector, chosen, references = options.load_model(
+            str(folder), category, device, weights, reference, calibrated=False
+        )
+        places = {os.path.realpath(path) for path in references}
+        for path in [*normal, *anomalous]:
+            if os.path.realpath(path) in places:
+                raise ValueError(f"{path}: a reference image must not calibrate as well")
+        calibrated = choose_thresholds(
+            detector, chosen, normal, anomalous, truths,
             false_alarm_rate=false_alarms, tiling=tiling, batch_size=batch_size, workers=workers,
             opener=Opener(max_pixels or MAX_PIXELS, white),
         )  # fmt: skip
         store(
-            folder, category, calibrated.calibration, out=out,
-            memory=detector.memories.get(category),
+            folder, chosen, calibrated.calibration, out=out,
+            memory=detector.memories.get(chosen),
             references=[str(path) for path in references]
-            or detector.list_references(category),
+            or detector.list_references(chosen),
         )  # fmt: skip
-    calibration = calibrated.calibration
+    calibration, separation = calibrated.calibration, calibrated.separation
     if as_json:
-        typer.echo(json.dumps(calibration.model_dump()))
+        typer.echo(json.dumps(calibration.model_dump() | {"auroc": separation.auroc}))
     else:
-        typer.echo(f"{category}, images: {describe(calibration.image)}")
-        typer.echo(f"{category}, pixels: {describe(calibration.pixel)}")
+        typer.echo("\n".join(draw_histogram(separation, calibration.image.value)))
+        if separation.auroc is not None:
+            doubt = f": {separation.doubt}" if separation.doubt else ""
+            typer.echo(f"{chosen}, separation: AUROC {to_percent(separation.auroc)}{doubt}")
+        typer.echo(f"{chosen}, images: {describe(calibration.image)}")
+        typer.echo(f"{chosen}, pixels: {describe(calibration.pixel)}")
         typer.echo(f"stored in {out or folder}")
     for unreadable in calibrated.unreadable:
         typer.echo(f"not read  {unreadable.error}", err=True)
@@ -103,19 +113,28 @@ def calibrate(
 
 def describe(threshold: "Threshold") -> str:
     """A threshold in words, with what is known of its errors."""
+    from fuzzyclip.model.separation import to_percent
+
+    value, kind = threshold.value, threshold.counted
+    chosen = "of the largest F1" if threshold.method == "f1_max" else "by the false alarm rate"
     parts = [
-        f"{threshold.value:.6g} by {threshold.method}",
-        f"from {threshold.normal} normal, {threshold.anomalous} anomalous",
+        f"anomalous from {value:+.4f} on" if kind == "images" else f"outlined from {value:.4g} on",
+        f"{chosen}, from {threshold.normal} normal and {threshold.anomalous} anomalous",
     ]
     if threshold.f1 is not None:
-        parts.append(f"F1 {100 * threshold.f1:.1f} %")
-    for name, rate, interval in (
-        ("false alarms", threshold.false_alarm_rate, threshold.false_alarm_interval),
-        ("misses", threshold.miss_rate, threshold.miss_interval),
-    ):
-        if rate is not None:
-            words = f"{name} {100 * rate:.2g} % of {threshold.counted}"
-            if interval is not None:
-                words += f" (95 %: {100 * interval[0]:.2g} to {100 * interval[1]:.2g} %)"
-            parts.append(words)
+        parts.append(f"F1 {to_percent(threshold.f1)}")
+    for name, label, total, rate, interval in (
+        ("false alarms", "normal", threshold.normal, threshold.false_alarm_rate,
+         threshold.false_alarm_interval),
+        ("misses", "anomalous", threshold.anomalous, threshold.miss_rate, threshold.miss_interval),
+    ):  # fmt: skip
+        if rate is None:
+            continue
+        words = f"{name} {to_percent(rate)} of {label} {kind}"
+        if threshold.method == "f1_max" and kind == "images":
+            words = f"{name} {round(rate * total)} of {total} ({to_percent(rate)})"
+        if interval is not None:
+            low, high = (to_percent(end).removesuffix(" %") for end in interval)
+            words += f", among new ones {low} to {high} % (to 95 %)"
+        parts.append(words)
     return "; ".join([*parts, *([threshold.note] if threshold.note else [])])

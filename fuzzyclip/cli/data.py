@@ -114,6 +114,9 @@ def check(
     """Open every image and mask of a folder where it lies and say all that is wrong with it."""
     spec = _find(name)
     with Refusal():
+        if not folder.is_dir():
+            kind = "a file, not a folder" if folder.exists() else "no such folder"
+            raise FileNotFoundError(f"{folder}: {kind}; name the one with the images")
         chosen = protocol or spec.default_protocol
         index = _index(spec, folder, chosen, category, subset, drop, mask_above)
         if write:

@@ -47,7 +47,7 @@ def export(
     model: Model,
     out: Out,
     format_: FormatOption = Format.ONNX,
-    category: Category = "object",
+    category: Category = None,
     check: Check = None,
     reference: Reference = None,
     weights: Weights = None,
@@ -71,8 +71,8 @@ def export(
                 raise typer.BadParameter(
                     "name images that the file is compared on", param_hint="--check"
                 )
-            detector, _ = load_model(model, category, "cpu", weights, reference)
-            difference = _export(detector, category, out, format_, check)
+            detector, chosen, _ = load_model(model, category, "cpu", weights, reference)
+            difference = _export(detector, chosen, out, format_, check)
             typer.echo(
                 f"differs from PyTorch by at most {difference.score:.2g} in scores and "
                 f"{difference.map_max:.2g} in maps ({difference.map_mean:.2g} in an image's mean)"
@@ -96,6 +96,8 @@ def _export(
         typer.echo(
             "the thresholds hold for tiles: cut the image as the model's card says", err=True
         )
+    if own is None:
+        typer.echo("no threshold in the file: the category is not calibrated", err=True)
     thresholds = {"image_score": own.image.value, "anomaly_map": own.pixel.value} if own else {}
     origin = Origin(
         category, thresholds=thresholds, model_sha256=detector.card.files["efa.safetensors"]

@@ -1,5 +1,6 @@
 """The image files that a person means by files, folders and patterns."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
@@ -7,17 +8,24 @@ from pathlib import Path
 
 from fuzzyclip.images.decode import IGNORED, IMAGE_SUFFIXES
 
+log = logging.getLogger(__name__)
 
-def list_images(paths: Sequence[str | Path]) -> list[Path]:
+#: What `fuzzyclip predict` leaves in a folder of its results; see `fuzzyclip.model.outputs`.
+RESULTS = frozenset({"scores.jsonl", "settings.json"})
+
+
+def list_images(paths: Sequence[str | Path], without: Path | None = None) -> list[Path]:
     """Image files behind names, in the order of the names, sorted within each, none twice.
 
     Args:
         paths: each one of
             - a file, taken whatever its suffix is: whoever names it wants it, or its error;
             - a folder: images at any depth by `IMAGE_SUFFIXES`, in folders behind links too; hidden
-              files and folders and archives' `__MACOSX` are left out;
+              files and folders and archives' `__MACOSX` are left out, and, with a word, folders
+              inside that hold results of `fuzzyclip predict`;
             - a pattern (`*`, `?`, `[...]`, `**`): folders as above, and files; by `IMAGE_SUFFIXES`
               unless the pattern ends in a suffix of its own, `*.pgm`.
+        without: a folder of which nothing is taken but files that are named one by one.
 
     Returns:
         Paths that begin as their name does.
@@ -27,7 +35,7 @@ def list_images(paths: Sequence[str | Path]) -> list[Path]:
     """
     distinct: dict[str, Path] = {}
     for name in map(str, paths):
-        listed = list(_list_name(name))
+        listed = list(_list_name(name, without))
         if not listed:
             raise FileNotFoundError(
                 f"{name}: no images there (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"
@@ -37,14 +45,13 @@ def list_images(paths: Sequence[str | Path]) -> list[Path]:
     return list(distinct.values())
 
 
-def _list_name(name: str) -> Iterator[Path]:
+def _list_name(name: str, without: Path | None) -> Iterator[Path]:
     path = Path(name).expanduser()
-    if path.is_dir():
-        yield from _list_folder(path)
-    elif path.exists():  # before patterns: part[1].png is a file's name too
+    if not path.is_dir() and path.exists():  # before patterns: part[1].png is a file's name too
         yield path
-    elif has_magic(name):
-        yield from _list_matches(str(path))
+    elif path.is_dir() or has_magic(name):
+        listed = _list_folder(path) if path.is_dir() else _list_matches(str(path))
+        yield from (each for each in listed if not (without and _is_inside(each.parent, without)))
     else:
         raise FileNotFoundError(f"{name}: no such file or folder")
 
@@ -57,7 +64,10 @@ def _list_folder(folder: Path) -> list[Path]:
         place = os.path.realpath(top)
         kept = [] if place in entered else sorted(filter(_is_visible, folders))
         folders[:] = kept  # tells os.walk where to go on; a link may lead back up
-        if place not in entered:
+        if Path(top) != folder and set(files) >= RESULTS:
+            log.warning("%s: results of fuzzyclip predict, not inspected", Path(top))
+            folders.clear()
+        elif place not in entered:
             images += [Path(top) / file for file in files if _is_visible(file) and _is_image(file)]
         entered.add(place)
     return sorted(images)
@@ -74,6 +84,12 @@ def _list_matches(pattern: str) -> Iterator[Path]:
             yield from _list_folder(path)
         elif any_suffix or _is_image(path.name):
             yield path
+
+
+def _is_inside(folder: Path, outer: Path) -> bool:
+    """True for a folder itself and those below it, links followed; a circle of links is none."""
+    inner, top = (Path(os.path.realpath(path)) for path in (folder, outer))
+    return inner.is_relative_to(top)
 
 
 def _is_visible(name: str) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fuzzyclip.utils.ranges import COUNT, FEW
+from fuzzyclip.utils.ranges import COUNT, FEW, NUMBER
 
 if TYPE_CHECKING:
     from fuzzyclip.model.card import Tiling
@@ -24,10 +24,13 @@ Model = Annotated[
     ),
 ]
 Category = Annotated[
-    str,
-    typer.Option(help="What the images show, in words: metal bracket. It goes into the prompts."),
+    str | None,
+    typer.Option(
+        help="What the images show, in words: metal bracket. It goes into the prompts. (default: "
+        "the only calibrated one, or object)"
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto (CUDA, then MPS, then CPU), cpu, cuda:1, ...")]
+Device = Annotated[str, typer.Option(help="auto (CUDA, then MPS, then CPU), cpu, cuda:1, mps.")]
 Weights = Annotated[
     Path | None, typer.Option(help="The frozen CLIP's weights, where the model does not hold them.")
 ]
@@ -71,44 +74,71 @@ White = Annotated[
 ]
 
 
+def check_number(value: float | None) -> float | None:
+    """A score as it was typed, if it is one.
+
+    Raises:
+        BadParameter: not finite, or beyond all scores.
+    """
+    if value is not None and not NUMBER.least <= value <= NUMBER.most:
+        raise typer.BadParameter(
+            f"{value} is no score: give a number, such as 0, where anomalous is as likely as normal"
+        )
+    return value
+
+
 class Refusal:
-    """Ends the command with the message alone, where the message says it all."""
+    """Ends the command with the message alone, where the message says it all.
+
+    A pipe that is no longer read (`| head`) is no mistake: the command ends without a word.
+    """
 
     def __enter__(self) -> None:
         """Nothing to open."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Turn an error that a person can mend into a message and exit code 1."""
-        if isinstance(error, ValueError | OSError):
+        if isinstance(error, ValueError | OSError) and not isinstance(error, BrokenPipeError):
             typer.echo(str(error), err=True)
             raise typer.Exit(1) from error
 
 
 def choose_tiling(tile: int | None, overlap: int | None) -> "Tiling | None":
     """The tiling that `--tile` and `--overlap` ask for."""
-    from fuzzyclip.model.card import Tiling
+    from fuzzyclip.model.tiles import choose_tiling as choose
 
-    if tile is None:
-        if overlap is not None:
-            raise typer.BadParameter("--overlap needs --tile")
-        return None
-    return Tiling(side=tile, overlap=tile // 4 if overlap is None else overlap)
+    try:
+        return choose(tile, overlap)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def load_model(
-    model: str, category: str, device: str, weights: Path | None, reference: list[str] | None
-) -> "tuple[FuzzyCLIP, list[Path]]":
-    """The model, with reference images in mind, and those images.
+    model: str,
+    category: str | None,
+    device: str,
+    weights: Path | None,
+    reference: list[str] | None,
+    *,
+    calibrated: bool = True,
+) -> "tuple[FuzzyCLIP, str, list[Path]]":
+    """The model, with reference images in mind, the category that is meant, and those images.
 
-    Text features are kept from one run to the next, in a folder that is safe to delete.
+    Where `calibrated`, a category without a threshold is refused in a model that has some of
+    others. Text features are kept from one run to the next, in a folder that is safe to delete.
     """
     from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.model.loaded import FuzzyCLIP
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     texts = cache / "fuzzyclip" / "texts"
+    references = list_images(reference) if reference else []
     detector = FuzzyCLIP.load(model, device=device, weights=weights, text_cache=texts)
     if "sample" in detector.card.training.sources.values():
         typer.echo("trained on drawn samples: for trying the tool, not for inspection", err=True)
-    references = list_images(reference) if reference else []
-    return (detector.remember(references, category) if references else detector), references
+    chosen = detector.choose_category(category, required=calibrated)
+    if chosen != category and chosen in detector.card.calibrations:
+        typer.echo(f"category {chosen!r}, as it was calibrated", err=True)
+    if references:
+        detector = detector.remember(references, chosen)
+    return detector, chosen, references

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fuzzyclip.cli import options
-from fuzzyclip.utils.ranges import NUMBER
 
 if TYPE_CHECKING:
-    from fuzzyclip.model.card import Tiling
+    from fuzzyclip.model.card import Threshold, Tiling
     from fuzzyclip.model.inference import Opener
     from fuzzyclip.model.loaded import FuzzyCLIP
+    from fuzzyclip.model.outputs import PredictionFolder
 
 Images = Annotated[
     list[str], typer.Argument(help="Image files, folders, or patterns in quotes ('parts/*.png').")
@@ -33,13 +33,14 @@ class Kind(StrEnum):
     MAP = "map"
     NPY = "npy"
     MASK = "mask"
+    NONE = "none"
 
 
 Save = Annotated[
     list[Kind] | None,
     typer.Option(
         help="What to write an image (may be repeated): overlay, map (16-bit PNG), npy (float32), "
-        "mask. (default: overlay, map, mask)"
+        "mask; none: the tables alone. (default: overlay, map, mask)"
     ),
 ]
 ScaleOption = Annotated[
@@ -48,11 +49,14 @@ ScaleOption = Annotated[
         help="Colours: one fixed scale, or each image's own (a normal one looks hot too)."
     ),
 ]
+Report = Annotated[
+    bool,
+    typer.Option("--report", help="Write report.html into --out: all images on a page to print."),
+]
 Given = Annotated[
     float | None,
     typer.Option(
-        min=NUMBER.least,
-        max=NUMBER.most,
+        callback=options.check_number,
         help="Image scores (log-odds) from here on are anomalous; else as calibrated, or 0.",
     ),
 ]
@@ -61,7 +65,7 @@ Given = Annotated[
 def predict(
     images: Images,
     model: options.Model,
-    category: options.Category = "object",
+    category: options.Category = None,
     out: Out = None,
     threshold: Given = None,
     tile: options.Tile = None,
@@ -69,6 +73,7 @@ def predict(
     reference: options.Reference = None,
     save: Save = None,
     scale: ScaleOption = "fixed",
+    report: Report = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON an image.")] = False,
     device: options.Device = "auto",
     weights: options.Weights = None,
@@ -90,20 +95,26 @@ def predict(
     from fuzzyclip.model.outputs import PredictionFolder
 
     with options.Refusal():
+        if report and out is None:
+            raise typer.BadParameter(
+                "it is written into --out: give a folder", param_hint="--report"
+            )
         if threshold is not None:
-            probability = f"{expit(threshold):.4g}"
-            typer.echo(f"the threshold {threshold:g} is a probability of {probability}", err=True)
-        tiling, files = options.choose_tiling(tile, overlap), list_images(images)
+            meaning = f"log-odds, a probability of {expit(threshold):.4g} (0 is one of 0.5)"
+            typer.echo(f"the threshold {threshold:g} is in {meaning}", err=True)
+        tiling, kinds = options.choose_tiling(tile, overlap), _choose_kinds(save)
+        files = list_images(images, without=out)
         opener = Opener(max_pixels or MAX_PIXELS, white)
-        detector, references = options.load_model(model, category, device, weights, reference)
+        detector, chosen, references = options.load_model(
+            model, category, device, weights, reference, calibrated=threshold is None
+        )
         folder = None
         if out is not None:
-            settings = _describe(detector, category, tiling, threshold, references, opener)
-            kinds = [kind.value for kind in save or (Kind.OVERLAY, Kind.MAP, Kind.MASK)]
+            settings = _describe(detector, chosen, tiling, threshold, references, opener)
             folder = PredictionFolder(out, files, settings, kinds=kinds, scale=scale)
         todo = [path for path in files if folder is None or not folder.is_done(path)]
         predictions = detector.detect(
-            todo, category, batch_size=batch_size, workers=workers,
+            todo, chosen, batch_size=batch_size, workers=workers,
             tiling=tiling, threshold=threshold, opener=opener,
             keep_pictures=folder is not None and Kind.OVERLAY in folder.kinds,
         )  # fmt: skip
@@ -113,8 +124,19 @@ def predict(
             _print_row(rows[-1], as_json)
         if folder is not None:
             folder.finish(files)
-        image, _ = detector.choose_thresholds(category, tiling, threshold)
-    _conclude(rows, len(files) - len(todo), image.method == "natural", out)
+        thresholds = detector.choose_thresholds(chosen, tiling, threshold)
+        if folder is not None and report:
+            _write_report(folder, files, detector, chosen, thresholds, tiling)
+    _conclude(rows, len(files) - len(todo), thresholds[0].method == "natural", out)
+
+
+def _choose_kinds(save: list[Kind] | None) -> list[str]:
+    """What `--save` asks for."""
+    if save and Kind.NONE in save:
+        if set(save) != {Kind.NONE}:
+            raise typer.BadParameter("none goes with nothing else", param_hint="--save")
+        return []
+    return [kind.value for kind in save or (Kind.OVERLAY, Kind.MAP, Kind.MASK)]
 
 
 def _describe(
@@ -126,7 +148,7 @@ def _describe(
     opener: "Opener",
 ) -> dict[str, Any]:
     """All that decides the results of a run."""
-    from fuzzyclip.utils.files import compute_sha256
+    from fuzzyclip.utils.files import compute_sha256, show_name
 
     image, pixel = detector.choose_thresholds(category, tiling, threshold)
     return {
@@ -142,10 +164,41 @@ def _describe(
         "threshold": image.model_dump(),
         "pixel_threshold": pixel.model_dump(),
         "tiling": tiling.model_dump() if tiling else None,
-        "references": {str(path): compute_sha256(path) for path in references},
+        "references": {show_name(path): compute_sha256(path) for path in references},
         "max_pixels": opener.max_pixels,
         "white": opener.white,
     }
+
+
+def _write_report(
+    folder: "PredictionFolder",
+    files: Sequence[Path],
+    detector: "FuzzyCLIP",
+    category: str,
+    thresholds: "tuple[Threshold, Threshold]",
+    tiling: "Tiling | None",
+) -> None:
+    """report.html of all images of a folder."""
+    from fuzzyclip.model.outputs import PAGE
+    from fuzzyclip.model.results_page import render_results
+    from fuzzyclip.utils.files import show_name, write_text
+
+    notes = []
+    if tiling is not None:
+        notes.append(f"Looked at by tiles of {tiling.side} pixels, overlap {tiling.overlap}")
+    if category in detector.memories:
+        notes.append("Compared with remembered normal parts: not zero-shot")
+    if "sample" in detector.card.training.sources.values():
+        notes.append("The model was trained on drawn samples: for trying, not for inspection")
+    page = render_results(
+        [folder.rows[show_name(path)] for path in files],
+        model=detector.card.name,
+        category=category,
+        threshold=thresholds[0],
+        pixel_threshold=thresholds[1],
+        notes=notes,
+    )
+    write_text(folder.out / PAGE, page)
 
 
 def _show_progress(predictions: Iterable[Any], total: int) -> Iterator[Any]:

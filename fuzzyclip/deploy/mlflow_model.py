@@ -37,6 +37,9 @@ PACKAGES = (
     "safetensors", "scikit-learn", "scipy", "timm", "torch", "torchvision", "tqdm",
 )  # fmt: skip
 
+#: What the example shows, where the model is calibrated for nothing.
+EXAMPLE = "metal plate"
+
 #: Columns of a request, each of them optional; see `fuzzyclip.deploy.request`.
 INPUTS = Schema(
     [ColSpec(DataType.string, name, required=False) for name in ("image", "path", "category")]
@@ -88,6 +91,7 @@ def describe_model(folder: Path) -> Iterator[dict[str, Any]]:
         ValueError: it holds what is no file.
     """
     card = read_card(folder)
+    category = next(iter(card.calibrations), EXAMPLE)
     tree = read_tree(folder, linked=True)
     with TemporaryDirectory() as temporary:
         code = Path(temporary) / PACKAGE.name
@@ -103,7 +107,7 @@ def describe_model(folder: Path) -> Iterator[dict[str, Any]]:
             "code_paths": [str(code)],
             "pip_requirements": [f"{name}=={_read_version(name)}" for name in PACKAGES],
             "signature": ModelSignature(INPUTS, OUTPUTS, PARAMS),
-            "input_example": pd.DataFrame({"image": [draw_example()], "category": ["metal plate"]}),
+            "input_example": pd.DataFrame({"image": [draw_example()], "category": [category]}),
             "metadata": {
                 "fuzzyclip": card.versions["fuzzyclip"],
                 "model": card.name,

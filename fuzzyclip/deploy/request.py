@@ -134,15 +134,15 @@ class Options(BaseModel):
         return Tiling(side=self.tile, overlap=overlap)
 
 
-def read_category(row: Row, default: str) -> str:
-    """The category of a row's image: what it shows.
+def read_category(row: Row) -> str | None:
+    """The category of a row's image: what it shows; None where it is not said.
 
     Raises:
         ValueError: too long, or with characters that are none of a name.
     """
     category = _read_text(row, "category")
     if category is None:
-        return default
+        return None
     if len(category) > LONGEST_CATEGORY or not category.isprintable():
         raise ValueError(
             f"category: a name of at most {LONGEST_CATEGORY} characters in one line, as it is to "

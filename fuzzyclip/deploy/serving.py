@@ -25,7 +25,7 @@ from fuzzyclip.deploy.request import (
     read_content,
 )
 from fuzzyclip.model.inference import Opener
-from fuzzyclip.model.loaded import ANY_CATEGORY, FuzzyCLIP
+from fuzzyclip.model.loaded import FuzzyCLIP
 from fuzzyclip.model.prediction import Prediction
 from fuzzyclip.model.tiles import plan_tiles
 from fuzzyclip.report.heatmaps import encode_map_png, encode_mask_png
@@ -72,7 +72,8 @@ class Responder:
     def answer(self, rows: Sequence[Row], options: Options) -> list[dict[str, Any]]:
         """An answer to each row, with the keys `OUTPUTS`; what is not known is None.
 
-        A row has `image`, the base64 of an image's file, or `path`; and `category`, what it shows.
+        A row has `image`, the base64 of an image's file, or `path`; and `category`, what it shows:
+        one that is calibrated, where some are and no threshold is given.
 
         Raises:
             RequestError: no rows, or too many.
@@ -87,7 +88,7 @@ class Responder:
         for row in rows:
             answer: dict[str, Any] = dict.fromkeys(OUTPUTS)
             try:
-                category = read_category(row, ANY_CATEGORY)
+                category = read_category(row)
                 content = read_content(row, self.limits.bytes, self.image_root)
                 if pixels >= self.limits.request_pixels:
                     raise ValueError(
@@ -102,12 +103,13 @@ class Responder:
             answers.append(answer)
         return answers
 
-    def _detect(self, content: bytes, category: str, options: Options) -> dict[str, Any]:
+    def _detect(self, content: bytes, named: str | None, options: Options) -> dict[str, Any]:
         """The answer to one row; a ValueError says what of it is refused."""
         try:
             image = Opener(self.limits.pixels, options.white)(content).picture
         except OSError as error:
             raise ValueError(str(error).removeprefix("bytes: ")) from error
+        category = self.detector.choose_category(named, required=options.threshold is None)
         tiling = options.choose_tiling(self.detector.card.calibrations.get(category))
         if tiling is not None:
             count = len(plan_tiles(*image.size, tiling.side, tiling.overlap))

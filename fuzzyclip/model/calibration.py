@@ -12,6 +12,7 @@ tiling, reference images or category need another one.
 Shapes: n images, H x W pixels.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, inf
@@ -28,10 +29,14 @@ from fuzzyclip.model.card import Calibration, Threshold, Tiling
 from fuzzyclip.model.inference import Opener
 from fuzzyclip.model.loaded import FuzzyCLIP
 from fuzzyclip.model.prediction import Prediction, Unreadable
+from fuzzyclip.model.separation import Separation, measure_separation, to_percent
 from fuzzyclip.model.storing import digest_memory
+from fuzzyclip.utils.files import show_name
 
 #: How sure intervals are.
 CONFIDENCE = 0.95
+#: F1 over pixels below which outlines and masks have next to nothing in common.
+USEFUL_F1 = 0.1
 #: A rate of 1 / 3 means a third, whatever its float is.
 ROUNDING = 1e-12
 
@@ -40,10 +45,11 @@ Scores = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Thresholds, and what could not be read on the way to them."""
+    """Thresholds, what could not be read on the way to them, and the scores that they divide."""
 
     calibration: Calibration
     unreadable: list[Unreadable]
+    separation: Separation
 
 
 def calibrate(
@@ -76,17 +82,24 @@ def calibrate(
         batch_size, workers, opener: as `FuzzyCLIP.detect` takes them.
 
     Raises:
-        ValueError: masks are not as many as anomalous images or of another size, or too few images
-            could be read.
+        ValueError: masks are not as many as anomalous images or of another size, an image is given
+            as normal and as anomalous, or too few images could be read.
     """
+    places = {os.path.realpath(path): path for path in normal}
+    for path in anomalous:
+        if (other := places.get(os.path.realpath(path))) is not None:
+            raise ValueError(_describe_twins(other, path))
     if masks and len(masks) != len(anomalous):
         raise ValueError(
             f"{len(masks)} masks for {len(anomalous)} anomalous images: give one each, or none"
         )
-    truths: dict[str, Path] = dict(zip(map(str, anomalous), masks, strict=True)) if masks else {}
+    truths: dict[str, Path] = (
+        dict(zip(map(show_name, anomalous), masks, strict=True)) if masks else {}
+    )
     scores: list[tuple[float, int]] = []
     highest: list[float] = []  # of each normal image's map
     unreadable: list[Unreadable] = []
+    contents: dict[str, str] = {}  # of normal images, by digest
     pixels = PixelCalibrator()
     # any threshold will do: it is what is looked for
     predictions = detector.detect(
@@ -98,6 +111,10 @@ def calibrate(
             unreadable.append(prediction)
             continue
         label = int(number >= len(normal))
+        if not label:
+            contents[prediction.sha256] = prediction.name
+        elif prediction.sha256 in contents:
+            raise ValueError(_describe_twins(contents[prediction.sha256], prediction.name))
         scores.append((prediction.image_score, label))
         if not label:
             highest.append(float(prediction.anomaly_map.max()))
@@ -110,11 +127,20 @@ def calibrate(
     image = (
         choose_by_f1(values, labels) if anomalous else choose_by_quantile(values, false_alarm_rate)
     )
+    separation = measure_separation(values, labels)
+    if separation.auroc is not None and separation.doubt:
+        worth = f"AUROC {to_percent(separation.auroc)}, {separation.doubt}"
+        image = image.model_copy(update={"note": f"{worth}; {image.note}"})
     pixel = pixels.choose() if truths else choose_by_quantile(highest, false_alarm_rate, most=1)
     memory = detector.memories.get(category)
     digest = digest_memory(memory) if memory else None
     calibration = Calibration(image=image, pixel=pixel, tiling=tiling, memory=digest)
-    return Calibrated(calibration, unreadable)
+    return Calibrated(calibration, unreadable, separation)
+
+
+def _describe_twins(normal: str | Path, anomalous: str | Path) -> str:
+    where = f"{normal} as normal" if str(normal) == str(anomalous) else f"{normal}, a normal one,"
+    return f"{anomalous}: given as anomalous and {where}: an image shows a defect or it does not"
 
 
 def _load_truth(prediction: Prediction, path: Path | None) -> np.ndarray:
@@ -297,8 +323,17 @@ class PixelCalibrator:
         value = _split(*_find_ends(cells, best))
         counted = _describe_f1(value, int(tp[best]), int(fp[best]), positives, negatives)
         normal, anomalous = self._images
-        apart = {"normal": normal, "anomalous": anomalous, "counted": "pixels"}
+        apart: dict[str, object] = {"normal": normal, "anomalous": anomalous, "counted": "pixels"}
         without = {"false_alarm_interval": None, "miss_interval": None}
+        share = positives / (positives + negatives)
+        everywhere = 2 * share / (1 + share)  # F1 of marking all pixels
+        reached = counted.f1 or 0.0
+        if reached < max(USEFUL_F1, 1.2 * everywhere):
+            apart["note"] = (
+                f"of little worth: what it outlines agrees with the masks to an F1 of "
+                f"{to_percent(reached)}, marking every pixel to {to_percent(everywhere)}; "
+                f"{counted.note}"
+            )
         return counted.model_copy(update=apart | without)
 
 

@@ -5,32 +5,51 @@ Shapes: H rows, W columns of an image, B images of a batch, S image size.
 
 import hashlib
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Generic, NamedTuple, Self, TypeAlias, TypeVar
+from typing import Any, BinaryIO, Generic, NamedTuple, Self, TypeAlias, TypeGuard, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_images, preprocess
-from fuzzyclip.images.decode import MAX_PIXELS, check_inspectable, decode_image, read_image_file
+from fuzzyclip.images.decode import (
+    MAX_PIXELS,
+    TURNS,
+    check_inspectable,
+    decode_image,
+    read_image_file,
+)
 from fuzzyclip.method.scorer import NotFiniteError, Scorer, score_batch
+from fuzzyclip.utils.files import show_name
 from fuzzyclip.utils.prefetch import prefetch
 from fuzzyclip.utils.ranges import SIGMA
 
 T = TypeVar("T")
 
-#: A file, the bytes of one, a PIL image, or an array (H, W, 3) or (H, W) of uint8.
-ImageLike: TypeAlias = str | Path | bytes | Image.Image | NDArray[np.uint8]
+#: A file by its path, its bytes, a file open in binary mode, a PIL image, or an array (H, W, 3) or
+#: (H, W) of uint8.
+ImageLike: TypeAlias = (
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | BinaryIO
+    | Image.Image
+    | NDArray[np.uint8]
+)
+OneOrMore: TypeAlias = ImageLike | Sequence[ImageLike]
 
 #: What a PNG holds with its transparency; TIFF holds the others.
-PNG_MODES = ("1", "L", "LA", "P", "RGBA")
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
 class Opened(NamedTuple):
@@ -62,18 +81,68 @@ class Opener:
         name, sha256 = name_image(image), ""
         if isinstance(image, np.ndarray):
             picture = _from_array(image)
-        elif isinstance(image, Image.Image) and image.mode == "RGB":
-            picture = image
         elif isinstance(image, Image.Image):
-            picture = self._decode(_encode(image), name)
+            picture = self._from_picture(image, name)
         else:
-            content = image if isinstance(image, bytes) else read_image_file(Path(image))
+            content = _read(image)
             picture, sha256 = self._decode(content, name), hashlib.sha256(content).hexdigest()
         check_inspectable(picture, name)
         return Opened(picture, sha256)
 
+    def _from_picture(self, image: Image.Image, name: str) -> Image.Image:
+        """What its file would give: upright as its EXIF orientation says, transparency on white."""
+        try:
+            image.load()  # of TIFF, Pillow turns the picture itself here
+        except (OSError, ValueError) as error:  # a file that is broken, or closed
+            raise OSError(f"{name}: not a readable image ({error})") from error
+        plain = image.mode == "RGB" and "transparency" not in image.info
+        picture = image if plain else self._decode(_encode(image), name)
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return picture if turn is None else picture.transpose(turn)
+
     def _decode(self, content: bytes, name: str) -> Image.Image:
         return decode_image(content, name, white=self.white, max_pixels=self.max_pixels)
+
+
+def is_image(images: object) -> TypeGuard[ImageLike]:
+    """True for what can only be meant as one image, though it may be none that is taken."""
+    single = isinstance(
+        images,
+        str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | Tensor,
+    )
+    return single or hasattr(images, "read") or not isinstance(images, Iterable)
+
+
+def list_given(images: OneOrMore) -> Sequence[ImageLike]:
+    """Images as they were given, a single one among them as one."""
+    return cast(Sequence[ImageLike], [images] if is_image(images) else images)
+
+
+def _read(image: Any) -> bytes:
+    """Content of the file that an image is given as.
+
+    Raises:
+        OSError: it can not be read.
+        ValueError: it is none of `ImageLike`; says what to give instead.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image_file(Path(image))
+    if isinstance(image, bytes | bytearray | memoryview):
+        return bytes(image)
+    if hasattr(image, "read"):
+        content = image.read()
+        if isinstance(content, bytes):
+            return content
+        raise ValueError("a file that was opened as text: open it with mode 'rb'")
+    if isinstance(image, Tensor):
+        raise ValueError(
+            "a tensor does not say what its numbers mean: give uint8 pixels as an array, of "
+            "(3, H, W) in [0, 1] (tensor * 255).byte().permute(1, 2, 0).numpy()"
+        )
+    raise ValueError(
+        f"{type(image).__name__} is no image: give a path, bytes, an open file, a PIL image or an "
+        "array of uint8"
+    )
 
 
 def _from_array(image: NDArray[np.uint8]) -> Image.Image:
@@ -93,12 +162,15 @@ def _encode(image: Image.Image) -> bytes:
 
 
 def name_image(image: ImageLike) -> str:
-    """The name of an image in messages and results."""
-    if isinstance(image, str | Path):
-        return str(image)
-    if isinstance(image, Image.Image):
-        return str(getattr(image, "filename", "")) or "image"
-    return {bytes: "bytes", np.ndarray: "array"}.get(type(image), "image")
+    """The name of an image in messages and results, as text that can be written anywhere."""
+    if isinstance(image, str | os.PathLike):
+        return show_name(os.fspath(image))
+    if isinstance(image, bytes | bytearray | memoryview | io.BytesIO):
+        return "bytes"
+    if isinstance(image, np.ndarray):
+        return "array"
+    name = getattr(image, "filename" if isinstance(image, Image.Image) else "name", "")
+    return show_name(name) if isinstance(name, str) and name else "image"
 
 
 @dataclass(frozen=True)

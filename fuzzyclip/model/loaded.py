@@ -9,18 +9,17 @@ Shapes: H rows, W columns of an image as it was given, B images of a batch, S mo
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Self, cast, overload
+from typing import Any, Self, overload
 
-import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.clip.text_cache import TextCache
 from fuzzyclip.method import OWN
 from fuzzyclip.method.fuzzyclip import TrainedParts
@@ -30,19 +29,28 @@ from fuzzyclip.model.card import NATURAL, NATURAL_PIXEL, Card, Threshold, Tiling
 from fuzzyclip.model.directory import EFA, RPL, find_folder, load_own_backbone, read_parts
 from fuzzyclip.model.inference import (
     CategoryModel,
+    Finding,
     ImageLike,
+    OneOrMore,
     Opener,
     detect_images,
+    is_image,
+    list_given,
     name_image,
 )
 from fuzzyclip.model.prediction import Prediction, Unreadable, resize_map
 from fuzzyclip.model.storing import digest_memory, read_memories
-from fuzzyclip.model.tiles import detect_tiled
+from fuzzyclip.model.tiles import choose_tiling, detect_tiled
+from fuzzyclip.utils.devices import check_device
+from fuzzyclip.utils.files import show_name
+from fuzzyclip.utils.ranges import COUNT, FEW
 
 #: Stands for the category where none is given, as in the paper's Table 4.
 ANY_CATEGORY = "object"
 #: Categories whose text features are kept; a server may be asked for any number of them.
 KEPT_CATEGORIES = 64
+#: Characters of a category, and categories, that an error repeats.
+LONGEST_SHOWN, MOST_SHOWN = 40, 8
 
 
 class FuzzyCLIP:
@@ -59,6 +67,18 @@ class FuzzyCLIP:
         self.card, self.backbone, self.memories = card, backbone, memories
         self._parts = parts
         self.build_category_model = lru_cache(maxsize=KEPT_CATEGORIES)(self._build_category_model)
+
+    def __repr__(self) -> str:
+        """One line: name, training, device and what is calibrated."""
+        known = ", ".join(self.card.calibrations) or "nothing"
+        return (
+            f"<FuzzyCLIP {self.card.name!r}, trained on {self.card.training.auxiliary}, on "
+            f"{self.backbone.device}; calibrated: {known}>"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickling, to processes that share the work: all but the categories that are kept."""
+        return type(self), (self.card, self.backbone, self._parts, self.memories)
 
     @classmethod
     def load(
@@ -80,15 +100,15 @@ class FuzzyCLIP:
         Raises:
             ModelError: the directory is missing, broken, or of another version.
             WeightsError: the weights are missing or others.
+            ValueError: the device is not there.
         """
+        check_device(device)
         folder = find_folder(source)
         card = read_card(folder)
         tensors = read_parts(folder, card)
         backbone = load_own_backbone(folder, card, weights=weights, device=device)
         encode = (
-            TextCache(text_cache, backbone).encode
-            if text_cache
-            else lambda prompts: encode_text(backbone, prompts)
+            TextCache(text_cache, backbone).encode if text_cache else partial(encode_text, backbone)
         )
         names = NameEncoder(backbone, encode, card.text)
         learned = Learned(
@@ -127,48 +147,55 @@ class FuzzyCLIP:
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a string is a sequence of strings
-        self, images: ImageLike, category: str = ..., *, batch_size: int = ...,
+        self, images: ImageLike, category: str | None = ..., *, batch_size: int = ...,
+        tile: int | None = ..., overlap: int | None = ..., references: OneOrMore = ...,
         tiling: Tiling | None = ..., threshold: float | None = ...,
     ) -> Prediction: ...  # fmt: skip
     @overload
     def __call__(
-        self, images: Sequence[ImageLike], category: str = ..., *, batch_size: int = ...,
+        self, images: Sequence[ImageLike], category: str | None = ..., *, batch_size: int = ...,
+        tile: int | None = ..., overlap: int | None = ..., references: OneOrMore = ...,
         tiling: Tiling | None = ..., threshold: float | None = ...,
     ) -> list[Prediction]: ...  # fmt: skip
     def __call__(
         self,
-        images: ImageLike | Sequence[ImageLike],
-        category: str = ANY_CATEGORY,
+        images: OneOrMore,
+        category: str | None = None,
         *,
         batch_size: int = 8,
+        tile: int | None = None,
+        overlap: int | None = None,
+        references: OneOrMore = (),
         tiling: Tiling | None = None,
         threshold: float | None = None,
     ) -> Prediction | list[Prediction]:
-        """The prediction of one image, or those of several.
+        """The prediction of one image, or those of several, with their pictures.
 
         Arguments and errors are those of `detect`.
 
         Raises:
             OSError: an image can not be read; names it. `detect` tells it and goes on.
         """
-        single = isinstance(images, str | Path | bytes | Image.Image | np.ndarray)
-        given = cast(Sequence[ImageLike], [images] if single else images)
         predictions = []
         for prediction in self.detect(
-            given, category, batch_size=batch_size, tiling=tiling, threshold=threshold
-        ):
+            list_given(images), category, batch_size=batch_size, tile=tile, overlap=overlap,
+            references=references, tiling=tiling, threshold=threshold, keep_pictures=True,
+        ):  # fmt: skip
             if isinstance(prediction, Unreadable):
                 raise OSError(prediction.error)
             predictions.append(prediction)
-        return predictions[0] if single else predictions
+        return predictions[0] if is_image(images) else predictions
 
     def detect(
         self,
         images: Iterable[ImageLike],
-        category: str = ANY_CATEGORY,
+        category: str | None = None,
         *,
         batch_size: int = 8,
         workers: int = 1,
+        tile: int | None = None,
+        overlap: int | None = None,
+        references: OneOrMore = (),
         tiling: Tiling | None = None,
         threshold: float | None = None,
         opener: Opener | None = None,
@@ -177,52 +204,83 @@ class FuzzyCLIP:
         """Predictions of images, one after the other, however many there are.
 
         Args:
-            images: files, their bytes, PIL images or arrays.
-            category: what they show, in words, as it stands in the prompts.
-            batch_size: images, or tiles with `tiling`, in a pass of the frozen CLIP.
+            images: files, their bytes, open files, PIL images or arrays. A PIL image is turned as
+                its EXIF orientation says, as its file would be.
+            category: what they show, in words, as it stands in the prompts; see `choose_category`.
+            batch_size: images, or tiles, in a pass of the frozen CLIP.
             workers: threads that read and decode.
-            tiling: look at overlapping tiles instead of the whole image squashed to a square.
+            tile, overlap: look at overlapping tiles of this side in pixels instead of the whole
+                image squashed to a square; neighbours share `overlap`, None for a quarter.
+            references: normal parts to compare with, as `remember` takes them; they are encoded in
+                each call.
+            tiling: `tile` and `overlap` as one.
             threshold: of image scores, in place of the calibrated one.
             opener: limits of what is opened.
             keep_pictures: whether predictions have the picture; two batches of them are then held.
 
         Raises:
-            ValueError: no category, a name that does not fit a prompt, or a threshold that was
-                calibrated under another way of looking.
+            ValueError: no category, one that was not calibrated where others were, a name that does
+                not fit a prompt, a threshold that was calibrated under another way of looking, or
+                a number out of range.
         """
-        image_threshold, pixel_threshold = self.choose_thresholds(category, tiling, threshold)
-        category_model = self.build_category_model(category)
-        open_image = opener or Opener()
+        COUNT.check("detect", batch_size=batch_size)
+        FEW.check("detect", workers=workers)
+        if is_image(images):
+            raise ValueError("detect takes several images: a list of one, or call the detector")
+        chosen = self.choose_category(category, required=threshold is None)
+        if tile is not None or overlap is not None:
+            if tiling is not None:
+                raise ValueError("give tile and overlap, or tiling, not both")
+            tiling = choose_tiling(tile, overlap)
+        given = list_given(references)
+        own = self.remember(given, chosen) if len(given) else self
+        thresholds = own.choose_thresholds(chosen, tiling, threshold)
+        category_model, open_image = own.build_category_model(chosen), opener or Opener()
         if tiling is None:
-            stream = detect_images(
-                images,
-                open_image,
-                category_model,
-                batch_size=batch_size,
-                workers=workers,
+            findings = detect_images(
+                images, open_image, category_model, batch_size=batch_size, workers=workers,
                 keep_pictures=keep_pictures,
-            )
+            )  # fmt: skip
         else:
-            stream = (
+            findings = (
                 detect_tiled(image, open_image, category_model, tiling, batch_size, keep_pictures)
                 for image in images
             )
-        for finding in stream:
-            name = name_image(finding.item)
-            if finding.map is None or finding.size is None or finding.score is None:
-                yield Unreadable(name, finding.error)
-                continue
-            yield Prediction(
-                name=name,
-                category=category,
-                prompt=category_model.scorer.prompt,
-                anomaly_map=resize_map(finding.map, finding.size),
-                image_score=finding.score,
-                threshold=image_threshold,
-                pixel_threshold=pixel_threshold,
-                sha256=finding.sha256,
-                picture=finding.picture,
+        prompt = category_model.scorer.prompt
+        return (_conclude(finding, chosen, prompt, *thresholds) for finding in findings)
+
+    def choose_category(self, category: str | None = None, *, required: bool = True) -> str:
+        """The category that is meant: a known one, whatever its upper case and spaces are.
+
+        Known are those that were calibrated or remembered. Without a name it is the only calibrated
+        one, or `ANY_CATEGORY` where none is.
+
+        Args:
+            category: as it was given.
+            required: whether it must be calibrated where others are: scores of one mean nothing
+                without its threshold. Not so where a threshold is given or looked for.
+
+        Raises:
+            ValueError: it is not calibrated, or there are several and none is named; names them.
+        """
+        calibrated = self.card.calibrations
+        if category is None:
+            if len(calibrated) == 1:
+                return next(iter(calibrated))
+            if calibrated and required:
+                raise ValueError(
+                    f"category: say which, this model is calibrated for {_list_names(calibrated)}"
+                )
+            return ANY_CATEGORY
+        known = dict.fromkeys([*calibrated, *self.memories])
+        alike = [name for name in known if _simplify(name) == _simplify(category)]
+        chosen = alike[0] if len(alike) == 1 and category not in known else category
+        if required and calibrated and chosen not in calibrated:
+            raise ValueError(
+                f"category {category!r} is not calibrated, but {_list_names(calibrated)}: name one "
+                "of these, calibrate it (fuzzyclip calibrate), or give a threshold"
             )
+        return chosen
 
     def choose_thresholds(
         self, category: str, tiling: Tiling | None = None, threshold: float | None = None
@@ -251,14 +309,16 @@ class FuzzyCLIP:
             )
         return own.image, own.pixel
 
-    def remember(self, images: Sequence[ImageLike], category: str) -> "FuzzyCLIP":
-        """This model with some normal parts of a category in mind; no longer zero-shot there.
+    def remember(self, images: OneOrMore, category: str) -> "FuzzyCLIP":
+        """This model with normal parts of a category in mind; no longer zero-shot there.
 
         Raises:
             OSError: an image can not be read.
             ValueError: no images.
         """
-        opened = [preprocess(Opener()(image).picture, self.backbone) for image in images]
+        opened = [
+            preprocess(Opener()(image).picture, self.backbone) for image in list_given(images)
+        ]
         tokens = [encode_images(self.backbone, pixels[None])[1] for pixels in opened]
         stacked = torch.cat(tokens) if tokens else torch.empty(0)
         memory = remember(stacked, self.backbone.grid, self.backbone.image_size)
@@ -273,9 +333,52 @@ class FuzzyCLIP:
         """The model of a category, whose name must fit a prompt; kept for the next call."""
         if not category.strip():
             raise ValueError(f"category: say what the image shows, or {ANY_CATEGORY!r}")
-        memory = self.memories.get(category)
-        scorer = replace(self._parts.build_scorer(category), memory=memory)
+        try:
+            scorer = self._parts.build_scorer(category)
+        except PromptTooLongError as error:
+            shown = category if len(category) <= LONGEST_SHOWN else f"{category[:LONGEST_SHOWN]}..."
+            raise PromptTooLongError(
+                f"category {shown!r} is too long for a prompt; say in a few words what the image "
+                "shows"
+            ) from error
+        scorer = replace(scorer, memory=self.memories.get(category))
         return CategoryModel(self.backbone, scorer, self.card.test.sigma)
+
+
+def _conclude(
+    finding: Finding[ImageLike],
+    category: str,
+    prompt: str,
+    threshold: Threshold,
+    pixel_threshold: Threshold,
+) -> Prediction | Unreadable:
+    """What is said of an image, by the thresholds."""
+    name = name_image(finding.item)
+    if finding.map is None or finding.size is None or finding.score is None:
+        return Unreadable(name, show_name(finding.error))
+    return Prediction(
+        name=name,
+        category=category,
+        prompt=prompt,
+        anomaly_map=resize_map(finding.map, finding.size),
+        image_score=finding.score,
+        threshold=threshold,
+        pixel_threshold=pixel_threshold,
+        sha256=finding.sha256,
+        picture=finding.picture,
+    )
+
+
+def _simplify(category: str) -> str:
+    """A name as two people would agree on it; the text tower reads no upper case either."""
+    return " ".join(category.casefold().split())
+
+
+def _list_names(names: Iterable[str]) -> str:
+    """Names in quotes, not more than a line has room for."""
+    quoted = [repr(name) for name in names]
+    more = f" and {len(quoted) - MOST_SHOWN} more" if len(quoted) > MOST_SHOWN else ""
+    return ", ".join(quoted[:MOST_SHOWN]) + more
 
 
 def _describe_tiling(tiling: Tiling | None) -> str:

@@ -4,8 +4,8 @@ A run that was killed goes on from the last whole line. Each line ends with its 
 whose line is damaged is done again.
 
 - `scores.jsonl`: a line an image, written as soon as it is done; `scores.csv`: the same as a table,
-  at the end;
-- `<image>.overlay.png` and others beside it, in the folders that the images have among themselves;
+  at the end; `overlay` is the picture's path below the folder;
+- `<image>.overlay.jpg` and others beside it, in the folders that the images have among themselves;
 - `settings.json`: what made it. A run with other settings is refused.
 """
 
@@ -15,6 +15,7 @@ import io
 import json
 import logging
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,19 +25,30 @@ import numpy as np
 
 from fuzzyclip.images.decode import read_image_file
 from fuzzyclip.model.prediction import Prediction, Unreadable
-from fuzzyclip.report.heatmaps import Scale, draw_overlay, encode_mask_png, write_map_png
-from fuzzyclip.utils.files import compute_crc, replace_file, write_json, write_text
+from fuzzyclip.report.heatmaps import SUFFIXES, Scale, encode_mask_png, write_map_png
+from fuzzyclip.utils.files import compute_crc, replace_file, show_name, write_json, write_text
 
 log = logging.getLogger(__name__)
 
 #: Columns of scores.csv.
 COLUMNS = (
     "image", "category", "image_score", "probability", "label", "decision", "threshold",
-    "threshold_method", "map_max", "defect_share", "width", "height", "sha256", "error",
+    "threshold_method", "map_max", "defect_share", "width", "height", "sha256", "overlay", "error",
 )  # fmt: skip
 LINES, TABLE, SETTINGS = "scores.jsonl", "scores.csv", "settings.json"
+#: The page, where one is wanted.
+PAGE = "report.html"
+#: Suffix of overlays.
+OVERLAY = ".jpg"
 #: Check sum of a line of scores.jsonl, over the line without it.
 SUM = "crc32"
+#: Bytes of a folder's or file's name before its ending. Systems take 255; the longest ending and
+#: what a file is called until it is whole need a hundred.
+LONGEST_NAME = 150
+#: Bytes of a path below the folder; systems take from 1,024 to 4,096 of the whole.
+LONGEST_PATH = 600
+#: Suffixes of the files here, which no folder's name may have.
+OWN_SUFFIXES = (".png", ".npy", ".jpg", ".csv", ".json", ".jsonl", ".html")
 
 
 class OutputsError(ValueError):
@@ -60,8 +72,8 @@ class PredictionFolder:
         Args:
             images: all that is predicted, distinct.
             settings: what decides the results, as JSON data.
-            kinds: which files each image gets: the overlay (PNG), the map as 16-bit PNG (`map`) and
-                as float32 (`npy`), the mask.
+            kinds: which files each image gets: the overlay (JPEG: as PNG a large one takes longer
+                than the detection), the map as 16-bit PNG (`map`) and as float32 (`npy`), the mask.
             scale: of the overlays, see `fuzzyclip.report.heatmaps`.
 
         Raises:
@@ -69,7 +81,8 @@ class PredictionFolder:
         """
         self.out, self.kinds, self.scale = out, kinds, scale
         self._places = _name_outputs(images)
-        wanted = json.loads(json.dumps({**settings, "kinds": sorted(kinds), "scale": scale}))
+        own = {"kinds": sorted(kinds), "scale": scale, "overlays": OVERLAY}
+        wanted = json.loads(json.dumps({**settings, **own}))
         path = out / SETTINGS
         if path.is_file():
             if _read_json(path) != wanted:
@@ -85,7 +98,7 @@ class PredictionFolder:
 
     def is_done(self, image: Path) -> bool:
         """True where a readable image of this content is done; unreadable ones are tried again."""
-        row = self.rows.get(str(image))
+        row = self.rows.get(show_name(image))
         return row is not None and not row["error"] and row.get("sha256") == _hash(image)
 
     def add(self, image: Path, prediction: Prediction | Unreadable) -> dict[str, Any]:
@@ -94,18 +107,20 @@ class PredictionFolder:
         A prediction has its picture where overlays are wanted.
         """
         if isinstance(prediction, Prediction):
-            row = prediction.to_row() | {"sha256": prediction.sha256}
+            place = self._place_overlay(image)
+            overlay = "" if place is None else place.relative_to(self.out).as_posix()
+            row = prediction.to_row() | {"sha256": prediction.sha256, "overlay": overlay}
             self._write_files(image, prediction)
         else:
             row = prediction.to_row() | {"sha256": _hash(image)}
         with (self.out / LINES).open("a", encoding="utf-8") as file:
             file.write(_to_line(row))
-        self.rows[str(image)] = row
+        self.rows[show_name(image)] = row
         return row
 
     def finish(self, images: Sequence[Path]) -> None:
         """scores.csv, a row an image in the given order; scores.jsonl the same."""
-        rows = [self.rows[str(image)] for image in images]
+        rows = [self.rows[show_name(image)] for image in images]
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
@@ -113,20 +128,16 @@ class PredictionFolder:
         write_text(self.out / TABLE, text.getvalue())
         write_text(self.out / LINES, "".join(map(_to_line, rows)))
 
+    def _place_overlay(self, image: Path) -> Path | None:
+        """Where an image's overlay is; None where there are to be none."""
+        ending = f".overlay{SUFFIXES[self.scale]}{OVERLAY}"
+        base = self.out / self._places[image]
+        return _extend(base, ending) if "overlay" in self.kinds else None
+
     def _write_files(self, image: Path, prediction: Prediction) -> None:
         base = self.out / self._places[image]
-        base.parent.mkdir(parents=True, exist_ok=True)
-        if "overlay" in self.kinds:
-            if prediction.picture is None:
-                raise ValueError(f"{image}: an overlay needs the picture: detect and keep it")
-            drawn = draw_overlay(
-                np.asarray(prediction.picture),
-                prediction.anomaly_map,
-                threshold=prediction.pixel_threshold.value,
-                scale=self.scale,
-            )
-            with replace_file(_extend(base, f".overlay{drawn.suffix}.png")) as temporary:
-                drawn.picture.save(temporary, format="PNG")
+        if overlay := self._place_overlay(image):
+            prediction.save(overlay, self.scale)
         if "map" in self.kinds:
             write_map_png(_extend(base, ".map.png"), prediction.anomaly_map)
         if "npy" in self.kinds:
@@ -181,18 +192,59 @@ def _name_outputs(images: Sequence[Path]) -> dict[Path, Path]:
     """Each image's place for its files, below the folder and without endings.
 
     Images keep the folders they have among themselves. Two that differ in their suffix alone keep
-    it, so that none takes the other's place.
+    it; those whose names would still meet, also where upper and lower case are one, or that no file
+    can have, end in `~` and a digest of the path. No place depends on the order of the images.
     """
     if not images:
         return {}
     absolute = {image: Path(os.path.abspath(image)) for image in images}  # noqa: PTH100 - no links
     root = Path(os.path.commonpath([path.parent for path in absolute.values()]))
     inside = {image: path.relative_to(root) for image, path in absolute.items()}
-    seen = Counter(path.with_suffix("") for path in inside.values())
-    return {
-        image: path if seen[path.with_suffix("")] > 1 else path.with_suffix("")
-        for image, path in inside.items()
+    bare = {image: path.with_name(_cut_suffix(path.name)) for image, path in inside.items()}
+    seen = Counter(map(_fold, bare.values()))
+    plain = {
+        image: inside[image] if seen[_fold(bare[image])] > 1 else bare[image] for image in bare
     }
+    fitted = {image: _fit(path) for image, path in plain.items()}
+    seen = Counter(map(_fold, fitted.values()))
+    return {
+        image: path
+        if path.name == plain[image].name and seen[_fold(path)] == 1
+        else path.with_name(f"{path.name}~{_digest(inside[image])}")
+        for image, path in fitted.items()
+    }
+
+
+def _cut_suffix(name: str) -> str:
+    """A file's name without its suffix, if something is left of it."""
+    return Path(name).stem.rstrip(".") or name
+
+
+def _fold(path: Path) -> str:
+    """The same for paths that some system takes for one."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def _fit(path: Path) -> Path:
+    """A path whose parts any system can store, and that no file here takes for its own."""
+    shown = Path(*map(_fit_name, path.parts))
+    if len(os.fsencode(shown)) > LONGEST_PATH:
+        shown = Path(_digest(path.parent), shown.name)
+    folders = [f"{p}_" if p.lower().endswith(OWN_SUFFIXES) else p for p in shown.parts[:-1]]
+    return Path(*folders, shown.name)
+
+
+def _fit_name(name: str) -> str:
+    """A name of valid UTF-8 that leaves room for endings."""
+    content = name.encode("utf-8", "replace")
+    if len(content) <= LONGEST_NAME:
+        return content.decode("utf-8")
+    return f"{content[:LONGEST_NAME].decode('utf-8', 'ignore')}~{_digest(Path(name))}"
+
+
+def _digest(path: Path) -> str:
+    """Eight digits that tell paths apart."""
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
 
 
 def _extend(base: Path, ending: str) -> Path:

@@ -20,6 +20,7 @@ from fuzzyclip.method.scorer import NotFiniteError
 from fuzzyclip.model.card import Tiling
 from fuzzyclip.model.inference import CategoryModel, Finding, Opened
 from fuzzyclip.model.prediction import resize_map
+from fuzzyclip.utils.ranges import COUNT, Range
 
 T = TypeVar("T")
 
@@ -64,6 +65,24 @@ def detect_tiled(
             whole.add(box, resize_map(anomaly_map, size))
     begun = Finding.begin(item, opened, keep_picture)
     return replace(begun, score=combine_scores(scores), map=whole.finish())
+
+
+def choose_tiling(tile: int | None, overlap: int | None = None) -> Tiling | None:
+    """The tiling that a side and an overlap in pixels ask for; None without a side.
+
+    Without an overlap neighbours share a quarter.
+
+    Raises:
+        ValueError: an overlap without a side, or one of them out of range.
+    """
+    if tile is None:
+        if overlap is not None:
+            raise ValueError("an overlap needs a tile (--overlap needs --tile)")
+        return None
+    Range(SMALLEST_SIDE, COUNT.most).check("tiles", tile=tile)
+    shared = tile // 4 if overlap is None else overlap
+    Range(0, tile - 1).check("tiles", overlap=shared)
+    return Tiling(side=tile, overlap=shared)
 
 
 class Box(NamedTuple):

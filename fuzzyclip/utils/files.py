@@ -57,6 +57,11 @@ def is_file_name(name: str) -> bool:
     return bool(name) and not set(name) & set("/\\\0") and name not in (".", "..")
 
 
+def show_name(name: str | Path) -> str:
+    """A path as text that can be written anywhere: what is no UTF-8 in it is escaped."""
+    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.

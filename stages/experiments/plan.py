@@ -51,7 +51,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name of DVC's experiment and of the MLflow run: no two runs with other parameters."""
+        """Name of DVC's experiment: no two runs with other parameters."""
         label = re.sub(r"[^a-z0-9]+", "-", self.row.label.lower()).strip("-")[:40]
         digest = hashlib.sha256(self.identity.encode()).hexdigest()
         return f"{self.experiment}-{label}-seed{self.seed}-{digest[:6]}"

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import try_examples
 
-from fuzzyclip.cli.image_lists import list_images
+from fuzzyclip.cli.image_lists import RESULTS, list_images
+from fuzzyclip.model.outputs import LINES, SETTINGS
 
 TREE = (
     "b.png", "a.JPG", "c.webp", "notes.txt", "gray.pgm", ".hidden.png", "__MACOSX/b.png",
@@ -86,6 +87,30 @@ def test_the_home_folder_may_be_written_short(tree: Path, monkeypatch: pytest.Mo
     expected = [str(tree / "in" / name) for name in ("0.tiff", "1.bmp", "deep/2.png")]
     assert names("~/in") == expected
     assert names("~/*.webp") == [str(tree / "c.webp")]
+
+
+def test_results_are_not_inspected(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither a run's own, nor those of an earlier one, which is said."""
+    assert {LINES, SETTINGS} == RESULTS
+    (tree / "found/in").mkdir(parents=True)
+    for name in ("found/b.overlay.png", "found/in/0.overlay.png"):
+        (tree / name).touch()
+    (tree / "here").symlink_to("found")
+    for out in (tree / "found", tree / "here"):
+        for given_name in (".", "**/*.*"):
+            assert sorted(map(str, list_images([given_name], without=out))) == ALL
+    assert list_images(["found/b.overlay.png"], without=tree / "found")  # whoever names it wants it
+    with pytest.raises(FileNotFoundError, match=r"found: no images"):
+        list_images(["found"], without=Path("found"))
+    (tree / "here").unlink()
+    assert "found/b.overlay.png" in names(".")
+    for name in RESULTS:
+        (tree / "found" / name).touch()
+    assert names(".") == ALL
+    assert caplog.messages == ["found: results of fuzzyclip predict, not inspected"]
+    assert names("found") == ["found/b.overlay.png", "found/in/0.overlay.png"]
+    (tree / "circle").symlink_to("circle")
+    assert names(".") == ALL
 
 
 def test_links_are_followed_and_end(tree: Path, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 from collections import Counter
+from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -13,8 +15,10 @@ from command import draw, run
 from PIL import Image
 from scipy.special import expit
 from tiny_models import break_part, break_scorer, make_model
+from typer.testing import CliRunner
 
 from fuzzyclip import FuzzyCLIP
+from fuzzyclip.cli import app
 from fuzzyclip.images import decode
 from fuzzyclip.model.card import Tiling
 from fuzzyclip.model.directory import EFA, RPL
@@ -84,8 +88,43 @@ def test_files_hold_what_the_model_says(model, parts, tmp_path):
         assert np.abs(steps / 65535 - whole).max() < 1e-5
         mask = np.asarray(Image.open(f"{base}.mask.png"))
         assert np.array_equal(mask == 255, whole >= 0.5)
-        assert Image.open(f"{base}.overlay.png").width >= 40
-    assert len(list(out.rglob("*.overlay.png"))) == len(parts)
+        assert Image.open(f"{base}.overlay.jpg").width >= 40
+        assert row["overlay"] == f"{base}.overlay.jpg".removeprefix(f"{out}/")
+    assert len(list(out.rglob("*.overlay.jpg"))) == len(parts)
+
+
+def test_names_of_all_kinds_are_done(model, tmp_path, caplog):
+    """Colliding, long, not UTF-8, like the results' own; and results inside of the images."""
+    folder = tmp_path / "parts"
+    names = [b"a.png", b"a.bmp", b"a.png.bmp", b"x" * 251 + b".png", b"\xff\xfe.png", b"A.png",
+             b"scores.csv/b.png", b"a.mask.png/c.png", b"new\nline.png"]  # fmt: skip
+    content = draw(tmp_path / "drawn.png", 0, (12, 12)).read_bytes()
+    for name in names:
+        path = folder / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    out = folder / "found"
+    for before in (0, len(names)):
+        done = predict(model, folder, "--out", out)
+        assert done.exit_code == 0, done.output
+        assert (f"{before} done before" in done.stderr) == bool(before)
+        rows = read_table(out)
+        assert len({row["image"] for row in rows}) == len(names)
+        assert len(list(out.rglob("*.mask.png"))) == len(names)
+    assert any(r"\udcff\udcfe.png" in row["image"] for row in rows)
+    other = predict(model, folder, "--out", tmp_path / "other")
+    assert other.exit_code == 0
+    assert f"{out}: results of fuzzyclip predict, not inspected" in caplog.messages
+    assert len(read_table(tmp_path / "other")) == len(names)
+
+
+def test_pictures_may_be_left_out(model, parts, tmp_path):
+    out = tmp_path / "out"
+    assert predict(model, *parts, "--out", out, "--save", "none").exit_code == 0
+    assert {path.name for path in out.iterdir()} == {"scores.csv", "scores.jsonl", "settings.json"}
+    assert len(read_table(out)) == len(parts)
+    mixed = predict(model, *parts, "--out", out, "--save", "none", "--save", "map")
+    assert (mixed.exit_code, "none goes with nothing else" in mixed.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("tiles", [(), ("--tile", 32)])
@@ -118,6 +157,13 @@ def test_without_a_folder_lines_are_printed(model, parts):
     )  # fmt: skip
     assert row["probability"] == pytest.approx(expit(row["image_score"]))
     assert (row["threshold"], row["label"]) == (0, row["image_score"] >= 0)
+
+
+def test_what_an_output_has_no_code_for_is_escaped(model, parts):
+    typed = ["predict", str(parts[0]), "--model", str(model), "--category", "☂", "--json"]
+    done = CliRunner(charset="cp1252").invoke(app, typed)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["category"] == "☂"
 
 
 def test_one_broken_file_among_a_thousand_is_listed_and_the_rest_is_done(model, tmp_path):
@@ -222,8 +268,8 @@ def test_results_of_other_settings_are_not_mixed(model, parts, tmp_path):
 
 def test_colours_of_an_images_own_say_so_in_the_name_and_are_not_mixed(model, parts, tmp_path):
     predict(model, parts[0], "--out", tmp_path / "out", "--scale", "image")
-    names = [path.name for path in (tmp_path / "out").glob("*.png")]
-    assert "1.overlay_scaled_to_image.png" in names
+    names = [path.name for path in (tmp_path / "out").glob("*.jpg")]
+    assert "1.overlay_scaled_to_image.jpg" in names
     assert "other settings" in predict(model, parts[0], "--out", tmp_path / "out").stderr
 
 
@@ -266,7 +312,11 @@ def test_mistakes_in_the_command_are_said_in_words(model, parts, tmp_path):
         ((parts[0], "--model", model, "--workers", 10**9), 2, "workers"),
         ((parts[0], "--model", model, "--batch-size", 10**9), 2, "batch-size"),
         ((parts[0], "--model", model, "--category", " "), 1, "category"),
-        ((parts[0], "--model", model, "--category", "very " * 90), 1, "does not fit"),
+        (
+            (parts[0], "--model", model, "--category", "very " * 90),
+            1,
+            "category 'very very very very very very very very ...' is too long for a prompt",
+        ),
         ((parts[0], "--model", model, "--save", "everything"), 2, "everything"),
     ):
         done = run("predict", *arguments)
@@ -286,6 +336,7 @@ def test_thresholds_and_rates_that_are_no_numbers_are_refused(value):
         assert done.exit_code == 2
         assert option in done.stderr
         assert "Invalid value" in done.stderr
+        assert "Traceback" not in done.output
 
 
 def test_calibrated_thresholds_decide_from_then_on(model, parts, tmp_path):
@@ -294,8 +345,13 @@ def test_calibrated_thresholds_decide_from_then_on(model, parts, tmp_path):
                "--bad", tmp_path / "parts/b", "--out", new)  # fmt: skip
     assert done.exit_code == 0, done.output
     assert re.search(
-        r"gear, images: -?[\d.]+ by f1_max; from 2 normal, 3 anomalous; F1", done.stdout
+        r"gear, separation: AUROC \d.* %.*\n"
+        r"gear, images: anomalous from [+-][\d.]+ on; of the largest F1, from 2 normal and 3 "
+        r"anomalous; F1 \d.* %; false alarms \d of 2 \(\d+ %\), among new ones .* % \(to 95 %\); "
+        r"misses \d of 3 \(\d+ %\)",
+        done.stdout,
     )
+    assert done.stdout.startswith("    score  2 normal ")
     row = json.loads(predict(new, parts[0], "--category", "gear", "--json").stdout)
     assert row["threshold_method"] == "f1_max"
     predictions = FuzzyCLIP.load(new, device="cpu")(parts[:5], "gear")
@@ -317,6 +373,80 @@ def test_normal_images_alone_give_a_quantile_and_say_what_they_cannot(model, par
     assert chosen["image"]["value"] > highest - 1e-6
     assert "99 would do" in chosen["image"]["note"]
     assert chosen["image"]["false_alarm_rate"] == pytest.approx(1 / 7)
+
+
+def test_a_calibrated_model_does_not_decide_without_its_threshold(model, parts, tmp_path):
+    new = tmp_path / "new"
+    assert run("calibrate", "--model", model, "--category", "gear", "--good", *parts[:1], "--out",
+               new).exit_code == 0  # fmt: skip
+    for typed, told in (((), "category 'gear', as"), (("--category", "Gear "), "category 'gear'")):
+        done = predict(new, parts[0], "--json", *typed)
+        row = json.loads(done.stdout)
+        assert (row["category"], row["threshold_method"]) == ("gear", "quantile")
+        assert told in done.stderr
+    refused = predict(new, parts[0], "--category", "nut")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "'nut' is not calibrated, but 'gear'" in refused.stderr
+    given = predict(new, parts[0], "--category", "nut", "--threshold", "0.5", "--json")
+    assert json.loads(given.stdout)["threshold_method"] == "given"
+    again = run("calibrate", "--model", new, "--category", "GEAR", "--good", parts[1])
+    assert again.exit_code == 0, again.output
+    assert list(FuzzyCLIP.load(new, device="cpu").card.calibrations) == ["gear"]
+    other = run("calibrate", "--model", new, "--category", "nut", "--good", parts[1])
+    assert other.exit_code == 0, other.output
+    unnamed = predict(new, parts[0])
+    assert "say which, this model is calibrated for 'gear', 'nut'" in unnamed.stderr
+    exported = run("export", "--model", new, "--out", tmp_path / "x.onnx", "--check", parts[0])
+    assert (exported.exit_code, "say which" in exported.stderr) == (1, True)
+
+
+class Page(HTMLParser):
+    """Rows of a page's table as lists of cells, and the addresses in them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.addresses, self.words = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+        elif tag in ("a", "img"):
+            self.addresses.append(dict(attributes).get("src") or dict(attributes)["href"])
+
+    def handle_data(self, text):
+        self.words.append(text)
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += text.strip()
+
+
+def test_a_report_has_every_image_from_the_highest_score_down(model, parts, tmp_path):
+    out = tmp_path / "out"
+    (tmp_path / "parts/<i>.png").write_bytes(b"broken")
+    for _ in range(2):  # also of what was done before
+        done = predict(model, tmp_path / "parts", "--out", out, "--report", "--threshold", "0.5")
+        assert done.exit_code == 3
+        rows = [row for row in read_table(out) if not row["error"]]
+        page = Page((out / "report.html").read_text())
+        shown = page.rows[1:]
+        expected = sorted(rows, key=lambda row: -float(row["image_score"]))
+        assert [cells[1] for cells in shown] == [row["image"] for row in expected]
+        assert [cells[2] for cells in shown] == [row["decision"] for row in expected]
+        assert [cells[3] for cells in shown] == [
+            f"{float(row['image_score']):+.2f}" for row in expected
+        ]
+        words = " ".join(page.words)
+        anomalous = sum(row["decision"] == "anomalous" for row in rows)
+        assert f"7 images: {anomalous} anomalous, {6 - anomalous} normal, 1 could not" in words
+        assert "Anomalous from a score of +0.5000 on (given by hand)" in words
+        assert "<i>.png: not a readable image" in words
+        assert len(page.addresses) == 2 * len(rows)
+        for address in page.addresses:
+            assert (out / unquote(address)).is_file()
+    refused = predict(model, parts[0], "--report")
+    assert (refused.exit_code, "--report" in refused.stderr) == (2, True)
 
 
 def test_masks_decide_the_threshold_of_pixels(model, parts, tmp_path):
@@ -352,6 +482,17 @@ def test_reference_images_are_stored_and_must_not_calibrate(model, parts, tmp_pa
     fresh = FuzzyCLIP.load(model, device="cpu").remember([parts[0]], "gear")
     scores = [each(parts[1], "gear", threshold=0.5).image_score for each in (stored, fresh)]
     assert scores[0] == scores[1]
+
+
+def test_an_image_is_not_normal_and_anomalous(model, parts, tmp_path):
+    typed = ("calibrate", "--model", model, "--out", tmp_path / "new")
+    (tmp_path / "link.png").symlink_to(parts[0])
+    shutil.copy(parts[0], tmp_path / "copy.png")
+    for name in (parts[0], tmp_path / "link.png", tmp_path / "copy.png"):
+        done = run(*typed, "--good", tmp_path / "parts/a", "--bad", name, "--bad", parts[2])
+        assert done.exit_code == 1
+        assert f"{name}: given as anomalous and {parts[0]}" in done.stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_broken_image_does_not_calibrate_and_is_told(model, parts, tmp_path):

@@ -1,11 +1,13 @@
 """Dataset descriptions, listing, pairing and what is particular to a dataset."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from imports import ROOT
 from PIL import Image
 from trees import index_tree
@@ -78,8 +80,10 @@ def test_no_other_file_names_a_dataset() -> None:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 assert node.value.split("/")[0] not in OFFICIAL, f"{name}:{node.lineno}"
     assert checked > 50
-    pipeline = (ROOT / "dvc.yaml").read_text() + (ROOT / "Makefile").read_text()
-    assert not re.search(rf"\b({'|'.join(OFFICIAL)})\b", pipeline)
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    del pipeline["artifacts"]  # DVC takes names of models only as they stand
+    texts = json.dumps(pipeline) + (ROOT / "Makefile").read_text()
+    assert not re.search(rf"\b({'|'.join(OFFICIAL)})\b", texts)
 
 
 PALETTE = Image.fromarray(np.array([[0, 3]], np.uint8)).convert("P")

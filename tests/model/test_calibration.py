@@ -14,6 +14,7 @@ from sklearn.metrics import f1_score, precision_recall_curve, precision_score, r
 from fuzzyclip.evaluation.score_histogram import OPEN_BITS
 from fuzzyclip.model.calibration import PixelCalibrator, choose_by_f1, choose_by_quantile
 from fuzzyclip.model.card import NATURAL, Threshold
+from fuzzyclip.model.separation import to_percent
 
 labelled = st.lists(
     st.tuples(st.integers(-12, 12).map(lambda step: 2.5 * step), st.integers(0, 1)),
@@ -245,6 +246,21 @@ def test_pixels_have_the_f1_of_all_at_once(case: Case) -> None:
         else:  # a probability has 0 below it, a score has nothing
             assert threshold.value == pytest.approx(exact.value / 2, rel=1e-4)
     assert (threshold.f1 or 0) <= (exact.f1 or 0) + 1e-12
+
+
+@pytest.mark.parametrize("help_", [0.0, 1.0])
+def test_pixels_that_say_nothing_are_stored_with_what_they_are_worth(help_: float) -> None:
+    rng, mask = np.random.default_rng(0), np.zeros((100, 100), bool)
+    mask[:3, :4] = True
+    calibrator = PixelCalibrator()
+    calibrator.add((rng.random((100, 100)) + help_ * mask).clip(0, 1).astype(np.float32), mask)
+    threshold = calibrator.choose()
+    note = "of little worth: what it outlines agrees with the masks to an F1 of "
+    assert threshold.note.startswith(note) == (not help_)
+    if not help_:
+        assert f"{note}{to_percent(threshold.f1 or 0)}, marking every pixel to 0.2 %" in (
+            threshold.note
+        )
 
 
 def test_pixels_of_one_kind_are_refused() -> None:

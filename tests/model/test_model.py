@@ -1,13 +1,15 @@
 """A model's directory and what is loaded from it: whole, equal, refused where it is not itself."""
 
 import copy
+import io
 import json
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from schemas import SENSELESS, list_numbers, list_unbounded, put
@@ -32,8 +34,10 @@ from fuzzyclip.model.card import (
     read_card,
 )
 from fuzzyclip.model.directory import EFA, RPL
+from fuzzyclip.model.inference import Opener
 from fuzzyclip.model.prediction import resize_map
 from fuzzyclip.model.storing import digest_memory, store
+from fuzzyclip.report.heatmaps import draw_overlay
 from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.settings import TextSettings
 
@@ -111,13 +115,95 @@ def test_all_ways_to_give_an_image_are_one(detector, images, tmp_path):
     path = tmp_path / "part.png"
     images[0].save(path)
     array = np.asarray(images[0])
-    ways = [images[0], path, str(path), path.read_bytes(), array]
-    first, *others = (detector(way, "gear") for way in ways)
-    for other in others:
+    content = path.read_bytes()
+    ways = [images[0], path, str(path), content, array, bytearray(content), memoryview(content)]
+    first, *others = (detector(way, "gear") for way in [*ways, io.BytesIO(content)])
+    with path.open("rb") as opened:
+        from_file = detector(opened, "gear")
+    assert from_file.name == str(path)
+    for other in [*others, from_file, *detector([io.BytesIO(content)], "gear")]:
         assert other.image_score == first.image_score
         assert np.array_equal(other.anomaly_map, first.anomaly_map)
     gray = Image.fromarray(array[..., 0])
     assert detector(gray, "gear").image_score == detector(array[..., 0], "gear").image_score
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [("RGB", "jpg"), ("L", "jpg"), ("RGB", "png"), ("RGBA", "png"), ("RGB", "tif"), ("L", "webp")],
+)
+def test_a_path_and_its_opened_image_are_one(detector, tmp_path, orientation, mode, suffix):
+    path = tmp_path / f"part.{suffix}"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    transparent = {"transparency": (0, 0, 0)} if (mode, suffix) == ("RGB", "png") else {}
+    image = draw_image((24, 16), 3).convert(mode)
+    image.paste(0, (0, 0, 9, 5))
+    image.save(path, exif=exif, **transparent)
+    opened = Opener()(Image.open(path)).picture
+    assert np.array_equal(opened, Opener()(path).picture)
+    assert opened.size == ((24, 16) if orientation < 5 else (16, 24))
+    if orientation == 6:
+        own, other = detector(path, "gear"), detector(Image.open(path), "gear")
+        assert np.array_equal(own.anomaly_map, other.anomaly_map)
+
+
+def test_tile_and_references_are_as_on_the_command_line(detector, images):
+    whole = detector(images[2], "gear", tiling=Tiling(side=64, overlap=16))
+    assert np.array_equal(detector(images[2], "gear", tile=64).anomaly_map, whole.anomaly_map)
+    (other,) = detector([images[2]], "gear", tile=64, overlap=50)
+    assert not np.array_equal(other.anomaly_map, whole.anomaly_map)
+    seen = detector(images[0], "gear", references=images[:2])
+    assert seen.image_score == detector.remember(images[:2], "gear")(images[0], "gear").image_score
+    single = detector(images[0], "gear", references=images[1])
+    assert single.image_score == detector(images[0], "gear", references=[images[1]]).image_score
+    for wrong, message in (
+        ({"overlap": 3}, "needs a tile"),
+        ({"tile": 5}, "tile must be from 32"),
+        ({"tile": 40, "overlap": 40}, "overlap must be from 0 to 39"),
+        ({"tile": 40, "tiling": Tiling(side=40, overlap=0)}, "not both"),
+        ({"batch_size": 0}, "batch_size must be from 1"),
+        ({"batch_size": -1}, "batch_size must be from 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            detector(images[0], "gear", **wrong)
+    with pytest.raises(ValueError, match="batch_size must be from 1"):
+        detector.detect(images, "gear", batch_size=0)  # at once, not when it is gone through
+
+
+def test_a_prediction_is_one_line_and_a_picture(detector, images, tmp_path):
+    prediction = detector(images[0], "gear")
+    score, size = f"{prediction.image_score:+.2f}", "x".join(map(str, images[0].size))
+    assert repr(prediction) == (
+        f"<Prediction 'image' as 'gear': {prediction.decision}, score {score} (threshold +0.00), "
+        f"{size.replace('x', ' x ')}>"
+    )
+    drawn = draw_overlay(
+        np.asarray(images[0]), prediction.anomaly_map, threshold=prediction.pixel_threshold.value
+    ).picture
+    assert np.array_equal(prediction.overlay(), drawn)
+    shown = Image.open(io.BytesIO(prediction._repr_png_()))
+    assert np.array_equal(shown, drawn)
+    for name in ("a/new/overlay.png", "overlay.jpg"):
+        prediction.save(tmp_path / name)
+        saved = np.asarray(Image.open(tmp_path / name).convert("RGB"), dtype=float)
+        assert np.abs(saved - np.asarray(drawn)).mean() < (1e-9 if name.endswith("png") else 6)
+    with pytest.raises(ValueError, match=r"ends in \.jpg, \.jpeg, \.png"):
+        prediction.save(tmp_path / "overlay.gif")
+    (bare,) = detector.detect(images[:1], "gear")
+    assert bare._repr_png_() is None
+    with pytest.raises(ValueError, match="keep_pictures"):
+        bare.overlay()
+
+
+def test_a_detector_goes_to_another_process(detector, images, tmp_path):
+    assert "calibrated: nothing" in repr(detector)
+    for loaded in (detector, detector.remember(images[:1], "gear")):
+        again = pickle.loads(pickle.dumps(loaded))
+        own, other = loaded(images[1], "gear"), again(images[1], "gear")
+        assert own.image_score == other.image_score
+        assert np.array_equal(own.anomaly_map, other.anomaly_map)
 
 
 def test_several_images_come_back_in_order_whatever_the_batch(detector, images):
@@ -138,6 +224,17 @@ def test_what_is_no_image_is_refused(detector, tmp_path):
     for array in (np.zeros((40, 40, 3)), np.zeros((40, 40, 4), np.uint8), np.zeros(9, np.uint8)):
         with pytest.raises(ValueError, match="is no image"):
             detector(array)
+    for other, message in (
+        (torch.zeros(3, 40, 40), r"a tensor does not say .*\.permute\(1, 2, 0\)"),
+        (None, "NoneType is no image: give a path"),
+        (7, "int is no image"),
+        ([7], "int is no image"),
+        (io.StringIO("text"), "mode 'rb'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            detector(other)
+    with pytest.raises(ValueError, match="detect takes several"):
+        detector.detect(b"bytes of one")
     with pytest.raises(OSError, match="1 x 1"):
         detector(draw_image((1, 1)))
     for name in ("", "  "):
@@ -179,7 +276,12 @@ def test_thresholds_stay_with_their_category_and_way_of_looking(copied, images):
     store(copied, "rope", calibrate(tiling))
     loaded = FuzzyCLIP.load(copied, device="cpu")
     assert loaded(images[0], "gear").threshold.value == 0.25
-    assert loaded(images[0], "nut").threshold == NATURAL
+    assert loaded(images[0], " GEAR").category == "gear"
+    with pytest.raises(ValueError, match="'nut' is not calibrated, but 'gear', 'rope': name one"):
+        loaded(images[0], "nut")
+    with pytest.raises(ValueError, match="say which, this model is calibrated for 'gear', 'rope'"):
+        loaded(images[0])
+    assert loaded(images[0], "nut", threshold=1).threshold.value == 1
     assert loaded(images[0], "rope", tiling=tiling).threshold.method == "f1_max"
     with pytest.raises(ValueError, match=r"'rope' was calibrated on tiles of 32 px"):
         loaded(images[0], "rope")
@@ -188,6 +290,20 @@ def test_thresholds_stay_with_their_category_and_way_of_looking(copied, images):
     assert loaded(images[0], "rope", threshold=0.9).threshold.value == 0.9
     after = read_card(copied)
     assert after.model_copy(update={"calibrations": {}}) == before
+
+
+def test_the_only_calibrated_category_needs_no_name(copied, images):
+    plain = FuzzyCLIP.load(copied, device="cpu")
+    assert (plain(images[0]).category, plain.choose_category("Gear")) == ("object", "Gear")
+    store(copied, "gear", calibrate())
+    loaded = FuzzyCLIP.load(copied, device="cpu")
+    assert (loaded(images[0]).category, loaded(images[0]).threshold.value) == ("gear", 0.25)
+    store(copied, "GEAR", calibrate())  # two that differ in nothing else: as it is written
+    both = FuzzyCLIP.load(copied, device="cpu")
+    assert both.choose_category("GEAR") == "GEAR"
+    with pytest.raises(ValueError, match="'Gear' is not calibrated"):
+        both.choose_category("Gear")
+    assert plain.remember(images[:1], "gear").choose_category("Gear") == "gear"
 
 
 def test_a_copy_leaves_the_model_alone(copied, tmp_path):

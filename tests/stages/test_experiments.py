@@ -12,8 +12,10 @@ import pytest
 import yaml
 from finished_runs import PAPER, find_folder, locate, write_table
 from imports import ROOT
+from typer.main import get_command
 from typer.testing import CliRunner
 
+from fuzzyclip.cli.tables import tables
 from fuzzyclip.evaluation.metrics import METRICS
 from stages import method_tables, paths
 from stages.experiments import __main__ as command
@@ -41,6 +43,25 @@ VARIANTS = ("precise", "stacked", "stacked_auxiliary", "fuzzyclip")
 
 def printed(name, label):
     return next(row for row in CATALOG.get(name).rows if row.label == label).printed
+
+
+def test_tables_takes_what_the_experiments_take():
+    """Each command of theirs by its name, and each of its options and arguments."""
+
+    def list_names(group):
+        return {
+            name: {(type(each).__name__, *each.opts) for each in typed.params if each.opts}
+            for name, typed in get_command(group).commands.items()
+        }
+
+    def name_places(options):  # arguments go over by their place
+        flags = {each for each in options if each[0] == "TyperOption"}
+        return flags, len(options) - len(flags)
+
+    ours, theirs = list_names(tables), list_names(command.app)
+    assert {name: name_places(each) for name, each in ours.items()} == {
+        name: name_places(each) for name, each in theirs.items()
+    }
 
 
 def test_every_table_and_figure_is_there():

@@ -103,6 +103,26 @@ def test_keys_are_names_of_files(tmp_path, section):
         assert f"  {section}.{key}: " in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ("my parts", "for example my_parts"),
+        ("v1.2", "for example v1_2"),
+        ("a@b", "for example a_b"),
+        ("../mine", "for example mine"),
+        (2024, "in quotes it is, '2024'"),
+    ],
+)
+@pytest.mark.parametrize("section", ["datasets", "auxiliary", "methods"])
+def test_a_refused_key_is_told_how_to_write_it(tmp_path, section, key, advice):
+    data = copy.deepcopy(COMMITTED)
+    data[section][key] = next(iter(data[section].values()))
+    with pytest.raises(ParamsError, match=r"can not be a key") as caught:
+        write(tmp_path, yaml.safe_dump(data))
+    (line,) = [line for line in str(caught.value).splitlines() if f"{section}.{key}: " in line]
+    assert line.endswith(advice)
+
+
 @pytest.mark.parametrize("key", ["parts", "Parts-2024", "01", "_x", "a" * 64])
 def test_plain_keys_are_taken(tmp_path, key):
     data = copy.deepcopy(COMMITTED)

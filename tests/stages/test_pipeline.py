@@ -73,8 +73,9 @@ def test_one_run_holds_metrics_tables_data_and_versions(pipeline):
     (recorded,) = list_runs(folder)
     metrics = json.loads((folder / "metrics/datasets/sdd.json").read_text())
     assert recorded.data.metrics["pixel_aupro/sdd"] == pytest.approx(metrics["pixel_aupro"])
+    assert recorded.info.run_name == "baseline"
     assert recorded.data.params["csp.penalty"] == "0.1"
-    assert "efa_visa/cluster0_loss" in recorded.data.metrics
+    assert "training/efa_visa_cluster0_loss" in recorded.data.metrics
     assert len(recorded.data.tags["dvc.lock_sha256"]) == 64
     (used,) = recorded.inputs.dataset_inputs
     locked = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]["download@sdd"]["outs"]

@@ -11,10 +11,13 @@ from scipy.special import expit
 from serving_cases import GOOD, draw, encode, expect
 from tiny_models import break_scorer, make_model
 
+from fuzzyclip import FuzzyCLIP
 from fuzzyclip.deploy import serving
 from fuzzyclip.deploy.mlflow_model import INPUTS, OUTPUTS, PARAMS, describe_model
 from fuzzyclip.deploy.request import Limits, Options, RequestError, read_content
 from fuzzyclip.deploy.serving import Responder
+from fuzzyclip.model.card import Calibration, Threshold
+from fuzzyclip.model.storing import store
 
 
 def test_the_schemas_say_what_is_taken_and_given():
@@ -28,9 +31,13 @@ def test_it_runs_in_process_and_the_example_is_answered(model, folder, detector)
     example = loaded.input_example
     (answer,) = loaded.predict(example).to_dict("records")
     content = base64.b64decode(example["image"][0])
-    assert answer == expect(detector(content, "metal plate"))
+    assert answer == expect(detector(content, "gear"))
     assert answer["probability"] == pytest.approx(expit(answer["image_score"]))
-    assert list(loaded.predict(pd.DataFrame({"image": [GOOD], "path": [None]}))["error"]) == [None]
+    assert list(
+        loaded.predict(pd.DataFrame({"image": [GOOD], "path": [None], "category": ["gear"]}))[
+            "error"
+        ]
+    ) == [None]
     with pytest.raises(MlflowException, match="no images"):
         loaded.predict(pd.DataFrame({"image": []}, dtype=str))
     metadata = loaded.metadata.metadata
@@ -38,7 +45,7 @@ def test_it_runs_in_process_and_the_example_is_answered(model, folder, detector)
     assert metadata["backbone_fingerprint"] == detector.backbone.fingerprint
 
 
-def test_a_model_without_weights_is_logged_and_loaded_with_them(tmp_path, tiny_config, detector):
+def test_a_model_without_weights_is_logged_and_loaded_with_them(tmp_path, tiny_config):
     made = make_model(tmp_path, tiny_config, copy=False)[0]
     with describe_model(made) as described:
         mlflow.pyfunc.save_model(str(tmp_path / "logged"), **described)
@@ -46,7 +53,8 @@ def test_a_model_without_weights_is_logged_and_loaded_with_them(tmp_path, tiny_c
     artifact = next((tmp_path / "logged/artifacts").iterdir())
     responder = Responder.start(artifact, environment | {"FUZZYCLIP_DEVICE": "cpu"})
     (answer,) = responder.answer([{"image": GOOD}], Options())
-    assert answer == expect(detector(draw()))
+    loaded = FuzzyCLIP.load(made, device="cpu", weights=tmp_path / "weights.safetensors")
+    assert answer == expect(loaded(draw()))
     with pytest.raises(ValueError, match="does not hold the weights"):
         Responder.start(artifact, {})
 
@@ -73,10 +81,27 @@ def test_a_model_of_links_is_saved_as_files(tmp_path, tiny_config):
 def test_a_score_that_is_no_number_is_an_error_and_no_number(folder, monkeypatch, part):
     break_scorer(monkeypatch, part)
     responder = Responder.start(folder, {"FUZZYCLIP_DEVICE": "cpu"})
-    for options in (Options(), Options(threshold=0.0), Options(tile=32, mask=True)):
-        (answer,) = responder.answer([{"image": GOOD}], options)
+    for options in (Options(), Options(threshold=0.0), Options(tile=32, mask=True, threshold=0)):
+        (answer,) = responder.answer([{"image": GOOD, "category": "gear"}], options)
         assert "not finite numbers" in answer["error"]
         assert [key for key, value in answer.items() if value is not None] == ["error"]
+
+
+def test_a_category_is_the_calibrated_one_or_refused(tmp_path, tiny_config, folder):
+    """A model of gears and strips answers nothing else; one of gears alone needs not be told."""
+    threshold = Threshold(value=0.25, method="quantile")
+    alone = make_model(tmp_path, tiny_config)[0]
+    store(alone, "gear", Calibration(image=threshold, pixel=threshold))
+    rows = [{"image": GOOD} | more for more in ({}, {"category": "GEAR"}, {"category": "nut"})]
+    several, single = (
+        Responder.start(source, {"FUZZYCLIP_DEVICE": "cpu"}).answer(rows, Options(map="none"))
+        for source in (folder, alone)
+    )
+    assert [row["category"] for row in several] == [None, "gear", None]
+    assert [row["category"] for row in single] == ["gear", "gear", None]
+    assert "say which, this model is calibrated for 'gear', 'strip'" in several[0]["error"]
+    assert "'nut' is not calibrated, but 'gear'" in single[2]["error"]
+    assert {row["threshold"] for row in (*several, *single)} == {0.25, None}
 
 
 def test_limits_come_from_the_environment_and_wrong_ones_are_named():

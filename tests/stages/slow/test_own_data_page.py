@@ -141,10 +141,10 @@ def test_every_step_of_the_page_does_what_it_says(clone):
     metrics = json.loads((clone / "metrics/datasets/brackets.json").read_text())
     assert {"pixel_aupro", "image_auroc"} <= set(metrics)
     assert f"{metrics['image_auroc']}" in printed
-    assert "by quantile; from 10 normal" in run_block(quantile, clone)
-    assert "by f1_max; from 10 normal, 3 anomalous" in run_block(by_f1, clone)
+    assert "by the false alarm rate, from 10 normal" in run_block(quantile, clone)
+    assert "of the largest F1, from 10 normal and 3 anomalous" in run_block(by_f1, clone)
     assert "9.png" in run_block(inspect, clone)
-    assert len(list((clone / "found").glob("*.overlay.png"))) == 3
+    assert len(list((clone / "found").glob("*.overlay.jpg"))) == 3
     assert (clone / "found/scores.csv").read_text().count("quantile") == 3
     (script,) = read_blocks("python")
     (clone / "script.py").write_text(adapt(script, clone, port))

@@ -8,8 +8,8 @@ from imports import ROOT
 from mlflow.tracking import MlflowClient
 
 START = """
-from stages.track import open_experiment
-client, experiment = open_experiment("together")
+from stages.tracking.store import find_store, open_experiment
+client, experiment = open_experiment(find_store(), "together")
 run = client.create_run(experiment)
 client.log_metric(run.info.run_id, "pixel_aupro/mvtec", 1.0)
 client.set_terminated(run.info.run_id)

@@ -31,12 +31,12 @@ from serving_cases import GOOD, TILED, draw, encode, expect, text
 from fuzzyclip import FuzzyCLIP
 from fuzzyclip.deploy import serving
 from fuzzyclip.deploy.mlflow_model import PACKAGES, describe_model
-from fuzzyclip.model.card import Tiling
 from fuzzyclip.model.inference import Opener
 from stages.track import name_model
 
 #: Small, so that what is too much need not be large.
 LIMITS = {"IMAGES": 8, "BYTES": 200_000, "PIXELS": 60_000, "REQUEST_PIXELS": 150_000, "TILES": 30}
+PART = {"image": GOOD, "category": "gear"}
 PATIENCE = 120
 
 
@@ -137,7 +137,7 @@ def started(model, images, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first_answer(started):
-    return started.ask({"image": GOOD})
+    return started.ask(PART)
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def server(started, first_answer):
     """The server, which still answers a right request when the test is over."""
     yield started
     assert started.process.poll() is None, started.log.read_text()
-    assert started.ask({"image": GOOD}) == first_answer
+    assert started.ask(PART) == first_answer
 
 
 def refused(answer):
@@ -185,7 +185,7 @@ def test_answers_are_the_models_own_in_every_form(server, detector):
 
 def test_base64_a_data_address_and_a_path_give_the_same(server, detector, images):
     content = (images / "line 1/part.png").read_bytes()
-    expected = expect(detector(content))
+    expected = expect(detector(content, "gear"))
     rows = [
         {"image": text(content)},
         {"image": f"data:image/png;base64,{text(content)}"},
@@ -194,19 +194,19 @@ def test_base64_a_data_address_and_a_path_give_the_same(server, detector, images
         {"path": str(images / "line 1/part.png")},
         {"path": "linked.png"},
     ]
-    assert server.ask(*rows) == [expected] * len(rows)
+    assert server.ask(*({"category": "Gear "} | row for row in rows)) == [expected] * len(rows)
 
 
 def test_parameters_ask_for_masks_thresholds_and_no_map(server, detector):
     image = draw(70, 50)
-    row = {"image": text(encode(image)), "category": "nut"}
+    row = {"image": text(encode(image)), "category": "gear"}
     (bare,) = server.ask(row, map="none")
-    assert bare == expect(detector(image, "nut"), ())
+    assert bare == expect(detector(image, "gear"), ())
     (masked,) = server.ask(row, mask=True)
-    assert masked == expect(detector(image, "nut"), ("map", "mask"))
+    assert masked == expect(detector(image, "gear"), ("map", "mask"))
     for threshold in (-30, 0.5, 30):
         (answer,) = server.ask(row, threshold=threshold)
-        assert answer == expect(detector(image, "nut", threshold=threshold))
+        assert answer == expect(detector(image, "gear", threshold=threshold))
         assert answer["threshold_method"] == "given"
 
 
@@ -216,10 +216,10 @@ def test_tiles_are_those_of_the_calibration_or_of_the_request(server, detector):
     (strip,) = server.ask(row | {"category": "strip"})
     assert strip == expect(detector(image, "strip", tiling=TILED))
     assert strip["threshold"] == 0.75
-    (asked,) = server.ask(row, tile=40, overlap=16)
-    assert asked == expect(detector(image, tiling=Tiling(side=40, overlap=16)))
-    (quarter,) = server.ask(row, tile=40)
-    assert quarter == expect(detector(image, tiling=Tiling(side=40, overlap=10)))
+    (asked,) = server.ask(row, tile=40, overlap=16, threshold=0.5)
+    assert asked == expect(detector(image, tile=40, overlap=16, threshold=0.5))
+    (quarter,) = server.ask(row, tile=40, threshold=0.5)
+    assert quarter == expect(detector(image, tile=40, overlap=10, threshold=0.5))
     (whole,) = server.ask(row | {"category": "strip"}, tile=0)
     assert "was calibrated on tiles" in refused(whole)
     (given,) = server.ask(row | {"category": "strip"}, tile=0, threshold=0.5)
@@ -229,14 +229,15 @@ def test_tiles_are_those_of_the_calibration_or_of_the_request(server, detector):
 def test_more_bits_have_a_white(server, detector):
     values = np.random.default_rng(0).integers(0, 4096, (40, 40), dtype=np.uint16)
     content = encode(Image.fromarray(values))
-    (own,) = detector.detect([content], opener=Opener(white=4095))
-    assert server.ask({"image": text(content)}, white=4095) == [expect(own)]
-    assert server.ask({"image": text(content)}) != [expect(own)]
+    (own,) = detector.detect([content], "gear", opener=Opener(white=4095))
+    row = {"image": text(content), "category": "gear"}
+    assert server.ask(row, white=4095) == [expect(own)]
+    assert server.ask(row) != [expect(own)]
 
 
 def test_a_wrong_row_does_not_change_the_others(server, first_answer):
     wrong = {"image": text(b"no image")}
-    answers = server.ask(wrong, {"image": GOOD}, wrong, {"path": "missing.png"}, {"image": GOOD})
+    answers = server.ask(wrong, PART, wrong, {"path": "missing.png"}, PART)
     assert answers[1] == answers[4] == first_answer[0]
     for place in (0, 2, 3):
         refused(answers[place])
@@ -250,9 +251,9 @@ def test_mlflow_makes_text_of_nulls_in_inputs_and_no_answer_is_made_of_it(server
 
 def test_concurrent_requests_give_the_same_answers(server, first_answer):
     rows = [{"image": text(encode(draw(seed=seed))), "category": f"c{seed}"} for seed in range(6)]
-    alone = [server.ask(row) for row in rows]
+    alone = [server.ask(row, threshold=0) for row in rows]
     with ThreadPoolExecutor(12) as pool:
-        again = list(pool.map(server.ask, rows * 4))
+        again = list(pool.map(lambda row: server.ask(row, threshold=0), rows * 4))
     assert again == alone * 4
     assert len(set(map(json.dumps, alone))) == 6
 
@@ -276,10 +277,10 @@ def test_concurrent_requests_give_the_same_answers(server, first_answer):
         ({"image": 5}, "must be text, not int"),
         ({"image": True}, "must be text, not bool"),
         ({"image": [GOOD]}, "must be text, not list"),
-        ({"image": {"image": GOOD}}, "must be text, not dict"),
+        ({"image": PART}, "must be text, not dict"),
         ({"image": GOOD, "category": 7}, "must be text, not int"),
-        ({"image": GOOD, "category": " "}, "say what the image shows"),
-        ({"image": GOOD, "category": "€" * 90}, "does not fit"),
+        ({"image": GOOD, "category": " "}, "is not calibrated, but 'gear', 'strip'"),
+        ({"image": GOOD, "category": "nut"}, "is not calibrated, but 'gear', 'strip'"),
         ({"path": "large.png"}, "more than the 200,000 bytes"),
         ({"path": "text.png"}, "not a readable image"),
         ({"path": "missing.png"}, "no such file"),
@@ -302,7 +303,7 @@ def test_a_wrong_row_says_what_is_wrong(server, images, row, message):
         ({"dataframe_records": []}, 400, "no images"),
         ({"dataframe_records": [{}]}, 400, "no images"),
         ({"dataframe_records": [{"imgae": GOOD}]}, 400, "rows with image, path, category"),
-        ({"dataframe_records": {"image": GOOD}}, 400, "list of records"),
+        ({"dataframe_records": PART}, 400, "list of records"),
         ({"dataframe_split": {"columns": ["image"]}}, 400, "must have 'data'"),
         ({"dataframe_split": {"columns": ["image"], "data": [[GOOD, 1]]}}, 400, "split"),
         ({"dataframe_split": {"columns": ["image"] * 2, "data": [[GOOD, GOOD]]}}, 400, "image"),
@@ -311,7 +312,7 @@ def test_a_wrong_row_says_what_is_wrong(server, images, row, message):
         ({"inputs": GOOD}, 400, "no images"),
         ({"messages": [{"role": "user", "content": GOOD}]}, 400, "no images"),
         ({}, 400, "exactly one of the input fields"),
-        ([{"image": GOOD}], 400, "Received a list"),
+        ([PART], 400, "Received a list"),
         ("", 400, "JSON"),
         ("{", 400, "JSON"),
         (b"\xff\xfe\x00", 400, "JSON"),
@@ -344,7 +345,7 @@ def test_a_request_that_is_none_is_refused_as_a_whole(server, body, status, mess
     ],
 )
 def test_wrong_parameters_are_refused(server, params, message):
-    answer = server.post({"dataframe_records": [{"image": GOOD}], "params": params})
+    answer = server.post({"dataframe_records": [PART], "params": params})
     assert answer.status_code == 400
     assert message in answer.json()["message"]
 
@@ -357,9 +358,9 @@ def test_other_methods_kinds_and_addresses_are_refused(server):
 
 
 def test_too_many_images_are_refused_and_as_many_as_allowed_are_answered(server):
-    rows = [{"image": GOOD}] * LIMITS["IMAGES"]
+    rows = [PART] * LIMITS["IMAGES"]
     assert len(server.ask(*rows)) == len(rows)
-    answer = server.post({"dataframe_records": [*rows, {"image": GOOD}]})
+    answer = server.post({"dataframe_records": [*rows, PART]})
     assert answer.status_code == 400
     assert "9 images, the limit of a request is 8" in answer.json()["message"]
     answer = server.post({"dataframe_records": [{"path": "x"}] * 100_000})
@@ -373,7 +374,7 @@ def test_an_image_of_too_many_pixels_is_not_decoded(server, size):
 
 
 def test_the_images_of_a_request_have_a_limit_together(server):
-    row = {"image": text(encode(Image.new("RGB", (300, 200))))}
+    row = {"image": text(encode(Image.new("RGB", (300, 200)))), "category": "gear"}
     answers = server.ask(*[row] * 5, map="none")
     assert [bool(answer["error"]) for answer in answers] == [False, False, False, True, True]
     assert "150,000 pixels of a request" in refused(answers[3])
@@ -386,7 +387,8 @@ def test_an_image_of_too_many_bytes_is_not_decoded(server, extra):
 
 
 def test_too_many_tiles_are_refused(server):
-    (answer,) = server.ask({"image": text(encode(Image.new("RGB", (300, 200))))}, tile=32)
+    row = {"image": text(encode(Image.new("RGB", (300, 200)))), "category": "gear"}
+    (answer,) = server.ask(row, tile=32)
     assert "the limit is 30" in refused(answer)
 
 
@@ -445,8 +447,8 @@ def test_nothing_is_fetched(server, address):
     ["{0.__class__}", "{}", "%s%n", "'; DROP TABLE parts; --", "${jndi:ldap://x}", "<end_of_text>"],
 )
 def test_a_category_is_text_and_nothing_else(server, detector, category):
-    (answer,) = server.ask({"image": GOOD, "category": category})
-    assert answer == expect(detector(draw(), category))
+    (answer,) = server.ask({"image": GOOD, "category": category}, threshold=0.5)
+    assert answer == expect(detector(draw(), category, threshold=0.5))
 
 
 @pytest.mark.parametrize("category", ["x" * 100_000, "a" * 101, "nut\nbolt", "nut\0", "\u202enut"])
@@ -459,7 +461,9 @@ def test_more_categories_than_are_kept_are_answered(server, detector):
     kept = detector.build_category_model.cache_info().maxsize
     for first in range(0, kept + 8, 8):
         answers = server.ask(
-            *[{"image": GOOD, "category": f"part {first + n}"} for n in range(8)], map="none"
+            *[{"image": GOOD, "category": f"part {first + n}"} for n in range(8)],
+            map="none",
+            threshold=0,
         )
         assert not any(answer["error"] for answer in answers)
 
@@ -498,7 +502,8 @@ ALONE = """
 import json, sys
 import mlflow, pandas as pd
 loaded = mlflow.pyfunc.load_model(sys.argv[1])
-answer = loaded.predict(pd.DataFrame({"image": [sys.argv[2]]}), params={"mask": True})
+sent = pd.DataFrame({"image": [sys.argv[2]], "category": ["gear"]})
+answer = loaded.predict(sent, params={"mask": True})
 own = {name: module.__file__ for name, module in sys.modules.items()
        if name.split(".")[0] in ("fuzzyclip", "stages")}
 print(json.dumps([answer.to_dict("records"), own]))
@@ -513,7 +518,7 @@ def test_it_needs_no_checkout_and_only_the_packages_it_names(model, detector, tm
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (answer,), own = json.loads(done.stdout.splitlines()[-1])
-    assert answer == expect(detector(draw()), ("map", "mask"))
+    assert answer == expect(detector(draw(), "gear"), ("map", "mask"))
     assert len(own) > 10
     assert all(Path(file).is_relative_to(model / "code") for file in own.values()), own
     needed = set()

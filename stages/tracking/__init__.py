@@ -1,0 +1,1 @@
+"""What `stages.track` records a result with: its choices, its numbers, the store."""
