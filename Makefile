@@ -1,4 +1,5 @@
 # make repro     install into .venv, run FuzzyCLIP's pipeline, print the table and where to look
+# make detector FROM=FOLDER   a detector of OpenAI's CLIP, trained on the VisA archive in FOLDER
 # make methods   run every other method of the paper's tables too, and record them
 # make test      install into .venv, lint, types, quick tests; WORKERS=8 on a larger machine
 # make test-all  all tests: also Ray, servers, browsers, ViT-L, whole experiments, other examples
@@ -12,7 +13,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro methods test test-all bench lint types setup clean
+.PHONY: repro detector weights methods test test-all bench lint types setup clean
 
 # The committed dvc.lock counts `track` as done, but a fresh clone has no MLflow store yet. What is
 # recorded already is not recorded again; the last lines say how to look at the runs. DVC makes names
@@ -28,6 +29,23 @@ repro: $(READY)
 	@echo "Page:         page/index.html"
 	@echo "Experiments:  source $(VENV)/bin/activate, and in MLflow:"
 	@python -m stages.track
+
+# The stages of one auxiliary set alone, so that no other dataset is asked for. SET='-S key=value' adds
+# parameters, AUXILIARY=mvtec takes another set.
+AUXILIARY := visa
+SET :=
+ONE_SET := $(addsuffix @$(AUXILIARY),download index features auxiliary csp efa rpl package)
+WEIGHTS := ViT-L-14-336px.pt
+
+weights:
+	$(if $(wildcard $(FROM)/$(WEIGHTS)),@:,$(error FROM=FOLDER must name the folder with $(WEIGHTS) and \
+the archive of $(AUXILIARY), see docs/real-model.md))
+
+detector: weights $(READY)
+	dvc exp run --single-item -S data.source=official -S data.archives='$(abspath $(FROM))' \
+		-S data.download=false -S backbone=vit_l_14_336 -S package.weights=copy \
+		-S backbones.vit_l_14_336.weights='$(abspath $(FROM))/$(WEIGHTS)' $(SET) check sample $(ONE_SET)
+	@echo "The detector: models/$(AUXILIARY)/fuzzyclip; fuzzyclip predict --model takes this folder."
 
 methods: $(READY)
 	python -m stages.check
