@@ -152,14 +152,13 @@ def read_csp(results: Results, auxiliary: str) -> dict[str, Any]:
 
 
 def run_git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Git in this folder.
+    """Git in this folder, which never locks the index: DVC, running beside, dies of that.
 
     Raises:
         CatalogError: this is no git repository.
     """
-    done = subprocess.run(
-        ["git", *arguments], capture_output=True, text=True, encoding="utf-8", check=False
-    )
+    command = ["git", "--no-optional-locks", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     if "not a git repository" in done.stderr:
         raise CatalogError("this is no git repository: experiments are compared in a checkout")
     return done

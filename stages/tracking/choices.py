@@ -175,8 +175,9 @@ def summarize(changes: Sequence[str], edits: Sequence[str]) -> str:
 
 
 def run_git(*arguments: str) -> str:
-    """Git's answer, or nothing where this is no checkout."""
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    """Git's answer, or nothing where this is no checkout; it never locks the index from DVC."""
+    command = ["git", "--no-optional-locks", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.rstrip()
 
 
