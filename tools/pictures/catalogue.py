@@ -8,7 +8,13 @@ from PIL import Image
 
 from tools.pictures import experiments, methods, overlays
 from tools.pictures.browser import open_page, take_picture
-from tools.pictures.sources import FOLDER, check_outputs, digest_sources, save_picture
+from tools.pictures.sources import (
+    FOLDER,
+    check_outputs,
+    digest_sources,
+    read_outputs,
+    save_picture,
+)
 
 #: Size of the page in CSS pixels, and of one of them in the picture.
 PAGE_SIZE, PAGE_SCALE = (1200, 860), 0.75
@@ -60,9 +66,9 @@ def make_picture(root: Path, name: str) -> Path:
     Raises:
         PictureError: something is missing; says what, and how it is had.
     """
-    picture = PICTURES[name]
-    check_outputs(root, picture.sources)
-    sources = digest_sources(root, picture.sources)
+    picture, outputs = PICTURES[name], read_outputs(root)
+    check_outputs(root, outputs, picture.sources)
+    sources = digest_sources(root, outputs, picture.sources)
     path = root / FOLDER / f"{name}.png"
     save_picture(picture.draw(root), path, sources)
     return path

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +40,8 @@ WIDTH, HEIGHT, EDGE = 1440, 1200, 12
 CUT = "average/pixel_auroc"
 #: Seconds in which the server must answer, and in which it must have gone when it is told to.
 PATIENCE = 60
+#: Who commits in the clone, whatever a person's own configuration of git asks for.
+IDENTITY = {"user.name": "pictures", "user.email": "pictures@localhost", "commit.gpgsign": "false"}
 #: Variables that would lead DVC and the stages to another place.
 ELSEWHERE = ("DVC_", "FUZZYCLIP_", "MLFLOW_", "GIT_")
 
@@ -81,7 +82,7 @@ def clone(root: Path, target: Path, environment: Mapping[str, str]) -> None:
         if (root / name).is_file():  # else it was deleted here
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, target / name)
-    for key, value in (("user.name", "pictures"), ("user.email", "pictures@localhost")):
+    for key, value in IDENTITY.items():
         run(target, environment, "git", "config", key, value)
     run(target, environment, "git", "add", "--all")
     if run(target, environment, "git", "status", "--porcelain"):

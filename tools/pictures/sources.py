@@ -37,13 +37,17 @@ def read_outputs(root: Path) -> dict[str, str]:
     return {out["path"]: out["md5"] for out in outs}
 
 
-def digest_sources(root: Path, names: Iterable[str]) -> dict[str, str]:
+def digest_sources(root: Path, outputs: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
     """Digests of sources by name: paths in a checkout, of stages' outputs or committed files.
+
+    Args:
+        root: the checkout.
+        outputs: as `read_outputs` gives them.
+        names: of the sources.
 
     Raises:
         PictureError: one is neither; names it.
     """
-    outputs = read_outputs(root)
     digests = {}
     for name in names:
         if name in outputs:
@@ -57,13 +61,12 @@ def digest_sources(root: Path, names: Iterable[str]) -> dict[str, str]:
     return digests
 
 
-def check_outputs(root: Path, names: Iterable[str]) -> None:
+def check_outputs(root: Path, outputs: Mapping[str, str], names: Iterable[str]) -> None:
     """Compare the outputs that are there with what dvc.lock states of them.
 
     Raises:
         PictureError: one is missing or another; names it.
     """
-    outputs = read_outputs(root)
     for name in (name for name in names if name in outputs):
         if not (root / name).exists():
             raise PictureError(f"{name} is not there: `dvc repro track` first")
@@ -127,21 +130,21 @@ def find_stale(root: Path, pictures: Mapping[str, Iterable[str]]) -> list[str]:
         root: the checkout.
         pictures: names of sources by the picture's name.
     """
-    lines = []
+    lines, outputs = [], read_outputs(root)
     for name, sources in pictures.items():
-        if reason := _find_fault(root, root / FOLDER / f"{name}.png", sources):
+        if reason := _find_fault(root, outputs, root / FOLDER / f"{name}.png", sources):
             lines.append(f"{FOLDER / name}.png: {reason}")
     others = sorted(path.name for path in (root / FOLDER).glob("*.png"))
     others = [name for name in others if name.removesuffix(".png") not in pictures]
     return lines + [f"{FOLDER / name}: `{COMMAND}` does not make it" for name in others]
 
 
-def _find_fault(root: Path, path: Path, names: Iterable[str]) -> str:
+def _find_fault(root: Path, outputs: Mapping[str, str], path: Path, names: Iterable[str]) -> str:
     """Why a picture is stale; empty for one that is not."""
     if not path.is_file():
         return "it is not there"
     try:
-        today = digest_sources(root, names)
+        today = digest_sources(root, outputs, names)
     except PictureError as error:
         return str(error)
     kept = read_sources(path)
