@@ -1,7 +1,10 @@
 """The pictures of README and docs: none is stale, and what makes one so is told."""
 
+import io
 import re
 import shutil
+import subprocess
+import tarfile
 
 import numpy as np
 import pandas as pd
@@ -32,10 +35,22 @@ SOURCES = {name: picture.sources for name, picture in PICTURES.items()}
 CODE = '"""What it is."""\n\n\ndef give():\n    """One."""\n    return 1\n'
 
 
-def test_no_picture_is_stale():
-    """Named with the command that makes it anew."""
+def test_no_picture_is_stale(tmp_path):
+    """Named with the command that makes it anew.
+
+    Where the pipeline ran here and gave other numbers, as on another kind of CPU, the committed
+    pictures need only be of the committed results.
+    """
     stale = find_stale(ROOT, SOURCES)
+    if stale and run_git("diff", "--quiet", "HEAD", "--", "dvc.lock").returncode == 1:
+        with tarfile.open(fileobj=io.BytesIO(run_git("archive", "HEAD").stdout)) as committed:
+            committed.extractall(tmp_path, filter="data")
+        stale = find_stale(tmp_path, SOURCES)
     assert not stale, "\n".join(["`make pictures`: these are stale", *stale])
+
+
+def run_git(*words):
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True)
 
 
 @pytest.mark.parametrize("page", sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")}))
