@@ -20,7 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the pictures; 1 where one could not be made."""
-    parser = argparse.ArgumentParser(prog="python -m tools.pictures", description=__doc__)
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.pictures", description=__doc__, formatter_class=plain
+    )
     parser.add_argument("--only", action="append", choices=[*PICTURES], metavar="NAME")
     names = parser.parse_args(arguments).only or [*PICTURES]
     failed = 0
