@@ -1,6 +1,7 @@
 # make repro     install into .venv, run FuzzyCLIP's pipeline, print the table and where to look
 # make detector FROM=FOLDER   a detector of OpenAI's CLIP, trained on the VisA archive in FOLDER
 # make methods   run every other method of the paper's tables too, and record them
+# make pictures  README's and the docs' pictures from what `make repro` made; needs Chromium
 # make test      install into .venv, lint, types, quick tests; WORKERS=8 on a larger machine
 # make test-all  all tests: also Ray, servers, browsers, ViT-L, whole experiments, other examples
 # make bench     a line a measurement: name, ratio, goal; half an hour on two cores
@@ -13,7 +14,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro detector weights methods test test-all bench lint types setup clean
+.PHONY: repro detector weights methods pictures test test-all bench lint types setup clean
 
 # The committed dvc.lock counts `track` as done, but a fresh clone has no MLflow store yet. What is
 # recorded already is not recorded again; the last lines say how to look at the runs. DVC makes names
@@ -52,6 +53,9 @@ methods: $(READY)
 	dvc repro baselines
 	python -m stages.track baselines
 	@cat metrics/method_tables/averages.md
+
+pictures: $(READY)
+	python -m tools.pictures
 
 # Whole files go to a worker, which makes their fixtures once. One thread for a worker and what it
 # starts: more would wait for one another. Files in folders named slow belong to `make test-all`.

@@ -5,12 +5,11 @@ the image. All methods look at the same random images, taking turns after one to
 counts with its least processor time, which other programs hardly touch, over that of the bare image
 tower. Peak memory is taken in a process of its own, above what that process held before the first
 image (Linux; with the sample's CLIP alone). Trainable parameters are those that an optimizer was
-given. Prints a line a method.
+given. Prints a line a method. The docs' picture is drawn from the file, by `make pictures`.
 
     --backbone vit_l_14_336   that key of params.yaml with random weights; else the sample's CLIP
     --quality TITLE=FILE      metrics/method_tables/means.csv of a run, repeatable; means are taken
     --out FILE                all columns as CSV
-    --picture FILE            cost against quality as PNG; needs --quality
     --add FILE                a CSV made with another backbone, its parameters in a further column
 """
 
@@ -23,15 +22,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import pandas as pd  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from fuzzyclip.baselines.registry import build_method  # noqa: E402
@@ -48,7 +44,6 @@ from fuzzyclip.method.interface import (  # noqa: E402
 )
 from fuzzyclip.method.rpl import PromptLearner  # noqa: E402
 from fuzzyclip.method.scorer import Scorer, build_trained, score_batch  # noqa: E402
-from fuzzyclip.report.gallery import save_figure  # noqa: E402
 from fuzzyclip.utils.prefetch import release_memory  # noqa: E402
 from fuzzyclip.utils.settings import RplSettings  # noqa: E402
 from stages.params import read_params, resolve  # noqa: E402
@@ -59,13 +54,8 @@ OURS = "fuzzyclip"
 CLUSTERS = 2
 STACK = "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"
 MEMORY_IMAGES = 32
-OUR_COLOUR, OTHER_COLOUR = "#c2410c", "#4b6584"
-#: Metric of quality to its title.
-QUALITY = {
-    "pixel_ap": "pixel AP",
-    "pixel_aupro_std": "exact pixel AUPRO",
-    "image_auroc": "image AUROC",
-}
+#: Metrics of quality.
+QUALITY = ("pixel_ap", "pixel_aupro_std", "image_auroc")
 
 
 @dataclass(frozen=True)
@@ -233,63 +223,6 @@ def read_quality(given: list[str]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def draw_picture(table: pd.DataFrame) -> Figure:
-    """Time an image against the quality in the first result set."""
-    metrics = tuple(f": {metric}" for metric in QUALITY)
-    first = next(column for column in table if column.endswith(metrics)).split(": ")[0]
-    figure = Figure(figsize=(13, 3.4))
-    for number, (metric, title) in enumerate(QUALITY.items()):
-        axis = figure.add_axes((0.04 + 0.328 * number, 0.16, 0.285, 0.72))
-        draw_panel(axis, table, f"{first}: {metric}", f"{title}, {first}")
-    return figure
-
-
-def draw_panel(axis: Axes, table: pd.DataFrame, column: str, title: str) -> None:
-    """Methods as dots; the size tells how much is trained."""
-    known = table.dropna(subset=[column, "time"])
-    sizes = 18 + 22 * np.log10(1 + known["parameters"] / 1000)
-    colours = [OUR_COLOUR if row == OURS else OTHER_COLOUR for row in known.index]
-    axis.scatter(known["time"], known[column], s=sizes, c=colours, alpha=0.85, linewidths=0)
-    axis.set_xscale("log")
-    axis.set_xlabel("time an image, bare image tower = 1 (log)", fontsize=8)
-    axis.set_title(title, fontsize=9, loc="left")
-    axis.tick_params(labelsize=7)
-    axis.grid(color="#e5e7eb", linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-    low, high = known["time"].min(), known["time"].max()
-    axis.set_xlim(low * 0.85, high * 2.2)
-    ticks = [tick for tick in (1, 1.5, 2, 3, 5, 10, 20, 50, 100) if low * 0.85 < tick < high * 2.2]
-    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.set_xticks([], minor=True)
-    place_labels(axis, known, column)
-
-
-def place_labels(axis: Axes, known: pd.DataFrame, column: str) -> None:
-    """Names to the right of the dots, moved down where they would lie on one another."""
-    low, high = axis.get_ylim()
-    step = (high - low) * 0.062
-    order = known.sort_values(column, ascending=False)
-    places = order[column].tolist()
-    for number in range(1, len(places)):
-        places[number] = min(places[number], places[number - 1] - step)
-    floor = low + step / 2
-    for number in reversed(range(len(places))):
-        places[number] = max(places[number], floor)
-        floor = places[number] + step
-    for y, (row, line) in zip(places, order.iterrows(), strict=True):
-        colour = OUR_COLOUR if row == OURS else "#222222"
-        axis.annotate(
-            line["method"],
-            (line["time"], line[column]),
-            xytext=(known["time"].max() * 1.18, y),
-            fontsize=6.5,
-            color=colour,
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": "#cbd5e1", "linewidth": 0.5},
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--backbone", default="sample")
@@ -297,12 +230,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--quality", action="append", default=[])
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--picture", type=Path)
     parser.add_argument("--add", type=Path)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.picture and not given.quality:
-        parser.error("--picture needs --quality TITLE=FILE")
     run, own = given.backbone, given.backbone == "sample"
     batch, rounds = given.batch or (8 if own else 1), given.rounds or (9 if own else 2)
     if given.memory_of:
@@ -335,8 +265,6 @@ def main() -> None:
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         table.round(2).to_csv(given.out)
-    if given.picture:
-        save_figure(draw_picture(table), given.picture)
 
 
 if __name__ == "__main__":
