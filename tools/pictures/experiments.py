@@ -25,7 +25,7 @@ from tools.pictures.browser import open_page, take_picture
 from tools.pictures.sources import PictureError
 
 #: What differs between the runs, and their names.
-CHANGE = "csp.penalty=0.2"
+CHANGE = "csp.penalty=0.3"
 RUNS = ("baseline", CHANGE)
 #: FuzzyCLIP's means, and what CSP chooses its partition by, under any penalty.
 SOURCES = ("metrics/headline.json", "metrics/csp/visa.json", "metrics/csp/mvtec.json")
