@@ -26,6 +26,7 @@ from fuzzyclip.deploy.graph import DetectorGraph
 from fuzzyclip.deploy.parity import FLOAT32, INT8, Difference, check_parity, compute_reference
 from fuzzyclip.deploy.runtimes import INPUT, MAP, SCORE, OnnxRuntime, OpenVino
 from fuzzyclip.model.inference import CategoryModel
+from fuzzyclip.model.score_kinds import DEFAULT
 from fuzzyclip.utils.files import place_together
 from fuzzyclip.utils.prefetch import release_memory
 
@@ -262,6 +263,8 @@ def export_openvino(
     facts = read_facts(source)
     if facts["backbone_fingerprint"] != category_model.backbone.fingerprint:
         raise ValueError(f"{source}: made with another backbone than the detector's")
+    if (kind := facts.get("score", DEFAULT)) != category_model.score:
+        raise ValueError(f"{source}: gives the score {kind!r}, not {category_model.score!r}")
     reference = compute_reference(category_model, images)
     with place_together(path, path.with_suffix(".bin")) as folder:
         file = folder / path.name

@@ -24,7 +24,7 @@ from fuzzyclip.clip.text_cache import TextCache
 from fuzzyclip.method import OWN
 from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.method.interface import Learned
-from fuzzyclip.method.scorer import NormalMemory, remember
+from fuzzyclip.method.scorer import NormalMemory, Scorer, remember
 from fuzzyclip.model.card import NATURAL, NATURAL_PIXEL, Card, Threshold, Tiling, read_card
 from fuzzyclip.model.directory import EFA, RPL, find_folder, load_own_backbone, read_parts
 from fuzzyclip.model.inference import (
@@ -39,6 +39,7 @@ from fuzzyclip.model.inference import (
     name_image,
 )
 from fuzzyclip.model.prediction import Prediction, Unreadable, resize_map
+from fuzzyclip.model.score_kinds import DEFAULT, ScoreKind, check_kind
 from fuzzyclip.model.storing import digest_memory, read_memories
 from fuzzyclip.model.tiles import choose_tiling, detect_tiled
 from fuzzyclip.utils.devices import check_device
@@ -66,7 +67,7 @@ class FuzzyCLIP:
         """Put together what `load` reads; memories are by category."""
         self.card, self.backbone, self.memories = card, backbone, memories
         self._parts = parts
-        self.build_category_model = lru_cache(maxsize=KEPT_CATEGORIES)(self._build_category_model)
+        self.build_scorer = lru_cache(maxsize=KEPT_CATEGORIES)(self._build_scorer)
 
     def __repr__(self) -> str:
         """One line: name, training, device and what is calibrated."""
@@ -119,13 +120,19 @@ class FuzzyCLIP:
         return cls(card, backbone, parts, read_memories(folder, card, backbone))
 
     def evaluate(
-        self, folder: str | Path, *, layout: str = "auto", workers: int = 1
+        self,
+        folder: str | Path,
+        *,
+        layout: str = "auto",
+        workers: int = 1,
+        score: ScoreKind | None = None,
     ) -> pd.DataFrame:
         """Metrics on a folder of labelled images, each category looked at by its own name.
 
         Args:
             folder: `good` and a folder a defect, or as MVTec AD has them; masks in `ground_truth`.
             layout: `auto`, `good_bad` or `mvtec_like`.
+            score: what decides an image, as `detect` takes it.
 
         Returns:
             A line a category: numbers of images, metrics in percent, absent where undefined.
@@ -137,7 +144,7 @@ class FuzzyCLIP:
 
         return evaluate_folder(
             folder,
-            lambda category: self.build_category_model(category).scorer,
+            lambda category: self.build_category_model(category, score).judging,
             self.backbone,
             name=OWN,
             sigma=self.card.test.sigma,
@@ -150,12 +157,14 @@ class FuzzyCLIP:
         self, images: ImageLike, category: str | None = ..., *, batch_size: int = ...,
         tile: int | None = ..., overlap: int | None = ..., references: OneOrMore = ...,
         tiling: Tiling | None = ..., threshold: float | None = ...,
+        score: ScoreKind | None = ...,
     ) -> Prediction: ...  # fmt: skip
     @overload
     def __call__(
         self, images: Sequence[ImageLike], category: str | None = ..., *, batch_size: int = ...,
         tile: int | None = ..., overlap: int | None = ..., references: OneOrMore = ...,
         tiling: Tiling | None = ..., threshold: float | None = ...,
+        score: ScoreKind | None = ...,
     ) -> list[Prediction]: ...  # fmt: skip
     def __call__(
         self,
@@ -168,6 +177,7 @@ class FuzzyCLIP:
         references: OneOrMore = (),
         tiling: Tiling | None = None,
         threshold: float | None = None,
+        score: ScoreKind | None = None,
     ) -> Prediction | list[Prediction]:
         """The prediction of one image, or those of several, with their pictures.
 
@@ -179,7 +189,8 @@ class FuzzyCLIP:
         predictions = []
         for prediction in self.detect(
             list_given(images), category, batch_size=batch_size, tile=tile, overlap=overlap,
-            references=references, tiling=tiling, threshold=threshold, keep_pictures=True,
+            references=references, tiling=tiling, threshold=threshold, score=score,
+            keep_pictures=True,
         ):  # fmt: skip
             if isinstance(prediction, Unreadable):
                 raise OSError(prediction.error)
@@ -198,6 +209,7 @@ class FuzzyCLIP:
         references: OneOrMore = (),
         tiling: Tiling | None = None,
         threshold: float | None = None,
+        score: ScoreKind | None = None,
         opener: Opener | None = None,
         keep_pictures: bool = False,
     ) -> Iterator[Prediction | Unreadable]:
@@ -215,13 +227,14 @@ class FuzzyCLIP:
                 each call.
             tiling: `tile` and `overlap` as one.
             threshold: of image scores, in place of the calibrated one.
+            score: what decides an image, `class`, `map` or `both`; see `choose_score`.
             opener: limits of what is opened.
             keep_pictures: whether predictions have the picture; two batches of them are then held.
 
         Raises:
             ValueError: no category, one that was not calibrated where others were, a name that does
-                not fit a prompt, a threshold that was calibrated under another way of looking, or
-                a number out of range.
+                not fit a prompt, a threshold that was calibrated under another way of looking or
+                for another score, or a number out of range.
         """
         COUNT.check("detect", batch_size=batch_size)
         FEW.check("detect", workers=workers)
@@ -234,8 +247,8 @@ class FuzzyCLIP:
             tiling = choose_tiling(tile, overlap)
         given = list_given(references)
         own = self.remember(given, chosen) if len(given) else self
-        thresholds = own.choose_thresholds(chosen, tiling, threshold)
-        category_model, open_image = own.build_category_model(chosen), opener or Opener()
+        thresholds = own.choose_thresholds(chosen, tiling, threshold, score)
+        category_model, open_image = own.build_category_model(chosen, score), opener or Opener()
         if tiling is None:
             findings = detect_images(
                 images, open_image, category_model, batch_size=batch_size, workers=workers,
@@ -282,13 +295,29 @@ class FuzzyCLIP:
             )
         return chosen
 
+    def choose_score(self, category: str, score: ScoreKind | None = None) -> ScoreKind:
+        """What decides an image of a category: what is asked for, else as calibrated, else `class`.
+
+        Raises:
+            ValueError: there is no such score; says which there are.
+        """
+        if score is not None:
+            return check_kind(score)
+        own = self.card.calibrations.get(category)
+        return own.score if own else DEFAULT
+
     def choose_thresholds(
-        self, category: str, tiling: Tiling | None = None, threshold: float | None = None
+        self,
+        category: str,
+        tiling: Tiling | None = None,
+        threshold: float | None = None,
+        score: ScoreKind | None = None,
     ) -> tuple[Threshold, Threshold]:
         """Thresholds of image scores, where `threshold` replaces the calibrated one, and of pixels.
 
         Raises:
-            ValueError: those of the category were chosen under another way of looking.
+            ValueError: those of the category were chosen under another way of looking, or for
+                another score.
         """
         own = self.card.calibrations.get(category)
         if threshold is not None:
@@ -300,6 +329,11 @@ class FuzzyCLIP:
             raise ValueError(
                 f"{category!r} was calibrated on {_describe_tiling(own.tiling)}, not on "
                 f"{_describe_tiling(tiling)}: calibrate again that way, or give a threshold"
+            )
+        if own.score != (kind := self.choose_score(category, score)):
+            raise ValueError(
+                f"{category!r} was calibrated for the score {own.score!r}, not for {kind!r}: "
+                "calibrate again with that one, or give a threshold"
             )
         memory = self.memories.get(category)
         if own.memory != (digest_memory(memory) if memory else None):
@@ -329,8 +363,18 @@ class FuzzyCLIP:
         entry = self.card.memories.get(category)
         return entry.images if entry else []
 
-    def _build_category_model(self, category: str) -> CategoryModel:
-        """The model of a category, whose name must fit a prompt; kept for the next call."""
+    def build_category_model(self, category: str, score: ScoreKind | None = None) -> CategoryModel:
+        """What turns pixels into maps and scores of a category; `score` as `choose_score` has it.
+
+        Raises:
+            PromptTooLongError: the name does not fit a prompt.
+            ValueError: no name, or no such score.
+        """
+        kind = self.choose_score(category, score)
+        return CategoryModel(self.backbone, self.build_scorer(category), self.card.test.sigma, kind)
+
+    def _build_scorer(self, category: str) -> Scorer:
+        """The scorer of a category, whose name must fit a prompt; kept for the next call."""
         if not category.strip():
             raise ValueError(f"category: say what the image shows, or {ANY_CATEGORY!r}")
         try:
@@ -341,8 +385,7 @@ class FuzzyCLIP:
                 f"category {shown!r} is too long for a prompt; say in a few words what the image "
                 "shows"
             ) from error
-        scorer = replace(scorer, memory=self.memories.get(category))
-        return CategoryModel(self.backbone, scorer, self.card.test.sigma)
+        return replace(scorer, memory=self.memories.get(category))
 
 
 def _conclude(
