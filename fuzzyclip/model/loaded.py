@@ -25,7 +25,8 @@ from fuzzyclip.method import OWN
 from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import NormalMemory, Scorer, remember
-from fuzzyclip.model.card import NATURAL, NATURAL_PIXEL, Card, Threshold, Tiling, read_card
+from fuzzyclip.model.card import Card, Threshold, Tiling, read_card
+from fuzzyclip.model.choices import ANY_CATEGORY, pick_category, pick_thresholds
 from fuzzyclip.model.directory import EFA, RPL, find_folder, load_own_backbone, read_parts
 from fuzzyclip.model.inference import (
     CategoryModel,
@@ -40,18 +41,16 @@ from fuzzyclip.model.inference import (
 )
 from fuzzyclip.model.prediction import Prediction, Unreadable, resize_map
 from fuzzyclip.model.score_kinds import DEFAULT, ScoreKind, check_kind
-from fuzzyclip.model.storing import digest_memory, read_memories
+from fuzzyclip.model.storing import read_memories
 from fuzzyclip.model.tiles import choose_tiling, detect_tiled
 from fuzzyclip.utils.devices import check_device
 from fuzzyclip.utils.files import show_name
 from fuzzyclip.utils.ranges import COUNT, FEW
 
-#: Stands for the category where none is given, as in the paper's Table 4.
-ANY_CATEGORY = "object"
 #: Categories whose text features are kept; a server may be asked for any number of them.
 KEPT_CATEGORIES = 64
-#: Characters of a category, and categories, that an error repeats.
-LONGEST_SHOWN, MOST_SHOWN = 40, 8
+#: Characters of a category that an error repeats.
+LONGEST_SHOWN = 40
 
 
 class FuzzyCLIP:
@@ -139,9 +138,12 @@ class FuzzyCLIP:
 
         Raises:
             DatasetError: the folder has no such layout, or images that can not be used.
+            ValueError: there is no such score.
         """
         from fuzzyclip.evaluation.folder import evaluate_folder
 
+        if score is not None:
+            check_kind(score)  # before all images are looked at
         return evaluate_folder(
             folder,
             lambda category: self.build_category_model(category, score).judging,
@@ -276,24 +278,7 @@ class FuzzyCLIP:
         Raises:
             ValueError: it is not calibrated, or there are several and none is named; names them.
         """
-        calibrated = self.card.calibrations
-        if category is None:
-            if len(calibrated) == 1:
-                return next(iter(calibrated))
-            if calibrated and required:
-                raise ValueError(
-                    f"category: say which, this model is calibrated for {_list_names(calibrated)}"
-                )
-            return ANY_CATEGORY
-        known = dict.fromkeys([*calibrated, *self.memories])
-        alike = [name for name in known if _simplify(name) == _simplify(category)]
-        chosen = alike[0] if len(alike) == 1 and category not in known else category
-        if required and calibrated and chosen not in calibrated:
-            raise ValueError(
-                f"category {category!r} is not calibrated, but {_list_names(calibrated)}: name one "
-                "of these, calibrate it (fuzzyclip calibrate), or give a threshold"
-            )
-        return chosen
+        return pick_category(category, self.card.calibrations, self.memories, required)
 
     def choose_score(self, category: str, score: ScoreKind | None = None) -> ScoreKind:
         """What decides an image of a category: what is asked for, else as calibrated, else `class`.
@@ -319,29 +304,14 @@ class FuzzyCLIP:
             ValueError: those of the category were chosen under another way of looking, or for
                 another score.
         """
-        own = self.card.calibrations.get(category)
-        if threshold is not None:
-            given = Threshold(value=threshold, method="given")
-            return given, own.pixel if own else NATURAL_PIXEL
-        if own is None:
-            return NATURAL, NATURAL_PIXEL
-        if own.tiling != tiling:  # scores of another way of looking have another distribution
-            raise ValueError(
-                f"{category!r} was calibrated on {_describe_tiling(own.tiling)}, not on "
-                f"{_describe_tiling(tiling)}: calibrate again that way, or give a threshold"
-            )
-        if own.score != (kind := self.choose_score(category, score)):
-            raise ValueError(
-                f"{category!r} was calibrated for the score {own.score!r}, not for {kind!r}: "
-                "calibrate again with that one, or give a threshold"
-            )
-        memory = self.memories.get(category)
-        if own.memory != (digest_memory(memory) if memory else None):
-            raise ValueError(
-                f"{category!r} was calibrated with other reference images: calibrate again with "
-                "these, or give a threshold"
-            )
-        return own.image, own.pixel
+        return pick_thresholds(
+            category,
+            self.card.calibrations.get(category),
+            tiling=tiling,
+            score=self.choose_score(category, score),
+            memory=self.memories.get(category),
+            given=threshold,
+        )
 
     def remember(self, images: OneOrMore, category: str) -> "FuzzyCLIP":
         """This model with normal parts of a category in mind; no longer zero-shot there.
@@ -410,21 +380,3 @@ def _conclude(
         sha256=finding.sha256,
         picture=finding.picture,
     )
-
-
-def _simplify(category: str) -> str:
-    """A name as two people would agree on it; the text tower reads no upper case either."""
-    return " ".join(category.casefold().split())
-
-
-def _list_names(names: Iterable[str]) -> str:
-    """Names in quotes, not more than a line has room for."""
-    quoted = [repr(name) for name in names]
-    more = f" and {len(quoted) - MOST_SHOWN} more" if len(quoted) > MOST_SHOWN else ""
-    return ", ".join(quoted[:MOST_SHOWN]) + more
-
-
-def _describe_tiling(tiling: Tiling | None) -> str:
-    if tiling is None:
-        return "the whole image"
-    return f"tiles of {tiling.side} px, overlap {tiling.overlap}"
