@@ -121,7 +121,8 @@ def write_graph(graph: DetectorGraph, path: Path) -> None:
     image = torch.zeros(2, size, size, 3, dtype=torch.uint8, device=device)  # 1 would be fixed
     shapes = {INPUT: {0: torch.export.Dim(BATCH, min=1)}}
     # onnxruntime's own sigmoid ends at 18 on either side, which matters to log-odds made of it
-    precise = {} if graph.score == "class" else {torch.ops.aten.sigmoid.default: write_sigmoid}
+    sigmoid: Any = torch.ops.aten.sigmoid.default
+    precise = {} if graph.score == "class" else {sigmoid: write_sigmoid}
     try:
         with warnings.catch_warnings():
             # A scorer may remember its last batch, which is none of the graph's business.

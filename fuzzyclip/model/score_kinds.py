@@ -9,7 +9,7 @@ All are log-odds, 0 where anomalous is as likely as normal. This module imports 
 Shapes: B images.
 """
 
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,7 @@ def judge(kind: ScoreKind, class_scores: Values, peaks: Values) -> Values:
 
 def check_kind(kind: str) -> ScoreKind:
     """The kind of that name; a ValueError says which there are."""
-    for known in get_args(ScoreKind):
+    for known in SCORE_KINDS:
         if kind == known:
             return known
     raise ValueError(f"score: {kind!r} is none of {', '.join(SCORE_KINDS)}")
