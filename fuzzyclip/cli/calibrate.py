@@ -46,6 +46,7 @@ def calibrate(
     tile: options.Tile = None,
     overlap: options.Overlap = None,
     reference: options.Reference = None,
+    score: options.Score = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the thresholds as JSON.")] = False,
     device: options.Device = "auto",
     weights: options.Weights = None,
@@ -58,7 +59,8 @@ def calibrate(
 
     With normal and anomalous images: the threshold of the largest F1. With normal ones alone: the
     one that a wanted share of normal parts exceeds. The model then uses it with the same category,
-    tiles and references. Prints the scores as a histogram and how well they tell the two apart.
+    tiles, references and score. Prints the scores as a histogram and how well they tell the two
+    apart.
     """
     from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.images.decode import MAX_PIXELS
@@ -66,6 +68,7 @@ def calibrate(
     from fuzzyclip.model.calibration import match_masks
     from fuzzyclip.model.directory import find_folder
     from fuzzyclip.model.inference import Opener
+    from fuzzyclip.model.score_kinds import SCORE_KINDS
     from fuzzyclip.model.separation import draw_histogram, to_percent
     from fuzzyclip.model.storing import store
 
@@ -85,8 +88,8 @@ def calibrate(
                 raise ValueError(f"{path}: a reference image must not calibrate as well")
         calibrated = choose_thresholds(
             detector, chosen, normal, anomalous, truths,
-            false_alarm_rate=false_alarms, tiling=tiling, batch_size=batch_size, workers=workers,
-            opener=Opener(max_pixels or MAX_PIXELS, white),
+            false_alarm_rate=false_alarms, tiling=tiling, score=score, batch_size=batch_size,
+            workers=workers, opener=Opener(max_pixels or MAX_PIXELS, white),
         )  # fmt: skip
         store(
             folder, chosen, calibrated.calibration, out=out,
@@ -99,6 +102,7 @@ def calibrate(
         typer.echo(json.dumps(calibration.model_dump() | {"auroc": separation.auroc}))
     else:
         typer.echo("\n".join(draw_histogram(separation, calibration.image.value)))
+        typer.echo(f"{chosen}, score: {SCORE_KINDS[calibration.score]} ({calibration.score})")
         if separation.auroc is not None:
             doubt = f": {separation.doubt}" if separation.doubt else ""
             typer.echo(f"{chosen}, separation: AUROC {to_percent(separation.auroc)}{doubt}")

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fuzzyclip.cli.options import Category, Model, Reference, Refusal, Weights, load_model
+from fuzzyclip.cli.options import Category, Model, Reference, Refusal, Score, Weights, load_model
 
 if TYPE_CHECKING:
     from fuzzyclip.deploy.parity import Difference
     from fuzzyclip.model.loaded import FuzzyCLIP
+    from fuzzyclip.model.score_kinds import ScoreKind
 
 
 class Format(StrEnum):
@@ -50,6 +51,7 @@ def export(
     category: Category = None,
     check: Check = None,
     reference: Reference = None,
+    score: Score = None,
     weights: Weights = None,
 ) -> None:
     """Write a model for another runtime: image in, map and score out.
@@ -65,6 +67,11 @@ def export(
         if format_ is Format.MLFLOW:
             from fuzzyclip.deploy.mlflow_model import save_served
 
+            if score is not None:
+                raise typer.BadParameter(
+                    "a served model decides as each category is calibrated, or as a request says",
+                    param_hint="--score",
+                )
             save_served(find_folder(model), out)
         else:
             if not check:
@@ -72,7 +79,7 @@ def export(
                     "name images that the file is compared on", param_hint="--check"
                 )
             detector, chosen, _ = load_model(model, category, "cpu", weights, reference)
-            difference = _export(detector, chosen, out, format_, check)
+            difference = _export(detector, chosen, out, format_, check, score)
             typer.echo(
                 f"differs from PyTorch by at most {difference.score:.2g} in scores and "
                 f"{difference.map_max:.2g} in maps ({difference.map_mean:.2g} in an image's mean)"
@@ -81,7 +88,12 @@ def export(
 
 
 def _export(
-    detector: "FuzzyCLIP", category: str, out: Path, format_: Format, check: list[str]
+    detector: "FuzzyCLIP",
+    category: str,
+    out: Path,
+    format_: Format,
+    check: list[str],
+    score: "ScoreKind | None",
 ) -> "Difference":
     """ONNX, or OpenVINO by way of ONNX."""
     from tempfile import TemporaryDirectory
@@ -98,11 +110,14 @@ def _export(
         )
     if own is None:
         typer.echo("no threshold in the file: the category is not calibrated", err=True)
-    thresholds = {"image_score": own.image.value, "anomaly_map": own.pixel.value} if own else {}
+    thresholds = {}
+    if own is not None:  # refused where they do not hold
+        image, pixel = detector.choose_thresholds(category, own.tiling, score=score)
+        thresholds = {"image_score": image.value, "anomaly_map": pixel.value}
     origin = Origin(
         category, thresholds=thresholds, model_sha256=detector.card.files["efa.safetensors"]
     )
-    images, category_model = list_images(check), detector.build_category_model(category)
+    images, category_model = list_images(check), detector.build_category_model(category, score)
     if format_ in (Format.ONNX, Format.ONNX_INT8):
         return export_onnx(category_model, out, images, origin, weights=kind)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fuzzyclip.model.score_kinds import ScoreKind
 from fuzzyclip.utils.ranges import COUNT, FEW, NUMBER
 
 if TYPE_CHECKING:
@@ -59,6 +60,13 @@ Reference = Annotated[
     typer.Option(
         help="Images of normal parts to compare with (file, folder, pattern; may be repeated). Few "
         "will do: 1, 2, 4."
+    ),
+]
+Score = Annotated[
+    ScoreKind | None,
+    typer.Option(
+        help="What decides an image: class (learned prompts, which hold no category), map (its "
+        "highest value), both (their mean). (default: as calibrated, else class)"
     ),
 ]
 MaxPixels = Annotated[

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fuzzyclip.model.inference import Opener
     from fuzzyclip.model.loaded import FuzzyCLIP
     from fuzzyclip.model.outputs import PredictionFolder
+    from fuzzyclip.model.score_kinds import ScoreKind
 
 Images = Annotated[
     list[str], typer.Argument(help="Image files, folders, or patterns in quotes ('parts/*.png').")
@@ -71,6 +72,7 @@ def predict(
     tile: options.Tile = None,
     overlap: options.Overlap = None,
     reference: options.Reference = None,
+    score: options.Score = None,
     save: Save = None,
     scale: ScaleOption = "fixed",
     report: Report = False,
@@ -108,14 +110,14 @@ def predict(
         detector, chosen, references = options.load_model(
             model, category, device, weights, reference, calibrated=threshold is None
         )
-        folder = None
+        kind, folder = detector.choose_score(chosen, score), None
         if out is not None:
-            settings = _describe(detector, chosen, tiling, threshold, references, opener)
+            settings = _describe(detector, chosen, tiling, threshold, kind, references, opener)
             folder = PredictionFolder(out, files, settings, kinds=kinds, scale=scale)
         todo = [path for path in files if folder is None or not folder.is_done(path)]
         predictions = detector.detect(
             todo, chosen, batch_size=batch_size, workers=workers,
-            tiling=tiling, threshold=threshold, opener=opener,
+            tiling=tiling, threshold=threshold, score=kind, opener=opener,
             keep_pictures=folder is not None and Kind.OVERLAY in folder.kinds,
         )  # fmt: skip
         rows = []
@@ -124,9 +126,9 @@ def predict(
             _print_row(rows[-1], as_json)
         if folder is not None:
             folder.finish(files)
-        thresholds = detector.choose_thresholds(chosen, tiling, threshold)
+        thresholds = detector.choose_thresholds(chosen, tiling, threshold, kind)
         if folder is not None and report:
-            _write_report(folder, files, detector, chosen, thresholds, tiling)
+            _write_report(folder, files, detector, chosen, thresholds, tiling, kind)
     _conclude(rows, len(files) - len(todo), thresholds[0].method == "natural", out)
 
 
@@ -144,13 +146,14 @@ def _describe(
     category: str,
     tiling: "Tiling | None",
     threshold: float | None,
+    score: "ScoreKind",
     references: list[Path],
     opener: "Opener",
 ) -> dict[str, Any]:
     """All that decides the results of a run."""
     from fuzzyclip.utils.files import compute_sha256, show_name
 
-    image, pixel = detector.choose_thresholds(category, tiling, threshold)
+    image, pixel = detector.choose_thresholds(category, tiling, threshold, score)
     return {
         "model": detector.card.name,
         "model_files": dict(detector.card.files),
@@ -164,6 +167,7 @@ def _describe(
         "threshold": image.model_dump(),
         "pixel_threshold": pixel.model_dump(),
         "tiling": tiling.model_dump() if tiling else None,
+        "score": score,
         "references": {show_name(path): compute_sha256(path) for path in references},
         "max_pixels": opener.max_pixels,
         "white": opener.white,
@@ -177,13 +181,15 @@ def _write_report(
     category: str,
     thresholds: "tuple[Threshold, Threshold]",
     tiling: "Tiling | None",
+    score: "ScoreKind",
 ) -> None:
     """report.html of all images of a folder."""
     from fuzzyclip.model.outputs import PAGE
     from fuzzyclip.model.results_page import render_results
+    from fuzzyclip.model.score_kinds import SCORE_KINDS
     from fuzzyclip.utils.files import show_name, write_text
 
-    notes = []
+    notes = [f"An image's score is {SCORE_KINDS[score]} (--score {score})"]
     if tiling is not None:
         notes.append(f"Looked at by tiles of {tiling.side} pixels, overlap {tiling.overlap}")
     if category in detector.memories:

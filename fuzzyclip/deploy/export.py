@@ -26,6 +26,7 @@ from fuzzyclip.deploy.graph import DetectorGraph
 from fuzzyclip.deploy.parity import FLOAT32, INT8, Difference, check_parity, compute_reference
 from fuzzyclip.deploy.runtimes import INPUT, MAP, SCORE, OnnxRuntime, OpenVino
 from fuzzyclip.model.inference import CategoryModel
+from fuzzyclip.model.score_kinds import DEFAULT, ScoreKind
 from fuzzyclip.utils.files import place_together
 from fuzzyclip.utils.prefetch import release_memory
 
@@ -103,7 +104,7 @@ def export_onnx(
                 quantise(file)
             finish_file(file, describe(category_model, origin, kind), external_above)
             limit = allowed if allowed is not None and kind == weights else ALLOWED[kind]
-            label = f"{path.name} ({kind})"
+            label = _label(path, kind, category_model.score)
             difference = check_parity(reference, OnnxRuntime(file), limit, label)
     return difference
 
@@ -119,6 +120,9 @@ def write_graph(graph: DetectorGraph, path: Path) -> None:
     device = graph.mean.device
     image = torch.zeros(2, size, size, 3, dtype=torch.uint8, device=device)  # 1 would be fixed
     shapes = {INPUT: {0: torch.export.Dim(BATCH, min=1)}}
+    # onnxruntime's own sigmoid ends at 18 on either side, which matters to log-odds made of it
+    sigmoid: Any = torch.ops.aten.sigmoid.default
+    precise = {} if graph.score == "class" else {sigmoid: write_sigmoid}
     try:
         with warnings.catch_warnings():
             # A scorer may remember its last batch, which is none of the graph's business.
@@ -131,6 +135,7 @@ def write_graph(graph: DetectorGraph, path: Path) -> None:
             input_names=[INPUT],
             output_names=[MAP, SCORE],
             opset_version=OPSET,
+            custom_translation_table=precise,
             dynamo=True,
             verbose=False,
         )
@@ -139,6 +144,12 @@ def write_graph(graph: DetectorGraph, path: Path) -> None:
         raise ExportError(f"the detector can not become a graph: {reason}") from error
     tidy(program.model)
     import_extra("onnx_ir").save(program.model, path, external_data=path.name + DATA)
+
+
+def write_sigmoid(value: Any) -> Any:
+    """A sigmoid by its definition, in operators of ONNX."""
+    operators = getattr(import_extra("onnxscript"), f"opset{OPSET}")
+    return operators.Reciprocal(operators.Exp(operators.Neg(value)) + 1.0)
 
 
 def tidy(model: Any) -> None:
@@ -262,6 +273,8 @@ def export_openvino(
     facts = read_facts(source)
     if facts["backbone_fingerprint"] != category_model.backbone.fingerprint:
         raise ValueError(f"{source}: made with another backbone than the detector's")
+    if (kind := facts.get("score", DEFAULT)) != category_model.score:
+        raise ValueError(f"{source}: gives the score {kind!r}, not {category_model.score!r}")
     reference = compute_reference(category_model, images)
     with place_together(path, path.with_suffix(".bin")) as folder:
         file = folder / path.name
@@ -269,5 +282,10 @@ def export_openvino(
         model.set_rt_info(to_json(facts), KEY)
         openvino.save_model(model, str(file), compress_to_fp16=False)
         limit = ALLOWED[facts["weights"]] if allowed is None else allowed
-        label = f"{path.name} ({facts['weights']})"
+        label = _label(path, facts["weights"], category_model.score)
         return check_parity(reference, OpenVino(file), limit, label)
+
+
+def _label(path: Path, weights: str, score: ScoreKind) -> str:
+    """A file in messages; where the map decides, small differences of its pixels count."""
+    return f"{path.name} ({weights}{'' if score == DEFAULT else f', score {score}'})"

@@ -27,7 +27,8 @@ INPUT = (
 OUTPUTS = (
     "anomaly_map: float32 (B, S, S) in [0, 1], the mean over the taken blocks of a pixel's "
     "probability to be anomalous; image_score: float32 (B,), log-odds, 0 where anomalous is as "
-    "likely as normal. Higher is more anomalous"
+    "likely as normal; of the class feature, the map's highest value or both, as `score` says. "
+    "Higher is more anomalous"
 )
 
 
@@ -66,6 +67,7 @@ def describe(category_model: "CategoryModel", origin: Origin, weights: str) -> d
         "std": list(backbone.std),
         "blocks": list(backbone.blocks),
         "sigma": category_model.sigma,
+        "score": category_model.score,
         "remembered_tokens": 0 if scorer.memory is None else scorer.memory.tokens.shape[1],
         "weights": weights,
         "model_sha256": origin.model_sha256,

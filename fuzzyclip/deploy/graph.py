@@ -10,9 +10,10 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
 from fuzzyclip.clip.encoding import normalise
-from fuzzyclip.method.efa import upsample
+from fuzzyclip.method.efa import divide_odds, upsample
 from fuzzyclip.method.scorer import NormalMemory, join_memory
 from fuzzyclip.model.inference import CategoryModel
+from fuzzyclip.model.score_kinds import judge
 
 
 class DetectorGraph(nn.Module):
@@ -43,6 +44,7 @@ class DetectorGraph(nn.Module):
         self.tower = backbone.image_tower
         self.scorer = category_model.scorer
         self.blocks, self.image_size = backbone.blocks, backbone.image_size
+        self.score = category_model.score
         for name, values in (("mean", backbone.mean), ("std", backbone.std)):
             self.register_buffer(name, torch.tensor(values, device=backbone.device).view(3, 1, 1))
         matrix = None
@@ -60,10 +62,16 @@ class DetectorGraph(nn.Module):
         if self.scorer.memory is not None:
             far = compute_memory_map(self.scorer.memory, patch_tokens)
             anomaly_map, image_score = join_memory(anomaly_map, image_score, far)
-        anomaly_map = anomaly_map.sigmoid()
-        if self.smoothing is not None:
-            anomaly_map = self.smoothing @ anomaly_map @ self.smoothing.T
-        return anomaly_map, image_score
+        shown = self._smooth(anomaly_map.sigmoid())
+        if self.score != "class":
+            odds = anomaly_map
+            if self.smoothing is not None:  # both ends of a probability, each precise near 0
+                odds = divide_odds(shown.clone(), self._smooth(anomaly_map.neg().sigmoid()))
+            image_score = judge(self.score, image_score, odds.amax(dim=(1, 2)))
+        return shown, image_score
+
+    def _smooth(self, maps: Tensor) -> Tensor:
+        return maps if self.smoothing is None else self.smoothing @ maps @ self.smoothing.T
 
 
 def build_smoothing(size: int, sigma: float) -> Tensor:

@@ -75,6 +75,7 @@ PARAMS = ParamSchema(
         ParamSpec("threshold", DataType.double, None),
         ParamSpec("tile", DataType.long, None),
         ParamSpec("overlap", DataType.long, None),
+        ParamSpec("score", DataType.string, None),
         ParamSpec("white", DataType.long, None),
     ]
 )

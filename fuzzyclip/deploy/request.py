@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fuzzyclip.images.decode import open_image_file
 from fuzzyclip.model.card import Calibration, Tiling
+from fuzzyclip.model.score_kinds import ScoreKind
 from fuzzyclip.model.tiles import SMALLEST_SIDE
 from fuzzyclip.utils.ranges import COUNT_OR_ZERO
 from fuzzyclip.utils.settings import Number, limit, say_first_fault
@@ -89,6 +90,8 @@ class Options(BaseModel):
         tile: side of overlapping tiles in pixels, 0 for the whole image; None for the way in which
             the category was calibrated, the whole image where it was not.
         overlap: pixels that tiles share, up to half a side; None for a quarter.
+        score: what decides an image, see `fuzzyclip.model.score_kinds`; None for what the category
+            was calibrated for, `class` where it was not.
         white: value shown as white in gray images of more than 8 bits; see
             `fuzzyclip.images.decode`.
     """
@@ -100,6 +103,7 @@ class Options(BaseModel):
     threshold: Number | None = None
     tile: NonNegative | None = None
     overlap: NonNegative | None = None
+    score: ScoreKind | None = None
     white: Annotated[int, Field(ge=1, le=2**32)] | None = None
 
     @model_validator(mode="after")

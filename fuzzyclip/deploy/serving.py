@@ -115,7 +115,9 @@ class Responder:
             count = len(plan_tiles(*image.size, tiling.side, tiling.overlap))
             if count > self.limits.tiles:
                 raise ValueError(f"tile: {count} of them, the limit is {self.limits.tiles}")
-        prediction = self.detector(image, category, tiling=tiling, threshold=options.threshold)
+        prediction = self.detector(
+            image, category, tiling=tiling, threshold=options.threshold, score=options.score
+        )
         row = {key: value for key, value in prediction.to_row().items() if key in OUTPUTS}
         return row | {"error": None} | _encode_pictures(prediction, options)
 

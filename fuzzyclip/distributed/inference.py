@@ -77,7 +77,9 @@ def detect_on_ray(
         source: a folder or a bucket's folder, in which all images count, at any depth, in the order
             of their paths; or a list of files, all on one file system. A folder's address may carry
             pyarrow's options (`?region=`, `?endpoint_override=`), those of a list may not.
-        build: makes the model, once in each actor; picklable, for example a module's function.
+        build: makes the model, once in each actor; picklable, for example a module's function that
+            calls `FuzzyCLIP.build_category_model`, which decides by the calibrated kind of score,
+            or by the one that it is given.
         out: folder or bucket's folder for the files; must not hold any Parquet yet.
         batch_size: images a pass.
         workers: threads of each actor that open images ahead.

@@ -7,7 +7,7 @@ Scores are float32, as the detector gives them: log-odds of images, probabilitie
 threshold is a float32 too, so that a comparison says the same in either precision.
 
 A threshold holds for images like those it was chosen from, looked at in the same way: another
-tiling, reference images or category need another one.
+tiling, kind of score, reference images or category need another one.
 
 Shapes: n images, H x W pixels.
 """
@@ -29,6 +29,7 @@ from fuzzyclip.model.card import Calibration, Threshold, Tiling
 from fuzzyclip.model.inference import Opener
 from fuzzyclip.model.loaded import FuzzyCLIP
 from fuzzyclip.model.prediction import Prediction, Unreadable
+from fuzzyclip.model.score_kinds import ScoreKind
 from fuzzyclip.model.separation import Separation, measure_separation, to_percent
 from fuzzyclip.model.storing import digest_memory
 from fuzzyclip.utils.files import show_name
@@ -61,6 +62,7 @@ def calibrate(
     *,
     false_alarm_rate: float = 0.05,
     tiling: Tiling | None = None,
+    score: ScoreKind | None = None,
     batch_size: int = 8,
     workers: int = 1,
     opener: Opener | None = None,
@@ -79,11 +81,12 @@ def calibrate(
         masks: ground truth of the anomalous ones, in the same order; empty for none.
         false_alarm_rate: wanted, where a quantile decides.
         tiling: how images are looked at, here and later.
+        score: what decides an image, here and later; None as `FuzzyCLIP.choose_score` has it.
         batch_size, workers, opener: as `FuzzyCLIP.detect` takes them.
 
     Raises:
         ValueError: masks are not as many as anomalous images or of another size, an image is given
-            as normal and as anomalous, or too few images could be read.
+            as normal and as anomalous, too few images could be read, or there is no such score.
     """
     places = {os.path.realpath(path): path for path in normal}
     for path in anomalous:
@@ -96,6 +99,7 @@ def calibrate(
     truths: dict[str, Path] = (
         dict(zip(map(show_name, anomalous), masks, strict=True)) if masks else {}
     )
+    kind = detector.choose_score(category, score)
     scores: list[tuple[float, int]] = []
     highest: list[float] = []  # of each normal image's map
     unreadable: list[Unreadable] = []
@@ -104,7 +108,7 @@ def calibrate(
     # any threshold will do: it is what is looked for
     predictions = detector.detect(
         [*normal, *anomalous], category, batch_size=batch_size, workers=workers,
-        tiling=tiling, threshold=0.0, opener=opener,
+        tiling=tiling, threshold=0.0, opener=opener, score=kind,
     )  # fmt: skip
     for number, prediction in enumerate(predictions):
         if isinstance(prediction, Unreadable):
@@ -134,7 +138,7 @@ def calibrate(
     pixel = pixels.choose() if truths else choose_by_quantile(highest, false_alarm_rate, most=1)
     memory = detector.memories.get(category)
     digest = digest_memory(memory) if memory else None
-    calibration = Calibration(image=image, pixel=pixel, tiling=tiling, memory=digest)
+    calibration = Calibration(image=image, pixel=pixel, tiling=tiling, memory=digest, score=kind)
     return Calibrated(calibration, unreadable, separation)
 
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, Field, ValidationError, model_validator
 
+from fuzzyclip.model.score_kinds import DEFAULT, ScoreKind
 from fuzzyclip.utils.ranges import FEW, POSITIVE
 from fuzzyclip.utils.settings import (
     BackboneSettings,
@@ -168,12 +169,14 @@ class Calibration(Record):
     Attributes:
         tiling: how images were looked at.
         memory: digest of the normal memory that took part, if one did.
+        score: what decided an image; cards from before there was a choice do not say it.
     """
 
     image: Threshold
     pixel: Threshold
     tiling: Tiling | None = None
     memory: Digest | None = None
+    score: ScoreKind = DEFAULT
 
 
 class MemoryCard(Record):

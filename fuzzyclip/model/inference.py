@@ -27,7 +27,9 @@ from fuzzyclip.images.decode import (
     decode_image,
     read_image_file,
 )
+from fuzzyclip.method import Scale
 from fuzzyclip.method.scorer import NotFiniteError, Scorer, score_batch
+from fuzzyclip.model.score_kinds import DEFAULT, ScoreKind, check_kind, judge
 from fuzzyclip.utils.files import show_name
 from fuzzyclip.utils.prefetch import prefetch
 from fuzzyclip.utils.ranges import SIGMA
@@ -180,14 +182,41 @@ class CategoryModel:
     Attributes:
         scorer: from patch tokens and class features to maps and scores.
         sigma: Gaussian smoothing of the maps in pixels.
+        score: what decides an image, see `fuzzyclip.model.score_kinds`.
+
+    Raises:
+        ValueError: sigma is out of range, there is no such kind of score, or the scorer has no
+            log-odds to make one of.
     """
 
     backbone: Backbone
     scorer: Scorer
     sigma: float = 0.0
+    score: ScoreKind = DEFAULT
 
     def __post_init__(self) -> None:
         SIGMA.check("a detector", sigma=self.sigma)
+        if check_kind(self.score) == "class":
+            return
+        if self.scorer.scale is not Scale.LOG_ODDS or self.scorer.join is not None:
+            raise ValueError(
+                f"score: {self.score!r} takes a map of log-odds and a score without one; give "
+                f"{DEFAULT!r}"
+            )
+
+    @property
+    def judging(self) -> Scorer:
+        """The scorer, where `score` decides an image.
+
+        The map counts as it is after smoothing, (S, S), in float64, before it is resized.
+        """
+        if self.score == "class":
+            return self.scorer
+
+        def join(scores: NDArray[np.float32], peaks: NDArray[np.floating]) -> NDArray[np.float32]:
+            return judge(self.score, scores, peaks).astype(np.float32)
+
+        return replace(self.scorer, join=join)
 
     def __call__(self, pixels: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Maps (B, S, S) and scores (B,), higher is more anomalous, of pixels (B, 3, S, S).
@@ -198,7 +227,7 @@ class CategoryModel:
             NotFiniteError: the scorer has no finite answer to an image.
         """
         image_embed, patch_tokens = encode_images(self.backbone, pixels)
-        scores = score_batch(self.scorer, patch_tokens, image_embed, self.backbone, self.sigma)
+        scores = score_batch(self.judging, patch_tokens, image_embed, self.backbone, self.sigma)
         return scores.shown, scores.image_scores
 
 

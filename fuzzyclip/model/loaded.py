@@ -24,8 +24,9 @@ from fuzzyclip.clip.text_cache import TextCache
 from fuzzyclip.method import OWN
 from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.method.interface import Learned
-from fuzzyclip.method.scorer import NormalMemory, remember
-from fuzzyclip.model.card import NATURAL, NATURAL_PIXEL, Card, Threshold, Tiling, read_card
+from fuzzyclip.method.scorer import NormalMemory, Scorer, remember
+from fuzzyclip.model.card import Card, Threshold, Tiling, read_card
+from fuzzyclip.model.choices import ANY_CATEGORY, pick_category, pick_thresholds
 from fuzzyclip.model.directory import EFA, RPL, find_folder, load_own_backbone, read_parts
 from fuzzyclip.model.inference import (
     CategoryModel,
@@ -39,18 +40,17 @@ from fuzzyclip.model.inference import (
     name_image,
 )
 from fuzzyclip.model.prediction import Prediction, Unreadable, resize_map
-from fuzzyclip.model.storing import digest_memory, read_memories
+from fuzzyclip.model.score_kinds import DEFAULT, ScoreKind, check_kind
+from fuzzyclip.model.storing import read_memories
 from fuzzyclip.model.tiles import choose_tiling, detect_tiled
 from fuzzyclip.utils.devices import check_device
 from fuzzyclip.utils.files import show_name
 from fuzzyclip.utils.ranges import COUNT, FEW
 
-#: Stands for the category where none is given, as in the paper's Table 4.
-ANY_CATEGORY = "object"
 #: Categories whose text features are kept; a server may be asked for any number of them.
 KEPT_CATEGORIES = 64
-#: Characters of a category, and categories, that an error repeats.
-LONGEST_SHOWN, MOST_SHOWN = 40, 8
+#: Characters of a category that an error repeats.
+LONGEST_SHOWN = 40
 
 
 class FuzzyCLIP:
@@ -66,7 +66,7 @@ class FuzzyCLIP:
         """Put together what `load` reads; memories are by category."""
         self.card, self.backbone, self.memories = card, backbone, memories
         self._parts = parts
-        self.build_category_model = lru_cache(maxsize=KEPT_CATEGORIES)(self._build_category_model)
+        self.build_scorer = lru_cache(maxsize=KEPT_CATEGORIES)(self._build_scorer)
 
     def __repr__(self) -> str:
         """One line: name, training, device and what is calibrated."""
@@ -119,25 +119,34 @@ class FuzzyCLIP:
         return cls(card, backbone, parts, read_memories(folder, card, backbone))
 
     def evaluate(
-        self, folder: str | Path, *, layout: str = "auto", workers: int = 1
+        self,
+        folder: str | Path,
+        *,
+        layout: str = "auto",
+        workers: int = 1,
+        score: ScoreKind | None = None,
     ) -> pd.DataFrame:
         """Metrics on a folder of labelled images, each category looked at by its own name.
 
         Args:
             folder: `good` and a folder a defect, or as MVTec AD has them; masks in `ground_truth`.
             layout: `auto`, `good_bad` or `mvtec_like`.
+            score: what decides an image, as `detect` takes it.
 
         Returns:
             A line a category: numbers of images, metrics in percent, absent where undefined.
 
         Raises:
             DatasetError: the folder has no such layout, or images that can not be used.
+            ValueError: there is no such score.
         """
         from fuzzyclip.evaluation.folder import evaluate_folder
 
+        if score is not None:
+            check_kind(score)  # before all images are looked at
         return evaluate_folder(
             folder,
-            lambda category: self.build_category_model(category).scorer,
+            lambda category: self.build_category_model(category, score).judging,
             self.backbone,
             name=OWN,
             sigma=self.card.test.sigma,
@@ -150,12 +159,14 @@ class FuzzyCLIP:
         self, images: ImageLike, category: str | None = ..., *, batch_size: int = ...,
         tile: int | None = ..., overlap: int | None = ..., references: OneOrMore = ...,
         tiling: Tiling | None = ..., threshold: float | None = ...,
+        score: ScoreKind | None = ...,
     ) -> Prediction: ...  # fmt: skip
     @overload
     def __call__(
         self, images: Sequence[ImageLike], category: str | None = ..., *, batch_size: int = ...,
         tile: int | None = ..., overlap: int | None = ..., references: OneOrMore = ...,
         tiling: Tiling | None = ..., threshold: float | None = ...,
+        score: ScoreKind | None = ...,
     ) -> list[Prediction]: ...  # fmt: skip
     def __call__(
         self,
@@ -168,6 +179,7 @@ class FuzzyCLIP:
         references: OneOrMore = (),
         tiling: Tiling | None = None,
         threshold: float | None = None,
+        score: ScoreKind | None = None,
     ) -> Prediction | list[Prediction]:
         """The prediction of one image, or those of several, with their pictures.
 
@@ -179,7 +191,8 @@ class FuzzyCLIP:
         predictions = []
         for prediction in self.detect(
             list_given(images), category, batch_size=batch_size, tile=tile, overlap=overlap,
-            references=references, tiling=tiling, threshold=threshold, keep_pictures=True,
+            references=references, tiling=tiling, threshold=threshold, score=score,
+            keep_pictures=True,
         ):  # fmt: skip
             if isinstance(prediction, Unreadable):
                 raise OSError(prediction.error)
@@ -198,6 +211,7 @@ class FuzzyCLIP:
         references: OneOrMore = (),
         tiling: Tiling | None = None,
         threshold: float | None = None,
+        score: ScoreKind | None = None,
         opener: Opener | None = None,
         keep_pictures: bool = False,
     ) -> Iterator[Prediction | Unreadable]:
@@ -215,13 +229,14 @@ class FuzzyCLIP:
                 each call.
             tiling: `tile` and `overlap` as one.
             threshold: of image scores, in place of the calibrated one.
+            score: what decides an image, `class`, `map` or `both`; see `choose_score`.
             opener: limits of what is opened.
             keep_pictures: whether predictions have the picture; two batches of them are then held.
 
         Raises:
             ValueError: no category, one that was not calibrated where others were, a name that does
-                not fit a prompt, a threshold that was calibrated under another way of looking, or
-                a number out of range.
+                not fit a prompt, a threshold that was calibrated under another way of looking or
+                for another score, or a number out of range.
         """
         COUNT.check("detect", batch_size=batch_size)
         FEW.check("detect", workers=workers)
@@ -234,8 +249,8 @@ class FuzzyCLIP:
             tiling = choose_tiling(tile, overlap)
         given = list_given(references)
         own = self.remember(given, chosen) if len(given) else self
-        thresholds = own.choose_thresholds(chosen, tiling, threshold)
-        category_model, open_image = own.build_category_model(chosen), opener or Opener()
+        thresholds = own.choose_thresholds(chosen, tiling, threshold, score)
+        category_model, open_image = own.build_category_model(chosen, score), opener or Opener()
         if tiling is None:
             findings = detect_images(
                 images, open_image, category_model, batch_size=batch_size, workers=workers,
@@ -263,51 +278,40 @@ class FuzzyCLIP:
         Raises:
             ValueError: it is not calibrated, or there are several and none is named; names them.
         """
-        calibrated = self.card.calibrations
-        if category is None:
-            if len(calibrated) == 1:
-                return next(iter(calibrated))
-            if calibrated and required:
-                raise ValueError(
-                    f"category: say which, this model is calibrated for {_list_names(calibrated)}"
-                )
-            return ANY_CATEGORY
-        known = dict.fromkeys([*calibrated, *self.memories])
-        alike = [name for name in known if _simplify(name) == _simplify(category)]
-        chosen = alike[0] if len(alike) == 1 and category not in known else category
-        if required and calibrated and chosen not in calibrated:
-            raise ValueError(
-                f"category {category!r} is not calibrated, but {_list_names(calibrated)}: name one "
-                "of these, calibrate it (fuzzyclip calibrate), or give a threshold"
-            )
-        return chosen
+        return pick_category(category, self.card.calibrations, self.memories, required)
+
+    def choose_score(self, category: str, score: ScoreKind | None = None) -> ScoreKind:
+        """What decides an image of a category: what is asked for, else as calibrated, else `class`.
+
+        Raises:
+            ValueError: there is no such score; says which there are.
+        """
+        if score is not None:
+            return check_kind(score)
+        own = self.card.calibrations.get(category)
+        return own.score if own else DEFAULT
 
     def choose_thresholds(
-        self, category: str, tiling: Tiling | None = None, threshold: float | None = None
+        self,
+        category: str,
+        tiling: Tiling | None = None,
+        threshold: float | None = None,
+        score: ScoreKind | None = None,
     ) -> tuple[Threshold, Threshold]:
         """Thresholds of image scores, where `threshold` replaces the calibrated one, and of pixels.
 
         Raises:
-            ValueError: those of the category were chosen under another way of looking.
+            ValueError: those of the category were chosen under another way of looking, or for
+                another score.
         """
-        own = self.card.calibrations.get(category)
-        if threshold is not None:
-            given = Threshold(value=threshold, method="given")
-            return given, own.pixel if own else NATURAL_PIXEL
-        if own is None:
-            return NATURAL, NATURAL_PIXEL
-        if own.tiling != tiling:  # scores of another way of looking have another distribution
-            raise ValueError(
-                f"{category!r} was calibrated on {_describe_tiling(own.tiling)}, not on "
-                f"{_describe_tiling(tiling)}: calibrate again that way, or give a threshold"
-            )
-        memory = self.memories.get(category)
-        if own.memory != (digest_memory(memory) if memory else None):
-            raise ValueError(
-                f"{category!r} was calibrated with other reference images: calibrate again with "
-                "these, or give a threshold"
-            )
-        return own.image, own.pixel
+        return pick_thresholds(
+            category,
+            self.card.calibrations.get(category),
+            tiling=tiling,
+            score=self.choose_score(category, score),
+            memory=self.memories.get(category),
+            given=threshold,
+        )
 
     def remember(self, images: OneOrMore, category: str) -> "FuzzyCLIP":
         """This model with normal parts of a category in mind; no longer zero-shot there.
@@ -329,8 +333,18 @@ class FuzzyCLIP:
         entry = self.card.memories.get(category)
         return entry.images if entry else []
 
-    def _build_category_model(self, category: str) -> CategoryModel:
-        """The model of a category, whose name must fit a prompt; kept for the next call."""
+    def build_category_model(self, category: str, score: ScoreKind | None = None) -> CategoryModel:
+        """What turns pixels into maps and scores of a category; `score` as `choose_score` has it.
+
+        Raises:
+            PromptTooLongError: the name does not fit a prompt.
+            ValueError: no name, or no such score.
+        """
+        kind = self.choose_score(category, score)
+        return CategoryModel(self.backbone, self.build_scorer(category), self.card.test.sigma, kind)
+
+    def _build_scorer(self, category: str) -> Scorer:
+        """The scorer of a category, whose name must fit a prompt; kept for the next call."""
         if not category.strip():
             raise ValueError(f"category: say what the image shows, or {ANY_CATEGORY!r}")
         try:
@@ -341,8 +355,7 @@ class FuzzyCLIP:
                 f"category {shown!r} is too long for a prompt; say in a few words what the image "
                 "shows"
             ) from error
-        scorer = replace(scorer, memory=self.memories.get(category))
-        return CategoryModel(self.backbone, scorer, self.card.test.sigma)
+        return replace(scorer, memory=self.memories.get(category))
 
 
 def _conclude(
@@ -367,21 +380,3 @@ def _conclude(
         sha256=finding.sha256,
         picture=finding.picture,
     )
-
-
-def _simplify(category: str) -> str:
-    """A name as two people would agree on it; the text tower reads no upper case either."""
-    return " ".join(category.casefold().split())
-
-
-def _list_names(names: Iterable[str]) -> str:
-    """Names in quotes, not more than a line has room for."""
-    quoted = [repr(name) for name in names]
-    more = f" and {len(quoted) - MOST_SHOWN} more" if len(quoted) > MOST_SHOWN else ""
-    return ", ".join(quoted[:MOST_SHOWN]) + more
-
-
-def _describe_tiling(tiling: Tiling | None) -> str:
-    if tiling is None:
-        return "the whole image"
-    return f"tiles of {tiling.side} px, overlap {tiling.overlap}"

@@ -244,7 +244,8 @@ def test_an_image_that_changed_is_done_again(model, parts, tmp_path):
 def test_results_of_other_settings_are_not_mixed(model, parts, tmp_path):
     out = tmp_path / "out"
     predict(model, parts[0], "--out", out)
-    for change in (("--category", "gear"), ("--threshold", "0.3"), ("--tile", 32)):
+    for change in (("--category", "gear"), ("--threshold", "0.3"), ("--tile", 32),
+                   ("--score", "map")):  # fmt: skip
         refused = predict(model, parts[0], "--out", out, *change)
         assert refused.exit_code == 1
         assert "other settings" in refused.stderr
@@ -361,6 +362,35 @@ def test_calibrated_thresholds_decide_from_then_on(model, parts, tmp_path):
         return 2 * (scores[2:] >= cut).sum() / (3 + (scores >= cut).sum())
 
     assert compute_f1(row["threshold"]) == pytest.approx(max(map(compute_f1, scores)))
+
+
+def test_a_score_that_sees_the_map_is_calibrated_and_kept(model, parts, tmp_path):
+    new, out = tmp_path / "new", tmp_path / "out"
+    done = run("calibrate", "--model", model, "--category", "gear", "--good", tmp_path / "parts/a",
+               "--bad", tmp_path / "parts/b", "--score", "both", "--out", new)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "gear, score: the mean of the class score and the map's highest" in done.stdout
+    done = predict(new, *parts, "--out", out, "--report")
+    assert done.exit_code == 0, done.output
+    own = FuzzyCLIP.load(model, device="cpu")
+    for row, path in zip(read_lines(out), parts, strict=True):
+        prediction = own(path, "gear", score="both")
+        assert row["image_score"] == pytest.approx(prediction.image_score, abs=1e-5)
+        assert row["image_score"] != own(path, "gear").image_score
+        assert row["threshold_method"] == "f1_max"
+    assert json.loads((out / "settings.json").read_text())["score"] == "both"
+    assert "(--score both)" in (out / "report.html").read_text()
+    assert "6 done before" in predict(new, *parts, "--out", out, "--score", "both").stderr
+    refused = predict(new, parts[0], "--score", "map")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "'gear' was calibrated for the score 'both', not for 'map'" in refused.stderr
+    given = predict(new, parts[0], "--score", "map", "--threshold", "0.5", "--json")
+    expected = own(parts[0], "gear", score="map").image_score
+    assert json.loads(given.stdout)["image_score"] == pytest.approx(expected, abs=1e-5)
+    assert predict(model, parts[0], "--score", "mean").exit_code == 2
+    again = run("calibrate", "--model", new, "--good", parts[0], "--score", "class")
+    assert again.exit_code == 0, again.output
+    assert FuzzyCLIP.load(new, device="cpu").card.calibrations["gear"].score == "class"
 
 
 def test_normal_images_alone_give_a_quantile_and_say_what_they_cannot(model, parts, tmp_path):

@@ -107,7 +107,7 @@ def test_a_machine_is_killed_in_batch_inference_and_nothing_is_lost(
     noise, out = shutil.copytree(folder, tmp_path / "noise"), tmp_path / "out"
     broken = noise / "a" / "99.jpg"
     broken.write_bytes(b"no image")
-    detector = partial(build_detector, build)
+    detector = partial(build_detector, build, score="both")
     cluster.ensure_second()
     job = cluster.start_job(
         "detect",

@@ -122,7 +122,7 @@ def build_held(build, gate, calls=5):
     return built
 
 
-def build_detector(build, sigma=1.0):
+def build_detector(build, sigma=1.0, score="class"):
     """A detector without training, whose text is drawn."""
     import torch
 
@@ -132,7 +132,7 @@ def build_detector(build, sigma=1.0):
     backbone = build()
     text = torch.randn(backbone.embed_dim, 2, generator=torch.Generator().manual_seed(0))
     unit = torch.nn.functional.normalize(text, dim=0)
-    return CategoryModel(backbone, build_untrained(backbone, "drawn", unit), sigma)
+    return CategoryModel(backbone, build_untrained(backbone, "drawn", unit), sigma, score)
 
 
 def run_job(name, arguments):

@@ -31,6 +31,17 @@ def test_what_can_not_be_is_refused_and_nothing_is_written(model, parts, tmp_pat
         (("--out", tmp_path / "a.txt", "--check", parts[0]), 1, "ends in .onnx"),
         (("--out", tmp_path / "a.onnx", "--check", tmp_path / "absent"), 1, "absent"),
         (("--out", tmp_path / "a.xml", "--format", "tensorrt"), 2, "tensorrt"),
+        (("--out", tmp_path / "a", "--format", "mlflow", "--score", "map"), 2, "--score"),
+        (
+            ("--out", tmp_path / "a.onnx", "--check", parts[0], "--score", "map"),
+            1,
+            "calibrated for the score 'class'",
+        ),
+        (
+            ("--out", tmp_path / "a.onnx", "--check", parts[0], "--reference", parts[1]),
+            1,
+            "calibrated with other reference images",
+        ),
     ):
         done = export(model, *arguments)
         assert done.exit_code == code, done.output

@@ -104,6 +104,23 @@ def test_a_category_is_the_calibrated_one_or_refused(tmp_path, tiny_config, fold
     assert {row["threshold"] for row in (*several, *single)} == {0.25, None}
 
 
+def test_a_score_is_the_calibrated_or_the_asked_one_and_no_other(tmp_path, tiny_config):
+    threshold = Threshold(value=0.25, method="quantile")
+    made = make_model(tmp_path, tiny_config)[0]
+    store(made, "gear", Calibration(image=threshold, pixel=threshold, score="map"))
+    responder, own = Responder.start(made, {"FUZZYCLIP_DEVICE": "cpu"}), FuzzyCLIP.load(made)
+    rows = [{"image": GOOD, "category": "gear"}]
+    for asked in (None, "map"):
+        assert responder.answer(rows, Options(score=asked)) == [expect(own(draw(), score="map"))]
+    (refused,) = responder.answer(rows, Options(score="class"))
+    assert "was calibrated for the score 'map', not for 'class'" in refused["error"]
+    given = responder.answer(rows, Options(score="class", threshold=0.5))
+    assert given == [expect(own(draw(), score="class", threshold=0.5))]
+    assert given[0]["image_score"] != own(draw()).image_score
+    with pytest.raises(RequestError, match=r"params\.score: .*'class', 'map' or 'both'"):
+        Options.read({"score": "mean"})
+
+
 def test_limits_come_from_the_environment_and_wrong_ones_are_named():
     assert Limits.read({}) == Limits()
     assert Limits.read({"FUZZYCLIP_MAX_IMAGES": "3", "FUZZYCLIP_MAX_BYTES": ""}).images == 3

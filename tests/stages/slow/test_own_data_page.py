@@ -146,7 +146,12 @@ def test_every_step_of_the_page_does_what_it_says(clone):
     assert "9.png" in run_block(inspect, clone)
     assert len(list((clone / "found").glob("*.overlay.jpg"))) == 3
     assert (clone / "found/scores.csv").read_text().count("quantile") == 3
-    (script,) = read_blocks("python")
+    compare, script = read_blocks("python")
+    (clone / "compare.py").write_text(adapt(compare, clone, port))
+    compared = run_block("python compare.py", clone)
+    aurocs = dict(re.findall(r"^(class|map|both) ([\d.]+)$", compared, re.MULTILINE))
+    assert float(aurocs["class"]) == pytest.approx(metrics["image_auroc"], abs=0.06)
+    assert len(aurocs) == 3
     (clone / "script.py").write_text(adapt(script, clone, port))
     decided = run_block("python script.py", clone).split()[-5:]
     assert decided[0] in ("normal", "anomalous")

@@ -104,6 +104,50 @@ def test_smoothing_and_remembered_parts_are_in_the_graph(tiny, images, tmp_path)
     assert facts["remembered_tokens"] == 2 * 16
 
 
+@pytest.mark.parametrize(
+    ("score", "sigma", "shots"), [("map", 0.0, 0), ("both", 2.5, 0), ("map", 2.5, 2)]
+)
+def test_a_score_that_sees_the_map_is_in_the_graph(tiny, images, tmp_path, score, sigma, shots):
+    pixels = [preprocess(image.convert("RGB"), tiny) for image in draw_images(2)]
+    tokens = encode_images(tiny, torch.stack(pixels))[1]
+    memory = remember(tokens[:shots], tiny.grid, tiny.image_size) if shots else None
+    detector = replace(build(tiny, sigma, memory), score=score)
+    assert np.abs(detect(detector, images)[1] - detect(build(tiny), images)[1]).min() > 0.01
+    path = tmp_path / "a.onnx"
+    export_onnx(detector, path, images, ORIGIN)
+    export_openvino(detector, path, tmp_path / "a.xml", images)
+    for file in (path, tmp_path / "a.xml"):
+        assert_same(open_exported(file), detector, images, score_atol=1e-4)
+        assert read_facts(file)["score"] == score
+    with pytest.raises(ValueError, match=f"a.onnx: gives the score '{score}', not 'class'"):
+        export_openvino(build(tiny, sigma, memory), path, tmp_path / "b.xml", images)
+
+
+def steepen(detector, factor):
+    """The detector with log-odds of its maps that are larger by a factor."""
+    own = detector.scorer.compute_map
+
+    def compute_map(tokens, unit):
+        return join_planes([(factor * own(tokens, unit).float(), None)])
+
+    return replace(detector, scorer=replace(detector.scorer, compute_map=compute_map))
+
+
+def test_log_odds_near_the_ends_of_a_probability_are_told_apart_in_the_file(tiny, images, tmp_path):
+    """onnxruntime's sigmoid ends at 18; where float32 itself ends, at 87, nothing is written."""
+    plain = replace(build(tiny), score="map")
+    highest = float(detect(plain, images)[1].max())
+    steep = steepen(plain, 40 / highest)
+    scores = detect(steep, images)[1]
+    assert (scores > 25).sum() == 3
+    export_onnx(steep, tmp_path / "a.onnx", images, ORIGIN)
+    run = open_exported(tmp_path / "a.onnx")
+    assert np.allclose(run(run.load(images))[1], scores, atol=1e-4)
+    with pytest.raises(ParityError, match=r"b.onnx \(float32, score map\) differs .*score by \d"):
+        export_onnx(steepen(plain, 140 / highest), tmp_path / "b.onnx", images, ORIGIN)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
+
+
 def test_the_sample_clip(images, tmp_path):
     """Its int8 and its float32 file, of which that is made, differ by no more than is allowed."""
     detector = build(load_sample())

@@ -226,6 +226,15 @@ def test_tiles_are_those_of_the_calibration_or_of_the_request(server, detector):
     assert given == expect(detector(image, "strip", threshold=0.5))
 
 
+def test_the_score_may_see_the_map(server, detector):
+    row = {"image": GOOD}
+    for score in ("map", "both"):
+        (answer,) = server.ask(row, score=score, threshold=0.5)
+        assert answer == expect(detector(draw(), score=score, threshold=0.5))
+    (other,) = server.ask(row | {"category": "gear"}, score="map")
+    assert "calibrated for the score 'class', not for 'map'" in refused(other)
+
+
 def test_more_bits_have_a_white(server, detector):
     values = np.random.default_rng(0).integers(0, 4096, (40, 40), dtype=np.uint16)
     content = encode(Image.fromarray(values))
@@ -341,6 +350,7 @@ def test_a_request_that_is_none_is_refused_as_a_whole(server, body, status, mess
         ({"overlap": 8}, "overlap: give a tile"),
         ({"tile": 40, "overlap": 21}, "at most half"),
         ({"white": 0}, "params.white"),
+        ({"score": "mean"}, "params.score"),
         ([1], "must be a dictionary"),
     ],
 )
@@ -458,7 +468,7 @@ def test_a_category_that_is_no_name_is_refused(server, category):
 
 
 def test_more_categories_than_are_kept_are_answered(server, detector):
-    kept = detector.build_category_model.cache_info().maxsize
+    kept = detector.build_scorer.cache_info().maxsize
     for first in range(0, kept + 8, 8):
         answers = server.ask(
             *[{"image": GOOD, "category": f"part {first + n}"} for n in range(8)],

@@ -1,0 +1,106 @@
+"""Which category is meant, and which thresholds hold, by what a model is calibrated for.
+
+Thresholds hold for the way in which images were looked at when they were chosen; another way is
+refused in words.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+
+from fuzzyclip.method.scorer import NormalMemory
+from fuzzyclip.model.card import NATURAL, NATURAL_PIXEL, Calibration, Threshold, Tiling
+from fuzzyclip.model.score_kinds import ScoreKind
+from fuzzyclip.model.storing import digest_memory
+
+#: Stands for the category where none is given, as in the paper's Table 4.
+ANY_CATEGORY = "object"
+#: Categories that an error repeats.
+MOST_SHOWN = 8
+
+
+def pick_category(
+    category: str | None,
+    calibrated: Mapping[str, Calibration],
+    remembered: Collection[str],
+    required: bool,
+) -> str:
+    """The category that is meant, see `FuzzyCLIP.choose_category`.
+
+    Raises:
+        ValueError: it is not calibrated, or there are several and none is named; names them.
+    """
+    if category is None:
+        if len(calibrated) == 1:
+            return next(iter(calibrated))
+        if calibrated and required:
+            raise ValueError(
+                f"category: say which, this model is calibrated for {_list_names(calibrated)}"
+            )
+        return ANY_CATEGORY
+    known = dict.fromkeys([*calibrated, *remembered])
+    alike = [name for name in known if _simplify(name) == _simplify(category)]
+    chosen = alike[0] if len(alike) == 1 and category not in known else category
+    if required and calibrated and chosen not in calibrated:
+        raise ValueError(
+            f"category {category!r} is not calibrated, but {_list_names(calibrated)}: name one "
+            "of these, calibrate it (fuzzyclip calibrate), or give a threshold"
+        )
+    return chosen
+
+
+def pick_thresholds(
+    category: str,
+    own: Calibration | None,
+    *,
+    tiling: Tiling | None,
+    score: ScoreKind,
+    memory: NormalMemory | None,
+    given: float | None,
+) -> tuple[Threshold, Threshold]:
+    """Thresholds of image scores, where `given` replaces the calibrated one, and of pixels.
+
+    Args:
+        category: for messages.
+        own: its calibration.
+        tiling, score, memory: how its images are looked at.
+
+    Raises:
+        ValueError: it was calibrated under another way of looking; says both.
+    """
+    if given is not None:
+        return Threshold(value=given, method="given"), own.pixel if own else NATURAL_PIXEL
+    if own is None:
+        return NATURAL, NATURAL_PIXEL
+    if own.tiling != tiling:  # scores of another way of looking have another distribution
+        raise ValueError(
+            f"{category!r} was calibrated on {_describe_tiling(own.tiling)}, not on "
+            f"{_describe_tiling(tiling)}: calibrate again that way, or give a threshold"
+        )
+    if own.score != score:
+        raise ValueError(
+            f"{category!r} was calibrated for the score {own.score!r}, not for {score!r}: "
+            "calibrate again with that one, or give a threshold"
+        )
+    if own.memory != (digest_memory(memory) if memory else None):
+        raise ValueError(
+            f"{category!r} was calibrated with other reference images: calibrate again with "
+            "these, or give a threshold"
+        )
+    return own.image, own.pixel
+
+
+def _simplify(category: str) -> str:
+    """A name as two people would agree on it; the text tower reads no upper case either."""
+    return " ".join(category.casefold().split())
+
+
+def _list_names(names: Iterable[str]) -> str:
+    """Names in quotes, not more than a line has room for."""
+    quoted = [repr(name) for name in names]
+    more = f" and {len(quoted) - MOST_SHOWN} more" if len(quoted) > MOST_SHOWN else ""
+    return ", ".join(quoted[:MOST_SHOWN]) + more
+
+
+def _describe_tiling(tiling: Tiling | None) -> str:
+    if tiling is None:
+        return "the whole image"
+    return f"tiles of {tiling.side} px, overlap {tiling.overlap}"
