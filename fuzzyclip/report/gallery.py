@@ -1,8 +1,6 @@
 """Kept images with their anomaly maps: strips as PNG for report and papers, cards of a page.
 
-All maps are on one fixed colour scale. It ends at 1, the most a probability can be, for every
-picture of every run: a normal image stays dark. It is logarithmic, because a softmax over cosines
-times 100 spans many decades.
+All maps are on the one scale of `fuzzyclip.report.heatmaps`, but those of several methods.
 
 Shapes: T side of a picture.
 """
@@ -26,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
-from fuzzyclip.report.heatmaps import CONTOUR, FAINTEST, HEAT
+from fuzzyclip.report.heatmaps import CONTOUR, FIXED, HEAT
 from fuzzyclip.report.tables import format_score
 from fuzzyclip.utils.files import replace_file
 
@@ -86,7 +84,9 @@ def draw_heatmaps(
             order = (0, 2, 1) if truth_last else (0, 1, 2)
             shown = _draw_example([panels[i] for i in order], example)
     if shown is not None:
-        _add_bar(figure, shown, start + wide - BAR, "anomalous probability, mean over blocks")
+        bar = _add_bar(figure, shown, start + wide - BAR, "mean anomalous probability")
+        places, labels = zip(*FIXED.list_ticks(), strict=True)
+        bar.set_ticks(places, labels=labels)
     return figure
 
 
@@ -108,9 +108,9 @@ def _draw_example(panels: Sequence[Axes], example: Example) -> AxesImage:
     panels[0].imshow(example.image)
     panels[0].set_title(example.title, fontsize=6.5)
     panels[1].imshow(example.mask, cmap="gray", vmin=0, vmax=1)
-    graded, norm = np.maximum(example.anomaly_map, FAINTEST), LogNorm(FAINTEST, 1)
-    shown: AxesImage = panels[2].imshow(graded, cmap=HEAT, norm=norm)
-    _outline(panels[2], example.mask, len(graded))
+    heat = FIXED.place(example.anomaly_map)
+    shown: AxesImage = panels[2].imshow(heat, cmap=HEAT, vmin=0, vmax=1)
+    _outline(panels[2], example.mask, len(heat))
     return shown
 
 
@@ -273,10 +273,8 @@ def list_colours() -> NDArray[np.uint8]:
 
 
 def grade_map(anomaly_map: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Number of each pixel's colour, (T, T), on the scale of `draw_heatmaps`."""
-    share = np.log(np.maximum(anomaly_map.astype(np.float64), FAINTEST) / FAINTEST)
-    share /= -np.log(FAINTEST)
-    return np.asarray(np.round(share.clip(0, 1) * (COLOURS - 1)), dtype=np.uint8)
+    """Number of each pixel's colour, (T, T)."""
+    return np.asarray(np.round(FIXED.place(anomaly_map) * (COLOURS - 1)), dtype=np.uint8)
 
 
 def encode_map(anomaly_map: NDArray[np.floating]) -> str:
@@ -315,12 +313,10 @@ def describe_scale(stops: int = 17) -> ColourBar:
     """The colour bar that belongs to every map."""
     shares, colours = np.linspace(0, 1, stops), list_colours()
     places = np.round(shares * (COLOURS - 1)).astype(int)
-    ends = round(-np.log10(FAINTEST))
-    ticks = [(1 - power / ends, f"{10.0**-power:.{power}f}") for power in range(ends, -1, -1)]
     return ColourBar(
         [
             (round(float(share), 4), "#" + bytes(colours[place].tolist()).hex())
             for share, place in zip(shares, places, strict=True)
         ],
-        ticks,
+        FIXED.list_ticks(),
     )

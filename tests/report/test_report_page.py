@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from matplotlib.colors import LogNorm
 from matplotlib.path import Path as Polygon
 from PIL import Image
 from reports import HOSTILE, Reader, make_categories, make_experiment
@@ -94,13 +93,18 @@ def test_curves_of_pixels_come_from_the_counts_that_were_kept():
 
 
 def test_maps_and_their_bar_have_the_colours_of_the_reports_pictures():
-    values = np.geomspace(1e-7, 1, 900).reshape(30, 30)
-    colours = mpl.colormaps["inferno"](LogNorm(0.01, 1)(np.maximum(values, 0.01)))[..., :3] * 255
+    values = np.linspace(0, 1, 900, dtype=np.float32).reshape(30, 30)
+    colours = mpl.colormaps["inferno"](values)[..., :3] * 255
     _, _, data = gallery.encode_map(values).partition("base64,")
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
     assert np.abs(shown - colours).max() < 5  # of 255: half a step of the scale
+    example = gallery.Example("a", np.zeros((30, 30, 3), np.uint8), values > 2, values)
+    panels = [axes for axes in gallery.draw_heatmaps([example], "a").axes if axes.images]
+    strip = panels[2].images[0]
+    drawn = strip.to_rgba(strip.get_array())[..., :3] * 255
+    assert np.abs(drawn - colours).max() < 1e-9
     ticks = gallery.describe_scale().ticks
-    assert [text for _, text in ticks] == ["0.01", "0.1", "1"]
+    assert [text for _, text in ticks] == ["0", "0.25", "0.5", "0.75", "1"]
     for share, text in ticks:
         graded = gallery.grade_map(np.array([[float(text)]]))[0, 0]
         assert graded / (gallery.COLOURS - 1) == pytest.approx(share, abs=0.005)
