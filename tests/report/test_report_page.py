@@ -123,9 +123,9 @@ def test_an_outline_parts_the_mask_from_the_rest(mask):
 
 
 def test_scores_whose_probabilities_are_one_can_be_told_apart():
-    assert format_score(0.27029812) == "+0.2703"
-    assert format_score(-3.14159) == "−3.142"
-    assert format_score(20.0) == "+20"
+    assert format_score(0.27029812) == "+0.27"
+    assert format_score(-3.14159) == "−3.14"
+    assert format_score(20.0) == "+20.00"
     assert format_score(20.04) == "+20.04"
 
 
@@ -170,7 +170,9 @@ def test_bars_hold_the_results_and_leave_out_what_is_absent():
     bars = panels["image_ap"]
     assert bars.head[0].startswith("FuzzyCLIP")
     assert bars.lines["a"][0][1] == pytest.approx(own.loc["a", "image_ap"], abs=0.006)
-    assert float(bars.lines["mean"][0][0]) == pytest.approx(own["image_ap"].mean(), abs=0.06)
+    assert float(bars.lines["mean"][0][0].striptags()) == pytest.approx(
+        own["image_ap"].mean(), abs=0.06
+    )
     assert panels["pixel_ap"].lines["b"][0] == ("-", 0.0)
     no_masks = frame.assign(**dict.fromkeys(PIXEL_METRICS, np.nan))
     assert [panel.metric for panel in build_bars("own", "Own", no_masks)] == [*IMAGE_METRICS]
