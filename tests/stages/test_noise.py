@@ -66,7 +66,7 @@ def test_intervals_are_those_of_a_slow_bootstrap(sides):
     for name, values in drawn.items():
         rows = np.flatnonzero(ours["category"] == name)
         groups = [rows[ours["label"][rows] == label] for label in (0, 1)]
-        for _ in range(400):
+        for _ in range(150):
             chosen = np.concatenate([rng.choice(group, len(group)) for group in groups])
             pair = [
                 roc_auc_score(frame["label"][chosen], frame["fuzzyclip"][chosen])
@@ -76,7 +76,7 @@ def test_intervals_are_those_of_a_slow_bootstrap(sides):
     for place, values in (*drawn.items(), (None, np.mean([*drawn.values()], axis=0))):
         expected = np.quantile(values, [0.025, 0.975])
         found = noise.intervals["own", "fuzzyclip", place, "image_auroc"]
-        assert found == pytest.approx(expected, abs=0.15 * np.ptp(expected))
+        assert found == pytest.approx(expected, abs=0.2 * np.ptp(expected))
 
 
 def test_pixels_have_an_interval_where_their_summaries_are_kept(sides, tmp_path):
