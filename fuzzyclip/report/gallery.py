@@ -80,9 +80,9 @@ def draw_heatmaps(
         for column, example in enumerate(chosen):
             tops = [HEAD + BAND * band + TITLE + CELL * row for row in range(3)]
             left, side = start + CELL * column + GAP, CELL - GAP
-            panels = [_place(figure, left, top, side, side) for top in tops]
+            panels = [place_axes(figure, left, top, side, side) for top in tops]
             order = (0, 2, 1) if truth_last else (0, 1, 2)
-            shown = _draw_example([panels[i] for i in order], example)
+            shown = draw_example([panels[i] for i in order], example)
     if shown is not None:
         bar = _add_bar(figure, shown, start + wide - BAR, "mean anomalous probability")
         places, labels = zip(*FIXED.list_ticks(), strict=True)
@@ -94,14 +94,14 @@ def _add_bar(figure: Figure, shown: AxesImage, left: float, label: str) -> Color
     """A colour bar at inches from the left."""
     height = figure.get_figheight()
     long = 0.6 * (height - HEAD)
-    axes = _place(figure, left + 0.15, HEAD + (height - HEAD - long) / 2, 0.12, long)
+    axes = place_axes(figure, left + 0.15, HEAD + (height - HEAD - long) / 2, 0.12, long)
     bar = figure.colorbar(shown, cax=axes)
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return bar
 
 
-def _draw_example(panels: Sequence[Axes], example: Example) -> AxesImage:
+def draw_example(panels: Sequence[Axes], example: Example) -> AxesImage:
     """Image, ground truth and map in one panel each."""
     for panel in panels:
         panel.set_axis_off()
@@ -148,7 +148,7 @@ def draw_side_by_side(
     for row, photo in enumerate(photos):
         tops = HEAD + TITLE + CELL * row
         panels = [
-            _place(figure, LABEL + CELL * column, tops, CELL - GAP, CELL - GAP)
+            place_axes(figure, LABEL + CELL * column, tops, CELL - GAP, CELL - GAP)
             for column in range(len(names))
         ]
         for panel, name in zip(panels, names, strict=True):
@@ -176,7 +176,7 @@ def _outline(panel: Axes, mask: NDArray[np.bool_], side: int) -> None:
         panel.contour(places, places, mask, levels=[0.5], colors=CONTOUR, linewidths=0.7)
 
 
-def _place(figure: Figure, left: float, top: float, wide: float, high: float) -> Axes:
+def place_axes(figure: Figure, left: float, top: float, wide: float, high: float) -> Axes:
     """Axes at inches from the left and the top. A layout engine takes longer than drawing."""
     width, height = figure.get_size_inches()
     return figure.add_axes((left / width, 1 - (top + high) / height, wide / width, high / height))

@@ -150,27 +150,29 @@ def _summarise(means: pd.DataFrame, results: Mapping[str, DatasetResult]) -> Tab
     images = means.drop_duplicates("dataset").set_index("dataset")["images"]
     lines: list[list[str]] = []
     for name, result in results.items():
-        facts = [result.title, "FuzzyCLIP", result.auxiliary, f"{images[name]}"]
-        lines += _pair(facts, own.loc[name], rivals.loc[name])
+        facts = [f"{images[name]}", result.auxiliary]
+        ours, theirs = pd.Series(own.loc[name]), pd.Series(rivals.loc[name])
+        lines += _pair(result.title, ours, theirs, facts)
     if len(results) > 1:
         whole = rivals.notna() | own.isna()  # a mean is over the same datasets as FuzzyCLIP's
         known = rivals.mean().where(whole.all())
-        lines += _pair([MEAN, "FuzzyCLIP", "", f"{images.sum()}"], own.mean(), known)
-    head = ["dataset", "variant", "trained on", "images", *TITLES.values()]
+        lines += _pair(MEAN, own.mean(), known, [f"{images.sum()}", ""])
+    head = ["dataset", "variant", *TITLES.values(), "images", "trained on"]
     if untrained.empty:
         title = "FuzzyCLIP, mean over the categories of each dataset [%]"
-        return Table(title, head, lines[::2], words=3)
+        return Table(title, head, lines[::2], words=2)
     title = "FuzzyCLIP and, metric by metric, the best variant without training"
     caption = f"{title}; mean over the categories of each dataset [%]"
-    return Table(caption, head, lines, words=3, group=2)
+    return Table(caption, head, lines, words=2, group=2)
 
 
-def _pair(facts: list[str], own: pd.Series, rival: pd.Series) -> list[list[str]]:
+def _pair(name: str, own: pd.Series, rival: pd.Series, facts: list[str]) -> list[list[str]]:
     """FuzzyCLIP's line of the summary and the one that it is held against, the better in bold."""
-    name, _, _, images = facts
     cells = [mark_best([format_cell(own[m]), format_cell(rival[m])]) for m in METRICS]
-    other = [name, "without training", "nothing" if facts[2] else "", images]
-    return [[*facts, *(ours for ours, _ in cells)], [*other, *(theirs for _, theirs in cells)]]
+    return [
+        [name, "FuzzyCLIP", *(ours for ours, _ in cells), *facts],
+        [name, "without training", *(theirs for _, theirs in cells), facts[0], ""],
+    ]
 
 
 def _average(means: pd.DataFrame, count: int) -> Table:
