@@ -144,7 +144,6 @@
       current.dispatchEvent(new Event("reveal", { bubbles: true }));
       current.querySelector("button").focus();
     });
-    cards.classList.add("live");
   };
 
   const startView = (section) => {
@@ -180,6 +179,7 @@
     for (const link of links) watcher.observe(document.getElementById(link.hash.slice(1)));
   };
 
+  document.documentElement.classList.add("live"); // controls do something
   document.querySelectorAll("[data-filter]").forEach(startFilter);
   const viewer = document.getElementById("viewer");
   if (viewer) {
