@@ -6,8 +6,9 @@ compared with, on every dataset of `pairs`.
 
 import json
 import logging
+import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +47,8 @@ from stages.stored import check_trained, open_features, read_rows
 
 #: What stands beside a result of the data that it was measured on.
 TESTED = ("title", "source", "protocol", "complete", "verified")
+#: What the log says of a category: metric to how people write it there.
+LOGGED = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP", "pixel_aupro_std": "AUPRO"}
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +190,8 @@ def evaluate_dataset(ready: Ready, dataset: str, params: Params) -> list[Categor
             if ready.untrained:
                 gains.add(result)
             results.append(replace(result, summaries={}))
-            log.info("%s on %s/%s: %s", ready.method.title, dataset, name, results[-1].table[-1])
+            summary = summarise(ready.method.name, result.table)
+            log.info("%s on %s/%s: %s", ready.method.title, dataset, name, summary)
     except MethodUnavailableError as error:
         log.warning("%s is left out: %s", ready.method.title, error)
         facts["left_out"], results = str(error), []
@@ -201,6 +205,15 @@ def evaluate_dataset(ready: Ready, dataset: str, params: Params) -> list[Categor
         ready.gallery.write(paths.gallery(ready.method.name, dataset))
     write_json(paths.tested(ready.method.name, dataset), info | tested)
     return results
+
+
+def summarise(variant: str, table: Sequence[Mapping[str, Any]]) -> str:
+    """A variant's line of a category's table in a few words; what is undefined is left out."""
+    (line,) = (line for line in table if line["variant"] == variant)
+    known = {title: line.get(metric, math.nan) for metric, title in LOGGED.items()}
+    values = [f"{title} {value:.1f}" for title, value in known.items() if not math.isnan(value)]
+    images = line["normal"] + line["anomalous"]
+    return f"{', '.join(values) or 'no metric is defined'} ({images} images)"
 
 
 def evaluate_one(

@@ -32,7 +32,8 @@ def main(key: str) -> None:
         workers=params.machine.workers,
     )
     for name, counts in index.info["counts"].items():
-        log.info("%s/%s: %s", key, name, counts)
+        images = [f"{number} {part.replace('_', ' ')}" for part, number in counts.items()]
+        log.info("%s/%s: %s images", key, name, ", ".join(images))
     # A fact of the dataset from here on: who reads the index needs no parameter for it.
     index.info["prompts"] = name_categories(index.info, dataset.names)
     index.info["source"] = record["source"]

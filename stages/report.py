@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from fuzzyclip.evaluation.summaries import read_summaries
 from fuzzyclip.method import OWN, list_titles
 from fuzzyclip.report.curves import Curve, trace_pixels, trace_scores
 from fuzzyclip.report.gallery import Example, draw_heatmaps, save_figure
+from fuzzyclip.report.overview import choose_overview, draw_overview
 from fuzzyclip.report.plots import (
     tabulate_curves,
     tabulate_datasets,
@@ -66,8 +66,6 @@ GAIN_NOTE = (
     "training on the dataset, with the 95 % interval of a paired bootstrap over images. Where it "
     "holds 0, the test images do not tell the two apart."
 )
-#: Anomalous images of each dataset in the overview, beside a normal one, and images in a row of it.
-OVERVIEW, COLUMNS = 2, 11
 
 
 def main() -> None:
@@ -192,24 +190,22 @@ def read_curves(dataset: str) -> tuple[list[Curve], list[Curve]]:
 
 def draw_pictures(params: Params, tested: Mapping[str, dict[str, Any]]) -> None:
     """Heatmaps of each dataset, and an overview."""
-    overview: list[Example] = []
+    anomalous: dict[str, list[Example]] = {}
+    normal: dict[str, list[Example]] = {}
     for dataset, auxiliary in params.pairs.items():
         examples = read_examples(dataset)
         if not examples:
             continue
-        title = f"{name_dataset(dataset, tested[dataset])}, model trained on {auxiliary}"
-        figure = draw_heatmaps(examples, f"{title}: image, ground truth, anomaly map")
-        save_figure(figure, paths.REPORT / f"heatmaps_{dataset}.png")
+        name = name_dataset(dataset, tested[dataset])
+        title = f"{name}, model trained on {auxiliary}: image, ground truth, anomaly map"
+        save_figure(draw_heatmaps(examples, title), paths.REPORT / f"heatmaps_{dataset}.png")
         last = f"\n{NORMAL}"  # a line of its own: a defect's folder may be called abnormal
-        normal = [example for example in examples if example.title.endswith(last)]
-        anomalous = [example for example in examples if not example.title.endswith(last)]
-        chosen = anomalous[:: max(1, len(anomalous) // OVERVIEW)][:OVERVIEW]
-        chosen += normal[len(normal) // 2 :][:1]
-        overview += [replace(example, title=f"{dataset}\n{example.title}") for example in chosen]
+        normal[name] = [example for example in examples if example.title.endswith(last)]
+        anomalous[name] = [example for example in examples if not example.title.endswith(last)]
     paths.REPORT.mkdir(exist_ok=True)
-    if overview:
-        figure = draw_heatmaps(overview, "Image, ground truth, anomaly map", columns=COLUMNS)
-        save_figure(figure, paths.REPORT / "overview.png")
+    chosen = choose_overview(anomalous, normal)
+    if any(chosen):
+        save_figure(draw_overview(*chosen), paths.REPORT / "overview.png")
 
 
 def read_examples(dataset: str) -> list[Example]:

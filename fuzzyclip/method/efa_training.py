@@ -178,7 +178,8 @@ def train_clusters(
     for number, names in enumerate(clusters):
         rows = [row for row, name in enumerate(images.names) if name in names]
         own = images.select(rows)
-        log.info("%s, cluster %d: %d images of %s", description, number, len(rows), list(names))
+        members = ", ".join(names)
+        log.info("%s, cluster %d: %d images of %s", description, number, len(rows), members)
         epochs, steps = _train_cluster(
             encode.backbone,
             own,

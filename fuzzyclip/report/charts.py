@@ -321,9 +321,9 @@ def place_labels(
 
 
 def _measure_overlap(box: Box, others: Sequence[Box]) -> float:
-    """Area shared with other boxes, and outside of the picture."""
+    """Area shared with other boxes, and outside of the axes."""
     left, top, right, bottom = box
-    area = 20 * (max(0.0, 2 - left) + max(0.0, right - WIDTH + 2) + max(0.0, 2 - top))
+    area = 20 * (max(0.0, LEFT + 2 - left) + max(0.0, right - WIDTH + 2) + max(0.0, 2 - top))
     area += 20 * max(0.0, bottom - (HEIGHT - BOTTOM))
     for a, b, c, d in others:
         area += max(0.0, min(right, c) - max(left, a)) * max(0.0, min(bottom, d) - max(top, b))

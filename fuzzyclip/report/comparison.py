@@ -1,13 +1,17 @@
 """The comparison of two experiments: what they set, and what came out differently.
 
-A difference is always the second minus the first, in points of a percentage.
+A difference is always the second minus the first, in points of a percentage. Bars have one scale
+for all metrics and pages, and the band of what other test images would have changed lies under
+them where it is known.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method import OWN, get_title
@@ -16,6 +20,20 @@ from fuzzyclip.report.tables import ABSENT, Table, name_metric
 
 #: Points from which on a difference is one: results keep four decimals.
 SMALLEST = 5e-5
+#: Points at the ends of every bar: longer ones are cut off, and marked.
+SCALE = 10.0
+
+#: Dataset, variant, category (None for the mean over them) and metric -> ends of the 95 % interval
+#: of a difference, in points.
+Intervals = dict[tuple[str, str, str | None, str], tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Intervals of the differences, and sentences on why some have none."""
+
+    intervals: Intervals
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -30,8 +48,8 @@ class Side:
     categories: Mapping[str, pd.DataFrame]
 
 
-def render_comparison(first: Side, second: Side) -> str:
-    """The page of a comparison.
+def render_comparison(first: Side, second: Side, noise: Noise | None = None) -> str:
+    """The page of a comparison, with what other test images would have changed, where it is known.
 
     Raises:
         ValueError: the two were tested on no common dataset.
@@ -42,15 +60,17 @@ def render_comparison(first: Side, second: Side) -> str:
     variants = list_changed_variants(table)
     table = table[table["variant"].isin(variants)]
     means = table.groupby(["dataset", "variant", "metric"], sort=False)[["first", "second"]].mean()
+    noise = noise or Noise({})
     return render(
         "comparison.html",
         title="FuzzyCLIP: comparison of two experiments",
         first=first.name,
         second=second.name,
         params=compare_params(first, second),
-        notes=[*list_gaps(first, second)],
-        means=list_changes(means.reset_index()).to_dict("records"),
-        changes=list_changes(table).to_dict("records"),
+        notes=[*list_gaps(first, second), *noise.notes],
+        scale=SCALE,
+        means=list_changes(means.reset_index(), noise.intervals).to_dict("records"),
+        changes=list_changes(table, noise.intervals).to_dict("records"),
         datasets={dataset: dataset for dataset in table["dataset"]},
         variants={variant: get_title(variant) for variant in variants},
         metrics={
@@ -87,30 +107,52 @@ def join_results(first: Side, second: Side) -> pd.DataFrame:
     return pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
 
 
+def is_change(table: pd.DataFrame) -> "pd.Series[bool]":
+    """True in lines of a table from `join_results` whose two results differ."""
+    return (table["second"] - table["first"]).abs() >= SMALLEST
+
+
 def list_changed_variants(table: pd.DataFrame) -> list[str]:
     """FuzzyCLIP, and the other variants in which anything changed."""
-    changed = table[(table["second"] - table["first"]).abs() >= SMALLEST]
+    changed = table[is_change(table)]
     others = [variant for variant in dict.fromkeys(changed["variant"]) if variant != OWN]
     return ([OWN] if (table["variant"] == OWN).any() else []) + others
 
 
-def list_changes(table: pd.DataFrame) -> pd.DataFrame:
+def list_changes(table: pd.DataFrame, intervals: Intervals) -> pd.DataFrame:
     """Lines of a table from `join_results` with their differences, the largest first.
 
-    Added are `size`, second minus first in points; `sign`, better, worse or equal; and `start` and
-    `length` of its bar, 0 to 100 where 50 is no difference, on one scale for each metric.
+    Means over categories are lines without a `category`. Added are `size`, second minus first in
+    points; `sign`, better, worse or equal; `low` and `high`, the ends of its interval, nan where
+    there is none; `unsure`, whether that holds 0; and as places along the bar, 0 to 100 where 50 is
+    no difference: `start` and `length` of the difference, `band` and `width` of the interval.
+    `cut` says that the difference goes beyond the ends of the bar, `SCALE`.
     """
     size = table["second"] - table["first"]
-    most = size.abs().groupby(table["metric"]).transform("max")
-    equal = size.abs() < SMALLEST
-    length = (50 * size.abs() / most).where(~equal, 0.0).round(2)
+    equal = ~is_change(table)
+    names = table["category"] if "category" in table else [None] * len(table)
+    keys = zip(table["dataset"], table["variant"], names, table["metric"], strict=True)
+    ends = np.array([intervals.get(key, (math.nan, math.nan)) for key in keys]).reshape(-1, 2)
+    low, high = ends.T
+    end, left, right = (place_on_bar(np.asarray(points)) for points in (size, low, high))
     return table.assign(
         size=size,
         sign=np.select([equal, size > 0], ["equal", "better"], "worse"),
-        start=(50 - length.where(size < 0, 0.0)).round(2),
-        length=length,
+        low=low,
+        high=high,
+        unsure=(low <= 0) & (high >= 0),
+        start=np.where(equal, 50.0, np.minimum(end, 50)),
+        length=np.where(equal, 0.0, np.abs(end - 50)).round(2),
+        band=left,
+        width=(right - left).round(2),
+        cut=size.abs() > SCALE,
         order=-size.abs(),
     ).sort_values("order", kind="stable")
+
+
+def place_on_bar(points: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Places along a bar, 0 to 100, of differences in points; beyond its ends they lie on them."""
+    return np.asarray((50 + 50 * np.clip(points / SCALE, -1, 1)).round(2))
 
 
 def list_gaps(first: Side, second: Side) -> Iterator[str]:

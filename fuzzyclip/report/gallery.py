@@ -1,8 +1,6 @@
 """Kept images with their anomaly maps: strips as PNG for report and papers, cards of a page.
 
-All maps are on one fixed colour scale. It ends at 1, the most a probability can be, for every
-picture of every run: a normal image stays dark. It is logarithmic, because a softmax over cosines
-times 100 spans many decades.
+All maps are on the one scale of `fuzzyclip.report.heatmaps`, but those of several methods.
 
 Shapes: T side of a picture.
 """
@@ -26,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
-from fuzzyclip.report.heatmaps import CONTOUR, FAINTEST, HEAT
+from fuzzyclip.report.heatmaps import CONTOUR, FIXED, HEAT
 from fuzzyclip.report.tables import format_score
 from fuzzyclip.utils.files import replace_file
 
@@ -82,11 +80,13 @@ def draw_heatmaps(
         for column, example in enumerate(chosen):
             tops = [HEAD + BAND * band + TITLE + CELL * row for row in range(3)]
             left, side = start + CELL * column + GAP, CELL - GAP
-            panels = [_place(figure, left, top, side, side) for top in tops]
+            panels = [place_axes(figure, left, top, side, side) for top in tops]
             order = (0, 2, 1) if truth_last else (0, 1, 2)
-            shown = _draw_example([panels[i] for i in order], example)
+            shown = draw_example([panels[i] for i in order], example)
     if shown is not None:
-        _add_bar(figure, shown, start + wide - BAR, "anomalous probability, mean over blocks")
+        bar = _add_bar(figure, shown, start + wide - BAR, "mean anomalous probability")
+        places, labels = zip(*FIXED.list_ticks(), strict=True)
+        bar.set_ticks(places, labels=labels)
     return figure
 
 
@@ -94,23 +94,23 @@ def _add_bar(figure: Figure, shown: AxesImage, left: float, label: str) -> Color
     """A colour bar at inches from the left."""
     height = figure.get_figheight()
     long = 0.6 * (height - HEAD)
-    axes = _place(figure, left + 0.15, HEAD + (height - HEAD - long) / 2, 0.12, long)
+    axes = place_axes(figure, left + 0.15, HEAD + (height - HEAD - long) / 2, 0.12, long)
     bar = figure.colorbar(shown, cax=axes)
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return bar
 
 
-def _draw_example(panels: Sequence[Axes], example: Example) -> AxesImage:
+def draw_example(panels: Sequence[Axes], example: Example) -> AxesImage:
     """Image, ground truth and map in one panel each."""
     for panel in panels:
         panel.set_axis_off()
     panels[0].imshow(example.image)
     panels[0].set_title(example.title, fontsize=6.5)
     panels[1].imshow(example.mask, cmap="gray", vmin=0, vmax=1)
-    graded, norm = np.maximum(example.anomaly_map, FAINTEST), LogNorm(FAINTEST, 1)
-    shown: AxesImage = panels[2].imshow(graded, cmap=HEAT, norm=norm)
-    _outline(panels[2], example.mask, len(graded))
+    heat = FIXED.place(example.anomaly_map)
+    shown: AxesImage = panels[2].imshow(heat, cmap=HEAT, vmin=0, vmax=1)
+    _outline(panels[2], example.mask, len(heat))
     return shown
 
 
@@ -148,7 +148,7 @@ def draw_side_by_side(
     for row, photo in enumerate(photos):
         tops = HEAD + TITLE + CELL * row
         panels = [
-            _place(figure, LABEL + CELL * column, tops, CELL - GAP, CELL - GAP)
+            place_axes(figure, LABEL + CELL * column, tops, CELL - GAP, CELL - GAP)
             for column in range(len(names))
         ]
         for panel, name in zip(panels, names, strict=True):
@@ -176,7 +176,7 @@ def _outline(panel: Axes, mask: NDArray[np.bool_], side: int) -> None:
         panel.contour(places, places, mask, levels=[0.5], colors=CONTOUR, linewidths=0.7)
 
 
-def _place(figure: Figure, left: float, top: float, wide: float, high: float) -> Axes:
+def place_axes(figure: Figure, left: float, top: float, wide: float, high: float) -> Axes:
     """Axes at inches from the left and the top. A layout engine takes longer than drawing."""
     width, height = figure.get_size_inches()
     return figure.add_axes((left / width, 1 - (top + high) / height, wide / width, high / height))
@@ -273,10 +273,8 @@ def list_colours() -> NDArray[np.uint8]:
 
 
 def grade_map(anomaly_map: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Number of each pixel's colour, (T, T), on the scale of `draw_heatmaps`."""
-    share = np.log(np.maximum(anomaly_map.astype(np.float64), FAINTEST) / FAINTEST)
-    share /= -np.log(FAINTEST)
-    return np.asarray(np.round(share.clip(0, 1) * (COLOURS - 1)), dtype=np.uint8)
+    """Number of each pixel's colour, (T, T)."""
+    return np.asarray(np.round(FIXED.place(anomaly_map) * (COLOURS - 1)), dtype=np.uint8)
 
 
 def encode_map(anomaly_map: NDArray[np.floating]) -> str:
@@ -315,12 +313,10 @@ def describe_scale(stops: int = 17) -> ColourBar:
     """The colour bar that belongs to every map."""
     shares, colours = np.linspace(0, 1, stops), list_colours()
     places = np.round(shares * (COLOURS - 1)).astype(int)
-    ends = round(-np.log10(FAINTEST))
-    ticks = [(1 - power / ends, f"{10.0**-power:.{power}f}") for power in range(ends, -1, -1)]
     return ColourBar(
         [
             (round(float(share), 4), "#" + bytes(colours[place].tolist()).hex())
             for share, place in zip(shares, places, strict=True)
         ],
-        ticks,
+        FIXED.list_ticks(),
     )

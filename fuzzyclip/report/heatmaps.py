@@ -1,9 +1,12 @@
 """Anomaly maps as files: heat laid over the image, the map itself as a 16-bit PNG, a mask.
 
-An anomaly map here is the mean over blocks of anomalous probabilities, in [0, 1]. Heat has one
-fixed scale for every picture, so that a normal image looks as it is, and two pictures can be
-compared. A scale of the image's own, as is often seen, paints something red in every image,
-however normal; it is drawn on demand, and then says so in the picture and in the file's name.
+An anomaly map here is the mean over blocks of anomalous probabilities, in [0, 1]. Every picture of
+page, report and overlays has one scale, `FIXED`: the colour is the probability itself, so that a
+normal image looks as it is, and two pictures can be compared. Of the scales tried it keeps normal
+images darkest beside their defects (docs/own-data.md, section 4, has the numbers).
+
+A scale of the image's own, as is often seen, paints something red in every image, however normal;
+it is drawn on demand, and then says so in the picture and in the file's name.
 
 Shapes: H rows, W columns of the image; h rows, w columns of the picture made of it.
 """
@@ -30,9 +33,8 @@ Scale = Literal["fixed", "image"]
 #: normal to anomalous, readable in gray and without red-green vision.
 HEAT = "inferno"
 CONTOUR = "#00e5ff"
-#: What is drawn black, as a share of the most an anomaly map can be: less than one in a hundred is
-#: no find, and trained layers give the normal surface of the sample a thousandth and more.
-FAINTEST = 1e-2
+#: Places of a colour bar's ticks.
+TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 #: Shades of heat.
 SHADES = 256
 #: How much of the image the highest heat hides.
@@ -56,21 +58,28 @@ class Overlay:
 
 
 @dataclass(frozen=True)
-class _Range:
-    """The meaning of heat: probabilities from coldest to hottest, and how they are spaced."""
+class DisplayScale:
+    """The meaning of heat: the probabilities of the coldest and the hottest, linear between."""
 
     low: float
     high: float
-    logarithmic: bool
 
-    def place(self, values: Maps) -> Maps:
-        """Heat in [0, 1] of values of any shape."""
+    def place(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Heat in [0, 1] of values of any shape; what lies outside of the scale has its ends."""
         if self.high <= self.low:  # a constant map: nothing stands out
             return np.zeros_like(values)
-        if self.logarithmic:
-            low, span = np.float32(self.low), np.float32(np.log(self.high / self.low))
-            return np.asarray(np.log(np.maximum(values, low) / low) / span, dtype=np.float32)
-        return (values - np.float32(self.low)) / np.float32(self.high - self.low)
+        heat = (values - np.float32(self.low)) / np.float32(self.high - self.low)
+        return np.asarray(np.clip(heat, 0, 1))
+
+    def list_ticks(self) -> list[tuple[float, str]]:
+        """Places in [0, 1] along a colour bar, and their labels."""
+        if self.high <= self.low:
+            return [(0.0, f"{self.low:.3g}")]
+        return [(place, f"{self.low + place * (self.high - self.low):.3g}") for place in TICKS]
+
+
+#: The scale of every picture that does not say otherwise.
+FIXED = DisplayScale(0.0, 1.0)
 
 
 def draw_overlay(
@@ -83,16 +92,15 @@ def draw_overlay(
 ) -> Overlay:
     """The image under its heat, with a colour bar.
 
-    Heat hides the more of the image the hotter it is: what is `FAINTEST` or less shows the bare
-    image. Where a large image is shrunk, heat is the highest of the pixels that became one: a small
-    find does not fade.
+    Heat hides the more of the image the hotter it is: at 0 the bare image is seen. Where a large
+    image is shrunk, heat is the highest of the pixels that became one: a small find does not fade.
 
     Args:
         image: (H, W, 3) RGB.
         anomaly_map: (H, W), in [0, 1].
         threshold: outlines the pixels that reach it.
-        scale: "fixed" is logarithmic from `FAINTEST` to 1, the same for every picture; "image" is
-            linear from this map's lowest to its highest value, and compares with no other picture.
+        scale: "fixed" is `FIXED`, the same for every picture; "image" goes from this map's lowest
+            to its highest value, and compares with no other picture.
         longest: pixels of the longer side, beyond which the image is shrunk.
 
     Raises:
@@ -108,9 +116,9 @@ def draw_overlay(
         raise ValueError(f"scale must be one of {', '.join(SUFFIXES)}, not {scale!r}")
     if longest < 1:
         raise ValueError(f"pictures of {longest} pixels: give at least 1")
-    span = _Range(FAINTEST, 1.0, True)
+    span = FIXED
     if scale == "image":
-        span = _Range(float(heat.min()), float(heat.max()), False)
+        span = DisplayScale(float(heat.min()), float(heat.max()))
     base, heat = _fit(image, heat, longest)
     painted = _paint(base, span.place(heat))
     if threshold is not None:
@@ -158,7 +166,7 @@ def _list_shades() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return colours, STRONGEST * heat[:, None]
 
 
-def _paint(base: Picture, heat: Maps) -> Picture:
+def _paint(base: Picture, heat: NDArray[np.floating]) -> Picture:
     """Heat (h, w) in [0, 1] over an image (h, w, 3)."""
     colours, hides = _list_shades()
     shade = np.clip(heat * (SHADES - 1) + 0.5, 0, SHADES - 1).astype(np.uint8)
@@ -179,7 +187,9 @@ def _outline(painted: Picture, mask: NDArray[np.bool_]) -> None:
     painted[np.where(mask, frame, grown)] = ImageColor.getrgb(CONTOUR)
 
 
-def _add_bar(painted: Picture, span: _Range, scale: Scale, threshold: float | None) -> Image.Image:
+def _add_bar(
+    painted: Picture, span: DisplayScale, scale: Scale, threshold: float | None
+) -> Image.Image:
     """The picture (h, w, 3) with a colour bar below, over mid gray as heat is over an image."""
     height, width = painted.shape[:2]
     size = round(min(max(max(height, width) / 60, 13), 26))
@@ -200,7 +210,7 @@ def _add_bar(painted: Picture, span: _Range, scale: Scale, threshold: float | No
     bar = _paint(np.full((size, length, 3), 128, dtype=np.uint8), heat)
     canvas.paste(Image.fromarray(bar), (left, top))
     under = top + size
-    for place, text in _list_ticks(span):
+    for place, text in span.list_ticks():
         x = left + round(place * (length - 1))
         draw.line((x, under, x, under + size // 3), fill="black", width=max(1, size // 12))
         draw.text((x, under + size // 2), text, fill="black", font=font, anchor="ma")
@@ -208,18 +218,6 @@ def _add_bar(painted: Picture, span: _Range, scale: Scale, threshold: float | No
         y = under + round((1.9 + 1.4 * number) * size)
         draw.text((wide // 2, y), line, fill="black", font=font, anchor="ma")
     return canvas
-
-
-def _list_ticks(span: _Range) -> list[tuple[float, str]]:
-    """Places in [0, 1] along the bar and their labels."""
-    if span.logarithmic:
-        decades = round(np.log10(span.high / span.low))
-        powers = [(step / decades, step - decades) for step in range(decades + 1)]
-        return [(place, f"{10.0**power:.{max(-power, 0)}f}") for place, power in powers]
-    if span.high <= span.low:
-        return [(0.0, f"{span.low:.3g}")]
-    places = (0.0, 0.25, 0.5, 0.75, 1.0)
-    return [(place, f"{span.low + place * (span.high - span.low):.3g}") for place in places]
 
 
 def encode_map_png(anomaly_map: ArrayLike) -> bytes:

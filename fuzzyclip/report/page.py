@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,13 @@ from markupsafe import Markup
 
 from fuzzyclip.evaluation import KINDS
 from fuzzyclip.evaluation.metrics import METRICS
-from fuzzyclip.method import OWN, get_title
+from fuzzyclip.method import OWN, VARIANTS, get_title
+from fuzzyclip.report.best import mark_best, mark_table
 from fuzzyclip.report.charts import FRAME, build_clusters
 from fuzzyclip.report.curves import Curve, build_curves, build_training
 from fuzzyclip.report.gallery import GalleryImage, build_cards, describe_scale
 from fuzzyclip.report.tables import (
+    MEAN,
     Table,
     add_means,
     average_datasets,
@@ -32,6 +35,8 @@ TEMPLATES = Path(__file__).with_name("templates")
 TITLES = {metric: name_metric(metric) for metric in METRICS}
 #: Parameters by which a reader tells pages apart.
 IDENTITY = ("data.source", "backbone", "seed")
+#: Variants without training, which the summary sets beside FuzzyCLIP.
+UNTRAINED = tuple(variant for variant in VARIANTS if variant != OWN)
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,8 @@ class Bars:
         metric: as results name it.
         title: of the table.
         head: titles of the variants, FuzzyCLIP first.
-        lines: category -> for each variant its percent as text and the length of the bar, 0 to 100;
-            the mean last.
+        lines: category -> for each variant its percent, the highest in bold, and the length of the
+            bar, 0 to 100; the mean last.
     """
 
     dataset: str
@@ -115,7 +120,7 @@ def render_page(content: PageContent) -> str:
         notes=content.notes,
         params=Table("Parameters", ["parameter", "value"], [*content.params.items()], False),
         headline=_summarise(means, results),
-        tables=[tabulate(frame, title, numbers=False) for title, frame in content.tables.items()],
+        tables=[mark_table(frame, title) for title, frame in content.tables.items()],
         averages=_average(means, len(results)),
         tested=tabulate(content.tested, "What was tested", numbers=False),
         datasets={name: result.title for name, result in results.items()},
@@ -135,12 +140,39 @@ def render_page(content: PageContent) -> str:
 
 
 def _summarise(means: pd.DataFrame, results: Mapping[str, DatasetResult]) -> Table:
-    """FuzzyCLIP's means, a line a dataset."""
-    own = means[means["variant"] == OWN].set_index("dataset")
-    frame = own.loc[[*results], ["images", *METRICS]].rename(columns=TITLES)
-    frame.insert(0, "trained on", [result.auxiliary for result in results.values()])
-    frame.insert(0, "dataset", [result.title for result in results.values()])
-    return tabulate(frame, "FuzzyCLIP, mean over the categories of each dataset [%]")
+    """FuzzyCLIP's means of each dataset, beside the best that is reached without training.
+
+    That is the best variant of each metric, which is more than any one of them has.
+    """
+    own = means[means["variant"] == OWN].set_index("dataset").loc[[*results], [*METRICS]]
+    untrained = means[means["variant"].isin(UNTRAINED)]
+    rivals = untrained.groupby("dataset")[[*METRICS]].max().reindex([*results])
+    images = means.drop_duplicates("dataset").set_index("dataset")["images"]
+    lines: list[list[str]] = []
+    for name, result in results.items():
+        facts = [f"{images[name]}", result.auxiliary]
+        ours, theirs = pd.Series(own.loc[name]), pd.Series(rivals.loc[name])
+        lines += _pair(result.title, ours, theirs, facts)
+    if len(results) > 1:
+        whole = rivals.notna() | own.isna()  # a mean is over the same datasets as FuzzyCLIP's
+        known = rivals.mean().where(whole.all())
+        lines += _pair(MEAN, own.mean(), known, [f"{images.sum()}", ""])
+    head = ["dataset", "variant", *TITLES.values(), "images", "trained on"]
+    if untrained.empty:
+        title = "FuzzyCLIP, mean over the categories of each dataset [%]"
+        return Table(title, head, lines[::2], words=2)
+    title = "FuzzyCLIP and, metric by metric, the best variant without training"
+    caption = f"{title}; mean over the categories of each dataset [%]"
+    return Table(caption, head, lines, words=2, group=2)
+
+
+def _pair(name: str, own: pd.Series, rival: pd.Series, facts: list[str]) -> list[list[str]]:
+    """FuzzyCLIP's line of the summary and the one that it is held against, the better in bold."""
+    cells = [mark_best([format_cell(own[m]), format_cell(rival[m])]) for m in METRICS]
+    return [
+        [name, "FuzzyCLIP", *(ours for ours, _ in cells), *facts],
+        [name, "without training", *(theirs for _, theirs in cells), facts[0], ""],
+    ]
 
 
 def _average(means: pd.DataFrame, count: int) -> Table:
@@ -148,7 +180,7 @@ def _average(means: pd.DataFrame, count: int) -> Table:
     frame = average_datasets(means)
     frame["variant"] = [get_title(variant) for variant in frame["variant"]]
     frame = frame.rename(columns=TITLES)
-    return tabulate(frame, f"Mean over {count} dataset(s) [%]")
+    return mark_table(frame, f"Mean over {count} dataset(s) [%]")
 
 
 def build_bars(key: str, title: str, categories: pd.DataFrame) -> list[Bars]:
@@ -163,13 +195,12 @@ def build_bars(key: str, title: str, categories: pd.DataFrame) -> list[Bars]:
             continue
         wide = frame.pivot_table(metric, "category", "variant", sort=False, dropna=False)
         wide = wide.reindex(index=names, columns=variants)
-        lines = {
-            name: [
-                (format_cell(float(value)), 0.0 if pd.isna(value) else round(float(value), 2))
-                for value in wide.loc[name]
-            ]
-            for name in names
-        }
+        lines = {}
+        for name in names:
+            values = [float(value) for value in wide.loc[name]]
+            lengths = [0.0 if math.isnan(value) else round(value, 2) for value in values]
+            texts = mark_best([format_cell(value) for value in values])
+            lines[name] = [*zip(texts, lengths, strict=True)]
         panels.append(Bars(key, metric, f"{title}: {TITLES[metric]} [%]", head, lines))
     return panels
 

@@ -50,6 +50,8 @@ LABELS = {
     "image_f1_max": "F1-max",
 }
 MEAN = "mean"
+#: Column of what the paper prints, beside ours.
+PRINTED = "paper, FuzzyCLIP"
 #: The last line of a headline table.
 GAIN = "FuzzyCLIP over the best one without training, 95 % interval"
 #: What is counted of a category, and added up over categories.
@@ -288,7 +290,7 @@ def build_table(
                 if variant in cells:
                     line[title] = format_tuple(cells[variant], metrics)
             if printed is not None:
-                line["paper, FuzzyCLIP"] = format_tuple(printed[dataset], metrics)
+                line[PRINTED] = format_tuple(printed[dataset], metrics)
             lines.append(line)
     return pd.DataFrame(lines)
 
@@ -302,7 +304,7 @@ def format_cell(value: object, digits: int = 1) -> str:
 
 def format_score(score: float) -> str:
     """An image score: log-odds with their sign, as people compare them."""
-    return f"{score:+.4g}".replace("-", "−")
+    return f"{score:+.2f}".replace("-", "−")
 
 
 def join_cells(cells: Sequence[str]) -> str:
@@ -325,13 +327,21 @@ def to_markdown(frame: pd.DataFrame) -> str:
 class Table:
     """A table as a page shows it, of text; the first column names the lines.
 
-    `numbers` says that all other columns are numbers, set flush right.
+    Attributes:
+        caption: its title.
+        head: names of the columns.
+        lines: cells as text, or as HTML where they are `markupsafe.Markup`.
+        numbers: whether columns are numbers, set flush right.
+        words: so many columns on the left are not.
+        group: lines that share a name, which stands once.
     """
 
     caption: str
     head: Sequence[str]
     lines: Sequence[Sequence[str]]
     numbers: bool = True
+    words: int = 1
+    group: int = 1
 
 
 def tabulate(frame: pd.DataFrame, caption: str, *, numbers: bool = True, digits: int = 1) -> Table:

@@ -12,7 +12,7 @@ import typer
 
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method import OWN
-from fuzzyclip.report.comparison import render_comparison
+from fuzzyclip.report.comparison import join_results, render_comparison
 from fuzzyclip.report.gallery import save_figure
 from fuzzyclip.report.tables import is_paper_setting, list_sample_notes, to_markdown
 from fuzzyclip.utils.files import write_csv, write_text
@@ -22,8 +22,9 @@ from stages.experiments.compare import compare, compare_methods, find_run, list_
 from stages.experiments.execute import ExperimentError, call_dvc, execute
 from stages.experiments.facts import collect_facts, name_experiments, read_expected
 from stages.experiments.figures import Drawn, draw, list_pictures
-from stages.experiments.history import TARGET, locate, read_side
+from stages.experiments.history import TARGET, find_results, locate, read_side
 from stages.experiments.maps import draw_maps
+from stages.experiments.noise import measure_noise
 from stages.experiments.plan import Run, estimate, plan_runs, read_base
 from stages.experiments.results import WORKSPACE, MissingResultError, Results, read_tested
 from stages.experiments.show import collect_values, layout, list_notes
@@ -186,8 +187,13 @@ def report_difference(
     second: Annotated[str, typer.Argument(help="The same.")] = WORKSPACE,
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("compare.html"),
 ) -> None:
-    """Compare any two results as one HTML page: parameters, datasets, categories."""
-    write_text(out, render_comparison(read_side(first), read_side(second)))
+    """Compare any two results as one HTML page: parameters, datasets, categories.
+
+    Differences stand beside what other test images would have changed, where scores are at hand.
+    """
+    sides = read_side(first), read_side(second)
+    noise = measure_noise(find_results(first), find_results(second), join_results(*sides))
+    write_text(out, render_comparison(*sides, noise))
     typer.echo(f"{out} written")
 
 

@@ -238,18 +238,26 @@ def list_tables(results: Results, folder: Path) -> list[Path]:
     return [Path(file) for file in listed.split("\0") if file.endswith(".csv")]
 
 
+def find_results(revision: str) -> Results:
+    """The results of a revision or of a DVC experiment by name; or the work tree's.
+
+    Raises:
+        CatalogError: there is no such revision.
+    """
+    if revision == WORKSPACE:
+        return Results(WORKSPACE)
+    return Results(revision, find_commit(revision))
+
+
 def read_side(revision: str = WORKSPACE) -> Side:
     """One of two experiments that are compared: a revision or a DVC experiment; or the work tree.
 
     Raises:
         CatalogError: there is no such revision, or it holds no results.
     """
-    if revision == WORKSPACE:
-        results, name = Results(WORKSPACE), WORKSPACE
-    else:
-        commit = find_commit(revision)
-        results = Results(revision, commit)
-        name = revision if commit.startswith(revision) else f"{revision} ({commit[:7]})"
+    results, name = find_results(revision), revision
+    if results.commit is not None and not results.commit.startswith(revision):
+        name = f"{revision} ({results.commit[:7]})"
     folder = paths.METHOD_METRICS / OWN
     files = list_tables(results, folder) or list_tables(results, EARLIER)
     try:

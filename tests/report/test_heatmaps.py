@@ -13,8 +13,9 @@ from properties import try_examples
 
 from fuzzyclip.report.heatmaps import (
     CONTOUR,
-    FAINTEST,
+    FIXED,
     HEAT,
+    SHADES,
     STEPS,
     STRONGEST,
     draw_overlay,
@@ -37,23 +38,29 @@ def show(image, heat, **options):
 
 def test_a_normal_image_looks_as_it_is():
     image = draw_part(600, 700)
-    for faint in (0, FAINTEST / 2, FAINTEST):
+    for faint in (0, 0.1 / SHADES, 0.4 / SHADES):  # less than half a shade
         shown = show(image, np.full((600, 700), faint))
         assert shown.shape[1] == 700
         assert (shown[:600] == image).all()
 
 
-@pytest.mark.parametrize("value", [0.011, 0.03, 0.1, 0.4, 1.0])
+@pytest.mark.parametrize("value", [0.01, 0.1, 0.25, 0.5, 1.0])
 def test_on_the_fixed_scale_a_value_has_one_colour_whatever_else_is_there(value):
     calm, wild = np.full((600, 700), value), np.full((600, 700), value)
     wild[:300] = np.linspace(0, 1, 700)
     ours, theirs = show(GRAY, calm), show(GRAY, wild)
     assert (ours[599, 350] == theirs[599, 350]).all()
-    heat = (np.log10(value) + 2) / 2
-    colour = np.array(mpl.colormaps[HEAT](heat)[:3]) * 255
-    expected = 90 + STRONGEST * heat * (colour - 90)
+    colour = np.array(mpl.colormaps[HEAT](value)[:3]) * 255
+    expected = 90 + STRONGEST * value * (colour - 90)
     assert np.abs(ours[599, 350] - expected).max() < 2.5  # a shade of 256
     assert (ours[600:] == theirs[600:]).all()  # the bar
+
+
+def test_the_fixed_scale_is_the_probability_itself():
+    values = np.linspace(0, 1, 101, dtype=np.float32)
+    assert (FIXED.place(values) == values).all()
+    assert FIXED.place(np.array([-0.5, 1.5])).tolist() == [0, 1]
+    assert FIXED.list_ticks() == [(0, "0"), (0.25, "0.25"), (0.5, "0.5"), (0.75, "0.75"), (1, "1")]
 
 
 def test_hotter_hides_more_but_never_all():

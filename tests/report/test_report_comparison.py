@@ -1,8 +1,10 @@
 """Two results on one page: what is compared, where it comes from, and what is refused."""
 
+import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from imports import ROOT
@@ -12,6 +14,8 @@ from typer.testing import CliRunner
 from fuzzyclip.cli import app
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.report.comparison import (
+    SCALE,
+    Noise,
     Side,
     compare_params,
     join_results,
@@ -31,7 +35,7 @@ def make_side(name="A", seed=0, **params):
 
 def test_a_comparison_is_the_second_minus_the_first():
     sides = make_side(), make_side("B", seed=5)
-    changes = list_changes(join_results(*sides))
+    changes = list_changes(join_results(*sides), {})
     first, second = (
         pd.concat(side.categories).set_index(["variant", "category"], append=True).droplevel(1)
         for side in sides
@@ -43,9 +47,52 @@ def test_a_comparison_is_the_second_minus_the_first():
         assert change.size == pytest.approx(expected)
         assert change.sign == ("better" if expected > 0 else "worse")
         assert change.start + (change.length if expected < 0 else 0) == pytest.approx(50)
+        assert change.length == pytest.approx(min(abs(expected), SCALE) * 50 / SCALE, abs=0.011)
+        assert change.cut == (abs(expected) > SCALE)
+        assert np.isnan(change.low)
+        assert not change.unsure
     for _, group in changes.groupby("metric"):
         assert group["size"].abs().is_monotonic_decreasing
-        assert group["length"].max() == 50
+
+
+def test_bands_lie_on_the_scale_of_the_bars_and_take_the_colour_of_what_holds_zero():
+    first, second = make_side(), make_side("B", seed=5)
+    table = join_results(first, second)
+    table = table[(table["metric"] == "image_ap") & (table["variant"] == "fuzzyclip")]
+    place = table.iloc[0]
+    key = (place["dataset"], place["variant"], place["category"], "image_ap")
+    for low, high, band, width, unsure in (
+        (-5, 2.5, 25, 37.5, True),
+        (1, 40, 55, 45, False),
+        (-40, -20, 0, 0, False),
+        (0, 0, 50, 0, True),
+    ):
+        changes = list_changes(table, {key: (low, high)})
+        known = changes[changes["low"].notna()]
+        assert len(known) == 1
+        line = known.iloc[0]
+        assert (line["category"], line["band"], line["width"]) == (place["category"], band, width)
+        assert line["unsure"] == unsure
+    means = table.groupby(["dataset", "variant", "metric"])[["first", "second"]].mean()
+    key = ("mvtec", "fuzzyclip", None, "image_ap")
+    changes = list_changes(means.reset_index(), {key: (-1.0, 1.0)})
+    widths = changes.set_index("dataset")["width"]
+    assert widths["mvtec"] == 10
+    assert np.isnan(widths["own"])
+
+
+def test_a_page_says_the_interval_or_that_there_is_none():
+    first, second = make_side(), make_side("B", seed=5)
+    key = ("mvtec", "fuzzyclip", "01", "image_ap")
+    noise = Noise({key: (-1.25, 33.3)}, ["No interval on own: gone."])
+    page = render_comparison(first, second, noise)
+    text = " ".join(Reader(page).text.split())
+    assert text.count("(−1.25 to +33.30)") == 1
+    assert "No interval on own: gone." in text
+    sizes = [float(size.replace("−", "-")) for size in re.findall(r'"value">([^<]+)<', page)]
+    assert page.count('class="ends">no interval') == len(sizes) - 1
+    assert page.count('<rect class="band"') == 1
+    assert page.count('class="cut"') == sum(abs(size) > SCALE for size in sizes) > 0
 
 
 def test_variants_that_are_the_same_are_left_out():
@@ -53,7 +100,9 @@ def test_variants_that_are_the_same_are_left_out():
     assert list_changed_variants(join_results(first, second)) == ["fuzzyclip"]
     second.categories["own"].loc[0, "image_ap"] += 1
     assert list_changed_variants(join_results(first, second)) == ["fuzzyclip", "precise"]
-    assert set(list_changes(join_results(first, make_side("C")))["sign"]) == {"equal"}
+    same = list_changes(join_results(first, make_side("C")), {})
+    assert set(same["sign"]) == {"equal"}
+    assert set(same["length"]) == {0}
 
 
 def test_what_only_one_side_has_is_named():

@@ -1,6 +1,7 @@
 """The pipeline as DVC runs it, in a temporary repository with two small datasets."""
 
 import json
+import math
 import re
 import sys
 
@@ -8,6 +9,8 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 from pipelines import list_runs, ran, run
+
+from stages.evaluate import summarise
 
 DATASETS = ("visa", "sdd")
 
@@ -50,6 +53,26 @@ def test_results_have_every_metric_and_variant(pipeline):
     assert shown in (folder / "page/index.html").read_text()
     for picture in ("overview", "heatmaps_sdd"):
         assert (folder / f"report/{picture}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_stages_say_what_they_do_in_lines_for_people(pipeline):
+    _, output = pipeline
+    counts = "10 train normal, 4 test normal, 4 test anomalous, 0 train anomalous images"
+    assert f"sdd/electrical commutators: {counts}" in output
+    value = r"\d+\.\d"
+    scores = f"image AUROC {value}, pixel AP {value}, AUPRO {value}"
+    line = rf"FuzzyCLIP on sdd/electrical commutators: {scores} \(8 images\)"
+    assert len(re.findall(line, output)) == 1
+    assert re.findall(r".*(?:\{'|\['|\('|\d\.\d{5}).*", output) == []
+
+
+def test_a_line_on_a_category_leaves_out_what_is_undefined():
+    counts = {"normal": 5, "anomalous": 7}
+    own = {"variant": "coop", "image_auroc": 94.23456, "pixel_aupro_std": math.nan} | counts
+    table = [own, {"variant": "other", "image_auroc": 1.0} | counts]
+    assert summarise("coop", table) == "image AUROC 94.2 (12 images)"
+    bare = [{"variant": "coop"} | counts]
+    assert summarise("coop", bare) == "no metric is defined (12 images)"
 
 
 def test_the_page_shows_the_results_and_is_attached_to_the_run(pipeline):

@@ -24,11 +24,47 @@
     }
   };
 
+  // Of many items a few are shown at first: the rest has the class "later". It is not hidden, since
+  // it matches the filters: the viewer goes through it, and it is printed.
+  const startMore = (section, list) => {
+    const bar = section.querySelector("[data-more]");
+    if (!bar) return null;
+    const narrow = matchMedia("(max-width: 480px)").matches;
+    const step = Number(narrow ? bar.dataset.narrow : bar.dataset.more);
+    const [next, rest] = bar.querySelectorAll("button");
+    let limit = step;
+    const show = () => {
+      const items = list();
+      items.forEach((item, place) => item.classList.toggle("later", place >= limit));
+      const left = items.length - limit;
+      bar.hidden = left <= 0;
+      next.textContent = `Show ${Math.min(step, left)} more`;
+      rest.textContent = `Show all ${items.length}`;
+    };
+    const grow = (to) => {
+      const first = list()[limit];
+      limit = to;
+      show();
+      first?.querySelector("button")?.focus();
+    };
+    next.addEventListener("click", () => grow(limit + step));
+    rest.addEventListener("click", () => grow(list().length));
+    section.addEventListener("reveal", (event) => {
+      limit = Math.max(limit, list().indexOf(event.target) + 1);
+      show();
+    });
+    return () => {
+      limit = step;
+      show();
+    };
+  };
+
   const startFilter = (section) => {
     const controls = [...section.querySelectorAll("[data-key]")];
     const items = [...section.querySelectorAll("[data-item]")];
     const count = section.querySelector("[data-count]");
     const empty = section.querySelector("[data-empty]");
+    const more = startMore(section, () => items.filter((item) => !item.hidden));
     const apply = () => {
       for (const child of section.querySelectorAll("[data-child]")) {
         const parent = controls.find((one) => one.dataset.key === child.dataset.child);
@@ -42,6 +78,7 @@
       }
       if (count) count.textContent = `${shown} of ${items.length} ${count.dataset.count}`;
       if (empty) empty.hidden = shown > 0;
+      more?.();
     };
     for (const control of controls) {
       control.addEventListener("change", apply);
@@ -102,8 +139,11 @@
       event.preventDefault();
       move(step);
     });
-    // back to the picture that was looked at last
-    viewer.addEventListener("close", () => current.querySelector("button").focus());
+    // back to the picture that was looked at last, which may not have been shown yet
+    viewer.addEventListener("close", () => {
+      current.dispatchEvent(new Event("reveal", { bubbles: true }));
+      current.querySelector("button").focus();
+    });
   };
 
   const startView = (section) => {
@@ -139,6 +179,7 @@
     for (const link of links) watcher.observe(document.getElementById(link.hash.slice(1)));
   };
 
+  document.documentElement.classList.add("live"); // controls do something
   document.querySelectorAll("[data-filter]").forEach(startFilter);
   const viewer = document.getElementById("viewer");
   if (viewer) {

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Error, expect, sync_playwright
 from reports import CATEGORIES, HOSTILE, make_categories, make_experiment
 
-from fuzzyclip.report.comparison import Side, render_comparison
+from fuzzyclip.report.comparison import Noise, Side, render_comparison
 from fuzzyclip.report.page import render_page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -44,7 +44,9 @@ def files(tmp_path_factory):
         for seed, name in enumerate(("A", HOSTILE), start=1)
     ]
     (folder / "report.html").write_text(render_page(make_experiment()))
-    (folder / "compare.html").write_text(render_comparison(*sides))
+    place = ("mvtec", "fuzzyclip", "01", "image_auroc")
+    noise = Noise({place: (-3.0, 99.0), (*place[:2], None, place[3]): (1.0, 2.0)})
+    (folder / "compare.html").write_text(render_comparison(*sides, noise))
     return folder
 
 
@@ -198,6 +200,51 @@ def test_the_picture_opens_moves_and_closes_by_keyboard(visit):
     expect(cards.nth(4)).to_be_focused()
 
 
+@pytest.mark.parametrize(("viewport", "few"), [(DESKTOP, 12), (PHONE, 6)], ids=["desktop", "phone"])
+def test_a_few_cards_come_first_and_the_rest_by_keyboard(visit, viewport, few):
+    page = visit(viewport=viewport)
+    total = 4 * sum(map(len, CATEGORIES.values()))
+    visible = page.locator("#gallery [data-item]:visible")
+    more = page.locator("#gallery .more button")
+    expect(visible).to_have_count(few)
+    left = total - few
+    assert more.all_inner_texts() == [f"Show {min(few, left)} more", f"Show all {total}"]
+    more.nth(0).focus()
+    page.keyboard.press("Enter")
+    expect(visible).to_have_count(min(2 * few, total))
+    expect(page.locator("#gallery .card").nth(few)).to_be_focused()  # the first of the new ones
+    page.get_by_role("button", name="worst", exact=True).click()  # few again
+    expect(visible).to_have_count(min(few, 10))
+    page.get_by_role("button", name="all", exact=True).click()
+    more.nth(1).click()
+    expect(visible).to_have_count(total)
+    expect(more.nth(0)).to_be_hidden()
+
+
+def test_the_viewer_goes_on_to_cards_that_are_not_shown_yet(visit):
+    page = visit()
+    page.locator("#gallery .card").nth(0).click()
+    page.keyboard.press("ArrowLeft")  # round the end
+    expect(page.locator("dialog [role=status]")).to_have_text("20 of 20")
+    page.keyboard.press("Escape")
+    expect(page.locator("#gallery .card").nth(19)).to_be_focused()
+
+
+def test_paper_has_all_cards_that_were_chosen_and_no_controls(visit):
+    page = visit()
+    page.get_by_role("button", name="anomalous", exact=True).click()
+    page.select_option("#gallery-dataset", "mvtec")
+    page.emulate_media(media="print")
+    expect(page.locator("#gallery [data-item]:visible")).to_have_count(6)
+    page.emulate_media(media="screen")
+    page.select_option("#gallery-dataset", "")
+    page.get_by_role("button", name="both", exact=True).click()
+    page.emulate_media(media="print")
+    expect(page.locator("#gallery [data-item]:visible")).to_have_count(20)
+    for hidden in (".nav", ".controls", ".more"):
+        assert not page.locator(f"{hidden}:visible").count()
+
+
 def test_a_hostile_name_is_shown_as_it_is(visit):
     page = visit()
     page.select_option("#gallery-category", f"mvtec/{HOSTILE}")
@@ -238,6 +285,17 @@ def test_differences_follow_their_filters(visit):
     page.select_option("#datasets-metric", "pixel_ap")
     assert values(page, "#datasets", "metric") == {"pixel_ap"}
     assert count(page, "#datasets") == 2
+
+
+def test_a_difference_and_its_band_are_seen_on_a_phone_without_scrolling(visit):
+    page = visit("compare.html", PHONE)
+    line = page.locator("#datasets tr[data-dataset=mvtec]:not([hidden])")
+    for part in (".value", "svg", ".band"):
+        place = line.locator(part).bounding_box()
+        assert place["x"] + place["width"] <= PHONE["width"]
+    bar, band = line.locator("svg").bounding_box(), line.locator(".band").bounding_box()
+    assert (band["x"] - bar["x"]) / bar["width"] == pytest.approx(0.55, abs=0.01)
+    assert band["width"] / bar["width"] == pytest.approx(0.05, abs=0.01)
 
 
 @pytest.mark.parametrize("name", ["report.html", "compare.html"])
@@ -333,6 +391,13 @@ def test_without_scripts_everything_is_there(browser, files):
     page.goto((files / "report.html").as_uri())
     assert page.locator(SHOWN).count() == page.locator("[data-item]").count()
     expect(page.locator("#gallery .card").first).to_be_visible()
+    for useless in (".more", ".controls"):
+        assert not page.locator(f"{useless}:visible").count()
+    page.set_viewport_size(PHONE)
+    places = [card.bounding_box() for card in page.locator("#gallery .card").all()]
+    assert len({place["y"] for place in places}) == 1  # one strip
+    assert places[-1]["x"] > PHONE["width"]
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= PHONE["width"]
     page.close()
 
 

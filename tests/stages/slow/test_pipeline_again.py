@@ -9,6 +9,7 @@ from pipelines import clone_repository, list_runs, make_repository, ran, run, ru
 REAL = os.environ.get("FUZZYCLIP_REAL_DATA")
 DATA = ("download", "index", "features")
 TRAINING = ("auxiliary", "csp", "efa", "rpl", "package")
+COMPARE = (sys.executable, "-m", "stages.experiments", "report")
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +21,10 @@ def folder(pipeline, tmp_path_factory):
 
 
 def test_two_results_are_compared_in_one_page(folder):
-    command = (sys.executable, "-m", "stages.experiments", "report")
-    output = run(folder, *command, "HEAD", "--out", "scratch/compare.html")
+    output = run(folder, *COMPARE, "HEAD", "--out", "scratch/compare.html")
     assert "scratch/compare.html written" in output
     assert "No parameter differs" in (folder / "scratch/compare.html").read_text()
-    output = run(folder, *command, "elsewhere", fails=True)
+    output = run(folder, *COMPARE, "elsewhere", fails=True)
     assert "no revision and no experiment 'elsewhere'" in output
     assert "Traceback" not in output
 
@@ -41,6 +41,11 @@ def test_penalty_reruns_only_what_its_partition_changes(folder):
     recorded = list_runs(folder)
     assert [run.data.params["csp.penalty"] for run in recorded] == ["0.1", "0.2"]
     assert recorded[1].data.tags["dvc.exp_name"] == "penalty"
+    run(folder, *COMPARE, "HEAD", "--out", "scratch/penalty.html")
+    page = (folder / "scratch/penalty.html").read_text()
+    assert "csp.penalty" in page
+    assert ('<rect class="band"' in page) == changed
+    assert "No interval on" not in page  # the scores of both are in DVC's cache
 
 
 def test_other_pixel_metrics_rerun_the_evaluation_alone(folder):
