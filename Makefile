@@ -32,7 +32,7 @@ repro: $(READY)
 	@python -m stages.track
 
 # The stages of one auxiliary set alone, so that no other dataset is asked for. SET='-S key=value' adds
-# parameters, AUXILIARY=mvtec takes another set.
+# parameters, AUXILIARY=NAME takes another set.
 AUXILIARY := visa
 SET :=
 ONE_SET := $(addsuffix @$(AUXILIARY),download index features auxiliary csp efa rpl package)

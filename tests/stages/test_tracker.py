@@ -95,7 +95,8 @@ def test_pages_say_the_command_and_the_address_that_track_prints(root):
         assert address.strip() in text, name
     makefile = (ROOT / "Makefile").read_text()
     assert "mlflow ui" not in makefile  # its last command prints both
-    assert makefile.partition("\nmethods:")[0].rstrip().endswith("python -m stages.track")
+    recipe = makefile.partition("\nrepro:")[2].partition("\n\n")[0]
+    assert recipe.endswith("python -m stages.track")
 
 
 def test_a_finished_run_is_found_by_its_tags_and_a_failed_one_is_not(root):
