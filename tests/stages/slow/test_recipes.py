@@ -56,15 +56,15 @@ def add_dataset(folder):
     """The module, the line and the block that the page asks for; the module is its shortest one."""
     recipe = DATASETS[DATASETS.index("## Adding a dataset") :]
     model, registry = re.findall(r"\]\(\.\./(fuzzyclip/datasets/\w+\.py)\)", recipe)
-    text = (folder / model).read_text().replace("mpdd", "tiles").replace("MPDD", "TILES")
-    (folder / "fuzzyclip/datasets/tiles.py").write_text(text)
+    text = (folder / model).read_text().replace("mpdd", "turbine").replace("MPDD", "TURBINE")
+    (folder / "fuzzyclip/datasets/turbine.py").write_text(text)
     line = "from fuzzyclip.datasets.visa import VISA\n"
-    added = "from fuzzyclip.datasets.tiles import TILES\n"
+    added = "from fuzzyclip.datasets.turbine import TURBINE\n"
     replace_once(folder / registry, line, added + line)
-    replace_once(folder / registry, "FOLDER)", "FOLDER, TILES)")
+    replace_once(folder / registry, "FOLDER)", "FOLDER, TURBINE)")
     params = (folder / "params.yaml").read_text()
     (entry,) = re.findall(r"^  mpdd:\n(?:    .*\n)+", params, re.MULTILINE)
-    paste(folder, "datasets:\n" + entry.replace("mpdd", "tiles") + "pairs:\n  tiles: visa\n")
+    paste(folder, "datasets:\n" + entry.replace("mpdd", "turbine") + "pairs:\n  turbine: visa\n")
 
 
 def check(folder, *command):
