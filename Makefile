@@ -39,13 +39,15 @@ ONE_SET := $(addsuffix @$(AUXILIARY),download index features auxiliary csp efa r
 WEIGHTS := ViT-L-14-336px.pt
 
 weights:
-	$(if $(wildcard $(FROM)/$(WEIGHTS)),@:,$(error FROM=FOLDER must name the folder with $(WEIGHTS) and \
-the archive of $(AUXILIARY), see docs/real-model.md))
+	@test -f "$(FROM)/$(WEIGHTS)" || { echo "FROM=FOLDER must name the folder with $(WEIGHTS) and the" \
+		"archive of $(AUXILIARY), see docs/real-model.md" >&2; exit 1; }
 
+# Quotes within quotes, since DVC reads a value with a space in no other way.
 detector: weights $(READY)
-	dvc exp run --single-item -S data.source=official -S data.archives='$(abspath $(FROM))' \
-		-S data.download=false -S backbone=vit_l_14_336 -S package.weights=copy \
-		-S backbones.vit_l_14_336.weights='$(abspath $(FROM))/$(WEIGHTS)' $(SET) check sample $(ONE_SET)
+	from="$$(cd "$(FROM)" && pwd)" && dvc exp run --single-item -S data.source=official \
+		-S "data.archives='$$from'" -S data.download=false -S package.weights=copy \
+		-S backbone=vit_l_14_336 -S "backbones.vit_l_14_336.weights='$$from/$(WEIGHTS)'" $(SET) \
+		check sample $(ONE_SET)
 	@echo "The detector: models/$(AUXILIARY)/fuzzyclip; fuzzyclip predict --model takes this folder."
 
 methods: $(READY)

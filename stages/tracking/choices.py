@@ -30,7 +30,7 @@ IDLE = (
 APART = (
     "fuzzyclip/cli", "fuzzyclip/deploy", "fuzzyclip/distributed", "fuzzyclip/health",
     "fuzzyclip/report", "stages/experiments", "stages/page.py", "stages/report.py",
-    "stages/track",
+    "stages/track.py", "stages/tracking",
 )  # fmt: skip
 #: Changes that a name tells; the description has all.
 TOLD = 3
@@ -159,9 +159,12 @@ def list_changes(
 
 def list_edits() -> list[str]:
     """Files of code that may decide a result and differ from HEAD, or are unknown to git."""
-    listed = run_git("status", "--porcelain", "-uall", "--no-renames", "--", "fuzzyclip", "stages")
-    names = [line[2:].strip().strip('"') for line in listed.splitlines()]
-    return [name for name in names if not name.startswith(APART)]
+    below = run_git("rev-parse", "--show-prefix")  # names begin at git's root, with -z as they are
+    code = ("fuzzyclip", "stages")
+    listed = run_git("status", "--porcelain", "-z", "-uall", "--no-renames", "--", *code)
+    names = [line[3:].removeprefix(below) for line in listed.split("\0") if line]
+    apart = tuple(f"{name}/" for name in APART)
+    return [name for name in names if not f"{name}/".startswith(apart)]
 
 
 def summarize(changes: Sequence[str], edits: Sequence[str]) -> str:

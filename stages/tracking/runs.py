@@ -77,6 +77,12 @@ class TrackedResult:
     log_files: Callable[[], None] = field(default=lambda: None)
 
 
+#: What a store that is not there, or not as it should be, ends in.
+EXPECTED = (
+    MlflowException, NotRecordedError, RequestException, sqlite3.Error, OSError, ImportError,
+)  # fmt: skip
+
+
 def record(name: str, results: Iterable[TrackedResult]) -> None:
     """Make a run of each result in an experiment, unless there is one already.
 
@@ -91,11 +97,11 @@ def record(name: str, results: Iterable[TrackedResult]) -> None:
     store = find_store()
     try:
         _record_all(store, name, results)
-    except (MlflowException, NotRecordedError, RequestException, sqlite3.Error) as error:
-        fault = explain_fault(error, store)
+    except Exception as error:  # where files go, any library of any storage may fail
+        fault, known = explain_fault(error, store), isinstance(error, EXPECTED)
         if not os.environ.get("DVC_EXP_NAME"):
-            raise fault from error
-        log.warning("NOT RECORDED: %s", fault)
+            raise (fault if known else error) from error
+        log.warning("NOT RECORDED: %s", fault, exc_info=None if known else error)
 
 
 def _record_all(store: Store, name: str, results: Iterable[TrackedResult]) -> None:

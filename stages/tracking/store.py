@@ -211,7 +211,8 @@ def _move(database: sqlite3.Connection, table: str, column: str, old: str, new: 
 
 def find_run(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> str | None:
     """A finished run that carries all of `tags`, if there is one; an empty one it must not have."""
-    terms = [f"tags.`{key}` = '{value}'" for key, value in tags.items() if value]
+    quotable = {key: value for key, value in tags.items() if value and "'" not in value}
+    terms = [f"tags.`{key}` = '{value}'" for key, value in quotable.items()]
     query = " and ".join([*terms, "attributes.status = 'FINISHED'"])
     runs: Any = client.search_runs([experiment], query, max_results=1000)
     return next(
@@ -242,4 +243,4 @@ def describe_retry(store: Store) -> str:
     stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
     command = " ".join([*words, "python -m stages.track", stage]).rstrip()
     experiment = os.environ.get("DVC_EXP_NAME")  # its work tree may be a copy, or hold another then
-    return f"dvc exp apply {experiment} && {command}" if experiment else command
+    return f"dvc exp apply {shlex.quote(experiment)} && {command}" if experiment else command

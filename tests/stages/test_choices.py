@@ -97,6 +97,18 @@ def test_edited_code_is_a_change(checkout):
         (checkout / other).parent.mkdir(parents=True, exist_ok=True)
         (checkout / other).write_text("")
     assert len(list_edits()) == 2
+    (checkout / "fuzzyclip/clip").mkdir()  # which begins as the name of another package
+    (checkout / "fuzzyclip/clip/ü.py").write_text("")
+    assert "fuzzyclip/clip/ü.py" in list_edits()
+
+
+def test_edits_are_named_from_the_checkout_also_below_gits_root(checkout, monkeypatch):
+    (checkout / "sub").mkdir()
+    (checkout / "fuzzyclip").rename(checkout / "sub/fuzzyclip")
+    monkeypatch.chdir(checkout / "sub")
+    (checkout / "sub/fuzzyclip/cli").mkdir()
+    (checkout / "sub/fuzzyclip/cli/new.py").write_text("")
+    assert list_edits() == ["fuzzyclip/method/csp.py"]
 
 
 def test_outside_of_git_nothing_is_claimed(checkout):

@@ -56,7 +56,7 @@ def test_the_stages_of_make_detector_and_its_parameters_exist():
         yaml.safe_load((ROOT / "params.yaml").read_text()),
     )
     recipe = makefile.partition("\ndetector:")[2].partition("\n\n")[0]
-    keys = re.findall(r"-S ([a-z_0-9.]+)=", recipe)
+    keys = re.findall(r"-S \"?([a-z_0-9.]+)=", recipe)
     assert "backbones.vit_l_14_336.weights" in keys
     for key in [*keys, *re.findall(r"-S ([a-z_0-9.]+)=", REAL)]:
         value = params

@@ -13,6 +13,7 @@ import pytest
 from imports import ROOT
 from mlflow.tracking import MlflowClient
 
+from stages.tracking import runs
 from stages.tracking import store as tracking
 from stages.tracking.runs import Number, TrackedResult, record
 from stages.tracking.store import NotRecordedError, find_run, find_store, open_experiment
@@ -205,6 +206,33 @@ def test_a_server_that_does_not_answer_is_said_in_time_with_the_way_to_record_la
     message = str(caught.value)
     assert server in message
     assert message.endswith(f"MLFLOW_TRACKING_URI={server} python -m stages.track baselines")
+
+
+@pytest.mark.parametrize(
+    "fault", [NotADirectoryError("files"), RuntimeError("no such bucket")]
+)
+def test_whatever_a_storage_raises_keeps_an_experiment_of_dvcs(root, monkeypatch, caplog, fault):
+    def fail(*_):
+        raise fault
+
+    monkeypatch.setattr(runs, "_record_all", fail)
+    with pytest.raises(NotRecordedError if isinstance(fault, OSError) else RuntimeError):
+        record("fuzzyclip", [RESULT])
+    monkeypatch.setenv("DVC_EXP_NAME", "it's")
+    record("fuzzyclip", [RESULT])
+    (warning,) = [line.getMessage() for line in caplog.records if line.levelname == "WARNING"]
+    assert warning.startswith("NOT RECORDED")
+    assert str(fault) in warning
+    assert """dvc exp apply 'it'"'"'s' && """ in warning
+
+
+def test_a_run_is_found_by_a_tag_that_holds_a_quote(root):
+    client, experiment = open_experiment(find_store(), "fuzzyclip")
+    tags = {"dvc.lock_sha256": "b" * 64, "dvc.exp_name": "it's"}
+    run = client.create_run(experiment, tags=tags)
+    client.set_terminated(run.info.run_id)
+    assert find_run(client, experiment, tags) == run.info.run_id
+    assert find_run(client, experiment, tags | {"dvc.exp_name": "its"}) is None
 
 
 def test_an_experiment_of_dvcs_is_kept_when_its_recording_fails(root, server, monkeypatch, caplog):

@@ -29,7 +29,7 @@ def make_detector(folder, media, **changes):
 
 
 def test_one_command_makes_a_detector_of_one_set_and_asks_for_no_other(tmp_path):
-    media, folder = tmp_path / "media", tmp_path / "checkout"
+    media, folder = tmp_path / "my disk", tmp_path / "checkout"
     media.mkdir()
     write_sample_archives("visa", media, seed=0, train_normal=1, test_normal=4, test_anomalous=4)
     shutil.copyfile(ROOT / "fuzzyclip/sample/weights/model.safetensors", media / "clip.safetensors")
