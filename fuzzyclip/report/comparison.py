@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method import OWN, get_title
 from fuzzyclip.report.page import render
-from fuzzyclip.report.tables import ABSENT, Table, name_metric
+from fuzzyclip.report.tables import ABSENT, HEADLINE, Table, name_metric
 
 #: Points from which on a difference is one: results keep four decimals.
 SMALLEST = 5e-5
@@ -60,6 +60,7 @@ def render_comparison(first: Side, second: Side, noise: Noise | None = None) -> 
     variants = list_changed_variants(table)
     table = table[table["variant"].isin(variants)]
     means = table.groupby(["dataset", "variant", "metric"], sort=False)[["first", "second"]].mean()
+    means = means.reset_index()
     noise = noise or Noise({})
     return render(
         "comparison.html",
@@ -68,8 +69,10 @@ def render_comparison(first: Side, second: Side, noise: Noise | None = None) -> 
         second=second.name,
         params=compare_params(first, second),
         notes=[*list_gaps(first, second), *noise.notes],
+        headline=compare_headline(means, first.name, second.name),
+        opening=choose_opening(means),
         scale=SCALE,
-        means=list_changes(means.reset_index(), noise.intervals).to_dict("records"),
+        means=list_changes(means, noise.intervals).to_dict("records"),
         changes=list_changes(table, noise.intervals).to_dict("records"),
         datasets={dataset: dataset for dataset in table["dataset"]},
         variants={variant: get_title(variant) for variant in variants},
@@ -88,6 +91,28 @@ def compare_params(first: Side, second: Side) -> Table:
         if first.params.get(name) != second.params.get(name)
     ]
     return Table("Parameters that differ", ["parameter", first.name, second.name], lines, False)
+
+
+def compare_headline(means: pd.DataFrame, first: str, second: str) -> Table:
+    """FuzzyCLIP's headline metrics, each its mean over the datasets for which both have it."""
+    own = means[means["variant"] == OWN]
+    lines = []
+    for metric in HEADLINE:
+        part = own[own["metric"] == metric]
+        if len(part):
+            ends = [float(part[side].mean()) for side in ("first", "second")]
+            numbers = [f"{ends[0]:.2f}", f"{ends[1]:.2f}", f"{ends[1] - ends[0]:+.2f}"]
+            lines.append([name_metric(metric), *(text.replace("-", "−") for text in numbers)])
+    title = f"FuzzyCLIP, mean over {own['dataset'].nunique()} dataset(s) [%]"
+    return Table(title, ["metric", first, second, "difference"], lines)
+
+
+def choose_opening(means: pd.DataFrame) -> str:
+    """The metric that the page opens with: the headline's first that changed, else its first."""
+    order = [*HEADLINE, *METRICS]
+    changed = set(means.loc[is_change(means), "metric"])
+    known = [metric for metric in order if metric in set(means["metric"])]
+    return next((metric for metric in known if metric in changed), known[0])
 
 
 def join_results(first: Side, second: Side) -> pd.DataFrame:

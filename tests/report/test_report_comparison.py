@@ -17,6 +17,8 @@ from fuzzyclip.report.comparison import (
     SCALE,
     Noise,
     Side,
+    choose_opening,
+    compare_headline,
     compare_params,
     join_results,
     list_changed_variants,
@@ -53,6 +55,26 @@ def test_a_comparison_is_the_second_minus_the_first():
         assert not change.unsure
     for _, group in changes.groupby("metric"):
         assert group["size"].abs().is_monotonic_decreasing
+
+
+def test_a_page_opens_on_a_headline_metric_that_changed_and_has_its_mean():
+    names = ["dataset", "variant", "metric", "first", "second"]
+    means = pd.DataFrame(
+        [
+            ("a", "fuzzyclip", "pixel_ap", 50.0, 50.0),
+            ("a", "fuzzyclip", "pixel_aupro_std", 70.0, 60.0),
+            ("b", "fuzzyclip", "pixel_aupro_std", 80.0, 84.0),
+            ("a", "precise", "pixel_aupro_std", 1.0, 2.0),
+            ("a", "fuzzyclip", "image_f1_max", 1.0, 9.0),
+        ],
+        columns=names,
+    )
+    assert choose_opening(means) == "pixel_aupro_std"
+    assert choose_opening(means.assign(second=means["first"])) == "pixel_ap"
+    table = compare_headline(means, "A", "B")
+    assert table.head == ["metric", "A", "B", "difference"]
+    numbers = [line[1:] for line in table.lines]
+    assert numbers == [["50.00", "50.00", "+0.00"], ["75.00", "72.00", "−3.00"]]
 
 
 def test_bands_lie_on_the_scale_of_the_bars_and_take_the_colour_of_what_holds_zero():

@@ -208,9 +208,7 @@ def test_a_server_that_does_not_answer_is_said_in_time_with_the_way_to_record_la
     assert message.endswith(f"MLFLOW_TRACKING_URI={server} python -m stages.track baselines")
 
 
-@pytest.mark.parametrize(
-    "fault", [NotADirectoryError("files"), RuntimeError("no such bucket")]
-)
+@pytest.mark.parametrize("fault", [NotADirectoryError("files"), RuntimeError("no such bucket")])
 def test_whatever_a_storage_raises_keeps_an_experiment_of_dvcs(root, monkeypatch, caplog, fault):
     def fail(*_):
         raise fault
