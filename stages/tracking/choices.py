@@ -139,7 +139,10 @@ def find_changes(params: Params, method: str = OWN) -> Changes:
     if not written:
         return Changes("", "Made outside of git: what was changed is not known.")
     base = yaml.load(written, LOADER)
-    changes, edits = list_changes(base, read_tree(), list_used(params, method)), list_edits()
+    if method != OWN and method not in base["methods"]:
+        return Changes("new method", f"A method that commit {commit[:8]} does not have.")
+    edits = list_edits(method)
+    changes = list_changes(base, read_tree(), list_used(params, method))
     told = ", ".join(f"`{text}`" for text in [*changes, *(f"edited {name}" for name in edits)])
     text = f"Changed: {told}" if told else "As committed"
     return Changes(summarize(changes, edits), f"{text}, compared with commit {commit[:8]}.")
@@ -157,14 +160,28 @@ def list_changes(
     return [*told, *(text for _, text in pairs)]
 
 
-def list_edits() -> list[str]:
-    """Files of code that may decide a result and differ from HEAD, or are unknown to git."""
+def list_edits(method: str = OWN) -> list[str]:
+    """Files of code that may decide a method's result and differ from HEAD, or git does not know.
+
+    A method's own folder decides no other's, and FuzzyCLIP reads nothing of the baselines'.
+    """
     below = run_git("rev-parse", "--show-prefix")  # names begin at git's root, with -z as they are
     code = ("fuzzyclip", "stages")
     listed = run_git("status", "--porcelain", "-z", "-uall", "--no-renames", "--", *code)
     names = [line[3:].removeprefix(below) for line in listed.split("\0") if line]
     apart = tuple(f"{name}/" for name in APART)
-    return [name for name in names if not f"{name}/".startswith(apart)]
+    return [
+        name
+        for name in names
+        if not f"{name}/".startswith(apart) and _may_decide(name.split("/"), method)
+    ]
+
+
+def _may_decide(parts: Sequence[str], method: str) -> bool:
+    """Whether a file, by the parts of its name, may decide a method's result."""
+    if [*parts[:2]] != ["fuzzyclip", "baselines"]:
+        return True
+    return method != OWN and (len(parts) < 4 or parts[2] in ("shared", method))
 
 
 def summarize(changes: Sequence[str], edits: Sequence[str]) -> str:

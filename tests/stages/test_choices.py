@@ -102,6 +102,24 @@ def test_edited_code_is_a_change(checkout):
     assert "fuzzyclip/clip/ü.py" in list_edits()
 
 
+def test_a_methods_own_folder_is_a_change_of_no_other_method(checkout):
+    for file in ("coop/words.py", "shared/loss.py"):
+        path = checkout / "fuzzyclip/baselines" / file
+        path.parent.mkdir(parents=True)
+        path.write_text("")
+    assert name(read_params()) == ""
+    assert name(read_params(), "clip") == "edited fuzzyclip/baselines/shared/loss.py"
+    assert name(read_params(), "coop") == "edited 2 files"
+
+
+def test_a_method_that_is_not_committed_is_new(checkout):
+    tree = copy.deepcopy(TREE)
+    del tree["methods"]["coop"]
+    paths.PARAMS.write_text(yaml.safe_dump(tree, sort_keys=False))
+    commit(checkout, "without")
+    assert name(change(), "coop") == "new method"
+
+
 def test_edits_are_named_from_the_checkout_also_below_gits_root(checkout, monkeypatch):
     (checkout / "sub").mkdir()
     (checkout / "fuzzyclip").rename(checkout / "sub/fuzzyclip")
