@@ -37,18 +37,21 @@ AUXILIARY := visa
 SET :=
 ONE_SET := $(addsuffix @$(AUXILIARY),download index features auxiliary csp efa rpl package)
 WEIGHTS := ViT-L-14-336px.pt
+BACK := The same command goes on from here; what it set is left in params.yaml, and goes by: \
+	git checkout HEAD -- params.yaml dvc.lock metrics && dvc checkout --allow-missing
 
 weights:
-	@test -f "$(FROM)/$(WEIGHTS)" || { echo "FROM=FOLDER must name the folder with $(WEIGHTS) and the" \
-		"archive of $(AUXILIARY), see docs/real-model.md" >&2; exit 1; }
+	@test -f "$(FROM)/$(WEIGHTS)" || { echo "FROM=$(FROM): no $(WEIGHTS) there. FROM=FOLDER must name the" \
+		"folder with it and with the archive of $(AUXILIARY): docs/real-model.md" >&2; exit 1; }
 
 # Quotes within quotes, since DVC reads a value with a space in no other way.
 detector: weights $(READY)
 	from="$$(cd "$(FROM)" && pwd)" && dvc exp run --single-item -S data.source=official \
 		-S "data.archives='$$from'" -S data.download=false -S package.weights=copy \
 		-S backbone=vit_l_14_336 -S "backbones.vit_l_14_336.weights='$$from/$(WEIGHTS)'" $(SET) \
-		check sample $(ONE_SET)
+		check sample $(ONE_SET) || { echo "$(BACK)" >&2; exit 1; }
 	@echo "The detector: models/$(AUXILIARY)/fuzzyclip; fuzzyclip predict --model takes this folder."
+	@echo "Its parameters are left in params.yaml; back to the sample: docs/real-model.md, section 3"
 
 methods: $(READY)
 	python -m stages.check

@@ -51,6 +51,6 @@ def test_one_command_makes_a_detector_of_one_set_and_asks_for_no_other(tmp_path)
 def test_a_missing_weights_file_is_said_before_anything_is_done(tmp_path):
     shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
     output = run(tmp_path, "make", "detector", f"FROM={tmp_path}", fails=True)
-    assert "must name the folder with ViT-L-14-336px.pt" in output
+    assert f"FROM={tmp_path}: no ViT-L-14-336px.pt there" in output
     assert "docs/real-model.md" in output
     assert not (tmp_path / ".venv").exists()
