@@ -52,7 +52,7 @@ def check_cached_weights() -> list[Check]:
     state = "OpenAI's weights are not in the cache; they are fetched when they are first used"
     if own.is_file():
         state += f"; {own} is damaged or half of it: its SHA-256 is not {digest}"
-    advice = f"offline: get {entry['url']} elsewhere and give its path as `weights`"
+    advice = f"offline: get {entry['url']} elsewhere; docs/real-model.md goes on from there"
     return [Check(name, "warn", state, advice)]
 
 
@@ -68,7 +68,12 @@ def check_model(folder: Path) -> list[Check]:
     except (ValueError, OSError) as error:
         return [Check(name, "fail", str(error), "package the model again, or copy it whole")]
     checks = [
-        Check(name, "ok", f"{card.name}: files are whole, trained on {card.training.auxiliary}")
+        Check(
+            name,
+            "ok",
+            f"{card.name}: files are whole, trained on {card.training.auxiliary}; "
+            f"calibrated for {', '.join(card.calibrations) or 'no category'}",
+        )
     ]
     own = card.backbone
     if own.place == "elsewhere":
