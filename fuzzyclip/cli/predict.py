@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -128,7 +128,7 @@ def predict(
             folder.finish(files)
         thresholds = detector.choose_thresholds(chosen, tiling, threshold, kind)
         if folder is not None and report:
-            _write_report(folder, files, detector, chosen, thresholds, tiling, kind)
+            _write_report(folder, detector, chosen, thresholds, tiling, kind)
     _conclude(rows, len(files) - len(todo), thresholds[0].method == "natural", out)
 
 
@@ -176,7 +176,6 @@ def _describe(
 
 def _write_report(
     folder: "PredictionFolder",
-    files: Sequence[Path],
     detector: "FuzzyCLIP",
     category: str,
     thresholds: "tuple[Threshold, Threshold]",
@@ -187,7 +186,7 @@ def _write_report(
     from fuzzyclip.model.outputs import PAGE
     from fuzzyclip.model.results_page import render_results
     from fuzzyclip.model.score_kinds import SCORE_KINDS
-    from fuzzyclip.utils.files import show_name, write_text
+    from fuzzyclip.utils.files import write_text
 
     notes = [f"An image's score is {SCORE_KINDS[score]} (--score {score})"]
     if tiling is not None:
@@ -197,7 +196,7 @@ def _write_report(
     if "sample" in detector.card.training.sources.values():
         notes.append("The model was trained on drawn samples: for trying, not for inspection")
     page = render_results(
-        [folder.rows[show_name(path)] for path in files],
+        [*folder.rows.values()],
         model=detector.card.name,
         category=category,
         threshold=thresholds[0],

@@ -241,6 +241,35 @@ def test_an_image_that_changed_is_done_again(model, parts, tmp_path):
     assert before[1:] == after[1:]
 
 
+def test_a_second_day_is_added_to_the_first(model, tmp_path, monkeypatch):
+    """Whose names meet, also as they are typed; the first day's files stay as they were."""
+    out = tmp_path / "out"
+    days = [
+        draw(tmp_path / f"day{day}/{name}", day) for day in (1, 2) for name in ("1.png", "b/2.png")
+    ]
+    monkeypatch.chdir(tmp_path / "day1")
+    assert predict(model, ".", "--out", out).exit_code == 0
+    first = {path: path.read_bytes() for path in out.rglob("*.*.*")}
+    assert len(first) == 6
+    monkeypatch.chdir(tmp_path / "day2")
+    assert predict(model, ".", "--out", out, "--report").exit_code == 0
+    rows = read_table(out)
+    assert [row["image"] for row in rows] == ["1.png", "b/2.png"] * 2
+    assert [row["sha256"] for row in rows] == list(map(compute_sha256, days))
+    places = ["1", "b/2", "1~2", "b/2~2"]
+    assert [row["overlay"] for row in rows] == [f"{place}.overlay.jpg" for place in places]
+    assert len(read_lines(out)) == len(Page((out / "report.html").read_text()).rows) - 1 == 4
+    assert first == {path: path.read_bytes() for path in first}
+    draw(days[0], 99)  # all at once, by other names: only what changed is done
+    assert "3 done before" in predict(model, *days, "--out", out).stderr
+    again = read_table(out)
+    assert [row["overlay"] for row in again] == [row["overlay"] for row in rows]
+    assert (again[0]["sha256"], again[1:]) == (compute_sha256(days[0]), rows[1:])
+    changed = {path.name for path in first if path.read_bytes() != first[path]}
+    assert {"1.overlay.jpg", "1.map.png"} <= changed <= {path.name for path in out.glob("1.*.*")}
+    assert len(list(out.rglob("*.*.*"))) == 12
+
+
 def test_results_of_other_settings_are_not_mixed(model, parts, tmp_path):
     out = tmp_path / "out"
     predict(model, parts[0], "--out", out)
