@@ -77,10 +77,11 @@ def calibrate(
         if out is None and folder != Path(model):
             raise typer.BadParameter("a model of MLflow is not changed: give --out")
         tiling = options.choose_tiling(tile, overlap)
+        opener = Opener(max_pixels or MAX_PIXELS, white)
         normal, anomalous = list_images(good), list_images(bad) if bad else []
         truths = match_masks(anomalous, list_images(masks)) if masks else []
         detector, chosen, references = options.load_model(
-            str(folder), category, device, weights, reference, calibrated=False
+            str(folder), category, device, weights, reference, opener=opener, calibrated=False
         )
         places = {os.path.realpath(path) for path in references}
         for path in [*normal, *anomalous]:
@@ -89,7 +90,7 @@ def calibrate(
         calibrated = choose_thresholds(
             detector, chosen, normal, anomalous, truths,
             false_alarm_rate=false_alarms, tiling=tiling, score=score, batch_size=batch_size,
-            workers=workers, opener=Opener(max_pixels or MAX_PIXELS, white),
+            workers=workers, opener=opener,
         )  # fmt: skip
         store(
             folder, chosen, calibrated.calibration, out=out,

@@ -108,8 +108,9 @@ def predict(
         files = list_images(images, without=out)
         opener = Opener(max_pixels or MAX_PIXELS, white)
         detector, chosen, references = options.load_model(
-            model, category, device, weights, reference, calibrated=threshold is None
-        )
+            model, category, device, weights, reference,
+            opener=opener, calibrated=threshold is None,
+        )  # fmt: skip
         kind, folder = detector.choose_score(chosen, score), None
         if out is not None:
             settings = _describe(detector, chosen, tiling, threshold, kind, references, opener)

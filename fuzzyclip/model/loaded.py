@@ -230,7 +230,7 @@ class FuzzyCLIP:
             tiling: `tile` and `overlap` as one.
             threshold: of image scores, in place of the calibrated one.
             score: what decides an image, `class`, `map` or `both`; see `choose_score`.
-            opener: limits of what is opened.
+            opener: limits of what is opened, references too.
             keep_pictures: whether predictions have the picture; two batches of them are then held.
 
         Raises:
@@ -248,7 +248,7 @@ class FuzzyCLIP:
                 raise ValueError("give tile and overlap, or tiling, not both")
             tiling = choose_tiling(tile, overlap)
         given = list_given(references)
-        own = self.remember(given, chosen) if len(given) else self
+        own = self.remember(given, chosen, opener) if given else self
         thresholds = own.choose_thresholds(chosen, tiling, threshold, score)
         category_model, open_image = own.build_category_model(chosen, score), opener or Opener()
         if tiling is None:
@@ -313,15 +313,20 @@ class FuzzyCLIP:
             given=threshold,
         )
 
-    def remember(self, images: OneOrMore, category: str) -> "FuzzyCLIP":
+    def remember(
+        self, images: OneOrMore, category: str, opener: Opener | None = None
+    ) -> "FuzzyCLIP":
         """This model with normal parts of a category in mind; no longer zero-shot there.
+
+        They must be opened as those that they are compared with, see `detect`.
 
         Raises:
             OSError: an image can not be read.
             ValueError: no images.
         """
+        open_image = opener or Opener()
         opened = [
-            preprocess(Opener()(image).picture, self.backbone) for image in list_given(images)
+            preprocess(open_image(image).picture, self.backbone) for image in list_given(images)
         ]
         tokens = [encode_images(self.backbone, pixels[None])[1] for pixels in opened]
         stacked = torch.cat(tokens) if tokens else torch.empty(0)

@@ -543,6 +543,25 @@ def test_reference_images_are_stored_and_must_not_calibrate(model, parts, tmp_pa
     assert scores[0] == scores[1]
 
 
+def test_reference_images_are_opened_as_the_inspected_ones(model, parts, tmp_path):
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.asarray(Image.open(parts[0]).convert("L")).astype(np.uint16) * 16).save(deep)
+    typed = ("--category", "gear", "--reference", deep, "--white", 255 * 16)
+    row = json.loads(predict(model, deep, *typed, "--json").stdout)
+    shown = np.asarray(Image.open(parts[0]).convert("L"))
+    own = FuzzyCLIP.load(model, device="cpu")
+    expected = own(shown, "gear", references=shown).image_score
+    assert row["image_score"] == pytest.approx(expected, abs=1e-5)
+    calibrate = ("calibrate", "--model", model, *typed, "--out", tmp_path / "new")
+    assert run(*calibrate, "--good", parts[1]).exit_code == 0
+    kept, own = FuzzyCLIP.load(tmp_path / "new", device="cpu"), own.remember(shown, "gear")
+    scores = [each(parts[2], "gear", threshold=0).image_score for each in (kept, own)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    for command in (("predict", parts[1]), ("calibrate", "--good", parts[1])):
+        refused = run(*command, "--model", model, "--reference", deep, "--max-pixels", 100)
+        assert (refused.exit_code, "deep.png: " in refused.stderr) == (1, True)
+
+
 def test_an_image_is_not_normal_and_anomalous(model, parts, tmp_path):
     typed = ("calibrate", "--model", model, "--out", tmp_path / "new")
     (tmp_path / "link.png").symlink_to(parts[0])

@@ -172,6 +172,20 @@ def test_tile_and_references_are_as_on_the_command_line(detector, images):
         detector.detect(images, "gear", batch_size=0)  # at once, not when it is gone through
 
 
+def test_references_are_opened_as_what_is_compared_with_them(detector, tmp_path):
+    """A 12-bit camera's own picture as its reference: the same as if both were in 8 bits."""
+    pixels, path = np.asarray(draw_image((40, 30)).convert("L")), tmp_path / "part.png"
+    Image.fromarray(pixels.astype(np.uint16) * 16).save(path)
+    opener = Opener(white=255 * 16)
+    expected = detector(pixels, "gear", references=pixels)
+    (own,) = detector.detect([path], "gear", references=(p for p in [path]), opener=opener)
+    assert own.image_score == expected.image_score != detector(pixels, "gear").image_score
+    small = Opener(max_pixels=100)
+    for references in (path, [path]):
+        with pytest.raises(OSError, match=r"part\.png: .*the limit is 100 in all"):
+            detector.detect([], "gear", references=references, opener=small)
+
+
 def test_a_prediction_is_one_line_and_a_picture(detector, images, tmp_path):
     prediction = detector(images[0], "gear")
     score, size = f"{prediction.image_score:+.2f}", "x".join(map(str, images[0].size))
