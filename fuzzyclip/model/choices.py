@@ -58,6 +58,9 @@ def pick_thresholds(
 ) -> tuple[Threshold, Threshold]:
     """Thresholds of image scores, where `given` replaces the calibrated one, and of pixels.
 
+    Beside a given one, that of pixels is the calibrated one where it was chosen on maps of this way
+    of looking, whatever the kind of score, else the natural one.
+
     Args:
         category: for messages.
         own: its calibration.
@@ -66,8 +69,10 @@ def pick_thresholds(
     Raises:
         ValueError: it was calibrated under another way of looking; says both.
     """
+    shown = digest_memory(memory) if memory else None
     if given is not None:
-        return Threshold(value=given, method="given"), own.pixel if own else NATURAL_PIXEL
+        alike = own and (own.tiling, own.memory) == (tiling, shown)
+        return Threshold(value=given, method="given"), own.pixel if own and alike else NATURAL_PIXEL
     if own is None:
         return NATURAL, NATURAL_PIXEL
     if own.tiling != tiling:  # scores of another way of looking have another distribution
@@ -80,7 +85,7 @@ def pick_thresholds(
             f"{category!r} was calibrated for the score {own.score!r}, not for {score!r}: "
             "calibrate again with that one, or give a threshold"
         )
-    if own.memory != (digest_memory(memory) if memory else None):
+    if own.memory != shown:
         raise ValueError(
             f"{category!r} was calibrated with other reference images: calibrate again with "
             "these, or give a threshold"

@@ -301,7 +301,12 @@ def test_thresholds_stay_with_their_category_and_way_of_looking(copied, images):
         loaded(images[0], "rope")
     with pytest.raises(ValueError, match=r"'gear' was calibrated on the whole image"):
         loaded(images[0], "gear", tiling=tiling)
-    assert loaded(images[0], "rope", threshold=0.9).threshold.value == 0.9
+    kept, other = calibrate().pixel, NATURAL_PIXEL
+    for change, pixel in (({}, other), ({"tiling": tiling}, kept), ({"tile": 40}, other),
+                          ({"tiling": tiling, "score": "map"}, kept),
+                          ({"tiling": tiling, "references": images[1]}, other)):  # fmt: skip
+        given = loaded(images[0], "rope", threshold=0.9, **change)
+        assert (given.threshold.value, given.pixel_threshold) == (0.9, pixel), change
     after = read_card(copied)
     assert after.model_copy(update={"calibrations": {}}) == before
 
