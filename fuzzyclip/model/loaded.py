@@ -159,14 +159,14 @@ class FuzzyCLIP:
         self, images: ImageLike, category: str | None = ..., *, batch_size: int = ...,
         tile: int | None = ..., overlap: int | None = ..., references: OneOrMore = ...,
         tiling: Tiling | None = ..., threshold: float | None = ...,
-        score: ScoreKind | None = ...,
+        score: ScoreKind | None = ..., opener: Opener | None = ...,
     ) -> Prediction: ...  # fmt: skip
     @overload
     def __call__(
         self, images: Sequence[ImageLike], category: str | None = ..., *, batch_size: int = ...,
         tile: int | None = ..., overlap: int | None = ..., references: OneOrMore = ...,
         tiling: Tiling | None = ..., threshold: float | None = ...,
-        score: ScoreKind | None = ...,
+        score: ScoreKind | None = ..., opener: Opener | None = ...,
     ) -> list[Prediction]: ...  # fmt: skip
     def __call__(
         self,
@@ -180,6 +180,7 @@ class FuzzyCLIP:
         tiling: Tiling | None = None,
         threshold: float | None = None,
         score: ScoreKind | None = None,
+        opener: Opener | None = None,
     ) -> Prediction | list[Prediction]:
         """The prediction of one image, or those of several, with their pictures.
 
@@ -192,7 +193,7 @@ class FuzzyCLIP:
         for prediction in self.detect(
             list_given(images), category, batch_size=batch_size, tile=tile, overlap=overlap,
             references=references, tiling=tiling, threshold=threshold, score=score,
-            keep_pictures=True,
+            opener=opener, keep_pictures=True,
         ):  # fmt: skip
             if isinstance(prediction, Unreadable):
                 raise OSError(prediction.error)

@@ -131,22 +131,53 @@ def test_all_ways_to_give_an_image_are_one(detector, images, tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(
     ("mode", "suffix"),
-    [("RGB", "jpg"), ("L", "jpg"), ("RGB", "png"), ("RGBA", "png"), ("RGB", "tif"), ("L", "webp")],
+    [
+        ("RGB", "jpg"),
+        ("L", "jpg"),
+        ("RGB", "png"),
+        ("RGBA", "png"),
+        ("RGB", "tif"),
+        ("L", "webp"),
+        ("L", "tif"),
+        ("I;16", "tif"),
+        ("RGBA", "tif"),
+        ("I;16", "png"),
+    ],
 )
 def test_a_path_and_its_opened_image_are_one(detector, tmp_path, orientation, mode, suffix):
     path = tmp_path / f"part.{suffix}"
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     transparent = {"transparency": (0, 0, 0)} if (mode, suffix) == ("RGB", "png") else {}
-    image = draw_image((24, 16), 3).convert(mode)
+    image = draw_image((24, 16), 3).convert("L" if mode == "I;16" else mode)
     image.paste(0, (0, 0, 9, 5))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 200)
     image.save(path, exif=exif, **transparent)
     opened = Opener()(Image.open(path)).picture
     assert np.array_equal(opened, Opener()(path).picture)
+    with path.open("rb") as file:
+        assert np.array_equal(opened, Opener()(Image.open(file)).picture)
     assert opened.size == ((24, 16) if orientation < 5 else (16, 24))
     if orientation == 6:
         own, other = detector(path, "gear"), detector(Image.open(path), "gear")
         assert np.array_equal(own.anomaly_map, other.anomaly_map)
+
+
+def test_pixels_have_the_limit_of_files(detector, tmp_path, monkeypatch):
+    """Which is looked at first: a picture of a file is not decoded, and none is converted."""
+    image, path = draw_image((40, 30)), tmp_path / "part.png"
+    image.save(path)
+    allowed, small = Opener(max_pixels=40 * 30), Opener(max_pixels=40 * 30 - 1)
+    ways = [path, np.asarray(image), np.asarray(image)[..., 0], image, Image.open(path)]
+    for way in ways:
+        assert detector(way, "gear", opener=allowed).picture.size == (40, 30)
+    ways[-1] = Image.open(path)
+    monkeypatch.setattr(Image, "fromarray", None)
+    for way in ways:
+        with pytest.raises(OSError, match=r"40 x 30 pixels, the limit is 1,199 in all"):
+            detector(way, "gear", opener=small)
+    assert ways[-1].tile
 
 
 def test_tile_and_references_are_as_on_the_command_line(detector, images):
