@@ -12,6 +12,18 @@ from fuzzyclip.cli import options
 if TYPE_CHECKING:
     from fuzzyclip.model.card import Threshold
 
+
+def check_rate(value: float) -> float:
+    """A share as it was typed, if normal images can have it.
+
+    Raises:
+        BadParameter: none between 0 and 1.
+    """
+    if not 0 < value < 1:
+        raise typer.BadParameter(f"{value:g}: give a share between 0 and 1, such as 0.05")
+    return value
+
+
 Good = Annotated[
     list[str],
     typer.Option(help="Normal images, none of them a reference: file, folder, pattern; repeats."),
@@ -27,7 +39,9 @@ Masks = Annotated[
 Rate = Annotated[
     float,
     typer.Option(
-        min=0, max=1, help="Wanted share of normal images that are called anomalous, without --bad."
+        callback=check_rate,
+        help="Wanted share of normal images that are called anomalous, between 0 and 1, where no "
+        "--bad or no --masks decide.",
     ),
 ]
 Out = Annotated[
@@ -108,7 +122,7 @@ def calibrate(
             doubt = f": {separation.doubt}" if separation.doubt else ""
             typer.echo(f"{chosen}, separation: AUROC {to_percent(separation.auroc)}{doubt}")
         typer.echo(f"{chosen}, images: {describe(calibration.image)}")
-        typer.echo(f"{chosen}, pixels: {describe(calibration.pixel)}")
+        typer.echo(f"{chosen}, pixels: {describe(calibration.pixel, outlines=True)}")
         typer.echo(f"stored in {out or folder}")
     for unreadable in calibrated.unreadable:
         typer.echo(f"not read  {unreadable.error}", err=True)
@@ -116,14 +130,14 @@ def calibrate(
         raise typer.Exit(options.SOME_UNREADABLE)
 
 
-def describe(threshold: "Threshold") -> str:
-    """A threshold in words, with what is known of its errors."""
+def describe(threshold: "Threshold", outlines: bool = False) -> str:
+    """A threshold in words, of image scores or of outlines, with what is known of its errors."""
     from fuzzyclip.model.separation import to_percent
 
     value, kind = threshold.value, threshold.counted
     chosen = "of the largest F1" if threshold.method == "f1_max" else "by the false alarm rate"
     parts = [
-        f"anomalous from {value:+.4f} on" if kind == "images" else f"outlined from {value:.4g} on",
+        f"outlined from {value:.4g} on" if outlines else f"anomalous from {value:+.4f} on",
         f"{chosen}, from {threshold.normal} normal and {threshold.anomalous} anomalous",
     ]
     if threshold.f1 is not None:
@@ -139,7 +153,13 @@ def describe(threshold: "Threshold") -> str:
         if threshold.method == "f1_max" and kind == "images":
             words = f"{name} {round(rate * total)} of {total} ({to_percent(rate)})"
         if interval is not None:
-            low, high = (to_percent(end).removesuffix(" %") for end in interval)
-            words += f", among new ones {low} to {high} % (to 95 %)"
+            low, high = (to_percent(end).removesuffix(" %") for end in _round_outwards(interval))
+            words += f", among new ones between {low} and {high} %, with 95 % confidence"
         parts.append(words)
     return "; ".join([*parts, *([threshold.note] if threshold.note else [])])
+
+
+def _round_outwards(interval: tuple[float, float]) -> tuple[float, float]:
+    """An interval of shares, where an end next to 0 or 1 is taken for it."""
+    low, high = interval
+    return low if low >= 0.001 else 0.0, high if high <= 0.999 else 1.0

@@ -357,11 +357,20 @@ def test_mistakes_in_the_command_are_said_in_words(model, parts, tmp_path):
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e308", "-1e308", "1e400"])
 def test_thresholds_and_rates_that_are_no_numbers_are_refused(value):
-    model = ("--model", "x")
-    for option, rest in (
-        ("--threshold", ("predict", "x", *model)),
-        ("--false-alarms", ("calibrate", "--good", "x", *model)),
-    ):
+    check_numbers(value, "--threshold", "--false-alarms")
+
+
+@pytest.mark.parametrize("value", ["0", "1", "-0.1", "1.5", "0.0"])
+def test_rates_that_no_images_can_have_are_refused(value):
+    check_numbers(value, "--false-alarms")
+
+
+def check_numbers(value, *options):
+    """Before anything is looked for: there is neither a model nor an image."""
+    model, files = ("--model", "x"), {"predict": ["x"], "calibrate": ["--good", "x"]}
+    commands = {"--threshold": "predict", "--false-alarms": "calibrate"}
+    for option in options:
+        rest = (commands[option], *files[commands[option]], *model)
         done = run(*rest, option, value)
         assert done.exit_code == 2
         assert option in done.stderr
@@ -377,7 +386,8 @@ def test_calibrated_thresholds_decide_from_then_on(model, parts, tmp_path):
     assert re.search(
         r"gear, separation: AUROC \d.* %.*\n"
         r"gear, images: anomalous from [+-][\d.]+ on; of the largest F1, from 2 normal and 3 "
-        r"anomalous; F1 \d.* %; false alarms \d of 2 \(\d+ %\), among new ones .* % \(to 95 %\); "
+        r"anomalous; F1 \d.* %; false alarms \d of 2 \(\d+ %\), among new ones between "
+        r"[\d.]+ and [\d.]+ %, with 95 % confidence; "
         r"misses \d of 3 \(\d+ %\)",
         done.stdout,
     )
@@ -431,6 +441,13 @@ def test_normal_images_alone_give_a_quantile_and_say_what_they_cannot(model, par
     assert chosen["image"]["value"] == pytest.approx(highest, abs=1e-5)
     assert chosen["image"]["value"] > highest - 1e-6
     assert "99 would do" in chosen["image"]["note"]
+    told = run("calibrate", "--model", model, "--good", parts[0], "--out", tmp_path / "other")
+    assert re.search(
+        r"object, images: anomalous from [+-][\d.]+ on; .*\n"
+        r"object, pixels: outlined from 0\.\d+ on; by the false alarm rate, from 1 normal .*"
+        r"can not be had from 1 normal image, 19 would do",
+        told.stdout,
+    ), told.stdout
     assert chosen["image"]["false_alarm_rate"] == pytest.approx(1 / 7)
 
 
@@ -504,6 +521,12 @@ def test_a_report_has_every_image_from_the_highest_score_down(model, parts, tmp_
         assert len(page.addresses) == 2 * len(rows)
         for address in page.addresses:
             assert (out / unquote(address)).is_file()
+    plain = tmp_path / "plain"
+    assert predict(model, parts[0], "--out", plain, "--report").exit_code == 0
+    words = " ".join(Page((plain / "report.html").read_text()).words)
+    assert re.search(r"\b1 image: [01] anomalous, [01] normal\W", words)
+    natural = "on (not calibrated: where anomalous becomes likelier than normal)"
+    assert words.count(natural) == words.count("not calibrated") == 2
     refused = predict(model, parts[0], "--report")
     assert (refused.exit_code, "--report" in refused.stderr) == (2, True)
 
