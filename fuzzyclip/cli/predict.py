@@ -93,10 +93,11 @@ def predict(
 
     from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.images.decode import MAX_PIXELS
+    from fuzzyclip.model.choices import offer_threshold
     from fuzzyclip.model.inference import Opener
     from fuzzyclip.model.outputs import PredictionFolder
 
-    with options.Refusal():
+    with options.Refusal(), offer_threshold():
         if report and out is None:
             raise typer.BadParameter(
                 "it is written into --out: give a folder", param_hint="--report"

@@ -24,6 +24,7 @@ from fuzzyclip.deploy.request import (
     read_category,
     read_content,
 )
+from fuzzyclip.model.choices import offer_threshold
 from fuzzyclip.model.inference import Opener
 from fuzzyclip.model.loaded import FuzzyCLIP
 from fuzzyclip.model.prediction import Prediction
@@ -110,7 +111,8 @@ class Responder:
             image = opener(content).picture
         except OSError as error:
             raise ValueError(str(error).removeprefix("bytes: ")) from error
-        category = self.detector.choose_category(named, required=options.threshold is None)
+        with offer_threshold():
+            category = self.detector.choose_category(named, required=options.threshold is None)
         tiling = options.choose_tiling(self.detector.card.calibrations.get(category))
         if tiling is not None:
             count = len(plan_tiles(*image.size, tiling.side, tiling.overlap))

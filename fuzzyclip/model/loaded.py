@@ -26,7 +26,12 @@ from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import NormalMemory, Scorer, remember
 from fuzzyclip.model.card import Card, Threshold, Tiling, read_card
-from fuzzyclip.model.choices import ANY_CATEGORY, pick_category, pick_thresholds
+from fuzzyclip.model.choices import (
+    ANY_CATEGORY,
+    offer_threshold,
+    pick_category,
+    pick_thresholds,
+)
 from fuzzyclip.model.directory import EFA, RPL, find_folder, load_own_backbone, read_parts
 from fuzzyclip.model.inference import (
     CategoryModel,
@@ -243,14 +248,16 @@ class FuzzyCLIP:
         FEW.check("detect", workers=workers)
         if is_image(images):
             raise ValueError("detect takes several images: a list of one, or call the detector")
-        chosen = self.choose_category(category, required=threshold is None)
+        with offer_threshold():
+            chosen = self.choose_category(category, required=threshold is None)
         if tile is not None or overlap is not None:
             if tiling is not None:
                 raise ValueError("give tile and overlap, or tiling, not both")
             tiling = choose_tiling(tile, overlap)
         given = list_given(references)
         own = self.remember(given, chosen, opener) if given else self
-        thresholds = own.choose_thresholds(chosen, tiling, threshold, score)
+        with offer_threshold():
+            thresholds = own.choose_thresholds(chosen, tiling, threshold, score)
         category_model, open_image = own.build_category_model(chosen, score), opener or Opener()
         if tiling is None:
             findings = detect_images(

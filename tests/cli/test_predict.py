@@ -463,6 +463,11 @@ def test_a_calibrated_model_does_not_decide_without_its_threshold(model, parts, 
     refused = predict(new, parts[0], "--category", "nut")
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert "'nut' is not calibrated, but 'gear'" in refused.stderr
+    for out in ((), ("--out", tmp_path / "tiled")):
+        tiled = predict(new, parts[0], "--tile", 32, *out)
+        assert tiled.exit_code == 1
+        assert tiled.stderr.endswith("calibrate again that way, or give a threshold\n")
+    assert refused.stderr.endswith("(fuzzyclip calibrate), or give a threshold\n")
     given = predict(new, parts[0], "--category", "nut", "--threshold", "0.5", "--json")
     assert json.loads(given.stdout)["threshold_method"] == "given"
     again = run("calibrate", "--model", new, "--category", "GEAR", "--good", parts[1])
