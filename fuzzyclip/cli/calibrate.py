@@ -12,18 +12,6 @@ from fuzzyclip.cli import options
 if TYPE_CHECKING:
     from fuzzyclip.model.card import Threshold
 
-
-def check_rate(value: float) -> float:
-    """A share as it was typed, if normal images can have it.
-
-    Raises:
-        BadParameter: none between 0 and 1.
-    """
-    if not 0 < value < 1:
-        raise typer.BadParameter(f"{value:g}: give a share between 0 and 1, such as 0.05")
-    return value
-
-
 Good = Annotated[
     list[str],
     typer.Option(help="Normal images, none of them a reference: file, folder, pattern; repeats."),
@@ -39,7 +27,7 @@ Masks = Annotated[
 Rate = Annotated[
     float,
     typer.Option(
-        callback=check_rate,
+        callback=options.check_rate,
         help="Wanted share of normal images that are called anomalous, between 0 and 1, where no "
         "--bad or no --masks decide.",
     ),

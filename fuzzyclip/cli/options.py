@@ -96,6 +96,17 @@ def check_number(value: float | None) -> float | None:
     return value
 
 
+def check_rate(value: float) -> float:
+    """A share as it was typed, if normal images can have it.
+
+    Raises:
+        BadParameter: none between 0 and 1.
+    """
+    if not 0 < value < 1:
+        raise typer.BadParameter(f"{value:g}: give a share between 0 and 1, such as 0.05")
+    return value
+
+
 class Refusal:
     """Ends the command with the message alone, where the message says it all.
 

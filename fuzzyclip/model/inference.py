@@ -119,7 +119,7 @@ def is_image(images: object) -> TypeGuard[ImageLike]:
 
 def list_given(images: OneOrMore) -> Sequence[ImageLike]:
     """Images as they were given, a single one among them as one; a generator is gone through."""
-    return cast(Sequence[ImageLike], (images,) if is_image(images) else tuple(images))
+    return tuple(cast(Sequence[ImageLike], (images,) if is_image(images) else images))
 
 
 def _read(image: Any) -> bytes:
