@@ -27,7 +27,9 @@ Masks = Annotated[
 Rate = Annotated[
     float,
     typer.Option(
-        min=0, max=1, help="Wanted share of normal images that are called anomalous, without --bad."
+        callback=options.check_rate,
+        help="Wanted share of normal images that are called anomalous, between 0 and 1, where no "
+        "--bad or no --masks decide.",
     ),
 ]
 Out = Annotated[
@@ -77,10 +79,11 @@ def calibrate(
         if out is None and folder != Path(model):
             raise typer.BadParameter("a model of MLflow is not changed: give --out")
         tiling = options.choose_tiling(tile, overlap)
+        opener = Opener(max_pixels or MAX_PIXELS, white)
         normal, anomalous = list_images(good), list_images(bad) if bad else []
         truths = match_masks(anomalous, list_images(masks)) if masks else []
         detector, chosen, references = options.load_model(
-            str(folder), category, device, weights, reference, calibrated=False
+            str(folder), category, device, weights, reference, opener=opener, calibrated=False
         )
         places = {os.path.realpath(path) for path in references}
         for path in [*normal, *anomalous]:
@@ -89,7 +92,7 @@ def calibrate(
         calibrated = choose_thresholds(
             detector, chosen, normal, anomalous, truths,
             false_alarm_rate=false_alarms, tiling=tiling, score=score, batch_size=batch_size,
-            workers=workers, opener=Opener(max_pixels or MAX_PIXELS, white),
+            workers=workers, opener=opener,
         )  # fmt: skip
         store(
             folder, chosen, calibrated.calibration, out=out,
@@ -107,7 +110,7 @@ def calibrate(
             doubt = f": {separation.doubt}" if separation.doubt else ""
             typer.echo(f"{chosen}, separation: AUROC {to_percent(separation.auroc)}{doubt}")
         typer.echo(f"{chosen}, images: {describe(calibration.image)}")
-        typer.echo(f"{chosen}, pixels: {describe(calibration.pixel)}")
+        typer.echo(f"{chosen}, pixels: {describe(calibration.pixel, outlines=True)}")
         typer.echo(f"stored in {out or folder}")
     for unreadable in calibrated.unreadable:
         typer.echo(f"not read  {unreadable.error}", err=True)
@@ -115,14 +118,14 @@ def calibrate(
         raise typer.Exit(options.SOME_UNREADABLE)
 
 
-def describe(threshold: "Threshold") -> str:
-    """A threshold in words, with what is known of its errors."""
+def describe(threshold: "Threshold", outlines: bool = False) -> str:
+    """A threshold in words, of image scores or of outlines, with what is known of its errors."""
     from fuzzyclip.model.separation import to_percent
 
     value, kind = threshold.value, threshold.counted
     chosen = "of the largest F1" if threshold.method == "f1_max" else "by the false alarm rate"
     parts = [
-        f"anomalous from {value:+.4f} on" if kind == "images" else f"outlined from {value:.4g} on",
+        f"outlined from {value:.4g} on" if outlines else f"anomalous from {value:+.4f} on",
         f"{chosen}, from {threshold.normal} normal and {threshold.anomalous} anomalous",
     ]
     if threshold.f1 is not None:
@@ -138,7 +141,13 @@ def describe(threshold: "Threshold") -> str:
         if threshold.method == "f1_max" and kind == "images":
             words = f"{name} {round(rate * total)} of {total} ({to_percent(rate)})"
         if interval is not None:
-            low, high = (to_percent(end).removesuffix(" %") for end in interval)
-            words += f", among new ones {low} to {high} % (to 95 %)"
+            low, high = (to_percent(end).removesuffix(" %") for end in _round_outwards(interval))
+            words += f", among new ones between {low} and {high} %, with 95 % confidence"
         parts.append(words)
     return "; ".join([*parts, *([threshold.note] if threshold.note else [])])
+
+
+def _round_outwards(interval: tuple[float, float]) -> tuple[float, float]:
+    """An interval of shares, where an end next to 0 or 1 is taken for it."""
+    low, high = interval
+    return low if low >= 0.001 else 0.0, high if high <= 0.999 else 1.0

@@ -3,7 +3,9 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from glob import glob, has_magic
+from itertools import takewhile
 from pathlib import Path
 
 from fuzzyclip.images.decode import IGNORED, IMAGE_SUFFIXES
@@ -24,7 +26,8 @@ def list_images(paths: Sequence[str | Path], without: Path | None = None) -> lis
               files and folders and archives' `__MACOSX` are left out, and, with a word, folders
               inside that hold results of `fuzzyclip predict`;
             - a pattern (`*`, `?`, `[...]`, `**`): folders as above, and files; by `IMAGE_SUFFIXES`
-              unless the pattern ends in a suffix of its own, `*.pgm`.
+              unless the pattern ends in a suffix of its own, `*.pgm`. What lies in a folder of
+              results is left out too, unless the pattern names that folder letter by letter.
         without: a folder of which nothing is taken but files that are named one by one.
 
     Returns:
@@ -64,8 +67,7 @@ def _list_folder(folder: Path) -> list[Path]:
         place = os.path.realpath(top)
         kept = [] if place in entered else sorted(filter(_is_visible, folders))
         folders[:] = kept  # tells os.walk where to go on; a link may lead back up
-        if Path(top) != folder and set(files) >= RESULTS:
-            log.warning("%s: results of fuzzyclip predict, not inspected", Path(top))
+        if Path(top) != folder and _hold_results(Path(top)):
             folders.clear()
         elif place not in entered:
             images += [Path(top) / file for file in files if _is_visible(file) and _is_image(file)]
@@ -76,14 +78,25 @@ def _list_folder(folder: Path) -> list[Path]:
 def _list_matches(pattern: str) -> Iterator[Path]:
     """Images that match a pattern, sorted."""
     any_suffix = Path(pattern).suffix not in ("", ".*")
+    named = len([*takewhile(lambda part: not has_magic(part), Path(pattern).parts)])
+    hold_results = cache(_hold_results)  # asked, and told, once a folder
     paths = glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
     for path in sorted(map(Path, paths)):
-        if IGNORED & set(path.parts):
+        inside = (Path(*path.parts[:depth]) for depth in range(named + 1, len(path.parts) + 1))
+        if IGNORED & set(path.parts) or any(map(hold_results, inside)):
             continue
         if path.is_dir():
             yield from _list_folder(path)
         elif any_suffix or _is_image(path.name):
             yield path
+
+
+def _hold_results(folder: Path) -> bool:
+    """True, with a word, for a folder that `fuzzyclip predict` left."""
+    results = all((folder / name).is_file() for name in RESULTS)
+    if results:
+        log.warning("%s: results of fuzzyclip predict, not inspected", folder)
+    return results
 
 
 def _is_inside(folder: Path, outer: Path) -> bool:

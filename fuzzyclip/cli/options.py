@@ -11,6 +11,7 @@ from fuzzyclip.utils.ranges import COUNT, FEW, NUMBER
 
 if TYPE_CHECKING:
     from fuzzyclip.model.card import Tiling
+    from fuzzyclip.model.inference import Opener
     from fuzzyclip.model.loaded import FuzzyCLIP
 
 #: Exit code where some images could not be read; the others are done.
@@ -95,6 +96,17 @@ def check_number(value: float | None) -> float | None:
     return value
 
 
+def check_rate(value: float) -> float:
+    """A share as it was typed, if normal images can have it.
+
+    Raises:
+        BadParameter: none between 0 and 1.
+    """
+    if not 0 < value < 1:
+        raise typer.BadParameter(f"{value:g}: give a share between 0 and 1, such as 0.05")
+    return value
+
+
 class Refusal:
     """Ends the command with the message alone, where the message says it all.
 
@@ -128,12 +140,14 @@ def load_model(
     weights: Path | None,
     reference: list[str] | None,
     *,
+    opener: "Opener | None" = None,
     calibrated: bool = True,
 ) -> "tuple[FuzzyCLIP, str, list[Path]]":
     """The model, with reference images in mind, the category that is meant, and those images.
 
-    Where `calibrated`, a category without a threshold is refused in a model that has some of
-    others. Text features are kept from one run to the next, in a folder that is safe to delete.
+    Reference images are opened by `opener`, as those that are compared with them. Where
+    `calibrated`, a category without a threshold is refused in a model that has some of others. Text
+    features are kept from one run to the next, in a folder that is safe to delete.
     """
     from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.model.loaded import FuzzyCLIP
@@ -148,5 +162,5 @@ def load_model(
     if chosen != category and chosen in detector.card.calibrations:
         typer.echo(f"category {chosen!r}, as it was calibrated", err=True)
     if references:
-        detector = detector.remember(references, chosen)
+        detector = detector.remember(references, chosen, opener)
     return detector, chosen, references

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -93,10 +93,11 @@ def predict(
 
     from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.images.decode import MAX_PIXELS
+    from fuzzyclip.model.choices import offer_threshold
     from fuzzyclip.model.inference import Opener
     from fuzzyclip.model.outputs import PredictionFolder
 
-    with options.Refusal():
+    with options.Refusal(), offer_threshold():
         if report and out is None:
             raise typer.BadParameter(
                 "it is written into --out: give a folder", param_hint="--report"
@@ -108,8 +109,9 @@ def predict(
         files = list_images(images, without=out)
         opener = Opener(max_pixels or MAX_PIXELS, white)
         detector, chosen, references = options.load_model(
-            model, category, device, weights, reference, calibrated=threshold is None
-        )
+            model, category, device, weights, reference,
+            opener=opener, calibrated=threshold is None,
+        )  # fmt: skip
         kind, folder = detector.choose_score(chosen, score), None
         if out is not None:
             settings = _describe(detector, chosen, tiling, threshold, kind, references, opener)
@@ -128,7 +130,7 @@ def predict(
             folder.finish(files)
         thresholds = detector.choose_thresholds(chosen, tiling, threshold, kind)
         if folder is not None and report:
-            _write_report(folder, files, detector, chosen, thresholds, tiling, kind)
+            _write_report(folder, detector, chosen, thresholds, tiling, kind)
     _conclude(rows, len(files) - len(todo), thresholds[0].method == "natural", out)
 
 
@@ -176,7 +178,6 @@ def _describe(
 
 def _write_report(
     folder: "PredictionFolder",
-    files: Sequence[Path],
     detector: "FuzzyCLIP",
     category: str,
     thresholds: "tuple[Threshold, Threshold]",
@@ -187,7 +188,7 @@ def _write_report(
     from fuzzyclip.model.outputs import PAGE
     from fuzzyclip.model.results_page import render_results
     from fuzzyclip.model.score_kinds import SCORE_KINDS
-    from fuzzyclip.utils.files import show_name, write_text
+    from fuzzyclip.utils.files import write_text
 
     notes = [f"An image's score is {SCORE_KINDS[score]} (--score {score})"]
     if tiling is not None:
@@ -197,7 +198,7 @@ def _write_report(
     if "sample" in detector.card.training.sources.values():
         notes.append("The model was trained on drawn samples: for trying, not for inspection")
     page = render_results(
-        [folder.rows[show_name(path)] for path in files],
+        [*folder.rows.values()],
         model=detector.card.name,
         category=category,
         threshold=thresholds[0],

@@ -24,6 +24,7 @@ from fuzzyclip.deploy.request import (
     read_category,
     read_content,
 )
+from fuzzyclip.model.choices import offer_threshold
 from fuzzyclip.model.inference import Opener
 from fuzzyclip.model.loaded import FuzzyCLIP
 from fuzzyclip.model.prediction import Prediction
@@ -105,19 +106,22 @@ class Responder:
 
     def _detect(self, content: bytes, named: str | None, options: Options) -> dict[str, Any]:
         """The answer to one row; a ValueError says what of it is refused."""
+        opener = Opener(self.limits.pixels, options.white)
         try:
-            image = Opener(self.limits.pixels, options.white)(content).picture
+            image = opener(content).picture
         except OSError as error:
             raise ValueError(str(error).removeprefix("bytes: ")) from error
-        category = self.detector.choose_category(named, required=options.threshold is None)
+        with offer_threshold():
+            category = self.detector.choose_category(named, required=options.threshold is None)
         tiling = options.choose_tiling(self.detector.card.calibrations.get(category))
         if tiling is not None:
             count = len(plan_tiles(*image.size, tiling.side, tiling.overlap))
             if count > self.limits.tiles:
                 raise ValueError(f"tile: {count} of them, the limit is {self.limits.tiles}")
         prediction = self.detector(
-            image, category, tiling=tiling, threshold=options.threshold, score=options.score
-        )
+            image, category, tiling=tiling, threshold=options.threshold, score=options.score,
+            opener=opener,
+        )  # fmt: skip
         row = {key: value for key, value in prediction.to_row().items() if key in OUTPUTS}
         return row | {"error": None} | _encode_pictures(prediction, options)
 

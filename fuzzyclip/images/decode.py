@@ -172,6 +172,20 @@ def check_inspectable(image: Image.Image, name: str) -> None:
         raise OSError(f"{name}: {width} x {height} pixels, at least {MIN_SIDE} a side are needed")
 
 
+def check_size(width: int, height: int, max_pixels: int, name: str = "") -> None:
+    """Refuse what is larger than was allowed.
+
+    Raises:
+        OSError: it is; begins with the name where there is one.
+    """
+    if width * height > max_pixels:
+        where = f"{name}: " if name else ""
+        raise OSError(
+            f"{where}{width} x {height} pixels, the limit is {max_pixels:,} in all; raise it by "
+            "max_pixels (--max-pixels) if you trust the file"
+        )
+
+
 def open_image_file(path: Path) -> BinaryIO:
     """A file for reading. A pipe would make the reader wait, and a device never end.
 
@@ -221,11 +235,7 @@ def _decode(stream: BinaryIO, max_pixels: int, *, deep_colour: bool = True) -> I
     `deep_colour` says whether colour with 16 bits a channel may lose its lower 8.
     """
     image = _identify(stream)
-    if math.prod(image.size) > max_pixels:
-        raise OSError(
-            f"{image.width} x {image.height} pixels, the limit is {max_pixels:,} in all; raise it "
-            "by max_pixels (--max-pixels) if you trust the file"
-        )
+    check_size(*image.size, max_pixels)
     if getattr(image, "is_animated", False) and image.format != "MPO":
         frames = getattr(image, "n_frames", "several")
         raise OSError(f"{frames} frames; save the one to be inspected as a file of its own")

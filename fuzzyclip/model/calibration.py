@@ -86,8 +86,10 @@ def calibrate(
 
     Raises:
         ValueError: masks are not as many as anomalous images or of another size, an image is given
-            as normal and as anomalous, too few images could be read, or there is no such score.
+            as normal and as anomalous, too few images could be read, there is no such score, or the
+            false alarm rate is not between 0 and 1.
     """
+    _check_rate(false_alarm_rate)  # before all images are looked at
     places = {os.path.realpath(path): path for path in normal}
     for path in anomalous:
         if (other := places.get(os.path.realpath(path))) is not None:
@@ -242,8 +244,7 @@ def choose_by_quantile(scores: ArrayLike, false_alarm_rate: float, most: float =
     given = np.sort(_check_scores(scores))
     if given[-1] > most:
         raise ValueError(f"a score of {given[-1]:g}, but {most:g} is the most there is")
-    if not 0 < false_alarm_rate < 1:
-        raise ValueError(f"false alarm rate {false_alarm_rate}: give a share between 0 and 1")
+    _check_rate(false_alarm_rate)
     total = len(given)
     allowed = floor((total + 1) * false_alarm_rate * (1 + ROUNDING))
     alarms = max(allowed, 1)
@@ -254,7 +255,7 @@ def choose_by_quantile(scores: ArrayLike, false_alarm_rate: float, most: float =
         enough = ceil(1 / false_alarm_rate * (1 - ROUNDING)) - 1
         notes.append(
             f"a false alarm rate of {false_alarm_rate:g} can not be had from {total} normal "
-            f"images, {enough} would do; this is the highest score"
+            f"image{'s' * (total != 1)}, {enough} would do; this is the highest score"
         )
     if np.count_nonzero(given == highest) > 1:
         notes.append("several images have this very score: the rate may be lower")
@@ -355,6 +356,11 @@ def _check_scores(scores: ArrayLike) -> Scores:
     if not np.isfinite(given).all():
         raise ValueError("scores must be finite numbers")
     return given
+
+
+def _check_rate(false_alarm_rate: float) -> None:
+    if not 0 < false_alarm_rate < 1:
+        raise ValueError(f"false alarm rate {false_alarm_rate}: give a share between 0 and 1")
 
 
 def _compute_f1(tp: Floats, fp: Floats, positives: int) -> Floats:

@@ -4,7 +4,8 @@ Thresholds hold for the way in which images were looked at when they were chosen
 refused in words.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from fuzzyclip.method.scorer import NormalMemory
 from fuzzyclip.model.card import NATURAL, NATURAL_PIXEL, Calibration, Threshold, Tiling
@@ -17,6 +18,23 @@ ANY_CATEGORY = "object"
 MOST_SHOWN = 8
 
 
+class UncalibratedError(ValueError):
+    """No threshold of the model's own holds for what is asked."""
+
+
+@contextmanager
+def offer_threshold() -> Iterator[None]:
+    """For callers that take a threshold: the advice to give one ends an `UncalibratedError`.
+
+    Raises:
+        ValueError: in its place, so that the advice is given once.
+    """
+    try:
+        yield
+    except UncalibratedError as error:
+        raise ValueError(f"{error}, or give a threshold") from error
+
+
 def pick_category(
     category: str | None,
     calibrated: Mapping[str, Calibration],
@@ -26,7 +44,8 @@ def pick_category(
     """The category that is meant, see `FuzzyCLIP.choose_category`.
 
     Raises:
-        ValueError: it is not calibrated, or there are several and none is named; names them.
+        UncalibratedError: it is not calibrated; names what is.
+        ValueError: there are several and none is named; names them.
     """
     if category is None:
         if len(calibrated) == 1:
@@ -40,9 +59,9 @@ def pick_category(
     alike = [name for name in known if _simplify(name) == _simplify(category)]
     chosen = alike[0] if len(alike) == 1 and category not in known else category
     if required and calibrated and chosen not in calibrated:
-        raise ValueError(
+        raise UncalibratedError(
             f"category {category!r} is not calibrated, but {_list_names(calibrated)}: name one "
-            "of these, calibrate it (fuzzyclip calibrate), or give a threshold"
+            "of these or calibrate it (fuzzyclip calibrate)"
         )
     return chosen
 
@@ -58,32 +77,36 @@ def pick_thresholds(
 ) -> tuple[Threshold, Threshold]:
     """Thresholds of image scores, where `given` replaces the calibrated one, and of pixels.
 
+    Beside a given one, that of pixels is the calibrated one where it was chosen on maps of this way
+    of looking, whatever the kind of score, else the natural one.
+
     Args:
         category: for messages.
         own: its calibration.
         tiling, score, memory: how its images are looked at.
 
     Raises:
-        ValueError: it was calibrated under another way of looking; says both.
+        UncalibratedError: it was calibrated under another way of looking; says both.
     """
+    shown = digest_memory(memory) if memory else None
     if given is not None:
-        return Threshold(value=given, method="given"), own.pixel if own else NATURAL_PIXEL
+        alike = own and (own.tiling, own.memory) == (tiling, shown)
+        return Threshold(value=given, method="given"), own.pixel if own and alike else NATURAL_PIXEL
     if own is None:
         return NATURAL, NATURAL_PIXEL
     if own.tiling != tiling:  # scores of another way of looking have another distribution
-        raise ValueError(
+        raise UncalibratedError(
             f"{category!r} was calibrated on {_describe_tiling(own.tiling)}, not on "
-            f"{_describe_tiling(tiling)}: calibrate again that way, or give a threshold"
+            f"{_describe_tiling(tiling)}: calibrate again that way"
         )
     if own.score != score:
-        raise ValueError(
+        raise UncalibratedError(
             f"{category!r} was calibrated for the score {own.score!r}, not for {score!r}: "
-            "calibrate again with that one, or give a threshold"
+            "calibrate again with that one"
         )
-    if own.memory != (digest_memory(memory) if memory else None):
-        raise ValueError(
-            f"{category!r} was calibrated with other reference images: calibrate again with "
-            "these, or give a threshold"
+    if own.memory != shown:
+        raise UncalibratedError(
+            f"{category!r} was calibrated with other reference images: calibrate again with these"
         )
     return own.image, own.pixel
 

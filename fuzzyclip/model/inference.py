@@ -24,6 +24,7 @@ from fuzzyclip.images.decode import (
     MAX_PIXELS,
     TURNS,
     check_inspectable,
+    check_size,
     decode_image,
     read_image_file,
 )
@@ -66,7 +67,7 @@ class Opener:
     """Opens images for inspection; a file is read once.
 
     Attributes:
-        max_pixels: larger ones are refused before they are decoded.
+        max_pixels: larger ones are refused before they are decoded, or converted.
         white: value shown as white in images of more than 8 bits; None for their type's largest.
     """
 
@@ -82,8 +83,9 @@ class Opener:
         """
         name, sha256 = name_image(image), ""
         if isinstance(image, np.ndarray):
-            picture = _from_array(image)
+            picture = _from_array(image, self.max_pixels)
         elif isinstance(image, Image.Image):
+            check_size(*image.size, self.max_pixels, name)
             picture = self._from_picture(image, name)
         else:
             content = _read(image)
@@ -94,7 +96,7 @@ class Opener:
     def _from_picture(self, image: Image.Image, name: str) -> Image.Image:
         """What its file would give: upright as its EXIF orientation says, transparency on white."""
         try:
-            image.load()  # of TIFF, Pillow turns the picture itself here
+            _load(image)
         except (OSError, ValueError) as error:  # a file that is broken, or closed
             raise OSError(f"{name}: not a readable image ({error})") from error
         plain = image.mode == "RGB" and "transparency" not in image.info
@@ -116,8 +118,8 @@ def is_image(images: object) -> TypeGuard[ImageLike]:
 
 
 def list_given(images: OneOrMore) -> Sequence[ImageLike]:
-    """Images as they were given, a single one among them as one."""
-    return cast(Sequence[ImageLike], [images] if is_image(images) else images)
+    """Images as they were given, a single one among them as one; a generator is gone through."""
+    return tuple(cast(Sequence[ImageLike], (images,) if is_image(images) else images))
 
 
 def _read(image: Any) -> bytes:
@@ -147,12 +149,30 @@ def _read(image: Any) -> bytes:
     )
 
 
-def _from_array(image: NDArray[np.uint8]) -> Image.Image:
+def _load(image: Image.Image) -> None:
+    """Decode the picture; of TIFF, Pillow turns it upright here.
+
+    Where it maps the file into memory instead of reading it, it takes width for height in a picture
+    that lies on its side (Pillow 13.0): so it is not told the file's name, without which it reads.
+    """
+    name = getattr(image, "filename", None)
+    try:
+        if name and image.format == "TIFF":
+            image.filename = ""  # type: ignore[attr-defined]  # of files only
+        image.load()
+    finally:
+        if name:
+            image.filename = name  # type: ignore[attr-defined]
+
+
+def _from_array(image: NDArray[np.uint8], max_pixels: int) -> Image.Image:
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
         raise ValueError(
             f"an array of {image.dtype} and shape {image.shape} is no image: give uint8, (H, W, 3) "
             "in the order red, green, blue, or (H, W)"
         )
+    height, width = image.shape[:2]
+    check_size(width, height, max_pixels, "array")
     return Image.fromarray(image).convert("RGB")
 
 

@@ -26,7 +26,12 @@ from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import NormalMemory, Scorer, remember
 from fuzzyclip.model.card import Card, Threshold, Tiling, read_card
-from fuzzyclip.model.choices import ANY_CATEGORY, pick_category, pick_thresholds
+from fuzzyclip.model.choices import (
+    ANY_CATEGORY,
+    offer_threshold,
+    pick_category,
+    pick_thresholds,
+)
 from fuzzyclip.model.directory import EFA, RPL, find_folder, load_own_backbone, read_parts
 from fuzzyclip.model.inference import (
     CategoryModel,
@@ -159,14 +164,14 @@ class FuzzyCLIP:
         self, images: ImageLike, category: str | None = ..., *, batch_size: int = ...,
         tile: int | None = ..., overlap: int | None = ..., references: OneOrMore = ...,
         tiling: Tiling | None = ..., threshold: float | None = ...,
-        score: ScoreKind | None = ...,
+        score: ScoreKind | None = ..., opener: Opener | None = ...,
     ) -> Prediction: ...  # fmt: skip
     @overload
     def __call__(
         self, images: Sequence[ImageLike], category: str | None = ..., *, batch_size: int = ...,
         tile: int | None = ..., overlap: int | None = ..., references: OneOrMore = ...,
         tiling: Tiling | None = ..., threshold: float | None = ...,
-        score: ScoreKind | None = ...,
+        score: ScoreKind | None = ..., opener: Opener | None = ...,
     ) -> list[Prediction]: ...  # fmt: skip
     def __call__(
         self,
@@ -180,6 +185,7 @@ class FuzzyCLIP:
         tiling: Tiling | None = None,
         threshold: float | None = None,
         score: ScoreKind | None = None,
+        opener: Opener | None = None,
     ) -> Prediction | list[Prediction]:
         """The prediction of one image, or those of several, with their pictures.
 
@@ -192,7 +198,7 @@ class FuzzyCLIP:
         for prediction in self.detect(
             list_given(images), category, batch_size=batch_size, tile=tile, overlap=overlap,
             references=references, tiling=tiling, threshold=threshold, score=score,
-            keep_pictures=True,
+            opener=opener, keep_pictures=True,
         ):  # fmt: skip
             if isinstance(prediction, Unreadable):
                 raise OSError(prediction.error)
@@ -230,7 +236,7 @@ class FuzzyCLIP:
             tiling: `tile` and `overlap` as one.
             threshold: of image scores, in place of the calibrated one.
             score: what decides an image, `class`, `map` or `both`; see `choose_score`.
-            opener: limits of what is opened.
+            opener: limits of what is opened, references too.
             keep_pictures: whether predictions have the picture; two batches of them are then held.
 
         Raises:
@@ -242,14 +248,16 @@ class FuzzyCLIP:
         FEW.check("detect", workers=workers)
         if is_image(images):
             raise ValueError("detect takes several images: a list of one, or call the detector")
-        chosen = self.choose_category(category, required=threshold is None)
+        with offer_threshold():
+            chosen = self.choose_category(category, required=threshold is None)
         if tile is not None or overlap is not None:
             if tiling is not None:
                 raise ValueError("give tile and overlap, or tiling, not both")
             tiling = choose_tiling(tile, overlap)
         given = list_given(references)
-        own = self.remember(given, chosen) if len(given) else self
-        thresholds = own.choose_thresholds(chosen, tiling, threshold, score)
+        own = self.remember(given, chosen, opener) if given else self
+        with offer_threshold():
+            thresholds = own.choose_thresholds(chosen, tiling, threshold, score)
         category_model, open_image = own.build_category_model(chosen, score), opener or Opener()
         if tiling is None:
             findings = detect_images(
@@ -313,15 +321,20 @@ class FuzzyCLIP:
             given=threshold,
         )
 
-    def remember(self, images: OneOrMore, category: str) -> "FuzzyCLIP":
+    def remember(
+        self, images: OneOrMore, category: str, opener: Opener | None = None
+    ) -> "FuzzyCLIP":
         """This model with normal parts of a category in mind; no longer zero-shot there.
+
+        They must be opened as those that they are compared with, see `detect`.
 
         Raises:
             OSError: an image can not be read.
             ValueError: no images.
         """
+        open_image = opener or Opener()
         opened = [
-            preprocess(Opener()(image).picture, self.backbone) for image in list_given(images)
+            preprocess(open_image(image).picture, self.backbone) for image in list_given(images)
         ]
         tokens = [encode_images(self.backbone, pixels[None])[1] for pixels in opened]
         stacked = torch.cat(tokens) if tokens else torch.empty(0)

@@ -1,10 +1,12 @@
 """A folder of predictions: pictures, maps, masks and tables, made image by image.
 
 A run that was killed goes on from the last whole line. Each line ends with its check sum: an image
-whose line is damaged is done again.
+whose line is damaged is done again. A later run with other images adds to the folder: an image is
+the file at its full path, and what one holds no other gets.
 
 - `scores.jsonl`: a line an image, written as soon as it is done; `scores.csv`: the same as a table,
-  at the end; `overlay` is the picture's path below the folder;
+  at the end; `overlay` is the picture's path below the folder. Lines also have the image's full
+  `path` and its `place`, what its files' names begin with;
 - `<image>.overlay.jpg` and others beside it, in the folders that the images have among themselves;
 - `settings.json`: what made it. A run with other settings is refused.
 """
@@ -18,6 +20,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,8 @@ LINES, TABLE, SETTINGS = "scores.jsonl", "scores.csv", "settings.json"
 PAGE = "report.html"
 #: Suffix of overlays.
 OVERLAY = ".jpg"
+#: Of lines that say which file they are of and what its place is; earlier ones do not.
+LINE_KIND = "by path"
 #: Check sum of a line of scores.jsonl, over the line without it.
 SUM = "crc32"
 #: Bytes of a folder's or file's name before its ending. Systems take 255; the longest ending and
@@ -70,7 +75,7 @@ class PredictionFolder:
         """Make the folder, or go on with one that a run with the same settings left.
 
         Args:
-            images: all that is predicted, distinct.
+            images: all that this run predicts, distinct.
             settings: what decides the results, as JSON data.
             kinds: which files each image gets: the overlay (JPEG: as PNG a large one takes longer
                 than the detection), the map as 16-bit PNG (`map`) and as float32 (`npy`), the mask.
@@ -80,8 +85,7 @@ class PredictionFolder:
             OutputsError: it holds results of other settings, or other files.
         """
         self.out, self.kinds, self.scale = out, kinds, scale
-        self._places = _name_outputs(images)
-        own = {"kinds": sorted(kinds), "scale": scale, "overlays": OVERLAY}
+        own = {"kinds": sorted(kinds), "scale": scale, "overlays": OVERLAY, "lines": LINE_KIND}
         wanted = json.loads(json.dumps({**settings, **own}))
         path = out / SETTINGS
         if path.is_file():
@@ -95,10 +99,12 @@ class PredictionFolder:
         else:
             write_json(path, wanted)
         self.rows = self._read_lines()
+        held = {path: Path(row["place"]) for path, row in self.rows.items()}
+        self._places = _keep_places(_name_outputs(images), held)
 
     def is_done(self, image: Path) -> bool:
         """True where a readable image of this content is done; unreadable ones are tried again."""
-        row = self.rows.get(show_name(image))
+        row = self.rows.get(_identify(image))
         return row is not None and not row["error"] and row.get("sha256") == _hash(image)
 
     def add(self, image: Path, prediction: Prediction | Unreadable) -> dict[str, Any]:
@@ -113,16 +119,21 @@ class PredictionFolder:
             self._write_files(image, prediction)
         else:
             row = prediction.to_row() | {"sha256": _hash(image)}
+        row |= {"path": _identify(image), "place": show_name(self._places[image].as_posix())}
         with (self.out / LINES).open("a", encoding="utf-8") as file:
             file.write(_to_line(row))
-        self.rows[show_name(image)] = row
+        self.rows[row["path"]] = row
         return row
 
     def finish(self, images: Sequence[Path]) -> None:
-        """scores.csv, a row an image in the given order; scores.jsonl the same."""
-        rows = [self.rows[show_name(image)] for image in images]
+        """scores.csv, earlier runs' other images, then these as given; scores.jsonl the same."""
+        latest = {path: self.rows[path] for path in map(_identify, images)}
+        self.rows = {path: row for path, row in self.rows.items() if path not in latest} | latest
+        rows = self.rows.values()
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+        writer = csv.DictWriter(
+            text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.out / TABLE, text.getvalue())
@@ -160,7 +171,7 @@ class PredictionFolder:
         whole_rows = [row for row in rows if row is not None]
         if kept != content or broken:
             write_text(path, "".join(map(_to_line, whole_rows)))
-        return {row["image"]: row for row in whole_rows}
+        return {row["path"]: row for row in whole_rows}
 
 
 def _to_line(row: Mapping[str, Any]) -> str:
@@ -213,6 +224,30 @@ def _name_outputs(images: Sequence[Path]) -> dict[Path, Path]:
         else path.with_name(f"{path.name}~{_digest(inside[image])}")
         for image, path in fitted.items()
     }
+
+
+def _keep_places(planned: Mapping[Path, Path], held: Mapping[str, Path]) -> dict[Path, Path]:
+    """Places of this run's images, `planned` as if the folder were empty.
+
+    An image keeps the one that it holds, by its identity; where another holds what is planned for
+    it, a number is added.
+    """
+    taken = {*map(_fold, held.values())}
+    later = taken | {*map(_fold, planned.values())}  # what a numbered place must not meet
+    places = {}
+    for image, plan in planned.items():
+        place = held.get(_identify(image), plan)
+        if _identify(image) not in held and _fold(plan) in taken:
+            numbered = (plan.with_name(f"{plan.name}~{number}") for number in count(2))
+            place = next(each for each in numbered if _fold(each) not in later)
+            later.add(_fold(place))
+        places[image] = place
+    return places
+
+
+def _identify(image: Path) -> str:
+    """What tells an image from others, wherever a command runs: its full path, links kept."""
+    return show_name(os.path.abspath(image))  # noqa: PTH100 - no links
 
 
 def _cut_suffix(name: str) -> str:

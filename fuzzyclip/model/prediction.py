@@ -158,7 +158,10 @@ class Unreadable:
 
 
 def resize_map(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """A map (S, S) at an image's own size, its width and height; averaged where it shrinks."""
+    """A map (S, S) at an image's own size, its width and height; averaged where it shrinks.
+
+    No value leaves those of the given map, so that a probability stays in [0, 1].
+    """
     width, height = size
     if anomaly_map.shape == (height, width):
         return anomaly_map
@@ -167,4 +170,5 @@ def resize_map(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArr
         plane, size=(height, width), mode="bilinear", align_corners=False, antialias=True
     )
     resized: NDArray[np.float32] = whole[0, 0].numpy()  # (H, W)
-    return resized
+    # weights add up to 1 but for rounding, which would lift a map of ones above 1
+    return np.clip(resized, anomaly_map.min(), anomaly_map.max(), out=resized)

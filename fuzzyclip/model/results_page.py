@@ -67,7 +67,8 @@ def render_results(
     unread = [row for row in rows if row["error"]]
     read = sorted((row for row in rows if not row["error"]), key=lambda row: -row["image_score"])
     anomalous = sum(row["decision"] == DECISIONS[1] for row in read)
-    counts = f"{len(rows)} images: {anomalous} anomalous, {len(read) - anomalous} normal"
+    counts = f"{len(rows)} image{'s' * (len(rows) != 1)}: "
+    counts += f"{anomalous} anomalous, {len(read) - anomalous} normal"
     counts += f", {len(unread)} could not be read" if unread else ""
     facts = [
         counts,
@@ -90,14 +91,16 @@ def render_results(
 
 
 def _explain(threshold: Threshold) -> str:
-    """How a threshold was chosen, after its value."""
-    how = {"f1_max": "chosen for the largest F1", "quantile": "chosen by the false alarm rate"}
-    words = how.get(threshold.method, "not calibrated")
-    if threshold.method == "given":
-        words = "given by hand"
-    elif threshold.method in how:
+    """How a threshold was chosen, after its value; a natural one's note says it all."""
+    how = {
+        "f1_max": "chosen for the largest F1",
+        "quantile": "chosen by the false alarm rate",
+        "given": "given by hand",
+    }
+    words = how.get(threshold.method, "")
+    if threshold.method in ("f1_max", "quantile"):
         words += f" on {threshold.normal} normal and {threshold.anomalous} anomalous images"
-    return f" ({words}{'; ' if threshold.note else ''}{threshold.note})"
+    return f" ({'; '.join(filter(None, (words, threshold.note)))})"
 
 
 def _list_unread(rows: Sequence[Mapping[str, Any]]) -> list[str]:

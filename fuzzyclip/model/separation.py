@@ -5,7 +5,7 @@ A threshold is worth no more than the scores it divides.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, log10
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,12 +75,15 @@ def draw_histogram(separation: Separation, threshold: float) -> list[str]:
     low, high = min(map(int, map(_find_low, places))), max(map(int, map(_find_high, places)))
     counts = [np.bincount(place - low, minlength=high - low + 1) for place in places]
     per_image = min(1.0, BAR / max(int(count.max(initial=1)) for count in counts))
-    lines = [f"{'score':>9}  {f'{len(sides[0])} normal':{BAR + 6}}  {len(sides[1])} anomalous"]
-    for number in range(low, high + 1):
+    decimals = max(2, floor(-log10(width)) + 1)  # no two bins are called alike
+    labels = [f"{threshold + number * width:+9.{decimals}f}" for number in range(low, high + 1)]
+    wide = max(map(len, labels))
+    lines = [f"{'score':>{wide}}  {f'{len(sides[0])} normal':{BAR + 6}}  {len(sides[1])} anomalous"]
+    for number, label in enumerate(labels, low):
         if number == 0:
-            lines.append(f"{threshold:+9.2f}  {'- ' * (BAR + 4)}threshold")
+            lines.append(f"{label:>{wide}}  {'- ' * (BAR + 4)}threshold")
         bars = [_draw_bar(int(count[number - low]), per_image) for count in counts]
-        lines.append(f"{threshold + number * width:+9.2f}  {bars[0]:{BAR + 6}}  {bars[1]}".rstrip())
+        lines.append(f"{label:>{wide}}  {bars[0]:{BAR + 6}}  {bars[1]}".rstrip())
     return lines
 
 

@@ -154,8 +154,8 @@ def _summarise(means: pd.DataFrame, results: Mapping[str, DatasetResult]) -> Tab
         ours, theirs = pd.Series(own.loc[name]), pd.Series(rivals.loc[name])
         lines += _pair(result.title, ours, theirs, facts)
     if len(results) > 1:
-        whole = rivals.notna() | own.isna()  # a mean is over the same datasets as FuzzyCLIP's
-        known = rivals.mean().where(whole.all())
+        shared = rivals.where(own.notna())  # a mean is over the same datasets as FuzzyCLIP's
+        known = shared.mean().where((shared.notna() == own.notna()).all())
         lines += _pair(MEAN, own.mean(), known, [f"{images.sum()}", ""])
     head = ["dataset", "variant", *TITLES.values(), "images", "trained on"]
     if untrained.empty:

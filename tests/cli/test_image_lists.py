@@ -109,6 +109,22 @@ def test_results_are_not_inspected(tree: Path, caplog: pytest.LogCaptureFixture)
     assert names(".") == ALL
     assert caplog.messages == ["found: results of fuzzyclip predict, not inspected"]
     assert names("found") == ["found/b.overlay.png", "found/in/0.overlay.png"]
+    caplog.clear()
+    for pattern, expected in (
+        ("*", ALL),
+        ("**/*.png", [name for name in ALL if name.endswith(".png")]),
+        (str(tree / "**/*.*"), [str(tree / name) for name in ALL]),
+        ("found/*.png", ["found/b.overlay.png"]),
+        ("found/in/*", ["found/in/0.overlay.png"]),
+        ("found/**/*.png", ["found/b.overlay.png", "found/in/0.overlay.png"]),
+    ):
+        assert sorted(names(pattern)) == sorted(expected)
+    told = ("found", "found", tree / "found")
+    assert caplog.messages == [
+        f"{place}: results of fuzzyclip predict, not inspected" for place in told
+    ]
+    with pytest.raises(FileNotFoundError, match="no images there"):
+        names("f*/*.png")
     (tree / "circle").symlink_to("circle")
     assert names(".") == ALL
 

@@ -241,6 +241,35 @@ def test_an_image_that_changed_is_done_again(model, parts, tmp_path):
     assert before[1:] == after[1:]
 
 
+def test_a_second_day_is_added_to_the_first(model, tmp_path, monkeypatch):
+    """Whose names meet, also as they are typed; the first day's files stay as they were."""
+    out = tmp_path / "out"
+    days = [
+        draw(tmp_path / f"day{day}/{name}", day) for day in (1, 2) for name in ("1.png", "b/2.png")
+    ]
+    monkeypatch.chdir(tmp_path / "day1")
+    assert predict(model, ".", "--out", out).exit_code == 0
+    first = {path: path.read_bytes() for path in out.rglob("*.*.*")}
+    assert len(first) == 6
+    monkeypatch.chdir(tmp_path / "day2")
+    assert predict(model, ".", "--out", out, "--report").exit_code == 0
+    rows = read_table(out)
+    assert [row["image"] for row in rows] == ["1.png", "b/2.png"] * 2
+    assert [row["sha256"] for row in rows] == list(map(compute_sha256, days))
+    places = ["1", "b/2", "1~2", "b/2~2"]
+    assert [row["overlay"] for row in rows] == [f"{place}.overlay.jpg" for place in places]
+    assert len(read_lines(out)) == len(Page((out / "report.html").read_text()).rows) - 1 == 4
+    assert first == {path: path.read_bytes() for path in first}
+    draw(days[0], 99)  # all at once, by other names: only what changed is done
+    assert "3 done before" in predict(model, *days, "--out", out).stderr
+    again = read_table(out)
+    assert [row["overlay"] for row in again] == [row["overlay"] for row in rows]
+    assert (again[0]["sha256"], again[1:]) == (compute_sha256(days[0]), rows[1:])
+    changed = {path.name for path in first if path.read_bytes() != first[path]}
+    assert {"1.overlay.jpg", "1.map.png"} <= changed <= {path.name for path in out.glob("1.*.*")}
+    assert len(list(out.rglob("*.*.*"))) == 12
+
+
 def test_results_of_other_settings_are_not_mixed(model, parts, tmp_path):
     out = tmp_path / "out"
     predict(model, parts[0], "--out", out)
@@ -328,11 +357,20 @@ def test_mistakes_in_the_command_are_said_in_words(model, parts, tmp_path):
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e308", "-1e308", "1e400"])
 def test_thresholds_and_rates_that_are_no_numbers_are_refused(value):
-    model = ("--model", "x")
-    for option, rest in (
-        ("--threshold", ("predict", "x", *model)),
-        ("--false-alarms", ("calibrate", "--good", "x", *model)),
-    ):
+    check_numbers(value, "--threshold", "--false-alarms")
+
+
+@pytest.mark.parametrize("value", ["0", "1", "-0.1", "1.5", "0.0"])
+def test_rates_that_no_images_can_have_are_refused(value):
+    check_numbers(value, "--false-alarms")
+
+
+def check_numbers(value, *options):
+    """Before anything is looked for: there is neither a model nor an image."""
+    model, files = ("--model", "x"), {"predict": ["x"], "calibrate": ["--good", "x"]}
+    commands = {"--threshold": "predict", "--false-alarms": "calibrate"}
+    for option in options:
+        rest = (commands[option], *files[commands[option]], *model)
         done = run(*rest, option, value)
         assert done.exit_code == 2
         assert option in done.stderr
@@ -348,7 +386,8 @@ def test_calibrated_thresholds_decide_from_then_on(model, parts, tmp_path):
     assert re.search(
         r"gear, separation: AUROC \d.* %.*\n"
         r"gear, images: anomalous from [+-][\d.]+ on; of the largest F1, from 2 normal and 3 "
-        r"anomalous; F1 \d.* %; false alarms \d of 2 \(\d+ %\), among new ones .* % \(to 95 %\); "
+        r"anomalous; F1 \d.* %; false alarms \d of 2 \(\d+ %\), among new ones between "
+        r"[\d.]+ and [\d.]+ %, with 95 % confidence; "
         r"misses \d of 3 \(\d+ %\)",
         done.stdout,
     )
@@ -402,6 +441,13 @@ def test_normal_images_alone_give_a_quantile_and_say_what_they_cannot(model, par
     assert chosen["image"]["value"] == pytest.approx(highest, abs=1e-5)
     assert chosen["image"]["value"] > highest - 1e-6
     assert "99 would do" in chosen["image"]["note"]
+    told = run("calibrate", "--model", model, "--good", parts[0], "--out", tmp_path / "other")
+    assert re.search(
+        r"object, images: anomalous from [+-][\d.]+ on; .*\n"
+        r"object, pixels: outlined from 0\.\d+ on; by the false alarm rate, from 1 normal .*"
+        r"can not be had from 1 normal image, 19 would do",
+        told.stdout,
+    ), told.stdout
     assert chosen["image"]["false_alarm_rate"] == pytest.approx(1 / 7)
 
 
@@ -417,6 +463,11 @@ def test_a_calibrated_model_does_not_decide_without_its_threshold(model, parts, 
     refused = predict(new, parts[0], "--category", "nut")
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert "'nut' is not calibrated, but 'gear'" in refused.stderr
+    for out in ((), ("--out", tmp_path / "tiled")):
+        tiled = predict(new, parts[0], "--tile", 32, *out)
+        assert tiled.exit_code == 1
+        assert tiled.stderr.endswith("calibrate again that way, or give a threshold\n")
+    assert refused.stderr.endswith("(fuzzyclip calibrate), or give a threshold\n")
     given = predict(new, parts[0], "--category", "nut", "--threshold", "0.5", "--json")
     assert json.loads(given.stdout)["threshold_method"] == "given"
     again = run("calibrate", "--model", new, "--category", "GEAR", "--good", parts[1])
@@ -475,6 +526,12 @@ def test_a_report_has_every_image_from_the_highest_score_down(model, parts, tmp_
         assert len(page.addresses) == 2 * len(rows)
         for address in page.addresses:
             assert (out / unquote(address)).is_file()
+    plain = tmp_path / "plain"
+    assert predict(model, parts[0], "--out", plain, "--report").exit_code == 0
+    words = " ".join(Page((plain / "report.html").read_text()).words)
+    assert re.search(r"\b1 image: [01] anomalous, [01] normal\W", words)
+    natural = "on (not calibrated: where anomalous becomes likelier than normal)"
+    assert words.count(natural) == words.count("not calibrated") == 2
     refused = predict(model, parts[0], "--report")
     assert (refused.exit_code, "--report" in refused.stderr) == (2, True)
 
@@ -512,6 +569,25 @@ def test_reference_images_are_stored_and_must_not_calibrate(model, parts, tmp_pa
     fresh = FuzzyCLIP.load(model, device="cpu").remember([parts[0]], "gear")
     scores = [each(parts[1], "gear", threshold=0.5).image_score for each in (stored, fresh)]
     assert scores[0] == scores[1]
+
+
+def test_reference_images_are_opened_as_the_inspected_ones(model, parts, tmp_path):
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.asarray(Image.open(parts[0]).convert("L")).astype(np.uint16) * 16).save(deep)
+    typed = ("--category", "gear", "--reference", deep, "--white", 255 * 16)
+    row = json.loads(predict(model, deep, *typed, "--json").stdout)
+    shown = np.asarray(Image.open(parts[0]).convert("L"))
+    own = FuzzyCLIP.load(model, device="cpu")
+    expected = own(shown, "gear", references=shown).image_score
+    assert row["image_score"] == pytest.approx(expected, abs=1e-5)
+    calibrate = ("calibrate", "--model", model, *typed, "--out", tmp_path / "new")
+    assert run(*calibrate, "--good", parts[1]).exit_code == 0
+    kept, own = FuzzyCLIP.load(tmp_path / "new", device="cpu"), own.remember(shown, "gear")
+    scores = [each(parts[2], "gear", threshold=0).image_score for each in (kept, own)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    for command in (("predict", parts[1]), ("calibrate", "--good", parts[1])):
+        refused = run(*command, "--model", model, "--reference", deep, "--max-pixels", 100)
+        assert (refused.exit_code, "deep.png: " in refused.stderr) == (1, True)
 
 
 def test_an_image_is_not_normal_and_anomalous(model, parts, tmp_path):

@@ -1,5 +1,8 @@
 """Thresholds against scikit-learn, closed forms and simulation."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -12,7 +15,7 @@ from scipy.special import expit
 from sklearn.metrics import f1_score, precision_recall_curve, precision_score, recall_score
 
 from fuzzyclip.evaluation.score_histogram import OPEN_BITS
-from fuzzyclip.model.calibration import PixelCalibrator, choose_by_f1, choose_by_quantile
+from fuzzyclip.model.calibration import PixelCalibrator, calibrate, choose_by_f1, choose_by_quantile
 from fuzzyclip.model.card import NATURAL, Threshold
 from fuzzyclip.model.separation import to_percent
 
@@ -300,3 +303,10 @@ def test_other_json_is_refused(change: dict[str, object]) -> None:
         Threshold.model_validate({"value": 0.5, "method": "given"} | change)
     with pytest.raises(ValidationError, match="frozen"):
         NATURAL.value = 0.4
+
+
+@pytest.mark.parametrize("rate", [0, 1, -0.5, float("nan")])
+def test_a_rate_that_can_not_be_is_refused_before_anything_is_looked_at(rate: float) -> None:
+    untouched: Any = None
+    with pytest.raises(ValueError, match="give a share between 0 and 1"):
+        calibrate(untouched, "gear", [Path("absent.png")], false_alarm_rate=rate)

@@ -131,22 +131,53 @@ def test_all_ways_to_give_an_image_are_one(detector, images, tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(
     ("mode", "suffix"),
-    [("RGB", "jpg"), ("L", "jpg"), ("RGB", "png"), ("RGBA", "png"), ("RGB", "tif"), ("L", "webp")],
+    [
+        ("RGB", "jpg"),
+        ("L", "jpg"),
+        ("RGB", "png"),
+        ("RGBA", "png"),
+        ("RGB", "tif"),
+        ("L", "webp"),
+        ("L", "tif"),
+        ("I;16", "tif"),
+        ("RGBA", "tif"),
+        ("I;16", "png"),
+    ],
 )
 def test_a_path_and_its_opened_image_are_one(detector, tmp_path, orientation, mode, suffix):
     path = tmp_path / f"part.{suffix}"
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     transparent = {"transparency": (0, 0, 0)} if (mode, suffix) == ("RGB", "png") else {}
-    image = draw_image((24, 16), 3).convert(mode)
+    image = draw_image((24, 16), 3).convert("L" if mode == "I;16" else mode)
     image.paste(0, (0, 0, 9, 5))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 200)
     image.save(path, exif=exif, **transparent)
     opened = Opener()(Image.open(path)).picture
     assert np.array_equal(opened, Opener()(path).picture)
+    with path.open("rb") as file:
+        assert np.array_equal(opened, Opener()(Image.open(file)).picture)
     assert opened.size == ((24, 16) if orientation < 5 else (16, 24))
     if orientation == 6:
         own, other = detector(path, "gear"), detector(Image.open(path), "gear")
         assert np.array_equal(own.anomaly_map, other.anomaly_map)
+
+
+def test_pixels_have_the_limit_of_files(detector, tmp_path, monkeypatch):
+    """Which is looked at first: a picture of a file is not decoded, and none is converted."""
+    image, path = draw_image((40, 30)), tmp_path / "part.png"
+    image.save(path)
+    allowed, small = Opener(max_pixels=40 * 30), Opener(max_pixels=40 * 30 - 1)
+    ways = [path, np.asarray(image), np.asarray(image)[..., 0], image, Image.open(path)]
+    for way in ways:
+        assert detector(way, "gear", opener=allowed).picture.size == (40, 30)
+    ways[-1] = Image.open(path)
+    monkeypatch.setattr(Image, "fromarray", None)
+    for way in ways:
+        with pytest.raises(OSError, match=r"40 x 30 pixels, the limit is 1,199 in all"):
+            detector(way, "gear", opener=small)
+    assert ways[-1].tile
 
 
 def test_tile_and_references_are_as_on_the_command_line(detector, images):
@@ -170,6 +201,20 @@ def test_tile_and_references_are_as_on_the_command_line(detector, images):
             detector(images[0], "gear", **wrong)
     with pytest.raises(ValueError, match="batch_size must be from 1"):
         detector.detect(images, "gear", batch_size=0)  # at once, not when it is gone through
+
+
+def test_references_are_opened_as_what_is_compared_with_them(detector, tmp_path):
+    """A 12-bit camera's own picture as its reference: the same as if both were in 8 bits."""
+    pixels, path = np.asarray(draw_image((40, 30)).convert("L")), tmp_path / "part.png"
+    Image.fromarray(pixels.astype(np.uint16) * 16).save(path)
+    opener = Opener(white=255 * 16)
+    expected = detector(pixels, "gear", references=pixels)
+    (own,) = detector.detect([path], "gear", references=(p for p in [path]), opener=opener)
+    assert own.image_score == expected.image_score != detector(pixels, "gear").image_score
+    small = Opener(max_pixels=100)
+    for references in (path, [path]):
+        with pytest.raises(OSError, match=r"part\.png: .*the limit is 100 in all"):
+            detector.detect([], "gear", references=references, opener=small)
 
 
 def test_a_prediction_is_one_line_and_a_picture(detector, images, tmp_path):
@@ -277,17 +322,24 @@ def test_thresholds_stay_with_their_category_and_way_of_looking(copied, images):
     loaded = FuzzyCLIP.load(copied, device="cpu")
     assert loaded(images[0], "gear").threshold.value == 0.25
     assert loaded(images[0], " GEAR").category == "gear"
-    with pytest.raises(ValueError, match="'nut' is not calibrated, but 'gear', 'rope': name one"):
+    with pytest.raises(
+        ValueError, match=r"'nut' is not calibrated, but 'gear', 'rope': name one .*, or give a th"
+    ):
         loaded(images[0], "nut")
     with pytest.raises(ValueError, match="say which, this model is calibrated for 'gear', 'rope'"):
         loaded(images[0])
     assert loaded(images[0], "nut", threshold=1).threshold.value == 1
     assert loaded(images[0], "rope", tiling=tiling).threshold.method == "f1_max"
-    with pytest.raises(ValueError, match=r"'rope' was calibrated on tiles of 32 px"):
+    with pytest.raises(ValueError, match=r"'rope' was calibrated on tiles of 32 px.*or give a thr"):
         loaded(images[0], "rope")
     with pytest.raises(ValueError, match=r"'gear' was calibrated on the whole image"):
         loaded(images[0], "gear", tiling=tiling)
-    assert loaded(images[0], "rope", threshold=0.9).threshold.value == 0.9
+    kept, other = calibrate().pixel, NATURAL_PIXEL
+    for change, pixel in (({}, other), ({"tiling": tiling}, kept), ({"tile": 40}, other),
+                          ({"tiling": tiling, "score": "map"}, kept),
+                          ({"tiling": tiling, "references": images[1]}, other)):  # fmt: skip
+        given = loaded(images[0], "rope", threshold=0.9, **change)
+        assert (given.threshold.value, given.pixel_threshold) == (0.9, pixel), change
     after = read_card(copied)
     assert after.model_copy(update={"calibrations": {}}) == before
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import try_examples
 
-from fuzzyclip.model.outputs import LINES, SETTINGS, TABLE, _name_outputs
+from fuzzyclip.model.outputs import LINES, SETTINGS, TABLE, _keep_places, _name_outputs
+from fuzzyclip.utils.files import show_name
 
 #: The longest endings of what is written for an image.
 ENDINGS = (".overlay.jpg", ".overlay_scaled_to_image.jpg", ".map.png", ".map.npy", ".mask.png")
@@ -68,3 +69,21 @@ def test_a_path_that_is_long_as_a_whole_is_kept_short() -> None:
     deep = Path("/d", *["folder" * 10] * 20)
     places = check([Path("/d/1.png"), deep / "1.png", deep / "2.png", deep / "in/1.png"])
     assert len({place.parent for place in places.values()}) == 3
+
+
+@try_examples(100)
+@given(
+    st.lists(PATHS.filter(lambda path: path.name not in ("", "..")), max_size=12, unique=True),
+    st.integers(0, 12),
+)
+def test_images_of_two_runs_do_not_meet(images: list[Path], first: int) -> None:
+    held = {show_name(image): place for image, place in check(images[:first]).items()}
+    later = _keep_places(_name_outputs(images[first:]), held)
+    again = _keep_places(_name_outputs(images), held)
+    for places in (later, again):
+        whole = {*map(str.casefold, map(str, held.values()))}
+        new = [
+            str(place).casefold() for image, place in places.items() if show_name(image) not in held
+        ]
+        assert len(whole | {*new}) == len(held) + len(new)
+    assert {show_name(image): again[image] for image in images[:first]} == held

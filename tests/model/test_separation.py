@@ -59,15 +59,29 @@ def test_the_histogram_has_every_image_on_its_side_of_the_threshold(
     lines = draw_histogram(measure_separation([*normal, *anomalous], labels), threshold)
     assert len(lines) <= LINES + 4
     (cut,) = [number for number, line in enumerate(lines) if line.endswith("threshold")]
+    start = lines[0].index("score  ") + len("score  ")
+    labels = [line[:start] for number, line in enumerate(lines[1:], 1) if number != cut]
+    assert len({*labels}) == len(labels)
+    assert lines[cut].startswith(lines[cut + 1][:start])
     for column, scores in (
-        (slice(11, 11 + BAR + 6), normal),
-        (slice(13 + BAR + 6, None), anomalous),
+        (slice(start, start + BAR + 6), normal),
+        (slice(start + 2 + BAR + 6, None), anomalous),
     ):
         bars = [re.fullmatch(r"(#+) (\d+)", line[column].strip()) for line in lines]
         counts = [int(bar[2]) if bar else 0 for bar in bars]
         assert sum(counts[:cut]) == sum(score < threshold for score in scores)
         assert sum(counts[cut:]) == sum(score >= threshold for score in scores)
         assert all(len(bar[1]) <= BAR for bar in bars if bar)
+
+
+def test_bins_are_called_by_as_many_digits_as_tell_them_apart() -> None:
+    near = draw_histogram(measure_separation([3.21, 3.2101, 3.2102, 3.2103], [0, 0, 1, 1]), 3.21015)
+    assert [line[:9].strip() for line in near[7:10]] == ["+3.21015", "+3.21015", "+3.21018"]
+    far = draw_histogram(measure_separation([0, 1, 2, 3], [0, 0, 1, 1]), 1.5)
+    bins = [*range(-6, 1), *range(6)]  # the line of the threshold is called as the bin above it
+    assert [line[:9] for line in far[1:]] == [f"{1.5 + number * 3 / 11:+9.2f}" for number in bins]
+    alone = draw_histogram(measure_separation([0.5, 0.5], [0, 1]), 0.5)
+    assert [line[:9].strip() for line in alone[1:]] == ["-0.50", "+0.50", "+0.50"]
 
 
 def test_shares_are_read_as_they_are() -> None:

@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from properties import try_examples
 
+from fuzzyclip.model.prediction import resize_map
 from fuzzyclip.model.tiles import (
     LONGEST_SHAPE,
     SMALLEST_SIDE,
@@ -181,3 +182,16 @@ def test_the_worst_tile_is_the_image() -> None:
     for scores in ([], [0.1, float("nan")]):
         with pytest.raises(ValueError, match="scores of tiles"):
             combine_scores(scores)
+
+
+@pytest.mark.parametrize("value", [1.0, 0.3])
+@pytest.mark.parametrize("size", [(123, 42), (500, 333), (50, 51), (20, 700)])
+def test_no_resized_map_leaves_the_values_it_was_made_of(value: float, size: tuple) -> None:
+    """Rounding would lift a saturated map above 1, which pixel thresholds and overlays refuse."""
+    given = np.full((64, 64), value, dtype=np.float32)
+    resized = resize_map(given, size)
+    assert resized.shape == size[::-1]
+    assert (resized == given[0, 0]).all()
+    given[:] = np.random.default_rng(0).choice(np.float32([0.25, value]), (64, 64))
+    resized = resize_map(given, size)
+    assert given.min() <= resized.min() < resized.max() <= given.max()

@@ -1,5 +1,7 @@
 """The best value is bold, whoever has it, in every table of a page."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -114,6 +116,27 @@ def test_a_mean_is_over_the_datasets_that_fuzzyclips_is_over():
     last = body.splitlines()[-1]
     assert "without training" in last
     assert last.count("<td>-</td>") == len(PIXEL_METRICS)
+
+
+@pytest.mark.parametrize("who", ["own", "rivals", "all"])
+def test_a_dataset_without_fuzzyclips_value_moves_no_mean(who):
+    """What is left of two datasets is the other's line, for both; or nothing to compare."""
+    datasets = dict([*make_experiment().datasets.items()][:2])
+    name = [*datasets][1]
+    hidden = datasets[name].categories.copy()
+    variants = {*hidden["variant"]}
+    chosen = {"rivals": variants - {OWN}, "all": variants}.get(who, {OWN})
+    hidden.loc[hidden["variant"].isin(chosen), [*METRICS]] = np.nan
+    datasets[name] = DatasetResult(**(vars(datasets[name]) | {"categories": hidden}))
+    body = render_page(make_experiment(datasets=datasets)).partition('<section id="summary"')[2]
+    lines = body.partition("<tbody>")[2].partition("</tbody>")[0].splitlines()
+    lines = [re.sub("</?b>", "", line) for line in lines if line.startswith("<tr")]
+    cells = [re.findall(r"<td>([\d.-]+)</td>", line)[: len(METRICS)] for line in lines]
+    assert len(cells) == 6
+    if who == "rivals":
+        assert cells[-1] == ["-"] * len(METRICS)
+    else:
+        assert cells[-2:] == cells[:2]
 
 
 @pytest.mark.parametrize("source", ["summary", "tables"])

@@ -42,10 +42,16 @@ def test_what_can_not_be_is_refused_and_nothing_is_written(model, parts, tmp_pat
             1,
             "calibrated with other reference images",
         ),
+        (
+            ("--out", tmp_path / "a.onnx", "--check", parts[0], "--category", "nut"),
+            1,
+            "'nut' is not calibrated, but 'gear'",
+        ),
     ):
         done = export(model, *arguments)
         assert done.exit_code == code, done.output
         assert message in done.stderr
         assert "Traceback" not in done.output
+        assert "threshold" not in done.stderr  # export takes none
     assert taken.read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} <= {"parts", "taken.onnx", "cache"}

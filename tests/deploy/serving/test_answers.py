@@ -101,6 +101,7 @@ def test_a_category_is_the_calibrated_one_or_refused(tmp_path, tiny_config, fold
     assert [row["category"] for row in single] == ["gear", "gear", None]
     assert "say which, this model is calibrated for 'gear', 'strip'" in several[0]["error"]
     assert "'nut' is not calibrated, but 'gear'" in single[2]["error"]
+    assert single[2]["error"].endswith(", or give a threshold")
     assert {row["threshold"] for row in (*several, *single)} == {0.25, None}
 
 
