@@ -80,6 +80,7 @@ def calibrate(
             raise typer.BadParameter("a model of MLflow is not changed: give --out")
         tiling = options.choose_tiling(tile, overlap)
         opener = Opener(max_pixels or MAX_PIXELS, white)
+        refuse_mixed(good)
         normal, anomalous = list_images(good), list_images(bad) if bad else []
         truths = match_masks(anomalous, list_images(masks)) if masks else []
         detector, chosen, references = options.load_model(
@@ -145,6 +146,25 @@ def describe(threshold: "Threshold", outlines: bool = False) -> str:
             words += f", among new ones between {low} and {high} %, with 95 % confidence"
         parts.append(words)
     return "; ".join([*parts, *([threshold.note] if threshold.note else [])])
+
+
+def refuse_mixed(names: list[str]) -> None:
+    """Refuse a folder given as normal that has one of normal parts beside others inside.
+
+    Raises:
+        ValueError: names it, and the folder that is meant.
+    """
+    from fuzzyclip.datasets.folder import NORMAL_NAMES
+
+    for folder in (path for path in map(Path, names) if path.is_dir()):
+        inside = sorted(path for path in folder.iterdir() if path.is_dir())
+        normal = [path for path in inside if path.name.casefold() in NORMAL_NAMES]
+        others = [path.name for path in inside if path not in normal]
+        if normal and others:
+            raise ValueError(
+                f"{folder}: {normal[0].name} stands beside {', '.join(others)}, which would count "
+                f"as normal parts; give {normal[0]}"
+            )
 
 
 def _round_outwards(interval: tuple[float, float]) -> tuple[float, float]:

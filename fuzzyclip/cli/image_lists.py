@@ -39,6 +39,10 @@ def list_images(paths: Sequence[str | Path], without: Path | None = None) -> lis
     distinct: dict[str, Path] = {}
     for name in map(str, paths):
         listed = list(_list_name(name, without))
+        if not listed and without and any(_list_name(name, None)):
+            raise FileNotFoundError(
+                f"{name}: all images there lie in {without}, where results go; give another --out"
+            )
         if not listed:
             raise FileNotFoundError(
                 f"{name}: no images there (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"

@@ -131,7 +131,9 @@ def predict(
         thresholds = detector.choose_thresholds(chosen, tiling, threshold, kind)
         if folder is not None and report:
             _write_report(folder, detector, chosen, thresholds, tiling, kind)
-    _conclude(rows, len(files) - len(todo), thresholds[0].method == "natural", out)
+        if category is None and not detector.card.calibrations:
+            typer.echo(f"no --category: looked at as {chosen!r}", err=True)
+    _conclude(rows, len(files) - len(todo), thresholds[0], out)
 
 
 def _choose_kinds(save: list[Kind] | None) -> list[str]:
@@ -226,14 +228,18 @@ def _print_row(row: dict[str, Any], as_json: bool) -> None:
         typer.echo(f"{verdict}  {row['image']}")
 
 
-def _conclude(rows: list[dict[str, Any]], before: int, natural: bool, out: Path | None) -> None:
+def _conclude(
+    rows: list[dict[str, Any]], before: int, threshold: "Threshold", out: Path | None
+) -> None:
     """A line on what was done, and the exit code."""
     from fuzzyclip.model.prediction import DECISIONS
 
     unreadable = sum(bool(row["error"]) for row in rows)
     anomalous = sum(row.get("decision") == DECISIONS[1] for row in rows)
-    if natural:
+    if threshold.method == "natural":
         typer.echo("the threshold 0 is not calibrated: see fuzzyclip calibrate", err=True)
+    elif threshold.note:
+        typer.echo(f"the threshold {threshold.value:+.4f}: {threshold.note}", err=True)
     already = f", {before} done before" if before else ""
     where = f" -> {out}" if out else ""
     normal = len(rows) - anomalous - unreadable

@@ -100,7 +100,7 @@ def test_results_are_not_inspected(tree: Path, caplog: pytest.LogCaptureFixture)
         for given_name in (".", "**/*.*"):
             assert sorted(map(str, list_images([given_name], without=out))) == ALL
     assert list_images(["found/b.overlay.png"], without=tree / "found")  # whoever names it wants it
-    with pytest.raises(FileNotFoundError, match=r"found: no images"):
+    with pytest.raises(FileNotFoundError, match=r"lie in found, where results go"):
         list_images(["found"], without=Path("found"))
     (tree / "here").unlink()
     assert "found/b.overlay.png" in names(".")

@@ -432,6 +432,29 @@ def test_a_score_that_sees_the_map_is_calibrated_and_kept(model, parts, tmp_path
     assert FuzzyCLIP.load(new, device="cpu").card.calibrations["gear"].score == "class"
 
 
+def test_a_folder_of_all_parts_is_not_taken_for_a_folder_of_normal_ones(model, tmp_path):
+    folder = tmp_path / "all"
+    for name in ("OK", "scratch", "hole"):
+        draw(folder / name / "0.png", 0)
+    done = run("calibrate", "--model", model, "--good", folder, "--out", tmp_path / "new")
+    assert done.exit_code == 1
+    assert f"{folder}: OK stands beside hole, scratch" in done.stderr
+    assert f"give {folder / 'OK'}" in done.stderr
+    done = run("calibrate", "--model", model, "--good", folder / "OK", "--out", tmp_path / "new")
+    assert done.exit_code == 0, done.output
+
+
+def test_what_a_threshold_is_worth_is_said_where_it_decides(model, parts, tmp_path):
+    new = tmp_path / "new"
+    run("calibrate", "--model", model, "--good", parts[0], "--out", new)
+    done = predict(new, parts[0])
+    note = FuzzyCLIP.load(new, device="cpu").card.calibrations["object"].image.note
+    assert "can not be had" in note
+    assert note in done.stderr
+    assert "looked at as" not in done.stderr
+    assert "no --category: looked at as 'object'" in predict(model, parts[0]).stderr
+
+
 def test_normal_images_alone_give_a_quantile_and_say_what_they_cannot(model, parts, tmp_path):
     done = run("calibrate", "--model", model, "--good", tmp_path / "parts", "--out",
                tmp_path / "new", "--false-alarms", 0.01, "--json")  # fmt: skip
