@@ -193,6 +193,9 @@ def _write_report(
     from fuzzyclip.utils.files import write_text
 
     notes = [f"An image's score is {SCORE_KINDS[score]} (--score {score})"]
+    if score == "class":
+        notes.append("Outlines are of the map, which has no part in this score: an outlined image "
+                     "may be normal (--score map decides by the map)")  # fmt: skip
     if tiling is not None:
         notes.append(f"Looked at by tiles of {tiling.side} pixels, overlap {tiling.overlap}")
     if category in detector.memories:

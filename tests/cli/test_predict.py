@@ -555,6 +555,10 @@ def test_a_report_has_every_image_from_the_highest_score_down(model, parts, tmp_
     assert re.search(r"\b1 image: [01] anomalous, [01] normal\W", words)
     natural = "on (not calibrated: where anomalous becomes likelier than normal)"
     assert words.count(natural) == words.count("not calibrated") == 2
+    apart = "an outlined image may be normal"
+    assert apart in words
+    predict(model, parts[0], "--out", tmp_path / "map", "--report", "--score", "map")
+    assert apart not in (tmp_path / "map/report.html").read_text()
     refused = predict(model, parts[0], "--report")
     assert (refused.exit_code, "--report" in refused.stderr) == (2, True)
 
