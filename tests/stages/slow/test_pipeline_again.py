@@ -1,6 +1,7 @@
 """A finished pipeline run again by DVC: with other parameters, another metric, real archives."""
 
 import os
+import re
 import sys
 
 import pytest
@@ -35,8 +36,10 @@ def test_penalty_reruns_only_what_its_partition_changes(folder):
     assert "csp@visa" in ran(output)
     assert not [stage for stage in ran(output) if stage.startswith(("download", "features", "rpl"))]
     changed = (folder / "models/visa/partition.json").read_text() != before
-    assert ("efa@visa" in ran(output)) == changed
-    assert ("evaluate@sdd" in ran(output)) == changed
+    # another test may have trained on that partition, and DVC has it in its cache of runs then
+    made = [*ran(output), *re.findall(r"Stage '(\S+)' is cached", output)]
+    assert ("efa@visa" in made) == changed
+    assert ("evaluate@sdd" in made) == changed
     # the scores changed in any case, so the experiment is recorded
     recorded = list_runs(folder)
     assert [run.data.params["csp.penalty"] for run in recorded] == ["0.1", "0.2"]
