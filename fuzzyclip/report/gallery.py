@@ -33,6 +33,8 @@ DPI = 110
 #: image, ground truth and map, of the figure's title, and of the colour bar.
 CELL, GAP, TITLE = 1.35, 0.06, 0.36
 BAND, HEAD, BAR = 3 * CELL + TITLE, 0.4, 0.95
+#: Examples of a band.
+COLUMNS = 10
 #: Inches of a letter of a figure's title, at least so wide as the longest is.
 LETTER = 0.085
 #: Inches of a row's label beside the maps of several methods.
@@ -62,15 +64,13 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
 
 
-def draw_heatmaps(
-    examples: Sequence[Example], title: str, columns: int = 10, truth_last: bool = False
-) -> Figure:
-    """Image, ground truth and map under one another, `columns` examples a band.
+def draw_heatmaps(examples: Sequence[Example], title: str, truth_last: bool = False) -> Figure:
+    """Image, ground truth and map under one another, `COLUMNS` examples a band.
 
     With `truth_last` the ground truth is under the map, as in the paper's strips, not above it.
     """
-    bands = [examples[i : i + columns] for i in range(0, len(examples), columns)]
-    wide = CELL * min(columns, len(examples)) + BAR
+    bands = [examples[i : i + COLUMNS] for i in range(0, len(examples), COLUMNS)]
+    wide = CELL * min(COLUMNS, len(examples)) + BAR
     width = max(wide, LETTER * max(map(len, title.splitlines()), default=0))
     start, height = (width - wide) / 2, BAND * len(bands) + HEAD
     figure = Figure(figsize=(width, height))
@@ -84,10 +84,14 @@ def draw_heatmaps(
             order = (0, 2, 1) if truth_last else (0, 1, 2)
             shown = draw_example([panels[i] for i in order], example)
     if shown is not None:
-        bar = _add_bar(figure, shown, start + wide - BAR, "mean anomalous probability")
-        places, labels = zip(*FIXED.list_ticks(), strict=True)
-        bar.set_ticks(places, labels=labels)
+        mark_ticks(_add_bar(figure, shown, start + wide - BAR, "mean anomalous probability"))
     return figure
+
+
+def mark_ticks(bar: Colorbar) -> None:
+    """Give a colour bar the ticks of the scale that all maps have."""
+    places, labels = zip(*FIXED.list_ticks(), strict=True)
+    bar.set_ticks(places, labels=labels)
 
 
 def _add_bar(figure: Figure, shown: AxesImage, left: float, label: str) -> Colorbar:

@@ -8,13 +8,11 @@ means, the one in the middle and the one at nine tenths.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fuzzyclip.evaluation.metrics import compute_average_precision, rank
-from fuzzyclip.report.gallery import DPI, Example, draw_example, place_axes
-from fuzzyclip.report.heatmaps import FIXED
+from fuzzyclip.report.gallery import DPI, Example, draw_example, mark_ticks, place_axes
 
 TITLE = "What FuzzyCLIP marks in datasets that it was not trained on"
 RULE = (
@@ -112,8 +110,7 @@ def draw_overview(defects: Sequence[Example], normal: Sequence[Example]) -> Figu
     if shown is not None:
         bar = place_axes(figure, WIDTH / 2 - 2.5, height - FOOT + 0.08, 5, 0.12)
         drawn = figure.colorbar(shown, cax=bar, orientation="horizontal")
-        places, labels = zip(*FIXED.list_ticks(), strict=True)
-        drawn.set_ticks(np.array(places).tolist(), labels=list(labels))
+        mark_ticks(drawn)
         drawn.ax.tick_params(labelsize=7)
         drawn.set_label("mean anomalous probability; outlined: the ground truth", fontsize=8)
     return figure

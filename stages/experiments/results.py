@@ -20,6 +20,7 @@ from fuzzyclip.method import OWN
 from fuzzyclip.report.tables import read_categories
 from stages import paths
 from stages.experiments.catalog import CatalogError
+from stages.git import call_git
 
 #: Names of the revisions that are no experiments.
 WORKSPACE, HEAD = "workspace", "HEAD"
@@ -152,13 +153,12 @@ def read_csp(results: Results, auxiliary: str) -> dict[str, Any]:
 
 
 def run_git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Git in this folder, which never locks the index: DVC, running beside, dies of that.
+    """Git's answer in this folder.
 
     Raises:
         CatalogError: this is no git repository.
     """
-    command = ["git", "--no-optional-locks", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    done = call_git(*arguments)
     if "not a git repository" in done.stderr:
         raise CatalogError("this is no git repository: experiments are compared in a checkout")
     return done

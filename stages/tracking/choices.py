@@ -6,7 +6,6 @@ no pair, has no part in a result.
 
 import json
 import os
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import yaml
 
 from fuzzyclip.method import OWN
 from stages import paths
+from stages.git import call_git
 from stages.params import LOADER, flatten, list_declared, resolve
 from stages.schema import Params
 
@@ -29,7 +29,7 @@ IDLE = (
 #: Code that decides no number.
 APART = (
     "fuzzyclip/cli", "fuzzyclip/deploy", "fuzzyclip/distributed", "fuzzyclip/health",
-    "fuzzyclip/report", "stages/experiments", "stages/page.py", "stages/report.py",
+    "fuzzyclip/report", "stages/experiments", "stages/git.py", "stages/page.py", "stages/report.py",
     "stages/track.py", "stages/tracking",
 )  # fmt: skip
 #: Changes that a name tells; the description has all.
@@ -195,10 +195,8 @@ def summarize(changes: Sequence[str], edits: Sequence[str]) -> str:
 
 
 def run_git(*arguments: str) -> str:
-    """Git's answer, or nothing where this is no checkout; it never locks the index from DVC."""
-    command = ["git", "--no-optional-locks", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.rstrip()
+    """Git's answer, or nothing where this is no checkout."""
+    return call_git(*arguments).stdout.rstrip()
 
 
 def _compare(base: Any, now: Any, key: str = "") -> Iterator[tuple[str, str]]:

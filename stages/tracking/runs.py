@@ -4,9 +4,9 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import mlflow
 import pandas as pd
@@ -24,6 +24,8 @@ from stages.tracking.store import (
     find_store,
     open_experiment,
 )
+
+T = TypeVar("T")
 
 #: What a store takes at a time.
 BATCH = 100
@@ -122,11 +124,10 @@ def _record_new(result: TrackedResult, client: MlflowClient, experiment: str) ->
         artifacts = f"#/experiments/{experiment}/runs/{identifier}/artifacts"
         tags = {**result.tags, DESCRIPTION: result.describe(artifacts)}
         written = [RunTag(key, value) for key, value in tags.items() if value]
-        for first in range(0, len(written), BATCH):
-            client.log_batch(identifier, tags=written[first : first + BATCH])
-        params = [Param(key, value) for key, value in result.params]
-        for first in range(0, len(params), BATCH):
-            client.log_batch(identifier, params=params[first : first + BATCH])
+        for part in _split(written, BATCH):
+            client.log_batch(identifier, tags=part)
+        for part in _split([Param(key, value) for key, value in result.params], BATCH):
+            client.log_batch(identifier, params=part)
         data = result.list_data()
         if data:
             mlflow.log_inputs([*data.values()], ["eval"] * len(data), [None] * len(data))
@@ -134,10 +135,16 @@ def _record_new(result: TrackedResult, client: MlflowClient, experiment: str) ->
         metrics = [
             _bind(number, data, models) for number in result.metrics if pd.notna(number.value)
         ]
-        for first in range(0, len(metrics), 10 * BATCH):
-            client.log_batch(identifier, metrics=metrics[first : first + 10 * BATCH])
+        for part in _split(metrics, 10 * BATCH):
+            client.log_batch(identifier, metrics=part)
         result.log_files()
     log.info("recorded as MLflow run %s (%s)", result.name, identifier)
+
+
+def _split(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Items in parts of at most `size`, which is what MLflow takes at once."""
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
 
 
 def _bind(number: Number, data: Mapping[str, Dataset], models: Mapping[str, str]) -> Metric:
