@@ -96,11 +96,10 @@ def _export(
     score: "ScoreKind | None",
 ) -> "Difference":
     """ONNX, or OpenVINO by way of ONNX."""
-    from tempfile import TemporaryDirectory
-
     from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.deploy.export import export_onnx, export_openvino
     from fuzzyclip.deploy.facts import Origin
+    from fuzzyclip.utils.scratch import hold_folder
 
     kind = "int8" if format_ in (Format.ONNX_INT8, Format.OPENVINO_INT8) else "float32"
     own = detector.card.calibrations.get(category)
@@ -120,8 +119,7 @@ def _export(
     images, category_model = list_images(check), detector.build_category_model(category, score)
     if format_ in (Format.ONNX, Format.ONNX_INT8):
         return export_onnx(category_model, out, images, origin, weights=kind)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent) as temporary:
-        between = Path(temporary) / "model.onnx"
+    with hold_folder(out) as temporary:
+        between = temporary / "model.onnx"
         export_onnx(category_model, between, images, origin, weights=kind)
         return export_openvino(category_model, between, out, images)

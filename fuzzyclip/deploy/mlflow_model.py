@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
@@ -23,6 +22,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from PIL import Image, ImageDraw
 
 from fuzzyclip.model.card import read_card
+from fuzzyclip.utils.scratch import hold_private_folder
 from fuzzyclip.utils.tree import copy_tree, read_tree
 
 #: The packaged model among the logged one's artifacts.
@@ -94,11 +94,11 @@ def describe_model(folder: Path) -> Iterator[dict[str, Any]]:
     card = read_card(folder)
     category = next(iter(card.calibrations), EXAMPLE)
     tree = read_tree(folder, linked=True)
-    with TemporaryDirectory() as temporary:
-        code = Path(temporary) / PACKAGE.name
+    with hold_private_folder() as temporary:
+        code = temporary / PACKAGE.name
         whole = folder.resolve()
         if any((folder / name).is_symlink() for name in tree.files):  # DVC's, which MLflow refuses
-            whole = Path(temporary) / "model" / whole.name
+            whole = temporary / "model" / whole.name
             whole.parent.mkdir()
             copy_tree(tree, whole)
         shutil.copytree(PACKAGE, code, ignore=shutil.ignore_patterns(*LEFT_OUT))

@@ -50,6 +50,8 @@ class Limits(BaseModel):
         pixels: of one image. A map takes about 20 bytes a pixel until it is sent.
         request_pixels: of a request's images; the one that reaches it is the last to be answered.
         tiles: of one image, where it is looked at by tiles.
+        seconds: of a request, until the last of its images is begun; waiting for others' counts.
+        waiting: requests that wait while another one is answered; a further one is sent away.
     """
 
     model_config = ConfigDict(
@@ -64,6 +66,8 @@ class Limits(BaseModel):
     pixels: Positive = 50_000_000
     request_pixels: Positive = 200_000_000
     tiles: Positive = 256
+    seconds: Positive = 45
+    waiting: NonNegative = 32
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:

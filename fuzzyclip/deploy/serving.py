@@ -8,7 +8,6 @@ Shapes: H rows, W columns of an image as it was sent.
 
 import base64
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +23,7 @@ from fuzzyclip.deploy.request import (
     read_category,
     read_content,
 )
+from fuzzyclip.deploy.turns import BusyError, Turns
 from fuzzyclip.model.choices import offer_threshold
 from fuzzyclip.model.inference import Opener
 from fuzzyclip.model.loaded import FuzzyCLIP
@@ -41,8 +41,9 @@ OUTPUTS = (
 class Responder:
     """A model that answers requests; one may be shared by threads.
 
-    One image is worked on at a time, whoever asks: memory is that of the largest image and of the
-    answers, and the cores are busy all the same.
+    One image is opened and worked on at a time, whoever asks: memory is that of the largest image,
+    of the answers and of the requests that wait, and the cores are busy all the same. How many
+    wait and how long is limited, so that what nobody listens to any more is not worked on.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Responder:
         """
         self.detector, self.limits = detector, limits or Limits()
         self.image_root = image_root.resolve(strict=True) if image_root else None
-        self._turn = threading.Lock()
+        self._turns = Turns(self.limits.waiting)
 
     @classmethod
     def start(cls, source: str | Path, environment: Mapping[str, str] = os.environ) -> Self:
@@ -78,6 +79,7 @@ class Responder:
 
         Raises:
             RequestError: no rows, or too many.
+            BusyError: too many requests wait, or the turn of none of its rows has come in time.
         """
         if not rows:
             raise RequestError(f"no images: send rows with {', '.join(INPUTS)}")
@@ -85,7 +87,14 @@ class Responder:
             raise RequestError(
                 f"{len(rows)} images, the limit of a request is {self.limits.images}"
             )
-        answers, pixels = [], 0
+        with self._turns.enter():
+            return self._answer(rows, options)
+
+    def _answer(self, rows: Sequence[Row], options: Options) -> list[dict[str, Any]]:
+        """The answers of a request that was let in."""
+        until = self._turns.now() + self.limits.seconds
+        answers: list[dict[str, Any]] = []
+        pixels = 0
         for row in rows:
             answer: dict[str, Any] = dict.fromkeys(OUTPUTS)
             try:
@@ -96,9 +105,13 @@ class Responder:
                         f"the images before this one reach the {self.limits.request_pixels:,} "
                         "pixels of a request; send the others apart"
                     )
-                with self._turn:
+                with self._turns.take(until):
                     answer |= self._detect(content, category, options)
                 pixels += answer["width"] * answer["height"]
+            except BusyError as error:
+                if not pixels:  # nothing is lost where the whole is sent again
+                    raise
+                answer["error"] = str(error)
             except (ValueError, OSError) as error:
                 answer["error"] = str(error)
             answers.append(answer)

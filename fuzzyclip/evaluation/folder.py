@@ -1,6 +1,5 @@
 """Metrics on a folder of one's own images, without a pipeline or a checkout."""
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from fuzzyclip.features.shards import compute_identity
 from fuzzyclip.features.store import open_category
 from fuzzyclip.images.index_file import place_rows
 from fuzzyclip.method.scorer import Scorer
+from fuzzyclip.utils.scratch import hold_private_folder
 
 
 def evaluate_folder(
@@ -51,9 +51,9 @@ def evaluate_folder(
     index = build_index(spec, root, protocol=layout, expect_counts=False, workers=workers)
     tested = place_rows(index.frame[index.frame["split"] == "test"], root)
     lines = []
-    with tempfile.TemporaryDirectory(prefix="fuzzyclip-") as scratch:
+    with hold_private_folder() as scratch:
         for category, members in tested.groupby("category", sort=True):
-            rows, store = members.reset_index(drop=True), Path(scratch) / "features" / str(category)
+            rows, store = members.reset_index(drop=True), scratch / "features" / str(category)
             write_category(store, rows, backbone, dtype="float32", workers=workers, kind=kind)
             identity = compute_identity(backbone, list(rows["sha256"]), kind)
             features = open_category(store, identity)
@@ -61,7 +61,7 @@ def evaluate_folder(
                 Category(root.name, str(category), rows, features, backbone, workers, kind),
                 {name: build_scorer(str(category))},
                 shown=name,
-                scratch=Path(scratch),
+                scratch=scratch,
                 sigma=sigma,
             )
             lines += result.table

@@ -4,6 +4,8 @@
 - Gray of more than 8 bits is scaled to 8: 16 bits over their full range, others from 0 to `white`.
   Of colour with 16 bits a channel Pillow reads the upper 8.
 - What is transparent lies on white. CMYK is converted plainly; ICC profiles are not applied.
+- A header that promises more pixels than its file can hold is refused (`floors`); images that are
+  decoded at once share the memory of one large one (`room`).
 - A file of several pictures is refused, since the one that is left out could show the defect. Of a
   phone's MPO the first is taken; the others are previews of it.
 
@@ -15,13 +17,16 @@ import io
 import math
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
+
+from fuzzyclip.images.floors import check_floor
+from fuzzyclip.images.room import ROOM
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,15 +139,15 @@ def decode_mask(
     content: bytes, name: str, above: int = 0, *, max_pixels: int = MAX_PIXELS
 ) -> NDArray[np.bool_]:
     """`load_mask` of a file's content; `name` stands in errors."""
-    with io.BytesIO(content) as stream, _naming(name):
-        image = _decode(stream, max_pixels)
+    with io.BytesIO(content) as stream, _naming(name), ExitStack() as room:
+        image = _decode(stream, max_pixels, room)
         if image.mode in {"CMYK", "YCbCr", "LAB", "HSV"}:
             raise OSError(f"a mask in {image.mode}: save it in gray")
         values = np.asarray(_turn(image, image))  # (H, W) or (H, W, C); indices of a palette
-    if image.mode in {"RGBA", "LA", "PA"}:
-        values = values[..., :-1]  # alpha is not a class id
-    positive: NDArray[np.bool_] = values > above
-    return np.any(positive, axis=-1) if positive.ndim == 3 else positive  # (H, W)
+        if image.mode in {"RGBA", "LA", "PA"}:
+            values = values[..., :-1]  # alpha is not a class id
+        positive: NDArray[np.bool_] = values > above
+        return np.any(positive, axis=-1) if positive.ndim == 3 else positive  # (H, W)
 
 
 def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
@@ -222,25 +227,30 @@ def _naming(name: str) -> Iterator[None]:
 def _load_rgb(stream: BinaryIO, name: str, white: int | None, max_pixels: int) -> Image.Image:
     if white is not None and white < 1:
         raise ValueError(f"white must be at least 1, not {white}")
-    with _naming(name):
-        file = _decode(stream, max_pixels, deep_colour=white is None)
+    with _naming(name), ExitStack() as room:
+        file = _decode(stream, max_pixels, room, deep_colour=white is None)
         image = _turn(_to_rgb(file, white), file)
     image.info.clear()  # the orientation would turn it again, wherever it is looked at
     return image
 
 
-def _decode(stream: BinaryIO, max_pixels: int, *, deep_colour: bool = True) -> ImageFile.ImageFile:
+def _decode(
+    stream: BinaryIO, max_pixels: int, room: ExitStack, *, deep_colour: bool = True
+) -> ImageFile.ImageFile:
     """The picture of a file, in its own mode, not yet upright.
 
-    `deep_colour` says whether colour with 16 bits a channel may lose its lower 8.
+    Until `room` is closed other threads leave it the memory that it takes. `deep_colour` says
+    whether colour with 16 bits a channel may lose its lower 8.
     """
     image = _identify(stream)
     check_size(*image.size, max_pixels)
+    check_floor(image, stream)
     if getattr(image, "is_animated", False) and image.format != "MPO":
         frames = getattr(image, "n_frames", "several")
         raise OSError(f"{frames} frames; save the one to be inspected as a file of its own")
     if not deep_colour and image.mode.startswith("RGB") and ";16" in str(image.tile):
         raise OSError("16-bit colour, whose lower 8 bits are not read, can have no `white`")
+    room.enter_context(ROOM.take(image.width * image.height))
     image.load()  # until here only the header was read; truncation shows now
     return image
 

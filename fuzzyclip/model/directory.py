@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
-from uuid import uuid4
 
 import torch
 from open_clip import list_models
@@ -21,6 +20,7 @@ from torch import Tensor
 from fuzzyclip.clip.backbone import Backbone, load_backbone
 from fuzzyclip.model.card import FILENAME, BackboneCard, Card, ModelError, TrainingCard
 from fuzzyclip.utils.files import compute_sha256, describe_fault, flush_tree, write_json
+from fuzzyclip.utils.scratch import name_temporary
 from fuzzyclip.utils.settings import BackboneSettings, EfaTest, TextSettings
 from fuzzyclip.utils.tensor_files import check_tensors
 
@@ -123,7 +123,7 @@ def write_model(
 def make_folder(out: Path) -> Iterator[Path]:
     """A place beside `out` for a folder that is moved there when the block ends, whole or never."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    making = out.with_name(f".{out.name}.{uuid4().hex}.tmp")
+    making = name_temporary(out)
     try:
         yield making
         flush_tree(making)

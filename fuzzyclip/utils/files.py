@@ -6,14 +6,14 @@ import math
 import os
 import re
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+
+from fuzzyclip.utils.scratch import hold_folder, name_temporary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,10 +67,11 @@ def replace_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
     The bytes are on the disk before the name is: a machine that loses its power must not keep an
-    empty file under it. On an SSD that takes a third of a millisecond a file.
+    empty file under it. On an SSD that takes a third of a millisecond a file. What a killed process
+    left in the folder is removed, see `fuzzyclip.utils.scratch`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    temporary = name_temporary(path)
     try:
         yield temporary
         _flush(temporary, os.O_RDWR)
@@ -93,10 +94,9 @@ def place_together(path: Path, companion: Path) -> Iterator[Path]:
         path: the main file, which the block must make under this name.
         companion: what may lie beside it, which the block may make; an old one is removed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as name:
-        main, other = Path(name) / path.name, Path(name) / companion.name
-        yield Path(name)
+    with hold_folder(path) as folder:
+        main, other = folder / path.name, folder / companion.name
+        yield folder
         if other.exists() or companion.exists():
             path.unlink(missing_ok=True)
             companion.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ import atexit
 import json
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ import pandas as pd
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method import OWN
 from fuzzyclip.report.tables import read_categories
+from fuzzyclip.utils.scratch import make_private_folder
 from stages import paths
 from stages.experiments.catalog import CatalogError
 from stages.git import call_git
@@ -96,9 +96,9 @@ class Results:
 
     @cached_property
     def _copies(self) -> Path:
-        folder = tempfile.mkdtemp(prefix="fuzzyclip-results-")
+        folder = make_private_folder()
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        return Path(folder)
+        return folder
 
 
 def read_method(results: Results, dataset: str, method: str = OWN) -> pd.DataFrame:

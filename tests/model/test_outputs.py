@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import try_examples
 
-from fuzzyclip.model.outputs import LINES, SETTINGS, TABLE, _keep_places, _name_outputs
+from fuzzyclip.model.outputs import LINES, SETTINGS, TABLE
+from fuzzyclip.model.places import keep_places, name_outputs
 from fuzzyclip.utils.files import show_name
 
 #: The longest endings of what is written for an image.
 ENDINGS = (".overlay.jpg", ".overlay_scaled_to_image.jpg", ".map.png", ".map.npy", ".mask.png")
-#: What a file is called until it is whole: a dot before, 32 digits and two dots after.
-ROOM = 1 + 1 + 32 + len(".tmp")
+#: What a file is called until it is whole: a dot before, its maker and two dots after.
+ROOM = 1 + 1 + 40 + len(".tmp")
 LONGEST = 255  # bytes of a name, on all systems in use
 
 
@@ -23,7 +24,7 @@ def list_outputs(places: dict[Path, Path]) -> list[Path]:
 
 
 def check(images: list[Path]) -> dict[Path, Path]:
-    places = _name_outputs(images)
+    places = name_outputs(images)
     assert list(places) == images
     files = list_outputs(places)
     folded = [str(path).casefold() for path in files]
@@ -56,7 +57,7 @@ PATHS = st.builds(
 def test_no_two_files_meet_and_all_can_be_written(images: list[Path]) -> None:
     places = check(images)
     shuffled = random.Random(0).sample(images, len(images))
-    assert _name_outputs(shuffled) == places
+    assert name_outputs(shuffled) == places
 
 
 def test_ordinary_names_stay_as_they_are() -> None:
@@ -78,8 +79,8 @@ def test_a_path_that_is_long_as_a_whole_is_kept_short() -> None:
 )
 def test_images_of_two_runs_do_not_meet(images: list[Path], first: int) -> None:
     held = {show_name(image): place for image, place in check(images[:first]).items()}
-    later = _keep_places(_name_outputs(images[first:]), held)
-    again = _keep_places(_name_outputs(images), held)
+    later = keep_places(name_outputs(images[first:]), held)
+    again = keep_places(name_outputs(images), held)
     for places in (later, again):
         whole = {*map(str.casefold, map(str, held.values()))}
         new = [

@@ -14,7 +14,6 @@ import lzma
 import re
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from tarfile import (  # type: ignore[attr-defined]  # typeshed lacks them
 from typing import IO, NamedTuple
 
 from fuzzyclip.utils.files import name_other_content
+from fuzzyclip.utils.scratch import hold_folder
 from fuzzyclip.utils.tree import DatasetError
 
 MAX_MEMBERS = 200_000  # DAGM, the set with most files, has about 20,000
@@ -92,10 +92,9 @@ def extract_archive(
     """
     if out_dir.exists():
         raise FileExistsError(f"{out_dir} exists")
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
     budget = Budget(max_members, max_bytes)
-    with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}.") as temporary:
-        tree = Path(temporary) / "tree"
+    with hold_folder(out_dir) as temporary:
+        tree = temporary / "tree"
         try:
             _unpack(path, tree, budget, MAX_DEPTH)
         except DatasetError as error:

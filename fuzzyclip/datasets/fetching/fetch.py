@@ -8,7 +8,6 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -21,6 +20,7 @@ from fuzzyclip.datasets.base.spec import Archive, DatasetSpec
 from fuzzyclip.datasets.fetching.download import download_archive
 from fuzzyclip.datasets.fetching.extract import extract_archive
 from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.scratch import hold_folder
 from fuzzyclip.utils.tree import DatasetError, Tree, copy_tree, read_tree
 
 LOGGER = logging.getLogger(__name__)
@@ -82,8 +82,8 @@ def fetch_dataset(
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     trees = _look(spec, sources, out_dir.parent)
     entries = []
-    with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}.") as temporary:
-        kept = _choose_folder(archives_dir, downloads_dir, Path(temporary) / "downloads")
+    with hold_folder(out_dir) as temporary:
+        kept = _choose_folder(archives_dir, downloads_dir, temporary / "downloads")
         for number, (archive, placed) in enumerate(sources):
             demanded = (sha256 or {}).get(archive.filename)
             expected = demanded or archive.sha256
@@ -98,9 +98,9 @@ def fetch_dataset(
             if not entry["verified"]:
                 _judge(entry, file, archive, demanded, allow_unverified)
             entries.append(entry)
-            place = Path(temporary) / "extracted" / f"{number:02d}"
+            place = temporary / "extracted" / f"{number:02d}"
             _unpack(file, tree, place, archive.category)
-        _finish(spec, protocol, Path(temporary), out_dir)
+        _finish(spec, protocol, temporary, out_dir)
         if kept == downloads_dir:  # extracted: no need to keep the archives too
             for archive in wanted:
                 (kept / archive.filename).unlink(missing_ok=True)

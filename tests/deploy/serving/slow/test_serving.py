@@ -4,15 +4,12 @@ One server answers all of them. After whatever was sent it must answer a right r
 """
 
 import base64
-import contextlib
 import json
 import os
-import signal
 import socket
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import packages_distributions
@@ -26,6 +23,7 @@ import requests
 from imports import ROOT, list_external
 from PIL import Image
 from scipy.special import expit
+from servers import start_server
 from serving_cases import GOOD, TILED, draw, encode, expect, text
 
 from fuzzyclip import FuzzyCLIP
@@ -37,7 +35,6 @@ from stages.track import name_model
 #: Small, so that what is too much need not be large.
 LIMITS = {"IMAGES": 8, "BYTES": 200_000, "PIXELS": 60_000, "REQUEST_PIXELS": 150_000, "TILES": 30}
 PART = {"image": GOOD, "category": "gear"}
-PATIENCE = 120
 
 
 def make_bomb(width, height):
@@ -70,69 +67,13 @@ def images(tmp_path_factory):
     return root
 
 
-class Server:
-    """A running server."""
-
-    def __init__(self, process, address, log):
-        self.process, self.address, self.log = process, address, log
-
-    def post(self, body, kind="application/json"):
-        if not isinstance(body, str | bytes):
-            body = json.dumps(body)
-        address, headers = f"{self.address}/invocations", {"Content-Type": kind}
-        return requests.post(address, data=body, headers=headers, timeout=PATIENCE)
-
-    def ask(self, *rows, **params):
-        """Answers to rows."""
-        body = {"dataframe_records": list(rows)} | ({"params": params} if params else {})
-        answer = self.post(body)
-        assert answer.status_code == 200, (answer.text, self.log.read_text())
-        return answer.json()["predictions"]
-
-    def is_ready(self):
-        with contextlib.suppress(requests.ConnectionError):
-            return requests.get(f"{self.address}/ping", timeout=5).status_code == 200
-        return False
-
-
 @pytest.fixture(scope="module")
 def started(model, images, tmp_path_factory):
-    """A server in a process group of its own, away from the checkout; it is gone afterwards."""
-    place = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {f"FUZZYCLIP_MAX_{name}": str(n) for name, n in LIMITS.items()}
-    environment |= {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "FUZZYCLIP_IMAGE_ROOT": str(images),
-        "FUZZYCLIP_DEVICE": "cpu",
-        "OMP_NUM_THREADS": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    }
-    command = [
-        "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local",
-        "-h", "127.0.0.1", "-p", str(port),
-    ]  # fmt: skip
-    log = place / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=place, env=environment, stdout=output, stderr=output,
-            start_new_session=True,
-        )  # fmt: skip
-    server = Server(process, f"http://127.0.0.1:{port}", log)
-    try:
-        end = time.monotonic() + PATIENCE
-        while not server.is_ready():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.1)
+    """A server with small limits, away from the checkout."""
+    limits = {f"FUZZYCLIP_MAX_{name}": str(number) for name, number in LIMITS.items()}
+    variables = limits | {"FUZZYCLIP_IMAGE_ROOT": str(images)}
+    with start_server(model, tmp_path_factory.mktemp("server"), variables) as server:
         yield server
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 @pytest.fixture(scope="module")
