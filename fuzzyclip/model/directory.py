@@ -1,10 +1,6 @@
-"""Finding, writing and reading a model's directory.
-
-MLflow is imported only where an address asks for it.
-"""
+"""Finding, writing and reading a model's directory."""
 
 import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +15,7 @@ from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone, load_backbone
 from fuzzyclip.model.card import FILENAME, BackboneCard, Card, ModelError, TrainingCard
+from fuzzyclip.model.fetched import ADDRESS, fetch_model
 from fuzzyclip.utils.files import compute_sha256, describe_fault, flush_tree, write_json
 from fuzzyclip.utils.scratch import name_temporary
 from fuzzyclip.utils.settings import BackboneSettings, EfaTest, TextSettings
@@ -27,8 +24,6 @@ from fuzzyclip.utils.tensor_files import check_tensors
 EFA, RPL, CONFIG, WEIGHTS = "efa.safetensors", "rpl.safetensors", "backbone.json", "backbone"
 #: Bytes up to which a weights file is carried along without being asked for.
 SMALL = 200_000_000
-#: `models:/name/1`, `runs:/id/model`, `mlflow-artifacts:/...`, `s3://...`
-ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")
 #: Packages whose versions can change a result.
 VERSIONED = ("fuzzyclip", "torch", "open_clip_torch", "pillow", "timm")
 
@@ -41,20 +36,9 @@ def find_folder(source: str | Path) -> Path:
             or of a plain directory. MLFLOW_TRACKING_URI says which server or store.
 
     Raises:
-        ModelError: MLflow does not find it, or it is no model of ours.
+        ModelError: there is no such store, MLflow does not find it, or it is no model of ours.
     """
-    if not ADDRESS.match(str(source)):
-        return Path(source)
-    import mlflow
-
-    try:
-        fetched = Path(mlflow.artifacts.download_artifacts(str(source)))
-    except Exception as error:
-        raise ModelError(f"{source}: MLflow does not find it ({error})") from error
-    for folder in (fetched, *sorted(fetched.glob("artifacts/*"))):
-        if (folder / FILENAME).is_file():
-            return folder
-    raise ModelError(f"{source}: no FuzzyCLIP model there ({FILENAME} is missing)")
+    return fetch_model(str(source)) if ADDRESS.match(str(source)) else Path(source)
 
 
 def write_model(

@@ -22,6 +22,7 @@ from stages.tracking.store import (
     explain_fault,
     find_run,
     find_store,
+    hold_turn,
     open_experiment,
 )
 
@@ -108,12 +109,13 @@ def record(name: str, results: Iterable[TrackedResult]) -> None:
 
 def _record_all(store: Store, name: str, results: Iterable[TrackedResult]) -> None:
     client, experiment = open_experiment(store, name)
-    for result in results:
-        identity = {tag: result.tags[tag] for tag in result.identity}
-        if existing := find_run(client, experiment, identity):
-            log.info("%s is recorded already, as run %s", result.name, existing)
-        else:
-            _record_new(result, client, experiment)
+    with hold_turn(store):
+        for result in results:
+            identity = {tag: result.tags[tag] for tag in result.identity}
+            if existing := find_run(client, experiment, identity):
+                log.info("%s is recorded already, as run %s", result.name, existing)
+            else:
+                _record_new(result, client, experiment)
     log.info("look at the runs, and compare them:\n  %s", store.open_ui(experiment))
 
 

@@ -19,11 +19,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import mlflow
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from mlflow.tracking import MlflowClient
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
+#: Held by the process that looks for a result and records it.
+RECORDING = f"{DATABASE}.recording.lock"
 SQLITE = "sqlite:///"
 #: Seconds in which a server must have answered.
 PATIENCE = 10
@@ -119,6 +121,29 @@ def open_experiment(store: Store, name: str) -> tuple[MlflowClient, str]:
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment.experiment_id)
         return client, str(experiment.experiment_id)
+
+
+@contextmanager
+def hold_turn(store: Store) -> Iterator[None]:
+    """One process at a time, from looking for a result to its record; says so where it waits.
+
+    Two that looked at once would both find nothing, and both record. The lock lies beside a SQLite
+    file, else in the main checkout: of a server, checkouts on other machines are not kept away.
+    """
+    folder = find_root() if store.file is None else store.file.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / RECORDING)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info(
+            "another process records into %s; waiting for it (%s)", store.shown, lock.lock_file
+        )
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_answer(store: Store) -> None:
