@@ -40,6 +40,8 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 #: Pixels of the largest image that is read unless said otherwise: from here on Pillow sees an
 #: attack, a small file that unfolds to gigabytes.
 MAX_PIXELS = 178_956_970
+#: Rows of an image that are laid on white at a time.
+STRIP = 512
 #: Shortest side of an image that is worth inspecting, pixels.
 MIN_SIDE = 8
 
@@ -277,12 +279,15 @@ def _to_rgb(image: ImageFile.ImageFile, white: int | None) -> Image.Image:
         return Image.fromarray(_scale_gray(image, white)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
-    shown = image.convert("RGBA")
-    if shown.getchannel("A").getextrema()[0] == 255:
-        return shown.convert("RGB")
-    ground = Image.new("RGBA", image.size, "white")
-    ground.alpha_composite(shown)
-    return ground.convert("RGB")
+    picture = Image.new("RGB", image.size)
+    for top in range(0, image.height, STRIP):  # as a whole it would take four times the memory
+        strip = image.crop((0, top, image.width, min(top + STRIP, image.height))).convert("RGBA")
+        if strip.getchannel("A").getextrema()[0] < 255:
+            ground = Image.new("RGBA", strip.size, "white")
+            ground.alpha_composite(strip)
+            strip = ground
+        picture.paste(strip.convert("RGB"), (0, top))
+    return picture
 
 
 def _scale_gray(image: ImageFile.ImageFile, white: int | None) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -66,6 +67,15 @@ def make_private_folder() -> Path:
     folder = name_temporary(Path(tempfile.gettempdir()) / "fuzzyclip")
     folder.mkdir(mode=0o700)
     return folder
+
+
+def give_usual_mode(path: Path) -> None:
+    """The mode that the user's umask gives, to a file that a library made for its user alone."""
+    probe = name_temporary(path)
+    with probe.open("xb") as file:  # asking for the umask would change it, for other threads too
+        mode = os.fstat(file.fileno()).st_mode
+    probe.unlink()
+    path.chmod(stat.S_IMODE(mode))
 
 
 def remove_left(folder: Path) -> list[Path]:

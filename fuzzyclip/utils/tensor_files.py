@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from fuzzyclip.utils.files import BrokenFileError, UnsummedFileError, compute_crc, replace_file
+from fuzzyclip.utils.scratch import give_usual_mode
 
 if TYPE_CHECKING:  # stages that draw tables read headers, and need no PyTorch for it
     import torch
@@ -52,6 +53,7 @@ def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], header: Mapping[s
     sums = {name: _sum(tensor) for name, tensor in ready.items()}
     with replace_file(path) as temporary:
         save_file(ready, temporary, metadata={HEADER: _seal(header, sums)})
+        give_usual_mode(temporary)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:

@@ -8,16 +8,19 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from fuzzyclip.utils import scratch
 from fuzzyclip.utils.files import place_together, replace_file, write_text
 from fuzzyclip.utils.scratch import (
     FORGOTTEN,
+    give_usual_mode,
     hold_folder,
     hold_private_folder,
     name_temporary,
     remove_left,
 )
+from fuzzyclip.utils.tensor_files import write_tensors
 
 #: Holds a temporary file and a folder in the folder that is named, until it is killed.
 HOLDER = """
@@ -125,10 +128,13 @@ def test_files_and_folders_have_the_users_modes(tmp_path, umask):
             assert folder.stat().st_mode & 0o777 == 0o777 & ~umask
         with hold_private_folder() as folder:
             assert folder.stat().st_mode & 0o777 == 0o700
+        (tmp_path / "new/e").touch(mode=0o600)
+        give_usual_mode(tmp_path / "new/e")
+        write_tensors(tmp_path / "new/f", {"a": torch.zeros(2)}, {})
     finally:
         os.umask(before)
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o777 & ~umask
-    for name in "a.txt", "b", "c":
+    for name in "a.txt", "b", "c", "e", "f":
         assert (tmp_path / "new" / name).stat().st_mode & 0o777 == 0o666 & ~umask
 
 
