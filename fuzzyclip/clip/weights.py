@@ -27,7 +27,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fuzzyclip.clip.torchscript import is_torchscript, read_torchscript
-from fuzzyclip.utils.files import compute_sha256, describe_fault, measure_safetensors
+from fuzzyclip.utils.files import (
+    compute_sha256,
+    describe_fault,
+    measure_safetensors,
+    replace_file,
+)
+from fuzzyclip.utils.scratch import give_usual_mode
 
 log = logging.getLogger(__name__)
 
@@ -240,11 +246,9 @@ def save_sample_weights(
     tensors[ROWS] = rows.detach().half().contiguous()
     tensors[UNKNOWN] = unknown.detach().half().contiguous()
     tensors[IDS] = torch.as_tensor(token_ids, dtype=torch.int32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(tensors, str(partial), metadata={SPARSE_VOCABULARY: EMBEDDING})
-    partial.chmod(0o644)  # safetensors makes files for their owner only
-    partial.replace(path)
+    with replace_file(path) as temporary:
+        save_file(tensors, str(temporary), metadata={SPARSE_VOCABULARY: EMBEDDING})
+        give_usual_mode(temporary)  # safetensors makes files for their owner only
 
 
 def load_sample_state_dict(path: Path = SAMPLE_WEIGHTS) -> dict[str, Tensor]:

@@ -95,7 +95,7 @@ def _bound_jpeg(image: Any, stream: BinaryIO) -> float:
     blocks = sum(
         max(1, width * h // (8 * widest)) * max(1, height * v // (8 * tallest)) for h, v in layers
     )
-    return blocks * (1 if image.info.get("progressive") else 2) / 8
+    return float(blocks * (1 if image.info.get("progressive") else 2) / 8)
 
 
 def _bound_tiff(image: Any, stream: BinaryIO) -> float | None:
