@@ -69,7 +69,10 @@ def test_the_librarys_own_validator_takes_the_bill_and_refuses_a_bent_one(bill, 
 
 
 def test_the_bill_tells_nothing_of_this_machine(bill):
-    text = bill.read_text()
+    content = json.loads(bill.read_text())
+    for component in content["components"]:
+        component.pop("description", None)  # packages' own words, which may name their pages
+    text = json.dumps(content)
     assert not [private for private in ("file:", str(ROOT), sys.prefix) if private in text]
     assert text.count("://") == 1  # of the schema; no index, mirror or repository
 
