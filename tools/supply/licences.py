@@ -74,8 +74,8 @@ def list_licences(found: Iterable[PackageMetadata] | None = None) -> list[Licenc
 
 def read_licence(metadata: PackageMetadata) -> str:
     """The licence of a package in its own words, the most exact first."""
-    if expression := metadata.get("License-Expression"):
-        return str(expression)
+    if "License-Expression" in metadata:
+        return metadata["License-Expression"]
     names = [
         value.removeprefix(PREFIX).removeprefix("OSI Approved :: ")
         for value in metadata.get_all("Classifier") or []
@@ -84,7 +84,7 @@ def read_licence(metadata: PackageMetadata) -> str:
     exact = [name for name in names if name not in ("OSI Approved", "DFSG approved")]
     if exact:
         return ", ".join(exact)
-    field = " ".join(str(metadata.get("License") or "").split())
+    field = " ".join(metadata["License"].split()) if "License" in metadata else ""
     return field if field and field != "UNKNOWN" and len(field) <= LONGEST else UNKNOWN
 
 
