@@ -5,16 +5,21 @@
 # make test      install into .venv, lint, types, quick tests; WORKERS=8 on a larger machine
 # make test-all  all tests: also Ray, servers, browsers, ViT-L, whole experiments, other examples
 # make bench     a line a measurement: name, ratio, goal; half an hour on two cores
+# make sbom      what is installed, as CycloneDX: sbom.json; docs/trust.md
+# make audit     known vulnerabilities of the pinned packages; asks pypi.org
+# make licences  the licence of each installed package
 PYTHON ?= python3
 VENV := .venv
 WORKERS ?= 2
 READY := $(VENV)/.ready
+# Tools that look at the environment and are no part of it.
+TRUST := .trust
 # DVC starts `python -m stages.<name>`: let it find the environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro detector weights methods pictures test test-all bench lint types setup clean
+.PHONY: repro detector weights methods pictures test test-all bench sbom audit licences lint types setup clean
 
 # The committed dvc.lock counts `track` as done, but a fresh clone has no MLflow store yet. What is
 # recorded already is not recorded again; the last lines say how to look at the runs. DVC makes names
@@ -69,7 +74,8 @@ PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadfile --n
 test: lint types
 	$(PYTEST) --ignore-glob '*/slow'
 
-test-all: lint types
+# With the tools of `make sbom`, which are tested too.
+test-all: lint types $(TRUST)/.ready
 	$(PYTEST) --hypothesis-profile thorough
 
 bench: $(READY)
@@ -84,6 +90,17 @@ bench: $(READY)
 	python benchmarks/memory.py
 	python benchmarks/scale.py
 	python benchmarks/commands.py
+
+sbom: $(READY) $(TRUST)/.ready
+	$(TRUST)/bin/python -m tools.supply.sbom $(VENV)/bin/python sbom.json
+
+# make audit SERVICE=osv asks osv.dev.
+SERVICE := pypi
+audit: $(TRUST)/.ready
+	@$(TRUST)/bin/python -m tools.supply.audit constraints.txt --vulnerability-service $(SERVICE)
+
+licences: $(READY)
+	@python -m tools.supply.licences
 
 lint: $(READY)
 	ruff check .
@@ -100,5 +117,12 @@ $(READY): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
+$(TRUST)/.ready: constraints.txt
+	$(PYTHON) -m venv $(TRUST)
+	$(TRUST)/bin/python -m pip install --quiet --constraint constraints.txt cyclonedx-bom pip-audit || \
+		{ echo "no network? $(TRUST) takes cyclonedx-bom and pip-audit from pip's index; run it" \
+		"where that is reachable" >&2; exit 1; }
+	touch $(TRUST)/.ready
+
 clean:
-	rm -rf $(VENV) scratch timing build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TRUST) sbom.json scratch timing build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

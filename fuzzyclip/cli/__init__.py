@@ -16,7 +16,8 @@ from fuzzyclip.cli.data import data
 from fuzzyclip.cli.doctor import doctor
 from fuzzyclip.cli.export import export
 from fuzzyclip.cli.predict import predict
-from fuzzyclip.cli.tables import compare, tables, verify
+from fuzzyclip.cli.signatures import sign, verify
+from fuzzyclip.cli.tables import compare, tables
 
 
 class Commands(TyperGroup):
@@ -39,6 +40,7 @@ app.command("export")(export)
 app.add_typer(data, name="data")
 app.add_typer(tables, name="tables")
 app.command("compare")(compare)
+app.command("sign")(sign)
 app.command("verify")(verify)
 app.command("doctor")(doctor)
 

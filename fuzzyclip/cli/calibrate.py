@@ -56,6 +56,8 @@ def calibrate(
     workers: options.Workers = 2,
     max_pixels: options.MaxPixels = None,
     white: options.White = None,
+    verify_key: options.VerifyKey = None,
+    signature: options.Signature = None,
 ) -> None:
     """Choose a category's threshold and store it in the model.
 
@@ -72,6 +74,7 @@ def calibrate(
     from fuzzyclip.model.inference import Opener
     from fuzzyclip.model.score_kinds import SCORE_KINDS
     from fuzzyclip.model.separation import draw_histogram, to_percent
+    from fuzzyclip.model.signing import SIGNATURE
     from fuzzyclip.model.storing import store
 
     with options.Refusal():
@@ -84,8 +87,9 @@ def calibrate(
         normal, anomalous = list_images(good), list_images(bad) if bad else []
         truths = match_masks(anomalous, list_images(masks)) if masks else []
         detector, chosen, references = options.load_model(
-            str(folder), category, device, weights, reference, opener=opener, calibrated=False
-        )
+            str(folder), category, device, weights, reference, opener=opener, calibrated=False,
+            verify_key=verify_key, signature=signature,
+        )  # fmt: skip
         places = {os.path.realpath(path) for path in references}
         for path in [*normal, *anomalous]:
             if os.path.realpath(path) in places:
@@ -95,6 +99,7 @@ def calibrate(
             false_alarm_rate=false_alarms, tiling=tiling, score=score, batch_size=batch_size,
             workers=workers, opener=opener,
         )  # fmt: skip
+        signed = (folder / SIGNATURE).is_file()
         store(
             folder, chosen, calibrated.calibration, out=out,
             memory=detector.memories.get(chosen),
@@ -113,6 +118,9 @@ def calibrate(
         typer.echo(f"{chosen}, images: {describe(calibration.image)}")
         typer.echo(f"{chosen}, pixels: {describe(calibration.pixel, outlines=True)}")
         typer.echo(f"stored in {out or folder}")
+    if signed:
+        again = f"fuzzyclip sign {out or folder} --key PRIVATE.pem"
+        typer.echo(f"it is not signed: the old signature is of other thresholds; {again}", err=True)
     for unreadable in calibrated.unreadable:
         typer.echo(f"not read  {unreadable.error}", err=True)
     if calibrated.unreadable:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from fuzzyclip.cli.options import VerifyKey
+
 
 def doctor(
     model: Annotated[
@@ -14,6 +16,7 @@ def doctor(
         Path | None,
         typer.Option(help="Folder of datasets. (default: data/raw, if it is there)"),
     ] = None,
+    verify_key: VerifyKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Check versions, device, weights, data and their licences, disk, and encode one image.
@@ -25,7 +28,7 @@ def doctor(
 
     from fuzzyclip.health import examine, judge
 
-    checks = examine(model, data)
+    checks = examine(model, data, verify_key)
     status = judge(checks)
     if as_json:
         report = {"status": status, "checks": [asdict(check) for check in checks]}

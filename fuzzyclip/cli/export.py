@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fuzzyclip.cli.options import Category, Model, Reference, Refusal, Score, Weights, load_model
+from fuzzyclip.cli.options import (
+    Category,
+    Model,
+    Reference,
+    Refusal,
+    Score,
+    Signature,
+    VerifyKey,
+    Weights,
+    load_model,
+)
 
 if TYPE_CHECKING:
     from fuzzyclip.deploy.parity import Difference
@@ -53,6 +63,8 @@ def export(
     reference: Reference = None,
     score: Score = None,
     weights: Weights = None,
+    verify_key: VerifyKey = None,
+    signature: Signature = None,
 ) -> None:
     """Write a model for another runtime: image in, map and score out.
 
@@ -60,25 +72,31 @@ def export(
     than rounding nothing is written.
     """
     from fuzzyclip.model.directory import find_folder
+    from fuzzyclip.model.signing import check_signature
 
     with Refusal():
         if out.exists():
             raise ValueError(f"{out} exists already; name another place or remove it")
         if format_ is Format.MLFLOW:
-            from fuzzyclip.deploy.mlflow_model import save_served
-
             if score is not None:
                 raise typer.BadParameter(
                     "a served model decides as each category is calibrated, or as a request says",
                     param_hint="--score",
                 )
-            save_served(find_folder(model), out)
+            folder = find_folder(model)
+            check_signature(folder, verify_key, signature)
+            from fuzzyclip.deploy.mlflow_model import save_served
+
+            save_served(folder, out)
         else:
             if not check:
                 raise typer.BadParameter(
                     "name images that the file is compared on", param_hint="--check"
                 )
-            detector, chosen, _ = load_model(model, category, "cpu", weights, reference)
+            detector, chosen, _ = load_model(
+                model, category, "cpu", weights, reference,
+                verify_key=verify_key, signature=signature,
+            )  # fmt: skip
             difference = _export(detector, chosen, out, format_, check, score)
             typer.echo(
                 f"differs from PyTorch by at most {difference.score:.2g} in scores and "

@@ -36,6 +36,21 @@ Device = Annotated[str, typer.Option(help="auto (CUDA, then MPS, then CPU), cpu,
 Weights = Annotated[
     Path | None, typer.Option(help="The frozen CLIP's weights, where the model does not hold them.")
 ]
+VerifyKey = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="FUZZYCLIP_VERIFY_KEY",
+        help="Public key (PEM): a model that its owner did not sign, or that has changed since, is "
+        "refused before anything of it is read.",
+    ),
+]
+Signature = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="FUZZYCLIP_SIGNATURE",
+        help="The model's signature, where it is not the directory's own model.sig.",
+    ),
+]
 BatchSize = Annotated[
     int, typer.Option(min=1, max=COUNT.most, help="Images in a pass of the frozen CLIP.")
 ]
@@ -142,6 +157,8 @@ def load_model(
     *,
     opener: "Opener | None" = None,
     calibrated: bool = True,
+    verify_key: Path | None = None,
+    signature: Path | None = None,
 ) -> "tuple[FuzzyCLIP, str, list[Path]]":
     """The model, with reference images in mind, the category that is meant, and those images.
 
@@ -155,7 +172,10 @@ def load_model(
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     texts = cache / "fuzzyclip" / "texts"
     references = list_images(reference) if reference else []
-    detector = FuzzyCLIP.load(model, device=device, weights=weights, text_cache=texts)
+    detector = FuzzyCLIP.load(
+        model, device=device, weights=weights, text_cache=texts, verify_key=verify_key,
+        signature=signature,
+    )  # fmt: skip
     if "sample" in detector.card.training.sources.values():
         typer.echo("trained on drawn samples: for trying the tool, not for inspection", err=True)
     chosen = detector.choose_category(category, required=calibrated)

@@ -83,6 +83,8 @@ def predict(
     workers: options.Workers = 2,
     max_pixels: options.MaxPixels = None,
     white: options.White = None,
+    verify_key: options.VerifyKey = None,
+    signature: options.Signature = None,
 ) -> None:
     """Normal or anomalous, a score and a heatmap for each image.
 
@@ -110,7 +112,8 @@ def predict(
         opener = Opener(max_pixels or MAX_PIXELS, white)
         detector, chosen, references = options.load_model(
             model, category, device, weights, reference,
-            opener=opener, calibrated=threshold is None,
+            opener=opener, calibrated=threshold is None, verify_key=verify_key,
+            signature=signature,
         )  # fmt: skip
         kind, folder = detector.choose_score(chosen, score), None
         if out is not None:

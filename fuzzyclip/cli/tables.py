@@ -1,4 +1,4 @@
-"""`fuzzyclip tables`, `compare` and `verify`: a checkout's own experiments, as typed here.
+"""`fuzzyclip tables` and `compare`: a checkout's own experiments, as typed here.
 
 The library knows no stage. What was typed is checked here, so that help and mistakes are answered
 at once and by the command's own name; the rest is handed over to the checkout's command.
@@ -69,18 +69,13 @@ def report(first: First, second: Second = None, out: Page = Path("compare.html")
 
 @tables.command("verify")
 def verify_tables(seeds: Seeds = 1) -> None:
-    """Compare finished runs with every known number; the same as `fuzzyclip verify`."""
-    verify(seeds)
+    """Compare finished runs with every number that is known of OpenAI's weights."""
+    call_checkout("verify", seeds=seeds)
 
 
 def compare(first: First, second: Second = None, out: Page = Path("compare.html")) -> None:
     """Two results side by side as an HTML page: parameters, datasets, categories."""
     call_checkout("report", first, *([second] if second else []), out=out)
-
-
-def verify(seeds: Seeds = 1) -> None:
-    """Compare finished runs with every number that is known of OpenAI's weights."""
-    call_checkout("verify", seeds=seeds)
 
 
 def call_checkout(command: str, *arguments: str, **options: Path | str | int | None) -> None:

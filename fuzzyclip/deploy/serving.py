@@ -62,14 +62,23 @@ class Responder:
     def start(cls, source: str | Path, environment: Mapping[str, str] = os.environ) -> Self:
         """Load a model as the environment says.
 
-        Besides the limits: FUZZYCLIP_IMAGE_ROOT, FUZZYCLIP_DEVICE (`auto`) and FUZZYCLIP_WEIGHTS,
-        the frozen CLIP's weights where the model does not hold them.
+        Besides the limits: FUZZYCLIP_IMAGE_ROOT, FUZZYCLIP_DEVICE (`auto`), FUZZYCLIP_WEIGHTS, the
+        frozen CLIP's weights where the model does not hold them, FUZZYCLIP_VERIFY_KEY, the public
+        key whose owner must have signed the model, and FUZZYCLIP_SIGNATURE, where that lies.
+
+        Raises:
+            ModelError: the model is missing, broken, or not as it was signed.
         """
         limits = Limits.read(environment)
-        root, weights = environment.get(ROOT), environment.get(f"{PREFIX}WEIGHTS")
+        root, weights, key, signature = (
+            Path(path) if (path := environment.get(name)) else None
+            for name in (ROOT, f"{PREFIX}WEIGHTS", f"{PREFIX}VERIFY_KEY", f"{PREFIX}SIGNATURE")
+        )
         device = environment.get(f"{PREFIX}DEVICE") or "auto"
-        detector = FuzzyCLIP.load(source, device=device, weights=Path(weights) if weights else None)
-        return cls(detector, limits, Path(root) if root else None)
+        detector = FuzzyCLIP.load(
+            source, device=device, weights=weights, verify_key=key, signature=signature
+        )
+        return cls(detector, limits, root)
 
     def answer(self, rows: Sequence[Row], options: Options) -> list[dict[str, Any]]:
         """An answer to each row, with the keys `OUTPUTS`; what is not known is None.

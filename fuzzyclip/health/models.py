@@ -56,22 +56,31 @@ def check_cached_weights() -> list[Check]:
     return [Check(name, "warn", state, advice)]
 
 
-def check_model(folder: Path) -> list[Check]:
-    """Checks of a trained model's directory: card, files, weights, licences of training data."""
+def check_model(folder: Path, verify_key: Path | None = None) -> list[Check]:
+    """Checks of a trained model's directory: card, files, weights, licences of training data.
+
+    Where a key is given, the signature comes first: nothing is read of a model that lacks it.
+    """
     from fuzzyclip.model.card import read_card
     from fuzzyclip.model.directory import read_parts
+    from fuzzyclip.model.signing import check_signature
 
     name = f"model {folder.name}"
+    try:
+        check_signature(folder, verify_key)
+    except (ValueError, OSError) as error:
+        return [Check(name, "fail", str(error), "get it again from whoever signed it")]
     try:
         card = read_card(folder)
         read_parts(folder, card)
     except (ValueError, OSError) as error:
         return [Check(name, "fail", str(error), "package the model again, or copy it whole")]
+    state = "whole and as signed" if verify_key else "whole"
     checks = [
         Check(
             name,
             "ok",
-            f"{card.name}: files are whole, trained on {card.training.auxiliary}; "
+            f"{card.name}: files are {state}, trained on {card.training.auxiliary}; "
             f"calibrated for {', '.join(card.calibrations) or 'no category'}",
         )
     ]

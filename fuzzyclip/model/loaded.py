@@ -46,6 +46,7 @@ from fuzzyclip.model.inference import (
 )
 from fuzzyclip.model.prediction import Prediction, Unreadable, resize_map
 from fuzzyclip.model.score_kinds import DEFAULT, ScoreKind, check_kind
+from fuzzyclip.model.signing import check_signature
 from fuzzyclip.model.storing import read_memories
 from fuzzyclip.model.tiles import choose_tiling, detect_tiled
 from fuzzyclip.utils.devices import check_device
@@ -93,6 +94,8 @@ class FuzzyCLIP:
         device: str = "auto",
         weights: Path | None = None,
         text_cache: Path | None = None,
+        verify_key: Path | None = None,
+        signature: Path | None = None,
     ) -> Self:
         """Load a model.
 
@@ -101,14 +104,18 @@ class FuzzyCLIP:
             device: `auto` (CUDA, then MPS, then CPU), or torch's own name.
             weights: file of the frozen CLIP's weights, where the model does not hold them.
             text_cache: folder that keeps text features from one process to the next; None for none.
+            verify_key: public key whose owner must have signed the directory; nothing of it is
+                parsed before that is sure. None asks for no signature.
+            signature: its file, where it does not lie in the directory as `model.sig`.
 
         Raises:
-            ModelError: the directory is missing, broken, or of another version.
+            ModelError: the directory is missing, broken, of another version, or not as signed.
             WeightsError: the weights are missing or others.
             ValueError: the device is not there.
         """
         check_device(device)
         folder = find_folder(source)
+        check_signature(folder, verify_key, signature)
         card = read_card(folder)
         tensors = read_parts(folder, card)
         backbone = load_own_backbone(folder, card, weights=weights, device=device)

@@ -1,6 +1,7 @@
 """Additions to a model, a category at a time: thresholds and remembered normal parts, on disk.
 
-They are added in place or in a copy. Remembered parts have a file a category.
+They are added in place or in a copy, which then are no longer what was signed: they have no
+signature. Remembered parts have a file a category.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.method.scorer import NormalMemory
 from fuzzyclip.model.card import Calibration, Card, MemoryCard, ModelError, read_card
 from fuzzyclip.model.directory import check_file, make_folder, read_finite_tensors, write_card
+from fuzzyclip.model.signing import SIGNATURE
 from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.tensor_files import write_tensors
 from fuzzyclip.utils.tree import DatasetError, copy_tree, read_tree
@@ -73,6 +75,7 @@ def _change(
         }
     )
     write_card(folder, changed)
+    (folder / SIGNATURE).unlink(missing_ok=True)
     if old is not None and old.file not in {entry.file for entry in memories.values()}:
         (folder / old.file).unlink(missing_ok=True)
     return changed

@@ -42,6 +42,7 @@ from fuzzyclip.health.models import (
     run_sample,
 )
 from fuzzyclip.model.directory import EFA
+from fuzzyclip.model.signing import make_key_pair, sign_folder
 from fuzzyclip.utils.files import compute_sha256
 
 
@@ -102,7 +103,7 @@ def test_outside_of_a_checkout_all_that_is_needed_works(
 
 def test_text_says_the_same_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checks = [Check("one", "ok", "is there"), Check("longer name", "warn", "is old", "renew it")]
-    monkeypatch.setattr("fuzzyclip.health.examine", lambda model, data: checks)
+    monkeypatch.setattr("fuzzyclip.health.examine", lambda *given: checks)
     assert call() == (
         0,
         "ok    one          is there\n"
@@ -270,6 +271,18 @@ def test_a_whole_model_is_whole_and_its_licence_is_told(model: Path) -> None:
     assert (whole.name, whole.status, licence.status) == ("model model", "ok", "warn")
     assert "mvtec (CC BY-NC-SA 4.0): not for commercial use" in licence.found
     assert "visa" not in licence.found
+
+
+def test_a_model_that_its_owner_did_not_sign_is_not_read_where_a_key_is_given(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = make_key_pair(tmp_path / "line.pem")
+    sign_folder(model, tmp_path / "line.pem")
+    assert "whole and as signed" in only(check_model(model, key)).found
+    (model / "added").touch()
+    monkeypatch.setattr("fuzzyclip.model.card.read_card", lambda _: pytest.fail("read"))
+    refused = only(check_model(model, key))
+    assert (refused.status, "added is added" in refused.found) == ("fail", True)
 
 
 def test_a_damaged_model_fails_with_the_files_name(

@@ -9,7 +9,10 @@ from open_clip import get_pretrained_url
 
 from fuzzyclip.datasets import get_dataset
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 REAL = (ROOT / "docs/real-model.md").read_text()
 
 

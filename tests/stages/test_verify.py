@@ -1,4 +1,4 @@
-"""`fuzzyclip verify`: every known number is found where results are, and judged."""
+"""`fuzzyclip tables verify`: every known number is found where results are, and judged."""
 
 import copy
 import json
