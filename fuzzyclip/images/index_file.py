@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from fuzzyclip.utils.files import write_json, write_text
+from fuzzyclip.utils.tables import format_csv, read_text_table
 from fuzzyclip.utils.tree import DatasetError
 
 INDEX_COLUMNS = (
@@ -43,7 +44,7 @@ class Index:
 def write_index(index: Index, table: Path, info: Path) -> None:
     """Write the table as CSV with "\\n" line ends and the rest as JSON."""
     columns = list(INDEX_COLUMNS)
-    write_text(table, index.frame.to_csv(index=False, lineterminator="\n", columns=columns))
+    write_text(table, format_csv(index.frame[columns]))
     write_json(info, index.info)
 
 
@@ -55,7 +56,7 @@ def read_index(table: Path, root: Path) -> pd.DataFrame:
     Raises:
         DatasetError: the table has other columns.
     """
-    frame = pd.read_csv(table, dtype=str, keep_default_na=False)
+    frame = read_text_table(table)
     if tuple(frame.columns) != INDEX_COLUMNS:
         raise DatasetError(
             f"{table}: columns {list(frame.columns)} instead of {list(INDEX_COLUMNS)}; build the "

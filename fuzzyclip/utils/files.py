@@ -12,11 +12,8 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: Bytes at most of the table at the begin of a safetensors file, as the library has it.
 MAX_TABLE = 100_000_000
@@ -174,18 +171,6 @@ def _find_infinite(data: Any, place: str = "") -> Iterator[str]:
             yield from _find_infinite(value, f"{place}[{number}]")
     elif isinstance(data, float) and not math.isfinite(data):
         yield place or "the content"
-
-
-def write_csv(path: Path, frame: "pd.DataFrame", numbers: str = "%.4f") -> None:
-    """A table without its index; fractions in the format `numbers`, empty where undefined.
-
-    Raises:
-        ValueError: a number is infinite; names its column and row.
-    """
-    for name, column in frame.select_dtypes("number").items():
-        for row in column.index[column.abs() == math.inf]:
-            raise ValueError(f"{path} is not written: {name} is infinite in row {row}")
-    write_text(path, frame.to_csv(index=False, float_format=numbers, lineterminator="\n"))
 
 
 def name_other_content(path: Path) -> str:
