@@ -227,3 +227,21 @@ def measure_safetensors(path: Path) -> int:
         return end + max(ends, default=0)
     except (ValueError, KeyError, TypeError, AttributeError):
         return 0
+
+
+def require_writable(folder: Path, mend: str) -> None:
+    """Refuse a folder that nothing can be written into, before the work that would be lost.
+
+    Args:
+        folder: where files are to be made; of one that is not there yet the nearest that is counts.
+        mend: what to do instead.
+
+    Raises:
+        PermissionError: names the folder that can not be written.
+        NotADirectoryError: there is a file in its place.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{there} is a file, not a folder; {mend}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"{there} can only be read: nothing can be written there; {mend}")

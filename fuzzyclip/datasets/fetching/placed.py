@@ -81,7 +81,7 @@ def find_sources(
         return _look_at(spec, archives, markers, path)
     if archives_dir is None:
         return [Source(archive, None) for archive in archives]
-    sources = [Source(archive, find_archive(archive, archives_dir)) for archive in archives]
+    sources = [Source(archive, _find_kept(archive, archives_dir)) for archive in archives]
     if any(source.path for source in sources):
         return [each for source in sources for each in _open_up(spec, markers, source)]
     whole = next((f for name in names if (f := archives_dir / name).is_dir()), None)
@@ -130,6 +130,15 @@ def find_archive(archive: Archive, folder: Path) -> Path | None:
     beside = sorted(folder.iterdir()) if folder.is_dir() else []
     copies = [path for path in beside if COPY.sub("", path.name) == archive.filename]
     return copies[0] if len(copies) == 1 and copies[0].is_file() else None
+
+
+def _find_kept(archive: Archive, folder: Path) -> Path | None:
+    """`find_archive`; an empty file in place of what can be downloaded counts for nothing."""
+    path = find_archive(archive, folder)
+    if path is not None and archive.urls and path.is_file() and not path.stat().st_size:
+        LOGGER.warning("%s is empty and is downloaded again", path)
+        return None
+    return path
 
 
 def _search(
