@@ -54,9 +54,12 @@ def read_index(table: Path, root: Path) -> pd.DataFrame:
     Categories such as "01" stay strings, an absent mask stays "".
 
     Raises:
-        DatasetError: the table has other columns.
+        DatasetError: it is no table, or has other columns.
     """
-    frame = read_text_table(table)
+    try:
+        frame = read_text_table(table)
+    except ValueError as error:
+        raise DatasetError(f"{table}: no index ({error}); build the index again") from error
     if tuple(frame.columns) != INDEX_COLUMNS:
         raise DatasetError(
             f"{table}: columns {list(frame.columns)} instead of {list(INDEX_COLUMNS)}; build the "
@@ -76,5 +79,5 @@ def place_rows(frame: pd.DataFrame, root: Path) -> pd.DataFrame:
 
 def read_info(path: Path) -> dict[str, Any]:
     """The facts of the whole, as `Index.info` has them."""
-    info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
     return info

@@ -24,8 +24,10 @@ from stages.stored import read_rows
 #: What pandas takes for nothing, for a number and for a smaller number.
 CATEGORIES = ("001", "1e5", "NA", "null")
 #: Characters that end lines, hide, turn the direction or mean something in CSV, HTML and addresses.
-FILES = ("a,b.png", 'a"b.png', "a\rb.png", "a\nb.png", "a\u2028b.png", "\u202eb.png", "=1+1.png",
-         " a .png", "50% a?b#c&d.png", "<b>.png", "ü 🙂 製品.png", "NA.png", "l" * 251 + ".png")  # fmt: skip
+FILES = (
+    *("a,b.png", 'a"b.png', "a\rb.png", "a\nb.png", "a\u2028b.png", "\u202eb.png", "=1+1.png"),
+    *(" a .png", "50% a?b#c&d.png", "<b>.png", "ü 🙂 製品.png", "NA.png", f"{'l' * 251}.png"),
+)
 
 
 def make_images(folder):
@@ -132,9 +134,9 @@ def test_a_model_is_calibrated_for_every_category_and_predicts(folder, tmp_path)
     assert set(card["calibrations"]) == set(CATEGORIES)
     for category in CATEGORIES:
         out = tmp_path / f"found-{category}"
-        done = run("predict", tmp_path / "parts" / category, "--model", model, "--category", category,
-                   "--out", out)  # fmt: skip
+        images = tmp_path / "parts" / category
+        done = run("predict", images, "--model", model, "--category", category, "--out", out)
         assert done.exit_code == 0, done.output
-        count = len(list((tmp_path / "parts" / category).iterdir()))
+        count = len(list(images.iterdir()))
         with (out / "scores.csv").open(newline="", encoding="utf-8") as file:
             assert len(list(csv.reader(file))) == count + 1
