@@ -2,10 +2,12 @@
 
 import io
 import random
+import re
 import shutil
 import stat
 import subprocess
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -412,3 +414,43 @@ def test_tar_files_of_the_tar_command(form: str, tmp_path: Path) -> None:
 )
 def test_what_came_in_an_archives_place_is_named(content: bytes, name: str) -> None:
     assert name in unpack(content)
+
+
+PARTS = st.sampled_from(["a", "A", "b", "..", ".", "C:", "", " ", "ü", "u\u0308", "n" * 256, "\r"])
+
+
+@given(
+    places=st.lists(st.tuples(st.lists(PARTS, min_size=1, max_size=4), st.sampled_from("/\\")),
+                    min_size=1, max_size=4),
+    kind=st.sampled_from(["zip", "tar"]),
+)  # fmt: skip
+@example(places=[(["a", "b"], "\\")], kind="zip")
+@try_examples(150)
+def test_any_names_are_refused_or_lie_inside_with_their_contents(
+    places: list[tuple[list[str], str]], kind: str
+) -> None:
+    names = [separator.join(parts) for parts, separator in places]
+    if kind == "zip":
+        with warnings.catch_warnings(action="ignore"):  # names that stand twice
+            buffer = io.BytesIO()
+            with zipfile.ZipFile(buffer, "w") as archive:
+                for name in names:
+                    archive.writestr(zipfile.ZipInfo(name), f"of {name}")
+            content = buffer.getvalue()
+    else:
+        content = tar_bytes(*(tar_member(name, size=len(name)) for name in names))
+    with TemporaryDirectory() as folder:
+        (archive_path := Path(folder) / "in").write_bytes(content)
+        try:
+            extract_archive(archive_path, Path(folder) / "out/tree")
+        except DatasetError as error:
+            assert str(error).startswith(f"{archive_path}: ")  # noqa: PT017
+            assert files_below(Path(folder)) == {"in": content}
+            return
+        written = files_below(Path(folder) / "out/tree")
+        assert set(files_below(Path(folder))) == {"in", *(f"out/tree/{name}" for name in written)}
+        assert len(written) == len(names)
+        for name in names:
+            place = "/".join(part for part in re.split(r"[/\\]", name) if part not in ("", "."))
+            expected = f"of {name}".encode() if kind == "zip" else b"x" * len(name)
+            assert written[place] == expected

@@ -1,5 +1,6 @@
 """Data placed by hand: archives under any name, in parts, within folders; and what is refused."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,10 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
     ),
     "rar volumes": ({"toy.part1.rar": b"Rar!\x1a\x07\1\0"}, r"part1\.rar: one part of an archive"),
     "a web page": ({"toy.zip": b"<!doctype html><p>Log in"}, r"toy\.zip: a web page"),
+    "a damaged tar": (
+        {"toy.tar.gz": gzip.compress(b"x" * 9000)[:-40], "toy.tar.xz": b"\xfd7zXZ\0" + b"?" * 900},
+        r"toy\.tar\.gz: (.|\n)*toy\.tar\.xz: ",
+    ),
     "a cut zip": ({"copy.zip": WHOLE[:-30]}, r"copy\.zip: no zip or tar file, or its begin or end"),
     "nothing of it": (
         {"bolt/1.png": b"x", "other.zip": zip_bytes({"bolt/2.png": b""})},

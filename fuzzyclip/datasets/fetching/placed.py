@@ -196,11 +196,11 @@ def _recognise(
     taken: dict[Path, str | None] = {}
     faults: dict[Path, str] = {}
     for path in files:
-        if not is_archive(path):
-            if looks_like_archive(path):
-                faults[path] = describe_part(path) or describe_other(path)
-            continue
         try:
+            if not is_archive(path):
+                if looks_like_archive(path):
+                    faults[path] = describe_part(path) or describe_other(path)
+                continue
             belongs = any(_belongs(name, markers) for name in list_members(path))
         except DatasetError as error:
             faults[path] = str(error)
