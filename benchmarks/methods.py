@@ -46,6 +46,7 @@ from fuzzyclip.method.rpl import PromptLearner  # noqa: E402
 from fuzzyclip.method.scorer import Scorer, build_trained, score_batch  # noqa: E402
 from fuzzyclip.utils.prefetch import release_memory  # noqa: E402
 from fuzzyclip.utils.settings import RplSettings  # noqa: E402
+from fuzzyclip.utils.tables import read_table  # noqa: E402
 from stages.params import read_params, resolve  # noqa: E402
 from stages.schema import Tower  # noqa: E402
 
@@ -218,7 +219,7 @@ def read_quality(given: list[str]) -> pd.DataFrame:
         title, _, file = argument.partition("=")
         if not file:
             raise SystemExit(f"--quality {argument}: TITLE=FILE is needed")
-        means = pd.read_csv(file).groupby("variant")[[*QUALITY]].mean()
+        means = read_table(Path(file)).groupby("variant")[[*QUALITY]].mean()
         columns |= {f"{title}: {metric}": means[metric] for metric in QUALITY}
     return pd.DataFrame(columns)
 
@@ -259,7 +260,7 @@ def main() -> None:
         )
     table = pd.DataFrame(lines).set_index("variant")
     if given.add:
-        other = pd.read_csv(given.add).set_index("variant")[["parameters"]]
+        other = read_table(given.add).set_index("variant")[["parameters"]]
         table = table.join(other.add_prefix("large: "))
     table = table.join(read_quality(given.quality))
     if given.out:

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 
@@ -19,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from fuzzyclip.evaluation.metrics import compute_image_metrics  # noqa: E402
 from fuzzyclip.images.index_file import read_index  # noqa: E402
+from fuzzyclip.utils.tables import read_table  # noqa: E402
 from stages import paths  # noqa: E402
 from stages.params import read_params  # noqa: E402
 
@@ -45,7 +45,7 @@ def fit(pairs, strength):
 def main():
     params = read_params()
     data = {dataset: read_features(dataset) for dataset in params.datasets}
-    variants = pd.read_csv(paths.TABLES / "averages.csv").set_index("variant")["image_auroc"]
+    variants = read_table(paths.TABLES / "averages.csv").set_index("variant")["image_auroc"]
     for variant, value in variants.items():
         print(f"{variant:28s} {value:6.2f}")
     for strength in (1.0, 10.0, 100.0):

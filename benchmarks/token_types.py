@@ -5,14 +5,15 @@ features.dtype=...`, which leaves the work tree alone, and prints the mean metri
 as differences from float32, with the size of the store.
 """
 
-import io
 import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from fuzzyclip.utils.tables import read_table  # noqa: E402
+
 TYPES = ("float32", "float16", "bfloat16", "int8")
 SHOWN = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro", "image_auroc")
 
@@ -30,7 +31,7 @@ def measure(dtype):
     if name not in run("dvc", "exp", "list", "--names-only").split():
         run("dvc", "exp", "run", "--temp", "-n", name, "-S", f"features.dtype={dtype}")
     commit = run("git", "rev-parse", "-q", "--verify", find_reference(name)).strip()
-    frame = pd.read_csv(io.StringIO(run("git", "show", f"{commit}:metrics/tables/averages.csv")))
+    frame = read_table(run("git", "show", f"{commit}:metrics/tables/averages.csv"))
     return frame[frame["variant"] == "fuzzyclip"].iloc[0]
 
 

@@ -35,8 +35,9 @@ from fuzzyclip.method.fuzzyclip import FuzzyClip, join_parts
 from fuzzyclip.method.interface import Learned, Method, MethodUnavailableError, Target
 from fuzzyclip.method.rpl import measure_lengths
 from fuzzyclip.method.scorer import Scorer
-from fuzzyclip.utils.files import write_csv, write_json
+from fuzzyclip.utils.files import write_json
 from fuzzyclip.utils.settings import BackboneSettings, EfaTest, TextSettings
+from fuzzyclip.utils.tables import write_csv
 from fuzzyclip.utils.tensor_files import read_tensors
 from stages import paths
 from stages.clip import load_clip, make_encoder, prepare_clip

@@ -29,7 +29,8 @@ from fuzzyclip.report.tables import (
     name_dataset,
     to_markdown,
 )
-from fuzzyclip.utils.files import write_csv, write_text
+from fuzzyclip.utils.files import write_text
+from fuzzyclip.utils.tables import write_csv
 from stages import paths
 from stages.experiments.catalog import (
     Catalog,

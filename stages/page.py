@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from fuzzyclip.report.tables import (
     read_categories,
 )
 from fuzzyclip.utils.files import write_text
+from fuzzyclip.utils.tables import read_table, read_text_table
 from fuzzyclip.utils.tensor_files import read_arrays
 from stages import paths
 from stages.params import flatten, list_declared, load_params, read_params
@@ -40,7 +40,7 @@ def main() -> None:
         tested=read_text_table(paths.TABLES / "datasets.csv"),
         datasets={name: read_dataset(name, info, params) for name, info in tested.items()},
         curves={
-            f"{stage.upper()} on {name}": pd.read_csv(paths.curve(stage, name))
+            f"{stage.upper()} on {name}": read_table(paths.curve(stage, name))
             for name in used
             for stage in ("efa", "rpl")
         },
@@ -68,11 +68,6 @@ def read_tables() -> dict[str, pd.DataFrame]:
     return {title: read_text_table(path) for title, path in places.items() if path.is_file()}
 
 
-def read_text_table(path: Path) -> pd.DataFrame:
-    """A CSV file as it stands."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
-
-
 def list_params() -> dict[str, str]:
     """The shown part of params.yaml, as dotted keys; a dataset's own entry stands with it."""
     params = read_params()
@@ -87,7 +82,7 @@ def list_params() -> dict[str, str]:
 
 def read_dataset(name: str, info: dict[str, Any], params: Params) -> DatasetResult:
     """The evaluation's files of a dataset."""
-    scores = pd.read_csv(paths.scores(OWN, name), dtype={"category": str})
+    scores = read_table(paths.scores(OWN, name))
     pixels: dict[str, Curve] = {}
     for category in dict.fromkeys(scores["category"]):
         path = paths.summaries(OWN, name, str(category))

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from stages import paths
 from stages.schema import Params
 from stages.values import resolve
+from stages.yaml_numbers import know_numbers
 
 __all__ = [
     "ParamsError",
@@ -27,7 +28,7 @@ __all__ = [
 #: may read them, none depends on them.
 OPEN_TO_ALL = ("machine", "allow_unverified")
 #: Safe, and written in C where PyYAML was built with libyaml: every stage reads params.yaml.
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOADER: Any = know_numbers(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 class ParamsError(ValueError):

@@ -40,7 +40,8 @@ from fuzzyclip.report.tables import (
     read_categories,
     to_markdown,
 )
-from fuzzyclip.utils.files import write_csv, write_json, write_text
+from fuzzyclip.utils.files import write_json, write_text
+from fuzzyclip.utils.tables import read_table, write_csv
 from fuzzyclip.utils.tensor_files import read_arrays
 from stages import paths
 from stages.experiments.catalog import collect_printed, read_catalog
@@ -146,7 +147,7 @@ def describe_estimates(tested: Mapping[str, Mapping[str, Any]]) -> list[str]:
     streamed = [name for name, info in tested.items() if info["pixel_metrics"] == "streaming"]
     widths = []
     for path in (paths.bounds(OWN, name) for name in streamed):
-        bounds = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+        bounds = read_table(path) if path.is_file() else pd.DataFrame()
         widths += [] if bounds.empty else [(bounds["high"] - bounds["low"]).max()]
     error = max(widths, default=0.0)
     note = f"Pixel metrics are estimates; the exact values are within {error:.4f} of them."
@@ -170,7 +171,7 @@ def write_plots(params: Params, means: pd.DataFrame) -> None:
     write_csv(paths.PLOTS / "roc.csv", roc)
     write_csv(paths.PLOTS / "precision_recall.csv", precision_recall)
     for stage in ("efa", "rpl"):
-        losses = {name: pd.read_csv(paths.curve(stage, name)) for name in used}
+        losses = {name: read_table(paths.curve(stage, name)) for name in used}
         write_csv(paths.PLOTS / f"{stage}.csv", tabulate_losses(losses), "%.6g")
     partitions = {name: json.loads(paths.csp_scores(name).read_text()) for name in used}
     write_csv(paths.PLOTS / "csp.csv", tabulate_partitions(partitions), "%.6f")
@@ -180,7 +181,7 @@ def write_plots(params: Params, means: pd.DataFrame) -> None:
 def read_curves(dataset: str) -> tuple[list[Curve], list[Curve]]:
     """FuzzyCLIP's curves over images and over pixels, of each category that has both classes."""
     images, pixels = [], []
-    scores = pd.read_csv(paths.scores(OWN, dataset), dtype={"category": str})
+    scores = read_table(paths.scores(OWN, dataset))
     for category, part in scores.groupby("category", sort=False):
         images.append(trace_scores(part[OWN], part["label"]))
         path = paths.summaries(OWN, dataset, str(category))

@@ -1,8 +1,7 @@
 """The schema of params.yaml: every key with its type and range, and the links between keys.
 
-Settings that the library knows are of its own types; here is what only the pipeline knows. Numbers
-written as `1e-3` (a string to PyYAML, a number to DVC) are understood, and `no` is never taken for
-0.
+Settings that the library knows are of its own types; here is what only the pipeline knows. `no` is
+never taken for 0, nor a number for a name.
 """
 
 from typing import Annotated, Any, Literal, get_args
@@ -29,7 +28,7 @@ from fuzzyclip.utils.settings import (
     Whole,
 )
 from stages.paths import TOKENS
-from stages.values import DEFAULT, Keyed, check_tables, list_cases, read_numbers, resolve
+from stages.values import DEFAULT, Keyed, Name, check_tables, list_cases, read_numbers, resolve
 
 Source = Literal["sample", "official"]
 #: Key of `towers` that leaves a method with the run's own CLIP.
@@ -88,7 +87,7 @@ def _check_category(name: str) -> str:
     return name
 
 
-Category = Annotated[str, AfterValidator(_check_category)]
+Category = Annotated[Name, AfterValidator(_check_category)]
 
 
 class Dataset(Record):
@@ -102,7 +101,7 @@ class Dataset(Record):
     categories: list[Category] | None
     counts: Literal["published", "any"]
     mask_above: Annotated[int, NoBool, Field(ge=0, le=65534)]
-    names: Literal["raw", "readable"] | dict[str, str]
+    names: Literal["raw", "readable"] | dict[Name, Name]
 
 
 class Features(Record):
@@ -167,7 +166,7 @@ class Package(Record):
 class Tracking(Record):
     """MLflow's experiment, and what its runs hold."""
 
-    experiment: str
+    experiment: Name
     models: bool
 
 
@@ -181,8 +180,8 @@ class Params(Record):
     data: Data
     sample: Sample
     datasets: Keyed[Dataset]
-    auxiliary: Keyed[list[str]]
-    pairs: Keyed[str]
+    auxiliary: Keyed[list[Name]]
+    pairs: Keyed[Name]
     backbones: Keyed[Whole[BackboneSettings]]
     towers: Keyed[Keyed[Tower]]
     features: Features

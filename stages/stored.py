@@ -16,7 +16,7 @@ from fuzzyclip.features.shards import compute_identity
 from fuzzyclip.features.store import CategoryFeatures, open_category
 from fuzzyclip.images.index_file import read_index
 from fuzzyclip.method.training import CurveRow
-from fuzzyclip.utils.files import write_csv
+from fuzzyclip.utils.tables import write_csv
 from stages import paths
 
 

@@ -31,6 +31,7 @@ from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method import OWN
 from fuzzyclip.report.tables import HEADLINE, SAMPLE_DATA_NOTE, name_metric
 from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.tables import read_table
 from stages import paths
 from stages.params import LOADER, flatten, read_params
 from stages.run import run_stage
@@ -81,7 +82,7 @@ def track_own() -> None:
 def track_baselines() -> None:
     """Record every baseline's settings, metrics and files."""
     params = read_params()
-    means = pd.read_csv(paths.METHOD_TABLES / "means.csv")
+    means = read_table(paths.METHOD_TABLES / "means.csv")
     methods = means[means["variant"] != OWN].groupby("variant", sort=False)
     results = (describe_baseline(params, str(name), own) for name, own in methods)
     record(params.tracking.experiment, results)
@@ -183,12 +184,12 @@ def list_means(means: pd.DataFrame) -> Iterator[Number]:
 
 def read_averages() -> pd.DataFrame:
     """Every variant's means over datasets, by variant."""
-    return pd.read_csv(paths.TABLES / "averages.csv").set_index("variant")
+    return read_table(paths.TABLES / "averages.csv").set_index("variant")
 
 
 def list_results(params: Params) -> Iterator[Number]:
     """FuzzyCLIP's metrics over datasets and by dataset, other variants' means, and CSP's k."""
-    means, averages = pd.read_csv(paths.TABLES / "means.csv"), read_averages()
+    means, averages = read_table(paths.TABLES / "means.csv"), read_averages()
     yield from list_averages(averages.loc[OWN].to_dict())
     yield from list_means(means[means["variant"] == OWN])
     for metric in METRICS:
@@ -202,7 +203,7 @@ def list_results(params: Params) -> Iterator[Number]:
 def list_curves(params: Params) -> Iterator[Number]:
     """Training curves, `training/efa_visa_cluster0_loss` by step."""
     for path in (paths.curve(stage, name) for name in params.auxiliary for stage in TRAINED_BY):
-        for line in pd.read_csv(path).to_dict("records"):
+        for line in read_table(path).to_dict("records"):
             step, cluster = int(line.pop("step")), line.pop("cluster", None)
             line.pop("epoch")
             prefix = "" if cluster is None else f"cluster{int(cluster)}_"
@@ -229,13 +230,13 @@ def log_own(params: Params) -> None:
     mlflow.log_artifacts(str(paths.PAGE.parent), "page")
     for path in (paths.PARAMS, paths.LOCK):
         mlflow.log_artifact(str(path))
-    means = pd.read_csv(paths.TABLES / "means.csv")
+    means = read_table(paths.TABLES / "means.csv")
     own = means[means["variant"] == OWN]
     # `dataset` first, by which the UI groups; it opens with the column after it
     columns = ["dataset", *dict.fromkeys([*HEADLINE, *METRICS]), "images"]
     mlflow.log_table(own[columns], "results_table.json")
     log_timings(OWN)
-    for line in pd.read_csv(paths.TABLES / "datasets.csv").to_dict("records"):
+    for line in read_table(paths.TABLES / "datasets.csv").to_dict("records"):
         name = line.pop("dataset")
         mlflow.set_tags(
             {

@@ -38,6 +38,19 @@ def check_key(key: Any) -> str:
     return key
 
 
+def check_name(name: Any) -> str:
+    """Refuse a name that YAML has read as something else, and say how to write it."""
+    if not isinstance(name, str):
+        kind = "nothing" if name is None else f"{name!r}"
+        raise ValueError(
+            f"a name, which YAML has read as {kind}: put it into quotes as it is to be written"
+        )
+    return name
+
+
+#: A name as it stands: `NA`, and in quotes also 'null', '001', '1e5', 'yes'.
+Name = Annotated[str, BeforeValidator(check_name)]
+
 V = TypeVar("V")
 
 

@@ -76,11 +76,13 @@ def calibrate(
     from fuzzyclip.model.separation import draw_histogram, to_percent
     from fuzzyclip.model.signing import SIGNATURE
     from fuzzyclip.model.storing import store
+    from fuzzyclip.utils.files import require_writable
 
     with options.Refusal():
         folder = find_folder(model)
         if out is None and folder != Path(model):
             raise typer.BadParameter("a model of MLflow is not changed: give --out")
+        require_writable(out.parent if out else folder, "name a place for a copy with --out")
         tiling = options.choose_tiling(tile, overlap)
         opener = Opener(max_pixels or MAX_PIXELS, white)
         refuse_mixed(good)

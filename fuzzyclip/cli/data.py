@@ -79,10 +79,12 @@ def prepare(
     The folder then works with AnomalyCLIP, AdaCLIP and others that read meta.json.
     """
     from fuzzyclip.datasets.fetching.fetch import fetch_dataset
+    from fuzzyclip.utils.files import require_writable
 
     spec = _find(name)
     chosen = protocol or spec.default_protocol
     with Refusal():
+        require_writable(out.parent, "name another place with --out")
         record = fetch_dataset(
             spec,
             out,
@@ -112,11 +114,15 @@ def check(
     ] = False,
 ) -> None:
     """Open every image and mask of a folder where it lies and say all that is wrong with it."""
+    from fuzzyclip.utils.files import require_writable
+
     spec = _find(name)
     with Refusal():
         if not folder.is_dir():
             kind = "a file, not a folder" if folder.exists() else "no such folder"
             raise FileNotFoundError(f"{folder}: {kind}; name the one with the images")
+        if write:
+            require_writable(folder, "without --write it is checked as it is")
         chosen = protocol or spec.default_protocol
         index = _index(spec, folder, chosen, category, subset, drop, mask_above)
         if write:

@@ -8,8 +8,6 @@ black; suffixes are upper-case.
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from fuzzyclip.datasets.base.spec import (
     GOOD,
     SPLITS,
@@ -21,6 +19,7 @@ from fuzzyclip.datasets.base.spec import (
     Protocol,
     SplitCounts,
 )
+from fuzzyclip.utils.tables import read_text_table
 
 SPLIT_FILE = "split_csv/1cls.csv"
 CSV_COLUMNS = ["object", "split", "label", "image", "mask"]
@@ -47,7 +46,10 @@ def list_rows(root: Path, categories: Sequence[str]) -> Listing:
     if not path.is_file():
         reason = "the split file is missing; it is part of the archive"
         return Listing([], [Problem(str(path), reason, fatal=True)])
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        table = read_text_table(path)
+    except ValueError as error:
+        return Listing([], [Problem(str(path), str(error), fatal=True)])
     if list(table.columns) != CSV_COLUMNS:
         reason = f"columns {list(table.columns)} instead of {CSV_COLUMNS}"
         return Listing([], [Problem(str(path), reason, fatal=True)])

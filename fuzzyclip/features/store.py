@@ -32,6 +32,7 @@ from fuzzyclip.features.shards import (
     read_shard_header,
 )
 from fuzzyclip.utils.files import BrokenFileError, replace_file, write_text
+from fuzzyclip.utils.tables import format_csv
 from fuzzyclip.utils.tensor_files import check_tensors, read_header
 
 log = logging.getLogger(__name__)
@@ -209,7 +210,7 @@ def finish_category(folder: Path, rows: pd.DataFrame, shards: Sequence[Shard]) -
     table = rows[["image_path", "sha256"]].copy()
     table["shard"] = [shard.path.name for shard in shards for _ in shard.images]
     table["row"] = [row for shard in shards for row in range(len(shard.images))]
-    write_text(folder / ROWS, table.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / ROWS, format_csv(table))
     kept = {ROWS, *(shard.path.name for shard in shards)}
     for path in folder.iterdir():
         if path.name not in kept:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from fuzzyclip.utils.files import write_json, write_text
+from fuzzyclip.utils.tables import format_csv, read_text_table
 from fuzzyclip.utils.tree import DatasetError
 
 INDEX_COLUMNS = (
@@ -43,7 +44,7 @@ class Index:
 def write_index(index: Index, table: Path, info: Path) -> None:
     """Write the table as CSV with "\\n" line ends and the rest as JSON."""
     columns = list(INDEX_COLUMNS)
-    write_text(table, index.frame.to_csv(index=False, lineterminator="\n", columns=columns))
+    write_text(table, format_csv(index.frame[columns]))
     write_json(info, index.info)
 
 
@@ -53,9 +54,12 @@ def read_index(table: Path, root: Path) -> pd.DataFrame:
     Categories such as "01" stay strings, an absent mask stays "".
 
     Raises:
-        DatasetError: the table has other columns.
+        DatasetError: it is no table, or has other columns.
     """
-    frame = pd.read_csv(table, dtype=str, keep_default_na=False)
+    try:
+        frame = read_text_table(table)
+    except ValueError as error:
+        raise DatasetError(f"{table}: no index ({error}); build the index again") from error
     if tuple(frame.columns) != INDEX_COLUMNS:
         raise DatasetError(
             f"{table}: columns {list(frame.columns)} instead of {list(INDEX_COLUMNS)}; build the "
@@ -75,5 +79,5 @@ def place_rows(frame: pd.DataFrame, root: Path) -> pd.DataFrame:
 
 def read_info(path: Path) -> dict[str, Any]:
     """The facts of the whole, as `Index.info` has them."""
-    info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
     return info

@@ -5,7 +5,6 @@ Tuples are always printed with their metric names: their order differs from pape
 proven source of errors.
 """
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pandas as pd
 
 from fuzzyclip.evaluation.metrics import METRICS, TIED_SHARE
 from fuzzyclip.utils.settings import BackboneSettings
+from fuzzyclip.utils.tables import read_table
 
 #: Level to what its metrics begin with, and to the tuple that the paper prints, in its order.
 LEVELS = {"Pixel": "pixel_", "Image": "image_"}
@@ -62,15 +62,15 @@ RENAMED = {"row": "variant", "good": "normal", "bad": "anomalous"}
 
 
 def read_categories(source: Path | str) -> pd.DataFrame:
-    """Per-category results from a CSV file or its text; a category such as "01" stays text.
+    """Per-category results from a CSV file or its text; categories such as "01" and "NA" stay text.
 
     Columns have today's names, also where results of old name them as `RENAMED` tells.
 
     Raises:
-        ValueError: it has no column `variant` or `category`; names the file.
+        ValueError: it is no table of ours, or has no column `variant` or `category`; names the
+            file.
     """
-    file = source if isinstance(source, Path) else io.StringIO(source)
-    frame = pd.read_csv(file, dtype={"category": str, "prompt": str}).rename(columns=RENAMED)
+    frame = read_table(source, RENAMED)
     if missing := {"variant", "category"} - set(frame.columns):
         name = source if isinstance(source, Path) else "this text"
         raise ValueError(
@@ -102,20 +102,27 @@ def add_means(categories: pd.DataFrame) -> pd.DataFrame:
     Their columns are `variant`, `category`, `normal`, `anomalous`, `tied` (results of old may lack
     it), the metrics and `prompt`.
     """
+    means = average_variants(categories)
+    return pd.concat([categories, means[categories.columns]], ignore_index=True)
+
+
+def average_variants(categories: pd.DataFrame) -> pd.DataFrame:
+    """Each variant's unweighted mean over categories, and its counts in all of them.
+
+    A line a variant, in the categories' columns; a category may itself be called `MEAN`.
+    """
     grouped = categories.groupby("variant", sort=False)
     means = grouped[[*METRICS]].mean().reset_index()
     counted = [name for name in COUNTS if name in categories]
     counts = grouped[counted].sum().reset_index(drop=True)
-    means = means.assign(category=MEAN, prompt="").join(counts)
-    return pd.concat([categories, means[categories.columns]], ignore_index=True)
+    return means.assign(category=MEAN, prompt="").join(counts)
 
 
 def collect_means(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Means of every dataset and variant: `dataset`, `variant`, `images`, the metrics."""
     lines = []
     for dataset, categories in results.items():
-        means = add_means(categories)
-        means = means[means["category"] == MEAN]
+        means = average_variants(categories)
         images = means["normal"] + means["anomalous"]
         lines.append(means[["variant", *METRICS]].assign(dataset=dataset, images=images))
     frame = pd.concat(lines, ignore_index=True)

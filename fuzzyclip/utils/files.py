@@ -11,12 +11,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fuzzyclip.utils.scratch import hold_folder, name_temporary
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: Bytes at most of the table at the begin of a safetensors file, as the library has it.
 MAX_TABLE = 100_000_000
@@ -176,18 +173,6 @@ def _find_infinite(data: Any, place: str = "") -> Iterator[str]:
         yield place or "the content"
 
 
-def write_csv(path: Path, frame: "pd.DataFrame", numbers: str = "%.4f") -> None:
-    """A table without its index; fractions in the format `numbers`, empty where undefined.
-
-    Raises:
-        ValueError: a number is infinite; names its column and row.
-    """
-    for name, column in frame.select_dtypes("number").items():
-        for row in column.index[column.abs() == math.inf]:
-            raise ValueError(f"{path} is not written: {name} is infinite in row {row}")
-    write_text(path, frame.to_csv(index=False, float_format=numbers, lineterminator="\n"))
-
-
 def name_other_content(path: Path) -> str:
     """A fault that a download left in a file's place, and the way to mend it; else empty."""
     with path.open("rb") as file:
@@ -242,3 +227,21 @@ def measure_safetensors(path: Path) -> int:
         return end + max(ends, default=0)
     except (ValueError, KeyError, TypeError, AttributeError):
         return 0
+
+
+def require_writable(folder: Path, mend: str) -> None:
+    """Refuse a folder that nothing can be written into, before the work that would be lost.
+
+    Args:
+        folder: where files are to be made; of one that is not there yet the nearest that is counts.
+        mend: what to do instead.
+
+    Raises:
+        PermissionError: names the folder that can not be written.
+        NotADirectoryError: there is a file in its place.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{there} is a file, not a folder; {mend}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"{there} can only be read: nothing can be written there; {mend}")

@@ -15,7 +15,8 @@ from fuzzyclip.method import OWN
 from fuzzyclip.report.comparison import join_results, render_comparison
 from fuzzyclip.report.gallery import save_figure
 from fuzzyclip.report.tables import is_paper_setting, list_sample_notes, to_markdown
-from fuzzyclip.utils.files import write_csv, write_text
+from fuzzyclip.utils.files import write_text
+from fuzzyclip.utils.tables import write_csv
 from stages import paths
 from stages.experiments.catalog import FILE, Catalog, CatalogError, read_catalog
 from stages.experiments.compare import compare, compare_methods, find_run, list_scores

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method import OWN, VARIANTS
-from stages.values import Keyed
+from stages.values import Keyed, Name
 
 FILE = Path(__file__).with_name("paper.yaml")
 
@@ -26,8 +26,8 @@ class _Entry(BaseModel):
 class TableRow(_Entry):
     """One line of a table; see the head of `paper.yaml`."""
 
-    label: str
-    tests: dict[str, str] = Field(default_factory=dict)
+    label: Name
+    tests: dict[Name, Name] = Field(default_factory=dict)
     variant: str = OWN
     method: str | None = None
     set: dict[str, Any] = Field(default_factory=dict)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from pandas.errors import EmptyDataError
 from threadpoolctl import threadpool_limits
 
@@ -12,6 +11,7 @@ from fuzzyclip.evaluation.bootstrap import ImageResults, PairedDifference, compa
 from fuzzyclip.evaluation.summaries import read_summaries
 from fuzzyclip.method import OWN
 from fuzzyclip.report.tables import name_metric
+from fuzzyclip.utils.tables import read_table
 from stages import paths
 from stages.experiments.catalog import CatalogError
 from stages.experiments.plan import Run
@@ -127,7 +127,7 @@ def read_method_images(
     """
     path = results.fetch(paths.scores(method, dataset))
     try:
-        scores = pd.read_csv(path, dtype={"category": str}, na_filter=False)  # NA is a category
+        scores = read_table(path)
     except EmptyDataError:
         return {}
     variant = variant or method

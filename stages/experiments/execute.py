@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
 from filelock import FileLock, Timeout
 
 from stages import paths
 from stages.experiments.history import TARGET, locate
 from stages.experiments.plan import Run
+from stages.yaml_numbers import dump_yaml
 
 log = logging.getLogger(__name__)
 #: What a run changes in the work tree and git tracks, kept here until the runs are over.
@@ -52,7 +52,7 @@ def execute(runs: Sequence[Run], list_files: Callable[[Run], Sequence[Path]]) ->
         try:
             for number, run in enumerate(todo.values(), 1):
                 log.info("run %d of %d: %s", number, len(todo), run.name)
-                text = yaml.safe_dump(run.params, sort_keys=False, allow_unicode=True)
+                text = dump_yaml(run.params)
                 paths.PARAMS.write_text(text, encoding="utf-8")
                 call_dvc("exp", "remove", run.name, quiet=True)  # of other code, or cut off
                 if call_dvc("exp", "run", "-n", run.name, TARGET, run=run) != 0:

@@ -57,6 +57,24 @@ def test_addresses_are_tried_in_order(server: Loopback, tmp_path: Path) -> None:
     assert again["archives"][0]["source"] == "placed by hand"
 
 
+def test_a_download_that_was_deleted_or_emptied_is_fetched_again(
+    server: Loopback, tmp_path: Path
+) -> None:
+    spec, archives = toy(DATA, (f"{server.url}/good/toy.zip",)), tmp_path / "archives"
+    for spoil in (None, Path.unlink, lambda path: path.write_bytes(b"")):
+        if spoil is not None:
+            spoil(archives / "toy.zip")
+        record = fetch(spec, tmp_path / "raw", archives_dir=archives, download=True)
+        assert record["archives"][0]["verified"]
+        assert files_below(archives) == {"toy.zip": DATA}
+
+
+def test_an_emptied_archive_that_only_a_person_can_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "toy.zip").touch()
+    with pytest.raises(DatasetError, match=r"toy\.zip: an empty file; fetch it again"):
+        fetch(toy(), tmp_path / "raw", archives_dir=tmp_path)
+
+
 def test_given_addresses_come_first(server: Loopback, tmp_path: Path) -> None:
     spec = toy(DATA, (DEAD,))
     mirror = f"{server.url}/good/toy.zip"

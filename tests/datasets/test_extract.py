@@ -2,10 +2,12 @@
 
 import io
 import random
+import re
 import shutil
 import stat
 import subprocess
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from properties import try_examples
 from toy_archives import files_below, zip_bytes
 
+from fuzzyclip.datasets.fetching import extract
 from fuzzyclip.datasets.fetching.extract import MAX_PADDING, extract_archive
 from fuzzyclip.utils.tree import DatasetError
 
@@ -52,6 +55,19 @@ HOSTILE = {
     "zip absolute": zip_bytes({"/tmp/evil": b"x"}),
     "zip drive": zip_bytes({"C:/evil": b"x"}),
     "zip backslash": zip_bytes({"nut\\..\\..\\evil": b"x"}),
+    "zip drive with backslashes": zip_bytes({"C:\\evil": b"x"}),
+    "zip share": zip_bytes({"\\\\server\\share\\evil": b"x"}),
+    "zip absolute with a backslash": zip_bytes({"\\tmp\\evil": b"x"}),
+    "zip up with both": zip_bytes({"nut/..\\../evil": b"x"}),
+    "tar with backslashes": tar_bytes(tar_member("nut\\..\\..\\evil")),
+    "zip but for capitals": zip_bytes({"nut/A.png": b"x", "nut/a.png": b"y"}),
+    "zip but for a folder's capitals": zip_bytes({"nut/a.png": b"x", "Nut/a.png": b"y"}),
+    "zip but for accents": zip_bytes({"nut/\u00fc.png": b"x", "nut/u\u0308.png": b"y"}),
+    "tar but for capitals": tar_bytes(tar_member("A"), tar_member("a")),
+    "zip of a long name": zip_bytes({"n" * 300: b"x"}),
+    "tar of a long name": tar_bytes(tar_member("n" * 300)),
+    "zip of a long path": zip_bytes({"nut/" * 1000 + "a": b"x"}),
+    "tar of no UTF-8": tar_bytes(tar_member("nut/\udcff.png")),
     "zip link": zip_bytes({ZIP_LINK: b"/etc/passwd"}),
     "zip bomb": zip_bytes({"zeros": bytes(3_000_000)}),
     "zip of bombs": zip_bytes(
@@ -78,6 +94,80 @@ def test_hostile_archive_leaves_nothing_behind(kind: str, tmp_path: Path) -> Non
     assert files_below(tmp_path) == {"in/toy.zip": HOSTILE[kind]}
     assert not list((tmp_path / "out").iterdir())
     assert not Path("/tmp/evil").exists()
+
+
+def test_a_bomb_by_ratio_is_stopped_above_the_first_gigabyte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundredfold is no photograph; the first gigabyte is free, here the first 10 kB."""
+    monkeypatch.setattr(extract, "ALWAYS", 10_000)
+    (tmp_path / "toy").write_bytes(zip_bytes({"zeros": bytes(3_000_000)}))
+    with pytest.raises(DatasetError, match="unpacks to more files or bytes"):
+        extract_archive(tmp_path / "toy", tmp_path / "out")
+    drawn = random.randbytes(200_000)
+    (tmp_path / "toy").write_bytes(zip_bytes({"a": drawn}))
+    extract_archive(tmp_path / "toy", tmp_path / "out")
+    assert files_below(tmp_path / "out") == {"a": drawn}
+
+
+def test_entries_that_share_bytes_are_refused(tmp_path: Path) -> None:
+    """As in bombs that point a thousand entries at one content."""
+    content = bytearray(zip_bytes({"a": b"x" * 90, "b": b"x" * 90}, zipfile.ZIP_STORED))
+    first = content.index(b"PK\1\2")
+    second = content.index(b"PK\1\2", first + 4)
+    local = content.index(b"PK\3\4", 4)
+    content[30:31] = content[local + 30 : local + 31] = b"a"  # one name, so that they agree
+    content[second + 42 : second + 46] = content[first + 42 : first + 46]
+    content[second + 46 : second + 47] = b"a"
+    (tmp_path / "toy").write_bytes(content)
+    with pytest.raises(DatasetError, match="shares bytes with another one"):
+        extract_archive(tmp_path / "toy", tmp_path / "out")
+
+
+def test_zips_with_backslashes_have_folders(tmp_path: Path) -> None:
+    files = {"nut\\": b"", "nut\\empty\\": b"", "nut\\good\\1.png": b"1", "nut/bad\\2.png": b"2"}
+    (tmp_path / "toy").write_bytes(zip_bytes(files))
+    extract_archive(tmp_path / "toy", tmp_path / "out")
+    assert files_below(tmp_path / "out") == {"nut/good/1.png": b"1", "nut/bad/2.png": b"2"}
+    assert (tmp_path / "out/nut/empty").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("names", "page"),
+    [
+        (["größe/prüfung.png", "schön.png"], "cp437"),
+        (["製品/良品/1.png", "製品/不良/2.png", "傷.png"], "cp932"),
+        (["größe/prüfung.png", "製品.png"], "utf-8"),
+    ],
+)
+def test_names_in_a_code_page_without_a_word(names: list[str], page: str, tmp_path: Path) -> None:
+    (tmp_path / "toy").write_bytes(zip_without_flag(dict.fromkeys(names, page)))
+    extract_archive(tmp_path / "toy", tmp_path / "out")
+    assert set(files_below(tmp_path / "out")) == set(names)
+
+
+def zip_without_flag(pages: dict[str, str]) -> bytes:
+    """A zip file as old tools write it: names in a code page, which nothing says."""
+    short = {
+        f"{number:03d}": name.encode(page) for number, (name, page) in enumerate(pages.items())
+    }
+    content = zip_bytes({f"{key}{'x' * (len(raw) - 3)}": b"" for key, raw in short.items()})
+    for key, raw in short.items():
+        content = content.replace(f"{key}{'x' * (len(raw) - 3)}".encode(), raw)
+    return content
+
+
+def test_an_encrypted_zip_and_one_packed_in_another_way_say_what_to_do(tmp_path: Path) -> None:
+    whole = zip_bytes({"nut/a.png": b"secret"})
+    table = whole.index(b"PK\1\2")
+    locked, other = bytearray(whole), bytearray(whole)
+    locked[6] |= 1
+    locked[table + 8] |= 1
+    other[8] = other[table + 10] = 9  # Deflate64, of Windows' own folders
+    for content, reason in ((locked, "is encrypted: with its password"), (other, "number 9; ")):
+        (tmp_path / "toy.zip").write_bytes(content)
+        with pytest.raises(DatasetError, match=rf"toy\.zip: member 'nut/a\.png' .*{reason}"):
+            extract_archive(tmp_path / "toy.zip", tmp_path / "out")
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
@@ -324,3 +414,43 @@ def test_tar_files_of_the_tar_command(form: str, tmp_path: Path) -> None:
 )
 def test_what_came_in_an_archives_place_is_named(content: bytes, name: str) -> None:
     assert name in unpack(content)
+
+
+PARTS = st.sampled_from(["a", "A", "b", "..", ".", "C:", "", " ", "ü", "u\u0308", "n" * 256, "\r"])
+
+
+@given(
+    places=st.lists(st.tuples(st.lists(PARTS, min_size=1, max_size=4), st.sampled_from("/\\")),
+                    min_size=1, max_size=4),
+    kind=st.sampled_from(["zip", "tar"]),
+)  # fmt: skip
+@example(places=[(["a", "b"], "\\")], kind="zip")
+@try_examples(150)
+def test_any_names_are_refused_or_lie_inside_with_their_contents(
+    places: list[tuple[list[str], str]], kind: str
+) -> None:
+    names = [separator.join(parts) for parts, separator in places]
+    if kind == "zip":
+        with warnings.catch_warnings(action="ignore"):  # names that stand twice
+            buffer = io.BytesIO()
+            with zipfile.ZipFile(buffer, "w") as archive:
+                for name in names:
+                    archive.writestr(zipfile.ZipInfo(name), f"of {name}")
+            content = buffer.getvalue()
+    else:
+        content = tar_bytes(*(tar_member(name, size=len(name)) for name in names))
+    with TemporaryDirectory() as folder:
+        (archive_path := Path(folder) / "in").write_bytes(content)
+        try:
+            extract_archive(archive_path, Path(folder) / "out/tree")
+        except DatasetError as error:
+            assert str(error).startswith(f"{archive_path}: ")  # noqa: PT017
+            assert files_below(Path(folder)) == {"in": content}
+            return
+        written = files_below(Path(folder) / "out/tree")
+        assert set(files_below(Path(folder))) == {"in", *(f"out/tree/{name}" for name in written)}
+        assert len(written) == len(names)
+        for name in names:
+            place = "/".join(part for part in re.split(r"[/\\]", name) if part not in ("", "."))
+            expected = f"of {name}".encode() if kind == "zip" else b"x" * len(name)
+            assert written[place] == expected

@@ -118,3 +118,54 @@ def test_a_category_is_never_a_path(tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text(json.dumps(data))
     with pytest.raises(DatasetError, match="is no file name"):
         index_tree(tmp_path, get_dataset("folder"), protocol="meta")
+
+
+@pytest.mark.parametrize("separator", ["\\", "/", "mixed"])
+def test_paths_of_windows_are_read(separator: str, tmp_path: Path) -> None:
+    make_nut(tmp_path)
+    index = build_index(TOY, tmp_path, protocol="official")
+    write_meta(index.frame, {}, tmp_path / "meta.json")
+    text = (tmp_path / "meta.json").read_text()
+    if separator == "mixed":
+        text = text.replace("nut/test", r"nut\\test")
+    elif separator == "\\":
+        text = text.replace("/", r"\\")
+    content = text.replace("\n", "\r\n").encode("utf-8-sig")  # as an editor there leaves it
+    (tmp_path / "meta.json").write_bytes(content)
+    assert build_index(TOY, tmp_path, protocol="meta").frame.equals(index.frame)
+
+
+@pytest.mark.parametrize(
+    "path", ["C:\\data\\0.png", "c:/data/0.png", "\\\\server\\share\\0.png", "\\0.png", "/0.png"]
+)
+@pytest.mark.parametrize("key", ["img_path", "mask_path"])
+def test_a_path_from_the_root_of_a_disk_is_refused_with_words(
+    path: str, key: str, tmp_path: Path
+) -> None:
+    make_nut(tmp_path)
+    items = [item("nut/test/hole/0.png", "nut", "hole", "nut/m.png", **{key: path})]
+    (tmp_path / "meta.json").write_text(json.dumps({"test": {"nut": items}}))
+    with pytest.raises(
+        DatasetError, match=rf"{key} .* paths must be relative to the folder that me"
+    ):
+        index_tree(tmp_path, protocol="meta")
+
+
+def test_a_way_up_with_backslashes_is_refused_and_a_name_with_one_is_itself(tmp_path: Path) -> None:
+    make_nut(tmp_path)
+    write_images(tmp_path / "nut/test/good", ["a\\b.png"], 40)
+    good = [
+        item(name, "nut", "good") for name in ("nut/test/good/a\\b.png", "nut\\test\\good\\1.png")
+    ]
+    bad = item("nut/test/hole/0.png", "nut", "hole", "nut\\ground_truth\\hole\\0_mask.png")
+    (tmp_path / "meta.json").write_text(json.dumps({"test": {"nut": [*good, bad]}}))
+    frame = index_tree(tmp_path, protocol="meta").frame
+    assert set(frame["image_path"]) == {
+        "nut/test/good/a\\b.png",
+        "nut/test/good/1.png",
+        "nut/test/hole/0.png",
+    }
+    up = [item("nut\\..\\..\\x.png", "nut", "good"), bad]
+    (tmp_path / "meta.json").write_text(json.dumps({"test": {"nut": up}}))
+    with pytest.raises(DatasetError, match="outside of the dataset"):
+        index_tree(tmp_path, protocol="meta")

@@ -10,7 +10,8 @@ from imports import ROOT
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
-from fuzzyclip.utils.files import write_csv, write_json
+from fuzzyclip.utils.files import write_json
+from fuzzyclip.utils.tables import write_csv
 from stages import paths
 from stages.experiments import __main__ as command
 from stages.experiments.compare import compare_methods

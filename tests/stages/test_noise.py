@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from fuzzyclip.evaluation.summaries import summarise_pixels, write_summaries
 from fuzzyclip.report.comparison import Side, join_results
-from fuzzyclip.utils.files import write_csv
+from fuzzyclip.utils.tables import write_csv
 from stages import paths
 from stages.experiments.noise import measure_noise
 from stages.experiments.results import WORKSPACE, Results

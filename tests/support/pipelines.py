@@ -17,6 +17,8 @@ from imports import ROOT
 from mlflow.tracking import MlflowClient
 from trees import MASK, write_images, write_picture
 
+from stages.yaml_numbers import dump_yaml
+
 #: Where the stages of other methods begin; they are the last ones of dvc.yaml.
 FIRST_OF_METHODS = "\n  # The methods that FuzzyCLIP is compared with"
 #: What a stage would read of a run around it, or of this machine's tracker.
@@ -130,7 +132,7 @@ def change_params(folder, change):
     """Edit params.yaml as a person would."""
     params = yaml.safe_load((folder / "params.yaml").read_text())
     change(params)
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (folder / "params.yaml").write_text(dump_yaml(params))
 
 
 def commit(folder, message):

@@ -16,10 +16,10 @@ from fuzzyclip.utils.files import (
     BrokenFileError,
     read_summed,
     replace_file,
-    write_csv,
     write_json,
     write_summed,
 )
+from fuzzyclip.utils.tables import write_csv
 
 
 @given(st.binary(max_size=200), DAMAGES)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from fuzzyclip.method import OWN
+from fuzzyclip.utils.tables import read_table
 
 #: What was measured, a line a method.
 TABLE = "docs/data/methods.csv"
@@ -25,7 +26,7 @@ QUALITY = {
 
 def draw(root: Path) -> Image.Image:
     """The picture of the committed table."""
-    figure = draw_picture(pd.read_csv(root / TABLE).set_index("variant"))
+    figure = draw_picture(read_table(root / TABLE).set_index("variant"))
     with io.BytesIO() as file:
         figure.savefig(file, format="png", dpi=DPI)
         return Image.open(file).convert("RGB")

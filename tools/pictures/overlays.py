@@ -15,6 +15,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from fuzzyclip.method import OWN
+from fuzzyclip.report.tables import read_categories
 from tools.pictures.sources import PictureError
 
 #: The results by category, the images, and a model that was trained on others.
@@ -33,7 +34,7 @@ def draw(root: Path) -> Image.Image:
     from fuzzyclip.model.calibration import calibrate
     from fuzzyclip.model.storing import store
 
-    category = choose_category(pd.read_csv(root / METRICS))
+    category = choose_category(read_categories(root / METRICS))
     folder = root / IMAGES / category
     seen, shown = divide(folder)
     normal = [path for path in seen if path.parent.name == NORMAL]

@@ -2,13 +2,15 @@
 
 `{"train": {category: [item, ...]}, "test": {...}}` at the dataset root, an item being
 `{"img_path", "mask_path", "cls_name", "specie_name", "anomaly"}` with POSIX paths relative to the
-root. What we write has a further key "info", which the family's loaders pass over.
+root. What we write has a further key "info", which the family's loaders pass over. What was written
+on Windows has backslashes between folders, which are read as they are meant; a path that leads out
+of the root is refused.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import pandas as pd
@@ -52,7 +54,7 @@ def read_meta(root: Path, categories: Sequence[str], aliases: Mapping[str, str])
     """Rows of `<root>/meta.json` of some categories, none for all; aliases lead to raw names."""
     path = root / FILENAME
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))  # Notepad leaves a mark
     except FileNotFoundError:
         return Listing([], [Problem(str(path), "missing, but the protocol reads it", fatal=True)])
     except (OSError, ValueError, RecursionError) as error:
@@ -69,7 +71,7 @@ def read_meta(root: Path, categories: Sequence[str], aliases: Mapping[str, str])
             if categories and category not in categories:
                 continue
             for item in items:
-                row = read_item(item, category, group, split)
+                row = read_item(root, item, category, group, split)
                 if isinstance(row, str):
                     listing.problems.append(Problem(str(path), row))
                 elif row.image_path in seen:
@@ -81,7 +83,7 @@ def read_meta(root: Path, categories: Sequence[str], aliases: Mapping[str, str])
     return listing
 
 
-def read_item(item: Any, category: str, group: str, split: str) -> IndexRow | str:
+def read_item(root: Path, item: Any, category: str, group: str, split: str) -> IndexRow | str:
     """An index row, or what is wrong with the item."""
     if not isinstance(item, dict) or not all(
         isinstance(item.get(key), kind) for key, kind in ITEM.items()
@@ -92,8 +94,36 @@ def read_item(item: Any, category: str, group: str, split: str) -> IndexRow | st
         return f"{image}: cls_name {item['cls_name']!r} in {group!r}, anomaly {item['anomaly']!r}"
     if not is_file_name(category):
         return f"{image}: the category {category!r} is no file name"
+    for key in ("img_path", "mask_path"):
+        if is_absolute(item[key]):
+            return (
+                f"{key} {item[key]!r} begins at the root of a disk: paths must be relative to the "
+                f"folder that {FILENAME} lies in"
+            )
     defect = (item["specie_name"] or "bad") if label else GOOD
-    return IndexRow(image, item["mask_path"], category, split, label, defect)
+    image, mask = (read_path(root, item[key]) for key in ("img_path", "mask_path"))
+    return IndexRow(image, mask, category, split, label, defect)
+
+
+def is_absolute(path: str) -> bool:
+    """True for a path that begins at the root of a disk or on another machine, on any system."""
+    windows = PureWindowsPath(path)
+    return path.startswith(("/", "\\")) or bool(windows.drive and windows.drive[1:] == ":")
+
+
+def read_path(root: Path, path: str) -> str:
+    """A path with `/` between folders; a file whose name has a backslash is itself."""
+    if "\\" not in path or _is_there(root / path):
+        return path
+    return path.replace("\\", "/")
+
+
+def _is_there(path: Path) -> bool:
+    """True for a file; what no system takes for a path is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def write_meta(frame: pd.DataFrame, info: Mapping[str, Any], path: Path) -> None:

@@ -1,8 +1,9 @@
 """Safe extraction of archives that strangers made.
 
-Only plain files and folders below the target are written: absolute names, `..`, links, devices
-and repeated names are refused, and the unpacked size is counted while it is written, because a
-header may lie. The tree appears under its name only when it is complete.
+Only plain files and folders below the target are written: absolute names, `..`, links, devices,
+repeated names, those that not every system keeps apart (see `member_names`) and entries that share
+bytes are refused, and the unpacked size is counted while it is written, because a header may lie.
+The tree appears under its name only when it is complete.
 
 A damaged archive is refused as far as its format lets one see the damage. The contents of a zip
 file and all of a compressed tar stand under checksums (not of `.lzma`, nor of `xz --check=none`); a
@@ -11,14 +12,13 @@ SHA-256 or when the images are opened.
 """
 
 import lzma
-import re
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tarfile import (  # type: ignore[attr-defined]  # typeshed lacks them
     EmptyHeaderError,
     EOFHeaderError,
@@ -26,12 +26,16 @@ from tarfile import (  # type: ignore[attr-defined]  # typeshed lacks them
 )
 from typing import IO, NamedTuple
 
-from fuzzyclip.utils.files import name_other_content
+from fuzzyclip.datasets.fetching.member_names import Names, read_zip_names
+from fuzzyclip.datasets.fetching.other_archives import EXTRACT, describe_other, describe_part
 from fuzzyclip.utils.scratch import hold_folder
 from fuzzyclip.utils.tree import DatasetError
 
 MAX_MEMBERS = 200_000  # DAGM, the set with most files, has about 20,000
 MAX_BYTES = 24 * 2**30  # MVTec AD, the largest set, unpacks to about 5 GB
+#: Bytes that an archive may unpack to for one of its own, above the first gigabyte: what is packed
+#: a hundredfold is no set of photographs, but a bomb.
+MAX_RATIO, ALWAYS = 100, 2**30
 MAX_DEPTH = 2  # DTD-Synthetic: zip files inside a zip file
 MAX_PADDING = 2**24  # zeros behind a tar file's end: a record, of 10 kB or, on tapes, up to 10 MB
 ZIP_STARTS = (b"PK\3\4", b"PK\5\6", b"PK00", b"PK\7\10")  # of files, of none, of one volume
@@ -41,8 +45,9 @@ ZIP_ENTRY = b"PK\1\2"  # how each entry of a zip file's table begins
 ZIP_LOCAL = struct.Struct("<4s5H3L2H")
 #: Its flag for a checksum that comes after the content, and the number that may come before that.
 ZIP_STREAMED, ZIP_DESCRIPTOR = 8, 0x08074B50
-#: How a file begins that Zstandard has packed.
-ZSTANDARD = b"\x28\xb5\x2f\xfd"
+#: Flag of a zip file's entry that is encrypted, and the ways of packing that are read.
+ENCRYPTED = 0x1
+PACKED = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 CUT = "cut short: the blocks that end a tar file are missing; fetch it again"
 CHUNK = 2**20
 #: What reading a damaged archive raises; bzip2 and gzip have OSError.
@@ -71,7 +76,10 @@ class Budget:
         self.members -= members
         self.size -= size
         if self.members < 0 or self.size < 0:
-            raise DatasetError("unpacks to more files or bytes than any known dataset has")
+            raise DatasetError(
+                "unpacks to more files or bytes than any known dataset has; where it is what it "
+                f"should be, {EXTRACT}"
+            )
 
 
 def extract_archive(
@@ -92,7 +100,8 @@ def extract_archive(
     """
     if out_dir.exists():
         raise FileExistsError(f"{out_dir} exists")
-    budget = Budget(max_members, max_bytes)
+    room = max(ALWAYS, MAX_RATIO * path.stat().st_size)
+    budget = Budget(max_members, min(max_bytes, room))
     with hold_folder(out_dir) as temporary:
         tree = temporary / "tree"
         try:
@@ -106,13 +115,35 @@ def extract_archive(
         tree.rename(out_dir)
 
 
+def is_archive(path: Path) -> bool:
+    """True for a zip or tar file, by its content; it may be damaged further on."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    with _reading():
+        if start in ZIP_STARTS:
+            return zipfile.is_zipfile(path)
+        return bool(start) and tarfile.is_tarfile(path)
+
+
+def list_members(path: Path) -> Iterator[str]:
+    """The names of an archive's files, one after another; contents are not read.
+
+    Raises:
+        DatasetError: the archive is broken, or has an entry that is not taken.
+    """
+    for member in _members(path):
+        if member.stream is not None:
+            member.stream.close()
+            yield member.name
+
+
 def _unpack(path: Path, folder: Path, budget: Budget, depth: int) -> None:
     """Write the members of one archive, then unpack the zip files among them in place."""
     folder.mkdir()
-    nested = []
+    nested, names = [], Names()
     for member in _members(path):
         budget.spend(members=1)
-        target = folder / _relative(member.name)
+        target = folder / names.check(member.name, is_folder=member.stream is None)
         if member.stream is None:
             target.mkdir(parents=True, exist_ok=True)
             continue
@@ -134,15 +165,6 @@ def _free_name(folder: Path) -> Path:
     while folder.exists():
         folder = folder.with_name(folder.name + "_")
     return folder
-
-
-def _relative(name: str) -> PurePosixPath:
-    """Check a member's name: relative, without a way up, the same on every system."""
-    path = PurePosixPath(name)
-    forbidden = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name)
-    if forbidden or "\\" in name or "\0" in name:
-        raise DatasetError(f"member {name!r} would be written outside of the target folder")
-    return path
 
 
 def _copy(stream: IO[bytes], target: Path, budget: Budget) -> None:
@@ -179,18 +201,17 @@ def _members(path: Path) -> Iterator[Member]:
             yield from _tar_members(path)
         elif start in ZIP_STARTS and zipfile.is_zipfile(path):  # a damaged tar may end in a zip
             yield from _zip_members(path)
-        elif fault := name_other_content(path):
-            raise DatasetError(fault)
-        elif start == ZSTANDARD:
-            raise DatasetError("packed by Zstandard, which is not read: give the extracted folder")
         else:
-            raise DatasetError("no zip or tar file, or its begin or end is missing; fetch it again")
+            raise DatasetError(describe_part(path) or describe_other(path))
 
 
 def _zip_members(path: Path) -> Iterator[Member]:
     """Entries of a zip file; reading one to its end checks its CRC."""
     with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
+        infos = archive.infolist()
+        _check_overlap(infos, archive.start_dir)
+        for info, name in zip(infos, read_zip_names(infos), strict=True):
+            _check_packing(info)
             kind = (info.external_attr >> 16) & 0o170000  # Unix file type, 0 if none is stored
             if kind not in {0, 0o100000, 0o040000}:
                 raise DatasetError(f"member {info.filename!r} is a link or a device")
@@ -199,9 +220,42 @@ def _zip_members(path: Path) -> Iterator[Member]:
             stream = archive.open(info)  # of a folder too: its two names are compared
             if archive.fp is not None:
                 _check_entry(archive.fp, info)
-            if info.is_dir():
+            is_folder = name.endswith("/") and info.file_size == 0
+            if is_folder:
                 stream.close()
-            yield Member(info.filename, None if info.is_dir() else stream)
+            yield Member(name, None if is_folder else stream)
+
+
+def _check_packing(info: zipfile.ZipInfo) -> None:
+    """Refuse what the library can not read, and say what can."""
+    if "\0" in info.orig_filename:  # the library cuts the name there
+        raise DatasetError(f"member {info.orig_filename!r}: its table is damaged; fetch it again")
+    if info.flag_bits & ENCRYPTED:
+        raise DatasetError(
+            f"member {info.filename!r} is encrypted: with its password, {EXTRACT} (7-Zip, or "
+            "`unzip`)"
+        )
+    if info.compress_type not in PACKED:
+        raise DatasetError(
+            f"member {info.filename!r} is packed in a way that is not read (number "
+            f"{info.compress_type}; 9 is Windows' for large files): {EXTRACT} (7-Zip, or `unzip`)"
+        )
+
+
+def _check_overlap(infos: Sequence[zipfile.ZipInfo], end: int) -> None:
+    """Refuse entries that share bytes: a few kilobytes could be unpacked a thousand times.
+
+    Args:
+        end: the place of the table, where the last content ends.
+    """
+    ordered = sorted(infos, key=lambda info: info.header_offset)
+    starts = [*(info.header_offset for info in ordered[1:]), end]
+    for info, following in zip(ordered, starts, strict=False):
+        if info.header_offset + ZIP_LOCAL.size + info.compress_size > following:
+            raise DatasetError(
+                f"member {info.filename!r} shares bytes with another one, or its table is damaged; "
+                "fetch it again"
+            )
 
 
 def _check_entry(file: IO[bytes], info: zipfile.ZipInfo) -> None:

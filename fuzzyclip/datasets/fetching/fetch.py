@@ -8,31 +8,23 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from fuzzyclip.datasets.base.layouts import list_folders
 from fuzzyclip.datasets.base.meta import choose_protocol
-from fuzzyclip.datasets.base.spec import Archive, DatasetSpec
+from fuzzyclip.datasets.base.spec import Archive, DatasetSpec, Protocol
+from fuzzyclip.datasets.fetching.arranging import arrange
 from fuzzyclip.datasets.fetching.download import download_archive
 from fuzzyclip.datasets.fetching.extract import extract_archive
+from fuzzyclip.datasets.fetching.placed import Source, find_sources
 from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.scratch import hold_folder
-from fuzzyclip.utils.tree import DatasetError, Tree, copy_tree, read_tree
+from fuzzyclip.utils.tree import DatasetError, Tree, copy_tree
 
 LOGGER = logging.getLogger(__name__)
 BY_HAND = "placed by hand"
-MAX_DEPTH = 4  # of the folders that an archive wraps around the data
-
-
-class Source(NamedTuple):
-    """An archive and where it lies; None where it has to be downloaded."""
-
-    archive: Archive
-    path: Path | None
 
 
 def fetch_dataset(
@@ -55,7 +47,9 @@ def fetch_dataset(
         out_dir: dataset root; an older one is replaced once the new one is complete.
         protocol: one of the dataset's protocols, which may have archives of their own, or `meta`
             for data prepared with a meta.json; None for the default.
-        path: where this dataset lies: an archive, a folder of archives, or the extracted folder.
+        path: where this dataset lies: an archive under any name, the extracted folder, or a folder
+            of archives: under their official names, else all that have files of the dataset inside,
+            such as the parts of a cloud drive's download.
         archives_dir: folder with archives under their official names, or with folders extracted
             from them; downloads are kept there if it can be written.
         downloads_dir: where broken downloads wait for the next attempt otherwise.
@@ -75,7 +69,10 @@ def fetch_dataset(
     """
     protocol = protocol or spec.default_protocol
     wanted = spec.list_archives(protocol, categories)
-    sources = find_sources(spec, wanted, path, archives_dir, (out_dir.name, spec.name))
+    chosen = choose_protocol(spec, protocol)
+    markers = chosen.markers or tuple(spec.categories)
+    names = (out_dir.name, spec.name)
+    sources = find_sources(spec, wanted, markers, path, archives_dir, names)
     if not sources:
         raise DatasetError(f"{spec.title}: nothing to read. {spec.instructions}")
     _check_names(spec, {*(urls or {}), *(sha256 or {})}, [source.archive for source in sources])
@@ -84,7 +81,7 @@ def fetch_dataset(
     entries = []
     with hold_folder(out_dir) as temporary:
         kept = _choose_folder(archives_dir, downloads_dir, temporary / "downloads")
-        for number, (archive, placed) in enumerate(sources):
+        for number, (archive, placed, _) in enumerate(sources):
             demanded = (sha256 or {}).get(archive.filename)
             expected = demanded or archive.sha256
             file, source = placed, BY_HAND
@@ -100,7 +97,8 @@ def fetch_dataset(
             entries.append(entry)
             place = temporary / "extracted" / f"{number:02d}"
             _unpack(file, tree, place, archive.category)
-        _finish(spec, protocol, temporary, out_dir)
+        origins = {f"{number:02d}": str(each.path) for number, each in enumerate(sources)}
+        _finish(spec, chosen, temporary, out_dir, origins)
         if kept == downloads_dir:  # extracted: no need to keep the archives too
             for archive in wanted:
                 (kept / archive.filename).unlink(missing_ok=True)
@@ -116,7 +114,8 @@ def _look(spec: DatasetSpec, sources: Sequence[Source], place: Path) -> dict[Pat
             f"{spec.title}: {around[0]} would be copied into itself, to {place}; name the folder "
             "of the images alone"
         )
-    trees = {folder: read_tree(folder) for folder in folders}
+    found = {source.path: source.read_tree() for source in sources if source.path}
+    trees = {path: tree for path, tree in found.items() if tree is not None}
     size = sum(sum(tree.files.values()) for tree in trees.values())
     if size > (free := shutil.disk_usage(place).free):
         raise DatasetError(
@@ -213,13 +212,14 @@ def _unpack(path: Path, tree: Tree | None, place: Path, category: str | None) ->
         extract_archive(path, folder)
 
 
-def _finish(spec: DatasetSpec, protocol: str, temporary: Path, out_dir: Path) -> None:
+def _finish(
+    spec: DatasetSpec, chosen: Protocol, temporary: Path, out_dir: Path, origins: Mapping[str, str]
+) -> None:
     """Arrange and prepare the tree, then let it appear under its name."""
-    chosen = choose_protocol(spec, protocol)
     root = temporary / "root"
     try:
         if markers := chosen.markers or tuple(spec.categories):
-            arrange(temporary / "extracted", markers, root)
+            arrange(temporary / "extracted", markers, root, origins)
         else:  # a folder of one's own: its layout is for the index to find
             (temporary / "extracted" / "00").rename(root)
         if chosen.prepare is not None:
@@ -229,60 +229,6 @@ def _finish(spec: DatasetSpec, protocol: str, temporary: Path, out_dir: Path) ->
     if out_dir.exists():
         out_dir.rename(temporary / "replaced")  # removed with the temporary folder
     root.rename(out_dir)
-
-
-def find_sources(
-    spec: DatasetSpec,
-    archives: Sequence[Archive],
-    path: Path | None,
-    archives_dir: Path | None,
-    names: Sequence[str],
-) -> list[Source]:
-    """The source of each archive that is needed.
-
-    Args:
-        path: as for `fetch_dataset`.
-        archives_dir: the same; the whole dataset may lie there in a folder of one of `names`.
-        names: of such folders.
-
-    Raises:
-        DatasetError: `path` is not there, or a single file stands for several archives.
-    """
-    if path is not None:
-        return _look_at(spec, archives, path)
-    if archives_dir is None:
-        return [Source(archive, None) for archive in archives]
-    sources = [Source(archive, find_archive(archive, archives_dir)) for archive in archives]
-    if any(source.path for source in sources):
-        return sources
-    whole = next((f for name in names if (f := archives_dir / name).is_dir()), None)
-    return [Source(Archive(whole.name), whole)] if whole else sources
-
-
-def _look_at(spec: DatasetSpec, archives: Sequence[Archive], path: Path) -> list[Source]:
-    """Sources in a path that was given for this dataset."""
-    if path.is_file():
-        if len(archives) > 1:
-            raise DatasetError(
-                f"{spec.title}: {path} is one file, but the dataset has {len(archives)} archives; "
-                "give the folder they lie in"
-            )
-        known = archives[0] if archives else Archive(path.name)
-        return [Source(known, path)]
-    if not path.is_dir():
-        raise DatasetError(f"{spec.title}: {path} is not there")
-    sources = [Source(archive, find_archive(archive, path)) for archive in archives]
-    if any(source.path and source.path.is_file() for source in sources):
-        return sources
-    return [Source(Archive(path.name), path)]
-
-
-def find_archive(archive: Archive, folder: Path) -> Path | None:
-    """The archive, or else the folder extracted from it."""
-    file, extracted = folder / archive.filename, folder / archive.stem
-    if file.is_file():
-        return file
-    return extracted if extracted.is_dir() else None
 
 
 def describe(
@@ -307,51 +253,3 @@ def compute_tree_sha256(tree: Tree) -> str:
     """SHA-256 over the `sha256sum` lines of a folder's files, sorted by name."""
     lines = [f"{compute_sha256(tree.root / name)}  {name}\n" for name in tree.files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def arrange(staging: Path, patterns: Sequence[str], out_dir: Path) -> None:
-    """Move a dataset's folders from where everything was extracted to a new root.
-
-    `patterns` are shell patterns of the names at the root: folders, or a file such as meta.json.
-
-    Raises:
-        DatasetError: none of them is there, or one is there twice.
-    """
-    folders = list(_find(staging, patterns, MAX_DEPTH))
-    if not folders:
-        inside = sorted(p.relative_to(staging).as_posix() for p in staging.glob("*/*"))[:10]
-        raise DatasetError(
-            f"nothing named {', '.join(patterns)} inside; found {', '.join(inside) or 'nothing'}"
-        )
-    names = [folder.name for folder in folders]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DatasetError(f"there twice: {', '.join(twice)}")
-    parents = {folder.parent for folder in folders}
-    if len(parents) == 1:
-        # One root: licence and read-me files beside the folders come along.
-        parents.pop().rename(out_dir)
-    else:
-        out_dir.mkdir(parents=True)
-        for folder in folders:
-            folder.rename(out_dir / folder.name)
-    for name in names:
-        _unwrap(out_dir / name)
-
-
-def _find(folder: Path, patterns: Sequence[str], depth: int) -> Iterator[Path]:
-    """Topmost folders and files that match, sorted."""
-    files = [path for path in folder.iterdir() if path.is_file()]
-    for path in sorted([*list_folders(folder), *files]):
-        if any(fnmatchcase(path.name, pattern) for pattern in patterns):
-            yield path
-        elif depth > 1 and path.is_dir():
-            yield from _find(path, patterns, depth - 1)
-
-
-def _unwrap(folder: Path) -> None:
-    """`Class1/Class1/Train` becomes `Class1/Train`: an archive extracted into its own name."""
-    while list_folders(folder) == [folder / folder.name]:
-        aside = folder.with_name(f".{folder.name}.unwrapped")
-        (folder / folder.name).rename(aside)
-        shutil.rmtree(folder)  # read-me files of the wrapping
-        aside.rename(folder)
