@@ -29,7 +29,7 @@ TEXT_SUFFIXES = frozenset({
 
 HIDDEN = Unused("hidden, or left by a system (thumbnails and such)")
 RESULT = Unused("results of fuzzyclip predict")
-TEXT = Unused("text, tables or annotations, which are not read: masks must be pictures")
+TEXT = Unused("text, tables or annotations (masks must be pictures)")
 UNKNOWN = Unused("of a suffix that no image has")
 UNREAD = Unused("a kind of picture that is not read; save it as PNG, or elsewhere", fault=True)
 NO_PLACE = Unused(
@@ -116,11 +116,9 @@ def _explain(name: str, listing: Listing, results: set[PurePosixPath]) -> Unused
 
 def _make_problem(root: Path, names: list[str], reason: str) -> Problem:
     """One problem for files of a folder: named by the file if it is one, else by the folder."""
-    if len(names) == 1:
-        return Problem(str(root / names[0]), reason, files=tuple(names))
-    inside = describe_names([PurePosixPath(name).name for name in names])
-    folder = root / PurePosixPath(names[0]).parent
-    return Problem(str(folder), f"{len(names):,} files ({inside}): {reason}", files=tuple(names))
+    place = PurePosixPath(names[0])
+    path = root / (place if len(names) == 1 else place.parent)
+    return Problem(str(path), reason, files=tuple(names))
 
 
 def _describe(names: list[str], reason: str) -> str:

@@ -6,8 +6,10 @@ else, so that a new dataset touches no other code.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+
+from fuzzyclip.images.names import describe_names
 
 GOOD = "good"
 #: Label of a row whose mask says whether its image is normal.
@@ -86,7 +88,10 @@ class Problem(NamedTuple):
     files: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        count = len(self.files)
+        inside = describe_names([PurePosixPath(name).name for name in self.files])
+        which = f"{count:,} files ({inside}): " if count > 1 else ""
+        return f"{self.path}: {which}{self.reason}"
 
 
 class Note(NamedTuple):
