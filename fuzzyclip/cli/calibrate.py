@@ -22,7 +22,9 @@ Bad = Annotated[
 ]
 Masks = Annotated[
     list[str] | None,
-    typer.Option(help="Ground truth of the images with defects, by the same name or NAME_mask."),
+    typer.Option(
+        help="Ground truth of the images with defects, by the same name or NAME_mask (_gt)."
+    ),
 ]
 Rate = Annotated[
     float,

@@ -23,7 +23,7 @@ from fuzzyclip.datasets.base.folder_names import (
     find_split,
     fold,
 )
-from fuzzyclip.datasets.base.labelled_folders import Part, is_labelled, list_part
+from fuzzyclip.datasets.base.labelled_folders import Part, holds_results, is_labelled, list_part
 from fuzzyclip.datasets.base.layouts import list_folders
 from fuzzyclip.datasets.base.meta import FILENAME, read_meta
 from fuzzyclip.datasets.base.spec import DatasetSpec, Listing, Note, Problem, Protocol, Unused
@@ -33,7 +33,8 @@ MVTEC_LIKE, GOOD_BAD = "mvtec_like", "good_bad"
 MAX_WRAPPERS = 3
 EXPECTED = (
     "no images in a layout that is known: <category>/test/<good|defect>/, <category>/<good|defect>/"
-    f", the same without <category>/, or {FILENAME} (good may be called {', '.join(NORMAL_NAMES)})"
+    f", the same without <category>/, images beside masks, or {FILENAME} (good may be called "
+    f"{', '.join(NORMAL_NAMES)})"
 )
 NOT_ASKED = Unused("of a category that was not asked for")
 WITHOUT_LABELS = Unused("test images without labels")
@@ -59,8 +60,8 @@ def list_rows(root: Path, categories: Sequence[str], *, layout: str) -> Listing:
     top = root
     for _ in range(MAX_WRAPPERS):
         if places := find_categories(top, root.name, categories, layouts):
-            return list_categories(root, places, categories)
-        inside = list_folders(top)
+            return list_categories(root, top, places, categories)
+        inside = [path for path in list_folders(top) if not holds_results(path)]
         if len(inside) != 1:
             break
         top = inside[0]  # folders that an archive has wrapped around the data
@@ -73,7 +74,8 @@ def find_categories(
     """Category -> its place; empty if `top` is laid out in none of the layouts."""
     if own := find_layout(top, layouts):
         return {categories[0] if len(categories) == 1 else dataset: Place(top, own)}
-    inside = [path for path in list_folders(top) if not find_split(path.name)]
+    inside = [path for path in list_folders(top) if not holds_results(path)]
+    inside = [path for path in inside if not find_split(path.name)]
     laid_out = {path: find_layout(path, layouts) for path in inside}
     return {path.name: Place(path, own) for path, own in laid_out.items() if own}
 
@@ -85,16 +87,21 @@ def find_layout(folder: Path, layouts: Sequence[str]) -> str:
     return GOOD_BAD if GOOD_BAD in layouts and is_labelled(folder) else ""
 
 
-def list_categories(root: Path, places: Mapping[str, Place], categories: Sequence[str]) -> Listing:
+def list_categories(
+    root: Path, top: Path, places: Mapping[str, Place], categories: Sequence[str]
+) -> Listing:
     """Rows of every category, of those that are asked for if any are."""
     listing = Listing(whole=True)
-    for layout in sorted({place.layout for place in places.values()}, reverse=True):
+    for layout in sorted({place.layout for place in places.values()}):
         names = [name for name, place in places.items() if place.layout == layout]
-        LOGGER.info("%s is laid out as %s: %s", root, layout, ", ".join(names))
+        LOGGER.info("%s is laid out as %s: %s", top, layout, ", ".join(names))
+    if categories and all(place.folder != top for place in places.values()):
+        others = [path for path in list_folders(top) if path.name not in categories]
+        listing.unused |= {path.relative_to(root).as_posix(): NOT_ASKED for path in others}
     for category, (folder, layout) in places.items():
         if categories and category not in categories:
-            listing.unused[folder.relative_to(root).as_posix()] = NOT_ASKED
-        elif layout == MVTEC_LIKE:
+            continue
+        if layout == MVTEC_LIKE:
             listing.extend(list_splits(root, folder, category))
         else:
             listing.extend(list_part(root, Part(folder, category, "test")))

@@ -269,8 +269,22 @@ def _decode(stream: BinaryIO, max_pixels: int, *, deep_colour: bool = True) -> I
         raise OSError(f"{frames} frames; save the one to be inspected as a file of its own")
     if not deep_colour and image.mode.startswith("RGB") and ";16" in str(image.tile):
         raise OSError("16-bit colour, whose lower 8 bits are not read, can have no `white`")
+    if image.format == "BMP" and image.mode == "1":
+        _check_one_bit(stream)
     image.load()  # until here only the header was read; truncation shows now
     return image
+
+
+def _check_one_bit(stream: BinaryIO) -> None:
+    """Refuse a BMP of 4 or 8 bits whose palette is black and white: Pillow takes it for one of 1.
+
+    It would be read as other pixels, most of them black.
+    """
+    stream.seek(14)
+    header = stream.read(16)
+    bits = header[10] if header[0] == 12 else header[14]  # of OS/2, of Windows
+    if bits != 1:
+        raise OSError(f"a BMP of {bits} bits with two colours can not be read; save it as PNG")
 
 
 def _identify(stream: BinaryIO) -> ImageFile.ImageFile:

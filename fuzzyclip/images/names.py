@@ -18,14 +18,13 @@ UNREAD_SUFFIXES = frozenset({
     ".heic", ".heif", ".avif", ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
     ".jp2", ".j2k", ".jxl", ".exr", ".hdr", ".tga", ".pam", ".pcx", ".dcm", ".fits", ".ktx",
 })  # fmt: skip
-#: Folders that systems, archives and disks in the network leave, folded: resource forks that look
-#: like a second copy of the tree, thumbnails, what a check of the disk found, bins.
-IGNORED_FOLDERS = frozenset({
+#: Folders and files that systems, archives and disks in the network leave, folded: resource forks
+#: that look like a second copy of the tree, thumbnails, what a check of the disk found, bins.
+IGNORED = frozenset({
     "__macosx", "@eadir", "#recycle", "#snapshot", "$recycle.bin", "lost+found",
     "system volume information", "__pycache__",
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "_picasa.ini",
 })  # fmt: skip
-#: Files of that kind, folded.
-IGNORED_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "_picasa.ini"})
 #: What `fuzzyclip predict` leaves in a folder of its results; see `fuzzyclip.model.outputs`.
 RESULTS = frozenset({"scores.jsonl", "settings.json"})
 #: What it makes of one image, wherever that lies.
@@ -33,26 +32,35 @@ RESULT_NAME = re.compile(
     r".+\.(overlay(_scaled_to_image)?\.(jpe?g|png)|map\.(png|npy)|mask\.png)", re.IGNORECASE
 )
 
+#: What the name of a mask has behind its image's, or before it.
+MASK_MARK = re.compile(r"[._ -](mask|gt|label|ground_?truth|seg)$", re.IGNORECASE)
+MASK_MARK_BEFORE = re.compile(r"^(mask|gt|label|ground_?truth|seg)[._ -]", re.IGNORECASE)
+
 
 def is_image_name(name: str) -> bool:
     """True for a file that is searched for, by its suffix in any case."""
-    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
+    stem, dot, suffix = name.rpartition(".")  # a path takes several times as long
+    return bool(stem) and (dot + suffix).lower() in IMAGE_SUFFIXES
 
 
 def is_visible(name: str) -> bool:
     """True for a file or folder that a person has put there; hidden ones and systems' are not."""
-    return not (name.startswith(".") or is_left_by_system(PurePath(name)))
+    return not (name.startswith(".") or name.casefold() in IGNORED)
 
 
 def is_left_by_system(path: PurePath) -> bool:
     """True for what a system has left, or what lies in a folder that it has."""
-    folded = {part.casefold() for part in path.parts}
-    return not folded.isdisjoint(IGNORED_FOLDERS | IGNORED_FILES)
+    return any(part.casefold() in IGNORED for part in path.parts)
 
 
 def is_result(name: str) -> bool:
     """True for a picture that `fuzzyclip predict` has made of another."""
     return RESULT_NAME.fullmatch(name) is not None
+
+
+def list_stems(mask: str) -> list[str]:
+    """Stems that the image of a mask may have, the mask's own first."""
+    return list(dict.fromkeys([mask, MASK_MARK.sub("", mask), MASK_MARK_BEFORE.sub("", mask)]))
 
 
 def describe_names(names: Sequence[str], most: int = 3) -> str:

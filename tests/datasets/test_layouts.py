@@ -324,6 +324,22 @@ def test_results_of_an_earlier_run_are_no_images(tmp_path: Path) -> None:
     assert note.startswith("7 files are neither image nor mask: results of fuzzyclip predict: ")
 
 
+def test_results_in_folders_of_their_own_are_no_category(tmp_path: Path) -> None:
+    make(tmp_path / "data/2024", "good/0.png", "bad/0.png")
+    for name in ("good/0.overlay.jpg", "scores.jsonl", "settings.json"):
+        write_picture(tmp_path / "data/found/x.png", MASK)
+        (tmp_path / "data/found" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data/found" / name).touch()
+    assert set(index(tmp_path / "data").info["counts"]) == {"bolt"}
+
+
+def test_a_category_may_begin_like_good(tmp_path: Path) -> None:
+    for name in ("goodyear", "okra"):
+        make(tmp_path / "made", "good/0.png", "bad/0.png").rename(tmp_path / name)
+    (tmp_path / "made").rmdir()
+    assert set(index(tmp_path).info["counts"]) == {"goodyear", "okra"}
+
+
 @pytest.mark.parametrize(
     ("share", "words"),
     [(0.3, ""), (0.6, "covers more than half"), (0.95, "as an inverted mask does")],

@@ -81,6 +81,16 @@ def test_any_palette_with_black_gives_its_other_colours_or_its_indices(data: st.
     assert np.array_equal(find_defect(image, 0).defect, expected)
 
 
+def test_a_bmp_that_pillow_takes_for_another_is_refused(tmp_path: Path) -> None:
+    """With a palette of black and white alone, a byte a pixel; Pillow reads a bit a pixel."""
+    black_white = make_palette(SHAPE, BLACK, WHITE)
+    with pytest.raises(
+        OSError, match=r"m\.bmp: .*a BMP of 8 bits with two colours.*save it as PNG"
+    ):
+        load(black_white, tmp_path, suffix=".bmp")
+    assert np.array_equal(load(Image.fromarray(SHAPE), tmp_path, suffix=".bmp"), SHAPE)
+
+
 # --- alpha
 
 

@@ -77,21 +77,25 @@ def enter_images(folder: Path) -> tuple[Path, tuple[Path, ...]]:
     """
     inside = list_folders(folder)
     truths = find_inside(inside, TRUTH_NAMES)
-    rest = [path for path in inside if path not in truths and holds_pictures(path)]
-    if len(rest) == 1 and find_inside(rest, IMAGES_NAMES) and not list_images(folder):
-        return rest[0], tuple(truths)
-    return folder, ()
+    candidates = find_inside(inside, IMAGES_NAMES)
+    others = [path for path in inside if path not in (*truths, *candidates)]
+    alone = len(candidates) == 1 and not (list_images(folder) or any(map(holds_pictures, others)))
+    return (candidates[0], tuple(truths)) if alone else (folder, ())
 
 
 def is_labelled(folder: Path) -> bool:
     """True for a folder whose folders say what is normal, or where masks do."""
-    inside, truths = enter_images(folder)
-    names = [path.name for path in list_folders(inside)]
-    if any(is_normal(name) or is_like_normal(name) for name in names):
+    top, truths = enter_images(folder)
+    inside = list_folders(top)
+    if any(is_normal(path.name) for path in inside):
         return True
-    flat = [Picture(path, path.stem, ()) for path in list_images(inside)]
-    truths = (*truths, *find_inside(list_folders(inside), TRUTH_NAMES))
-    return bool(flat) and (bool(split_off_masks(flat)[1]) or any(map(holds_pictures, truths)))
+    if any(is_like_normal(path.name) and list_images(path) for path in inside):
+        return True
+    flat = [Picture(path, path.stem, ()) for path in list_images(top)]
+    own = find_inside(inside, TRUTH_NAMES)
+    if not flat or any(holds_pictures(path) for path in inside if path not in own):
+        return False
+    return bool(split_off_masks(flat)[1]) or any(map(holds_pictures, (*truths, *own)))
 
 
 def holds_pictures(folder: Path) -> bool:
@@ -121,8 +125,13 @@ def _read(folder: Path, names: tuple[str, ...], truths: Sequence[Path], contents
         others = (folder for truth in known if truth != deeper for folder in list_folders(truth))
         if is_truth(deeper.name) and not find_inside([*others], (fold(deeper.name),)):
             contents.truths.append((deeper, names))
-        elif not all((deeper / name).is_file() for name in RESULTS):
+        elif not holds_results(deeper):
             _read(deeper, (*names, fold(deeper.name)), truths, contents)
+
+
+def holds_results(folder: Path) -> bool:
+    """True for a folder that `fuzzyclip predict` has written."""
+    return all((folder / name).is_file() for name in RESULTS)
 
 
 def list_part(root: Path, part: Part) -> Listing:

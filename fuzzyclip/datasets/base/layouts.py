@@ -4,6 +4,7 @@ Pairing by sorted position, as most conversion scripts in the field do it, goes 
 first missing mask; here every mask names its image.
 """
 
+import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -11,21 +12,23 @@ from fuzzyclip.datasets.base.spec import GOOD, SPLITS, IndexRow, Listing, Proble
 from fuzzyclip.images.names import is_image_name, is_visible
 
 
-def _list_visible(folder: Path) -> list[Path]:
+def _list_visible(folder: Path) -> list[os.DirEntry[str]]:
     """All that people have put into a folder, sorted; a missing folder has nothing."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if is_visible(path.name))
+    with os.scandir(folder) as entries:
+        return sorted((e for e in entries if is_visible(e.name)), key=lambda entry: entry.name)
 
 
 def list_images(folder: Path) -> list[Path]:
     """Image files of a folder by suffix in either case, sorted; a missing folder has none."""
-    return [p for p in _list_visible(folder) if is_image_name(p.name) and p.is_file()]
+    visible = _list_visible(folder)
+    return [folder / e.name for e in visible if is_image_name(e.name) and e.is_file()]
 
 
 def list_folders(folder: Path) -> list[Path]:
     """Visible sub-folders, sorted, without thumbnails and such; a missing folder has none."""
-    return [path for path in _list_visible(folder) if path.is_dir()]
+    return [folder / entry.name for entry in _list_visible(folder) if entry.is_dir()]
 
 
 def pair_masks(

@@ -5,7 +5,6 @@ own folders are: all of them, the first or the last of them, or none where masks
 fits several images fits none.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,9 +13,8 @@ from typing import NamedTuple
 from fuzzyclip.datasets.base.folder_names import fold
 from fuzzyclip.datasets.base.layouts import list_folders, list_images
 from fuzzyclip.datasets.base.spec import Unused
+from fuzzyclip.images.names import MASK_MARK, list_stems
 
-MARK = re.compile(r"[._ -](mask|gt|label|ground_?truth|seg)$", re.IGNORECASE)
-MARK_BEFORE = re.compile(r"^(mask|gt|label|ground_?truth|seg)[._ -]", re.IGNORECASE)
 ALONE = Unused("masks without an image of this name", fault=True)
 SEVERAL = Unused(
     "masks that fit several images by their names; put them into folders called like the images'",
@@ -57,8 +55,8 @@ def split_off_masks(pictures: Iterable[Picture]) -> tuple[list[Picture], list[Pi
     images, masks = [], []
     for inside in by_folder.values():
         stems = {picture.stem for picture in inside}
-        marked = [picture for picture in inside if MARK.search(picture.stem)]
-        if any(MARK.sub("", picture.stem) in stems for picture in marked):
+        marked = [picture for picture in inside if MASK_MARK.search(picture.stem)]
+        if any(MASK_MARK.sub("", picture.stem) in stems for picture in marked):
             masks += marked
             inside = [picture for picture in inside if picture not in marked]
         images += inside
@@ -94,7 +92,7 @@ def _is_one(name: str, folders: tuple[str, ...], images: Sequence[Picture]) -> b
     as_folder = (*folders, fold(name))
     if any((_rank(as_folder, image.folders) or 0) < 0 for image in images):
         return False
-    stems = _list_stems(name)
+    stems = list_stems(name)
     return any(i.stem in stems and _rank(folders, i.folders) is not None for i in images)
 
 
@@ -109,11 +107,6 @@ def _rank(of_mask: tuple[str, ...], of_image: tuple[str, ...]) -> int | None:
         return 0
     count = len(of_mask)
     return -1 if of_mask in (of_image[:count], of_image[-count:]) else None
-
-
-def _list_stems(name: str) -> list[str]:
-    """Stems that the image of a mask may have."""
-    return list(dict.fromkeys([name, MARK.sub("", name), MARK_BEFORE.sub("", name)]))
 
 
 def pair_pictures(
@@ -144,7 +137,7 @@ def _find_owners(
     mask: Picture, by_stem: dict[str, list[Picture]], normal: set[Path]
 ) -> list[Picture]:
     """Images that a mask fits equally well."""
-    for stem in _list_stems(mask.stem):
+    for stem in list_stems(mask.stem):
         ranked = [(_rank(mask.folders, image.folders), image) for image in by_stem.get(stem, [])]
         fitting = [(rank, image) for rank, image in ranked if rank is not None]
         if fitting:
