@@ -131,7 +131,7 @@ def list_images(source: str | Path | Sequence[str | Path]) -> tuple[Place, list[
         seen = [path for path in inside if _is_visible(path, place.path)]
         if others := sorted(path for path in seen if not is_image_name(path)):
             log.warning(
-                "%s: %d files are no images by their suffixes, not inspected: %s",
+                "%s: not inspected, no images by their suffixes: %d (%s)",
                 source, len(others), describe_names([Path(path).name for path in others]),
             )  # fmt: skip
         return place, sorted(place.scheme + path for path in seen if is_image_name(path))
