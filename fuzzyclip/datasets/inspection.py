@@ -30,6 +30,10 @@ UNNAMED_DEFECT = "bad"
 LARGE, NEARLY_ALL = 0.5, 0.9
 INVERTED = "covers nearly the whole image, as an inverted mask does; defects must be white on black"
 MUCH = "covers more than half of the image; check that it is not inverted"
+PHOTOGRAPH = (
+    "is above 0 nearly everywhere and has many values: a photograph in a folder of masks, or a "
+    "mask that was saved as JPEG (raise mask_above, --mask-above 127)"
+)
 BLURRED = (
     "has values between black and white, as of a mask that was saved as JPEG or smoothed; all "
     "above 0 are defect: raise mask_above (--mask-above 127)"
@@ -146,11 +150,17 @@ def examine_mask(root: Path, files: Collection[str], name: str, above: int) -> M
     if paths != [place]:
         lines = [f"{each}  {path.name}\n" for each, path in zip(digests, paths, strict=True)]
         digest = hashlib.sha256("".join(lines).encode()).hexdigest()
-    share = float(defect.mean())
-    if share > LARGE:
-        return MaskFacts(defect, digest, INVERTED if share >= NEARLY_ALL else MUCH)
     blurred = above == 0 and any(mask.is_blurred for mask in masks)
-    return MaskFacts(defect, digest, BLURRED if blurred else "")
+    return MaskFacts(defect, digest, _find_doubt(float(defect.mean()), blurred))
+
+
+def _find_doubt(share: float, blurred: bool) -> str:
+    """What is odd about a mask that covers a share of its image; empty if nothing is."""
+    if share >= NEARLY_ALL:
+        return PHOTOGRAPH if blurred else INVERTED
+    if share > LARGE:
+        return MUCH
+    return BLURRED if blurred else ""
 
 
 def describe_doubts(inspected: Iterable[Inspected]) -> list[Note]:

@@ -354,6 +354,13 @@ def test_a_mask_that_covers_much_is_a_warning(tmp_path: Path, share: float, word
     assert all(words in note for note in notes)
 
 
+def test_a_photograph_among_masks_is_a_warning(tmp_path: Path) -> None:
+    root = make(tmp_path, "good/0.png", "bad/0.png", "label/0.png")
+    notes = index(root).info["notes"]
+    assert "bolt, test: taken as folders of masks: label" in notes
+    assert any("mask label/0.png is above 0 nearly everywhere" in note for note in notes)
+
+
 def test_a_mask_of_jpeg_is_a_warning_until_mask_above_is_raised(tmp_path: Path) -> None:
     root = make(tmp_path, "good/0.png", "bad/0.png")
     (root / "gt").mkdir()
