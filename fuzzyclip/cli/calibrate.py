@@ -22,7 +22,9 @@ Bad = Annotated[
 ]
 Masks = Annotated[
     list[str] | None,
-    typer.Option(help="Ground truth of the images with defects, by the same name or NAME_mask."),
+    typer.Option(
+        help="Ground truth of the images with defects, by the same name or NAME_mask (_gt)."
+    ),
 ]
 Rate = Annotated[
     float,
@@ -159,21 +161,33 @@ def describe(threshold: "Threshold", outlines: bool = False) -> str:
 
 
 def refuse_mixed(names: list[str]) -> None:
-    """Refuse a folder given as normal that has one of normal parts beside others inside.
+    """Refuse a folder given as normal that has one of normal parts beside others, at any depth.
 
     Raises:
         ValueError: names it, and the folder that is meant.
     """
-    from fuzzyclip.datasets.folder import NORMAL_NAMES
+    from fuzzyclip.datasets.base.folder_names import is_normal
+    from fuzzyclip.images.names import describe_names, is_image_name, is_visible
 
     for folder in (path for path in map(Path, names) if path.is_dir()):
-        inside = sorted(path for path in folder.iterdir() if path.is_dir())
-        normal = [path for path in inside if path.name.casefold() in NORMAL_NAMES]
-        others = [path.name for path in inside if path not in normal]
+        normal: list[str] = []
+        others: list[str] = []
+        mixed: set[Path] = {folder}  # of folders that lie there, only those of normal parts count
+        for top, folders, files in os.walk(folder):
+            place = Path(top)
+            folders[:] = sorted(filter(is_visible, folders))
+            inside = [name for name in folders if is_normal(name)]
+            normal += [(place / name).relative_to(folder).as_posix() for name in inside]
+            beside = place.parent in mixed and not is_normal(place.name)
+            if inside or beside:
+                mixed.add(place)
+            if beside and any(map(is_image_name, files)):
+                others.append(place.relative_to(folder).as_posix())
         if normal and others:
+            wanted = describe_names([str(folder / name) for name in normal])
             raise ValueError(
-                f"{folder}: {normal[0].name} stands beside {', '.join(others)}, which would count "
-                f"as normal parts; give {normal[0]}"
+                f"{folder}: {normal[0]} stands beside {describe_names(others)}, which would count "
+                f"as normal parts; give {wanted}"
             )
 
 

@@ -159,7 +159,8 @@ def _index(
     )
     for name, counts in index.info["counts"].items():
         typer.echo(f"{name}: " + ", ".join(f"{key} {count}" for key, count in counts.items()))
-    typer.echo(f"{len(index.frame)} images, protocol {protocol}: {index.info['summary']}")
+    images = "1 image" if len(index.frame) == 1 else f"{len(index.frame):,} images"
+    typer.echo(f"{images}, protocol {protocol}: {index.info['summary']}")
     return index
 
 

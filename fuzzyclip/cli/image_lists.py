@@ -8,12 +8,17 @@ from glob import glob, has_magic
 from itertools import takewhile
 from pathlib import Path
 
-from fuzzyclip.images.decode import IGNORED, IMAGE_SUFFIXES
+from fuzzyclip.images.names import (
+    IMAGE_SUFFIXES,
+    RESULTS,
+    describe_names,
+    is_image_name,
+    is_left_by_system,
+    is_visible,
+)
+from fuzzyclip.utils.files import show_name
 
 log = logging.getLogger(__name__)
-
-#: What `fuzzyclip predict` leaves in a folder of its results; see `fuzzyclip.model.outputs`.
-RESULTS = frozenset({"scores.jsonl", "settings.json"})
 
 
 def list_images(paths: Sequence[str | Path], without: Path | None = None) -> list[Path]:
@@ -23,8 +28,8 @@ def list_images(paths: Sequence[str | Path], without: Path | None = None) -> lis
         paths: each one of
             - a file, taken whatever its suffix is: whoever names it wants it, or its error;
             - a folder: images at any depth by `IMAGE_SUFFIXES`, in folders behind links too; hidden
-              files and folders and archives' `__MACOSX` are left out, and, with a word, folders
-              inside that hold results of `fuzzyclip predict`;
+              files and what systems leave (`@eaDir`, `__MACOSX`) are left out, and, with a word,
+              files of other suffixes and folders inside that hold results of `fuzzyclip predict`;
             - a pattern (`*`, `?`, `[...]`, `**`): folders as above, and files; by `IMAGE_SUFFIXES`
               unless the pattern ends in a suffix of its own, `*.pgm`. What lies in a folder of
               results is left out too, unless the pattern names that folder letter by letter.
@@ -64,35 +69,56 @@ def _list_name(name: str, without: Path | None) -> Iterator[Path]:
 
 
 def _list_folder(folder: Path) -> list[Path]:
-    """Images below a folder, sorted."""
+    """Images below a folder, sorted; of other files there, a word."""
     images: list[Path] = []
+    others: list[Path] = []
     entered = set()
     for top, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         place = os.path.realpath(top)
-        kept = [] if place in entered else sorted(filter(_is_visible, folders))
+        kept = [] if place in entered else sorted(filter(is_visible, folders))
         folders[:] = kept  # tells os.walk where to go on; a link may lead back up
         if Path(top) != folder and _hold_results(Path(top)):
             folders.clear()
         elif place not in entered:
-            images += [Path(top) / file for file in files if _is_visible(file) and _is_image(file)]
+            for file in filter(is_visible, files):
+                (images if is_image_name(file) else others).append(Path(top) / file)
         entered.add(place)
+    _tell_others(folder, others)
     return sorted(images)
 
 
 def _list_matches(pattern: str) -> Iterator[Path]:
-    """Images that match a pattern, sorted."""
+    """Images that match a pattern, sorted; of other files that match, a word."""
     any_suffix = Path(pattern).suffix not in ("", ".*")
     named = len([*takewhile(lambda part: not has_magic(part), Path(pattern).parts)])
     hold_results = cache(_hold_results)  # asked, and told, once a folder
+    others: list[Path] = []
     paths = glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
     for path in sorted(map(Path, paths)):
         inside = (Path(*path.parts[:depth]) for depth in range(named + 1, len(path.parts) + 1))
-        if IGNORED & set(path.parts) or any(map(hold_results, inside)):
+        if is_left_by_system(path) or any(map(hold_results, inside)):
             continue
         if path.is_dir():
             yield from _list_folder(path)
-        elif any_suffix or _is_image(path.name):
+        elif any_suffix or is_image_name(path.name):
             yield path
+        else:
+            others.append(path)
+    _tell_others(pattern, others)
+
+
+def _tell_others(place: str | Path, files: Sequence[Path]) -> None:
+    """Say what is passed over: without a word it would count as inspected."""
+    dangling = [path for path in files if not path.exists()]
+    others = [path for path in files if path not in dangling]
+    for paths, one, many in (
+        (others, "file is no image by its suffix", "files are no images by their suffixes"),
+        (dangling, "link leads nowhere", "links lead nowhere"),
+    ):
+        if paths:
+            names = describe_names([show_name(path.name) for path in sorted(paths)])
+            what = one if len(paths) == 1 else many
+            log.warning("%s: %d %s, not inspected: %s", show_name(place), len(paths), what, names)
 
 
 def _hold_results(folder: Path) -> bool:
@@ -107,14 +133,6 @@ def _is_inside(folder: Path, outer: Path) -> bool:
     """True for a folder itself and those below it, links followed; a circle of links is none."""
     inner, top = (Path(os.path.realpath(path)) for path in (folder, outer))
     return inner.is_relative_to(top)
-
-
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name not in IGNORED
-
-
-def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _refuse(error: OSError) -> None:

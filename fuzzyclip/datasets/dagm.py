@@ -87,8 +87,9 @@ def list_rows(root: Path, categories: Sequence[str], *, balanced: bool) -> Listi
             rows.extend(part.rows)
             listing.problems.extend(part.problems)
         if balanced:
-            rows, problems = balance(rows, category)
-            listing.problems.extend(problems)
+            drawn = balance(rows, category)
+            rows = drawn.rows
+            listing.problems.extend(drawn.problems)
         listing.rows.extend(rows)
     return listing
 

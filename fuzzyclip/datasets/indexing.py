@@ -4,21 +4,26 @@ Peers find a broken mask as a KeyError in the evaluation; here each file is name
 message, before anything is computed.
 """
 
-import hashlib
 import logging
-import os
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pandas as pd
-from tqdm import tqdm
 
+from fuzzyclip.datasets.base.accounting import account_for
 from fuzzyclip.datasets.base.meta import META, choose_protocol
-from fuzzyclip.datasets.base.spec import DatasetSpec, IndexRow, Problem, Protocol, SplitCounts
-from fuzzyclip.images.decode import ImageFacts, decode_mask, examine_image, read_image_file
+from fuzzyclip.datasets.base.spec import (
+    DatasetSpec,
+    IndexRow,
+    Listing,
+    Problem,
+    Protocol,
+    SplitCounts,
+)
+from fuzzyclip.datasets.inspection import describe_doubts, inspect_rows
+from fuzzyclip.images.decode import ImageFacts
 from fuzzyclip.images.index_file import COLUMN_TYPES, INDEX_COLUMNS, Index
 from fuzzyclip.utils.files import is_file_name
 from fuzzyclip.utils.tree import DatasetError, read_tree
@@ -26,7 +31,6 @@ from fuzzyclip.utils.tree import DatasetError, read_tree
 LOGGER = logging.getLogger(__name__)
 MAX_SHOWN = 1000  # problems in one message
 OnError = Literal["fail", "drop"]
-UNREADABLE = ImageFacts(0, 0, "")
 
 
 def build_index(
@@ -49,7 +53,8 @@ def build_index(
         expect_counts: whether the numbers of images must be the published ones; False declares
             a subset.
         on_error: "drop" leaves out images that cannot be used and files that have no place, and
-            records them; counts are checked before.
+            records them; counts are checked before. What every other file is that is neither image
+            nor mask is said in the notes.
         mask_above: mask values above this are defect.
         workers: threads that decode; None takes one a processor.
 
@@ -59,19 +64,24 @@ def build_index(
     """
     chosen_protocol, chosen = check_choice(spec, protocol, categories)
     files = read_tree(root).files
-    rows, problems = chosen_protocol.list_rows(root, chosen)
-    names = chosen or tuple(sorted({row.category for row in rows}))
-    problems = [*problems, *_check_categories(spec, root, rows, names)]
+    listing = chosen_protocol.list_rows(root, chosen)
+    left = account_for(root, files, listing)
+    names = chosen or tuple(sorted({row.category for row in listing.rows}))
+    problems = [*listing.problems, *left.problems]
+    problems += _check_presence(spec, root, listing, names)
     inspected = inspect_rows(
         root,
-        rows,
+        listing.rows,
         files=files,
-        unmasked=find_unmasked(spec, rows),
+        unmasked=find_unmasked(spec, listing.rows),
         mask_above=mask_above,
         workers=workers,
         title=spec.title,
     )
-    facts = [image.facts for image in inspected]
+    rows, facts = [image.row for image in inspected], [image.facts for image in inspected]
+    notes = [*listing.notes, *left.notes, *describe_doubts(inspected)]
+    for note in notes:
+        LOGGER.log(logging.WARNING if note.warning else logging.INFO, "%s", note)
     problems += [problem for image in inspected for problem in image.problems]
     present = [name for name in names if any(row.category == name for row in rows)]
     listed = _make_frame(rows, facts, mask_above)
@@ -90,8 +100,9 @@ def build_index(
         "masks": f"> {mask_above}",
         "categories": {name: spec.categories.get(name, name) for name in present},
         "counts": {name: counts._asdict() for name, counts in count_images(frame).items()},
-        "dropped": [[_relative(root, problem.path), problem.reason] for problem in problems],
+        "dropped": [line for problem in problems for line in _record(root, problem)],
         "duplicates": duplicates,
+        "notes": [note.text for note in notes],
     }
     return Index(frame, info)
 
@@ -150,16 +161,19 @@ def find_unmasked(spec: DatasetSpec, rows: Sequence[IndexRow]) -> set[str]:
     return {row.category for row in rows} - {row.category for row in rows if row.mask_path}
 
 
-def _check_categories(
-    spec: DatasetSpec, root: Path, rows: Sequence[IndexRow], names: Sequence[str]
+def _check_presence(
+    spec: DatasetSpec, root: Path, listing: Listing, names: Sequence[str]
 ) -> list[Problem]:
-    """Categories that are asked for and not there."""
-    present = {row.category for row in rows}
+    """Categories that are asked for and not there, or that there is no image at all."""
+    present = {row.category for row in listing.rows}
     reason = (
         "category folder is missing or has no images; complete the data, or name the categories "
         "to use"
     )
-    return [Problem(str(root / name), reason, fatal=True) for name in names if name not in present]
+    absent = [name for name in names if name not in present]
+    if absent or present or any(problem.fatal for problem in listing.problems):
+        return [Problem(str(root / name), reason, fatal=True) for name in absent]
+    return [Problem(str(root), f"no images of {spec.title} are there", fatal=True)]
 
 
 def describe_problems(spec: DatasetSpec, root: Path, problems: Sequence[Problem]) -> str:
@@ -207,9 +221,16 @@ def _make_frame(
     return frame.sort_values(["category", "split", "image_path"], ignore_index=True)
 
 
-def _relative(root: Path, path: str) -> str:
-    """A path for the record, which must not depend on where the data lie."""
-    return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
+def _record(root: Path, problem: Problem) -> list[list[str]]:
+    """Path and reason of each file that a problem stands for.
+
+    The paths must not depend on where the data lie.
+    """
+    if problem.files:
+        return [[name, problem.reason] for name in problem.files]
+    path = Path(problem.path)
+    place = path.relative_to(root).as_posix() if path.is_relative_to(root) else problem.path
+    return [[place, problem.reason]]
 
 
 def count_images(frame: pd.DataFrame) -> dict[str, SplitCounts]:
@@ -288,92 +309,6 @@ def describe_counts(counts: SplitCounts) -> str:
     """Counts in words; a number that is not published is left out."""
     named = zip(counts._fields, counts, strict=True)
     return ", ".join(f"{field} {number}" for field, number in named if number is not None)
-
-
-class Inspected(NamedTuple):
-    """One row's picture, and what is wrong with it or with its mask."""
-
-    facts: ImageFacts
-    problems: list[Problem]
-
-
-def inspect_rows(
-    root: Path,
-    rows: Sequence[IndexRow],
-    *,
-    files: Collection[str],
-    unmasked: Collection[str],
-    mask_above: int,
-    workers: int | None,
-    title: str,
-) -> list[Inspected]:
-    """Open the image and the mask of every row, several at a time.
-
-    Args:
-        files: what the folder holds, by POSIX path below the root; nothing else is opened.
-        unmasked: categories whose anomalous images may be without masks.
-        workers: threads, for decoding leaves Python's lock; None takes one a processor.
-        title: shown beside the progress bar.
-    """
-
-    def inspect(row: IndexRow) -> Inspected:
-        return inspect_row(root, files, row, row.category not in unmasked, mask_above)
-
-    count = workers or min(32, os.cpu_count() or 1)
-    with ThreadPoolExecutor(count) as pool:
-        results = pool.map(inspect, rows)
-        return list(tqdm(results, title, len(rows), unit="image", disable=None, leave=False))
-
-
-def inspect_row(
-    root: Path, files: Collection[str], row: IndexRow, needs_mask: bool, mask_above: int
-) -> Inspected:
-    """Open one image and its mask."""
-    problems = []
-
-    def report(name: str, reason: str) -> None:
-        problems.append(Problem(str(root / name), reason, row.image_path))
-
-    facts = UNREADABLE
-    try:
-        facts = examine_image(_find(root, files, row.image_path))
-    except OSError as error:
-        report(row.image_path, _explain(root / row.image_path, error))
-    if not row.mask_path:
-        if row.label and needs_mask:
-            report(row.image_path, "anomalous image has no mask")
-        return Inspected(facts, problems)
-    try:
-        content = read_image_file(_find(root, files, row.mask_path))
-        mask = decode_mask(content, str(root / row.mask_path), mask_above)  # (H, W)
-    except OSError as error:
-        report(row.mask_path, _explain(root / row.mask_path, error))
-        return Inspected(facts, problems)
-    facts = facts._replace(mask_sha256=hashlib.sha256(content).hexdigest())
-    if facts.width and mask.shape != (facts.height, facts.width):
-        size = f"{mask.shape[1]}x{mask.shape[0]}"
-        report(row.mask_path, f"mask is {size}, its image {facts.width}x{facts.height}")
-    if bool(mask.any()) != bool(row.label):
-        kind = "anomalous image has an empty mask" if row.label else "normal image has a mask"
-        report(row.mask_path, kind)
-    return Inspected(facts, problems)
-
-
-def _find(root: Path, files: Collection[str], name: str) -> Path:
-    """Path of a file of the folder; split files are data from outside and may point anywhere."""
-    inside = Path(os.path.normpath(name))  # exact: a tree has no links to folders
-    if inside.is_absolute() or inside.parts[:1] == ("..",):
-        raise OSError("lies outside of the dataset folder")
-    if inside.as_posix() not in files:
-        raise FileNotFoundError
-    return root / name
-
-
-def _explain(path: Path, error: OSError) -> str:
-    """The reason why a file cannot be read, without its name."""
-    if isinstance(error, FileNotFoundError):
-        return "missing"
-    return str(error).removeprefix(f"{path}: ")
 
 
 def find_duplicates(rows: Sequence[IndexRow], facts: Sequence[ImageFacts]) -> list[list[str]]:

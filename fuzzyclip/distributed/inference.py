@@ -8,17 +8,20 @@ written again is the same part.
 Shapes: S image size.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fuzzyclip.distributed.engine import Outcome, Work, import_ray, run_on_ray
-from fuzzyclip.images.decode import IMAGE_SUFFIXES
+from fuzzyclip.images.names import describe_names, is_image_name, is_visible
 from fuzzyclip.model.inference import CategoryModel, Detection, detect_files, read_file
 from fuzzyclip.utils.files import replace_file
+
+log = logging.getLogger(__name__)
 
 #: See `detect_on_ray`.
 BATCHES_PER_PART = 16
@@ -124,15 +127,23 @@ def list_images(source: str | Path | Sequence[str | Path]) -> tuple[Place, list[
         place = _open_place(str(source))
         files = place.files or fs.LocalFileSystem()
         entries = files.get_file_info(fs.FileSelector(place.path, recursive=True))
-        return place, sorted(
-            place.scheme + info.path
-            for info in entries
-            if info.type == fs.FileType.File and Path(info.path).suffix.lower() in IMAGE_SUFFIXES
-        )
+        inside = [info.path for info in entries if info.type == fs.FileType.File]
+        seen = [path for path in inside if _is_visible(path, place.path)]
+        if others := sorted(path for path in seen if not is_image_name(path)):
+            log.warning(
+                "%s: not inspected, no images by their suffixes: %d (%s)",
+                source, len(others), describe_names([Path(path).name for path in others]),
+            )  # fmt: skip
+        return place, sorted(place.scheme + path for path in seen if is_image_name(path))
     listed = [str(path) for path in source]
     if not any("://" in path for path in listed):
         return Place(None, ""), [str(Path(path).absolute()) for path in listed]
     return _open_place(listed[0]), listed
+
+
+def _is_visible(path: str, top: str) -> bool:
+    """True for a file that neither hides below a folder nor was left there by a system."""
+    return all(map(is_visible, PurePosixPath(path.removeprefix(top).lstrip("/")).parts))
 
 
 def _open_place(address: str) -> Place:

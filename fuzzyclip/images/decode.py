@@ -16,7 +16,7 @@ import hashlib
 import io
 import math
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -26,16 +26,15 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
 from fuzzyclip.images.floors import check_floor
+from fuzzyclip.images.mask_values import MaskValues, find_defect
+from fuzzyclip.images.names import is_image_name, is_visible
 from fuzzyclip.images.room import ROOM
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What folders are searched for.
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-#: Resource forks that look like a second copy of the tree.
-IGNORED = frozenset({"__MACOSX"})
-#: What is read, whatever the suffix. Pillow knows more, of which some run other programs (EPS).
+#: What is read, whatever the suffix; `names` has those. Pillow knows more, of which some run other
+#: programs (EPS).
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 #: Pixels of the largest image that is read unless said otherwise: from here on Pillow sees an
 #: attack, a small file that unfolds to gigabytes.
@@ -129,27 +128,55 @@ def load_mask(path: Path, above: int = 0, *, max_pixels: int = MAX_PIXELS) -> ND
     Masks come with 0/255, with 0/1 (KolektorSDD), with class ids 1 to 9 that look black (VisA)
     and with three equal channels (BTAD), so that the comparison must come before any resize and
     before any conversion to gray, which would round (0, 0, 1) down to 0. Raise the threshold for
-    masks of your own that were saved as JPEG.
+    masks of your own that were saved as JPEG. `fuzzyclip.images.mask_values` has palettes and
+    alpha.
+
+    Args:
+        path: of a file, or of a folder of masks of one image (MVTec LOCO), which are united.
+        above: values above this are defect.
+        max_pixels: as `load_image`.
 
     Raises:
-        OSError: as `load_image`, or the zero of the mask's colours is not black.
+        OSError: as `load_image`, or the file leaves it open what is defect.
     """
-    return decode_mask(read_image_file(path), str(path), above, max_pixels=max_pixels)
+    return unite_masks([read_mask(file, above, max_pixels) for file in list_mask_files(path)], path)
+
+
+def list_mask_files(path: Path) -> list[Path]:
+    """Files of one image's mask: the images of a folder of some, sorted, else the file itself."""
+    inside = path.iterdir() if path.is_dir() else ()
+    masks = [file for file in inside if is_visible(file.name) and is_image_name(file.name)]
+    return sorted(masks) or [path]
+
+
+def read_mask(path: Path, above: int = 0, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
+    """Defect pixels of one file, (H, W); raises as `load_mask`."""
+    return decode_mask(read_image_file(path), str(path), above, max_pixels=max_pixels).defect
+
+
+def unite_masks(masks: Sequence[NDArray[np.bool_]], path: Path) -> NDArray[np.bool_]:
+    """What is defect in any of an image's masks, (H, W).
+
+    Raises:
+        OSError: their sizes differ; names `path`.
+    """
+    if len({mask.shape for mask in masks}) > 1:
+        raise OSError(f"{path}: masks of different sizes of one image")
+    united: NDArray[np.bool_] = np.logical_or.reduce(masks)
+    return united
 
 
 def decode_mask(
     content: bytes, name: str, above: int = 0, *, max_pixels: int = MAX_PIXELS
-) -> NDArray[np.bool_]:
-    """`load_mask` of a file's content; `name` stands in errors."""
+) -> MaskValues:
+    """Defect pixels and values of a mask file's content, upright; `name` stands in errors.
+
+    Raises:
+        OSError: as `load_mask`.
+    """
     with io.BytesIO(content) as stream, _naming(name), ExitStack() as room:
         image = _decode(stream, max_pixels, room)
-        if image.mode in {"CMYK", "YCbCr", "LAB", "HSV"}:
-            raise OSError(f"a mask in {image.mode}: save it in gray")
-        values = np.asarray(_turn(image, image))  # (H, W) or (H, W, C); indices of a palette
-        if image.mode in {"RGBA", "LA", "PA"}:
-            values = values[..., :-1]  # alpha is not a class id
-        positive: NDArray[np.bool_] = values > above
-        return np.any(positive, axis=-1) if positive.ndim == 3 else positive  # (H, W)
+        return find_defect(_turn(image, image), above, lossy=image.format == "JPEG")
 
 
 def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
@@ -252,9 +279,23 @@ def _decode(
         raise OSError(f"{frames} frames; save the one to be inspected as a file of its own")
     if not deep_colour and image.mode.startswith("RGB") and ";16" in str(image.tile):
         raise OSError("16-bit colour, whose lower 8 bits are not read, can have no `white`")
+    if image.format == "BMP" and image.mode == "1":
+        _check_one_bit(stream)
     room.enter_context(ROOM.take(image.width * image.height))
     image.load()  # until here only the header was read; truncation shows now
     return image
+
+
+def _check_one_bit(stream: BinaryIO) -> None:
+    """Refuse a BMP of 4 or 8 bits whose palette is black and white: Pillow takes it for one of 1.
+
+    It would be read as other pixels, most of them black.
+    """
+    stream.seek(14)
+    header = stream.read(16)
+    bits = header[10] if header[0] == 12 else header[14]  # of OS/2, of Windows
+    if bits != 1:
+        raise OSError(f"a BMP of {bits} bits with two colours can not be read; save it as PNG")
 
 
 def _identify(stream: BinaryIO) -> ImageFile.ImageFile:

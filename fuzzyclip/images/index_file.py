@@ -13,7 +13,7 @@ from fuzzyclip.utils.tree import DatasetError
 
 INDEX_COLUMNS = (
     "image_path",  # POSIX, relative to the dataset root
-    "mask_path",  # the same; "" if there is no mask
+    "mask_path",  # the same, also a folder of masks to be united; "" if there is no mask
     "category",
     "split",  # "train" or "test"
     "label",  # 0 normal, 1 anomalous
@@ -21,7 +21,7 @@ INDEX_COLUMNS = (
     "width",
     "height",
     "sha256",  # of the image file; the feature store is bound to it
-    "mask_sha256",  # of the mask file; what is trained on masks is bound to it. "" if there is none
+    "mask_sha256",  # of the mask; what is trained on masks is bound to it. "" if there is none
     "mask_above",  # mask values above this are defect
 )
 COLUMN_TYPES = dict.fromkeys(("label", "width", "height", "mask_above"), "int64")
@@ -34,7 +34,7 @@ class Index:
     Attributes:
         frame: table with the columns `INDEX_COLUMNS`, sorted by category, split and image path.
         info: which dataset, protocol, counts, licence, categories with readable names, dropped
-            files and duplicates, as plain data; it travels with every result.
+            files, duplicates and notes, as plain data; it travels with every result.
     """
 
     frame: pd.DataFrame

@@ -25,6 +25,7 @@ from scipy import stats
 from fuzzyclip.evaluation.metrics import Floats, as_float32, rank
 from fuzzyclip.evaluation.score_histogram import Cells, ScoreHistogram, find_scores, raise_score
 from fuzzyclip.images.decode import load_mask
+from fuzzyclip.images.names import list_stems
 from fuzzyclip.model.card import Calibration, Threshold, Tiling
 from fuzzyclip.model.inference import Opener
 from fuzzyclip.model.loaded import FuzzyCLIP
@@ -164,14 +165,15 @@ def _load_truth(prediction: Prediction, path: Path | None) -> np.ndarray:
 
 
 def match_masks(images: Sequence[Path], masks: Sequence[Path]) -> list[Path]:
-    """The mask of each image: the file of the same name, or with `_mask` after it.
+    """The mask of each image: the file of the same name, or with `_mask`, `_gt`, `_label` after it.
 
     Raises:
         ValueError: an image has none or several; names it.
     """
     by_name: dict[str, list[Path]] = {}
     for mask in masks:
-        by_name.setdefault(mask.stem.removesuffix("_mask"), []).append(mask)
+        for stem in list_stems(mask.stem):
+            by_name.setdefault(stem, []).append(mask)
     matched = []
     for image in images:
         candidates = by_name.get(image.stem, [])

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import try_examples
 
-from fuzzyclip.cli.image_lists import RESULTS, list_images
+from fuzzyclip.cli.image_lists import list_images
+from fuzzyclip.images.names import RESULTS
 from fuzzyclip.model.outputs import LINES, SETTINGS
 
 TREE = (
-    "b.png", "a.JPG", "c.webp", "notes.txt", "gray.pgm", ".hidden.png", "__MACOSX/b.png",
+    "b.png", "a.JPG", "c.webp", "notes.txt", "gray.tga", ".hidden.png", "__MACOSX/b.png",
     "in/1.bmp", "in/0.tiff", "in/deep/2.png", "in/.cache/3.png", "part[1].png", "part1.png",
 )  # fmt: skip
 ALL = ["a.JPG", "b.png", "c.webp", "in/0.tiff", "in/1.bmp", "in/deep/2.png"]
@@ -47,7 +48,7 @@ def names(*paths: str | Path) -> list[str]:
         (["part[1].png"], ["part[1].png"]),
         (["part[0-9].png"], ["part1.png"]),
         (["*.png"], ["b.png", "part1.png", "part[1].png"]),
-        (["*.pgm"], ["gray.pgm"]),
+        (["*.tga"], ["gray.tga"]),
         (["*.*"], [name for name in ALL if "/" not in name]),
         (["?*"], ALL),
         (["**/*.png"], ["b.png", "in/deep/2.png", "part1.png", "part[1].png"]),
@@ -73,7 +74,7 @@ def test_order_of_names_is_kept_and_nothing_comes_twice(
 
 
 @pytest.mark.usefixtures("tree")
-@pytest.mark.parametrize("name", ["absent.png", "absent/*.png", "*.tga", "__MACOSX/*", "empty"])
+@pytest.mark.parametrize("name", ["absent.png", "absent/*.png", "*.xyz", "__MACOSX/*", "empty"])
 def test_a_name_without_images_is_refused_by_name(name: str) -> None:
     Path("empty").mkdir()
     with pytest.raises(FileNotFoundError) as caught:
@@ -107,7 +108,7 @@ def test_results_are_not_inspected(tree: Path, caplog: pytest.LogCaptureFixture)
     for name in RESULTS:
         (tree / "found" / name).touch()
     assert names(".") == ALL
-    assert caplog.messages == ["found: results of fuzzyclip predict, not inspected"]
+    assert "found: results of fuzzyclip predict, not inspected" in caplog.messages
     assert names("found") == ["found/b.overlay.png", "found/in/0.overlay.png"]
     caplog.clear()
     for pattern, expected in (
@@ -119,10 +120,11 @@ def test_results_are_not_inspected(tree: Path, caplog: pytest.LogCaptureFixture)
         ("found/**/*.png", ["found/b.overlay.png", "found/in/0.overlay.png"]),
     ):
         assert sorted(names(pattern)) == sorted(expected)
-    told = ("found", "found", tree / "found")
-    assert caplog.messages == [
-        f"{place}: results of fuzzyclip predict, not inspected" for place in told
+    told = [
+        f"{place}: results of fuzzyclip predict, not inspected"
+        for place in ("found", "found", tree / "found")
     ]
+    assert [message for message in caplog.messages if "results of" in message] == told
     with pytest.raises(FileNotFoundError, match="no images there"):
         names("f*/*.png")
     (tree / "circle").symlink_to("circle")
@@ -140,6 +142,48 @@ def test_links_are_followed_and_end(tree: Path, tmp_path: Path) -> None:
     for twin in ("twin0.png", "twin1.png"):  # as DVC links equal files to one in its cache
         (tree / twin).symlink_to(elsewhere / "x.png")
     assert {"twin0.png", "twin1.png"} <= set(names("."))
+
+
+def test_what_is_passed_over_is_said_in_one_line(
+    tree: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("in/clip.mp4", "noext", "in/Thumbs.db", "@eaDir/b.png/THUMB_M.jpg"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).touch()
+    (tree / "old").symlink_to("nowhere")
+    others = (
+        "4 files are no images by their suffixes, not inspected: gray.tga, clip.mp4, noext, ..."
+    )
+    link = "1 link leads nowhere, not inspected: old"
+    assert names(".") == ALL
+    assert caplog.messages == [f".: {others}", f".: {link}"]
+    caplog.clear()
+    assert names("*") == ALL
+    assert caplog.messages == [
+        "in: 1 file is no image by its suffix, not inspected: clip.mp4",
+        "*: 3 files are no images by their suffixes, not inspected: gray.tga, noext, notes.txt",
+        f"*: {link}",
+    ]
+    caplog.clear()
+    assert names("*.png") == [name for name in ALL if name.endswith(".png") and "/" not in name]
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    "folder", ["@eaDir", "@EADIR", ".thumbnails", "__MACOSX", ".AppleDouble", "lost+found"]
+)
+def test_what_systems_leave_is_no_image(tree: Path, folder: str) -> None:
+    (tree / "in" / folder / "0.png").mkdir(parents=True)
+    for name in (f"in/{folder}/1.png", f"in/{folder}/0.png/2.jpg"):
+        (tree / name).touch()
+    assert names(".") == ALL
+    assert names("**/*.*") == ALL
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "JPE", "gif", "pgm", "ppm", "pnm", "pbm"])
+def test_every_suffix_of_a_format_that_is_read_is_searched_for(tree: Path, suffix: str) -> None:
+    (tree / f"in/x.{suffix}").touch()
+    assert f"in/x.{suffix}" in names("in")
 
 
 @pytest.mark.usefixtures("tree")

@@ -15,10 +15,12 @@ from command import draw, run
 from PIL import Image
 from scipy.special import expit
 from tiny_models import break_part, break_scorer, make_model
+from trees import touch
 from typer.testing import CliRunner
 
 from fuzzyclip import FuzzyCLIP
 from fuzzyclip.cli import app
+from fuzzyclip.cli.calibrate import refuse_mixed
 from fuzzyclip.images import decode
 from fuzzyclip.model.card import Tiling
 from fuzzyclip.model.directory import EFA, RPL
@@ -442,6 +444,26 @@ def test_a_folder_of_all_parts_is_not_taken_for_a_folder_of_normal_ones(model, t
     assert f"give {folder / 'OK'}" in done.stderr
     done = run("calibrate", "--model", model, "--good", folder / "OK", "--out", tmp_path / "new")
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("names", "mixed"),
+    [
+        (["a/good/0.png", "a/bad/0.png"], ["a/bad"]),
+        (["a/b/Good/0.png", "c/0.png"], ["c"]),
+        (["good/x/good/0.png", "good/x/NG/deep/0.png"], ["good/x/NG/deep"]),
+        (["a/good/0.png", "b/ok/1/0.png"], []),
+        (["a/good/0.png", "a/@eaDir/0.png", "a/notes/readme.txt", "0.png"], []),
+        (["2024/0.png", "2025/0.png"], []),
+    ],
+)
+def test_normal_parts_beside_others_are_refused_at_any_depth(tmp_path, names, mixed):
+    touch(tmp_path, names)
+    if not mixed:
+        refuse_mixed([str(tmp_path)])
+        return
+    with pytest.raises(ValueError, match=f"stands beside {', '.join(mixed)}, which would count"):
+        refuse_mixed([str(tmp_path)])
 
 
 def test_what_a_threshold_is_worth_is_said_where_it_decides(model, parts, tmp_path):

@@ -122,6 +122,7 @@ def test_info_says_what_was_indexed(tmp_path: Path) -> None:
         },
         "dropped": [],
         "duplicates": [],
+        "notes": [],
     }
 
 

@@ -102,7 +102,7 @@ def test_a_broken_image_is_told_and_moves_no_other_number(files, detector, tmp_p
     assert_equal([findings[place] for place in readable], [whole[place] for place in readable])
 
 
-def test_a_folder_gives_its_images_in_order_by_path_or_by_address(files):
+def test_a_folder_gives_its_images_in_order_by_path_or_by_address(files, caplog):
     root = files[-1].parent
     place, paths = list_images(root)
     assert paths == sorted(map(str, files))
@@ -110,5 +110,13 @@ def test_a_folder_gives_its_images_in_order_by_path_or_by_address(files):
     assert addresses == [f"file://{path}" for path in paths]
     for path, address in zip(paths, addresses, strict=True):
         assert place.read(path) == there.read(address)
+    for other in ("@eaDir/0.png/thumb.jpg", ".hidden.png", "notes.txt"):
+        (root / other).parent.mkdir(parents=True, exist_ok=True)
+        (root / other).touch()
+    assert list_images(root)[1] == paths
+    assert list_images(root.as_uri())[1] == addresses
+    for source in (root, root.as_uri()):
+        words = f"{source}: not inspected, no images by their suffixes: 1 (notes.txt)"
+        assert words in caplog.messages
     assert list_images(addresses)[1] == addresses
     assert list_images(files)[1] == list(map(str, files))

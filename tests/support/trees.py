@@ -1,5 +1,6 @@
 """Dataset trees for tests, and a dataset of one category as one, whole or spoilt."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,16 @@ def write_images(folder: Path, names: list[str], first: int = 0) -> None:
     """Distinct images under these names."""
     for number, name in enumerate(names):
         write_picture(folder / name, picture(first + number))
+
+
+def touch(root: Path, names: Iterable[str]) -> None:
+    """Files by name only; what would be file and folder at once is left out."""
+    for name in sorted(names):
+        path = root / name
+        if path.exists() or any(parent.is_file() for parent in path.parents):
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
 
 
 def index_tree(root: Path, spec: DatasetSpec = TOY, **options: Any) -> Index:

@@ -4,29 +4,31 @@ Pairing by sorted position, as most conversion scripts in the field do it, goes 
 first missing mask; here every mask names its image.
 """
 
+import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from fuzzyclip.datasets.base.spec import GOOD, SPLITS, IndexRow, Listing, Problem
-from fuzzyclip.images.decode import IGNORED, IMAGE_SUFFIXES
+from fuzzyclip.images.names import is_image_name, is_visible
 
 
-def _list_visible(folder: Path) -> list[Path]:
-    """Everything in a folder that is not hidden, sorted; a missing folder has nothing."""
+def _list_visible(folder: Path) -> list[os.DirEntry[str]]:
+    """All that people have put into a folder, sorted; a missing folder has nothing."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    with os.scandir(folder) as entries:
+        return sorted((e for e in entries if is_visible(e.name)), key=lambda entry: entry.name)
 
 
 def list_images(folder: Path) -> list[Path]:
     """Image files of a folder by suffix in either case, sorted; a missing folder has none."""
     visible = _list_visible(folder)
-    return [p for p in visible if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    return [folder / e.name for e in visible if is_image_name(e.name) and e.is_file()]
 
 
 def list_folders(folder: Path) -> list[Path]:
-    """Visible sub-folders, sorted, without resource forks; a missing folder has none."""
-    return [path for path in _list_visible(folder) if path.is_dir() and path.name not in IGNORED]
+    """Visible sub-folders, sorted, without thumbnails and such; a missing folder has none."""
+    return [folder / entry.name for entry in _list_visible(folder) if entry.is_dir()]
 
 
 def pair_masks(

@@ -6,10 +6,14 @@ else, so that a new dataset touches no other code.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from fuzzyclip.images.names import describe_names
+
 GOOD = "good"
+#: Label of a row whose mask says whether its image is normal.
+BY_MASK = -1
 SPLITS = ("train", "test")
 SUFFIXES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
 
@@ -51,7 +55,11 @@ class SplitCounts(NamedTuple):
 
 
 class IndexRow(NamedTuple):
-    """One image before it is opened: an index row without width and height."""
+    """One image before it is opened: an index row without width and height.
+
+    The label `BY_MASK` becomes 0 or 1 when the mask is opened. The mask may be a folder of several,
+    which are united.
+    """
 
     image_path: str
     mask_path: str
@@ -70,27 +78,76 @@ class Problem(NamedTuple):
         image: `image_path` of the row that must go if problems are dropped; "" if the file just
             has no place in the index (a mask without an image).
         fatal: nothing can be dropped to mend this (a missing category, a wrong count).
+        files: POSIX paths below the root of those that this stands for, where they are several.
     """
 
     path: str
     reason: str
     image: str = ""
     fatal: bool = False
+    files: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        count = len(self.files)
+        inside = describe_names([PurePosixPath(name).name for name in self.files])
+        which = f"{count:,} files ({inside}): " if count > 1 else ""
+        return f"{self.path}: {which}{self.reason}"
 
 
-class Listing(NamedTuple):
-    """Rows found in a dataset tree, and what is wrong with the tree."""
+class Note(NamedTuple):
+    """What a person should know of a dataset, and no fault.
 
-    rows: list[IndexRow]
-    problems: list[Problem]
+    Attributes:
+        text: names the files or folders it is about.
+        warning: whether it may be a mistake.
+        files: POSIX paths below the root that are used no further, where it is about such.
+    """
+
+    text: str
+    warning: bool = False
+    files: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{'warning' if self.warning else 'note'}: {self.text}"
+
+
+class Unused(NamedTuple):
+    """Why files of a dataset have no place in its index.
+
+    Attributes:
+        reason: in words.
+        fault: whether results would be others with them.
+    """
+
+    reason: str
+    fault: bool = False
+
+
+@dataclass
+class Listing:
+    """Rows found in a dataset tree, and what is wrong with the tree.
+
+    Attributes:
+        rows: the images.
+        problems: faults that are known without opening a file.
+        notes: how the tree was understood, where that could be a mistake.
+        unused: path of a file or folder below the root -> why nothing in it is used.
+        whole: whether a picture that is neither image nor mask is a fault, as it is where nothing
+            but the folders says what belongs where.
+    """
+
+    rows: list[IndexRow] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    unused: dict[str, Unused] = field(default_factory=dict)
+    whole: bool = False
 
     def extend(self, part: "Listing") -> None:
         """Take in the listing of a part of the tree."""
         self.rows.extend(part.rows)
         self.problems.extend(part.problems)
+        self.notes.extend(part.notes)
+        self.unused.update(part.unused)
 
 
 #: (dataset root, categories) -> rows and problems; opens no image.
