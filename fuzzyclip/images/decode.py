@@ -323,7 +323,7 @@ def _to_rgb(image: ImageFile.ImageFile, white: int | None) -> Image.Image:
     picture = Image.new("RGB", image.size)
     for top in range(0, image.height, STRIP):  # as a whole it would take four times the memory
         strip = image.crop((0, top, image.width, min(top + STRIP, image.height))).convert("RGBA")
-        if strip.getchannel("A").getextrema()[0] < 255:
+        if strip.getchannel("A").getextrema()[0] != 255:
             ground = Image.new("RGBA", strip.size, "white")
             ground.alpha_composite(strip)
             strip = ground

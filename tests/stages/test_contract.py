@@ -39,7 +39,7 @@ APART = {
 }
 #: What of the library may know the tracker, DVC or YAML.
 LIBRARY_KNOWS = {
-    "fuzzyclip/model/directory.py": {"mlflow"},
+    "fuzzyclip/model/fetched.py": {"mlflow"},
     "fuzzyclip/deploy/mlflow_model.py": {"mlflow"},
     "fuzzyclip/deploy/pyfunc.py": {"mlflow"},
 }
