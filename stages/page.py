@@ -37,7 +37,7 @@ def main() -> None:
         notes=read_notes(),
         params=list_params(),
         tables=read_tables(),
-        tested=read_text_table(paths.TABLES / "datasets.csv"),
+        tested=read_text_table(paths.TABLES / "datasets.csv", ours=True),
         datasets={name: read_dataset(name, info, params) for name, info in tested.items()},
         curves={
             f"{stage.upper()} on {name}": read_table(paths.curve(stage, name))
@@ -65,7 +65,9 @@ def read_tables() -> dict[str, pd.DataFrame]:
     places |= {
         f"{name_metric(metric)} by dataset [%]": paths.headline(metric) for metric in HEADLINE
     }
-    return {title: read_text_table(path) for title, path in places.items() if path.is_file()}
+    return {
+        title: read_text_table(path, ours=True) for title, path in places.items() if path.is_file()
+    }
 
 
 def list_params() -> dict[str, str]:

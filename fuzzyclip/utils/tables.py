@@ -9,12 +9,14 @@ import codecs
 import csv
 import io
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from fuzzyclip.utils.cells import escape_cell, restore_cell
 from fuzzyclip.utils.files import write_text
 
 #: Columns that hold names or words, in any of our tables.
@@ -28,13 +30,15 @@ TEXT = frozenset(
 def write_csv(path: Path, frame: pd.DataFrame, numbers: str = "%.4f") -> None:
     """A table without its index; fractions in the format `numbers`, empty where undefined.
 
+    A text that a spreadsheet would compute has an apostrophe before it.
+
     Raises:
         ValueError: a number is infinite; names its column and row.
     """
     for name, column in frame.select_dtypes("number").items():
         for row in column.index[column.abs() == math.inf]:
             raise ValueError(f"{path} is not written: {name} is infinite in row {row}")
-    write_text(path, format_csv(frame, numbers))
+    write_text(path, format_csv(_map_texts(frame, escape_cell), numbers))
 
 
 def format_csv(frame: pd.DataFrame, numbers: str | None = None) -> str:
@@ -75,11 +79,14 @@ def read_table(source: Path | str, renamed: dict[str, str] | None = None) -> pd.
                 f"{name}: the column {column} holds {_find_text(frame[column])!r}, which is no "
                 "number; it is not as it was written, make it anew"
             )
-    return frame.rename(columns=today)
+    return _map_texts(frame, restore_cell).rename(columns=today)
 
 
-def read_text_table(source: Path | str) -> pd.DataFrame:
+def read_text_table(source: Path | str, *, ours: bool = False) -> pd.DataFrame:
     """A CSV file, or its text, cell by cell as it stands; an empty one is an empty text.
+
+    Args:
+        ours: whether `write_csv` wrote it: the apostrophes that it put before formulas go.
 
     Raises:
         ValueError: it is no table; names the file.
@@ -87,7 +94,18 @@ def read_text_table(source: Path | str) -> pd.DataFrame:
         pandas.errors.EmptyDataError: it is empty, without a line of names.
     """
     name = source if isinstance(source, Path) else "this text"
-    return _parse(_read(source), name, dtype=str)
+    frame = _parse(_read(source), name, dtype=str)
+    return _map_texts(frame, restore_cell) if ours else frame
+
+
+def _map_texts(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """The table with its texts changed, and nothing else of it."""
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    changed = {
+        name: column.map(lambda cell: change(cell) if isinstance(cell, str) else cell)
+        for name, column in texts.items()
+    }
+    return frame.assign(**{str(name): column for name, column in changed.items()})
 
 
 def _read(source: Path | str) -> bytes:

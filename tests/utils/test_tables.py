@@ -13,6 +13,7 @@ from odd_names import STRANGE
 from pandas.errors import EmptyDataError
 from properties import try_examples
 
+from fuzzyclip.utils.cells import restore_cell
 from fuzzyclip.utils.tables import format_csv, read_table, read_text_table, write_csv
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6)
@@ -29,9 +30,12 @@ def test_names_come_back_as_they_were_written(names, tmp_path_factory):
     assert frame["category"].tolist() == names
     assert frame["label"].tolist() == [*range(len(names))]
     np.testing.assert_array_equal(frame["ap"], numbers)
-    assert read_text_table(path)["category"].tolist() == names
+    assert read_text_table(path, ours=True)["category"].tolist() == names
     with path.open(newline="", encoding="utf-8") as file:  # any other reader of CSV sees the same
-        assert [line["category"] for line in csv.DictReader(file)] == names
+        shown = [line["category"] for line in csv.DictReader(file)]
+    assert shown == read_text_table(path)["category"].tolist()
+    assert [restore_cell(cell) for cell in shown] == names
+    assert not [cell for cell in shown if cell[:1] in tuple("=@") or cell[:2] in ("+c", "-c")]
 
 
 def test_line_ends_and_a_byte_order_mark_change_nothing(tmp_path):
