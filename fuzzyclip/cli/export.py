@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fuzzyclip.cli.options import Category, Model, Reference, Refusal, Score, Weights, load_model
+from fuzzyclip.cli.options import Category, Model, Reference, Score, Weights, load_model
 
 if TYPE_CHECKING:
     from fuzzyclip.deploy.parity import Difference
@@ -61,29 +61,28 @@ def export(
     """
     from fuzzyclip.model.directory import find_folder
 
-    with Refusal():
-        if out.exists():
-            raise ValueError(f"{out} exists already; name another place or remove it")
-        if format_ is Format.MLFLOW:
-            from fuzzyclip.deploy.mlflow_model import save_served
+    if out.exists():
+        raise ValueError(f"{out} exists already; name another place or remove it")
+    if format_ is Format.MLFLOW:
+        from fuzzyclip.deploy.mlflow_model import save_served
 
-            if score is not None:
-                raise typer.BadParameter(
-                    "a served model decides as each category is calibrated, or as a request says",
-                    param_hint="--score",
-                )
-            save_served(find_folder(model), out)
-        else:
-            if not check:
-                raise typer.BadParameter(
-                    "name images that the file is compared on", param_hint="--check"
-                )
-            detector, chosen, _ = load_model(model, category, "cpu", weights, reference)
-            difference = _export(detector, chosen, out, format_, check, score)
-            typer.echo(
-                f"differs from PyTorch by at most {difference.score:.2g} in scores and "
-                f"{difference.map_max:.2g} in maps ({difference.map_mean:.2g} in an image's mean)"
+        if score is not None:
+            raise typer.BadParameter(
+                "a served model decides as each category is calibrated, or as a request says",
+                param_hint="--score",
             )
+        save_served(find_folder(model), out)
+    else:
+        if not check:
+            raise typer.BadParameter(
+                "name images that the file is compared on", param_hint="--check"
+            )
+        detector, chosen, _ = load_model(model, category, "cpu", weights, reference)
+        difference = _export(detector, chosen, out, format_, check, score)
+        typer.echo(
+            f"differs from PyTorch by at most {difference.score:.2g} in scores and "
+            f"{difference.map_max:.2g} in maps ({difference.map_mean:.2g} in an image's mean)"
+        )
     typer.echo(f"{out} written")
 
 

@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from fuzzyclip.deploy.mlflow_model import ARTIFACT
 from fuzzyclip.deploy.request import Options, RequestError
 from fuzzyclip.deploy.serving import OUTPUTS, Responder
+from fuzzyclip.utils.faults import explain
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow ha
         except RequestError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         except Exception as error:
-            log.exception("a request failed")
+            log.exception("a request failed: %s", explain(error) or "a bug of FuzzyCLIP")
             raise MlflowException("the server failed; its log says why") from error
         # objects: None stays None, where numbers would make NaN of it, which is no JSON
         return pd.DataFrame(answers, columns=list(OUTPUTS), dtype=object)

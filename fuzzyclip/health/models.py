@@ -58,10 +58,14 @@ def check_cached_weights() -> list[Check]:
 
 def check_model(folder: Path) -> list[Check]:
     """Checks of a trained model's directory: card, files, weights, licences of training data."""
-    from fuzzyclip.model.card import read_card
+    from fuzzyclip.model.card import FILENAME, read_card
     from fuzzyclip.model.directory import read_parts
 
     name = f"model {folder.name}"
+    if not folder.is_dir():
+        kind = "a file" if folder.exists() else "no such folder"
+        advice = f"name the folder of a model, with {FILENAME} in it"
+        return [Check(name, "fail", f"{folder}: {kind}", advice)]
     try:
         card = read_card(folder)
         read_parts(folder, card)

@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fuzzyclip.utils.faults import UnreadableFileError, naming
 from fuzzyclip.utils.files import BrokenFileError, read_summed, write_summed
 from fuzzyclip.utils.prefetch import prefetch
 from fuzzyclip.utils.ranges import COUNT, POSITIVE
@@ -197,14 +199,25 @@ def _save(
 
 def _restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> list[CurveRow]:
     """The curve so far, with module and optimizer as they were; empty where that is broken."""
+    fresh = deepcopy([module.state_dict(), optimizer.state_dict()])
     try:
         content = read_summed(path)
-    except BrokenFileError as error:
+        with naming(path, wild=True):
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            module.load_state_dict(state["module"])
+            optimizer.load_state_dict(state["optimizer"])
+            return _check_curve(state["curve"])
+    except (BrokenFileError, UnreadableFileError) as error:
         log.warning("%s; the training begins anew", error)
+        module.load_state_dict(fresh[0])
+        optimizer.load_state_dict(fresh[1])
         path.unlink()
         return []
-    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
-    curve: list[CurveRow] = state["curve"]
-    return curve
+
+
+def _check_curve(rows: Any) -> list[CurveRow]:
+    """The rows of a training curve, numbers by name with the steps from 1 on; else a ValueError."""
+    for step, row in enumerate(rows, 1):
+        if row["step"] != step or not all(map(math.isfinite, row.values())):
+            raise ValueError(f"its curve is broken at step {step}")
+    return list(rows)

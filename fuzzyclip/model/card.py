@@ -236,9 +236,10 @@ def read_card(folder: Path) -> Card:
     """
     path = folder / FILENAME
     if not path.is_file():
+        missing = f"no model here ({FILENAME} is missing)" if folder.is_dir() else "no such folder"
         raise ModelError(
-            f"{folder}: no model here ({FILENAME} is missing). A finished pipeline has its models "
-            "in models/<auxiliary set>/fuzzyclip"
+            f"{folder}: {missing}. A finished pipeline has its models in "
+            "models/<auxiliary set>/fuzzyclip"
         )
     if (size := path.stat().st_size) > LARGEST_CARD:
         raise ModelError(f"{path}: {size:,} bytes, more than the {LARGEST_CARD:,} of a card")
