@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method import OWN, VARIANTS
 from fuzzyclip.utils.faults import naming
-from fuzzyclip.utils.settings import Record
+from fuzzyclip.utils.settings import Number, Record
 from stages.values import Keyed
 from stages.yaml_file import read_yaml
 
@@ -29,8 +29,8 @@ class TableRow(Record):
     variant: str = OWN
     method: str | None = None
     set: dict[str, Any] = Field(default_factory=dict)
-    printed: dict[str, list[float | None]] = Field(default_factory=dict)
-    printed_ranks: dict[Literal["pixel", "image"], float] = Field(default_factory=dict)
+    printed: dict[str, list[Number | None]] = Field(default_factory=dict)
+    printed_ranks: dict[Literal["pixel", "image"], Number] = Field(default_factory=dict)
 
 
 class PaperExperiment(Record):
