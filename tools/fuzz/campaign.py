@@ -23,7 +23,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from fuzzyclip.utils.faults import explain
-from tools.fuzz.kind import Kind
+from tools.fuzz.kind import Kind, deep
 from tools.fuzz.kinds import load_kind
 
 #: Seconds for one input; bytes of memory beyond what the process has at its start.
@@ -93,9 +93,8 @@ def _run_process(name: str, numbers: Sequence[int], seed: int, folder: Path) -> 
     try:
         while done < len(numbers):
             if not here.poll(PATIENCE if done else 10 * PATIENCE):
-                yield Verdict(
-                    numbers[done], "finding", f"no answer in {PATIENCE} s, no alarm heard"
-                )
+                words = f"no answer in {PATIENCE} s, no alarm heard"
+                yield Verdict(numbers[done], "finding", words)
                 return
             try:
                 verdict = here.recv()
@@ -125,9 +124,8 @@ def _work(pipe: Connection, name: str, numbers: list[int], seed: int, folder: Pa
     _bound_memory()
     signal.signal(signal.SIGALRM, _ring)
     for number in numbers:
-        pipe.send(
-            try_input(kind, number, random.Random(f"{name}/{seed}/{number}"), folder / "input")
-        )
+        rng = random.Random(f"{name}/{seed}/{number}")
+        pipe.send(try_input(kind, number, rng, folder / "input"))
         pipe.recv()
 
 
@@ -139,16 +137,17 @@ def try_input(kind: Kind, number: int, rng: random.Random, place: Path) -> Verdi
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         content = kind.read(place)
-        fault = kind.find_fault(place, content)
+        with deep():
+            fault = kind.find_fault(place, content)
     except _TooLongError:
         return Verdict(number, "finding", f"no answer in {SECONDS} s")
     except Exception as error:
         return _judge_error(kind, number, error, place)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    return (
-        Verdict(number, "finding", f"accepted: {fault}") if fault else Verdict(number, "accepted")
-    )
+    if fault:
+        return Verdict(number, "finding", f"accepted: {fault}")
+    return Verdict(number, "accepted")
 
 
 def _judge_error(kind: Kind, number: int, error: Exception, place: Path) -> Verdict:

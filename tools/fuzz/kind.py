@@ -38,7 +38,7 @@ class Kind(ABC):
 
 @contextmanager
 def deep() -> Iterator[None]:
-    """What is nested deeply can be written and compared in the block; reading it is another thing."""
+    """What is nested deeply can be written and compared in the block; readers come without it."""
     usual = sys.getrecursionlimit()
     sys.setrecursionlimit(20_000)
     try:

@@ -6,8 +6,9 @@ from typing import Any
 
 #: Names that are easily taken for something else, or lead elsewhere.
 TEXTS = (
-    "", " ", "NA", "null", "nan", "1e5", "yes", "-", "=1+1", "a\u2028b", "e\u0301", "\u202ea", "\0", "\n",
-    "..", "../../x", "/etc/passwd", "C:\\x", "x" * 300, "\U0001f600", "ä", "%s", "{x}", "$(x)", "'", '"',
+    "", " ", "NA", "null", "nan", "1e5", "yes", "-", "=1+1", "a\u2028b", "e\u0301", "\u202ea", "\0",
+    "\n", "..", "../../x", "/etc/passwd", "C:\\x", "x" * 300, "\U0001f600", "ä", "%s", "{x}",
+    "$(x)", "'", '"',
 )  # fmt: skip
 NUMBERS = (
     0, -1, 1, 2, 255, 256, 65536, 2**31, 2**63, 2**64, 10**30, -(10**30), 0.5, -0.0, 1e-300, 1e308,
@@ -15,8 +16,9 @@ NUMBERS = (
 )  # fmt: skip
 #: Bytes that formats hold in lengths and marks.
 MARKS = (
-    b"\0" * 4, b"\xff" * 4, b"\xff" * 8, b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\0\0\0\x80", b"\0" * 512,
-    b"PK\3\4", b"PK\5\6", b"\x89PNG", b"\xff\xd8\xff", b"\xef\xbb\xbf", b"\r\n", b"\xe4", b"\xed\xa0\x80",
+    b"\0" * 4, b"\xff" * 4, b"\xff" * 8, b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\0\0\0\x80",
+    b"\0" * 512, b"PK\3\4", b"PK\5\6", b"\x89PNG", b"\xff\xd8\xff", b"\xef\xbb\xbf", b"\r\n",
+    b"\xe4", b"\xed\xa0\x80",
 )  # fmt: skip
 
 
@@ -53,7 +55,7 @@ def _change_bytes(rng: random.Random, data: bytearray) -> None:
 
 
 def mutate_lines(rng: random.Random, content: bytes) -> bytes:
-    """One to three changes of lines: gone, twice, moved, indented, an odd word, another encoding."""
+    """One to three changes of lines: gone, twice, moved, an odd word, another encoding."""
     lines = content.split(b"\n")
     for _ in range(rng.choice((1, 1, 2, 3))):
         place, other = rng.randrange(len(lines)), rng.randrange(len(lines))
@@ -167,5 +169,5 @@ def _choose_place(rng: random.Random, tree: Any) -> tuple[Any, Any]:
 
 def _misspell(rng: random.Random, word: str) -> str:
     place = rng.randrange(len(word) + 1)
-    return rng.choice((word[:place] + word[place + 1 :], word[:place] + rng.choice(TEXTS) + word[place:],
-                       word.upper(), word[::-1]))  # fmt: skip
+    inserted = word[:place] + rng.choice(TEXTS) + word[place:]
+    return rng.choice((word[:place] + word[place + 1 :], inserted, word.upper(), word[::-1]))
