@@ -206,6 +206,7 @@ def _restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) ->
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             module.load_state_dict(state["module"])
             optimizer.load_state_dict(state["optimizer"])
+            _check_restored(optimizer, fresh[1])
             return _check_curve(state["curve"])
     except (BrokenFileError, UnreadableFileError) as error:
         log.warning("%s; the training begins anew", error)
@@ -213,6 +214,30 @@ def _restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) ->
         optimizer.load_state_dict(fresh[1])
         path.unlink()
         return []
+
+
+def _check_restored(optimizer: torch.optim.Optimizer, fresh: dict[str, Any]) -> None:
+    """Refuse what a step of this optimizer could not go on from, as a ValueError.
+
+    Its settings must be those it was made with, but for the rate, and each trained parameter must
+    have the same finite numbers beside it, of its own shape.
+    """
+    kept: set[frozenset[str]] = set()
+    for group, made in zip(optimizer.param_groups, fresh["param_groups"], strict=True):
+        changing = {"params", "lr"}
+        if any(group.get(name) != value for name, value in made.items() if name not in changing):
+            raise ValueError("its optimizer has other settings")
+        if not isinstance(group["lr"], float) or not math.isfinite(group["lr"]):
+            raise ValueError("its learning rate is no number")
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            kept.add(frozenset(state))
+            for value in state.values():
+                fits = isinstance(value, Tensor) and value.shape in (parameter.shape, torch.Size())
+                if not fits or not value.is_floating_point() or not value.isfinite().all():
+                    raise ValueError("its optimizer's state does not fit the parameters")
+    if len(kept) > 1:
+        raise ValueError("its optimizer's state lacks an entry")
 
 
 def _check_curve(rows: Any) -> list[CurveRow]:

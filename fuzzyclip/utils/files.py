@@ -240,5 +240,5 @@ def measure_safetensors(path: Path) -> int:
         entries = json.loads(text).items()
         ends = (int(entry["data_offsets"][1]) for name, entry in entries if name != "__metadata__")
         return end + max(ends, default=0)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
         return 0

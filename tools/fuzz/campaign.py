@@ -133,7 +133,8 @@ def try_input(kind: Kind, number: int, rng: random.Random, place: Path) -> Verdi
     """Make one input in a folder, read it and judge what came of it."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    kind.mutate(rng, place)
+    with deep():
+        kind.mutate(rng, place)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         content = kind.read(place)

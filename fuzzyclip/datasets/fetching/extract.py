@@ -35,6 +35,7 @@ MAX_BYTES = 24 * 2**30  # MVTec AD, the largest set, unpacks to about 5 GB
 MAX_DEPTH = 2  # DTD-Synthetic: zip files inside a zip file
 MAX_PADDING = 2**24  # zeros behind a tar file's end: a record, of 10 kB or, on tapes, up to 10 MB
 ZIP_STARTS = (b"PK\3\4", b"PK\5\6", b"PK00", b"PK\7\10")  # of files, of none, of one volume
+ZIP_SPANNED = b"PK00"  # may stand before the first file
 ZIP_ENTRY = b"PK\1\2"  # how each entry of a zip file's table begins
 #: What stands before a file in a zip archive: flags are number 2, the checksum is 6, the lengths of
 #: its name and of what follows that are 9 and 10.
@@ -48,7 +49,7 @@ CHUNK = 2**20
 #: What reading a damaged archive raises; bzip2 and gzip have OSError.
 BROKEN = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-    *(OSError, EOFError, RuntimeError, ValueError),
+    *(OSError, EOFError, RuntimeError, ValueError, IndexError),
 )
 
 
@@ -191,6 +192,12 @@ def _members(path: Path) -> Iterator[Member]:
 def _zip_members(path: Path) -> Iterator[Member]:
     """Entries of a zip file; reading one to its end checks its CRC."""
     with zipfile.ZipFile(path) as archive:
+        begin = min((info.header_offset for info in archive.infolist()), default=0)
+        if begin > len(ZIP_SPANNED):
+            raise DatasetError(
+                "something stands before its first file: its end is missing, and that of a zip "
+                "file within it was read, or several archives are in one file; fetch it again"
+            )
         for info in archive.infolist():
             kind = (info.external_attr >> 16) & 0o170000  # Unix file type, 0 if none is stored
             if kind not in {0, 0o100000, 0o040000}:

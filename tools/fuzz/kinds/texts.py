@@ -5,6 +5,7 @@ import io
 import json
 import random
 import shutil
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from stages import paths
 from stages.experiments.catalog import FILE as CATALOG
 from stages.experiments.catalog import read_catalog
 from stages.params import read_params
-from tools.fuzz.kind import Kind, deep, find_bend
+from tools.fuzz.kind import Kind, find_bend
 from tools.fuzz.mutate import mutate_bytes, mutate_lines, mutate_tree
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,8 +41,12 @@ class _YamlFile(Kind):
 
     def prepare(self, folder: Path) -> None:
         del folder
-        self.content = self.source.read_bytes()
-        self.tree = yaml.load(self.content, LOADER)
+        self.tree = self.trim(yaml.load(self.source.read_bytes(), LOADER))
+        self.content = yaml.dump(self.tree, Dumper=DUMPER, sort_keys=False).encode()
+
+    @abstractmethod
+    def trim(self, tree: Any) -> Any:
+        """A smaller file of the same kinds of parts."""
 
     def mutate(self, rng: random.Random, place: Path) -> None:
         way = rng.randrange(4)
@@ -50,8 +55,7 @@ class _YamlFile(Kind):
         elif way == 1:
             made = mutate_lines(rng, self.content)
         else:
-            with deep():
-                text = yaml.dump(mutate_tree(rng, self.tree), Dumper=DUMPER, sort_keys=False)
+            text = yaml.dump(mutate_tree(rng, self.tree), Dumper=DUMPER, sort_keys=False)
             made = text.encode("utf-8", "surrogatepass")
         (place / self.source.name).write_bytes(made)
 
@@ -65,6 +69,16 @@ class ParamsFile(_YamlFile):
 
     source = ROOT / paths.PARAMS
 
+    def trim(self, tree: Any) -> Any:
+        tree["pairs"] = {"visa": "mvtec", "mvtec": "visa"}
+        for section, kept in (
+            ("datasets", ("visa", "mvtec")),
+            ("methods", ("clip", "winclip", "april_gan", "coop")),
+            ("views", ("openai", "windows")),
+        ):
+            tree[section] = {name: tree[section][name] for name in kept}
+        return tree
+
     def read(self, place: Path) -> Any:
         return read_params(place / self.source.name)
 
@@ -73,6 +87,16 @@ class CatalogFile(_YamlFile):
     """paper.yaml."""
 
     source = CATALOG
+
+    def trim(self, tree: Any) -> Any:
+        kept = ("table-1", "table-2", "figure-1")
+        tree["experiments"] = {
+            name: each | {"rows": each["rows"][:4]}
+            for name, each in tree["experiments"].items()
+            if name in kept
+        }
+        tree["notes"] = {name: text[:40] for name, text in tree["notes"].items()}
+        return tree
 
     def read(self, place: Path) -> Any:
         return read_catalog(place / self.source.name)
@@ -110,8 +134,7 @@ class Meta(Kind):
         elif way == 1:
             made = mutate_lines(rng, self.content)
         else:
-            with deep():
-                made = json.dumps(mutate_tree(rng, self.tree)).encode()
+            made = json.dumps(mutate_tree(rng, self.tree)).encode()
         (place / FILENAME).write_bytes(made)
 
     def read(self, place: Path) -> Listing:
@@ -163,8 +186,7 @@ class IndexFiles(Kind):
         elif way in (1, 2):
             made = mutate_lines(rng, content)
         elif way == 7:
-            with deep():
-                made = json.dumps(mutate_tree(rng, self.tree)).encode()
+            made = json.dumps(mutate_tree(rng, self.tree)).encode()
         else:
             text = io.StringIO()
             rows = mutate_tree(rng, self.rows)
