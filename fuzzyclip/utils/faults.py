@@ -73,7 +73,8 @@ def explain(error: BaseException) -> str | None:
     """
     text = str(error).strip()
     if isinstance(error, ValueError | OSError | RuntimeError | ImportError) and text:
-        if _is_deliberate(error):
+        numbered = isinstance(error, OSError) and error.errno is not None
+        if _is_deliberate(error) and not numbered:
             return _add_notes(text, error)
         if isinstance(error, ImportError) and (error.name or "").partition(".")[0] in OWN:
             return None

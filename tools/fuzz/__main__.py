@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
+from fuzzyclip.utils.endings import ending
 from tools.fuzz.campaign import Tally, Verdict, run_campaign
 from tools.fuzz.kinds import KINDS
 
@@ -67,4 +68,5 @@ def report(name: str, tally: Tally, seed: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with ending():
+        sys.exit(main())

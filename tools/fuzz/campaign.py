@@ -66,7 +66,7 @@ def run_campaign(name: str, numbers: Sequence[int], seed: int, keep: Path | None
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=_choose_disk()) as folder:
         left = list(numbers)
         while left:
-            for verdict in _run_process(name, left, seed, Path(folder)):
+            for verdict in _run_process(name, [*left], seed, Path(folder)):
                 tally.add(verdict)
                 left.pop(0)
                 if verdict.outcome == "finding" and keep is not None:
@@ -103,8 +103,8 @@ def _run_process(name: str, numbers: Sequence[int], seed: int, folder: Path) -> 
                 words = f"the process died (exit code {process.exitcode})"
                 yield Verdict(numbers[done], "finding", words)
                 return
-            here.send(None)  # the input may go now
             yield verdict
+            here.send(None)  # the input may go now
             done += 1
     finally:
         process.kill()
