@@ -206,8 +206,9 @@ def _restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) ->
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             module.load_state_dict(state["module"])
             optimizer.load_state_dict(state["optimizer"])
-            _check_restored(optimizer, fresh[1])
-            return _check_curve(state["curve"])
+            curve = _check_curve(state["curve"])
+            _check_restored(optimizer, fresh[1], len(curve))
+            return curve
     except (BrokenFileError, UnreadableFileError) as error:
         log.warning("%s; the training begins anew", error)
         module.load_state_dict(fresh[0])
@@ -216,13 +217,13 @@ def _restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) ->
         return []
 
 
-def _check_restored(optimizer: torch.optim.Optimizer, fresh: dict[str, Any]) -> None:
+def _check_restored(optimizer: torch.optim.Optimizer, fresh: dict[str, Any], steps: int) -> None:
     """Refuse what a step of this optimizer could not go on from, as a ValueError.
 
     Its settings must be those it was made with, but for the rate, and each trained parameter must
-    have the same finite numbers beside it, of its own shape.
+    have beside it, in finite numbers of its own shape, what so many steps leave.
     """
-    kept: set[frozenset[str]] = set()
+    names = _list_kept(optimizer)
     for group, made in zip(optimizer.param_groups, fresh["param_groups"], strict=True):
         changing = {"params", "lr"}
         if any(group.get(name) != value for name, value in made.items() if name not in changing):
@@ -231,13 +232,23 @@ def _check_restored(optimizer: torch.optim.Optimizer, fresh: dict[str, Any]) -> 
             raise ValueError("its learning rate is no number")
         for parameter in group["params"]:
             state = optimizer.state[parameter]
-            kept.add(frozenset(state))
+            if state.keys() != names or float(state.get("step", steps)) != steps:
+                raise ValueError("its optimizer's state is not of as many steps as its curve")
             for value in state.values():
                 fits = isinstance(value, Tensor) and value.shape in (parameter.shape, torch.Size())
                 if not fits or not value.is_floating_point() or not value.isfinite().all():
                     raise ValueError("its optimizer's state does not fit the parameters")
-    if len(kept) > 1:
-        raise ValueError("its optimizer's state lacks an entry")
+
+
+def _list_kept(optimizer: torch.optim.Optimizer) -> set[str]:
+    """Names of what an optimizer keeps of a parameter, seen on one that it moves."""
+    probe, weight = deepcopy(optimizer), nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    del probe.param_groups[1:]
+    probe.param_groups[0]["params"] = [weight]
+    probe.state.clear()
+    probe.step()
+    return set(probe.state[weight])
 
 
 def _check_curve(rows: Any) -> list[CurveRow]:

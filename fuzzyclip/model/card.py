@@ -217,7 +217,9 @@ class Card(Record):
     @classmethod
     def _read_format_1(cls, data: Any) -> Any:
         """Its parts are still good; its thresholds of probabilities, which tie at 1, are not."""
-        if not isinstance(data, dict) or data.get("format") != 1:
+        if (
+            not isinstance(data, dict) or repr(data.get("format")) != "1"
+        ):  # nor True, which is 1 too
             return data
         if chosen := data.get("calibrations"):
             raise ValueError(

@@ -87,6 +87,7 @@ class ModelFolder(Kind):
         """The card as it is written, files of its digests, tensors as the library reads them."""
         card, parts, config = content
         plain = json.loads((place / FILENAME).read_bytes())
+        plain |= {"format": 2} if repr(plain.get("format")) == "1" else {}  # the same without marks
         if fault := find_bend(card.model_dump(exclude_unset=True), plain):
             return f"{FILENAME}: {fault}"
         for name, digest in card.files.items():

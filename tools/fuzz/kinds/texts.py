@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from fuzzyclip.datasets.base.meta import FILENAME, SPLITS, read_meta, write_meta
-from fuzzyclip.datasets.base.spec import Listing
+from fuzzyclip.datasets.base.meta import FILENAME, read_meta, write_meta
+from fuzzyclip.datasets.base.spec import SPLITS, Listing
 from fuzzyclip.images.index_file import (
     INDEX_COLUMNS,
     Index,

@@ -30,7 +30,7 @@ def load_tiny(folder: Path) -> Backbone:
 def make_model(folder: Path) -> Path:
     """The directory of a model with two clusters; its weights are those of a seed, and no file."""
     backbone = load_tiny(folder)
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for number in range(len(CLUSTERS)):
         heads = Heads(len(backbone.blocks), backbone.vision_width, backbone.embed_dim)
         tensors |= {f"cluster{number}.{name}": t for name, t in heads.state_dict().items()}
