@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from itertools import accumulate
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -230,8 +231,8 @@ def _check_restored(optimizer: torch.optim.Optimizer, fresh: dict[str, Any], ste
             raise ValueError("its optimizer has other settings")
         if not isinstance(group["lr"], float) or not math.isfinite(group["lr"]):
             raise ValueError("its learning rate is no number")
-        for parameter in group["params"]:
-            state = optimizer.state[parameter]
+        for parameter in filter(attrgetter("requires_grad"), group["params"]):
+            state = optimizer.state.get(parameter, {})
             if state.keys() != names or float(state.get("step", steps)) != steps:
                 raise ValueError("its optimizer's state is not of as many steps as its curve")
             for value in state.values():
