@@ -6,13 +6,13 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from fuzzyclip.utils.faults import explain
 from stages import paths
 from stages.schema import Params
 from stages.values import resolve
-from stages.yaml_numbers import know_numbers
+from stages.yaml_file import read_yaml
 
 __all__ = [
     "ParamsError",
@@ -27,8 +27,6 @@ __all__ = [
 #: Parameters that decide how work is done or what is permitted, never what comes out: every stage
 #: may read them, none depends on them.
 OPEN_TO_ALL = ("machine", "allow_unverified")
-#: Safe, and written in C where PyYAML was built with libyaml: every stage reads params.yaml.
-LOADER: Any = know_numbers(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 class ParamsError(ValueError):
@@ -88,9 +86,9 @@ def read_params(path: Path = paths.PARAMS) -> Params:
         ParamsError: not YAML, or not what `Params` describes; each fault with its key.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), LOADER)
-    except (OSError, yaml.YAMLError) as error:
-        raise ParamsError(f"{path}: {error}") from error
+        data = read_yaml(path, ParamsError)
+    except OSError as error:
+        raise ParamsError(explain(error)) from error
     try:
         return Params.model_validate(data)
     except ValidationError as error:
@@ -107,7 +105,7 @@ def _name(place: Sequence[int | str]) -> str:
 
 def list_declared(params: Params, stage: str, key: str = "") -> list[str]:
     """Dotted names of what a stage declares in dvc.yaml, filled in as DVC does."""
-    block = yaml.load(paths.PIPELINE.read_text(encoding="utf-8"), LOADER)["stages"][stage]
+    block = read_yaml(paths.PIPELINE)["stages"][stage]
     fillings = {"backbone": params.backbone, "key": key}
     if "foreach" in block:  # "${datasets}", or written out
         each = block["foreach"]

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fuzzyclip.utils.endings import ending
 from fuzzyclip.utils.files import BrokenFileError, UnsummedFileError
 from stages import paths
 from stages.values import check_key
@@ -121,19 +122,21 @@ def _has_md5(path: Path, expected: str) -> bool:
 
 def _run(label: str, work: Callable[[], None]) -> None:
     start = time.perf_counter()
-    try:
-        work()
-    except (ValueError, OSError, RuntimeError) as error:
-        # an unsummed file may be whole, and of use to an earlier version
-        if isinstance(error, UnsummedFileError):
+
+    def name_stage(error: BaseException, line: str) -> str:
+        kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
+        return f"stage {label} failed: {kind}{line}"
+
+    with ending(log.error, name_stage):
+        try:
+            work()
+        except UnsummedFileError as error:  # it may be whole, and of use to an earlier version
             error.add_note("run `dvc repro`: it makes anew what an earlier version made")
-        elif isinstance(error, BrokenFileError) and (advice := discard_output(error.path)):
-            error.add_note(advice)
-        if logging.getLogger().isEnabledFor(logging.DEBUG) or not str(error):
             raise
-        message = "; ".join([str(error), *getattr(error, "__notes__", ())])
-        log.error("stage %s failed: %s: %s", label, type(error).__name__, message)
-        raise typer.Exit(1) from error
+        except BrokenFileError as error:
+            if advice := discard_output(error.path):
+                error.add_note(advice)
+            raise
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     path = paths.timing(label)

@@ -20,7 +20,6 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-import yaml
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.http_dataset_source import HTTPDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
@@ -33,7 +32,7 @@ from fuzzyclip.report.tables import HEADLINE, SAMPLE_DATA_NOTE, name_metric
 from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.tables import read_table
 from stages import paths
-from stages.params import LOADER, flatten, read_params
+from stages.params import flatten, read_params
 from stages.run import run_stage
 from stages.schema import Params
 from stages.tracking.choices import (
@@ -44,6 +43,7 @@ from stages.tracking.choices import (
     run_git,
 )
 from stages.tracking.runs import Number, TrackedResult, record
+from stages.yaml_file import read_yaml
 
 #: Name of FuzzyCLIP's run with all as it is committed.
 UNCHANGED = "baseline"
@@ -135,7 +135,7 @@ def describe_means(means: Mapping[Any, float], datasets: int) -> str:
 
 def read_lock() -> dict[str, Any]:
     """dvc.lock's stages without the recording ones, which are not in it yet the first time."""
-    stages: dict[str, Any] = yaml.load(paths.LOCK.read_text(), LOADER)["stages"]
+    stages: dict[str, Any] = read_yaml(paths.LOCK)["stages"]
     return {name: stage for name, stage in stages.items() if name not in RECORDING}
 
 

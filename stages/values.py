@@ -13,6 +13,7 @@ from operator import getitem
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
+from pydantic_core import PydanticCustomError
 
 from fuzzyclip.utils.settings import require_fields
 
@@ -135,7 +136,7 @@ def check_tables(record: type[BaseModel]) -> AfterValidator:
         for name, table in tables.items():
             for place, value in [((name,), table), *(((name, key), table[key]) for key in table)]:
                 if isinstance(value, Mapping) and DEFAULT not in value:
-                    unsaid: Fault = ("value_error", place, value, {"error": NO_DEFAULT})
+                    unsaid: Fault = ("value_error", place, value, f"Value error, {NO_DEFAULT}")
                     raise _build_error(record, [unsaid])
         faults: dict[tuple[Any, str], Fault] = {}
         for auxiliary, source in list_cases(block):
@@ -144,8 +145,8 @@ def check_tables(record: type[BaseModel]) -> AfterValidator:
             except ValidationError as error:
                 for fault in error.errors():
                     place = _locate(tables, fault["loc"], auxiliary, source)
-                    known = fault["type"], place, fault["input"], fault.get("ctx", {})
-                    faults[place, fault["msg"]] = known
+                    words = fault["msg"]
+                    faults[place, words] = fault["type"], place, fault["input"], words
         if faults:
             raise _build_error(record, faults.values())
         return block
@@ -153,16 +154,20 @@ def check_tables(record: type[BaseModel]) -> AfterValidator:
     return AfterValidator(check)
 
 
-#: Type, place, input and context of a fault, in pydantic's words.
-Fault = tuple[str, tuple[int | str, ...], Any, dict[str, Any]]
+#: Type, place, input and words of a fault, as pydantic has them.
+Fault = tuple[str, tuple[int | str, ...], Any, str]
 
 
 def _build_error(record: type[BaseModel], faults: Iterable[Fault]) -> ValidationError:
     return ValidationError.from_exception_data(
         record.__name__,
         [
-            {"type": kind, "loc": place, "input": given, "ctx": context}
-            for kind, place, given, context in faults
+            {
+                "type": PydanticCustomError(kind, "{words}", {"words": words}),
+                "loc": place,
+                "input": given,
+            }
+            for kind, place, given, words in faults
         ],
     )
 

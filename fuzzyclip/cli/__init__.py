@@ -4,32 +4,19 @@ Heavy modules are imported inside the commands, so that `--help` answers at once
 """
 
 import logging
-import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 import fuzzyclip
 from fuzzyclip.cli.calibrate import calibrate
 from fuzzyclip.cli.data import data
 from fuzzyclip.cli.doctor import doctor
 from fuzzyclip.cli.export import export
+from fuzzyclip.cli.group import Commands
 from fuzzyclip.cli.predict import predict
 from fuzzyclip.cli.signatures import sign, verify
 from fuzzyclip.cli.tables import compare, tables
-
-
-class Commands(TyperGroup):
-    """All commands, on a terminal or pipe of any encoding."""
-
-    def main(self, *arguments: Any, **settings: Any) -> Any:
-        """Characters that the output has no code for are written as escapes, not as a fault."""
-        for stream in (sys.stdout, sys.stderr):
-            if reconfigure := getattr(stream, "reconfigure", None):
-                reconfigure(errors="backslashreplace")
-        return super().main(*arguments, **settings)
-
 
 app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False

@@ -29,6 +29,8 @@ Masks = Annotated[
 Rate = Annotated[
     float,
     typer.Option(
+        parser=options.read_share,
+        metavar="SHARE",
         callback=options.check_rate,
         help="Wanted share of normal images that are called anomalous, between 0 and 1, where no "
         "--bad or no --masks decide.",
@@ -80,36 +82,35 @@ def calibrate(
     from fuzzyclip.model.storing import store
     from fuzzyclip.utils.files import require_writable
 
-    with options.Refusal():
-        folder = find_folder(model)
-        if out is None and folder != Path(model):
-            raise typer.BadParameter("a model of MLflow is not changed: give --out")
-        require_writable(out.parent if out else folder, "name a place for a copy with --out")
-        tiling = options.choose_tiling(tile, overlap)
-        opener = Opener(max_pixels or MAX_PIXELS, white)
-        refuse_mixed(good)
-        normal, anomalous = list_images(good), list_images(bad) if bad else []
-        truths = match_masks(anomalous, list_images(masks)) if masks else []
-        detector, chosen, references = options.load_model(
-            str(folder), category, device, weights, reference, opener=opener, calibrated=False,
-            verify_key=verify_key, signature=signature,
-        )  # fmt: skip
-        places = {os.path.realpath(path) for path in references}
-        for path in [*normal, *anomalous]:
-            if os.path.realpath(path) in places:
-                raise ValueError(f"{path}: a reference image must not calibrate as well")
-        calibrated = choose_thresholds(
-            detector, chosen, normal, anomalous, truths,
-            false_alarm_rate=false_alarms, tiling=tiling, score=score, batch_size=batch_size,
-            workers=workers, opener=opener,
-        )  # fmt: skip
-        signed = (folder / SIGNATURE).is_file()
-        store(
-            folder, chosen, calibrated.calibration, out=out,
-            memory=detector.memories.get(chosen),
-            references=[str(path) for path in references]
-            or detector.list_references(chosen),
-        )  # fmt: skip
+    folder = find_folder(model)
+    if out is None and folder != Path(model):
+        raise typer.BadParameter("a model of MLflow is not changed: give --out")
+    require_writable(out.parent if out else folder, "name a place for a copy with --out")
+    tiling = options.choose_tiling(tile, overlap)
+    opener = Opener(max_pixels or MAX_PIXELS, white)
+    refuse_mixed(good)
+    normal, anomalous = list_images(good), list_images(bad) if bad else []
+    truths = match_masks(anomalous, list_images(masks)) if masks else []
+    detector, chosen, references = options.load_model(
+        str(folder), category, device, weights, reference, opener=opener, calibrated=False,
+        verify_key=verify_key, signature=signature,
+    )  # fmt: skip
+    places = {os.path.realpath(path) for path in references}
+    for path in [*normal, *anomalous]:
+        if os.path.realpath(path) in places:
+            raise ValueError(f"{path}: a reference image must not calibrate as well")
+    calibrated = choose_thresholds(
+        detector, chosen, normal, anomalous, truths,
+        false_alarm_rate=false_alarms, tiling=tiling, score=score, batch_size=batch_size,
+        workers=workers, opener=opener,
+    )  # fmt: skip
+    signed = (folder / SIGNATURE).is_file()
+    store(
+        folder, chosen, calibrated.calibration, out=out,
+        memory=detector.memories.get(chosen),
+        references=[str(path) for path in references]
+        or detector.list_references(chosen),
+    )  # fmt: skip
     calibration, separation = calibrated.calibration, calibrated.separation
     if as_json:
         typer.echo(json.dumps(calibration.model_dump() | {"auroc": separation.auroc}))

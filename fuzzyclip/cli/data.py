@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fuzzyclip.cli.options import Refusal
-
 if TYPE_CHECKING:
     from fuzzyclip.datasets.base.spec import DatasetSpec
     from fuzzyclip.images.index_file import Index
@@ -83,21 +81,20 @@ def prepare(
 
     spec = _find(name)
     chosen = protocol or spec.default_protocol
-    with Refusal():
-        require_writable(out.parent, "name another place with --out")
-        record = fetch_dataset(
-            spec,
-            out,
-            protocol=chosen,
-            path=path,
-            archives_dir=archives,
-            downloads_dir=out.with_name(f".{out.name}.download"),
-            allow_unverified=allow_unverified,
-            download=not offline,
-            categories=category,
-        )
-        typer.echo(f"{record['title']}: licence {record['licence']} {record['page']}", err=True)
-        _write_index(out, _index(spec, out, chosen, category, subset, drop, mask_above))
+    require_writable(out.parent, "name another place with --out")
+    record = fetch_dataset(
+        spec,
+        out,
+        protocol=chosen,
+        path=path,
+        archives_dir=archives,
+        downloads_dir=out.with_name(f".{out.name}.download"),
+        allow_unverified=allow_unverified,
+        download=not offline,
+        categories=category,
+    )
+    typer.echo(f"{record['title']}: licence {record['licence']} {record['page']}", err=True)
+    _write_index(out, _index(spec, out, chosen, category, subset, drop, mask_above))
 
 
 @data.command("check")
@@ -117,23 +114,21 @@ def check(
     from fuzzyclip.utils.files import require_writable
 
     spec = _find(name)
-    with Refusal():
-        if not folder.is_dir():
-            kind = "a file, not a folder" if folder.exists() else "no such folder"
-            raise FileNotFoundError(f"{folder}: {kind}; name the one with the images")
-        if write:
-            require_writable(folder, "without --write it is checked as it is")
-        chosen = protocol or spec.default_protocol
-        index = _index(spec, folder, chosen, category, subset, drop, mask_above)
-        if write:
-            _write_index(folder, index)
+    if not folder.is_dir():
+        kind = "a file, not a folder" if folder.exists() else "no such folder"
+        raise FileNotFoundError(f"{folder}: {kind}; name the one with the images")
+    if write:
+        require_writable(folder, "without --write it is checked as it is")
+    chosen = protocol or spec.default_protocol
+    index = _index(spec, folder, chosen, category, subset, drop, mask_above)
+    if write:
+        _write_index(folder, index)
 
 
 def _find(name: str) -> "DatasetSpec":
     from fuzzyclip.datasets import get_dataset
 
-    with Refusal():
-        return get_dataset(name)
+    return get_dataset(name)
 
 
 def _index(

@@ -10,7 +10,6 @@ from fuzzyclip.cli.options import (
     Category,
     Model,
     Reference,
-    Refusal,
     Score,
     Signature,
     VerifyKey,
@@ -74,34 +73,32 @@ def export(
     from fuzzyclip.model.directory import find_folder
     from fuzzyclip.model.signing import check_signature
 
-    with Refusal():
-        if out.exists():
-            raise ValueError(f"{out} exists already; name another place or remove it")
-        if format_ is Format.MLFLOW:
-            if score is not None:
-                raise typer.BadParameter(
-                    "a served model decides as each category is calibrated, or as a request says",
-                    param_hint="--score",
-                )
-            folder = find_folder(model)
-            check_signature(folder, verify_key, signature)
-            from fuzzyclip.deploy.mlflow_model import save_served
-
-            save_served(folder, out)
-        else:
-            if not check:
-                raise typer.BadParameter(
-                    "name images that the file is compared on", param_hint="--check"
-                )
-            detector, chosen, _ = load_model(
-                model, category, "cpu", weights, reference,
-                verify_key=verify_key, signature=signature,
-            )  # fmt: skip
-            difference = _export(detector, chosen, out, format_, check, score)
-            typer.echo(
-                f"differs from PyTorch by at most {difference.score:.2g} in scores and "
-                f"{difference.map_max:.2g} in maps ({difference.map_mean:.2g} in an image's mean)"
+    if out.exists():
+        raise ValueError(f"{out} exists already; name another place or remove it")
+    if format_ is Format.MLFLOW:
+        if score is not None:
+            raise typer.BadParameter(
+                "a served model decides as each category is calibrated, or as a request says",
+                param_hint="--score",
             )
+        folder = find_folder(model)
+        check_signature(folder, verify_key, signature)
+        from fuzzyclip.deploy.mlflow_model import save_served
+
+        save_served(folder, out)
+    else:
+        if not check:
+            raise typer.BadParameter(
+                "name images that the file is compared on", param_hint="--check"
+            )
+        detector, chosen, _ = load_model(
+            model, category, "cpu", weights, reference, verify_key=verify_key, signature=signature
+        )
+        difference = _export(detector, chosen, out, format_, check, score)
+        typer.echo(
+            f"differs from PyTorch by at most {difference.score:.2g} in scores and "
+            f"{difference.map_max:.2g} in maps ({difference.map_mean:.2g} in an image's mean)"
+        )
     typer.echo(f"{out} written")
 
 

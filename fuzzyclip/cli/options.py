@@ -1,6 +1,8 @@
-"""Options that several commands share, loading a model, and the end where something is wrong."""
+"""Options that several commands share, and loading a model."""
 
+import math
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,6 +100,44 @@ White = Annotated[
 ]
 
 
+def read_score(text: str) -> float:
+    """A score as it was typed.
+
+    Raises:
+        BadParameter: no number; of a share in percent says which score has that probability.
+    """
+    share = _read_percent(text)
+    if share is not None and 0 < share < 1:
+        raise typer.BadParameter(
+            f"{text}: scores are log-odds; a probability of {text.strip()} is the score "
+            f"{math.log(share / (1 - share)):.4g}"
+        )
+    try:
+        return float(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no number: give one such as 0 or 1.5") from error
+
+
+def read_share(given: str | float) -> float:
+    """A share as it was typed, 0.05 or 5%, or as it is by default.
+
+    Raises:
+        BadParameter: neither.
+    """
+    text = str(given)
+    share = _read_percent(text)
+    try:
+        return float(text) if share is None else share
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no share: give one such as 0.05 or 5%") from error
+
+
+def _read_percent(text: str) -> float | None:
+    """The share that a number with a percent sign is; None for anything else."""
+    number = re.fullmatch(r"\s*(\d+(?:[.,]\d+)?)\s*%\s*", text)
+    return float(number[1].replace(",", ".")) / 100 if number else None
+
+
 def check_number(value: float | None) -> float | None:
     """A score as it was typed, if it is one.
 
@@ -120,22 +160,6 @@ def check_rate(value: float) -> float:
     if not 0 < value < 1:
         raise typer.BadParameter(f"{value:g}: give a share between 0 and 1, such as 0.05")
     return value
-
-
-class Refusal:
-    """Ends the command with the message alone, where the message says it all.
-
-    A pipe that is no longer read (`| head`) is no mistake: the command ends without a word.
-    """
-
-    def __enter__(self) -> None:
-        """Nothing to open."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Turn an error that a person can mend into a message and exit code 1."""
-        if isinstance(error, ValueError | OSError) and not isinstance(error, BrokenPipeError):
-            typer.echo(str(error), err=True)
-            raise typer.Exit(1) from error
 
 
 def choose_tiling(tile: int | None, overlap: int | None) -> "Tiling | None":

@@ -57,6 +57,8 @@ Report = Annotated[
 Given = Annotated[
     float | None,
     typer.Option(
+        parser=options.read_score,
+        metavar="NUMBER",
         callback=options.check_number,
         help="Image scores (log-odds) from here on are anomalous; else as calibrated, or 0.",
     ),
@@ -99,7 +101,7 @@ def predict(
     from fuzzyclip.model.inference import Opener
     from fuzzyclip.model.outputs import PredictionFolder
 
-    with options.Refusal(), offer_threshold():
+    with offer_threshold():
         if report and out is None:
             raise typer.BadParameter(
                 "it is written into --out: give a folder", param_hint="--report"

@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-from fuzzyclip.cli.options import Refusal
-
 #: The password of a private key that has one; an option would show it in the list of processes.
 PASSWORD = "FUZZYCLIP_KEY_PASSWORD"
 
@@ -48,25 +46,22 @@ def sign(
     """
     from fuzzyclip.model.signing import make_key_pair, sign_folder
 
-    with Refusal():
-        if make_key is not None:
-            if key is not None:
-                raise typer.BadParameter("sign with the new key or a given one", param_hint="--key")
-            public, key = make_key_pair(make_key), make_key
-            typer.echo(f"{make_key} written: your private key; keep it secret, and out of models")
-            typer.echo(f"{public} written: the public key, for those who use your models")
-            if model is None:
-                return
+    if make_key is not None:
+        if key is not None:
+            raise typer.BadParameter("sign with the new key or a given one", param_hint="--key")
+        public, key = make_key_pair(make_key), make_key
+        typer.echo(f"{make_key} written: your private key; keep it secret, and out of models")
+        typer.echo(f"{public} written: the public key, for those who use your models")
         if model is None:
-            raise typer.BadParameter("name the folder to sign", param_hint="MODEL")
-        if key is None:
-            raise typer.BadParameter(
-                "give your private key; `fuzzyclip sign --make-key mine.pem` makes one",
-                param_hint="--key",
-            )
-        place = sign_folder(
-            model, key, signature=signature, password=os.environ.get(PASSWORD) or None
+            return
+    if model is None:
+        raise typer.BadParameter("name the folder to sign", param_hint="MODEL")
+    if key is None:
+        raise typer.BadParameter(
+            "give your private key; `fuzzyclip sign --make-key mine.pem` makes one",
+            param_hint="--key",
         )
+    place = sign_folder(model, key, signature=signature, password=os.environ.get(PASSWORD) or None)
     typer.echo(f"{place} written")
 
 
@@ -98,8 +93,7 @@ def verify(
         raise typer.BadParameter("give the signer's public key", param_hint="--key")
     from fuzzyclip.model.signing import verify_folder
 
-    with Refusal():
-        names = verify_folder(_find(model), key, signature=signature)
+    names = verify_folder(_find(model), key, signature=signature)
     files = "the one file is" if len(names) == 1 else f"all {len(names)} files are"
     typer.echo(f"{model}: {files} as the owner of {key} signed")
 

@@ -22,8 +22,9 @@ from pydantic import (
     model_validator,
 )
 
+from fuzzyclip.utils.faults import naming
 from fuzzyclip.utils.ranges import FEW, NUMBER, POSITIVE, SHARE, SIDE
-from fuzzyclip.utils.settings import CHANNELS, limit, say_first_fault
+from fuzzyclip.utils.settings import CHANNELS, Record, limit, say_first_fault
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -67,10 +68,10 @@ Number = Annotated[float, limit(NUMBER)]
 Deviation = Annotated[float, limit(POSITIVE)]
 
 
-class _Part(BaseModel):
+class _Part(Record):
     """A part of a configuration: nothing unknown, nothing turned from one type into another."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(strict=True)
 
 
 class Activation(_Part):
@@ -257,10 +258,8 @@ def _read_file(model: str) -> dict[str, Any]:
         text = file.read(LARGEST_FILE + 1)
     if len(text) > LARGEST_FILE:
         raise ValueError(f"model configuration {path}: more than {LARGEST_FILE:,} bytes")
-    try:
+    with naming(f"model configuration {path}", ValueError):
         content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"model configuration {path}: no JSON ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(f"model configuration {path}: a table is needed, not {content!r:.50}")
     return content

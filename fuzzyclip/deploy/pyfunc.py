@@ -18,6 +18,7 @@ from fuzzyclip.deploy.mlflow_model import ARTIFACT
 from fuzzyclip.deploy.request import Options, RequestError
 from fuzzyclip.deploy.serving import OUTPUTS, Responder
 from fuzzyclip.deploy.turns import BusyError
+from fuzzyclip.utils.faults import explain
 
 #: Threads besides those of requests that wait: one that is answered, others to send away.
 SPARE_THREADS = 8
@@ -53,7 +54,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow ha
         except BusyError as error:
             raise MlflowException(str(error), TEMPORARILY_UNAVAILABLE) from error
         except Exception as error:
-            log.exception("a request failed")
+            log.exception("a request failed: %s", explain(error) or "a bug of FuzzyCLIP")
             raise MlflowException("the server failed; its log says why") from error
         # objects: None stays None, where numbers would make NaN of it, which is no JSON
         return pd.DataFrame(answers, columns=list(OUTPUTS), dtype=object)

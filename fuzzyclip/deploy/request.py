@@ -18,7 +18,7 @@ from fuzzyclip.model.card import Calibration, Tiling
 from fuzzyclip.model.score_kinds import ScoreKind
 from fuzzyclip.model.tiles import SMALLEST_SIDE
 from fuzzyclip.utils.ranges import COUNT_OR_ZERO
-from fuzzyclip.utils.settings import Number, limit, say_first_fault
+from fuzzyclip.utils.settings import Number, Record, limit, say_first_fault
 
 #: What a row of a request may say.
 INPUTS = ("image", "path", "category")
@@ -84,7 +84,7 @@ class Limits(BaseModel):
             raise ValueError(say_first_fault(error)) from error
 
 
-class Options(BaseModel):
+class Options(Record):
     """Wishes of a request, the same for all of its rows.
 
     Attributes:
@@ -100,7 +100,7 @@ class Options(BaseModel):
             `fuzzyclip.images.decode`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     map: Literal["png16", "none"] = "png16"
     mask: bool = False

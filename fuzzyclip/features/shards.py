@@ -186,9 +186,14 @@ def read_rows(path: Path, first: int, count: int, device: torch.device | str) ->
         BrokenFileError: the file does not hold what was written.
     """
     rows = read_tensor_rows(path, (PATCH_TOKENS, SCALES), first, count)
+    if PATCH_TOKENS not in rows:
+        raise BrokenFileError(path, "it has no patch tokens")
     return unpack({name: tensor.to(device) for name, tensor in rows.items()})  # sent while small
 
 
 def read_embeds(path: Path, count: int) -> Tensor:
     """Class features of all images of a shard, (count, D); errors as of `read_rows`."""
-    return read_tensor_rows(path, (EMBEDS,), 0, count)[EMBEDS]
+    rows = read_tensor_rows(path, (EMBEDS,), 0, count)
+    if EMBEDS not in rows or len(rows[EMBEDS]) != count:
+        raise BrokenFileError(path, f"it has no class features of {count} images")
+    return rows[EMBEDS]

@@ -234,7 +234,8 @@ def open_category(folder: Path, expected: Mapping[str, Any]) -> CategoryFeatures
     shards, embeds, position, has_tokens = [], [], 0, True
     for path in paths:
         header = read_header(path)
-        count = len(header.get("images", ()))
+        images = header.get("images")
+        count = len(images) if isinstance(images, list) else 0
         awaited = {**expected, "images": expected["images"][position : position + count]}
         if changed := _find_changes(header, awaited):
             raise FeatureMismatchError(
@@ -242,7 +243,7 @@ def open_category(folder: Path, expected: Mapping[str, Any]) -> CategoryFeatures
                 "run the features stage again"
             )
         shards.append(StoredShard(path, position, count))
-        has_tokens &= header["tokens"] is not None
+        has_tokens &= header.get("tokens") is not None
         embeds.append(read_embeds(path, count))
         position += count
     if position != len(expected["images"]):
@@ -258,8 +259,9 @@ def _find_changes(header: Mapping[str, Any], expected: Mapping[str, Any]) -> lis
     names = dict.fromkeys((*expected, *header))  # how tokens are kept is nobody's condition
     names.pop("tokens", None)
     changed = [name for name in names if header.get(name) != expected.get(name)]
-    if "backbone" in changed and header.get("backbone"):
-        stored, wanted = header["backbone"], expected["backbone"]
+    stored = header.get("backbone")
+    if "backbone" in changed and stored and isinstance(stored, Mapping):
+        wanted = expected["backbone"]
         parts = [name for name in wanted if stored.get(name) != wanted[name]]
         changed[changed.index("backbone")] = f"backbone ({', '.join(parts) or 'setting'})"
     return changed

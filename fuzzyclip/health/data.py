@@ -3,11 +3,12 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fuzzyclip.datasets import REGISTRY
-from fuzzyclip.datasets.base.meta import META, choose_protocol
-from fuzzyclip.datasets.base.spec import DatasetSpec
 from fuzzyclip.health.installation import Check
+
+if TYPE_CHECKING:  # datasets need pandas, whose absence is for another check to tell
+    from fuzzyclip.datasets.base.spec import DatasetSpec
 
 #: Mark of licences that forbid commercial use.
 NON_COMMERCIAL = "NC"
@@ -26,6 +27,8 @@ class CountedImages:
 
 def check_data(folder: Path) -> tuple[list[Check], int]:
     """Checks of the paper's datasets, folders named by their ids; the number of test images."""
+    from fuzzyclip.datasets import REGISTRY
+
     specs = [spec for spec in REGISTRY.values() if spec.categories]
     missing = [spec.name for spec in specs if not (folder / spec.name).is_dir()]
     advice = "get one: fuzzyclip data prepare NAME --out DIR, or run the pipeline"
@@ -42,7 +45,9 @@ def check_data(folder: Path) -> tuple[list[Check], int]:
     return checks, images
 
 
-def _check_dataset(spec: DatasetSpec, root: Path) -> tuple[Check, int]:
+def _check_dataset(spec: "DatasetSpec", root: Path) -> tuple[Check, int]:
+    from fuzzyclip.datasets.base.meta import META
+
     name = f"data {spec.name}"
     tested = find_test_images(spec, root)
     if tested is None:
@@ -64,8 +69,10 @@ def _check_dataset(spec: DatasetSpec, root: Path) -> tuple[Check, int]:
     return check, tested.images
 
 
-def find_test_images(spec: DatasetSpec, root: Path) -> CountedImages | None:
+def find_test_images(spec: "DatasetSpec", root: Path) -> CountedImages | None:
     """Test images by the first protocol that the tree fits; opens no image."""
+    from fuzzyclip.datasets.base.meta import META, choose_protocol
+
     for name in [*spec.protocols, META]:
         rows = choose_protocol(spec, name).list_rows(root, tuple(spec.categories)).rows
         tested = [row for row in rows if row.split == "test"]

@@ -61,11 +61,15 @@ def check_model(folder: Path, verify_key: Path | None = None) -> list[Check]:
 
     Where a key is given, the signature comes first: nothing is read of a model that lacks it.
     """
-    from fuzzyclip.model.card import read_card
+    from fuzzyclip.model.card import FILENAME, read_card
     from fuzzyclip.model.directory import read_parts
     from fuzzyclip.model.signing import check_signature
 
     name = f"model {folder.name}"
+    if not folder.is_dir():
+        kind = "a file" if folder.exists() else "no such folder"
+        advice = f"name the folder of a model, with {FILENAME} in it"
+        return [Check(name, "fail", f"{folder}: {kind}", advice)]
     try:
         check_signature(folder, verify_key)
     except (ValueError, OSError) as error:

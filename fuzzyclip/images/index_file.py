@@ -1,14 +1,17 @@
 """The index on disk: a table that people and programs read, and what is known of the whole."""
 
+import csv
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from fuzzyclip.utils.files import write_json, write_text
-from fuzzyclip.utils.tables import format_csv, read_text_table
+from fuzzyclip.utils.faults import naming
+from fuzzyclip.utils.files import is_file_name, write_json, write_text
+from fuzzyclip.utils.tables import format_csv
 from fuzzyclip.utils.tree import DatasetError
 
 INDEX_COLUMNS = (
@@ -25,6 +28,16 @@ INDEX_COLUMNS = (
     "mask_above",  # mask values above this are defect
 )
 COLUMN_TYPES = dict.fromkeys(("label", "width", "height", "mask_above"), "int64")
+#: How cells are written.
+FORMS = {
+    "split": re.compile("train|test"),
+    "label": re.compile("[01]"),
+    "width": re.compile("[1-9][0-9]{0,8}"),
+    "height": re.compile("[1-9][0-9]{0,8}"),
+    "sha256": re.compile("[0-9a-f]{64}"),
+    "mask_sha256": re.compile("([0-9a-f]{64})?"),
+    "mask_above": re.compile("0|[1-9][0-9]{0,4}"),
+}
 
 
 @dataclass(frozen=True)
@@ -54,18 +67,41 @@ def read_index(table: Path, root: Path) -> pd.DataFrame:
     Categories such as "01" stay strings, an absent mask stays "".
 
     Raises:
-        DatasetError: it is no table, or has other columns.
+        DatasetError: the file is no such table, or a row says what no index has; names the row.
     """
-    try:
-        frame = read_text_table(table)
-    except ValueError as error:
-        raise DatasetError(f"{table}: no index ({error}); build the index again") from error
-    if tuple(frame.columns) != INDEX_COLUMNS:
-        raise DatasetError(
-            f"{table}: columns {list(frame.columns)} instead of {list(INDEX_COLUMNS)}; build the "
-            "index again"
-        )
+    with naming(table, DatasetError), table.open(encoding="utf-8-sig", newline="") as file:
+        lines = list(csv.reader(file, strict=True))
+    head, rows = (lines[0], lines[1:]) if lines else ([], [])
+    if tuple(head) != INDEX_COLUMNS:
+        wanted = f"columns {head!r:.300} instead of {list(INDEX_COLUMNS)}"
+        raise DatasetError(f"{table}: {wanted}; build the index again")
+    seen: set[str] = set()
+    for number, row in enumerate(rows, 1):
+        fault = _find_fault(row)
+        if not fault and row[0] in seen:
+            fault = f"{row[0]!r:.100} is there twice"
+        if fault:
+            raise DatasetError(f"{table}: row {number}: {fault}; build the index again")
+        seen.add(row[0])
+    frame = pd.DataFrame(rows, columns=list(INDEX_COLUMNS), dtype=str)
     return place_rows(frame, root).astype(COLUMN_TYPES)
+
+
+def _find_fault(row: list[str]) -> str:
+    """What is wrong with a row of the table; empty where nothing is."""
+    if len(row) != len(INDEX_COLUMNS):
+        return f"{len(row)} cells, not {len(INDEX_COLUMNS)}"
+    cells = dict(zip(INDEX_COLUMNS, row, strict=True))
+    wrong = [name for name, form in FORMS.items() if not form.fullmatch(cells[name])]
+    wrong += [] if is_file_name(cells["category"]) else ["category"]
+    wrong += [name for name in ("image_path", "mask_path") if leads_out(cells[name])]
+    wrong += [] if cells["image_path"] else ["image_path"]
+    return f"{wrong[0]} {cells[wrong[0]]!r:.100}" if wrong else ""
+
+
+def leads_out(path: str) -> bool:
+    """True of a POSIX path that does not stay in the folder that it is put into."""
+    return path.startswith("/") or ".." in path.split("/") or "\0" in path
 
 
 def place_rows(frame: pd.DataFrame, root: Path) -> pd.DataFrame:
@@ -77,7 +113,18 @@ def place_rows(frame: pd.DataFrame, root: Path) -> pd.DataFrame:
     return frame.assign(**placed)
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON; build the index again")
+
+
 def read_info(path: Path) -> dict[str, Any]:
-    """The facts of the whole, as `Index.info` has them."""
-    info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+    """The facts of the whole, as `Index.info` has them.
+
+    Raises:
+        DatasetError: the file is no table in JSON.
+    """
+    with naming(path, DatasetError):
+        info = json.loads(path.read_bytes().decode("utf-8-sig"), parse_constant=_refuse_constant)
+    if not isinstance(info, dict):
+        raise DatasetError(f"{path}: no table of facts; build the index again")
     return info

@@ -5,7 +5,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from itertools import accumulate
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fuzzyclip.utils.faults import UnreadableFileError, naming
 from fuzzyclip.utils.files import BrokenFileError, read_summed, write_summed
 from fuzzyclip.utils.prefetch import prefetch
 from fuzzyclip.utils.ranges import COUNT, POSITIVE
@@ -197,14 +200,61 @@ def _save(
 
 def _restore(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> list[CurveRow]:
     """The curve so far, with module and optimizer as they were; empty where that is broken."""
+    fresh = deepcopy([module.state_dict(), optimizer.state_dict()])
     try:
         content = read_summed(path)
-    except BrokenFileError as error:
+        with naming(path, wild=True):
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            module.load_state_dict(state["module"])
+            optimizer.load_state_dict(state["optimizer"])
+            curve = _check_curve(state["curve"])
+            _check_restored(optimizer, fresh[1], len(curve))
+            return curve
+    except (BrokenFileError, UnreadableFileError) as error:
         log.warning("%s; the training begins anew", error)
+        module.load_state_dict(fresh[0])
+        optimizer.load_state_dict(fresh[1])
         path.unlink()
         return []
-    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
-    curve: list[CurveRow] = state["curve"]
-    return curve
+
+
+def _check_restored(optimizer: torch.optim.Optimizer, fresh: dict[str, Any], steps: int) -> None:
+    """Refuse what a step of this optimizer could not go on from, as a ValueError.
+
+    Its settings must be those it was made with, but for the rate, and each trained parameter must
+    have beside it, in finite numbers of its own shape, what so many steps leave.
+    """
+    names = _list_kept(optimizer)
+    for group, made in zip(optimizer.param_groups, fresh["param_groups"], strict=True):
+        changing = {"params", "lr"}
+        if any(group.get(name) != value for name, value in made.items() if name not in changing):
+            raise ValueError("its optimizer has other settings")
+        if not isinstance(group["lr"], float) or not math.isfinite(group["lr"]):
+            raise ValueError("its learning rate is no number")
+        for parameter in filter(attrgetter("requires_grad"), group["params"]):
+            state = optimizer.state.get(parameter, {})
+            if state.keys() != names or float(state.get("step", steps)) != steps:
+                raise ValueError("its optimizer's state is not of as many steps as its curve")
+            for value in state.values():
+                fits = isinstance(value, Tensor) and value.shape in (parameter.shape, torch.Size())
+                if not fits or not value.is_floating_point() or not value.isfinite().all():
+                    raise ValueError("its optimizer's state does not fit the parameters")
+
+
+def _list_kept(optimizer: torch.optim.Optimizer) -> set[str]:
+    """Names of what an optimizer keeps of a parameter, seen on one that it moves."""
+    probe, weight = deepcopy(optimizer), nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    del probe.param_groups[1:]
+    probe.param_groups[0]["params"] = [weight]
+    probe.state.clear()
+    probe.step()
+    return set(probe.state[weight])
+
+
+def _check_curve(rows: Any) -> list[CurveRow]:
+    """The rows of a training curve, numbers by name with the steps from 1 on; else a ValueError."""
+    for step, row in enumerate(rows, 1):
+        if row["step"] != step or not all(map(math.isfinite, row.values())):
+            raise ValueError(f"its curve is broken at step {step}")
+    return list(rows)

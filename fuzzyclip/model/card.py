@@ -217,7 +217,9 @@ class Card(Record):
     @classmethod
     def _read_format_1(cls, data: Any) -> Any:
         """Its parts are still good; its thresholds of probabilities, which tie at 1, are not."""
-        if not isinstance(data, dict) or data.get("format") != 1:
+        if (
+            not isinstance(data, dict) or repr(data.get("format")) != "1"
+        ):  # nor True, which is 1 too
             return data
         if chosen := data.get("calibrations"):
             raise ValueError(
@@ -236,9 +238,10 @@ def read_card(folder: Path) -> Card:
     """
     path = folder / FILENAME
     if not path.is_file():
+        missing = f"no model here ({FILENAME} is missing)" if folder.is_dir() else "no such folder"
         raise ModelError(
-            f"{folder}: no model here ({FILENAME} is missing). A finished pipeline has its models "
-            "in models/<auxiliary set>/fuzzyclip"
+            f"{folder}: {missing}. A finished pipeline has its models in "
+            "models/<auxiliary set>/fuzzyclip"
         )
     if (size := path.stat().st_size) > LARGEST_CARD:
         raise ModelError(f"{path}: {size:,} bytes, more than the {LARGEST_CARD:,} of a card")

@@ -202,13 +202,20 @@ def describe_fault(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(9)
     half = ""
-    if start.startswith(b"PK\3\4") and not zipfile.is_zipfile(path):
+    if start.startswith(b"PK\3\4") and not _is_whole_zip(path):
         half = "the end of this zip file is missing"
     elif start[8:] == b"{":
         size, promised = path.stat().st_size, measure_safetensors(path)
         if size < promised:
             half = f"its header promises {promised:,} bytes, and it has {size:,}"
     return f"half a download: {half}; fetch it again" if half else ""
+
+
+def _is_whole_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # its end says that it is one of several
+        return False
 
 
 def measure_safetensors(path: Path) -> int:
@@ -225,7 +232,7 @@ def measure_safetensors(path: Path) -> int:
         entries = json.loads(text).items()
         ends = (int(entry["data_offsets"][1]) for name, entry in entries if name != "__metadata__")
         return end + max(ends, default=0)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
         return 0
 
 

@@ -5,7 +5,8 @@ is made of: numbers with ranges, records, words for what they refuse. This modul
 PyTorch, so that what only moves or draws may read settings.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -13,10 +14,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from fuzzyclip.utils import ranges
 
@@ -62,10 +66,40 @@ def check_ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:
 Blocks = Annotated[tuple[Few, ...], AfterValidator(check_ascending)]
 
 
+#: Type of the fault of a key that a record does not have.
+UNKNOWN = "extra_forbidden"
+
+
 class Record(BaseModel):
-    """Settings, or a part of a file: no unknown keys, no change after they are made."""
+    """Settings, or a part of a file: no unknown keys, no change after they are made.
+
+    Of an unknown key the fault says what it may have been meant for.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _suggest_keys(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(data)
+        except ValidationError as error:
+            faults = error.errors()
+            if not any(fault["type"] == UNKNOWN for fault in faults):
+                raise
+            names = [field.alias or name for name, field in cls.model_fields.items()]
+            details = [_restate(fault, names) for fault in faults]
+            raise ValidationError.from_exception_data(cls.__name__, details) from error
+
+
+def _restate(fault: Any, names: list[str]) -> InitErrorDetails:
+    """A fault as pydantic reported it, and of a key that is none of the names, which is near."""
+    words = str(fault["msg"])
+    if fault["type"] == UNKNOWN and len(fault["loc"]) == 1:
+        near = get_close_matches(str(fault["loc"][0]), names, n=1, cutoff=0.5)
+        words += f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"
+    kind = PydanticCustomError(fault["type"], "{words}", {"words": words})
+    return InitErrorDetails(type=kind, loc=fault["loc"], input=fault["input"])
 
 
 R = TypeVar("R", bound=BaseModel)

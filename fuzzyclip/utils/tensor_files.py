@@ -127,6 +127,10 @@ def _open(path: Path, framework: Literal["pt", "numpy"]) -> Iterator[_Opened]:
             header, sums = _unseal(path, (file.metadata() or {}).get(HEADER, ""))
             if set(file.keys()) != set(sums):
                 raise BrokenFileError(path, "its tensors are not those that were written")
+            for name, rows in sums.items():
+                shape = file.get_slice(name).get_shape()
+                if isinstance(rows, list) and [len(rows)] != shape[:1]:
+                    raise BrokenFileError(path, f"{name} has another number of rows than sums")
             yield _Opened(path, file, header, sums)
     except SafetensorError as error:
         raise BrokenFileError(path, f"not readable as safetensors ({error})") from error
@@ -161,8 +165,21 @@ def _unseal(path: Path, sealed: str) -> tuple[dict[str, Any], Sums]:
         if _is_json(sealed):  # the header of an earlier version
             raise UnsummedFileError(path)
         raise BrokenFileError(path, "its header does not fit its check sum")
-    content = json.loads(text)
-    return content["header"], content["sums"]
+    try:
+        content = json.loads(text)
+        header, sums = content["header"], content["sums"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise BrokenFileError(path, f"no header is in it ({error})") from error
+    tables = isinstance(header, dict) and isinstance(sums, dict)
+    if not tables or not all(map(_is_sum, sums.values())):
+        raise BrokenFileError(path, "its header has no check sums of tensors")
+    return header, sums
+
+
+def _is_sum(value: Any) -> bool:
+    """True of a check sum, and of a list of them."""
+    rows = value if isinstance(value, list) else [value]
+    return all(isinstance(each, str) for each in rows)
 
 
 def _is_json(text: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
+from fuzzyclip.cli.group import Commands
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method import OWN
 from fuzzyclip.report.comparison import join_results, render_comparison
@@ -42,6 +43,7 @@ from stages.params import read_params
 from stages.schema import Params
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -300,8 +302,4 @@ def has_paper_setting(
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        app()
-    except (ValueError, OSError, RuntimeError) as error:
-        logging.error("%s", error)
-        raise SystemExit(1) from error
+    app()

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method import OWN, VARIANTS
+from fuzzyclip.utils.faults import naming
+from fuzzyclip.utils.settings import Number, Record
 from stages.values import Keyed, Name
+from stages.yaml_file import read_yaml
 
 FILE = Path(__file__).with_name("paper.yaml")
 
@@ -19,11 +21,7 @@ class CatalogError(ValueError):
     """The file of experiments, or a name asked for, is not right."""
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TableRow(_Entry):
+class TableRow(Record):
     """One line of a table; see the head of `paper.yaml`."""
 
     label: Name
@@ -31,11 +29,11 @@ class TableRow(_Entry):
     variant: str = OWN
     method: str | None = None
     set: dict[str, Any] = Field(default_factory=dict)
-    printed: dict[str, list[float | None]] = Field(default_factory=dict)
-    printed_ranks: dict[Literal["pixel", "image"], float] = Field(default_factory=dict)
+    printed: dict[str, list[Number | None]] = Field(default_factory=dict)
+    printed_ranks: dict[Literal["pixel", "image"], Number] = Field(default_factory=dict)
 
 
-class PaperExperiment(_Entry):
+class PaperExperiment(Record):
     """A table or a figure."""
 
     title: str
@@ -85,7 +83,7 @@ class Printed(NamedTuple):
     value: float
 
 
-class Catalog(_Entry):
+class Catalog(Record):
     """All of `paper.yaml`."""
 
     auxiliary: dict[str, list[str]]
@@ -145,10 +143,8 @@ def read_catalog(path: Path = FILE) -> Catalog:
     Raises:
         CatalogError: the file is not what `Catalog` describes.
     """
-    try:
-        return Catalog.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValidationError) as error:
-        raise CatalogError(f"{path}: {error}") from error
+    with naming(path, CatalogError):
+        return Catalog.model_validate(read_yaml(path, CatalogError))
 
 
 def collect_printed(catalog: Catalog, label: str = "FuzzyCLIP") -> dict[str, dict[str, float]]:

@@ -9,31 +9,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fuzzyclip.method import OWN
+from fuzzyclip.utils.faults import naming
+from fuzzyclip.utils.settings import Record
 from stages.experiments.catalog import Catalog, CatalogError, PaperExperiment, Printed, TableRow
+from stages.yaml_file import read_yaml
 
 FILE = Path(__file__).with_name("expected.yaml")
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Tolerance(_Entry):
+class Tolerance(Record):
     """How far a value may lie from an expected one, in points, and why.
 
     `rows` are the variants of FuzzyCLIP and the methods whose printed numbers have it.
     """
 
     points: float = Field(gt=0)
-    rows: list[str] = []
+    rows: list[str] = Field(default_factory=list)
     reason: str
 
 
-class Selection(_Entry):
+class Selection(Record):
     """Printed numbers of a table: those of some rows, datasets and metrics, or of all."""
 
     experiment: str
@@ -59,7 +57,7 @@ class Doubt(Selection):
     """
 
     note: str
-    read_as: dict[str, str] = {}
+    read_as: dict[str, str] = Field(default_factory=dict)
     row: str | None = None
 
 
@@ -72,7 +70,7 @@ class Elsewhere(Selection):
     source: str
 
 
-class Categories(_Entry):
+class Categories(Record):
     """Values of another method, category by category."""
 
     method: str
@@ -83,17 +81,17 @@ class Categories(_Entry):
     source: str
 
 
-class Clusters(_Entry):
+class Clusters(Record):
     """Sizes of an auxiliary set's clusters, largest first, and names that must be in one."""
 
     experiment: str
     auxiliary: str
     sizes: list[int]
-    together: list[str] = []
+    together: list[str] = Field(default_factory=list)
     source: str
 
 
-class Expected(_Entry):
+class Expected(Record):
     """All of `expected.yaml`."""
 
     tolerances: dict[str, Tolerance]
@@ -170,7 +168,8 @@ class Fact:
 
 def read_expected(path: Path = FILE) -> Expected:
     """The tolerances, doubts and further facts."""
-    return Expected.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    with naming(path):
+        return Expected.model_validate(read_yaml(path))
 
 
 def collect_facts(catalog: Catalog, expected: Expected) -> list[Fact]:

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from fuzzyclip.method import OWN
 from fuzzyclip.report.comparison import Side
 from fuzzyclip.report.tables import read_categories
@@ -19,7 +17,8 @@ from stages import paths
 from stages.experiments.catalog import CatalogError
 from stages.experiments.plan import Run, drop_irrelevant, select_relevant
 from stages.experiments.results import HEAD, WORKSPACE, MissingResultError, Results, run_git
-from stages.params import LOADER, flatten
+from stages.params import flatten
+from stages.yaml_file import YamlError, parse_yaml
 
 if TYPE_CHECKING:
     from dvc.dependency import Dependency
@@ -66,8 +65,8 @@ def list_records() -> Iterator[tuple[Results, Mapping[str, Any]]]:
         revisions.append(Results(WORKSPACE))
     for results in revisions:
         try:
-            params = yaml.load(results.read_text(paths.PARAMS), LOADER)
-        except (MissingResultError, yaml.YAMLError):
+            params = parse_yaml(results.read_text(paths.PARAMS), paths.PARAMS)
+        except (MissingResultError, YamlError):
             continue
         if isinstance(params, Mapping):
             yield results, params
@@ -190,7 +189,7 @@ def _read_definitions(results: Results) -> dict[str, Any]:
         kept = {key: value for key, value in definition.items() if key != "desc"}
         return kept | ({"do": strip(kept["do"])} if "do" in kept else {})
 
-    stages = yaml.load(results.read_text(paths.PIPELINE), LOADER)["stages"]
+    stages = parse_yaml(results.read_text(paths.PIPELINE), paths.PIPELINE)["stages"]
     return {name: strip(definition) for name, definition in stages.items()}
 
 
@@ -261,7 +260,7 @@ def read_side(revision: str = WORKSPACE) -> Side:
     folder = paths.METHOD_METRICS / OWN
     files = list_tables(results, folder) or list_tables(results, EARLIER)
     try:
-        params = yaml.load(results.read_text(paths.PARAMS), LOADER)
+        params = parse_yaml(results.read_text(paths.PARAMS), paths.PARAMS)
     except MissingResultError:
         files = []
     if not files:

@@ -11,7 +11,6 @@ from operator import getitem
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 
 from fuzzyclip.clip.model_configs import read_model_config
 from fuzzyclip.datasets import get_dataset
@@ -24,6 +23,7 @@ from stages.experiments.catalog import Catalog, CatalogError, TableRow
 from stages.experiments.results import Results
 from stages.schema import Params
 from stages.values import resolve
+from stages.yaml_file import read_yaml
 
 #: Parameters that change no result of FuzzyCLIP.
 IRRELEVANT = ("machine", "tracking", "allow_unverified", "methods", "towers", "views")
@@ -125,7 +125,7 @@ def read_base() -> dict[str, Any]:
     """params.yaml as plain data; while runs change it, or after one was killed, as it was."""
     kept = paths.BEFORE_EXPERIMENTS / paths.PARAMS
     path = kept if kept.is_file() else paths.PARAMS
-    data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    data: dict[str, Any] = read_yaml(path)
     return data
 
 

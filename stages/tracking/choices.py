@@ -10,13 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from fuzzyclip.method import OWN
 from stages import paths
 from stages.git import call_git
-from stages.params import LOADER, flatten, list_declared, resolve
+from stages.params import flatten, list_declared, resolve
 from stages.schema import Params
+from stages.yaml_file import parse_yaml, read_yaml
 
 #: Sections whose values may be tables by auxiliary set or source of data.
 TABLES = ("efa.train", "efa.test", "rpl")
@@ -112,7 +111,7 @@ def format_value(value: Any) -> str:
 
 def read_tree() -> dict[str, Any]:
     """params.yaml as it is written."""
-    tree: dict[str, Any] = yaml.load(paths.PARAMS.read_text(encoding="utf-8"), LOADER)
+    tree: dict[str, Any] = read_yaml(paths.PARAMS)
     return tree
 
 
@@ -138,7 +137,7 @@ def find_changes(params: Params, method: str = OWN) -> Changes:
     written = run_git("show", f"{commit}:./{paths.PARAMS}") if commit else ""
     if not written:
         return Changes("", "Made outside of git: what was changed is not known.")
-    base = yaml.load(written, LOADER)
+    base = parse_yaml(written, f"{paths.PARAMS} of commit {commit[:8]}")
     if method != OWN and method not in base["methods"]:
         return Changes("new method", f"A method that commit {commit[:8]} does not have.")
     edits = list_edits(method)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fuzzyclip.utils.endings import ending
 from tools.pictures.catalogue import PICTURES, make_picture
 from tools.pictures.sources import PictureError
 
@@ -39,4 +40,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with ending():
+        sys.exit(main())

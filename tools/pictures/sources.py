@@ -12,12 +12,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image, PngImagePlugin
 
 from fuzzyclip.utils.files import compute_sha256, replace_file
 from stages import paths
-from stages.params import LOADER
+from stages.yaml_file import read_yaml
 
 #: Where the pictures lie, and the command that makes them.
 FOLDER = Path("docs/images")
@@ -32,7 +31,7 @@ class PictureError(RuntimeError):
 
 def read_outputs(root: Path) -> dict[str, str]:
     """MD5 by path of every stage's outputs, as dvc.lock states them."""
-    stages = yaml.load((root / paths.LOCK).read_text(encoding="utf-8"), LOADER)["stages"]
+    stages = read_yaml(root / paths.LOCK)["stages"]
     outs = [out for stage in stages.values() for out in stage.get("outs", ())]
     return {out["path"]: out["md5"] for out in outs}
 

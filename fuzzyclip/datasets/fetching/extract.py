@@ -39,6 +39,7 @@ MAX_RATIO, ALWAYS = 100, 2**30
 MAX_DEPTH = 2  # DTD-Synthetic: zip files inside a zip file
 MAX_PADDING = 2**24  # zeros behind a tar file's end: a record, of 10 kB or, on tapes, up to 10 MB
 ZIP_STARTS = (b"PK\3\4", b"PK\5\6", b"PK00", b"PK\7\10")  # of files, of none, of one volume
+ZIP_SPANNED = b"PK00"  # may stand before the first file
 ZIP_ENTRY = b"PK\1\2"  # how each entry of a zip file's table begins
 #: What stands before a file in a zip archive: flags are number 2, the checksum is 6, the lengths of
 #: its name and of what follows that are 9 and 10.
@@ -53,7 +54,7 @@ CHUNK = 2**20
 #: What reading a damaged archive raises; bzip2 and gzip have OSError.
 BROKEN = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-    *(OSError, EOFError, RuntimeError, ValueError),
+    *(OSError, EOFError, RuntimeError, ValueError, IndexError),
 )
 
 
@@ -209,6 +210,12 @@ def _zip_members(path: Path) -> Iterator[Member]:
     """Entries of a zip file; reading one to its end checks its CRC."""
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
+        begin = min((info.header_offset for info in infos), default=0)
+        if begin > len(ZIP_SPANNED):
+            raise DatasetError(
+                "something stands before its first file: its end is missing, and that of a zip "
+                "file within it was read, or several archives are in one file; fetch it again"
+            )
         _check_overlap(infos, archive.start_dir)
         for info, name in zip(infos, read_zip_names(infos), strict=True):
             _check_packing(info)
