@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", choices=[*list_targets()], metavar="COMMAND")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work here, and leave it")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="work here, and leave it for the next"
+    )
     given = parser.parse_args(arguments)
     count = given.count or COUNTS[given.campaign]
     tried, broken = 0, 0
