@@ -1,0 +1,1 @@
+"""What goes wrong around the software, tried on purpose: `python -m tools.campaigns`."""
