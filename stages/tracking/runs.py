@@ -19,6 +19,7 @@ from requests import RequestException
 from stages.tracking.store import (
     NotRecordedError,
     Store,
+    close_abandoned,
     explain_fault,
     find_run,
     find_store,
@@ -115,13 +116,16 @@ def _record_all(store: Store, name: str, results: Iterable[TrackedResult]) -> No
             if existing := find_run(client, experiment, identity):
                 log.info("%s is recorded already, as run %s", result.name, existing)
             else:
+                close_abandoned(client, experiment, identity)
                 _record_new(result, client, experiment)
     log.info("look at the runs, and compare them:\n  %s", store.open_ui(experiment))
 
 
 def _record_new(result: TrackedResult, client: MlflowClient, experiment: str) -> None:
     mlflow.set_experiment(experiment_id=experiment)
-    with mlflow.start_run(run_name=result.name) as run:
+    # from the first moment known by its identity, so that a kill leaves none that is nobody's
+    identity = {tag: result.tags[tag] for tag in result.identity if result.tags[tag]}
+    with mlflow.start_run(run_name=result.name, tags=identity) as run:
         identifier = run.info.run_id
         artifacts = f"#/experiments/{experiment}/runs/{identifier}/artifacts"
         tags = {**result.tags, DESCRIPTION: result.describe(artifacts)}

@@ -236,18 +236,29 @@ def _move(database: sqlite3.Connection, table: str, column: str, old: str, new: 
 
 def find_run(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> str | None:
     """A finished run that carries all of `tags`, if there is one; an empty one it must not have."""
+    return next(iter(_list_runs(client, experiment, tags, "FINISHED")), None)
+
+
+def close_abandoned(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> None:
+    """Mark runs of a result as killed that seem to go on: whoever holds the turn knows better."""
+    for run in _list_runs(client, experiment, tags, "RUNNING"):
+        client.set_terminated(run, "KILLED")
+        log.info("run %s was killed while it was recorded; it is marked so", run)
+
+
+def _list_runs(
+    client: MlflowClient, experiment: str, tags: Mapping[str, str], status: str
+) -> list[str]:
+    """Ids of the runs of a status that carry all of `tags`."""
     quotable = {key: value for key, value in tags.items() if value and "'" not in value}
     terms = [f"tags.`{key}` = '{value}'" for key, value in quotable.items()]
-    query = " and ".join([*terms, "attributes.status = 'FINISHED'"])
+    query = " and ".join([*terms, f"attributes.status = '{status}'"])
     runs: Any = client.search_runs([experiment], query, max_results=1000)
-    return next(
-        (
-            str(run.info.run_id)
-            for run in runs
-            if all(run.data.tags.get(key, "") == value for key, value in tags.items())
-        ),
-        None,
-    )
+    return [
+        str(run.info.run_id)
+        for run in runs
+        if all(run.data.tags.get(key, "") == value for key, value in tags.items())
+    ]
 
 
 def explain_fault(error: Exception, store: Store) -> NotRecordedError:

@@ -1,5 +1,6 @@
 """The tracking store: where it is, what is found in it, and what is said of one that is away."""
 
+import dataclasses
 import logging
 import os
 import shutil
@@ -138,6 +139,29 @@ def list_artifacts():
     (run,) = client.search_runs([experiment])
     kept = Path(client.download_artifacts(run.info.run_id, "note.txt")).read_text()
     return kept, {client.get_experiment(experiment).artifact_location, run.info.artifact_uri}
+
+
+def test_what_a_kill_left_half_recorded_is_marked_when_it_is_recorded_again(root):
+    client, experiment = open_experiment(find_store(), "fuzzyclip")
+    half = client.create_run(experiment, tags={"method": "fuzzyclip"}).info.run_id
+    other = client.create_run(experiment, tags={"method": "coop"}).info.run_id
+    record("fuzzyclip", [RESULT])
+    states = {run.info.run_id: run.info.status for run in client.search_runs([experiment])}
+    assert states.pop(half) == "KILLED"
+    assert states.pop(other) == "RUNNING"  # of another result, which somebody may be recording
+    assert [*states.values()] == ["FINISHED"]
+
+
+def test_a_run_is_known_by_its_identity_from_its_first_moment(root, monkeypatch):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record("fuzzyclip", [dataclasses.replace(RESULT, describe=stop)])
+    client, experiment = open_experiment(find_store(), "fuzzyclip")
+    (run,) = client.search_runs([experiment])
+    assert run.data.tags["method"] == "fuzzyclip"
+    assert run.info.status != "FINISHED"
 
 
 def test_artifacts_move_with_the_checkout(root, tmp_path, monkeypatch, caplog):
