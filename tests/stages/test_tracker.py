@@ -142,10 +142,10 @@ def list_artifacts():
 
 
 def test_what_a_kill_left_half_recorded_is_marked_when_it_is_recorded_again(root):
-    client, experiment = open_experiment(find_store(), "fuzzyclip")
+    client, experiment = open_experiment(find_store(), "killed")
     half = client.create_run(experiment, tags={"method": "fuzzyclip"}).info.run_id
     other = client.create_run(experiment, tags={"method": "coop"}).info.run_id
-    record("fuzzyclip", [RESULT])
+    record("killed", [RESULT])
     states = {run.info.run_id: run.info.status for run in client.search_runs([experiment])}
     assert states.pop(half) == "KILLED"
     assert states.pop(other) == "RUNNING"  # of another result, which somebody may be recording
@@ -157,8 +157,8 @@ def test_a_run_is_known_by_its_identity_from_its_first_moment(root, monkeypatch)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        record("fuzzyclip", [dataclasses.replace(RESULT, describe=stop)])
-    client, experiment = open_experiment(find_store(), "fuzzyclip")
+        record("killed", [dataclasses.replace(RESULT, describe=stop)])
+    client, experiment = open_experiment(find_store(), "killed")
     (run,) = client.search_runs([experiment])
     assert run.data.tags["method"] == "fuzzyclip"
     assert run.info.status != "FINISHED"
