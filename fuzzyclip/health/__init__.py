@@ -19,7 +19,6 @@ from fuzzyclip.health.models import (
     check_sample_weights,
     run_sample,
 )
-from fuzzyclip.utils.faults import explain
 
 #: Where the pipeline puts datasets.
 RAW = Path("data/raw")
@@ -62,9 +61,8 @@ def run_check(name: str, check: Callable[[], Sequence[Check]]) -> list[Check]:
         return list(check())
     except Exception as error:  # a broken package may raise anything when it is imported
         lines = str(error).strip().splitlines() or [""]
-        fault = explain(error) or f"{type(error).__name__}: {lines[0]}"
         advice = "install again into a fresh environment; if that does not help, report it"
-        return [Check(name, "fail", fault, advice)]
+        return [Check(name, "fail", f"{type(error).__name__}: {lines[0]}", advice)]
 
 
 def judge(checks: Sequence[Check]) -> Status:

@@ -84,6 +84,16 @@ HOSTILE = {
 }
 
 
+def test_a_stored_zip_file_that_is_cut_after_one_within_it_is_refused(tmp_path: Path) -> None:
+    inner = zip_bytes({"a.png": b"a"})
+    whole = zip_bytes({"first.zip": inner, "second.txt": b"b"}, zipfile.ZIP_STORED)
+    path = tmp_path / "x.zip"
+    path.write_bytes(whole[: whole.index(inner) + len(inner)])
+    with pytest.raises(DatasetError, match="something stands before its first file"):
+        extract_archive(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_archive_leaves_nothing_behind(kind: str, tmp_path: Path) -> None:
     archive = tmp_path / "in" / "toy.zip"

@@ -1,6 +1,7 @@
 """The index: its table, its checks, dropping, duplicates, hostile and odd trees."""
 
 import hashlib
+import re
 import string
 import unicodedata
 from pathlib import Path
@@ -311,3 +312,33 @@ def test_odd_pictures(tmp_path: Path) -> None:
     frame = index(tmp_path, expect_counts=False).frame
     assert len(frame) == 10
     assert set(frame["width"]) == {8}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (",test,0,", ",test,2,", "row 1: label '2'"),
+        (",test,0,", ",exam,0,", "row 1: split 'exam'"),
+        (",3,4,", ",3,4,9,", "row 1: 12 cells, not 11"),
+        (",3,4,", ",3,-4,", "row 1: height '-4'"),
+        ("01/ok/NA.png", "../ok/NA.png", "row 1: image_path"),
+        ("0e0e", "0E0E", "row 1: sha256"),
+        ("01/ok", "\udce4/ok", "index.csv: line 2 is no UTF-8"),
+    ],
+)
+def test_a_row_that_no_index_has_is_named(tmp_path: Path, old: str, new: str, words: str) -> None:
+    row = ("01/ok/NA.png", "", "01", "test", 0, "good", 3, 4, "0e" * 32, "", 127)
+    table = tmp_path / "index.csv"
+    index = Index(pd.DataFrame([row], columns=list(INDEX_COLUMNS)), {})
+    write_index(index, table, tmp_path / "index.json")
+    text = table.read_text().replace(old, new, 1)
+    table.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DatasetError, match=re.escape(words)):
+        read_index(table, Path())
+
+
+def test_facts_that_are_no_json_have_their_file(tmp_path: Path) -> None:
+    for text in ("{", '{"a": NaN}', "[]", ""):
+        (tmp_path / "index.json").write_text(text)
+        with pytest.raises(DatasetError, match=r"index\.json: "):
+            read_info(tmp_path / "index.json")

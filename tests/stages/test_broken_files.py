@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import typer
 from damage import damage
 from dvc.repo import Repo
 
@@ -108,7 +107,7 @@ def test_a_file_of_no_stage_is_left_alone(made):
 def test_a_stage_that_meets_a_broken_output_says_what_to_do(made, caplog):
     path = paths.Path("one.safetensors")
     break_unseen(path)
-    with pytest.raises(typer.Exit), caplog.at_level("INFO"):
+    with pytest.raises(SystemExit), caplog.at_level("INFO"):
         run._run("evaluate@sdd", lambda: check_tensors(path))
     assert "stage evaluate@sdd failed: BrokenFileError: one.safetensors is broken" in caplog.text
     assert "`dvc repro make` makes it anew" in caplog.text
@@ -120,7 +119,7 @@ def test_a_file_of_an_earlier_version_stays(made, caplog, monkeypatch):
     path = paths.Path("one.safetensors")
     path.unlink()
     write_tensors(path, {"a": torch.ones(1)}, {})
-    with pytest.raises(typer.Exit):
+    with pytest.raises(SystemExit):
         run._run("evaluate@sdd", lambda: check_tensors(path))
     assert "without check sums; run `dvc repro`" in caplog.text
     assert path.exists()

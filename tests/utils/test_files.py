@@ -14,6 +14,8 @@ from properties import try_examples
 
 from fuzzyclip.utils.files import (
     BrokenFileError,
+    describe_fault,
+    measure_safetensors,
     read_summed,
     replace_file,
     write_json,
@@ -74,3 +76,12 @@ def test_what_is_undefined_is_empty_in_a_table(tmp_path):
     assert (tmp_path / "a.csv").read_text() == "row,ap,n\nx,,3\n"
     write_json(tmp_path / "a.json", {"a": None, "b": [1, 2.5]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [1, 2.5]}
+
+
+def test_a_zip_file_of_several_volumes_and_a_torn_table_are_no_whole_files(tmp_path):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"PK\3\4" + bytes(100) + b"PK\6\7" + b"\1" * 16 + b"PK\5\6" + bytes(18))
+    assert "half a download" in describe_fault(path)
+    text = b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}'
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    assert measure_safetensors(path) == 0

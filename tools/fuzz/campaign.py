@@ -107,9 +107,10 @@ def _run_process(name: str, numbers: Sequence[int], seed: int, folder: Path) -> 
             here.send(None)  # the input may go now
             done += 1
     finally:
+        here.close()
+        process.join(1)  # one that has done all ends by itself
         process.kill()
         process.join()
-        here.close()
 
 
 def _work(pipe: Connection, name: str, numbers: list[int], seed: int, folder: Path) -> None:

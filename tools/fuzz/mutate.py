@@ -156,7 +156,7 @@ def _change_tree(rng: random.Random, tree: Any) -> Any:
 def _choose_place(rng: random.Random, tree: Any) -> tuple[Any, Any]:
     """A table or list of the tree, and a key in it; deep ones as likely as others."""
     places: list[tuple[Any, Any]] = []
-    stack = [tree]
+    stack = [tree] if isinstance(tree, dict | list) else []
     while stack:
         node = stack.pop()
         keys = list(node) if isinstance(node, dict) else range(len(node))
