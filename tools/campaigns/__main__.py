@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from fuzzyclip.utils.endings import ending
 from tools.campaigns.kills import kill_all, list_targets
 from tools.campaigns.odd_path import NAMES, try_paths
 from tools.campaigns.parallel import send_all
@@ -83,4 +84,5 @@ def start(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with ending():
+        sys.exit(main())

@@ -45,23 +45,29 @@ class Target:
 
 
 def observe_runs(project: Project, paths: Sequence[str]) -> Any:
-    """Names, states and numbers of all runs of a project's MLflow store; there must be one each."""
+    """All that the finished runs of a project's MLflow store hold, and runs that seem to go on."""
     del paths
-    client = MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
+    return read_runs(f"sqlite:///{project.folder / 'mlflow.db'}")
+
+
+def read_runs(store: str) -> dict[str, Any]:
+    """What a store's runs hold, by run and name; of each result there must be one."""
+    client = MlflowClient(store)
     experiment = client.get_experiment_by_name("fuzzyclip")
     runs = client.search_runs([experiment.experiment_id]) if experiment else []
-    finished = [run for run in runs if run.info.status == "FINISHED"]
-    open_ones = [run.info.run_name for run in runs if run.info.status == "RUNNING"]
-    told = [
-        (
-            run.info.run_name,
-            sorted(run.data.metrics.items()),
-            sorted(run.data.params.items()),
-            sorted(file.path for file in client.list_artifacts(run.info.run_id)),
-        )
-        for run in finished
-    ]
-    return sorted(told), open_ones
+    told: dict[str, Any] = {}
+    for number, run in enumerate(run for run in runs if run.info.status == "FINISHED"):
+        name = f"{run.info.run_name} ({number})"
+        held = {"metrics": run.data.metrics, "params": run.data.params}
+        told |= {f"{name} {kind} {key}": held[kind][key] for kind in held for key in held[kind]}
+        files = sorted(file.path for file in client.list_artifacts(run.info.run_id))
+        told |= {f"{name} files": files, f"{name} models": len(run.outputs.model_outputs)}
+    return told | {f"{run.info.run_name} goes on": True for run in runs if is_open(run)}
+
+
+def is_open(run: Any) -> bool:
+    """True for a run that seems to be recorded right now."""
+    return bool(run.info.status == "RUNNING")
 
 
 def observe_names(project: Project, paths: Sequence[str]) -> Any:

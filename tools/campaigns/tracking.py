@@ -11,10 +11,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from mlflow.tracking import MlflowClient
-
+from tools.campaigns.kills import compare, read_runs
 from tools.campaigns.project import CampaignError, Project, make_project
 
 #: Seconds in which a server must answer.
@@ -30,7 +28,7 @@ def kill_servers(folder: Path, count: int, seed: int) -> Iterator[list[str]]:
         seconds = time.monotonic() - start
         if code:
             raise CampaignError(f"recording fails, unhurt:\n{output[-3000:]}")
-        wanted = observe(address)
+        wanted = read_runs(address)
     for number in range(count):
         store, moment = folder / f"store{number}", seconds * draw.uniform(0.3, 1)
         with serve(project, store) as (address, server):
@@ -47,8 +45,8 @@ def kill_servers(folder: Path, count: int, seed: int) -> Iterator[list[str]]:
             code, output = record(project, address)
             if code:
                 faults.append(f"{words}: recording fails afterwards\n{output[-3000:]}")
-            elif (seen := observe(address)) != wanted:
-                faults.append(f"{words}: {seen!r:.1500}\nin place of\n{wanted!r:.1500}")
+            elif (seen := read_runs(address)) != wanted:
+                faults.append(f"{words}: recorded otherwise: {compare(seen, wanted)}")
         yield faults
 
 
@@ -60,19 +58,6 @@ def record(project: Project, address: str) -> tuple[int, str]:
     process = project.start(COMMAND, MLFLOW_TRACKING_URI=address)
     output, _ = process.communicate()
     return process.returncode, output
-
-
-def observe(address: str) -> Any:
-    """What the finished runs hold, and names of those that seem to go on."""
-    client = MlflowClient(address)
-    experiment = client.get_experiment_by_name("fuzzyclip")
-    runs = client.search_runs([experiment.experiment_id]) if experiment else []
-    told = [
-        (run.info.run_name, sorted(run.data.metrics.items()), sorted(run.data.params.items()))
-        for run in runs
-        if run.info.status == "FINISHED"
-    ]
-    return sorted(told), [run.info.run_name for run in runs if run.info.status == "RUNNING"]
 
 
 @contextmanager
