@@ -9,6 +9,7 @@ A folder is any: a model's directory, files of an export, a served model.
 """
 
 import base64
+import importlib
 import json
 import os
 from pathlib import Path
@@ -313,8 +314,6 @@ def _import(name: str) -> Any:
     Raises:
         ModelError: it is not installed.
     """
-    import importlib
-
     try:
         return importlib.import_module(name)
     except ImportError as error:
