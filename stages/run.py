@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from fuzzyclip.utils.endings import ending
-from fuzzyclip.utils.files import BrokenFileError, UnsummedFileError
+from fuzzyclip.utils.files import BrokenFileError, UnsummedFileError, write_text
 from stages import paths
 from stages.values import check_key
 
@@ -137,8 +137,7 @@ def _run(label: str, work: Callable[[], None]) -> None:
             if advice := discard_output(error.path):
                 error.add_note(advice)
             raise
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    path = paths.timing(label)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"seconds": round(seconds, 3), "peak_mib": round(peak)}) + "\n")
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        measured = {"seconds": round(seconds, 3), "peak_mib": round(peak)}
+        write_text(paths.timing(label), json.dumps(measured) + "\n")

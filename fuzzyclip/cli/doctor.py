@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fuzzyclip.cli.options import VerifyKey
+from fuzzyclip.cli.options import Signature, VerifyKey
 
 
 def doctor(
@@ -17,6 +17,7 @@ def doctor(
         typer.Option(help="Folder of datasets. (default: data/raw, if it is there)"),
     ] = None,
     verify_key: VerifyKey = None,
+    signature: Signature = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Check versions, device, weights, data and their licences, disk, and encode one image.
@@ -28,7 +29,7 @@ def doctor(
 
     from fuzzyclip.health import examine, judge
 
-    checks = examine(model, data, verify_key)
+    checks = examine(model, data, verify_key, signature)
     status = judge(checks)
     if as_json:
         report = {"status": status, "checks": [asdict(check) for check in checks]}

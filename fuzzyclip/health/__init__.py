@@ -25,7 +25,10 @@ RAW = Path("data/raw")
 
 
 def examine(
-    model: Path | None = None, data: Path | None = None, verify_key: Path | None = None
+    model: Path | None = None,
+    data: Path | None = None,
+    verify_key: Path | None = None,
+    signature: Path | None = None,
 ) -> list[Check]:
     """Answers on everything; needs neither network nor checkout, and raises nothing.
 
@@ -33,6 +36,7 @@ def examine(
         model: a trained model's directory; None looks at none.
         data: folder of datasets, each in one named by its id; None takes the pipeline's, if there.
         verify_key: public key whose owner must have signed the model; None asks for no signature.
+        signature: its file, where it does not lie in the model's directory.
     """
     here = Path.cwd()
     checks = run_check("packages", check_packages)
@@ -41,7 +45,7 @@ def examine(
     checks += run_check("test run", run_sample)
     checks += run_check("weights", check_cached_weights)
     if model is not None:
-        checks += run_check("model", lambda: check_model(model, verify_key))
+        checks += run_check("model", lambda: check_model(model, verify_key, signature))
     place = data or (RAW if RAW.is_dir() else None)
     checks += run_check("data", lambda: _check_data_and_disk(place, here))
     checks += run_check("folder", lambda: check_folder(here))

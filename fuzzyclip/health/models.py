@@ -56,7 +56,9 @@ def check_cached_weights() -> list[Check]:
     return [Check(name, "warn", state, advice)]
 
 
-def check_model(folder: Path, verify_key: Path | None = None) -> list[Check]:
+def check_model(
+    folder: Path, verify_key: Path | None = None, signature: Path | None = None
+) -> list[Check]:
     """Checks of a trained model's directory: card, files, weights, licences of training data.
 
     Where a key is given, the signature comes first: nothing is read of a model that lacks it.
@@ -71,7 +73,7 @@ def check_model(folder: Path, verify_key: Path | None = None) -> list[Check]:
         advice = f"name the folder of a model, with {FILENAME} in it"
         return [Check(name, "fail", f"{folder}: {kind}", advice)]
     try:
-        check_signature(folder, verify_key)
+        check_signature(folder, verify_key, signature)
     except (ValueError, OSError) as error:
         return [Check(name, "fail", str(error), "get it again from whoever signed it")]
     try:

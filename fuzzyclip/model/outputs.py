@@ -87,8 +87,6 @@ class PredictionFolder:
                     f"{out} holds predictions of other settings (its {SETTINGS} has them, or is "
                     "damaged): give another folder, or remove it"
                 )
-        elif out.exists() and not out.is_dir():
-            raise OutputsError(f"{out} is a file: give the name of a folder")
         elif out.exists() and any(out.iterdir()):
             raise OutputsError(f"{out} is not empty and holds no predictions: give another folder")
         else:

@@ -9,6 +9,7 @@ A folder is any: a model's directory, files of an export, a served model.
 """
 
 import base64
+import importlib
 import json
 import os
 from pathlib import Path
@@ -107,6 +108,12 @@ def verify_folder(folder: Path, key: Path, *, signature: Path | None = None) -> 
         raise
     except Exception as error:  # of JSON, base64, pydantic, cryptography and the library's own
         raise SignatureError(_explain(error, folder, place, names)) from error
+    # A signature may say itself that it leaves files out, and the library leaves a folder out that
+    # is called like one of them.
+    if uncovered := sorted(set(names) - set(_read_signed(place))):
+        raise SignatureError(
+            _say_differences(folder, [f"{name} is not covered" for name in uncovered])
+        )
     return names
 
 
@@ -254,22 +261,21 @@ def _explain(error: Exception, folder: Path, place: Path, names: list[str]) -> s
     if not str(error).startswith("Signature mismatch"):
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         return f"{place}: not a signature of OpenSSF's format that a key made ({reason})"
-    differences = _list_differences(folder, place, names)
+    return _say_differences(folder, _list_differences(folder, place, names), str(error))
+
+
+def _say_differences(folder: Path, differences: list[str], otherwise: str = "") -> str:
     shown = differences[:MAX_SHOWN]
     if len(differences) > MAX_SHOWN:
         shown.append(f"and {len(differences) - MAX_SHOWN} more")
-    return f"{folder} is not as it was signed: {', '.join(shown) or error}"
+    return f"{folder} is not as it was signed: {', '.join(shown) or otherwise}"
 
 
 def _list_differences(folder: Path, place: Path, names: list[str]) -> list[str]:
     """Files that are not as a signature, whose own bytes were verified, says they are."""
-    payload = json.loads(
-        base64.b64decode(json.loads(place.read_bytes())["dsseEnvelope"]["payload"])
-    )
-    predicate = payload.get("predicate", {})
-    if predicate.get("serialization", {}).get("method") != "files":
-        return []  # parts of files, as other tools may sign them: the library's own words will do
-    signed = {entry["name"]: entry for entry in predicate["resources"]}
+    signed = _read_signed(place)
+    if not signed:
+        return []
     changed = [
         name
         for name in names
@@ -284,6 +290,20 @@ def _list_differences(folder: Path, place: Path, names: list[str]) -> list[str]:
     ]
 
 
+def _read_signed(place: Path) -> dict[str, Any]:
+    """What a signature, whose own bytes were verified, says of each file.
+
+    Empty where it is of parts of files, as other tools may sign them: the library's own words do.
+    """
+    payload = json.loads(
+        base64.b64decode(json.loads(place.read_bytes())["dsseEnvelope"]["payload"])
+    )
+    predicate = payload.get("predicate", {})
+    if predicate.get("serialization", {}).get("method") != "files":
+        return {}
+    return {entry["name"]: entry for entry in predicate["resources"]}
+
+
 def _is_inside(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
@@ -294,8 +314,6 @@ def _import(name: str) -> Any:
     Raises:
         ModelError: it is not installed.
     """
-    import importlib
-
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -61,6 +61,12 @@ TORCH: dict[str, str] = {
     r"MPS|HIP error|XPU": f"PyTorch can not compute on this device; {DEVICE}",
 }
 
+#: Words of a plain RuntimeError that is about the machine, whatever was read or computed.
+SHORTAGE = re.compile(
+    r"out of memory|DefaultCPUAllocator|not enough memory|[Cc]annot allocate memory"
+    r"|CUDA error|cuDNN|CUBLAS"
+)
+
 
 class UnreadableFileError(ValueError):
     """A file does not hold what its kind must hold."""
@@ -105,7 +111,8 @@ def naming(
         raising: what errors of the content become. Those of the system stay what they are, and get
             the name where they have none.
         wild: whether the reader is one that raises nearly everything on a broken file; else only
-            what is known here, and nesting without an end, is the file's fault.
+            only what is known here, and nesting without an end, is the file's fault. Memory or a
+            device that fails never is: that error stays what it is, with a note of the file.
 
     Raises:
         ValueError: of the class `raising`; names the file, what is wrong and what mends it.
@@ -119,6 +126,9 @@ def naming(
     except RecursionError as error:
         raise raising(f"{path}: nested too deeply to be read") from error
     except Exception as error:
+        if _is_shortage(error):
+            error.add_note(f"while {path} was read")
+            raise
         own = _is_deliberate(error) and isinstance(error, ValueError)
         words = str(error) if own else describe(error)
         if words is None and wild:
@@ -128,6 +138,13 @@ def naming(
         if words is None:
             raise
         raise raising(words if str(path) in words else f"{path}: {words}") from error
+
+
+def _is_shortage(error: Exception) -> bool:
+    """True where memory or a device failed: a file that was read then may be whole."""
+    if any(k.__name__ in ("MemoryError", "OutOfMemoryError") for k in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and SHORTAGE.search(str(error)) is not None
 
 
 def _is_deliberate(error: BaseException) -> bool:

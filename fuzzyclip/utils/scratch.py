@@ -3,8 +3,8 @@
 Such a name holds the machine and the process that made it: `.NAME.MACHINE-PID-START-RANDOM.tmp`.
 The first time that a process makes one in a folder, it looks there for those of processes that are
 no more. What belongs to a running process is never touched; what another machine left in a folder
-that both share goes after a week, since nobody can be asked there. Files and folders have the modes
-that the user's umask gives.
+that both share, or this one before it was last started, goes after a week, since nobody can be
+asked there. Files and folders have the modes that the user's umask gives.
 """
 
 import hashlib
@@ -121,13 +121,13 @@ def _is_left(path: Path) -> bool:
 
 def _is_alive(pid: int, start: int) -> bool | None:
     """Whether a process runs that began then; None where the system does not say."""
-    if start and _read_start(os.getpid()) is not None:
-        return _read_start(pid) == start
+    if start and (begun := _read_start(pid)) is not None:
+        return begun == start
     if os.name != "posix":
         return None
-    try:
+    try:  # /proc may hide other users' processes, which a signal still finds
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # another user's
         return True
@@ -135,19 +135,27 @@ def _is_alive(pid: int, start: int) -> bool | None:
 
 
 def _read_start(pid: int) -> int | None:
-    """When a process began, in ticks since the machine did; None where it has ended."""
+    """When a process began, in ticks since the machine did; None where nothing is seen of it.
+
+    Of one that has ended and that nobody has waited for it is -1, which is no process' begin.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     fields = text.rpartition(")")[2].split()  # the name before it may hold anything
-    return None if fields[0] in "ZX" else int(fields[19])
+    return -1 if fields[0] in "ZX" else int(fields[19])
 
 
 @cache
 def _name_machine() -> str:
-    """Eight digits of this machine, or container: each has its own numbers of processes."""
-    space = ""
+    """Eight digits of this machine since it was last started, or of a container on it.
+
+    Each has its own numbers of processes. Names do not tell machines apart: many are `localhost`.
+    """
+    space, boot = "", ""
     with suppress(OSError):
         space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - no path
-    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:8]
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return hashlib.sha256(f"{platform.node()} {space} {boot}".encode()).hexdigest()[:8]

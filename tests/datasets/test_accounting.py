@@ -57,6 +57,17 @@ def test_pictures_without_a_place_are_faults_by_folder(parts: Path) -> None:
     assert dict(kept.info["dropped"])["bad/IMG_7.heic"].startswith("a kind of picture")
 
 
+def test_a_problem_of_some_files_hides_no_others_of_their_folder(parts: Path) -> None:
+    write_images(parts / "good_cam2", ["a.png", "b.png"], 40)
+    touch(parts, {"good_cam2/c.heic", "good_cam2/deeper/notes.txt"})
+    with pytest.raises(DatasetError, match=r"c\.heic: a kind of picture that is not read"):
+        index(parts)
+    kept = index(parts, on_error="drop")
+    dropped = {"good_cam2/a.png", "good_cam2/b.png", "good_cam2/c.heic"}
+    assert {name for name, _ in kept.info["dropped"]} == dropped
+    assert any("good_cam2/deeper/notes.txt" in note for note in kept.info["notes"])
+
+
 def test_a_link_that_leads_nowhere_is_named(parts: Path) -> None:
     (parts / "good/2.png").symlink_to("gone.png")
     with pytest.raises(DatasetError, match=r"good/2\.png: a link that leads nowhere"):

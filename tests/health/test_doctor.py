@@ -42,7 +42,7 @@ from fuzzyclip.health.models import (
     run_sample,
 )
 from fuzzyclip.model.directory import EFA
-from fuzzyclip.model.signing import make_key_pair, sign_folder
+from fuzzyclip.model.signing import SIGNATURE, make_key_pair, sign_folder
 from fuzzyclip.utils.files import compute_sha256
 
 
@@ -279,6 +279,9 @@ def test_a_model_that_its_owner_did_not_sign_is_not_read_where_a_key_is_given(
     key = make_key_pair(tmp_path / "line.pem")
     sign_folder(model, tmp_path / "line.pem")
     assert "whole and as signed" in only(check_model(model, key)).found
+    elsewhere = (model / SIGNATURE).rename(tmp_path / "line.sig")
+    assert "whole and as signed" in only(check_model(model, key, elsewhere)).found
+    elsewhere.rename(model / SIGNATURE)
     (model / "added").touch()
     monkeypatch.setattr("fuzzyclip.model.card.read_card", lambda _: pytest.fail("read"))
     refused = only(check_model(model, key))

@@ -1,6 +1,7 @@
 """The shared training loop: its plan, Adam and others by hand, and resuming to the bit."""
 
 import threading
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from properties import try_examples
 from torch import nn
 
 from fuzzyclip.method import training
+from fuzzyclip.utils.files import read_summed, write_summed
 
 ROWS = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
 TARGETS = ROWS @ torch.tensor([[1.0], [-2.0], [0.5]])
@@ -298,3 +300,14 @@ def test_momenta_that_would_stop_all_learning_are_refused():
             module, load, lambda batch: {"loss": module(ROWS[batch[0]]).mean() * 1e25},
             **SETTINGS | {"epochs": 1},
         )  # fmt: skip
+
+
+def test_a_checkpoint_stays_where_memory_was_short_and_not_its_content_broken(
+    tmp_path, monkeypatch
+):
+    checkpoint, module = tmp_path / "efa.pt", nn.Linear(3, 1)
+    write_summed(checkpoint, b"hours of work")
+    monkeypatch.setattr(torch, "load", Mock(side_effect=torch.OutOfMemoryError("out of memory")))
+    with pytest.raises(torch.OutOfMemoryError):
+        training._restore(checkpoint, module, torch.optim.Adam(module.parameters()))
+    assert bytes(read_summed(checkpoint)) == b"hours of work"

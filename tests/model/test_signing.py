@@ -96,6 +96,28 @@ def test_an_added_file_is_named(signed, keys, name):
         verify_folder(signed, keys[1])
 
 
+def test_a_folder_called_like_a_signature_hides_nothing(folder, keys, tmp_path):
+    place = sign_folder(folder, keys[0], signature=tmp_path / "elsewhere.sig")
+    (folder / SIGNATURE).mkdir()
+    (folder / SIGNATURE / "evil.bin").write_text("evil")
+    with pytest.raises(SignatureError, match=r"model\.sig/evil\.bin is not covered"):
+        verify_folder(folder, keys[1], signature=place)
+
+
+def test_files_that_a_signature_leaves_out_by_its_own_word_are_named(folder, keys):
+    (folder / ".gitattributes").write_text("")
+    hashing = signing._import("model_signing.hashing").Config()
+    hashing.use_file_serialization(hashing_algorithm="sha256", allow_symlinks=True)
+    hashing.set_ignored_paths(paths=["sub", SIGNATURE], ignore_git_paths=True)
+    config = signing._import("model_signing.signing").Config()
+    config.use_elliptic_key_signer(private_key=keys[0]).set_hashing_config(hashing)
+    config.sign(folder, folder / SIGNATURE)
+    with pytest.raises(
+        SignatureError, match=r"\.gitattributes is not covered, sub/deeper\.bin is not covered"
+    ):
+        verify_folder(folder, keys[1])
+
+
 def test_removed_and_renamed_files_are_named(signed, keys):
     (signed / "sub" / "deeper.bin").rename(signed / "sub" / "other.bin")
     (signed / "model.json").unlink()

@@ -98,3 +98,12 @@ def test_no_stage_works_on_a_key_that_leads_elsewhere(start, tmp_path, caplog):
     assert start("../mine", running="") == ([], 1)
     assert caplog.text.count("can not be a key") == 4
     assert not list(tmp_path.iterdir())
+
+
+def test_a_time_that_can_not_be_noted_is_one_message_too(tmp_path):
+    (tmp_path / "timing").write_text("a file where the folder belongs")
+    done = run_stage(tmp_path, "stages.check")
+    assert done.returncode == 1
+    assert "stage check failed: " in done.stderr
+    assert "timing" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

@@ -79,6 +79,25 @@ def test_a_full_disk_under_pytorch_is_a_full_disk():
     assert "disk is full" in explain(error)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+    ],
+)
+def test_memory_and_devices_that_fail_are_no_fault_of_the_file_that_was_read(tmp_path, error):
+    def fail():
+        raise error
+
+    with pytest.raises(type(error)) as caught, naming(tmp_path / "efa.ckpt", wild=True):
+        fail()
+    assert caught.value is error
+    assert f"while {tmp_path / 'efa.ckpt'} was read" in error.__notes__
+
+
 def test_a_missing_device_says_which_to_take(monkeypatch):
     def fail(*arguments):
         raise AssertionError("Torch not compiled with CUDA enabled")

@@ -98,6 +98,36 @@ def test_a_process_with_the_number_of_an_earlier_one_is_another(tmp_path):
     ]
 
 
+def test_a_process_that_proc_hides_keeps_its_files(tmp_path, holder, monkeypatch):
+    def hide(pid):  # as where /proc is mounted with hidepid, for other users
+        return read_start(pid) if pid == os.getpid() else None
+
+    read_start = scratch._read_start
+    monkeypatch.setattr(scratch, "_read_start", hide)
+    assert remove_left(tmp_path) == []
+    holder.kill()
+    holder.wait()
+    assert len(remove_left(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_number_that_no_process_can_have_is_no_fault(tmp_path, start):
+    name = f".a.{scratch._name_machine()}-{10**30}-{start}-12345678.tmp"
+    (tmp_path / name).write_text("")
+    assert remove_left(tmp_path) == [tmp_path / name]
+
+
+def test_machines_of_one_name_are_told_apart_by_when_they_were_started(monkeypatch):
+    def start_again(path, *arguments, **options):
+        if path.name == "boot_id":
+            return "00000000-0000-0000-0000-000000000000\n"
+        return read(path, *arguments, **options)
+
+    name, read = scratch._name_machine(), Path.read_text
+    monkeypatch.setattr(Path, "read_text", start_again)
+    assert scratch._name_machine.__wrapped__() != name
+
+
 def test_a_link_goes_and_what_it_leads_to_stays(tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept/file").write_text("kept")

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+from stages.yaml_file import read_yaml
+from stages.yaml_numbers import dump_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What a command of the project would read of a run around it, or of the machine.
@@ -135,7 +136,7 @@ def copy_files(folder: Path) -> None:
 
 def shrink(path: Path) -> None:
     """VisA to KolektorSDD with a few images, three categories of VisA, short training."""
-    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    params = read_yaml(path)
     params["datasets"] = {name: params["datasets"][name] for name in ("visa", "sdd")}
     params["datasets"]["visa"]["categories"] = ["capsules", "pcb1", "pcb2"]
     params["auxiliary"], params["pairs"] = {"visa": ["visa"]}, {"sdd": "visa"}
@@ -143,7 +144,7 @@ def shrink(path: Path) -> None:
     params["efa"]["train"]["epochs"] = params["rpl"]["epochs"] = 4
     for block in params["methods"].values():
         block |= {"epochs": 1} if "epochs" in block else {}
-    path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    path.write_text(dump_yaml(params), encoding="utf-8")
 
 
 @contextmanager

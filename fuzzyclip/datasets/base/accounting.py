@@ -59,7 +59,8 @@ def account_for(root: Path, files: Iterable[str], listing: Listing) -> Leftovers
     """
     used = {name for row in listing.rows for name in (row.image_path, row.mask_path) if name}
     places = set(map(os.path.normpath, used))
-    places |= {_relate(root, problem.path) for problem in listing.problems}
+    # a problem of several files is called by their folder, where others may lie
+    places |= {_relate(root, problem.path) for problem in listing.problems if not problem.files}
     places |= {name for problem in listing.problems for name in problem.files}
     listed = list(files)
     results = {

@@ -58,8 +58,9 @@ def split_off_masks(pictures: Iterable[Picture]) -> tuple[list[Picture], list[Pi
         marked = [picture for picture in inside if MASK_MARK.search(picture.stem)]
         if any(MASK_MARK.sub("", picture.stem) in stems for picture in marked):
             masks += marked
-            inside = [picture for picture in inside if picture not in marked]
-        images += inside
+            images += [picture for picture in inside if not MASK_MARK.search(picture.stem)]
+        else:
+            images += inside
     return images, masks
 
 

@@ -114,8 +114,8 @@ def _look(spec: DatasetSpec, sources: Sequence[Source], place: Path) -> dict[Pat
             f"{spec.title}: {around[0]} would be copied into itself, to {place}; name the folder "
             "of the images alone"
         )
-    found = {source.path: source.read_tree() for source in sources if source.path}
-    trees = {path: tree for path, tree in found.items() if tree is not None}
+    looked_at = {source.path: source.read_tree() for source in sources if source.path}
+    trees = {path: tree for path, tree in looked_at.items() if tree is not None}
     size = sum(sum(tree.files.values()) for tree in trees.values())
     if size > (free := shutil.disk_usage(place).free):
         raise DatasetError(

@@ -169,7 +169,7 @@ def _search(
         return [whole]
     _check_drive_parts(spec, taken)
     sources = _match(archives, taken)
-    LOGGER.info("%s: taken from %s", spec.title, ", ".join(str(path) for path in taken))
+    LOGGER.info("%s: taken from %s", spec.title, ", ".join(str(each.path) for each in sources))
     if inside:
         left = {path.relative_to(folder).as_posix() for path in taken}
         sources.append(whole._replace(left=frozenset(left)))
@@ -243,7 +243,7 @@ def _list_drive_parts(path: Path) -> list[Path]:
     if match is None:
         return []
     others = ((other, DRIVE_PART.fullmatch(other.name)) for other in path.parent.iterdir())
-    return sorted(other for other, found in others if found and found[1] == match[1])
+    return sorted(other for other, part in others if part and part[1] == match[1])
 
 
 def _check_drive_parts(spec: DatasetSpec, taken: Iterable[Path]) -> None:
