@@ -17,6 +17,7 @@ from fuzzyclip.cli.group import Commands
 from fuzzyclip.cli.predict import predict
 from fuzzyclip.cli.signatures import sign, verify
 from fuzzyclip.cli.tables import compare, tables
+from fuzzyclip.utils.files import show_line
 
 app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -30,6 +31,14 @@ app.command("compare")(compare)
 app.command("sign")(sign)
 app.command("verify")(verify)
 app.command("doctor")(doctor)
+
+
+class OneLine(logging.Formatter):
+    """A message as one line, whatever names are in it; a traceback comes after it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        return show_line(record.message)
 
 
 def _say_version(wanted: bool) -> None:
@@ -46,5 +55,7 @@ def main(
 ) -> None:
     """FuzzyCLIP: zero-shot industrial anomaly detection. The pipeline itself is run by DVC."""
     del version
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("fuzzyclip").setLevel(logging.INFO)  # libraries tell of their own insides

@@ -80,7 +80,7 @@ def calibrate(
     from fuzzyclip.model.separation import draw_histogram, to_percent
     from fuzzyclip.model.signing import SIGNATURE
     from fuzzyclip.model.storing import store
-    from fuzzyclip.utils.files import require_writable
+    from fuzzyclip.utils.files import require_writable, show_line
 
     folder = find_folder(model)
     if out is None and folder != Path(model):
@@ -127,7 +127,7 @@ def calibrate(
         again = f"fuzzyclip sign {out or folder} --key PRIVATE.pem"
         typer.echo(f"it is not signed: the old signature is of other thresholds; {again}", err=True)
     for unreadable in calibrated.unreadable:
-        typer.echo(f"not read  {unreadable.error}", err=True)
+        typer.echo(f"not read  {show_line(unreadable.error)}", err=True)
     if calibrated.unreadable:
         raise typer.Exit(options.SOME_UNREADABLE)
 

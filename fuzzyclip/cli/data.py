@@ -142,6 +142,7 @@ def _index(
 ) -> "Index":
     """Index a folder and print its counts."""
     from fuzzyclip.datasets.indexing import build_index
+    from fuzzyclip.utils.files import show_line
 
     index = build_index(
         spec,
@@ -153,7 +154,9 @@ def _index(
         mask_above=mask_above,
     )
     for name, counts in index.info["counts"].items():
-        typer.echo(f"{name}: " + ", ".join(f"{key} {count}" for key, count in counts.items()))
+        typer.echo(
+            f"{show_line(name)}: " + ", ".join(f"{key} {count}" for key, count in counts.items())
+        )
     images = "1 image" if len(index.frame) == 1 else f"{len(index.frame):,} images"
     typer.echo(f"{images}, protocol {protocol}: {index.info['summary']}")
     return index

@@ -227,13 +227,16 @@ def _show_progress(predictions: Iterable[Any], total: int) -> Iterator[Any]:
 
 
 def _print_row(row: dict[str, Any], as_json: bool) -> None:
+    """A line an image, whatever is in its name."""
+    from fuzzyclip.utils.files import show_line
+
     if as_json:
         typer.echo(json.dumps(row, ensure_ascii=False))
     elif row["error"]:
-        typer.echo(f"not read  {row['error']}", err=True)
+        typer.echo(f"not read  {show_line(row['error'])}", err=True)
     else:
         verdict = f"{row['decision']:9}  {row['image_score']:+.4f}  {row['probability']:6.1%}"
-        typer.echo(f"{verdict}  {row['image']}")
+        typer.echo(f"{verdict}  {show_line(row['image'])}")
 
 
 def _conclude(

@@ -79,7 +79,7 @@ def build_index(
         title=spec.title,
     )
     rows, facts = [image.row for image in inspected], [image.facts for image in inspected]
-    notes = [*listing.notes, *left.notes, *describe_doubts(inspected)]
+    notes = [*dict.fromkeys([*listing.notes, *left.notes, *describe_doubts(inspected)])]
     for note in notes:
         LOGGER.log(logging.WARNING if note.warning else logging.INFO, "%s", note)
     problems += [problem for image in inspected for problem in image.problems]
@@ -173,7 +173,7 @@ def _check_presence(
     absent = [name for name in names if name not in present]
     if absent or present or any(problem.fatal for problem in listing.problems):
         return [Problem(str(root / name), reason, fatal=True) for name in absent]
-    return [Problem(str(root), f"no images of {spec.title} are there", fatal=True)]
+    return [Problem(str(root), "no image is there that can be used", fatal=True)]
 
 
 def describe_problems(spec: DatasetSpec, root: Path, problems: Sequence[Problem]) -> str:

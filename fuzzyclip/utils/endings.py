@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import fuzzyclip
 from fuzzyclip.utils.faults import explain
+from fuzzyclip.utils.files import show_lines
 
 REFUSED, BUG = 1, 70
 INTERRUPTED, STOPPED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -68,9 +69,13 @@ def judge(error: BaseException) -> Ending | None:
 
 
 def say(line: str) -> None:
-    """A line to the person; what the output has no code for is escaped."""
+    """A line to the person; what the output has no code for, or what commands it, is escaped."""
     encoding = sys.stderr.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)
+    print(
+        show_lines(line).encode(encoding, "backslashreplace").decode(encoding),
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 @contextmanager

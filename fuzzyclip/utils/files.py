@@ -17,6 +17,8 @@ from fuzzyclip.utils.scratch import hold_folder, name_temporary
 
 #: Bytes at most of the table at the begin of a safetensors file, as the library has it.
 MAX_TABLE = 100_000_000
+#: C0 and C1, separators of lines and paragraphs, directions, and halves of surrogate pairs.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class BrokenFileError(ValueError):
@@ -57,6 +59,19 @@ def is_file_name(name: str) -> bool:
 def show_name(name: str | Path) -> str:
     """A path as text that can be written anywhere: what is no UTF-8 in it is escaped."""
     return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def show_line(text: str) -> str:
+    """A text as one line of a terminal: what commands it is escaped.
+
+    Names of files may end the line, turn the direction of reading or colour what follows.
+    """
+    return _CONTROLS.sub(lambda control: ascii(control[0])[1:-1], text)
+
+
+def show_lines(text: str) -> str:
+    """The same for a text whose line ends are meant."""
+    return "\n".join(map(show_line, text.split("\n")))
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from command import run
 from PIL import Image
 from trees import MASK, picture, write_images, write_picture
 
+from fuzzyclip.cli import OneLine
+
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Path:
@@ -51,7 +53,7 @@ def forget_folders(parts: Path) -> None:
         (add_unpaired, "masks/7.png: masks without an image of this name"),
         (add_loose, "loose.jfif.png: no folder says"),
         (add_doubtful, "rename it: good if they are normal"),
-        (forget_folders, "no images of own images are there"),
+        (forget_folders, "no image is there that can be used"),
     ],
 )
 def test_what_would_change_the_numbers_fails_by_name(
@@ -82,3 +84,16 @@ def test_what_does_not_is_said_and_counts_are_in_words(
         assert line in caplog.messages
     (parts / "bad/0.png").unlink()
     assert run("data", "check", "folder", parts, "--drop").exit_code == 1  # nothing to test on
+
+
+def test_a_note_is_said_once_and_on_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    splits, labels = ("train", "valid", "test"), ("good", "bad\nnote")
+    names = [f"{split}/{label}/0.png" for split in splits for label in labels]
+    write_images(tmp_path / "parts", names)
+    done = run("data", "check", "folder", tmp_path / "parts")
+    assert done.exit_code == 0, done.output
+    notes = [record for record in caplog.records if "train: taken as defects" in record.message]
+    assert len(notes) == 1
+    assert "\n" not in OneLine("%(message)s").format(notes[0])

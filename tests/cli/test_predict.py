@@ -671,3 +671,11 @@ def test_tiles_give_the_map_of_each_part_of_the_image(model, tmp_path):
     assert whole.image_score >= corner.image_score - 1e-6
     small = detector(image.crop((0, 0, 64, 64)), "gear", tiling=tiling)
     assert np.allclose(small.anomaly_map, corner.anomaly_map, atol=1e-5)
+
+
+def test_a_name_can_not_make_up_a_line_or_command_the_terminal(model, tmp_path):
+    draw(tmp_path / "parts/x.png\nnormal     -9.0000    0.0%  \x1b[31my.png", 0)
+    done = predict(model, tmp_path / "parts")
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.stdout.splitlines() if "y.png" in line]
+    assert line.endswith(r"x.png\nnormal     -9.0000    0.0%  \x1b[31my.png")

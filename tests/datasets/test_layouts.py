@@ -309,7 +309,7 @@ def test_no_rows_are_a_fault(tmp_path: Path, names: tuple[str, ...]) -> None:
     with pytest.raises(DatasetError, match="no images in a layout that is known"):
         index(tmp_path / "empty")
     (tmp_path / "empty/meta.json").write_text('{"train": {}, "test": {}}')
-    with pytest.raises(DatasetError, match="no images of own images are there"):
+    with pytest.raises(DatasetError, match="no image is there that can be used"):
         index(tmp_path / "empty")
 
 

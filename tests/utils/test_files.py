@@ -18,6 +18,8 @@ from fuzzyclip.utils.files import (
     measure_safetensors,
     read_summed,
     replace_file,
+    show_line,
+    show_lines,
     write_json,
     write_summed,
 )
@@ -85,3 +87,10 @@ def test_a_zip_file_of_several_volumes_and_a_torn_table_are_no_whole_files(tmp_p
     text = b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}'
     path.write_bytes(len(text).to_bytes(8, "little") + text)
     assert measure_safetensors(path) == 0
+
+
+@pytest.mark.parametrize("control", ["\n", "\r", "\x1b", "\x9b", "\u2028", "\u202e", "\udcff"])
+def test_a_line_shows_what_would_end_turn_or_command_it(control):
+    shown = show_line(f"a{control}b ünd \u3000😀\\n")
+    assert shown == f"a{ascii(control)[1:-1]}b ünd \u3000😀\\n"
+    assert show_lines(f"one\n{shown}") == f"one\n{shown}"
