@@ -86,6 +86,8 @@ def calibrate(
     if out is None and folder != Path(model):
         raise typer.BadParameter("a model of MLflow is not changed: give --out")
     require_writable(out.parent if out else folder, "name a place for a copy with --out")
+    if out is not None and out.exists():  # before the images are looked at, not after
+        raise FileExistsError(f"{out} exists already; name another place or remove it")
     tiling = options.choose_tiling(tile, overlap)
     opener = Opener(max_pixels or MAX_PIXELS, white)
     refuse_mixed(good)

@@ -15,7 +15,7 @@ from fuzzyclip.method.scorer import NormalMemory
 from fuzzyclip.model.card import Calibration, Card, MemoryCard, ModelError, read_card
 from fuzzyclip.model.directory import check_file, make_folder, read_finite_tensors, write_card
 from fuzzyclip.model.signing import SIGNATURE
-from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.files import compute_sha256, show_name
 from fuzzyclip.utils.tensor_files import write_tensors
 from fuzzyclip.utils.tree import DatasetError, copy_tree, read_tree
 
@@ -67,7 +67,8 @@ def _change(
     old = card.memories.get(category)
     memories = {name: entry for name, entry in card.memories.items() if name != category}
     if memory is not None:
-        memories[category] = write_memory(folder, category, memory, references)
+        names = [show_name(name) for name in references]
+        memories[category] = write_memory(folder, category, memory, names)
     changed = card.model_copy(
         update={
             "memories": memories,

@@ -679,3 +679,13 @@ def test_a_name_can_not_make_up_a_line_or_command_the_terminal(model, tmp_path):
     assert done.exit_code == 0, done.output
     (line,) = [line for line in done.stdout.splitlines() if "y.png" in line]
     assert line.endswith(r"x.png\nnormal     -9.0000    0.0%  \x1b[31my.png")
+
+
+def test_a_model_remembers_a_reference_whose_name_is_no_utf8(model, parts, tmp_path):
+    odd = parts[0].with_name(os.fsdecode(b"\xff.png"))
+    parts[0].rename(odd)
+    arguments = ("--good", tmp_path / "parts/b", "--category", "x", "--out", tmp_path / "mine")
+    done = run("calibrate", "--model", model, "--device", "cpu", "--reference", odd, *arguments)
+    assert done.exit_code == 0, done.output
+    (name,) = FuzzyCLIP.load(tmp_path / "mine", device="cpu").list_references("x")
+    assert name.endswith(r"\udcff.png")
