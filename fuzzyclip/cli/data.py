@@ -92,6 +92,7 @@ def prepare(
         allow_unverified=allow_unverified,
         download=not offline,
         categories=category,
+        replaces=False,
     )
     typer.echo(f"{record['title']}: licence {record['licence']} {record['page']}", err=True)
     _write_index(out, _index(spec, out, chosen, category, subset, drop, mask_above))

@@ -25,8 +25,8 @@ from fuzzyclip.datasets.base.spec import (
 from fuzzyclip.datasets.inspection import describe_doubts, inspect_rows
 from fuzzyclip.images.decode import ImageFacts
 from fuzzyclip.images.index_file import COLUMN_TYPES, INDEX_COLUMNS, Index
-from fuzzyclip.utils.files import is_file_name
-from fuzzyclip.utils.tree import DatasetError, read_tree
+from fuzzyclip.utils.files import is_file_name, show_name
+from fuzzyclip.utils.tree import DatasetError, look_at_tree
 
 LOGGER = logging.getLogger(__name__)
 MAX_SHOWN = 1000  # problems in one message
@@ -59,15 +59,18 @@ def build_index(
         workers: threads that decode; None takes one a processor.
 
     Raises:
-        DatasetError: unknown protocol or category, a folder that holds links elsewhere or what is
-            no file (see `tree`), or anything wrong with the files; lists all that is wrong.
+        DatasetError: unknown protocol or category, or anything wrong with the files, links
+            elsewhere and what is no file among them (see `tree`); lists all that is wrong.
     """
     chosen_protocol, chosen = check_choice(spec, protocol, categories)
-    files = read_tree(root).files
+    tree = look_at_tree(root)
+    files = tree.files
     listing = chosen_protocol.list_rows(root, chosen)
+    listing.rows[:] = [row for row in listing.rows if row.image_path not in tree.refused]
     left = account_for(root, files, listing)
     names = chosen or tuple(sorted({row.category for row in listing.rows}))
-    problems = [*listing.problems, *left.problems]
+    refused = [Problem(show_name(root / name), why) for name, why in tree.refused.items()]
+    problems = [*refused, *listing.problems, *left.problems]
     problems += _check_presence(spec, root, listing, names)
     inspected = inspect_rows(
         root,

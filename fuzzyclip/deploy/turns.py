@@ -57,13 +57,16 @@ class Turns:
         ticket = object()
         with self._change:
             self._queue.append(ticket)
-            first = self._change.wait_for(
-                lambda: self._queue[0] is ticket, timeout=max(0.0, until - self.now())
-            )
-            if not first or self.now() > until:
+            try:
+                first = self._change.wait_for(
+                    lambda: self._queue[0] is ticket, timeout=max(0.0, until - self.now())
+                )
+                if not first or self.now() > until:
+                    raise BusyError("its turn has not come in time; send it again, alone")
+            except BaseException:
                 self._queue.remove(ticket)
                 self._change.notify_all()
-                raise BusyError("its turn has not come in time; send it again, alone")
+                raise
         try:
             yield
         finally:

@@ -110,6 +110,7 @@ def _unwinding() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         del number, frame
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends without further words
         raise Stopped
 
     mine = threading.current_thread() is threading.main_thread()

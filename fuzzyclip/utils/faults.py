@@ -57,8 +57,8 @@ TORCH: dict[str, str] = {
     r"not compiled with CUDA|Found no NVIDIA driver|No CUDA GPUs|driver version is insufficient": (
         f"PyTorch finds no CUDA GPU here; {DEVICE}"
     ),
-    r"CUDA error|cuDNN|CUBLAS|NCCL": f"the GPU failed; {DEVICE}",
-    r"MPS|HIP error|XPU": f"PyTorch can not compute on this device; {DEVICE}",
+    r"CUDA error(?!: device-side assert)|cuDNN|CUBLAS|NCCL": f"the GPU failed; {DEVICE}",
+    r"\bMPS\b|HIP error|\bXPU\b": f"PyTorch can not compute on this device; {DEVICE}",
 }
 
 #: Words of a plain RuntimeError that is about the machine, whatever was read or computed.

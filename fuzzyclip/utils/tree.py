@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from fuzzyclip.utils.files import show_name
+
 MAX_SHOWN = 20  # faults in one message
 #: Where DVC keeps a file, by the MD5 of its content.
 CACHED = re.compile(r".+/files/md5/[0-9a-f]{2}/[0-9a-f]{30}")
@@ -30,44 +32,59 @@ class Tree(NamedTuple):
         root: the folder.
         folders: those below it, each behind the one that it lies in.
         files: size in bytes by POSIX path below the root, sorted as paths are.
+        refused: what is neither or is not taken, by POSIX path; the reason and the mend.
     """
 
     root: Path
     folders: list[Path]
     files: dict[str, int]
+    refused: dict[str, str]
 
 
 def read_tree(root: Path, *, linked: bool = False) -> Tree:
-    """Look at a folder before anything in it is opened; a missing folder is empty.
+    """Look at a folder before anything in it is opened, and take it whole or not at all.
+
+    Args:
+        linked: as for `look_at_tree`.
+
+    Raises:
+        DatasetError: it holds what is neither file nor folder, a link that is not taken, or can not
+            be read; says how to mend each.
+    """
+    tree = look_at_tree(root, linked=linked)
+    if faults := [f"{show_name(root / name)}: {why}" for name, why in tree.refused.items()]:
+        rest = [f"... and {len(faults) - MAX_SHOWN} more"] if len(faults) > MAX_SHOWN else []
+        title = f"{root}: {len(faults)} problem(s); only regular files and folders are taken"
+        raise DatasetError("\n".join([title, *faults[:MAX_SHOWN], *rest]))
+    return tree
+
+
+def look_at_tree(root: Path, *, linked: bool = False) -> Tree:
+    """All that a folder holds, also what is not taken; a missing folder is empty.
 
     Args:
         linked: whether links may lead to files anywhere: in a model they often lie in the store of
             the hub that it came from, and its card has their digests.
 
     Raises:
-        DatasetError: it holds what is neither file nor folder, a link that is not taken, or can not
-            be read; says how to mend each.
+        DatasetError: a folder can not be read.
     """
     folders: list[Path] = []
     sizes: dict[str, int] = {}
-    faults: list[str] = []
+    refused: dict[str, str] = {}
     inside = None if linked else root.resolve()
     for name in _walk(root):
         try:
             size = _look_at(root / name, inside)
         except OSError as error:
-            faults.append(str(error))
+            refused[name] = str(error)
             continue
         if size is None:
             folders.append(Path(name))
         else:
             sizes[name] = size
-    if faults:
-        rest = [f"... and {len(faults) - MAX_SHOWN} more"] if len(faults) > MAX_SHOWN else []
-        title = f"{root}: {len(faults)} problem(s); only regular files and folders are taken"
-        raise DatasetError("\n".join([title, *faults[:MAX_SHOWN], *rest]))
     names = sorted(sizes, key=lambda name: name.split("/"))
-    return Tree(root, folders, {name: sizes[name] for name in names})
+    return Tree(root, folders, {name: sizes[name] for name in names}, refused)
 
 
 def copy_tree(tree: Tree, target: Path) -> None:
@@ -95,32 +112,32 @@ def _walk(root: Path) -> Iterator[str]:
 def _look_at(path: Path, inside: Path | None) -> int | None:
     """Size of a file, or None for a folder; links must lead inside a folder, or for None anywhere.
 
-    An OSError names what is neither and says how to mend it.
+    An OSError says what it is in place of both, and how to mend it.
     """
     try:
         path.name.encode()
     except UnicodeEncodeError as error:
-        raise OSError(f"{os.fsencode(path)!r}: a name that is no UTF-8; rename it") from error
+        raise OSError("a name that is no UTF-8; rename it") from error
     kind = path.lstat()
     if stat.S_ISDIR(kind.st_mode):
         return None
     if stat.S_ISREG(kind.st_mode):
         return kind.st_size
     if not stat.S_ISLNK(kind.st_mode):
-        raise OSError(f"{path}: a pipe, socket or device; remove it")
+        raise OSError("a pipe, socket or device; remove it")
     try:
         kind = path.stat()
     except OSError as error:
-        raise OSError(f"{path}: a link that leads nowhere ({error.strerror}); remove it") from error
+        raise OSError(f"a link that leads nowhere ({error.strerror}); remove it") from error
     if stat.S_ISDIR(kind.st_mode):
-        raise OSError(f"{path}: a link to a folder; put the folder itself in its place")
+        raise OSError("a link to a folder; put the folder itself in its place")
     if not stat.S_ISREG(kind.st_mode):
-        raise OSError(f"{path}: a link to a pipe, socket or device; remove it")
+        raise OSError("a link to a pipe, socket or device; remove it")
     target = path.resolve()
     own = inside is None or target.is_relative_to(inside) or CACHED.fullmatch(target.as_posix())
     if not own:
         raise OSError(
-            f"{path}: a link to {target}, which lies outside of the folder; put the file itself in "
-            "its place"
+            f"a link to {target}, which lies outside of the folder; put the file itself in its "
+            "place"
         )
     return kind.st_size

@@ -1,5 +1,7 @@
 """Every file of a folder is an image, a mask, or named as neither: once, and whatever the tree."""
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +100,34 @@ def test_files_of_a_published_dataset_are_notes(tmp_path: Path) -> None:
         "2 files are neither image nor mask: text, tables or annotations (masks must be "
         "pictures): nut/license.txt, readme.txt",
     ]
+
+
+def test_what_can_not_be_taken_is_listed_with_all_else_and_dropped(parts: Path) -> None:
+    (parts / "good/gone.png").symlink_to("nowhere.png")
+    write_images(parts / "bad", [os.fsdecode(b"\xff.png")], 9)
+    (parts / "bad/broken.png").write_text("no image")
+    with pytest.raises(DatasetError) as error:
+        index(parts)
+    text = str(error.value)
+    assert text.startswith("own images: 3 problem(s)")
+    for name, why in [
+        ("good/gone.png", "a link that leads nowhere"),
+        ("bad/\\udcff.png", "a name that is no UTF-8"),
+        ("bad/broken.png", "not a readable image"),
+    ]:
+        (line,) = [line for line in text.splitlines() if name in line]
+        assert why in line
+    kept = index(parts, on_error="drop")
+    assert len(kept.frame) == 3
+    assert len(kept.info["dropped"]) == 3
+    json.dumps(kept.info, ensure_ascii=False).encode()
+
+
+def test_a_mask_that_is_called_like_a_result_is_one_only_beside_an_overlay(parts: Path) -> None:
+    write_picture(parts / "bad/0.mask.png", MASK)
+    assert index(parts).frame["mask_path"].tolist() == ["bad/0.mask.png", "", ""]
+    touch(parts, {"bad/0.overlay.jpg"})
+    made = index(parts)
+    assert made.frame["mask_path"].tolist() == ["", "", ""]
+    (note,) = [note for note in made.info["notes"] if "results of fuzzyclip predict" in note]
+    assert note.startswith("2 files are")

@@ -29,6 +29,7 @@ WHOLE = zip_bytes(FILES)
 INNER = zip_bytes({name.removeprefix("nut/"): content for name, content in IMAGES.items()})
 PLACED = {
     "renamed": {"toy (1).zip": WHOLE},
+    "an ending of its own": {"download.bin": WHOLE},
     "any name": {"some download": WHOLE, "notes.txt": b"x"},
     "in a folder": {"a/b/Toy v2.zip": WHOLE},
     "wrapped": {"x.zip": zip_bytes({f"Toy/data/{name}": FILES[name] for name in FILES})},
@@ -162,3 +163,15 @@ def test_classes_of_one_archive_each_under_other_names(tmp_path: Path) -> None:
     fetch(get_dataset("dagm"), tmp_path / "raw", path=placed, categories=["Class2", "Class9"])
     expected = {f"{name}/{file}" for name in ("Class2", "Class9") for file in half}
     assert set(files_below(tmp_path / "raw")) == expected
+
+
+def test_a_folder_with_files_of_somebodys_own_is_not_replaced(tmp_path: Path) -> None:
+    placed = place(tmp_path / "placed", {"toy.zip": WHOLE})
+    out = place(tmp_path / "out", {"thesis/chapter.txt": b"years"})
+    with pytest.raises(DatasetError, match=r"out: it holds 2 files .*thesis.* would be lost"):
+        fetch(toy(), out, path=placed, replaces=False)
+    assert files_below(tmp_path) == {"placed/toy.zip": WHOLE, "out/thesis/chapter.txt": b"years"}
+    fetch(toy(), tmp_path / "new", path=placed, replaces=False)
+    (tmp_path / "new/index.csv").write_text("of an earlier run")
+    fetch(toy(), tmp_path / "new", path=placed, replaces=False)
+    assert images_of(tmp_path / "new") == IMAGES

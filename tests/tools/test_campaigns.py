@@ -16,13 +16,13 @@ CARELESS = """
 import pathlib, time
 place = pathlib.Path("made")
 if not place.exists():
-    place.write_text("half"); time.sleep(1); place.write_text("half and half")
+    place.write_text("half"); time.sleep(2); place.write_text("half and half")
 """
 #: The same, under a temporary name that a kill leaves behind.
 UNTIDY = """
 import pathlib, time, os
 part = pathlib.Path(f".made.{os.getpid()}.tmp")
-part.write_text("half"); time.sleep(1); part.write_text("half and half"); part.rename("made")
+part.write_text("half"); time.sleep(2); part.write_text("half and half"); part.rename("made")
 """
 #: Under a name that the next run takes over.
 CAREFUL = """
@@ -40,7 +40,7 @@ def project(tmp_path):
 
 def kill(project, script, count=1):
     target = Target((sys.executable, "-c", script), ("made",))
-    return [*kill_target(project, "it", target, count, random.Random(0))]
+    return [*kill_target(project, "it", target, count, random.Random(7))]  # in the middle
 
 
 def test_half_a_file_that_is_taken_for_whole_is_a_fault(project):

@@ -66,7 +66,7 @@ def test_all_faults_are_named_at_once(mine: Path) -> None:
         read_tree(mine)
     lines = str(caught.value).splitlines()
     assert lines[0] == f"{mine}: 3 problem(s); only regular files and folders are taken"
-    assert any("\\xff" in line and "no UTF-8" in line for line in lines)
+    assert any("\\udcff" in line and "no UTF-8" in line for line in lines)
 
 
 def test_a_folder_that_can_not_be_read_is_named(

@@ -7,7 +7,7 @@ line a kind.
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -70,12 +70,16 @@ def account_for(root: Path, files: Iterable[str], listing: Listing) -> Leftovers
         and "/" in name  # the folder itself is looked at
         and all((root / name).with_name(other).is_file() for other in RESULTS)
     }
+    beside: dict[PurePosixPath, list[str]] = defaultdict(list)
+    for path in map(PurePosixPath, listed):
+        beside[path.parent].append(path.name)
+    pictured = {folder: find_pictured(names) for folder, names in beside.items()}
     faults: dict[tuple[str, str], list[str]] = defaultdict(list)
     harmless: dict[str, list[str]] = defaultdict(list)
     for name in listed:
         if any(place in places for place in _list_places(name)):
             continue
-        unused = _explain(name, listing, results)
+        unused = _explain(name, pictured[PurePosixPath(name).parent], listing, results)
         if unused.fault:
             faults[PurePosixPath(name).parent.as_posix(), unused.reason].append(name)
         else:
@@ -97,12 +101,32 @@ def _relate(root: Path, path: str) -> str:
     return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
 
 
-def _explain(name: str, listing: Listing, results: set[PurePosixPath]) -> Unused:
+def find_pictured(names: Iterable[str]) -> set[str]:
+    """Stems of images, folded, of which a folder's names hold an overlay or a map of `predict`."""
+    folded = map(str.casefold, filter(is_result, names))
+    return {
+        name.split(mark)[0] for name in folded for mark in (".overlay", ".map.") if mark in name
+    }
+
+
+def is_own_result(name: str, pictured: Collection[str]) -> bool:
+    """True for what `fuzzyclip predict` has made; a mask without overlay and map may be a person's.
+
+    Args:
+        pictured: of the names in its folder, as `find_pictured` gives it.
+    """
+    stem, mark, _ = name.casefold().rpartition(".mask.")
+    return is_result(name) and (not mark or stem in pictured)
+
+
+def _explain(
+    name: str, pictured: Collection[str], listing: Listing, results: set[PurePosixPath]
+) -> Unused:
     """Why a file is not used."""
     path = PurePosixPath(name)
     if not all(map(is_visible, path.parts)):
         return HIDDEN
-    if is_result(path.name) or results.intersection(path.parents):
+    if is_own_result(path.name, pictured) or results.intersection(path.parents):
         return RESULT
     for place in _list_places(name):
         if place in listing.unused:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from fuzzyclip.datasets.base.accounting import find_pictured, is_own_result
 from fuzzyclip.datasets.base.folder_names import (
     IMAGES_NAMES,
     LIKE_ANOMALOUS,
@@ -39,7 +40,7 @@ from fuzzyclip.datasets.base.spec import (
     Problem,
     Unused,
 )
-from fuzzyclip.images.names import RESULTS, describe_names, is_result
+from fuzzyclip.images.names import RESULTS, describe_names
 
 USUAL_TRUTH = "ground_truth"
 UNMASKED = Unused(
@@ -116,8 +117,10 @@ def read_contents(folder: Path, truths: Sequence[Path] = ()) -> Contents:
 
 def _read(folder: Path, names: tuple[str, ...], truths: Sequence[Path], contents: Contents) -> None:
     """Add what is below a folder, which lies in folders of these names."""
+    images = list_images(folder)
+    pictured = find_pictured(path.name for path in images)
     contents.pictures.extend(
-        Picture(path, path.stem, names) for path in list_images(folder) if not is_result(path.name)
+        Picture(path, path.stem, names) for path in images if not is_own_result(path.name, pictured)
     )
     inside = list_folders(folder)
     known = [*truths, *find_inside(inside, TRUTH_NAMES)]

@@ -19,12 +19,14 @@ from fuzzyclip.datasets.fetching.arranging import arrange
 from fuzzyclip.datasets.fetching.download import download_archive
 from fuzzyclip.datasets.fetching.extract import extract_archive
 from fuzzyclip.datasets.fetching.placed import Source, find_sources
-from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.files import compute_sha256, show_name
 from fuzzyclip.utils.scratch import hold_folder
 from fuzzyclip.utils.tree import DatasetError, Tree, copy_tree
 
 LOGGER = logging.getLogger(__name__)
 BY_HAND = "placed by hand"
+#: What `fuzzyclip data prepare` and `data check --write` add to a root.
+OWN_FILES = ("index.csv", "index.json", "meta.json")
 
 
 def fetch_dataset(
@@ -40,6 +42,7 @@ def fetch_dataset(
     allow_unverified: bool = False,
     download: bool = True,
     categories: Sequence[str] | None = None,
+    replaces: bool = True,
 ) -> dict[str, Any]:
     """Make the dataset's folder from its archives.
 
@@ -59,6 +62,7 @@ def fetch_dataset(
         allow_unverified: take downloads without a known checksum, and archives placed by hand whose
             checksum is not the published one. A checksum from `sha256` is demanded in any case.
         categories: fetch only the archives of these, where a dataset has one a category.
+        replaces: whether an older root may hold what the new one does not; such files go with it.
 
     Returns:
         The record: dataset, title, licence, page, and for each archive its file, kind ("archive"
@@ -98,7 +102,12 @@ def fetch_dataset(
             place = temporary / "extracted" / f"{number:02d}"
             _unpack(file, tree, place, archive.category)
         origins = {f"{number:02d}": str(each.path) for number, each in enumerate(sources)}
-        _finish(spec, chosen, temporary, out_dir, origins)
+        root = _arrange(spec, chosen, temporary, origins)
+        if out_dir.exists():
+            if not replaces:
+                _refuse_others(out_dir, root)
+            out_dir.rename(temporary / "replaced")  # removed with the temporary folder
+        root.rename(out_dir)
         if kept == downloads_dir:  # extracted: no need to keep the archives too
             for archive in wanted:
                 (kept / archive.filename).unlink(missing_ok=True)
@@ -212,10 +221,10 @@ def _unpack(path: Path, tree: Tree | None, place: Path, category: str | None) ->
         extract_archive(path, folder)
 
 
-def _finish(
-    spec: DatasetSpec, chosen: Protocol, temporary: Path, out_dir: Path, origins: Mapping[str, str]
-) -> None:
-    """Arrange and prepare the tree, then let it appear under its name."""
+def _arrange(
+    spec: DatasetSpec, chosen: Protocol, temporary: Path, origins: Mapping[str, str]
+) -> Path:
+    """The dataset's root, arranged and prepared, among the temporary files."""
     root = temporary / "root"
     try:
         if markers := chosen.markers or tuple(spec.categories):
@@ -224,11 +233,22 @@ def _finish(
             (temporary / "extracted" / "00").rename(root)
         if chosen.prepare is not None:
             chosen.prepare(root)
-    except (DatasetError, OSError) as error:
+    except DatasetError as error:
         raise DatasetError(f"{spec.title}: {error}") from error
-    if out_dir.exists():
-        out_dir.rename(temporary / "replaced")  # removed with the temporary folder
-    root.rename(out_dir)
+    return root
+
+
+def _refuse_others(out_dir: Path, root: Path) -> None:
+    """Refuse to replace a folder in which there are files of somebody's own."""
+    if not out_dir.is_dir():
+        raise DatasetError(f"{out_dir}: a file; name a folder that is to be made")
+    new, old = ({path.relative_to(top) for path in top.rglob("*")} for top in (root, out_dir))
+    others = sorted(old - new - {Path(name) for name in OWN_FILES})
+    if others:
+        raise DatasetError(
+            f"{out_dir}: it holds {len(others):,} files and folders that are none of the dataset's "
+            f"({show_name(others[0])}, ...) and would be lost; name another folder"
+        )
 
 
 def describe(

@@ -20,6 +20,7 @@ from fuzzyclip.datasets.fetching.other_archives import (
     describe_part,
     looks_like_archive,
 )
+from fuzzyclip.images.names import is_image_name
 from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.tree import DatasetError, Tree, read_tree
 
@@ -29,8 +30,6 @@ MAX_DEPTH = 4  # of the folders that are searched for archives
 COPY = re.compile(r"( ?\(\d+\)| - Copy( \(\d+\))?| copy( \d+)?)+(?=(\.tar)?(\.\w+)?$)", re.I)
 #: A part of a folder that Google Drive has cut: what all parts share, and its number.
 DRIVE_PART = re.compile(r"(.+-\d{8}T\d{6}Z(?:-\d+)?)-(\d{3})(?: ?\(\d+\))?\.zip", re.I)
-#: Endings as of names that people give to files.
-ENDING = re.compile(r"\.[A-Za-z]\w{0,5}")
 
 
 class Source(NamedTuple):
@@ -183,7 +182,7 @@ def _is_near(name: str) -> bool:
         part.startswith(("._", "__MACOSX")) for part in path.parts
     ):
         return False
-    return looks_like_archive(path) or not ENDING.fullmatch(path.suffix)
+    return looks_like_archive(path) or not is_image_name(path.name)
 
 
 def _recognise(
