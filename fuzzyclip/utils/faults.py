@@ -245,7 +245,7 @@ LIBRARIES: dict[str, Callable[[Any], str]] = {
     "builtins.OSError": _say_system,
     "json.JSONDecodeError": _say_json,
     "yaml.YAMLError": _say_yaml,
-    "csv.Error": _after("no table of comma-separated values"),
+    "csv.Error": _after("no table of comma-separated values", AGAIN_FROM_SOURCE),
     "safetensors.SafetensorError": _after("not readable as safetensors", AGAIN_FROM_SOURCE),
     "pickle.UnpicklingError": _after("no file of tensors alone", AGAIN_FROM_SOURCE),
     "zipfile.BadZipFile": _after("no whole zip file", AGAIN_FROM_SOURCE),

@@ -14,11 +14,16 @@ from fuzzyclip.images.index_file import (
     read_info,
     write_index,
 )
+from fuzzyclip.utils.files import is_file_name
 from fuzzyclip.utils.tree import DatasetError
 
 
 def make_index(names: tuple[str, ...]) -> Index:
-    """A normal and an anomalous image in a category of each name, of a defect of that name."""
+    """A normal and an anomalous image in a category of each name, of a defect of that name.
+
+    What no folder is called is no category.
+    """
+    names = tuple(filter(is_file_name, names))
     lines = [
         (
             *(f"{name}/{label}/{name}.png", f"{name}/m/{name}.png" if label else "", name, "test"),
@@ -59,5 +64,5 @@ def test_line_ends_and_a_byte_order_mark_change_nothing(mark: bytes, tmp_path: P
 @pytest.mark.parametrize("content", ["", "image_path\n", '"', "a,b\n1,2,3\n"])
 def test_what_is_no_index_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(content)
-    with pytest.raises(DatasetError, match=r"a\.csv: .*(build the index again|anew)"):
+    with pytest.raises(DatasetError, match=r"a\.csv: .*(build the index again|anew|make it again)"):
         read_index(tmp_path / "a.csv", tmp_path)

@@ -656,7 +656,7 @@ def test_answers_that_are_no_numbers_are_none(made, images, monkeypatch, part, t
 
 
 def test_missing_and_broken_files_are_named(copied, tmp_path):
-    with pytest.raises(ModelError, match="no model here"):
+    with pytest.raises(ModelError, match="absent: no such folder"):
         FuzzyCLIP.load(tmp_path / "absent")
     whole = (copied / EFA).read_bytes()
     others = {
