@@ -27,7 +27,7 @@ CATEGORY = "metal plate"
 def send_all(folder: Path, count: int, seed: int) -> Iterator[list[str]]:
     """Send `count` requests, half of them wrong, several at a time; for each, the faults."""
     project, draw = make_project(folder), random.Random(seed)
-    images = sorted((project.folder / PARTS).rglob("*.jpg"))[:4]
+    images = sorted((project.folder / PARTS).rglob("*.png"))[:4]
     with serve(project) as address:
         wanted = {image: ask(address, make_right(image)) for image in images}
         if broken := [answer for code, answer in wanted.values() if code != 200]:

@@ -23,7 +23,7 @@ from tools.campaigns.project import (
 )
 
 POWERLESS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--")
-#: Exit code of predict where some images could not be read.
+#: Exit code of predict and calibrate where some images could not be read.
 SOME_UNREADABLE = 3
 
 
@@ -52,21 +52,21 @@ CALIBRATE = (*CLI, "calibrate", "--model", MODEL, "--category", "capsule", "--go
 EXPORT = (*CLI, "export", "--model", MODEL, "--category", "part", "--out", "out/e")
 CHECK = (*CLI, "data", "check", "sdd", "data/raw/sdd", "--subset")
 CASES = (
-    Case(PREDICT, "data/raw/sdd/**/*.jpg", 0o000, SOME_UNREADABLE),
-    Case(PREDICT, "data/raw/sdd/kos01", 0o000),
+    Case(PREDICT, f"{PARTS}/*.png", 0o000, SOME_UNREADABLE),
+    Case(PREDICT, PARTS, 0o000),
     Case(PREDICT, "data/raw/sdd", 0o555, 0),
     Case(PREDICT, "out", 0o555),
     Case(PREDICT, f"{MODEL}/model.json", 0o000),
     Case(PREDICT, MODEL, 0o000),
     Case(PREDICT, MODEL, 0o555, 0),
     Case(PREDICT, "cache", 0o555, 0),
-    Case(CALIBRATE, f"{GOOD}/*", 0o000),
+    Case(CALIBRATE, f"{GOOD}/*", 0o000, SOME_UNREADABLE),
     Case(CALIBRATE, "out", 0o555),
     Case(CALIBRATE, MODEL, 0o555, 0),
     Case(EXPORT, "out", 0o555),
     Case(EXPORT, MODEL, 0o555, 0),
-    Case(CHECK, "data/raw/sdd/**/*.jpg", 0o000),
-    Case(CHECK, "data/raw/sdd/kos01", 0o000),
+    Case(CHECK, f"{PARTS}/*.png", 0o000),
+    Case(CHECK, PARTS, 0o000),
     Case(CHECK, "data/raw/sdd", 0o555, 0),
     Case((*CHECK, "--write"), "data/raw/sdd", 0o555),
     Case((*REPRO, "features@sdd"), "features/tokens", 0o555),

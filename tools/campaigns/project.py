@@ -20,7 +20,8 @@ FROM_OUTSIDE = ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "DVC_STAGE", 
 #: Where the project's model lies.
 MODEL = "models/visa/fuzzyclip"
 #: Images to inspect, and normal ones to calibrate with.
-PARTS, GOOD = "data/raw/sdd", "data/raw/visa/capsules/Data/Images/Normal"
+PARTS = "data/raw/sdd/electrical commutators/defect"
+GOOD = "data/raw/visa/capsules/Data/Images/Normal"
 #: A name that a file has until it is whole. Git, DVC and MLflow clean up after themselves.
 TEMPORARY = re.compile(r"\..+\.tmp|\..*\.download|\.sample-.*|\..+\.part|tmp\w{8}")
 NOT_OURS = (".git", ".dvc", "mlartifacts", "__pycache__")

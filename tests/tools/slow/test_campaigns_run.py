@@ -11,10 +11,10 @@ import pytest
 
 from tools.campaigns.kills import kill_target, list_targets
 from tools.campaigns.permissions import CASES, POWERLESS, TOUCHED, try_case
-from tools.campaigns.project import kept_outputs, make_project, remove
+from tools.campaigns.project import PARTS, kept_outputs, make_project, remove
 
 #: A command a kind.
-PLACES = [("data/raw/sdd/**/*.jpg", 0o000), ("out", 0o555), ("metrics", 0o555)]
+PLACES = [(f"{PARTS}/*.png", 0o000), ("out", 0o555), ("metrics", 0o555)]
 TRIED = [next(case for case in CASES if (case.place, case.mode) == tried) for tried in PLACES]
 
 
