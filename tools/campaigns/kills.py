@@ -103,8 +103,9 @@ def list_targets() -> dict[str, Target]:
             (*CLI, "calibrate", *model, *good, "--out", "out/calibrate"), ("out/calibrate",)
         ),
         "export": Target(
-            (*CLI, "export", *model, "--category", "part", "--out", "out/export"),
-            ("out/export",), observe_names,
+            (*CLI, "export", *model, "--category", "part", "--check", PARTS,
+             "--out", "out/export.onnx"),
+            ("out/export.onnx",), observe_names,
         ),
         "prepare": Target(
             (*CLI, "data", "prepare", "sdd", "--path", "data/sample/sdd", "--subset",

@@ -15,7 +15,8 @@ COMMANDS = (
     (*CLI, "predict", PARTS, "--model", MODEL, "--category", "part", "--out", "out/parts seen"),
     (*CLI, "calibrate", "--model", MODEL, "--category", "capsule", "--good", GOOD,
      "--false-alarms", "0.3", "--out", "out/new model"),
-    (*CLI, "export", "--model", MODEL, "--category", "part", "--out", "out/as onnx"),
+    (*CLI, "export", "--model", MODEL, "--category", "part", "--check", PARTS,
+     "--out", "out/as an onnx.onnx"),
     (*CLI, "data", "check", "sdd", "data/raw/sdd", "--subset"),
     (*CLI, "doctor"),
 )  # fmt: skip
