@@ -1,4 +1,4 @@
-"""A kill each of a stage, a recording and a prediction, and some permissions that are missing.
+"""A kill each of a stage and a prediction, and some permissions that are missing.
 
 docs/reliability.md tells of many, by the same code.
 """
@@ -23,7 +23,7 @@ def project(tmp_path_factory):
     return make_project(tmp_path_factory.mktemp("hurt") / "project")
 
 
-@pytest.mark.parametrize("name", ["csp@visa", "track", "predict"])
+@pytest.mark.parametrize("name", ["csp@visa", "predict"])
 def test_a_killed_command_given_again_makes_the_same(project, name):
     target = list_targets()[name]
     assert [*kill_target(project, name, target, 1, random.Random(name))] == [[]]
