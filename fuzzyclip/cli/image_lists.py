@@ -8,9 +8,9 @@ from glob import glob, has_magic
 from itertools import takewhile
 from pathlib import Path
 
+from fuzzyclip.datasets.base.labelled_folders import holds_results
 from fuzzyclip.images.names import (
     IMAGE_SUFFIXES,
-    RESULTS,
     describe_names,
     is_image_name,
     is_left_by_system,
@@ -123,7 +123,7 @@ def _tell_others(place: str | Path, files: Sequence[Path]) -> None:
 
 def _hold_results(folder: Path) -> bool:
     """True, with a word, for a folder that `fuzzyclip predict` left."""
-    results = all((folder / name).is_file() for name in RESULTS)
+    results = holds_results(folder)
     if results:
         log.warning("%s: results of fuzzyclip predict, not inspected", folder)
     return results

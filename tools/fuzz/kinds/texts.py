@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,27 @@ LOADER: Any = know_numbers(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
+def _mutate_file(
+    rng: random.Random, content: bytes, tree: Any, write: Callable[[Any], bytes]
+) -> bytes:
+    """A file with other bytes or lines, or, as often as both, `write` of another tree."""
+    way = rng.randrange(4)
+    if way == 0:
+        return mutate_bytes(rng, content)
+    if way == 1:
+        return mutate_lines(rng, content)
+    return write(mutate_tree(rng, tree))
+
+
+def _write_yaml(tree: Any) -> bytes:
+    text: str = yaml.dump(tree, Dumper=DUMPER, sort_keys=False)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _write_json(tree: Any) -> bytes:
+    return json.dumps(tree).encode()
+
+
 class _YamlFile(Kind):
     """A file of YAML that a schema describes."""
 
@@ -50,14 +72,7 @@ class _YamlFile(Kind):
         """A smaller file of the same kinds of parts."""
 
     def mutate(self, rng: random.Random, place: Path) -> None:
-        way = rng.randrange(4)
-        if way == 0:
-            made = mutate_bytes(rng, self.content)
-        elif way == 1:
-            made = mutate_lines(rng, self.content)
-        else:
-            text = yaml.dump(mutate_tree(rng, self.tree), Dumper=DUMPER, sort_keys=False)
-            made = text.encode("utf-8", "surrogatepass")
+        made = _mutate_file(rng, self.content, self.tree, _write_yaml)
         (place / self.source.name).write_bytes(made)
 
     def find_fault(self, place: Path, content: Any) -> str:
@@ -129,13 +144,7 @@ class Meta(Kind):
         self.tree = json.loads(self.content)
 
     def mutate(self, rng: random.Random, place: Path) -> None:
-        way = rng.randrange(4)
-        if way == 0:
-            made = mutate_bytes(rng, self.content)
-        elif way == 1:
-            made = mutate_lines(rng, self.content)
-        else:
-            made = json.dumps(mutate_tree(rng, self.tree)).encode()
+        made = _mutate_file(rng, self.content, self.tree, _write_json)
         (place / FILENAME).write_bytes(made)
 
     def read(self, place: Path) -> Listing:
