@@ -2,22 +2,18 @@
 
 import base64
 import json
-import os
 import random
-import signal
-import socket
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tools.campaigns.kills import CLI
 from tools.campaigns.project import MODEL, PARTS, CampaignError, Project, make_project
-from tools.campaigns.tracking import wait_for
+from tools.campaigns.server import start_server
 
 #: Requests at a time.
 TOGETHER = 8
@@ -116,22 +112,6 @@ def serve(project: Project) -> Iterator[str]:
     """`mlflow models serve` of the project's model; its address."""
     served = project.folder / "out/served"
     project.run(*CLI, "export", "--model", MODEL, "--format", "mlflow", "--out", str(served))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = project.folder / "out/log"
-    with log.open("a") as file:
-        server = subprocess.Popen(
-            ["mlflow", "models", "serve", "-m", str(served), "--env-manager", "local",
-             "-h", "127.0.0.1", "-p", str(port)],
-            cwd=project.folder, env=os.environ | dict(project.environment), text=True,
-            stdout=file, stderr=file, start_new_session=True,
-        )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(server, f"{address}/ping", log)
+    command = ["mlflow", "models", "serve", "-m", str(served), "--env-manager", "local"]
+    with start_server(project, command, project.folder / "out/log", "ping") as (address, _):
         yield address
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()

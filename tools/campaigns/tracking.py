@@ -3,20 +3,15 @@
 import os
 import random
 import signal
-import socket
 import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tools.campaigns.kills import compare, read_runs
 from tools.campaigns.project import CampaignError, Project, make_project
-
-#: Seconds in which a server must answer.
-PATIENCE = 120
+from tools.campaigns.server import start_server
 
 
 def kill_servers(folder: Path, count: int, seed: int) -> Iterator[list[str]]:
@@ -61,44 +56,13 @@ def record(project: Project, address: str) -> tuple[int, str]:
 
 
 @contextmanager
-def serve(project: Project, store: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def serve(project: Project, store: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """MLflow's server over a SQLite store; its address and process."""
     store.mkdir(exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = store / "log"
-    with log.open("a") as file:
-        server = subprocess.Popen(
-            [
-                sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1",
-                "--port", str(port), "--workers", "1",
-                "--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}",
-                "--artifacts-destination", str(store / "artifacts"),
-            ],
-            cwd=store, stdout=file, stderr=file, text=True, start_new_session=True,
-            env=os.environ | dict(project.environment)
-            | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(server, f"{address}/health", log)
-        yield address, server
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def wait_for(server: "subprocess.Popen[str]", address: str, log: Path) -> None:
-    """Wait until a server answers.
-
-    Raises:
-        CampaignError: it does not.
-    """
-    end = time.monotonic() + PATIENCE
-    while server.poll() is None and time.monotonic() < end:
-        with suppress(OSError), urllib.request.urlopen(address, timeout=5):
-            return
-        time.sleep(0.2)
-    raise CampaignError(f"{address} does not answer:\n{log.read_text()[-3000:]}")
+    command = [
+        "mlflow", "server", "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}",
+        "--artifacts-destination", str(store / "artifacts"),
+    ]  # fmt: skip
+    with start_server(project, command, store / "log", "health") as server:
+        yield server
