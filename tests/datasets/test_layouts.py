@@ -316,12 +316,13 @@ def test_no_rows_are_a_fault(tmp_path: Path, names: tuple[str, ...]) -> None:
 def test_results_of_an_earlier_run_are_no_images(tmp_path: Path) -> None:
     root = make(tmp_path, "good/0.png", "bad/0.png", "found/0.jpg", "out/bad/0.overlay.jpg")
     make(tmp_path, "good/0.map.png", "bad/0.mask.png", "out/0.overlay_scaled_to_image.jpg")
+    make(tmp_path, "bad/0.map.png")  # without it the mask beside could be a person's
     for name in ("scores.jsonl", "settings.json"):
         (root / "found" / name).touch()
     made = index(root)
     assert sorted(made.frame["image_path"]) == ["bad/0.png", "good/0.png"]
     (note,) = [note for note in made.info["notes"] if "predict" in note]
-    assert note.startswith("7 files are neither image nor mask: results of fuzzyclip predict: ")
+    assert note.startswith("8 files are neither image nor mask: results of fuzzyclip predict: ")
 
 
 def test_results_in_folders_of_their_own_are_no_category(tmp_path: Path) -> None:
