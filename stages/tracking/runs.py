@@ -25,6 +25,7 @@ from stages.tracking.store import (
     find_store,
     hold_turn,
     open_experiment,
+    tag_recorder,
 )
 
 T = TypeVar("T")
@@ -116,16 +117,20 @@ def _record_all(store: Store, name: str, results: Iterable[TrackedResult]) -> No
             if existing := find_run(client, experiment, identity):
                 log.info("%s is recorded already, as run %s", result.name, existing)
             else:
-                close_abandoned(client, experiment, identity)
-                _record_new(result, client, experiment)
+                # known by these from its first moment, so that a kill leaves none that is nobody's
+                known = {**identity, **tag_recorder(store)}
+                close_abandoned(client, experiment, known)
+                _record_new(result, client, experiment, known)
     log.info("look at the runs, and compare them:\n  %s", store.open_ui(experiment))
 
 
-def _record_new(result: TrackedResult, client: MlflowClient, experiment: str) -> None:
+def _record_new(
+    result: TrackedResult, client: MlflowClient, experiment: str, known: Mapping[str, str]
+) -> None:
+    """Record a result as a run, which has the tags `known` before anything else."""
     mlflow.set_experiment(experiment_id=experiment)
-    # from the first moment known by its identity, so that a kill leaves none that is nobody's
-    identity = {tag: result.tags[tag] for tag in result.identity if result.tags[tag]}
-    with mlflow.start_run(run_name=result.name, tags=identity) as run:
+    tagged = {tag: value for tag, value in known.items() if value}
+    with mlflow.start_run(run_name=result.name, tags=tagged) as run:
         identifier = run.info.run_id
         artifacts = f"#/experiments/{experiment}/runs/{identifier}/artifacts"
         tags = {**result.tags, DESCRIPTION: result.describe(artifacts)}

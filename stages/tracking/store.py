@@ -6,8 +6,10 @@ MLFLOW_TRACKING_URI names another file or a server. Several processes may start 
 SQLite store is made by one at a time.
 """
 
+import hashlib
 import logging
 import os
+import platform
 import shlex
 import sqlite3
 import threading
@@ -27,6 +29,8 @@ ARTIFACTS = "mlartifacts"
 #: Held by the process that looks for a result and records it.
 RECORDING = f"{DATABASE}.recording.lock"
 SQLITE = "sqlite:///"
+#: Tag of a server's runs: who recorded it.
+RECORDER = "recorder"
 #: Seconds in which a server must have answered.
 PATIENCE = 10
 #: MLflow 3 opens on its GenAI pages; this opens the runs, with charts of their metrics.
@@ -239,8 +243,23 @@ def find_run(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> 
     return next(iter(_list_runs(client, experiment, tags, "FINISHED")), None)
 
 
+def tag_recorder(store: Store) -> dict[str, str]:
+    """Who takes turns with this process, as a tag: at a server the checkout on this machine.
+
+    At a file it is everybody, for the lock lies beside it (`hold_turn`).
+    """
+    if store.file is not None:
+        return {}
+    place = f"{platform.node()}:{find_root()}"
+    return {RECORDER: hashlib.sha256(place.encode()).hexdigest()[:16]}
+
+
 def close_abandoned(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> None:
-    """Mark runs of a result as killed that seem to go on: whoever holds the turn knows better."""
+    """Mark runs of a result as killed that seem to go on: whoever holds the turn knows better.
+
+    Args:
+        tags: of the result and, as `tag_recorder` has it, of whom the turn was taken from.
+    """
     for run in _list_runs(client, experiment, tags, "RUNNING"):
         client.set_terminated(run, "KILLED")
         log.info("run %s was killed while it was recorded; it is marked so", run)

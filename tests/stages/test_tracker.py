@@ -17,7 +17,15 @@ from mlflow.tracking import MlflowClient
 from stages.tracking import runs
 from stages.tracking import store as tracking
 from stages.tracking.runs import Number, TrackedResult, record
-from stages.tracking.store import NotRecordedError, find_run, find_store, open_experiment
+from stages.tracking.store import (
+    NotRecordedError,
+    Store,
+    find_root,
+    find_run,
+    find_store,
+    open_experiment,
+    tag_recorder,
+)
 
 RESULT = TrackedResult(
     name="a result",
@@ -149,6 +157,23 @@ def test_what_a_kill_left_half_recorded_is_marked_when_it_is_recorded_again(root
     states = {run.info.run_id: run.info.status for run in client.search_runs([experiment])}
     assert states.pop(half) == "KILLED"
     assert states.pop(other) == "RUNNING"  # of another result, which somebody may be recording
+    assert [*states.values()] == ["FINISHED"]
+
+
+def test_of_a_server_only_what_this_checkout_left_is_marked(root, tmp_path, monkeypatch):
+    served = Store(find_store().uri, None)  # a file of ours in a server's place
+    monkeypatch.setattr(runs, "find_store", lambda: served)
+    monkeypatch.setattr(tracking, "check_answer", lambda store: None)
+    client, experiment = open_experiment(served, "killed")
+    half, elsewhere = [], tmp_path / "clone"
+    for place in (find_root(), elsewhere):
+        monkeypatch.setenv("DVC_ROOT", str(place))
+        tags = {"method": "fuzzyclip", **tag_recorder(served)}
+        half.append(client.create_run(experiment, tags=tags).info.run_id)
+    elsewhere.mkdir()
+    record("killed", [RESULT])
+    states = {run.info.run_id: run.info.status for run in client.search_runs([experiment])}
+    assert [states.pop(run) for run in half] == ["RUNNING", "KILLED"]
     assert [*states.values()] == ["FINISHED"]
 
 
