@@ -31,6 +31,8 @@ BMP_BITS = {"RGB": 16, "RGBA": 32}
 PPM_BITS = {"1": 1}
 #: Of lossy WebP: a macroblock of 256 pixels takes 3.42 bits, its choices' fixed probabilities.
 VP8_PIXELS = 640
+#: Parts of a WebP that are looked through for its picture; programs write five at most before it.
+WEBP_PARTS = 64
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, YCBCR = 258, 262, 277, 6  # of TIFF
 
 
@@ -111,14 +113,16 @@ def _bound_tiff(image: Any, stream: BinaryIO) -> float | None:
 
 
 def _bound_webp(image: ImageFile.ImageFile, stream: BinaryIO) -> float | None:
-    """None of lossless ones: a code of one word takes no bits."""
+    """None of lossless ones: a code of one word takes no bits. None where no picture is near."""
     offset, size = 12, _measure(stream)
-    while offset + 8 <= size:
+    for _ in range(WEBP_PARTS):
+        if offset + 8 > size:
+            break
         name, length = struct.unpack("<4sL", _read_at(stream, offset, 8))
         if name == b"VP8 ":
             return image.size[0] * image.size[1] / VP8_PIXELS
         if name == b"VP8L":
-            return None
+            break
         offset += 8 + length + length % 2
     return None
 

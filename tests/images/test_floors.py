@@ -3,11 +3,13 @@
 import io
 import struct
 import zlib
+from unittest.mock import patch
 
 import pytest
 from PIL import Image
 from promises import promise_ended_jpeg, promise_jpeg, save
 
+from fuzzyclip.images import floors
 from fuzzyclip.images.decode import decode_image, load_mask
 
 
@@ -96,3 +98,16 @@ def test_seven_thousand_squared_in_a_small_file_is_refused_before_it_has_pixels(
 )  # fmt: skip
 def test_a_large_blank_picture_opens(kind, mode, options):
     assert decode_image(bytes(save(kind, mode, 1200, **options)), "x").size == (1200, 1200)
+
+
+def test_a_webp_of_many_empty_parts_is_not_looked_through_to_its_end():
+    content, side = promise_webp(7000), (7000 - 1).to_bytes(3, "little")
+    parts = b"VP8X" + struct.pack("<LL", 10, 0) + side + side + b"none\0\0\0\0" * 100_000
+    content[12:12] = parts
+    content[4:8] = struct.pack("<L", len(content) - 8)
+    with (
+        patch.object(floors, "_read_at", side_effect=floors._read_at) as reads,
+        Image.open(io.BytesIO(content)) as image,
+    ):
+        floors.check_floor(image, io.BytesIO(content))
+    assert reads.call_count <= 64
