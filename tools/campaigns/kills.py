@@ -21,6 +21,8 @@ from mlflow.tracking import MlflowClient
 from tools.campaigns.project import GOOD, MODEL, PARTS, Project, make_project, remove
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
+#: Seconds in which a signal must end a command; PyTorch alone loads for some of them.
+PATIENCE = 30
 #: Python itself loads for the first part of a command's time, where there is nothing to lose.
 LOADING = 0.3
 CLI = ("python", "-m", "fuzzyclip.cli")
@@ -127,6 +129,8 @@ def kill_target(
     project: Project, name: str, target: Target, count: int, draw: random.Random
 ) -> Iterator[list[str]]:
     """Kill one command `count` times, by each signal in turn."""
+    # behind a shell's `&` this process ignores Ctrl-C, and with it all that it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     clear(project, target)
     start = time.monotonic()
     project.run(*target.command)
@@ -140,6 +144,8 @@ def kill_target(
         code, output = kill_once(project, target, sign, moment)
         if sign != signal.SIGKILL and TRACEBACK.search(output):
             faults.append(f"{words}: a traceback\n{output[-3000:]}")
+        if code is None:
+            faults.append(f"{words}: it went on for {PATIENCE} s\n{output[-3000:]}")
         if code == 0 and target.observe(project, target.makes) != wanted:
             faults.append(f"{words}: it ended well without all that it makes")
         again = project.start(target.command)
@@ -164,19 +170,23 @@ def clear(project: Project, target: Target) -> None:
 
 def kill_once(
     project: Project, target: Target, sign: signal.Signals, moment: float
-) -> tuple[int, str]:
-    """Start a command and send a signal to it and all that it started; exit code and output."""
+) -> tuple[int | None, str]:
+    """Start a command and send a signal to it and all that it started.
+
+    Returns:
+        The exit code, None where the signal did not end it, and the output.
+    """
     process = project.start(target.command)
     try:
         output, _ = process.communicate(timeout=moment)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, sign)
         try:
-            output, _ = process.communicate(timeout=60)
+            output, _ = process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
-            return 0, f"{output}\nTraceback (most recent call last)? It went on for a minute"
+            return None, output
     return process.returncode, output
 
 
