@@ -49,6 +49,25 @@ def test_a_stage_that_ends_well_leaves_its_time_and_memory(tmp_path):
     assert left["peak_mib"] > 10
 
 
+@pytest.mark.parametrize("lines", [0, 1, 3, 5, 7, 9])
+def test_a_lock_that_was_cut_off_is_known_with_its_mend(tmp_path, lines):
+    """DVC writes it in its place."""
+    whole = (ROOT / "dvc.lock").read_text()
+    cut = "".join(f"{line}\n" for line in whole.splitlines()[:lines])
+    (tmp_path / "dvc.lock").write_text(f"{cut}    de"[: None if lines else 0])
+    done = run_stage(tmp_path, "stages.check")
+    assert done.returncode == 1
+    assert "stage check failed: YamlError: dvc.lock ends too early" in done.stderr
+    assert "`git checkout -- dvc.lock`" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_lock_that_is_whole_passes(tmp_path):
+    (tmp_path / "dvc.lock").write_bytes((ROOT / "dvc.lock").read_bytes())
+    done = run_stage(tmp_path, "stages.check")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     """Start a stage in this process, as DVC does: what its main function got, and its exit code."""

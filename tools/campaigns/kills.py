@@ -18,7 +18,15 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
-from tools.campaigns.project import GOOD, MODEL, PARTS, Project, make_project, remove
+from tools.campaigns.project import (
+    GOOD,
+    MODEL,
+    PARTS,
+    CampaignError,
+    Project,
+    make_project,
+    remove,
+)
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 #: Seconds in which a signal must end a command; PyTorch alone loads for some of them.
@@ -29,6 +37,9 @@ CLI = ("python", "-m", "fuzzyclip.cli")
 REPRO = ("dvc", "repro", "--single-item", "--force", "--no-run-cache")
 #: A traceback's first line, as Python and those who imitate it write it.
 TRACEBACK = re.compile(r"^Traceback \(most recent call last\)", re.MULTILINE)
+
+#: What DVC says of a dvc.lock that a kill has cut off while DVC wrote it.
+CUT_OFF = re.compile(r"dvc\.lock' (validation failed|is invalid)")
 
 
 @dataclass(frozen=True)
@@ -150,6 +161,10 @@ def kill_target(
             faults.append(f"{words}: it ended well without all that it makes")
         again = project.start(target.command)
         output, _ = again.communicate()
+        if CUT_OFF.search(output):
+            output = restore_lock(project)
+            again = project.start(target.command)
+            output += again.communicate()[0]
         if again.returncode:
             faults.append(f"{words}: the same command fails afterwards\n{output[-3000:]}")
         elif (made := target.observe(project, target.makes)) != wanted:
@@ -159,6 +174,19 @@ def kill_target(
             for path in leftovers:
                 remove(project.folder / path)
         yield faults
+
+
+def restore_lock(project: Project) -> str:
+    """Do what docs/dvc.md says of a dvc.lock that is cut off; what the check says before.
+
+    Raises:
+        CampaignError: the check has no word of it.
+    """
+    check = project.start(("python", "-m", "stages.check"))
+    output, _ = check.communicate()
+    if not check.returncode or "git checkout -- dvc.lock" not in output:
+        raise CampaignError(f"the check does not say how dvc.lock is mended:\n{output[-3000:]}")
+    return output + project.run("git", "checkout", "--", "dvc.lock")
 
 
 def clear(project: Project, target: Target) -> None:

@@ -120,6 +120,8 @@ def make_project(folder: Path) -> Project:
     project.run("git", "add", "--all")
     project.run("git", "commit", "--quiet", "--message", "start")
     project.run("dvc", "repro", "--quiet", "track")
+    project.run("git", "add", "dvc.lock", "metrics")
+    project.run("git", "commit", "--quiet", "--message", "results")
     return project
 
 
