@@ -22,6 +22,9 @@ from stages.params import ParamsError, load_params, resolve
 from stages.run import run_stage
 from stages.schema import Params
 
+#: What files of features end in; the others of a folder say which image stands where.
+SHARDS = ".safetensors"
+
 log = logging.getLogger(__name__)
 
 
@@ -73,7 +76,7 @@ def encode_dataset(
     target = paths.features(dataset, view)
     missing = adopt_earlier(stage, target, [shard for each in shards.values() for shard in each])
     if view != paths.TOKENS:  # where the view is of the run's own CLIP they are the same
-        adopt_shards(missing, [*paths.features(dataset).rglob("*.safetensors")])
+        adopt_shards(missing, [*paths.features(dataset).rglob(f"*{SHARDS}")])
         missing = [shard for shard in missing if not shard.is_written()]
     log.info("%s, %s: %s", dataset, view, check_space(missing, paths.SCRATCH, backbone))
     encode(missing, backbone, params, f"{view} {dataset}")
@@ -99,7 +102,7 @@ def adopt_earlier(stage: str, out: Path, shards: list[Shard]) -> list[Shard]:
 
 
 def list_earlier(stage: str, out: Path) -> list[Path]:
-    """Files of a stage's last result in DVC's cache, since DVC clears outputs before a run.
+    """Shards of a stage's last result in DVC's cache, since DVC clears outputs before a run.
 
     Args:
         stage: its name in dvc.lock.
@@ -118,7 +121,7 @@ def list_earlier(stage: str, out: Path) -> list[Path]:
             places = [
                 output.cache.oid_to_path(entry.value)
                 for key, _, entry in tree
-                if key[: len(inside)] == inside
+                if key[: len(inside)] == inside and Path(key[-1]).suffix == SHARDS
             ]
     except DvcException as error:
         log.info("nothing is taken over from an earlier %s: %s", out, error)
