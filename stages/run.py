@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -127,6 +128,8 @@ def _run(label: str, work: Callable[[], None]) -> None:
         kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
         return f"stage {label} failed: {kind}{line}"
 
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `stages` has it until now
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with ending(log.error, name_stage):
         try:
             work()

@@ -1,8 +1,11 @@
 """A stage as a process: what it says when it fails, and what it leaves."""
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from imports import ROOT
@@ -47,6 +50,51 @@ def test_a_stage_that_ends_well_leaves_its_time_and_memory(tmp_path):
     left = json.loads((tmp_path / "timing/check.json").read_text())
     assert left["seconds"] >= 0
     assert left["peak_mib"] > 10
+
+
+#: A stage whose modules load for long, and one that works for long.
+LOADING = """
+import pathlib, time
+pathlib.Path("started").touch()
+time.sleep(60)
+"""
+WORKING = """
+import pathlib, time
+from stages.run import run_stage
+def work():
+    pathlib.Path("started").touch()
+    time.sleep(60)
+if __name__ == "__main__":
+    run_stage(waiting=work)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "end", "words"),
+    [
+        (LOADING, -signal.SIGINT, ""),
+        (WORKING, 130, "stage waiting failed: interrupted; the same command goes on"),
+    ],
+    ids=["loading", "working"],
+)
+def test_ctrl_c_ends_a_stage_without_a_traceback(tmp_path, code, end, words):
+    shutil.copytree(ROOT / "stages", tmp_path / "stages")
+    (tmp_path / "stages" / "waiting.py").write_text(code)
+    stage = subprocess.Popen(
+        [sys.executable, "-m", "stages.waiting"],
+        cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""}, text=True,
+        stderr=subprocess.PIPE,
+        # a shell's `&` makes all that is started behind it deaf
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    while not (tmp_path / "started").exists():
+        assert stage.poll() is None
+        time.sleep(0.05)
+    stage.send_signal(signal.SIGINT)
+    _, told = stage.communicate(timeout=30)
+    assert stage.returncode == end
+    assert told.startswith(words) if words else not told
+    assert "Traceback" not in told
 
 
 @pytest.mark.parametrize("lines", [0, 1, 3, 5, 7, 9])
