@@ -6,7 +6,7 @@ fits several images fits none.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,7 +65,7 @@ def split_off_masks(pictures: Iterable[Picture]) -> tuple[list[Picture], list[Pi
 
 
 def list_masks(
-    truth: Path, images: Sequence[Picture], folders: tuple[str, ...] = ()
+    truth: Path, images: Iterable[Picture], folders: tuple[str, ...] = ()
 ) -> list[Picture]:
     """Masks of a folder of masks at any depth.
 
@@ -76,25 +76,35 @@ def list_masks(
         images: all that may have a mask there.
         folders: those of the images that the folder of masks lies in.
     """
+    places: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for image in images:
+        places[image.stem].add(image.folders)
+    return _list_masks(truth, places, set().union(*places.values()), folders)
+
+
+def _list_masks(
+    truth: Path,
+    places: Mapping[str, set[tuple[str, ...]]],
+    named: set[tuple[str, ...]],
+    folders: tuple[str, ...],
+) -> list[Picture]:
+    """`list_masks` by the folders of images, those of each stem and all."""
     masks = [Picture(path, path.stem, folders) for path in list_images(truth)]
     for inside in list_folders(truth):
         deeper = (*folders, fold(inside.name))
         several = list_images(inside)
-        if several and not list_folders(inside) and _is_one(inside.name, folders, images):
+        like_folder = any((_rank(deeper, those) or 0) < 0 for those in named)
+        like_image = any(
+            _rank(folders, those) is not None
+            for stem in list_stems(inside.name)
+            for those in places.get(stem, ())
+        )
+        if several and like_image and not like_folder and not list_folders(inside):
             path = several[0] if len(several) == 1 else inside
             masks.append(Picture(path, inside.name, folders))
         else:
-            masks += list_masks(inside, images, deeper)
+            masks += _list_masks(inside, places, named, deeper)
     return masks
-
-
-def _is_one(name: str, folders: tuple[str, ...], images: Sequence[Picture]) -> bool:
-    """True for a folder of masks that is called like an image."""
-    as_folder = (*folders, fold(name))
-    if any((_rank(as_folder, image.folders) or 0) < 0 for image in images):
-        return False
-    stems = list_stems(name)
-    return any(i.stem in stems and _rank(folders, i.folders) is not None for i in images)
 
 
 def _rank(of_mask: tuple[str, ...], of_image: tuple[str, ...]) -> int | None:
