@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from fuzzyclip.deploy.extra import import_extra
+from fuzzyclip.utils.json_text import parse_json
 
 if TYPE_CHECKING:
     from fuzzyclip.model.inference import CategoryModel
@@ -97,10 +98,12 @@ def parse_facts(text: str | None, path: Path) -> dict[str, Any]:
     if text is None:
         raise ValueError(f"{path}: no facts in its metadata; export it with fuzzyclip")
     try:
-        facts: dict[str, Any] = json.loads(text)
+        facts: dict[str, Any] = parse_json(text)
         layout = facts.get("layout")
     except (ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path}: facts that are no table of JSON; export it again") from error
+        raise ValueError(
+            f"{path}: facts that are no table of JSON ({error}); export it again"
+        ) from error
     if layout != LAYOUT:
         raise ValueError(f"{path}: facts of layout {layout}, not {LAYOUT}; export it again")
     return facts

@@ -16,6 +16,7 @@ from typing import Any
 
 from fuzzyclip.utils.cells import escape_cell, restore_cell
 from fuzzyclip.utils.files import compute_crc, write_text
+from fuzzyclip.utils.json_text import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def is_place(text: object) -> bool:
 def _parse_line(line: bytes) -> dict[str, Any] | None:
     """A row of scores.jsonl, or None where the line is not what was written."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         whole = isinstance(row, dict) and row.pop(SUM, None) == _sum(row)
     except (ValueError, RecursionError):
         return None

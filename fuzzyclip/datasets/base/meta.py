@@ -25,6 +25,7 @@ from fuzzyclip.datasets.base.spec import (
     Protocol,
 )
 from fuzzyclip.utils.files import is_file_name, write_text
+from fuzzyclip.utils.json_text import parse_json
 from fuzzyclip.utils.tree import DatasetError
 
 #: Name of the protocol that takes the split from the file, for any dataset.
@@ -54,7 +55,7 @@ def read_meta(root: Path, categories: Sequence[str], aliases: Mapping[str, str])
     """Rows of `<root>/meta.json` of some categories, none for all; aliases lead to raw names."""
     path = root / FILENAME
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))  # Notepad leaves a mark
+        data = parse_json(path.read_text(encoding="utf-8-sig"))  # Notepad leaves a mark
     except FileNotFoundError:
         return Listing([], [Problem(str(path), "missing, but the protocol reads it", fatal=True)])
     except (OSError, ValueError, RecursionError) as error:
