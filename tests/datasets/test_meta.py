@@ -71,7 +71,7 @@ def test_counts_of_any_protocol_will_do(tmp_path: Path) -> None:
     data = json.loads((tmp_path / "meta.json").read_text())
     data["train"]["nut"].pop()
     (tmp_path / "meta.json").write_text(json.dumps(data))
-    with pytest.raises(DatasetError, match=r"train_normal 1.*published: train_normal 2"):
+    with pytest.raises(DatasetError, match=r"train_normal 1.*published: train_normal 2.*--subset"):
         build_index(TOY, tmp_path, protocol="meta")
 
 
