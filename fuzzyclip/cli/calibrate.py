@@ -171,6 +171,7 @@ def refuse_mixed(names: list[str]) -> None:
     """
     from fuzzyclip.datasets.base.folder_names import is_normal
     from fuzzyclip.images.names import describe_names, is_image_name, is_visible
+    from fuzzyclip.utils.files import show_line
 
     for folder in (path for path in map(Path, names) if path.is_dir()):
         normal: list[str] = []
@@ -187,9 +188,10 @@ def refuse_mixed(names: list[str]) -> None:
             if beside and any(map(is_image_name, files)):
                 others.append(place.relative_to(folder).as_posix())
         if normal and others:
-            wanted = describe_names([str(folder / name) for name in normal])
+            wanted = describe_names([show_line(str(folder / name)) for name in normal])
             raise ValueError(
-                f"{folder}: {normal[0]} stands beside {describe_names(others)}, which would count "
+                f"{show_line(f'{folder}: {normal[0]}')} stands beside "
+                f"{describe_names([*map(show_line, others)])}, which would count "
                 f"as normal parts; give {wanted}"
             )
 
