@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fuzzyclip.utils.cells import escape_cell, restore_cell
+from fuzzyclip.images.index_file import leads_out
+from fuzzyclip.utils.cells import choose_quoting, escape_cell, restore_cell
 from fuzzyclip.utils.files import compute_crc, write_text
 from fuzzyclip.utils.json_text import parse_json
 
@@ -92,14 +93,11 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         {key: escape_cell(value) if isinstance(value, str) else value for key, value in row.items()}
         for row in rows
     ]
-    # Python quotes no lone carriage return, which ends a line for those who read
-    returns = any(
-        "\r" in value for row in cells for value in row.values() if isinstance(value, str)
-    )
+    texts = (value for row in cells for value in row.values() if isinstance(value, str))
     text = io.StringIO()
     writer = csv.DictWriter(
         text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n",
-        quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL,
+        quoting=choose_quoting(texts),
     )  # fmt: skip
     writer.writeheader()
     writer.writerows(cells)
@@ -119,10 +117,9 @@ def read_overlays(table: Path) -> list[tuple[str, str]]:
 
 def is_place(text: object) -> bool:
     """True for a path that stays below the folder."""
-    if not isinstance(text, str) or not text or "\0" in text:
+    if not isinstance(text, str):
         return False
-    path = PurePosixPath(text)
-    return not path.is_absolute() and bool(path.name) and ".." not in path.parts
+    return bool(PurePosixPath(text).name) and not leads_out(text)
 
 
 def _parse_line(line: bytes) -> dict[str, Any] | None:
