@@ -1,6 +1,5 @@
 """`fuzzyclip calibrate`: the threshold between normal and anomalous, from a user's own images."""
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -81,6 +80,7 @@ def calibrate(
     from fuzzyclip.model.signing import SIGNATURE
     from fuzzyclip.model.storing import store
     from fuzzyclip.utils.files import require_writable, show_line
+    from fuzzyclip.utils.json_text import format_json
 
     folder = find_folder(model)
     if out is None and folder != Path(model):
@@ -115,7 +115,7 @@ def calibrate(
     )  # fmt: skip
     calibration, separation = calibrated.calibration, calibrated.separation
     if as_json:
-        typer.echo(json.dumps(calibration.model_dump() | {"auroc": separation.auroc}))
+        typer.echo(format_json(calibration.model_dump() | {"auroc": separation.auroc}))
     else:
         typer.echo("\n".join(draw_histogram(separation, calibration.image.value)))
         typer.echo(f"{chosen}, score: {SCORE_KINDS[calibration.score]} ({calibration.score})")

@@ -24,16 +24,16 @@ def doctor(
 
     Downloads nothing. Ends with 0 if nothing failed, else with 1; warnings do not count.
     """
-    import json
     from dataclasses import asdict
 
     from fuzzyclip.health import examine, judge
+    from fuzzyclip.utils.json_text import format_json
 
     checks = examine(model, data, verify_key, signature)
     status = judge(checks)
     if as_json:
         report = {"status": status, "checks": [asdict(check) for check in checks]}
-        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        typer.echo(format_json(report, indent=2))
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:

@@ -1,6 +1,5 @@
 """`fuzzyclip predict`: images in, decisions, scores and pictures out."""
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -229,9 +228,10 @@ def _show_progress(predictions: Iterable[Any], total: int) -> Iterator[Any]:
 def _print_row(row: dict[str, Any], as_json: bool) -> None:
     """A line an image, whatever is in its name."""
     from fuzzyclip.utils.files import show_line
+    from fuzzyclip.utils.json_text import format_json
 
     if as_json:
-        typer.echo(json.dumps(row, ensure_ascii=False))
+        typer.echo(format_json(row))
     elif row["error"]:
         typer.echo(f"not read  {show_line(row['error'])}", err=True)
     else:

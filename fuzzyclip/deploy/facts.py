@@ -3,7 +3,6 @@
 ONNX keeps it in `metadata_props`, OpenVINO in the XML's `rt_info`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from fuzzyclip.deploy.extra import import_extra
-from fuzzyclip.utils.json_text import parse_json
+from fuzzyclip.utils.json_text import format_json, parse_json
 
 if TYPE_CHECKING:
     from fuzzyclip.model.inference import CategoryModel
@@ -111,7 +110,7 @@ def parse_facts(text: str | None, path: Path) -> dict[str, Any]:
 
 def to_json(facts: Mapping[str, Any]) -> str:
     """Facts as they are written."""
-    return json.dumps(facts, ensure_ascii=False)
+    return format_json(facts)
 
 
 def _read_onnx(path: Path) -> str | None:

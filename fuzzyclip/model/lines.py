@@ -17,7 +17,7 @@ from typing import Any
 from fuzzyclip.images.index_file import leads_out
 from fuzzyclip.utils.cells import choose_quoting, escape_cell, restore_cell
 from fuzzyclip.utils.files import compute_crc, write_text
-from fuzzyclip.utils.json_text import parse_json
+from fuzzyclip.utils.json_text import format_json, parse_json
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,6 @@ COLUMNS = (
 )  # fmt: skip
 #: Check sum of a line, over the line without it.
 SUM = "crc32"
-#: Where readers of text other than JSON's see a line end.
-LINE_ENDS = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
 #: What of a damaged line tells whose its files are.
 CLAIM = re.compile(rb'"(path|place)": ("(?:[^"\\]|\\.)*")')
 
@@ -51,8 +49,7 @@ class Lines:
 
 def to_line(row: Mapping[str, Any]) -> str:
     """A row as a line of scores.jsonl, in one line for every reader."""
-    text = json.dumps({**row, SUM: _sum(row)}, ensure_ascii=False, allow_nan=False)
-    return text.translate(LINE_ENDS) + "\n"
+    return format_json({**row, SUM: _sum(row)}) + "\n"
 
 
 def read_lines(path: Path, table: Path) -> Lines:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fuzzyclip.utils.json_text import format_json
 from fuzzyclip.utils.scratch import hold_folder, name_temporary
 
 #: Bytes at most of the table at the begin of a safetensors file, as the library has it.
@@ -173,7 +174,7 @@ def write_json(path: Path, data: Any) -> None:
     """
     for place in _find_infinite(data):
         raise ValueError(f"{path} is not written: {place} is not a finite number")
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, format_json(data, indent=2) + "\n")
 
 
 def _find_infinite(data: Any, place: str = "") -> Iterator[str]:

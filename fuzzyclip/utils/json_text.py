@@ -1,11 +1,16 @@
-"""JSON that people or other programs wrote, read so that nothing of it is lost without a word.
+"""JSON, read so that nothing of it is lost without a word, written so that a line stays one.
 
 Of a key that an object has twice, Python's reader takes the last value and forgets the first: two
 categories of one name, or a setting that somebody added above the old one.
 """
 
 import json
+import re
 from typing import Any
+
+#: What JSON leaves as it is and other readers of text take for a line's end or a command: C1,
+#: separators of lines and paragraphs, directions; and halves of pairs, which no file can hold.
+_ESCAPED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class RepeatedKeyError(ValueError):
@@ -22,6 +27,16 @@ def parse_json(text: str | bytes) -> Any:
         RecursionError: it is nested too deeply.
     """
     return json.loads(text, object_pairs_hook=_refuse_repeated)
+
+
+def format_json(data: Any, indent: int | None = None) -> str:
+    """JSON with letters as they are, in one line for every reader where it has no indent.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
+    return _ESCAPED.sub(lambda control: f"\\u{ord(control[0]):04x}", text)
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

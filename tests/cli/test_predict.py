@@ -168,6 +168,16 @@ def test_what_an_output_has_no_code_for_is_escaped(model, parts):
     assert json.loads(done.stdout)["category"] == "☂"
 
 
+def test_each_image_is_one_line_of_json_whatever_its_name(model, tmp_path):
+    parts = tmp_path / "parts"
+    for number, name in enumerate(("a\u2028b.png", "a\x85b.png", "a\nb.png", "\u202eb.png")):
+        draw(parts / name, number)
+    lines = predict(model, parts, "--json").stdout.splitlines()
+    assert len(lines) == 4
+    assert all(line.isprintable() for line in lines)
+    assert {json.loads(line)["image"] for line in lines} == set(map(str, parts.iterdir()))
+
+
 def test_one_broken_file_among_a_thousand_is_listed_and_the_rest_is_done(model, tmp_path):
     folder, out = tmp_path / "parts", tmp_path / "out"
     folder.mkdir()

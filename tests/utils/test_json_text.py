@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzzyclip.utils.json_text import RepeatedKeyError, parse_json
+from fuzzyclip.utils.json_text import RepeatedKeyError, format_json, parse_json
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -19,6 +19,26 @@ PLAIN = st.recursive(
 def test_what_is_there_once_is_read_as_it_was_written(data):
     assert parse_json(json.dumps(data)) == data
     assert parse_json(json.dumps(data).encode()) == data
+
+
+@given(PLAIN)
+def test_what_is_written_is_one_line_for_every_reader_and_reads_back(data):
+    text = format_json(data)
+    assert json.loads(text) == data
+    assert len(f"{text}|".splitlines()) == 1
+    assert json.loads(format_json(data, indent=2)) == data
+
+
+def test_letters_stay_and_what_commands_a_terminal_is_escaped():
+    name = "ü日😀 \x7f\x85\x9b\u2028\u2029\u202e\udcff"
+    text = format_json([name])
+    assert text == '["ü日😀 \\u007f\\u0085\\u009b\\u2028\\u2029\\u202e\\udcff"]'
+    assert json.loads(text) == [name]
+
+
+def test_what_json_has_no_word_for_is_refused():
+    with pytest.raises(ValueError, match="JSON"):
+        format_json(float("nan"))
 
 
 @pytest.mark.parametrize(

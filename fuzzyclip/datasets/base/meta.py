@@ -7,7 +7,6 @@ on Windows has backslashes between folders, which are read as they are meant; a 
 of the root is refused.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PureWindowsPath
@@ -25,7 +24,7 @@ from fuzzyclip.datasets.base.spec import (
     Protocol,
 )
 from fuzzyclip.utils.files import is_file_name, write_text
-from fuzzyclip.utils.json_text import parse_json
+from fuzzyclip.utils.json_text import format_json, parse_json
 from fuzzyclip.utils.tree import DatasetError
 
 #: Name of the protocol that takes the split from the file, for any dataset.
@@ -149,4 +148,4 @@ def write_meta(frame: pd.DataFrame, info: Mapping[str, Any], path: Path) -> None
             for category, rows in chosen.groupby("category", sort=True)
         }
     data["info"] = dict(info)
-    write_text(path, json.dumps(data, indent=4, ensure_ascii=False) + "\n")
+    write_text(path, format_json(data, indent=4) + "\n")
