@@ -106,7 +106,7 @@ def calibrate(
         false_alarm_rate=false_alarms, tiling=tiling, score=score, batch_size=batch_size,
         workers=workers, opener=opener,
     )  # fmt: skip
-    signed = (folder / SIGNATURE).is_file()
+    signed = signature is not None or (folder / SIGNATURE).is_file()
     store(
         folder, chosen, calibrated.calibration, out=out,
         memory=detector.memories.get(chosen),
