@@ -99,8 +99,9 @@ def predict(
     from fuzzyclip.model.choices import offer_threshold
     from fuzzyclip.model.inference import Opener
     from fuzzyclip.model.outputs import PredictionFolder
+    from fuzzyclip.utils.endings import GOES_ON, keeping
 
-    with offer_threshold():
+    with offer_threshold(), keeping("" if out is None else GOES_ON):
         if report and out is None:
             raise typer.BadParameter(
                 "it is written into --out: give a folder", param_hint="--report"

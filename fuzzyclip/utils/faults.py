@@ -20,7 +20,7 @@ from typing import Any
 
 #: Packages whose errors are written for people.
 OWN = frozenset({"fuzzyclip", "stages", "tools", "benchmarks"})
-AGAIN = "then the same command goes on"
+AGAIN = "then give the same command again"
 #: What the system refuses, in words, and the way to mend it.
 SYSTEM = {
     errno.ENOSPC: f"the disk is full; make room, {AGAIN}",
