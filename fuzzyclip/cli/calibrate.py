@@ -80,7 +80,6 @@ def calibrate(
     from fuzzyclip.model.signing import SIGNATURE
     from fuzzyclip.model.storing import store
     from fuzzyclip.utils.files import require_writable, show_line
-    from fuzzyclip.utils.json_text import format_json
 
     folder = find_folder(model)
     if out is None and folder != Path(model):
@@ -115,7 +114,7 @@ def calibrate(
     )  # fmt: skip
     calibration, separation = calibrated.calibration, calibrated.separation
     if as_json:
-        typer.echo(format_json(calibration.model_dump() | {"auroc": separation.auroc}))
+        options.echo_json(calibration.model_dump() | {"auroc": separation.auroc})
     else:
         typer.echo("\n".join(draw_histogram(separation, calibration.image.value)))
         typer.echo(f"{chosen}, score: {SCORE_KINDS[calibration.score]} ({calibration.score})")

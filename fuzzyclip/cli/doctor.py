@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fuzzyclip.cli.options import Signature, VerifyKey
+from fuzzyclip.cli.options import Signature, VerifyKey, echo_json
 
 
 def doctor(
@@ -27,13 +27,12 @@ def doctor(
     from dataclasses import asdict
 
     from fuzzyclip.health import examine, judge
-    from fuzzyclip.utils.json_text import format_json
 
     checks = examine(model, data, verify_key, signature)
     status = judge(checks)
     if as_json:
         report = {"status": status, "checks": [asdict(check) for check in checks]}
-        typer.echo(format_json(report, indent=2))
+        echo_json(report, indent=2)
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:

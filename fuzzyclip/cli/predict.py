@@ -229,10 +229,9 @@ def _show_progress(predictions: Iterable[Any], total: int) -> Iterator[Any]:
 def _print_row(row: dict[str, Any], as_json: bool) -> None:
     """A line an image, whatever is in its name."""
     from fuzzyclip.utils.files import show_line
-    from fuzzyclip.utils.json_text import format_json
 
     if as_json:
-        typer.echo(format_json(row))
+        options.echo_json(row)
     elif row["error"]:
         typer.echo(f"not read  {show_line(row['error'])}", err=True)
     else:

@@ -29,14 +29,22 @@ def parse_json(text: str | bytes) -> Any:
     return json.loads(text, object_pairs_hook=_refuse_repeated)
 
 
-def format_json(data: Any, indent: int | None = None) -> str:
+def format_json(data: Any, indent: int | None = None, encoding: str = "utf-8") -> str:
     """JSON with letters as they are, in one line for every reader where it has no indent.
+
+    Args:
+        encoding: of where it goes; what that has no code for is an escape of JSON's.
 
     Raises:
         ValueError: a number is not finite.
     """
     text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
-    return _ESCAPED.sub(lambda control: f"\\u{ord(control[0]):04x}", text)
+    text = _ESCAPED.sub(lambda control: f"\\u{ord(control[0]):04x}", text)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(data, indent=indent, allow_nan=False)
+    return text
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -162,10 +162,10 @@ def test_without_a_folder_lines_are_printed(model, parts):
 
 
 def test_what_an_output_has_no_code_for_is_escaped(model, parts):
-    typed = ["predict", str(parts[0]), "--model", str(model), "--category", "☂", "--json"]
+    typed = ["predict", str(parts[0]), "--model", str(model), "--category", "☂😀", "--json"]
     done = CliRunner(charset="cp1252").invoke(app, typed)
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["category"] == "☂"
+    assert json.loads(done.stdout)["category"] == "☂😀"
 
 
 def test_each_image_is_one_line_of_json_whatever_its_name(model, tmp_path):

@@ -36,6 +36,11 @@ def test_letters_stay_and_what_commands_a_terminal_is_escaped():
     assert json.loads(text) == [name]
 
 
+def test_what_an_encoding_has_no_code_for_is_an_escape_of_json():
+    assert format_json("ü", encoding="cp1252") == '"ü"'
+    assert format_json("ü😀", encoding="cp1252") == '"\\u00fc\\ud83d\\ude00"'
+
+
 def test_what_json_has_no_word_for_is_refused():
     with pytest.raises(ValueError, match="JSON"):
         format_json(float("nan"))
