@@ -6,11 +6,13 @@ categories of one name, or a setting that somebody added above the old one.
 
 import json
 import re
+from collections import Counter
 from typing import Any
 
-#: What JSON leaves as it is and other readers of text take for a line's end or a command: C1,
+#: Ranges of what JSON leaves as it is and other readers take for a line's end or a command: C1,
 #: separators of lines and paragraphs, directions; and halves of pairs, which no file can hold.
-_ESCAPED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+CONTROLS = "\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_ESCAPED = re.compile(f"[{CONTROLS}]")
 
 
 class RepeatedKeyError(ValueError):
@@ -50,8 +52,8 @@ def format_json(data: Any, indent: int | None = None, encoding: str = "utf-8") -
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
-        keys = [key for key, _ in pairs]
-        repeated = next(key for number, key in enumerate(keys) if key in keys[:number])
+        counts = Counter(key for key, _ in pairs)
+        repeated = next(key for key, count in counts.items() if count > 1)
         raise RepeatedKeyError(
             f"the key {repeated!r:.100} is there twice in one table; keep the one that is meant"
         )

@@ -36,6 +36,12 @@ def test_letters_stay_and_what_commands_a_terminal_is_escaped():
     assert json.loads(text) == [name]
 
 
+def test_the_last_of_very_many_keys_is_compared_at_once():
+    keys = ", ".join(f'"{number}": 0' for number in range(200_000))
+    with pytest.raises(RepeatedKeyError, match="'199999'"):
+        parse_json(f'{{{keys}, "199999": 1}}')
+
+
 def test_what_an_encoding_has_no_code_for_is_an_escape_of_json():
     assert format_json("ü", encoding="cp1252") == '"ü"'
     assert format_json("ü😀", encoding="cp1252") == '"\\u00fc\\ud83d\\ude00"'
