@@ -46,7 +46,7 @@ from fuzzyclip.method.rpl import PromptLearner  # noqa: E402
 from fuzzyclip.method.scorer import Scorer, build_trained, score_batch  # noqa: E402
 from fuzzyclip.utils.prefetch import release_memory  # noqa: E402
 from fuzzyclip.utils.settings import RplSettings  # noqa: E402
-from fuzzyclip.utils.tables import read_table  # noqa: E402
+from fuzzyclip.utils.tables import read_table, write_csv  # noqa: E402
 from stages.params import read_params, resolve  # noqa: E402
 from stages.schema import Tower  # noqa: E402
 
@@ -264,8 +264,7 @@ def main() -> None:
         table = table.join(other.add_prefix("large: "))
     table = table.join(read_quality(given.quality))
     if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        table.round(2).to_csv(given.out)
+        write_csv(given.out, table.reset_index(), "%.2f")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fuzzyclip.utils.endings import ending
+from fuzzyclip.utils.endings import GOES_ON, ending, keeping
 from fuzzyclip.utils.files import BrokenFileError, UnsummedFileError, write_text
 from stages import paths
 from stages.values import check_key
@@ -132,7 +132,8 @@ def _run(label: str, work: Callable[[], None]) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with ending(log.error, name_stage):
         try:
-            work()
+            with keeping(GOES_ON):
+                work()
         except UnsummedFileError as error:  # it may be whole, and of use to an earlier version
             error.add_note("run `dvc repro`: it makes anew what an earlier version made")
             raise

@@ -166,7 +166,7 @@ class Package(Record):
 class Tracking(Record):
     """MLflow's experiment, and what its runs hold."""
 
-    experiment: Name
+    experiment: Annotated[Name, Field(min_length=1, max_length=500)]  # as MLflow takes it
     models: bool
 
 

@@ -30,7 +30,7 @@ from fuzzyclip.evaluation.metrics import METRICS
 from fuzzyclip.method import OWN
 from fuzzyclip.report.tables import HEADLINE, SAMPLE_DATA_NOTE, name_metric
 from fuzzyclip.utils.files import compute_sha256
-from fuzzyclip.utils.tables import read_table
+from fuzzyclip.utils.tables import format_csv, read_table
 from stages import paths
 from stages.params import flatten, read_params
 from stages.run import run_stage
@@ -219,7 +219,7 @@ def log_timings(method: str) -> None:
         if (stage not in OF_BASELINES) if method == OWN else (key == method):
             lines.append({"stage": path.stem} | json.loads(path.read_text()))
     if lines:
-        mlflow.log_text(pd.DataFrame(lines).to_csv(index=False), "timings.csv")
+        mlflow.log_text(format_csv(pd.DataFrame(lines)), "timings.csv")
 
 
 def log_own(params: Params) -> None:

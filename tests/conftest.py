@@ -86,6 +86,14 @@ def tiny(load_tiny):
     return load_tiny()
 
 
+@pytest.fixture(scope="session")
+def packaged(tmp_path_factory, tiny_config):
+    """The directory of a small trained model. Copy it before you change it."""
+    from tiny_models import make_model
+
+    return make_model(tmp_path_factory.mktemp("packaged"), tiny_config)[0]
+
+
 @pytest.fixture
 def pixels():
     """A batch of three inputs for `tiny`, (3, 3, 32, 32)."""

@@ -1,6 +1,5 @@
 """`fuzzyclip calibrate`: the threshold between normal and anomalous, from a user's own images."""
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -106,7 +105,7 @@ def calibrate(
         false_alarm_rate=false_alarms, tiling=tiling, score=score, batch_size=batch_size,
         workers=workers, opener=opener,
     )  # fmt: skip
-    signed = (folder / SIGNATURE).is_file()
+    signed = signature is not None or (folder / SIGNATURE).is_file()
     store(
         folder, chosen, calibrated.calibration, out=out,
         memory=detector.memories.get(chosen),
@@ -115,7 +114,7 @@ def calibrate(
     )  # fmt: skip
     calibration, separation = calibrated.calibration, calibrated.separation
     if as_json:
-        typer.echo(json.dumps(calibration.model_dump() | {"auroc": separation.auroc}))
+        options.echo_json(calibration.model_dump() | {"auroc": separation.auroc})
     else:
         typer.echo("\n".join(draw_histogram(separation, calibration.image.value)))
         typer.echo(f"{chosen}, score: {SCORE_KINDS[calibration.score]} ({calibration.score})")
@@ -171,6 +170,7 @@ def refuse_mixed(names: list[str]) -> None:
     """
     from fuzzyclip.datasets.base.folder_names import is_normal
     from fuzzyclip.images.names import describe_names, is_image_name, is_visible
+    from fuzzyclip.utils.files import show_line
 
     for folder in (path for path in map(Path, names) if path.is_dir()):
         normal: list[str] = []
@@ -187,9 +187,10 @@ def refuse_mixed(names: list[str]) -> None:
             if beside and any(map(is_image_name, files)):
                 others.append(place.relative_to(folder).as_posix())
         if normal and others:
-            wanted = describe_names([str(folder / name) for name in normal])
+            wanted = describe_names([show_line(str(folder / name)) for name in normal])
             raise ValueError(
-                f"{folder}: {normal[0]} stands beside {describe_names(others)}, which would count "
+                f"{show_line(f'{folder}: {normal[0]}')} stands beside "
+                f"{describe_names([*map(show_line, others)])}, which would count "
                 f"as normal parts; give {wanted}"
             )
 

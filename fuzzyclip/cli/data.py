@@ -77,23 +77,25 @@ def prepare(
     The folder then works with AnomalyCLIP, AdaCLIP and others that read meta.json.
     """
     from fuzzyclip.datasets.fetching.fetch import fetch_dataset
+    from fuzzyclip.utils.endings import keeping
     from fuzzyclip.utils.files import require_writable
 
     spec = _find(name)
     chosen = protocol or spec.default_protocol
     require_writable(out.parent, "name another place with --out")
-    record = fetch_dataset(
-        spec,
-        out,
-        protocol=chosen,
-        path=path,
-        archives_dir=archives,
-        downloads_dir=out.with_name(f".{out.name}.download"),
-        allow_unverified=allow_unverified,
-        download=not offline,
-        categories=category,
-        replaces=False,
-    )
+    with keeping("the same command goes on with a download where it was, all else begins anew"):
+        record = fetch_dataset(
+            spec,
+            out,
+            protocol=chosen,
+            path=path,
+            archives_dir=archives,
+            downloads_dir=out.with_name(f".{out.name}.download"),
+            allow_unverified=allow_unverified,
+            download=not offline,
+            categories=category,
+            replaces=False,
+        )
     typer.echo(f"{record['title']}: licence {record['licence']} {record['page']}", err=True)
     _write_index(out, _index(spec, out, chosen, category, subset, drop, mask_above))
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fuzzyclip.cli.options import Signature, VerifyKey
+from fuzzyclip.cli.options import Signature, VerifyKey, echo_json
 
 
 def doctor(
@@ -24,7 +24,6 @@ def doctor(
 
     Downloads nothing. Ends with 0 if nothing failed, else with 1; warnings do not count.
     """
-    import json
     from dataclasses import asdict
 
     from fuzzyclip.health import examine, judge
@@ -33,7 +32,7 @@ def doctor(
     status = judge(checks)
     if as_json:
         report = {"status": status, "checks": [asdict(check) for check in checks]}
-        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        echo_json(report, indent=2)
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:

@@ -8,7 +8,7 @@ from glob import glob, has_magic
 from itertools import takewhile
 from pathlib import Path
 
-from fuzzyclip.datasets.base.labelled_folders import holds_results
+from fuzzyclip.datasets.base.accounting import holds_results
 from fuzzyclip.images.names import (
     IMAGE_SUFFIXES,
     describe_names,
@@ -16,7 +16,7 @@ from fuzzyclip.images.names import (
     is_left_by_system,
     is_visible,
 )
-from fuzzyclip.utils.files import show_name
+from fuzzyclip.utils.files import show_line, show_name
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def _list_folder(folder: Path) -> list[Path]:
         place = os.path.realpath(top)
         kept = [] if place in entered else sorted(filter(is_visible, folders))
         folders[:] = kept  # tells os.walk where to go on; a link may lead back up
-        if Path(top) != folder and _hold_results(Path(top)):
+        if Path(top) != folder and _tell_results(Path(top)):
             folders.clear()
         elif place not in entered:
             for file in filter(is_visible, files):
@@ -91,12 +91,12 @@ def _list_matches(pattern: str) -> Iterator[Path]:
     """Images that match a pattern, sorted; of other files that match, a word."""
     any_suffix = Path(pattern).suffix not in ("", ".*")
     named = len([*takewhile(lambda part: not has_magic(part), Path(pattern).parts)])
-    hold_results = cache(_hold_results)  # asked, and told, once a folder
+    tell_results = cache(_tell_results)  # asked, and told, once a folder
     others: list[Path] = []
     paths = glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
     for path in sorted(map(Path, paths)):
         inside = (Path(*path.parts[:depth]) for depth in range(named + 1, len(path.parts) + 1))
-        if is_left_by_system(path) or any(map(hold_results, inside)):
+        if is_left_by_system(path) or any(map(tell_results, inside)):
             continue
         if path.is_dir():
             yield from _list_folder(path)
@@ -116,17 +116,17 @@ def _tell_others(place: str | Path, files: Sequence[Path]) -> None:
         (dangling, "link leads nowhere", "links lead nowhere"),
     ):
         if paths:
-            names = describe_names([show_name(path.name) for path in sorted(paths)])
+            names = describe_names([show_line(path.name) for path in sorted(paths)])
             what = one if len(paths) == 1 else many
             log.warning("%s: %d %s, not inspected: %s", show_name(place), len(paths), what, names)
 
 
-def _hold_results(folder: Path) -> bool:
+def _tell_results(folder: Path) -> bool:
     """True, with a word, for a folder that `fuzzyclip predict` left."""
-    results = holds_results(folder)
-    if results:
-        log.warning("%s: results of fuzzyclip predict, not inspected", folder)
-    return results
+    if not holds_results(folder):
+        return False
+    log.warning("%s: results of fuzzyclip predict, not inspected", show_line(str(folder)))
+    return True
 
 
 def _is_inside(folder: Path, outer: Path) -> bool:

@@ -3,12 +3,14 @@
 import math
 import os
 import re
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fuzzyclip.model.score_kinds import ScoreKind
+from fuzzyclip.utils.json_text import format_json
 from fuzzyclip.utils.ranges import COUNT, FEW, NUMBER
 
 if TYPE_CHECKING:
@@ -98,6 +100,11 @@ White = Annotated[
         "(default: the largest of their type)",
     ),
 ]
+
+
+def echo_json(data: Any, indent: int | None = None) -> None:
+    """Print JSON that a program reads, whatever encoding the output has."""
+    typer.echo(format_json(data, indent, sys.stdout.encoding or "utf-8"))
 
 
 def read_score(text: str) -> float:

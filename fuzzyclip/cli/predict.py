@@ -1,6 +1,5 @@
 """`fuzzyclip predict`: images in, decisions, scores and pictures out."""
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -100,8 +99,9 @@ def predict(
     from fuzzyclip.model.choices import offer_threshold
     from fuzzyclip.model.inference import Opener
     from fuzzyclip.model.outputs import PredictionFolder
+    from fuzzyclip.utils.endings import GOES_ON, keeping
 
-    with offer_threshold():
+    with offer_threshold(), keeping("" if out is None else GOES_ON):
         if report and out is None:
             raise typer.BadParameter(
                 "it is written into --out: give a folder", param_hint="--report"
@@ -231,7 +231,7 @@ def _print_row(row: dict[str, Any], as_json: bool) -> None:
     from fuzzyclip.utils.files import show_line
 
     if as_json:
-        typer.echo(json.dumps(row, ensure_ascii=False))
+        options.echo_json(row)
     elif row["error"]:
         typer.echo(f"not read  {show_line(row['error'])}", err=True)
     else:

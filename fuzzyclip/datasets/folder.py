@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from fuzzyclip.datasets.base.accounting import holds_results
 from fuzzyclip.datasets.base.folder_names import (
     NORMAL_NAMES,
     TRUTH_NAMES,
@@ -23,18 +24,20 @@ from fuzzyclip.datasets.base.folder_names import (
     find_split,
     fold,
 )
-from fuzzyclip.datasets.base.labelled_folders import Part, holds_results, is_labelled, list_part
+from fuzzyclip.datasets.base.labelled_folders import Part, is_labelled, list_part
 from fuzzyclip.datasets.base.layouts import list_folders
 from fuzzyclip.datasets.base.meta import FILENAME, read_meta
 from fuzzyclip.datasets.base.spec import DatasetSpec, Listing, Note, Problem, Protocol, Unused
+from fuzzyclip.images.names import describe_names, is_image_name, is_visible
+from fuzzyclip.utils.tree import look_at_tree
 
 LOGGER = logging.getLogger(__name__)
 MVTEC_LIKE, GOOD_BAD = "mvtec_like", "good_bad"
 MAX_WRAPPERS = 3
 EXPECTED = (
-    "no images in a layout that is known: <category>/test/<good|defect>/, <category>/<good|defect>/"
-    f", the same without <category>/, images beside masks, or {FILENAME} (good may be called "
-    f"{', '.join(NORMAL_NAMES)})"
+    "move them into one of <category>/test/<good|defect>/, <category>/<good|defect>/"
+    f", the same without <category>/, images beside masks, or write {FILENAME} (good may be called "
+    f"{', '.join(NORMAL_NAMES)}; docs/datasets.md shows all)"
 )
 NOT_ASKED = Unused("of a category that was not asked for")
 WITHOUT_LABELS = Unused("test images without labels")
@@ -65,7 +68,16 @@ def list_rows(root: Path, categories: Sequence[str], *, layout: str) -> Listing:
         if len(inside) != 1:
             break
         top = inside[0]  # folders that an archive has wrapped around the data
-    return Listing(problems=[Problem(str(root), EXPECTED, fatal=True)])
+    return Listing(problems=[Problem(str(root), describe_unknown(root), fatal=True)])
+
+
+def describe_unknown(root: Path) -> str:
+    """What a folder has that is laid out in none of the layouts, and which layouts are read."""
+    names = [name for name in look_at_tree(root).files if all(map(is_visible, name.split("/")))]
+    images = list(filter(is_image_name, names))
+    examples = f" ({describe_names(images or names, 2)})" if names else ""
+    there = f"{len(images):,} of {len(names):,} files are images{examples}"
+    return f"no images in a layout that is known: {there}; {EXPECTED}"
 
 
 def find_categories(

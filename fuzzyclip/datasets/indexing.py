@@ -25,11 +25,12 @@ from fuzzyclip.datasets.base.spec import (
 from fuzzyclip.datasets.inspection import describe_doubts, inspect_rows
 from fuzzyclip.images.decode import ImageFacts
 from fuzzyclip.images.index_file import COLUMN_TYPES, INDEX_COLUMNS, Index
-from fuzzyclip.utils.files import is_file_name, show_name
+from fuzzyclip.utils.files import is_file_name, show_line, show_name
 from fuzzyclip.utils.tree import DatasetError, look_at_tree
 
 LOGGER = logging.getLogger(__name__)
 MAX_SHOWN = 1000  # problems in one message
+DECLARE_SUBSET = "give --subset (in params.yaml: counts: any)"
 OnError = Literal["fail", "drop"]
 
 
@@ -171,7 +172,7 @@ def _check_presence(
     present = {row.category for row in listing.rows}
     reason = (
         "category folder is missing or has no images; complete the data, or name the categories "
-        "to use"
+        "to use (--category; in params.yaml: categories)"
     )
     absent = [name for name in names if name not in present]
     if absent or present or any(problem.fatal for problem in listing.problems):
@@ -183,7 +184,7 @@ def describe_problems(spec: DatasetSpec, root: Path, problems: Sequence[Problem]
     """One message with all problems, as far as a person reads."""
     shown = [str(problem) for problem in problems[:MAX_SHOWN]]
     rest = [f"... and {len(problems) - MAX_SHOWN} more"] if len(problems) > MAX_SHOWN else []
-    title = f"{spec.title}: {len(problems)} problem(s) in {root}"
+    title = f"{spec.title}: {len(problems)} problem(s) in {show_line(str(root))}"
     return "\n".join([title, *shown, *rest])
 
 
@@ -211,7 +212,7 @@ def _drop(
         raise DatasetError(describe_problems(spec, root, [*problems, *emptied]))
     duplicates = find_duplicates(left, left_facts)
     for group in duplicates:
-        LOGGER.warning("%s: identical pictures: %s", spec.title, ", ".join(group))
+        LOGGER.warning("%s: identical pictures: %s", spec.title, ", ".join(map(show_line, group)))
     return frame, duplicates
 
 
@@ -280,9 +281,13 @@ def check_counts(
     candidates = list(spec.protocols) if protocol == META else [protocol]
     differences = [_compare(spec, name, counts, chosen) for name in candidates]
     if not candidates or not any(spec.protocols[name].counts for name in candidates):
-        reason = "no numbers of images are published; set counts: any"
+        reason = f"no numbers of images are published; {DECLARE_SUBSET}"
         return [Problem(spec.title, reason, fatal=True)]
-    return [] if [] in differences else [problem for each in differences for problem in each]
+    if [] in differences:
+        return []
+    *others, last = [problem for each in differences for problem in each]
+    mend = f"{last.reason}; complete the data, or where a part of it is meant {DECLARE_SUBSET}"
+    return [*others, last._replace(reason=mend)]
 
 
 def _compare(

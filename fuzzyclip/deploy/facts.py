@@ -3,7 +3,6 @@
 ONNX keeps it in `metadata_props`, OpenVINO in the XML's `rt_info`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from fuzzyclip.deploy.extra import import_extra
+from fuzzyclip.utils.json_text import format_json, parse_json
 
 if TYPE_CHECKING:
     from fuzzyclip.model.inference import CategoryModel
@@ -97,10 +97,12 @@ def parse_facts(text: str | None, path: Path) -> dict[str, Any]:
     if text is None:
         raise ValueError(f"{path}: no facts in its metadata; export it with fuzzyclip")
     try:
-        facts: dict[str, Any] = json.loads(text)
+        facts: dict[str, Any] = parse_json(text)
         layout = facts.get("layout")
     except (ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path}: facts that are no table of JSON; export it again") from error
+        raise ValueError(
+            f"{path}: facts that are no table of JSON ({error}); export it again"
+        ) from error
     if layout != LAYOUT:
         raise ValueError(f"{path}: facts of layout {layout}, not {LAYOUT}; export it again")
     return facts
@@ -108,7 +110,7 @@ def parse_facts(text: str | None, path: Path) -> dict[str, Any]:
 
 def to_json(facts: Mapping[str, Any]) -> str:
     """Facts as they are written."""
-    return json.dumps(facts, ensure_ascii=False)
+    return format_json(facts)
 
 
 def _read_onnx(path: Path) -> str | None:

@@ -19,7 +19,7 @@ import numpy as np
 from fuzzyclip.distributed.engine import Outcome, Work, import_ray, run_on_ray
 from fuzzyclip.images.names import describe_names, is_image_name, is_visible
 from fuzzyclip.model.inference import CategoryModel, Detection, detect_files, read_file
-from fuzzyclip.utils.files import replace_file
+from fuzzyclip.utils.files import replace_file, show_line
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +130,10 @@ def list_images(source: str | Path | Sequence[str | Path]) -> tuple[Place, list[
         inside = [info.path for info in entries if info.type == fs.FileType.File]
         seen = [path for path in inside if _is_visible(path, place.path)]
         if others := sorted(path for path in seen if not is_image_name(path)):
+            names = describe_names([show_line(Path(path).name) for path in others])
             log.warning(
                 "%s: not inspected, no images by their suffixes: %d (%s)",
-                source, len(others), describe_names([Path(path).name for path in others]),
+                source, len(others), names,
             )  # fmt: skip
         return place, sorted(place.scheme + path for path in seen if is_image_name(path))
     listed = [str(path) for path in source]

@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AliasChoices, Field, ValidationError, model_validator
 
 from fuzzyclip.model.score_kinds import DEFAULT, ScoreKind
+from fuzzyclip.utils.faults import AGAIN_FROM_SOURCE, describe
+from fuzzyclip.utils.json_text import RepeatedKeyError, parse_json
 from fuzzyclip.utils.ranges import FEW, POSITIVE
 from fuzzyclip.utils.settings import (
     BackboneSettings,
@@ -245,7 +247,15 @@ def read_card(folder: Path) -> Card:
         )
     if (size := path.stat().st_size) > LARGEST_CARD:
         raise ModelError(f"{path}: {size:,} bytes, more than the {LARGEST_CARD:,} of a card")
+    content = path.read_bytes()
     try:
-        return Card.model_validate_json(path.read_bytes())
+        parse_json(content.decode("utf-8"))
+    except RepeatedKeyError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        words = describe(error) or "nested too deeply to be read"
+        raise ModelError(f"{path}: {words}; {AGAIN_FROM_SOURCE}") from error
+    try:
+        return Card.model_validate_json(content)
     except ValidationError as error:
         raise ModelError(f"{path}: {say_first_fault(error)}") from error

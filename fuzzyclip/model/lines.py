@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fuzzyclip.utils.cells import escape_cell, restore_cell
+from fuzzyclip.images.index_file import leads_out
+from fuzzyclip.utils.cells import choose_quoting, escape_cell, restore_cell
 from fuzzyclip.utils.files import compute_crc, write_text
+from fuzzyclip.utils.json_text import format_json, parse_json
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +28,6 @@ COLUMNS = (
 )  # fmt: skip
 #: Check sum of a line, over the line without it.
 SUM = "crc32"
-#: Where readers of text other than JSON's see a line end.
-LINE_ENDS = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
 #: What of a damaged line tells whose its files are.
 CLAIM = re.compile(rb'"(path|place)": ("(?:[^"\\]|\\.)*")')
 
@@ -49,8 +49,7 @@ class Lines:
 
 def to_line(row: Mapping[str, Any]) -> str:
     """A row as a line of scores.jsonl, in one line for every reader."""
-    text = json.dumps({**row, SUM: _sum(row)}, ensure_ascii=False, allow_nan=False)
-    return text.translate(LINE_ENDS) + "\n"
+    return format_json({**row, SUM: _sum(row)}) + "\n"
 
 
 def read_lines(path: Path, table: Path) -> Lines:
@@ -91,14 +90,11 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         {key: escape_cell(value) if isinstance(value, str) else value for key, value in row.items()}
         for row in rows
     ]
-    # Python quotes no lone carriage return, which ends a line for those who read
-    returns = any(
-        "\r" in value for row in cells for value in row.values() if isinstance(value, str)
-    )
+    texts = (value for row in cells for value in row.values() if isinstance(value, str))
     text = io.StringIO()
     writer = csv.DictWriter(
         text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n",
-        quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL,
+        quoting=choose_quoting(texts),
     )  # fmt: skip
     writer.writeheader()
     writer.writerows(cells)
@@ -118,16 +114,15 @@ def read_overlays(table: Path) -> list[tuple[str, str]]:
 
 def is_place(text: object) -> bool:
     """True for a path that stays below the folder."""
-    if not isinstance(text, str) or not text or "\0" in text:
+    if not isinstance(text, str):
         return False
-    path = PurePosixPath(text)
-    return not path.is_absolute() and bool(path.name) and ".." not in path.parts
+    return bool(PurePosixPath(text).name) and not leads_out(text)
 
 
 def _parse_line(line: bytes) -> dict[str, Any] | None:
     """A row of scores.jsonl, or None where the line is not what was written."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         whole = isinstance(row, dict) and row.pop(SUM, None) == _sum(row)
     except (ValueError, RecursionError):
         return None

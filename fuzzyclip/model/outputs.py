@@ -35,6 +35,7 @@ from fuzzyclip.model.places import fold, identify, keep_places, name_outputs
 from fuzzyclip.model.prediction import Prediction, Unreadable
 from fuzzyclip.report.heatmaps import SUFFIXES, Scale, encode_mask_png, write_map_png
 from fuzzyclip.utils.files import replace_file, show_name, write_json
+from fuzzyclip.utils.json_text import parse_json
 
 LINES, TABLE, SETTINGS = "scores.jsonl", "scores.csv", "settings.json"
 #: The page, where one is wanted.
@@ -227,7 +228,7 @@ def _is_filled(path: Path) -> bool:
 def _read_json(path: Path) -> Any:
     """Content of a JSON file; None where it is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except ValueError:
         return None
 

@@ -5,7 +5,10 @@ name of a file can be one. An apostrophe before it makes it text. So does one be
 that spreadsheets of some languages split cells at. Numbers stay as they are.
 """
 
+import csv
 import re
+from collections.abc import Iterable
+from typing import Literal
 
 #: What makes a formula of a cell that begins with it, also in its wide form.
 RISKY = "=+\\-@\t\r\uff1d\uff0b\uff0d\uff20"
@@ -14,6 +17,15 @@ BEGIN = "(^|[;\t\r\n])"
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?%?")
 _ESCAPED = re.compile(f"{BEGIN}(?='*[{RISKY}])")
 _RESTORED = re.compile(f"{BEGIN}'(?='*[{RISKY}])")
+
+
+def choose_quoting(texts: Iterable[str]) -> Literal[0, 2]:
+    """How Python's writer of CSV must quote, so that each text is one cell for every reader.
+
+    A lone carriage return ends a line for those who read, and the writer alone does not quote it.
+    """
+    returns = any("\r" in text for text in texts)
+    return csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
 
 
 def escape_cell(text: str) -> str:

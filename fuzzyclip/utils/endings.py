@@ -29,6 +29,8 @@ REFUSED, BUG = 1, 70
 INTERRUPTED, STOPPED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 #: Of the environment: where it is not empty, every error shows its traceback too.
 DEBUG = "FUZZYCLIP_DEBUG"
+#: What is true of work that nothing is kept of, and of work that each result is kept of.
+BEGINS_ANEW = "the same command begins anew"
 GOES_ON = "the same command goes on from what is done"
 #: Packages whose exceptions are the command line's own ends, with a message of their own.
 COMMAND_LINE = frozenset({"typer", "click"})
@@ -52,9 +54,9 @@ def judge(error: BaseException) -> Ending | None:
     That is a reader of our output who has gone (`| head`), an exit, or the command line's usage.
     """
     if isinstance(error, KeyboardInterrupt):
-        return Ending(INTERRUPTED, f"interrupted; {GOES_ON}")
+        return Ending(INTERRUPTED, f"interrupted; {_say_kept(error)}")
     if isinstance(error, Stopped):
-        return Ending(STOPPED, f"stopped; {GOES_ON}")
+        return Ending(STOPPED, f"stopped; {_say_kept(error)}")
     ours = type(error).__module__.partition(".")[0] not in COMMAND_LINE
     if isinstance(error, BrokenPipeError) or not isinstance(error, Exception) or not ours:
         return None
@@ -66,6 +68,24 @@ def judge(error: BaseException) -> Ending | None:
         "with the lines above",
         traced=True,
     )
+
+
+def _say_kept(stop: BaseException) -> str:
+    return "; ".join(getattr(stop, "__notes__", [])) or BEGINS_ANEW
+
+
+@contextmanager
+def keeping(words: str) -> Iterator[None]:
+    """Around work of which a stop leaves something: `words` say what the same command makes of it.
+
+    Without words, and where nothing stands around the work, it begins anew.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, Stopped) as stop:
+        if words:
+            stop.add_note(words)
+        raise
 
 
 def say(line: str) -> None:

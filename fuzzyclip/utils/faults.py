@@ -2,7 +2,8 @@
 
 An error that our own code raised says all of that itself. One that came out of a library is known
 here by its class or its words, or it is a mistake of this program: then there is no line, and who
-asked shows the traceback (`fuzzyclip.utils.endings`).
+asked shows the traceback (`fuzzyclip.utils.endings`). What a library says of the values that it was
+called with (`MISUSES`) is a file's fault only where `naming` says that a file was read.
 
 Classes are compared by name, so that no library is imported to know its errors. Where a file is
 read, `naming` puts its name before what its reader says.
@@ -19,7 +20,7 @@ from typing import Any
 
 #: Packages whose errors are written for people.
 OWN = frozenset({"fuzzyclip", "stages", "tools", "benchmarks"})
-AGAIN = "then the same command goes on"
+AGAIN = "then give the same command again"
 #: What the system refuses, in words, and the way to mend it.
 SYSTEM = {
     errno.ENOSPC: f"the disk is full; make room, {AGAIN}",
@@ -77,6 +78,8 @@ def explain(error: BaseException) -> str | None:
 
     The line of an error without a file's name has none: `naming` belongs around what reads files.
     """
+    if is_misuse(error):
+        return None
     text = str(error).strip()
     if isinstance(error, ValueError | OSError | RuntimeError | ImportError) and text:
         numbered = isinstance(error, OSError) and error.errno is not None
@@ -90,14 +93,32 @@ def explain(error: BaseException) -> str | None:
 
 def describe(error: BaseException) -> str | None:
     """What is wrong, and the way to mend it, of an error of a library or the system; else None."""
-    for kind in type(error).__mro__:
-        name = f"{kind.__module__.partition('.')[0].lstrip('_')}.{kind.__name__}"
+    for name in _name_classes(error):
         if name in LIBRARIES:
             return LIBRARIES[name](error)
     if isinstance(error, RuntimeError | AssertionError):
         known = (words for pattern, words in TORCH.items() if re.search(pattern, str(error)))
         return next(known, None)
     return None
+
+
+def is_misuse(error: BaseException) -> bool:
+    """True for what a library says of a call of ours, and not of a file, a store or a server.
+
+    MLflow passes on what its data base says: there the cause decides.
+    """
+    for name in _name_classes(error):
+        if name in MISUSES:
+            return MISUSES[name](error)
+        if name in LIBRARIES:
+            return False
+    return False
+
+
+def _name_classes(error: BaseException) -> Iterator[str]:
+    """Package and class of an error and of what it derives from, the nearest first."""
+    for kind in type(error).__mro__:
+        yield f"{kind.__module__.partition('.')[0].lstrip('_')}.{kind.__name__}"
 
 
 @contextmanager
@@ -234,6 +255,31 @@ def _after(words: str, advice: str = "") -> Callable[[Any], str]:
     return say
 
 
+def _is_refused_call(error: Any) -> bool:
+    """True for what MLflow itself, and no server of it, refuses of the values that it was given."""
+    return error.error_code in REFUSED_CALLS or (
+        error.__cause__ is not None and is_misuse(error.__cause__)
+    )
+
+
+#: MLflow's codes for what it was called with.
+REFUSED_CALLS = frozenset({"INVALID_PARAMETER_VALUE", "INVALID_STATE", "NOT_IMPLEMENTED"})
+#: Errors that speak of how a library was called, each with a look at the error; of a class's bases
+#: the nearest counts, here and in `LIBRARIES` together.
+MISUSES: dict[str, Callable[[Any], bool]] = {
+    "pydantic_core.ValidationError": lambda _: True,
+    "mlflow.RestException": lambda _: False,  # a server's answer
+    "mlflow.MlflowException": _is_refused_call,
+    **{
+        f"{package}.{name}": lambda _: True
+        for package in ("sqlalchemy", "sqlite3")
+        for name in ("ProgrammingError", "IntegrityError", "DataError", "NotSupportedError")
+    },
+    "sqlite3.OperationalError": lambda error: "syntax error" in str(error),
+    "sqlalchemy.OperationalError": lambda error: "syntax error" in str(error),
+    "sqlalchemy.InvalidRequestError": lambda _: True,
+    "sqlalchemy.CompileError": lambda _: True,
+}
 AGAIN_FROM_SOURCE = "fetch or make it again"
 #: By package and class, the words for an error; of a class's bases the nearest counts.
 LIBRARIES: dict[str, Callable[[Any], str]] = {

@@ -13,12 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fuzzyclip.utils.json_text import CONTROLS, format_json
 from fuzzyclip.utils.scratch import hold_folder, name_temporary
 
 #: Bytes at most of the table at the begin of a safetensors file, as the library has it.
 MAX_TABLE = 100_000_000
-#: C0 and C1, separators of lines and paragraphs, directions, and halves of surrogate pairs.
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+#: C0, and what JSON escapes too.
+_CONTROLS = re.compile(f"[\x00-\x1f{CONTROLS}]")
 
 
 class BrokenFileError(ValueError):
@@ -173,7 +174,7 @@ def write_json(path: Path, data: Any) -> None:
     """
     for place in _find_infinite(data):
         raise ValueError(f"{path} is not written: {place} is not a finite number")
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, format_json(data, indent=2) + "\n")
 
 
 def _find_infinite(data: Any, place: str = "") -> Iterator[str]:

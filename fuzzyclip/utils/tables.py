@@ -6,17 +6,16 @@ the table's; so no other code writes or reads a table of ours.
 """
 
 import codecs
-import csv
 import io
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from fuzzyclip.utils.cells import escape_cell, restore_cell
+from fuzzyclip.utils.cells import choose_quoting, escape_cell, restore_cell
 from fuzzyclip.utils.files import write_text
 
 #: Columns that hold names or words, in any of our tables.
@@ -43,10 +42,8 @@ def write_csv(path: Path, frame: pd.DataFrame, numbers: str = "%.4f") -> None:
 
 def format_csv(frame: pd.DataFrame, numbers: str | None = None) -> str:
     """A table without its index as CSV with "\\n" line ends, quoted where it must be."""
-    texts = frame.select_dtypes(exclude="number").items()
-    returns = any(column.astype(str).str.contains("\r", regex=False).any() for _, column in texts)
-    # A lone carriage return ends a line for those who read, and Python's writer does not quote it.
-    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    columns = (column for _, column in frame.select_dtypes(exclude="number").items())
+    quoting = choose_quoting(str(cell) for column in columns for cell in column)
     return frame.to_csv(index=False, float_format=numbers, lineterminator="\n", quoting=quoting)
 
 

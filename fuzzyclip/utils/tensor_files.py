@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from fuzzyclip.utils.files import BrokenFileError, UnsummedFileError, compute_crc, replace_file
+from fuzzyclip.utils.json_text import parse_json
 from fuzzyclip.utils.scratch import give_usual_mode
 
 if TYPE_CHECKING:  # stages that draw tables read headers, and need no PyTorch for it
@@ -166,7 +167,7 @@ def _unseal(path: Path, sealed: str) -> tuple[dict[str, Any], Sums]:
             raise UnsummedFileError(path)
         raise BrokenFileError(path, "its header does not fit its check sum")
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         header, sums = content["header"], content["sums"]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise BrokenFileError(path, f"no header is in it ({error})") from error

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from fuzzyclip.utils.files import show_name
+from fuzzyclip.utils.files import show_line
 
 MAX_SHOWN = 20  # faults in one message
 #: Where DVC keeps a file, by the MD5 of its content.
@@ -52,9 +52,10 @@ def read_tree(root: Path, *, linked: bool = False) -> Tree:
             be read; says how to mend each.
     """
     tree = look_at_tree(root, linked=linked)
-    if faults := [f"{show_name(root / name)}: {why}" for name, why in tree.refused.items()]:
+    if faults := [show_line(f"{root / name}: {why}") for name, why in tree.refused.items()]:
         rest = [f"... and {len(faults) - MAX_SHOWN} more"] if len(faults) > MAX_SHOWN else []
-        title = f"{root}: {len(faults)} problem(s); only regular files and folders are taken"
+        count = f"{show_line(str(root))}: {len(faults)} problem(s)"
+        title = f"{count}; only regular files and folders are taken"
         raise DatasetError("\n".join([title, *faults[:MAX_SHOWN], *rest]))
     return tree
 
@@ -100,7 +101,8 @@ def _walk(root: Path) -> Iterator[str]:
     """POSIX paths of everything below a folder; no link is entered."""
 
     def refuse(error: OSError) -> None:
-        raise DatasetError(f"{error.filename}: the folder can not be read ({error.strerror})")
+        place = show_line(str(error.filename))
+        raise DatasetError(f"{place}: the folder can not be read ({error.strerror})")
 
     if not root.is_dir():
         return

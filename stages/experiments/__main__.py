@@ -16,6 +16,7 @@ from fuzzyclip.method import OWN
 from fuzzyclip.report.comparison import join_results, render_comparison
 from fuzzyclip.report.gallery import save_figure
 from fuzzyclip.report.tables import is_paper_setting, list_sample_notes, to_markdown
+from fuzzyclip.utils.endings import GOES_ON, keeping
 from fuzzyclip.utils.files import write_text
 from fuzzyclip.utils.tables import write_csv
 from stages import paths
@@ -90,12 +91,14 @@ def run_experiment(name: Name, seeds: Seeds = 1, file: File = FILE) -> None:
     catalog = read_catalog(file)
     read_params()  # before DVC makes names and commands of them
     experiment = catalog.get(name)
-    if experiment.kind != "maps":  # these are of the work tree's own results
-        execute(plan_runs(catalog, name, read_base(), seeds), partial(list_pictures, experiment))
-    if experiment.methods and call_dvc("repro", TARGET, "baselines") != 0:
-        raise ExperimentError(
-            f"dvc repro {TARGET} baselines failed; the same command goes on from there"
-        )
+    with keeping(GOES_ON):
+        if experiment.kind != "maps":  # these are of the work tree's own results
+            runs = plan_runs(catalog, name, read_base(), seeds)
+            execute(runs, partial(list_pictures, experiment))
+        if experiment.methods and call_dvc("repro", TARGET, "baselines") != 0:
+            raise ExperimentError(
+                f"dvc repro {TARGET} baselines failed; the same command goes on from there"
+            )
     show_experiment(name, seeds, file=file)
 
 

@@ -18,6 +18,7 @@ from fuzzyclip.features.shards import count_bytes
 from fuzzyclip.images.index_file import read_info
 from fuzzyclip.method.csp import partition_as_paper
 from fuzzyclip.sample.archives import sample_categories
+from fuzzyclip.utils.faults import naming
 from stages import paths
 from stages.experiments.catalog import Catalog, CatalogError, TableRow
 from stages.experiments.results import Results
@@ -67,12 +68,16 @@ def plan_runs(catalog: Catalog, name: str, base: dict[str, Any], seeds: int = 1)
 
     `base` is params.yaml as it stands: sample or official data, backbone and all that the
     experiment does not set.
+
+    Raises:
+        CatalogError: a row's parameters are refused; names the row and the key.
     """
     runs = []
     for row in catalog.get(name).measured:
         for seed in range(base["seed"], base["seed"] + seeds):
             params = build_params(catalog, row, base) | {"seed": seed}
-            Params.model_validate(params)
+            with naming(f"params.yaml with what {row.label} sets", CatalogError):
+                Params.model_validate(params)
             runs.append(Run(name, row, seed, params))
     return runs
 

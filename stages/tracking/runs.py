@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from requests import RequestException
 
+from fuzzyclip.utils.faults import is_misuse
 from stages.tracking.store import (
     NotRecordedError,
     Store,
@@ -96,6 +97,7 @@ def record(name: str, results: Iterable[TrackedResult]) -> None:
 
     Raises:
         NotRecordedError: the store does not answer, or refuses; says how to record later.
+        MlflowException: MLflow was called with what it does not take, which is a mistake of ours.
     """
     for variable, value in QUIETLY.items():
         os.environ.setdefault(variable, value)
@@ -103,7 +105,8 @@ def record(name: str, results: Iterable[TrackedResult]) -> None:
     try:
         _record_all(store, name, results)
     except Exception as error:  # where files go, any library of any storage may fail
-        fault, known = explain_fault(error, store), isinstance(error, EXPECTED)
+        fault = explain_fault(error, store)
+        known = isinstance(error, EXPECTED) and not is_misuse(error)
         if not os.environ.get("DVC_EXP_NAME"):
             raise (fault if known else error) from error
         log.warning("NOT RECORDED: %s", fault, exc_info=None if known else error)

@@ -162,10 +162,20 @@ def test_without_a_folder_lines_are_printed(model, parts):
 
 
 def test_what_an_output_has_no_code_for_is_escaped(model, parts):
-    typed = ["predict", str(parts[0]), "--model", str(model), "--category", "☂", "--json"]
+    typed = ["predict", str(parts[0]), "--model", str(model), "--category", "☂😀", "--json"]
     done = CliRunner(charset="cp1252").invoke(app, typed)
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["category"] == "☂"
+    assert json.loads(done.stdout)["category"] == "☂😀"
+
+
+def test_each_image_is_one_line_of_json_whatever_its_name(model, tmp_path):
+    parts = tmp_path / "parts"
+    for number, name in enumerate(("a\u2028b.png", "a\x85b.png", "a\nb.png", "\u202eb.png")):
+        draw(parts / name, number)
+    lines = predict(model, parts, "--json").stdout.splitlines()
+    assert len(lines) == 4
+    assert all(line.isprintable() for line in lines)
+    assert {json.loads(line)["image"] for line in lines} == set(map(str, parts.iterdir()))
 
 
 def test_one_broken_file_among_a_thousand_is_listed_and_the_rest_is_done(model, tmp_path):
@@ -190,6 +200,17 @@ def test_one_broken_file_among_a_thousand_is_listed_and_the_rest_is_done(model, 
     assert not any(row["error"] for row in read_table(out))
 
 
+def test_a_calibration_that_was_stopped_begins_anew(model, parts, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fuzzyclip.model.calibration.calibrate", stop)
+    done = run("calibrate", "--model", model, "--good", parts[0], "--out", tmp_path / "copy")
+    assert done.exit_code == 130
+    assert done.stderr.endswith("interrupted; the same command begins anew\n")
+    assert not (tmp_path / "copy").exists()
+
+
 def test_a_killed_run_goes_on_where_it_stopped(model, parts, tmp_path, monkeypatch):
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert predict(model, *parts, "--out", whole, "--batch-size", 1).exit_code == 0
@@ -202,7 +223,11 @@ def test_a_killed_run_goes_on_where_it_stopped(model, parts, tmp_path, monkeypat
             yield prediction
 
     monkeypatch.setattr(FuzzyCLIP, "detect", stop)
-    assert predict(model, *parts, "--out", out, "--batch-size", 1).exit_code != 0
+    stopped = predict(model, *parts, "--out", out, "--batch-size", 1)
+    assert stopped.exit_code == 130
+    assert stopped.stderr.endswith("interrupted; the same command goes on from what is done\n")
+    printed = predict(model, *parts, "--batch-size", 1)
+    assert printed.stderr.endswith("interrupted; the same command begins anew\n")
     monkeypatch.setattr(FuzzyCLIP, "detect", detect)
     assert len(read_lines(out)) == 3
     with (out / "scores.jsonl").open("a") as file:

@@ -7,22 +7,16 @@ import numpy as np
 import pytest
 from command import run
 from PIL import Image
-from tiny_models import make_model
 
 from fuzzyclip.deploy.serving import Responder
 from fuzzyclip.model.card import ModelError
 from fuzzyclip.model.signing import SIGNATURE
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, tiny_config):
-    return make_model(tmp_path_factory.mktemp("made"), tiny_config)[0]
-
-
 @pytest.fixture
-def signed(made, tmp_path):
+def signed(packaged, tmp_path):
     """A signed model, and its public key."""
-    model = shutil.copytree(made, tmp_path / "model")
+    model = shutil.copytree(packaged, tmp_path / "model")
     assert run("sign", model, "--make-key", tmp_path / "line.pem").exit_code == 0
     return model, tmp_path / "line.pub.pem"
 
@@ -35,15 +29,15 @@ def image(tmp_path):
     return path
 
 
-def test_a_key_is_made_then_signs_then_verifies(made, tmp_path):
-    model = shutil.copytree(made, tmp_path / "model")
+def test_a_key_is_made_then_signs_then_verifies(packaged, tmp_path):
+    model = shutil.copytree(packaged, tmp_path / "model")
     done = run("sign", "--make-key", tmp_path / "line.pem")
     assert done.exit_code == 0
     assert stat.S_IMODE((tmp_path / "line.pem").stat().st_mode) == 0o600
     done = run("sign", model, "--key", tmp_path / "line.pem")
     assert (done.exit_code, done.stdout) == (0, f"{model / SIGNATURE} written\n")
     done = run("verify", model, "--key", tmp_path / "line.pub.pem")
-    count = len([*made.iterdir()])
+    count = len([*packaged.iterdir()])
     assert (done.exit_code, done.stderr) == (0, "")
     assert f"all {count} files are as the owner of" in done.stdout
 
@@ -145,3 +139,17 @@ def test_calibrate_says_that_the_signature_is_gone(signed, image, tmp_path):
     )
     assert not (tmp_path / "mine" / SIGNATURE).exists()
     assert (model / SIGNATURE).exists()
+
+
+def test_calibrate_says_it_of_a_signature_that_lies_elsewhere_too(signed, image, tmp_path):
+    model, key = signed
+    elsewhere = tmp_path / "elsewhere.sig"
+    shutil.move(model / SIGNATURE, elsewhere)
+    images = [shutil.copy(image, tmp_path / f"{number}.png") for number in range(3)]
+    goods = [word for path in images for word in ("--good", path)]
+    checked = ("--verify-key", key, "--signature", elsewhere)
+    done = run("calibrate", "--model", model, "--category", "nut", *goods, *checked)
+    assert done.exit_code == 0, done.stderr
+    assert f"of other thresholds; fuzzyclip sign {model}" in done.stderr
+    done = run("verify", model, "--key", key, "--signature", elsewhere)
+    assert f"{model} is not as it was signed: model.json is changed" in done.stderr

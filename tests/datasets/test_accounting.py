@@ -59,6 +59,20 @@ def test_pictures_without_a_place_are_faults_by_folder(parts: Path) -> None:
     assert dict(kept.info["dropped"])["bad/IMG_7.heic"].startswith("a kind of picture")
 
 
+def test_names_with_line_ends_make_no_lines_of_a_message(parts: Path, caplog: Any) -> None:
+    odd = "two\nlines\u2028\x1b[31m"
+    touch(parts, {f"bad/{odd}.heic", f"good/{odd}.txt", f"bad/{odd}.mp4"})
+    write_images(parts / odd / "x", ["a.png", "b.png"], 20)
+    write_images(parts / "good" / odd, ["a.png"], 30)
+    with caplog.at_level("INFO"), pytest.raises(DatasetError) as error:
+        index(parts)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 1 + int(lines[0].split(": ")[1].split()[0])
+    shown = [*lines, *(record.getMessage() for record in caplog.records)]
+    assert any("two\\nlines\\u2028\\x1b[31m.txt" in line for line in shown)
+    assert all(line.isprintable() for line in shown)
+
+
 def test_a_problem_of_some_files_hides_no_others_of_their_folder(parts: Path) -> None:
     write_images(parts / "good_cam2", ["a.png", "b.png"], 40)
     touch(parts, {"good_cam2/c.heic", "good_cam2/deeper/notes.txt"})

@@ -92,6 +92,16 @@ def test_mvtec_layout(tmp_path: Path, wrapped: str) -> None:
     assert count_images(index(top).frame) == {"bolt": SplitCounts(1, 1, 1)}
 
 
+def test_a_layout_that_is_not_known_is_told_with_what_is_there(tmp_path: Path) -> None:
+    write_images(tmp_path / "line 1/cam", [f"{number}.png" for number in range(4)])
+    (tmp_path / "line 1/read me.txt").write_text("?")
+    words = r"4 of 5 files are images \(line 1/cam/0\.png, line 1/cam/1\.png, \.\.\.\); move them"
+    with pytest.raises(DatasetError, match=words):
+        index(tmp_path)
+    with pytest.raises(DatasetError, match=r"0 of 0 files are images; .*docs/datasets\.md"):
+        index(tmp_path / "nothing")
+
+
 def test_what_cannot_be_evaluated_is_said(tmp_path: Path) -> None:
     write_images(tmp_path / "only/good", ["0.png"])
     with pytest.raises(DatasetError, match="no normal or no anomalous test image"):
@@ -99,7 +109,7 @@ def test_what_cannot_be_evaluated_is_said(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"good may be called good, ok, normal"):
         index(tmp_path / "only/good")
     write_images(tmp_path / "only/bad", ["0.png"], 3)
-    with pytest.raises(DatasetError, match="set counts: any"):
+    with pytest.raises(DatasetError, match=r"give --subset \(in params\.yaml: counts: any\)"):
         index(tmp_path / "only", expect_counts=True)
 
 

@@ -71,7 +71,7 @@ def test_counts_of_any_protocol_will_do(tmp_path: Path) -> None:
     data = json.loads((tmp_path / "meta.json").read_text())
     data["train"]["nut"].pop()
     (tmp_path / "meta.json").write_text(json.dumps(data))
-    with pytest.raises(DatasetError, match=r"train_normal 1.*published: train_normal 2"):
+    with pytest.raises(DatasetError, match=r"train_normal 1.*published: train_normal 2.*--subset"):
         build_index(TOY, tmp_path, protocol="meta")
 
 
@@ -81,6 +81,7 @@ def test_counts_of_any_protocol_will_do(tmp_path: Path) -> None:
         (None, "missing, but the protocol reads it"),
         ("{", "not readable as JSON"),
         ("[" * 100_000, "not readable as JSON"),
+        ('{"test": {"nut": [], "nut": []}}', r"meta\.json.*the key 'nut' is there twice"),
         ("[]", '"train" is no object of lists'),
         ('{"test": {"nut": {}}}', '"test" is no object of lists'),
         ({"test": {"nut": [{"img_path": "x.png"}]}}, "lacks one of img_path"),
@@ -94,6 +95,7 @@ def test_counts_of_any_protocol_will_do(tmp_path: Path) -> None:
         "none",
         "cut",
         "deep",
+        "category",
         "list",
         "object",
         "keys",

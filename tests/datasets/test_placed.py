@@ -129,6 +129,13 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
         {"toy.tar.gz": gzip.compress(b"x" * 9000)[:-40], "toy.tar.xz": b"\xfd7zXZ\0" + b"?" * 900},
         r"toy\.tar\.gz: (.|\n)*toy\.tar\.xz: ",
     ),
+    "a download of Chrome": (
+        {"toy.zip.crdownload": WHOLE},
+        r"toy\.zip\.crdownload: an unfinished download; let the browser finish it",
+    ),
+    "a download of Firefox": ({"toy.zip.part": WHOLE[:90]}, r"toy\.zip\.part: an unfinished"),
+    "a download of Opera": ({"toy.tar.opdownload": b"?"}, r"toy\.tar\.opdownload: an unfinished"),
+    "a download of Safari": ({"toy.zip.download/toy.zip": WHOLE[:90]}, r"toy\.zip: an unfinished"),
     "a cut zip": ({"copy.zip": WHOLE[:-30]}, r"copy\.zip: no zip or tar file, or its begin or end"),
     "nothing of it": (
         {"bolt/1.png": b"x", "other.zip": zip_bytes({"bolt/2.png": b""})},
@@ -146,6 +153,13 @@ def test_what_can_not_be_taken_is_named_with_the_mend(case: str, tmp_path: Path)
         fetch(toy(), tmp_path / "raw/toy", path=placed, allow_unverified=True)
     assert not (tmp_path / "raw").exists() or not list((tmp_path / "raw").iterdir())
     assert files_below(placed) == files
+
+
+def test_an_archive_that_is_not_whole_yet_is_named_beside_the_missing_one(tmp_path: Path) -> None:
+    place(tmp_path / "archives", {"toy.zip.crdownload": WHOLE[:90]})
+    message = r"toy\.zip is not there \(only toy\.zip\.crdownload, an unfinished download\)"
+    with pytest.raises(DatasetError, match=message):
+        fetch(toy(), tmp_path / "raw", archives_dir=tmp_path / "archives")
 
 
 def test_one_part_alone_says_where_the_others_are(tmp_path: Path) -> None:

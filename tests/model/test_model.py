@@ -480,6 +480,22 @@ def test_a_card_that_does_not_fit_is_refused(copied, change, message):
         FuzzyCLIP.load(copied, device="cpu")
 
 
+def test_a_card_that_was_cut_short_is_to_be_fetched_again(copied):
+    path = copied / "model.json"
+    whole = path.read_bytes()
+    for end in (0, 1, 300, len(whole) - 3):
+        path.write_bytes(whole[:end])
+        with pytest.raises(ModelError, match=r"model\.json: no JSON.*; fetch or make it again$"):
+            read_card(copied)
+
+
+def test_a_card_with_a_key_twice_is_refused(copied):
+    path = copied / "model.json"
+    path.write_text(path.read_text().replace("{", '{"name": "another",', 1))
+    with pytest.raises(ModelError, match=r"model\.json: the key 'name' is there twice"):
+        read_card(copied)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

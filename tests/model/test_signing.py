@@ -9,7 +9,6 @@ import sys
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from tiny_models import make_model
 
 from fuzzyclip import FuzzyCLIP
 from fuzzyclip.model import signing
@@ -228,6 +227,12 @@ def test_links_are_verified_by_the_bytes_behind_them(signed, keys, tmp_path):
         verify_folder(signed, keys[1])
 
 
+def test_folders_without_files_change_nothing_that_is_signed(signed, keys):
+    """As SECURITY.md says, and OpenSSF's own command does."""
+    (signed / "empty").mkdir()
+    verify_folder(signed, keys[1])
+
+
 def test_a_link_to_a_folder_hides_nothing(signed, keys, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (signed / "linked").symlink_to(tmp_path / "elsewhere")
@@ -337,14 +342,9 @@ def test_names_of_any_script_are_covered_and_those_of_no_script_named(folder, ke
         sign_folder(folder, keys[0])
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, tiny_config):
-    return make_model(tmp_path_factory.mktemp("made"), tiny_config)[0]
-
-
 @pytest.fixture
-def model(made, keys, tmp_path):
-    folder = shutil.copytree(made, tmp_path / "packaged")
+def model(packaged, keys, tmp_path):
+    folder = shutil.copytree(packaged, tmp_path / "packaged")
     sign_folder(folder, keys[0])
     return folder
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import mlflow
 import pytest
 from imports import ROOT
+from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
+from fuzzyclip.utils.endings import BUG, judge
 from stages.tracking import runs
 from stages.tracking import store as tracking
 from stages.tracking.runs import Number, TrackedResult, record
@@ -297,10 +299,20 @@ def test_an_experiment_of_dvcs_is_kept_when_its_recording_fails(root, server, mo
     ) in warning
 
 
-def test_a_store_that_refuses_is_told_in_words(root):
-    wrong = TrackedResult(**vars(RESULT) | {"metrics": [Number("pixel_ap@0.3", 1.0)]})
+def test_a_store_that_refuses_is_told_in_words(root, monkeypatch):
+    def refuse(*_, **__):
+        raise RestException({"error_code": "PERMISSION_DENIED", "message": "for readers alone"})
+
+    monkeypatch.setattr(MlflowClient, "log_batch", refuse)
     with pytest.raises(NotRecordedError, match=r"(?s)Nothing is lost.*python -m stages.track$"):
+        record("fuzzyclip", [RESULT])
+
+
+def test_what_mlflow_says_of_our_own_call_is_a_bug_of_ours(root):
+    wrong = TrackedResult(**vars(RESULT) | {"metrics": [Number("pixel_ap@0.3", 1.0)]})
+    with pytest.raises(MlflowException, match=r"pixel_ap@0\.3") as caught:
         record("fuzzyclip", [wrong])
+    assert judge(caught.value).code == BUG
     client = MlflowClient(find_store().uri)
     assert find_run(client, "1", {"method": "fuzzyclip"}) is None  # so that it is tried again
 

@@ -7,7 +7,7 @@ import pytest
 
 from fuzzyclip.utils.tree import DatasetError
 from tools.fuzz import campaign
-from tools.fuzz.kind import Kind, deep, find_bend
+from tools.fuzz.kind import Kind, deep, find_bend, find_repeated
 from tools.fuzz.mutate import mutate_bytes, mutate_lines, mutate_tree
 
 
@@ -93,3 +93,8 @@ def test_a_number_gives_the_same_input_again():
 )
 def test_a_bent_value_is_seen(read, plain, bent):
     assert bool(find_bend(read, plain)) == bent
+
+
+def test_a_key_that_is_there_twice_is_seen():
+    assert find_repeated('{"a": [{"b": 1, "b": 1}]}') == "the key 'b' is there twice"
+    assert not find_repeated('{"a": {"a": [{"b": 1}, {"b": 2}]}}')

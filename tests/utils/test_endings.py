@@ -50,13 +50,17 @@ def test_what_ends_in_its_own_way_does(error):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, STOPPED)]
 )
-def test_a_stop_leaves_one_line_and_no_temporary_file(tmp_path, number, code):
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [("", "the same command begins anew"), ("parts stay; it goes on", "parts stay; it goes on")],
+)
+def test_a_stop_leaves_one_true_line_and_no_temporary_file(tmp_path, number, code, words, line):
     program = (
         "import time\n"
         "from pathlib import Path\n"
-        "from fuzzyclip.utils.endings import ending\n"
+        "from fuzzyclip.utils.endings import ending, keeping\n"
         "from fuzzyclip.utils.files import replace_file\n"
-        "with ending(), replace_file(Path('x')) as made:\n"
+        f"with ending(), keeping({words!r}), replace_file(Path('x')) as made:\n"
         "    made.write_text('half')\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(60)\n"
@@ -69,6 +73,5 @@ def test_a_stop_leaves_one_line_and_no_temporary_file(tmp_path, number, code):
         process.send_signal(number)
         _, said = process.communicate(timeout=30)
     assert process.returncode == code
-    assert said.count("\n") == 1
-    assert "the same command goes on" in said
+    assert said.split("; ", 1)[1] == f"{line}\n"
     assert not list(tmp_path.iterdir())

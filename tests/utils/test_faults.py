@@ -12,11 +12,16 @@ import zlib
 
 import pandas as pd
 import pytest
+import sqlalchemy
 import torch
 import yaml
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, RESOURCE_DOES_NOT_EXIST
+from mlflow.utils.validation import _validate_metric_name
+from pydantic import TypeAdapter
 from safetensors import safe_open
 
-from fuzzyclip.utils.faults import SYSTEM, UnreadableFileError, explain, naming
+from fuzzyclip.utils.faults import SYSTEM, UnreadableFileError, explain, is_misuse, naming
 from fuzzyclip.utils.settings import CspSettings
 from fuzzyclip.utils.tree import DatasetError
 
@@ -140,3 +145,62 @@ def test_a_system_error_without_a_name_gets_one():
     with pytest.raises(OSError) as caught, naming("out/x.pt"):  # noqa: PT011 -- looked at below
         fail()
     assert explain(caught.value) == f"out/x.pt: {SYSTEM[errno.ENOSPC]}"
+
+
+def call_database(statement):
+    return lambda: sqlite3.connect(":memory:").execute(statement)
+
+
+def call_store(statement):
+    engine = sqlalchemy.create_engine("sqlite://")
+    return lambda: engine.connect().execute(sqlalchemy.text(statement))
+
+
+def fail(error, cause=None):
+    """Raise an error as a library does that has caught another."""
+
+    def work():
+        raise error from cause
+
+    return work
+
+
+MISTAKES = {
+    "a record of wrong types": lambda: CspSettings(penalty="much"),
+    "a call of wrong types": lambda: TypeAdapter(int).validate_python("x"),
+    "a metric's name": lambda: _validate_metric_name("pixel_ap@0.3"),
+    "no SQL": call_database("choose * from x"),
+    "no SQL for sqlalchemy": call_store("choose * from x"),
+    "too few values": call_database("select ?"),
+    "a wrong call behind MLflow": lambda: fail(
+        MlflowException("x", BAD_REQUEST), catch(call_database("select ?"))
+    )(),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_values_of_our_own_that_a_library_refuses_are_our_mistake(tmp_path, name):
+    error = catch(MISTAKES[name])
+    assert is_misuse(error)
+    assert explain(error) is None
+    assert "x.yaml: " in explain(catch(read, tmp_path / "x.yaml", lambda _: MISTAKES[name]()))
+
+
+REFUSALS = {
+    "no such run": lambda: MlflowException("no run", RESOURCE_DOES_NOT_EXIST),
+    "a store of an older MLflow": lambda: MlflowException("out-of-date database schema"),
+    "a server's answer": lambda: RestException(
+        {"error_code": "INVALID_PARAMETER_VALUE", "message": "too long for this server"}
+    ),
+    "a store in use": lambda: sqlite3.OperationalError("database is locked"),
+    "no store": lambda: sqlite3.DatabaseError("file is not a database"),
+    "a table is missing": lambda: catch(call_store("select * from runs")),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_a_store_or_server_refuses_has_a_line(name):
+    error = REFUSALS[name]()
+    error.__traceback__ = catch(torch.empty, -1).__traceback__  # as from within a library
+    assert not is_misuse(error)
+    assert "; look at " in explain(error)

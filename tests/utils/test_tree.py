@@ -30,6 +30,13 @@ def bind(place: Path) -> None:
         server.bind(place.name)
 
 
+def test_a_name_with_a_line_end_makes_no_line_of_its_own(mine: Path) -> None:
+    (mine / "a\nb").symlink_to("nowhere")
+    with pytest.raises(DatasetError, match=r"a\\nb: a link that leads nowhere") as error:
+        read_tree(mine)
+    assert len(str(error.value).splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [

@@ -1,8 +1,10 @@
 """What a kind of input is: how it is drawn, mutated, read, and what reading it may give."""
 
+import json
 import random
 import sys
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +67,19 @@ def find_bend(read: Any, plain: Any, where: str = "") -> str:
         inner = ((one, other, f"{where}[{number}]") for number, (one, other) in pairs)
         return next(filter(None, (find_bend(*each) for each in inner)), "")
     return "" if _is_same(read, plain) else f"{where}: {read!r:.60} of {plain!r:.60}"
+
+
+def find_repeated(text: str | bytes) -> str:
+    """A key that JSON has twice in one of its objects; empty where there is none."""
+    repeated: list[str] = []
+
+    def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        counts = Counter(key for key, _ in pairs)
+        repeated.extend(key for key, count in counts.items() if count > 1)
+        return dict(pairs)
+
+    json.loads(text, object_pairs_hook=look)
+    return f"the key {repeated[0]!r} is there twice" if repeated else ""
 
 
 def _is_same(read: Any, plain: Any) -> bool:

@@ -68,7 +68,7 @@ def account_for(root: Path, files: Iterable[str], listing: Listing) -> Leftovers
         for name in listed
         if PurePosixPath(name).name in RESULTS
         and "/" in name  # the folder itself is looked at
-        and all((root / name).with_name(other).is_file() for other in RESULTS)
+        and holds_results((root / name).parent)
     }
     beside: dict[PurePosixPath, list[str]] = defaultdict(list)
     for path in map(PurePosixPath, listed):
@@ -117,6 +117,11 @@ def is_own_result(name: str, pictured: Collection[str]) -> bool:
     """
     stem, mark, _ = name.casefold().rpartition(".mask.")
     return is_result(name) and (not mark or stem in pictured)
+
+
+def holds_results(folder: Path) -> bool:
+    """True for a folder that `fuzzyclip predict` has written."""
+    return all((folder / name).is_file() for name in RESULTS)
 
 
 def _explain(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fuzzyclip.datasets.base.accounting import find_pictured, is_own_result
+from fuzzyclip.datasets.base.accounting import find_pictured, holds_results, is_own_result
 from fuzzyclip.datasets.base.folder_names import (
     IMAGES_NAMES,
     LIKE_ANOMALOUS,
@@ -40,7 +40,7 @@ from fuzzyclip.datasets.base.spec import (
     Problem,
     Unused,
 )
-from fuzzyclip.images.names import RESULTS, describe_names
+from fuzzyclip.images.names import describe_names
 
 USUAL_TRUTH = "ground_truth"
 UNMASKED = Unused(
@@ -130,11 +130,6 @@ def _read(folder: Path, names: tuple[str, ...], truths: Sequence[Path], contents
             contents.truths.append((deeper, names))
         elif not holds_results(deeper):
             _read(deeper, (*names, fold(deeper.name)), truths, contents)
-
-
-def holds_results(folder: Path) -> bool:
-    """True for a folder that `fuzzyclip predict` has written."""
-    return all((folder / name).is_file() for name in RESULTS)
 
 
 def list_part(root: Path, part: Part) -> Listing:

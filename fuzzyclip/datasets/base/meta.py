@@ -7,7 +7,6 @@ on Windows has backslashes between folders, which are read as they are meant; a 
 of the root is refused.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PureWindowsPath
@@ -25,6 +24,7 @@ from fuzzyclip.datasets.base.spec import (
     Protocol,
 )
 from fuzzyclip.utils.files import is_file_name, write_text
+from fuzzyclip.utils.json_text import format_json, parse_json
 from fuzzyclip.utils.tree import DatasetError
 
 #: Name of the protocol that takes the split from the file, for any dataset.
@@ -54,7 +54,7 @@ def read_meta(root: Path, categories: Sequence[str], aliases: Mapping[str, str])
     """Rows of `<root>/meta.json` of some categories, none for all; aliases lead to raw names."""
     path = root / FILENAME
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))  # Notepad leaves a mark
+        data = parse_json(path.read_text(encoding="utf-8-sig"))  # Notepad leaves a mark
     except FileNotFoundError:
         return Listing([], [Problem(str(path), "missing, but the protocol reads it", fatal=True)])
     except (OSError, ValueError, RecursionError) as error:
@@ -148,4 +148,4 @@ def write_meta(frame: pd.DataFrame, info: Mapping[str, Any], path: Path) -> None
             for category, rows in chosen.groupby("category", sort=True)
         }
     data["info"] = dict(info)
-    write_text(path, json.dumps(data, indent=4, ensure_ascii=False) + "\n")
+    write_text(path, format_json(data, indent=4) + "\n")

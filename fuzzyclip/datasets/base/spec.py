@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from fuzzyclip.images.names import describe_names
+from fuzzyclip.utils.files import show_line
 
 GOOD = "good"
 #: Label of a row whose mask says whether its image is normal.
@@ -91,7 +92,7 @@ class Problem(NamedTuple):
         count = len(self.files)
         inside = describe_names([PurePosixPath(name).name for name in self.files])
         which = f"{count:,} files ({inside}): " if count > 1 else ""
-        return f"{self.path}: {which}{self.reason}"
+        return show_line(f"{self.path}: {which}{self.reason}")
 
 
 class Note(NamedTuple):
@@ -108,7 +109,7 @@ class Note(NamedTuple):
     files: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{'warning' if self.warning else 'note'}: {self.text}"
+        return show_line(f"{'warning' if self.warning else 'note'}: {self.text}")
 
 
 class Unused(NamedTuple):

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fuzzyclip.datasets.base.layouts import list_folders
+from fuzzyclip.utils.files import show_line
 from fuzzyclip.utils.tree import DatasetError
 
 MAX_DEPTH = 4  # of the folders that an archive wraps around the data
@@ -28,7 +29,8 @@ def arrange(
     """
     folders = list(_find(staging, patterns, MAX_DEPTH))
     if not folders:
-        inside = sorted(p.relative_to(staging).as_posix() for p in staging.glob("*/*"))[:10]
+        listed = sorted(path.relative_to(staging).as_posix() for path in staging.glob("*/*"))
+        inside = [show_line(name) for name in listed[:10]]
         raise DatasetError(
             f"nothing named {', '.join(patterns)} inside; found {', '.join(inside) or 'nothing'}"
         )
@@ -66,9 +68,9 @@ def _merge(path: Path, target: Path, origin: str, sources: dict[Path, str]) -> N
     elif path.is_dir() or target.is_dir() or not filecmp.cmp(path, target, shallow=False):
         first = sources.get(target, "elsewhere")
         places = f"in {first} and in {origin}" if first != origin else f"in {origin}, twice"
+        name = show_line(f"{target.parent.name}/{target.name}")
         raise DatasetError(
-            f"{target.parent.name}/{target.name} is there twice and not the same, {places}; "
-            "remove the one that is not meant"
+            f"{name} is there twice and not the same, {places}; remove the one that is not meant"
         )
 
 

@@ -18,6 +18,7 @@ from fuzzyclip.datasets.base.spec import Archive, DatasetSpec, Protocol
 from fuzzyclip.datasets.fetching.arranging import arrange
 from fuzzyclip.datasets.fetching.download import download_archive
 from fuzzyclip.datasets.fetching.extract import extract_archive
+from fuzzyclip.datasets.fetching.other_archives import find_unfinished
 from fuzzyclip.datasets.fetching.placed import Source, find_sources
 from fuzzyclip.utils.files import compute_sha256, show_name
 from fuzzyclip.utils.scratch import hold_folder
@@ -156,6 +157,8 @@ def _check_download(
     """Refuse a download that cannot work, before the first byte, and say what to do instead."""
     place = f"{archives_dir}/{archive.filename}" if archives_dir else "a folder of archives"
     missing = f"{spec.title}: {archive.filename} is not there"
+    if half := archives_dir and find_unfinished(archives_dir, archive.filename):
+        missing += f" (only {half.name}, an unfinished download)"
     if not archive.urls:
         raise DatasetError(
             f"{missing} and has no address to download it from (licence or login). "

@@ -22,6 +22,8 @@ OTHERS = {
 ARCHIVE_NAME = re.compile(
     r"\.(zip|tar|tgz|tbz2?|txz|7z|rar|zst|z\d\d|r\d\d|(tar\.)?(gz|bz2|xz|lzma))(\.\d{3})?$", re.I
 )
+#: What browsers call a download until it is whole; Safari's is a folder.
+UNFINISHED = re.compile(r"\.(crdownload|part|partial|download|opdownload|!ut)$", re.I)
 #: A part of an archive in several files, and how they are put together.
 PARTS = {
     re.compile(r"(.+)\.z\d\d$", re.I): "`zip -s 0 {0}.zip --out whole.zip` joins them",
@@ -34,7 +36,9 @@ PARTS = {
 
 
 def describe_part(path: Path) -> str:
-    """What to do with a file whose name says that it is a part of several; empty for others."""
+    """What to do with a file whose name says that it is a part; empty for others."""
+    if is_unfinished(path):
+        return "an unfinished download; let the browser finish it, or fetch it again"
     for form, mend in PARTS.items():
         if match := form.fullmatch(path.name):
             return f"one part of an archive in several files: {mend.format(match[1])}; or {EXTRACT}"
@@ -63,4 +67,19 @@ def describe_other(path: Path) -> str:
 
 def looks_like_archive(path: PurePath) -> bool:
     """True for an archive or a part of one by its name, whether it is read or not."""
-    return ARCHIVE_NAME.search(path.name) is not None
+    return ARCHIVE_NAME.search(UNFINISHED.sub("", path.name)) is not None
+
+
+def find_unfinished(folder: Path, name: str) -> Path | None:
+    """What a browser has fetched of an archive of this name, and not to its end."""
+    beside = sorted(folder.iterdir()) if folder.is_dir() else []
+    return next(
+        (path for path in beside if UNFINISHED.sub("", path.name) == name != path.name), None
+    )
+
+
+def is_unfinished(path: PurePath) -> bool:
+    """True for an archive by its name that a browser has not fetched to its end."""
+    return any(
+        UNFINISHED.search(place.name) and looks_like_archive(place) for place in (path, path.parent)
+    )

@@ -18,10 +18,11 @@ from fuzzyclip.datasets.fetching.extract import is_archive, list_members
 from fuzzyclip.datasets.fetching.other_archives import (
     describe_other,
     describe_part,
+    is_unfinished,
     looks_like_archive,
 )
 from fuzzyclip.images.names import is_image_name
-from fuzzyclip.utils.files import compute_sha256
+from fuzzyclip.utils.files import compute_sha256, show_line
 from fuzzyclip.utils.tree import DatasetError, Tree, read_tree
 
 LOGGER = logging.getLogger(__name__)
@@ -154,16 +155,16 @@ def _search(
     taken, faults = _recognise(markers, [folder / name for name in tree.files if _is_near(name)])
     inside = any(_belongs(name, markers) for name in tree.files if folder / name not in taken)
     if not taken and not inside and faults:
-        lines = [f"{path}: {fault}" for path, fault in faults.items()]
+        lines = [show_line(f"{path}: {fault}") for path, fault in faults.items()]
         raise DatasetError("\n".join([f"{spec.title}: no data in {folder}", *lines]))
     if not taken and not inside:
-        there = sorted({PurePosixPath(name).parts[0] for name in tree.files})[:10]
+        there = sorted({show_line(PurePosixPath(name).parts[0]) for name in tree.files})[:10]
         raise DatasetError(
             f"{spec.title}: nothing named {', '.join(markers)} in {folder}, nor in an archive "
             f"there; found {', '.join(there) or 'nothing'}. {spec.instructions}".strip()
         )
     for path, fault in faults.items():
-        LOGGER.warning("%s is left out: %s", path, fault)
+        LOGGER.warning("%s is left out: %s", show_line(str(path)), fault)
     if not taken:
         return [whole]
     _check_drive_parts(spec, taken)
@@ -196,7 +197,7 @@ def _recognise(
     faults: dict[Path, str] = {}
     for path in files:
         try:
-            if not is_archive(path):
+            if is_unfinished(path) or not is_archive(path):
                 if looks_like_archive(path):
                     faults[path] = describe_part(path) or describe_other(path)
                 continue

@@ -278,7 +278,7 @@ def test_facts_of_broken_files_are_refused(tmp_path):
         (tmp_path / name).write_text("<no")
         with pytest.raises(ValueError, match=rf"{name}: not an"):
             read_facts(tmp_path / name)
-    for facts in ("[]", "{", "3", "[" * 100_000):
+    for facts in ("[]", "{", "3", "[" * 100_000, '{"layout": 2, "layout": 2}'):
         with pytest.raises(ValueError, match=r"a\.onnx: facts that are no table of JSON"):
             parse_facts(facts, tmp_path / "a.onnx")
 

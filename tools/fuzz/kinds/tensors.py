@@ -19,7 +19,7 @@ from fuzzyclip.model.card import FILENAME, Card, read_card
 from fuzzyclip.model.directory import CONFIG, EFA, RPL, read_parts
 from fuzzyclip.utils.files import compute_crc
 from fuzzyclip.utils.tensor_files import HEADER, write_rows
-from tools.fuzz.kind import Kind, find_bend
+from tools.fuzz.kind import Kind, find_bend, find_repeated
 from tools.fuzz.kinds.tiny import make_model
 from tools.fuzz.mutate import mutate_bytes, mutate_lines, mutate_tree
 
@@ -86,7 +86,10 @@ class ModelFolder(Kind):
     def find_fault(self, place: Path, content: tuple[Card, Any, Any]) -> str:
         """The card as it is written, files of its digests, tensors as the library reads them."""
         card, parts, config = content
-        plain = json.loads((place / FILENAME).read_bytes())
+        written = (place / FILENAME).read_bytes()
+        if fault := find_repeated(written):
+            return f"{FILENAME}: {fault}"
+        plain = json.loads(written)
         plain |= {"format": 2} if repr(plain.get("format")) == "1" else {}  # the same without marks
         if fault := find_bend(card.model_dump(exclude_unset=True), plain):
             return f"{FILENAME}: {fault}"

@@ -28,7 +28,7 @@ from stages.experiments.catalog import FILE as CATALOG
 from stages.experiments.catalog import read_catalog
 from stages.params import read_params
 from stages.yaml_numbers import know_numbers
-from tools.fuzz.kind import Kind, find_bend
+from tools.fuzz.kind import Kind, find_bend, find_repeated
 from tools.fuzz.mutate import mutate_bytes, mutate_lines, mutate_tree
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -157,7 +157,10 @@ class Meta(Kind):
         """Every item is a row that says the same, or a problem."""
         if unnamed := [each for each in content.problems if str(place) not in str(each)]:
             return f"a problem without a file: {unnamed[0]}"
-        plain = json.loads((place / FILENAME).read_text("utf-8"))
+        written = (place / FILENAME).read_text("utf-8")
+        if fault := find_repeated(written):
+            return fault
+        plain = json.loads(written)
         items = [
             item for split in SPLITS for group in plain.get(split, {}).values() for item in group
         ]

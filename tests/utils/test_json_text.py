@@ -1,0 +1,60 @@
+"""JSON is read as the standard library reads it, but for keys that would get lost."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fuzzyclip.utils.json_text import RepeatedKeyError, format_json, parse_json
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(PLAIN)
+def test_what_is_there_once_is_read_as_it_was_written(data):
+    assert parse_json(json.dumps(data)) == data
+    assert parse_json(json.dumps(data).encode()) == data
+
+
+@given(PLAIN)
+def test_what_is_written_is_one_line_for_every_reader_and_reads_back(data):
+    text = format_json(data)
+    assert json.loads(text) == data
+    assert len(f"{text}|".splitlines()) == 1
+    assert json.loads(format_json(data, indent=2)) == data
+
+
+def test_letters_stay_and_what_commands_a_terminal_is_escaped():
+    name = "ü日😀 \x7f\x85\x9b\u2028\u2029\u202e\udcff"
+    text = format_json([name])
+    assert text == '["ü日😀 \\u007f\\u0085\\u009b\\u2028\\u2029\\u202e\\udcff"]'
+    assert json.loads(text) == [name]
+
+
+def test_the_last_of_very_many_keys_is_compared_at_once():
+    keys = ", ".join(f'"{number}": 0' for number in range(200_000))
+    with pytest.raises(RepeatedKeyError, match="'199999'"):
+        parse_json(f'{{{keys}, "199999": 1}}')
+
+
+def test_what_an_encoding_has_no_code_for_is_an_escape_of_json():
+    assert format_json("ü", encoding="cp1252") == '"ü"'
+    assert format_json("ü😀", encoding="cp1252") == '"\\u00fc\\ud83d\\ude00"'
+
+
+def test_what_json_has_no_word_for_is_refused():
+    with pytest.raises(ValueError, match="JSON"):
+        format_json(float("nan"))
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1, "a": 1}', '[{"b": {"x": 1, "a": 2, "a": 3}}]', '{"a": 1, "\\u0061": 2}']
+)
+def test_a_key_that_is_there_twice_is_refused(text):
+    with pytest.raises(RepeatedKeyError, match="the key 'a' is there twice"):
+        parse_json(text)
