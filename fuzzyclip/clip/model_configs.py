@@ -6,7 +6,6 @@ with its type and range, is refused; nothing here is a path to code, and all siz
 """
 
 import difflib
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -23,6 +22,7 @@ from pydantic import (
 )
 
 from fuzzyclip.utils.faults import naming
+from fuzzyclip.utils.json_text import parse_json
 from fuzzyclip.utils.ranges import FEW, NUMBER, POSITIVE, SHARE, SIDE
 from fuzzyclip.utils.settings import CHANNELS, Record, limit, say_first_fault
 
@@ -259,7 +259,7 @@ def _read_file(model: str) -> dict[str, Any]:
     if len(text) > LARGEST_FILE:
         raise ValueError(f"model configuration {path}: more than {LARGEST_FILE:,} bytes")
     with naming(f"model configuration {path}", ValueError):
-        content = json.loads(text)
+        content = parse_json(text)
     if not isinstance(content, dict):
         raise ValueError(f"model configuration {path}: a table is needed, not {content!r:.50}")
     return content

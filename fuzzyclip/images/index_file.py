@@ -1,7 +1,6 @@
 """The index on disk: a table that people and programs read, and what is known of the whole."""
 
 import csv
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import pandas as pd
 
 from fuzzyclip.utils.faults import naming
 from fuzzyclip.utils.files import is_file_name, write_json, write_text
+from fuzzyclip.utils.json_text import parse_json
 from fuzzyclip.utils.tables import format_csv
 from fuzzyclip.utils.tree import DatasetError
 
@@ -113,10 +113,6 @@ def place_rows(frame: pd.DataFrame, root: Path) -> pd.DataFrame:
     return frame.assign(**placed)
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON; build the index again")
-
-
 def read_info(path: Path) -> dict[str, Any]:
     """The facts of the whole, as `Index.info` has them.
 
@@ -124,7 +120,7 @@ def read_info(path: Path) -> dict[str, Any]:
         DatasetError: the file is no table in JSON.
     """
     with naming(path, DatasetError):
-        info = json.loads(path.read_bytes().decode("utf-8-sig"), parse_constant=_refuse_constant)
+        info = parse_json(path.read_bytes().decode("utf-8-sig"), finite=True)
     if not isinstance(info, dict):
         raise DatasetError(f"{path}: no table of facts; build the index again")
     return info

@@ -19,8 +19,11 @@ class RepeatedKeyError(ValueError):
     """An object of JSON has a key twice."""
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, finite: bool = False) -> Any:
     """Plain data of JSON; each key of an object stands there once.
+
+    Args:
+        finite: refuse NaN and Infinity, which are no JSON, but which many programs write.
 
     Raises:
         RepeatedKeyError: a key is there twice; names it. Put `fuzzyclip.utils.faults.naming` around
@@ -28,7 +31,9 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: it is no JSON, or no UTF-8.
         RecursionError: it is nested too deeply.
     """
-    return json.loads(text, object_pairs_hook=_refuse_repeated)
+    return json.loads(
+        text, object_pairs_hook=_refuse_repeated, parse_constant=_refuse if finite else None
+    )
 
 
 def format_json(data: Any, indent: int | None = None, encoding: str = "utf-8") -> str:
@@ -47,6 +52,10 @@ def format_json(data: Any, indent: int | None = None, encoding: str = "utf-8") -
     except UnicodeEncodeError:
         return json.dumps(data, indent=indent, allow_nan=False)
     return text
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON; make the file again")
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -29,6 +29,13 @@ def test_what_is_written_is_one_line_for_every_reader_and_reads_back(data):
     assert json.loads(format_json(data, indent=2)) == data
 
 
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_of_json_is_refused_where_it_may_not_be(constant):
+    assert str(parse_json(f"[{constant}]")[0]) in ("nan", "inf", "-inf")
+    with pytest.raises(ValueError, match=f"^{constant} is no number of JSON"):
+        parse_json(f"[{constant}]", finite=True)
+
+
 def test_letters_stay_and_what_commands_a_terminal_is_escaped():
     name = "ü日😀 \x7f\x85\x9b\u2028\u2029\u202e\udcff"
     text = format_json([name])

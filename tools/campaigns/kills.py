@@ -222,5 +222,6 @@ def compare(made: Any, wanted: Any) -> str:
     """What differs, as far as a person reads it."""
     if isinstance(made, dict) and isinstance(wanted, dict):
         keys = [key for key in {**made, **wanted} if made.get(key) != wanted.get(key)]
-        return ", ".join(keys[:20])
+        lines = [f"{key}: {made.get(key)!r:.300}, not {wanted.get(key)!r:.300}" for key in keys]
+        return "\n".join(lines[:20])
     return f"{made!r:.1500}\nin place of\n{wanted!r:.1500}"

@@ -223,4 +223,5 @@ class IndexFiles(Kind):
                 shown = f"root/{value}" if value and name in ("image_path", "mask_path") else value
                 if str(read[str(name)]) != shown:
                     return f"row {number}, {name}: {read[str(name)]!r} of {value!r}"
-        return find_bend(info, json.loads((place / self.info).read_text("utf-8")))
+        facts = (place / self.info).read_text("utf-8")
+        return find_repeated(facts) or find_bend(info, json.loads(facts))
