@@ -11,8 +11,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,9 @@ class Target:
 def observe_runs(project: Project, paths: Sequence[str]) -> Any:
     """All that the finished runs of a project's MLflow store hold, and runs that seem to go on."""
     del paths
-    return read_runs(f"sqlite:///{project.folder / 'mlflow.db'}")
+    # in a process of its own: this one would go on reading the file that lay there before
+    with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+        return alone.submit(read_runs, f"sqlite:///{project.folder / 'mlflow.db'}").result()
 
 
 def read_runs(store: str) -> dict[str, Any]:
