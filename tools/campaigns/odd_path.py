@@ -10,7 +10,8 @@ from tools.campaigns.project import GOOD, MODEL, PARTS, CampaignError, make_proj
 NAMES = ("Prüf stand/fuzzy clip", "it's 100 %", "a#b;c&d", "日本 [1]")
 COMMANDS = (
     ("dvc", "repro", "track", "--quiet"),
-    ("dvc", "exp", "run", "-S", "efa.test.sigma=1.0", "--temp", "track"),
+    ("dvc", "exp", "run", "-S", "efa.test.sigma=1.0", "track"),
+    ("dvc", "exp", "run", "-S", "efa.test.sigma=2.0", "--temp", "track"),
     ("dvc", "exp", "show", "--only-changed"),
     (*CLI, "predict", PARTS, "--model", MODEL, "--category", "part", "--out", "out/parts seen"),
     (*CLI, "calibrate", "--model", MODEL, "--category", "capsule", "--good", GOOD,

@@ -8,6 +8,7 @@ import random
 import shutil
 
 import pytest
+from pipelines import clone_repository, run
 
 from tools.campaigns.kills import kill_target, list_targets
 from tools.campaigns.permissions import CASES, POWERLESS, TOUCHED, try_case
@@ -19,8 +20,15 @@ TRIED = [next(case for case in CASES if (case.place, case.mode) == tried) for tr
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return make_project(tmp_path_factory.mktemp("hurt") / "project")
+def project(pipeline, tmp_path_factory):
+    """A finished checkout in place of the one that a campaign makes: it is as small."""
+    source, folder = pipeline[0], tmp_path_factory.mktemp("hurt") / "project"
+    clone_repository(source, folder, cache=False)
+    run(folder, "dvc", "cache", "dir", "--local", run(source, "dvc", "cache", "dir").strip())
+    # modes of a linked file would be those of the cache too, which other tests take from
+    run(folder, "dvc", "config", "--local", "cache.type", "copy")
+    run(folder, "dvc", "checkout")
+    return make_project(folder)
 
 
 @pytest.mark.parametrize("name", ["csp@visa", "predict"])
