@@ -213,7 +213,7 @@ class IndexFiles(Kind):
 
     def find_fault(self, place: Path, content: tuple[pd.DataFrame, dict[str, Any]]) -> str:
         """Rows as the standard library reads them."""
-        text = (place / self.table).read_bytes().decode("utf-8")
+        text = (place / self.table).read_bytes().decode("utf-8-sig")
         head, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
         frame, info = content
         if len(rows) != len(frame):
