@@ -1,12 +1,16 @@
 """Packages that only an export needs, imported where they are used."""
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import Any
 
 #: openvino's reporter of use to its makers; it would report the import already.
 TELEMETRY = "openvino_telemetry"
+#: Keeps onnxruntime from reporting to its makers, for which it leaves a number of the machine and
+#: a data base in ~/.cache/Microsoft when it is imported.
+SILENT = "ORT_DISABLE_TELEMETRY"
 
 
 class MissingExtraError(ValueError):
@@ -14,11 +18,14 @@ class MissingExtraError(ValueError):
 
 
 def import_extra(name: str) -> Any:
-    """A module of the packages that `fuzzyclip[export]` brings.
+    """A module of the packages that `fuzzyclip[export]` brings; none calls its makers.
+
+    Whoever wants that sets ORT_DISABLE_TELEMETRY=0 for onnxruntime.
 
     Raises:
         MissingExtraError: it is not installed.
     """
+    os.environ.setdefault(SILENT, "1")  # read when the first package imports it
     try:
         return import_openvino() if name == "openvino" else importlib.import_module(name)
     except ImportError as error:

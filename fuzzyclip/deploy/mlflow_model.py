@@ -22,7 +22,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from PIL import Image, ImageDraw
 
 from fuzzyclip.model.card import read_card
-from fuzzyclip.utils.scratch import hold_private_folder
+from fuzzyclip.utils.scratch import give_usual_mode, hold_private_folder
 from fuzzyclip.utils.tree import copy_tree, read_tree
 
 #: The packaged model among the logged one's artifacts.
@@ -130,6 +130,8 @@ def save_served(folder: Path, out: Path) -> None:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with describe_model(folder) as described:
         mlflow.pyfunc.save_model(path=str(out), **described)
+    for path in [*out.rglob("*")]:  # copies have the modes of what was copied
+        give_usual_mode(path)
 
 
 def draw_example() -> str:

@@ -70,11 +70,16 @@ def make_private_folder() -> Path:
 
 
 def give_usual_mode(path: Path) -> None:
-    """The mode that the user's umask gives, to a file that a library made for its user alone."""
-    probe = name_temporary(path)
-    with probe.open("xb") as file:  # asking for the umask would change it, for other threads too
-        mode = os.fstat(file.fileno()).st_mode
-    probe.unlink()
+    """The mode that the user's umask gives, to a file or folder that a library gave another."""
+    probe = name_temporary(path)  # asking for the umask would change it, for other threads too
+    if path.is_dir():
+        probe.mkdir()
+        mode = probe.stat().st_mode
+        probe.rmdir()
+    else:
+        with probe.open("xb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+        probe.unlink()
     path.chmod(stat.S_IMODE(mode))
 
 

@@ -160,10 +160,13 @@ def test_files_and_folders_have_the_users_modes(tmp_path, umask):
             assert folder.stat().st_mode & 0o777 == 0o700
         (tmp_path / "new/e").touch(mode=0o600)
         give_usual_mode(tmp_path / "new/e")
+        (tmp_path / "new/g").mkdir(mode=0o700)
+        give_usual_mode(tmp_path / "new/g")
         write_tensors(tmp_path / "new/f", {"a": torch.zeros(2)}, {})
     finally:
         os.umask(before)
-    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o777 & ~umask
+    for folder in tmp_path / "new", tmp_path / "new/g":
+        assert folder.stat().st_mode & 0o777 == 0o777 & ~umask
     for name in "a.txt", "b", "c", "e", "f":
         assert (tmp_path / "new" / name).stat().st_mode & 0o777 == 0o666 & ~umask
 

@@ -1,6 +1,8 @@
 """Exported detectors: the numbers of the detector itself, or no file at all."""
 
 import json
+import os
+import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -12,6 +14,7 @@ import torch
 from export_cases import LOOSE, ORIGIN, assert_same, build, detect, run_python
 from hypothesis import given
 from hypothesis import strategies as st
+from imports import ROOT
 from properties import try_examples
 from scipy.ndimage import gaussian_filter
 
@@ -210,6 +213,14 @@ def test_a_missing_package_is_named(name, exported, detector, images, tmp_path, 
     with pytest.raises(MissingExtraError, match=rf"{name} is not.*'fuzzyclip\[export\]'"):
         write()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_the_runtime_reports_to_nobody(tmp_path):
+    """onnxruntime leaves a number of the machine in ~/.cache when it starts to report."""
+    script = "from fuzzyclip.deploy.extra import import_extra; import_extra('onnxruntime')"
+    variables = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    subprocess.run([sys.executable, "-c", script], env=variables, check=True)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_pixels_of_another_kind_are_refused(exported):
