@@ -34,7 +34,7 @@ LEFT_OUT = ("__pycache__", "*.safetensors")
 #: All that is imported on the way from a request to its answer.
 PACKAGES = (
     "filelock", "matplotlib", "mlflow", "numpy", "open_clip_torch", "pandas", "pillow", "pydantic",
-    "safetensors", "scikit-learn", "scipy", "timm", "torch", "torchvision", "tqdm",
+    "pydantic_core", "safetensors", "scikit-learn", "scipy", "timm", "torch", "torchvision", "tqdm",
 )  # fmt: skip
 
 #: What the example shows, where the model is calibrated for nothing.

@@ -165,7 +165,7 @@ def test_the_stage_makes_the_same_files_with_either_engine(cluster, folder, tmp_
         done = subprocess.run(
             [sys.executable, "-m", "stages.features", "visa"],
             cwd=tmp_path, env=cluster.environment | {"PYTHONPATH": str(ROOT)},
-            capture_output=True, text=True, check=False, timeout=120,
+            capture_output=True, text=True, check=False, timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         made = tmp_path / "features/tokens/visa"
@@ -180,6 +180,8 @@ def write_small_index(path, folder):
     images = [image.relative_to(folder).as_posix() for image in sorted(folder.rglob("*.png"))[:4]]
     digests = [hashlib.sha256((folder / image).read_bytes()).hexdigest() for image in images]
     known = {"image_path": images, "sha256": digests, "category": "noise", "split": "test"}
+    sizes = [Image.open(folder / image).size for image in images]
+    known |= {"width": [width for width, _ in sizes], "height": [height for _, height in sizes]}
     rest = dict.fromkeys(INDEX_COLUMNS, "") | dict.fromkeys(COLUMN_TYPES, 0)
     path.parent.mkdir(parents=True)
     pd.DataFrame(rest | known)[list(INDEX_COLUMNS)].to_csv(path, index=False)
