@@ -41,7 +41,7 @@ REPRO = ("dvc", "repro", "--single-item", "--force", "--no-run-cache")
 TRACEBACK = re.compile(r"^Traceback \(most recent call last\)", re.MULTILINE)
 
 #: What DVC says of a dvc.lock that a kill has cut off while DVC wrote it.
-CUT_OFF = re.compile(r"dvc\.lock' (validation failed|is invalid)")
+CUT_OFF = re.compile(r"dvc\.lock' validation failed|dvc\.lock', YAML file structure is corrupted")
 
 
 @dataclass(frozen=True)
