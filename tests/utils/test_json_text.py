@@ -8,20 +8,29 @@ from hypothesis import strategies as st
 
 from fuzzyclip.utils.json_text import RepeatedKeyError, format_json, parse_json
 
-PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=10,
-)
 
 
-@given(PLAIN)
+def plain(numbers):
+    """Anything that JSON can hold, with these numbers in it."""
+    return st.recursive(
+        st.none() | st.booleans() | st.integers() | numbers | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=10,
+    )
+
+
+#: Python reads and writes infinity as well, which is no JSON.
+ANY = plain(st.floats(allow_nan=False))
+FINITE = plain(st.floats(allow_nan=False, allow_infinity=False))
+
+
+@given(ANY)
 def test_what_is_there_once_is_read_as_it_was_written(data):
     assert parse_json(json.dumps(data)) == data
     assert parse_json(json.dumps(data).encode()) == data
 
 
-@given(PLAIN)
+@given(FINITE)
 def test_what_is_written_is_one_line_for_every_reader_and_reads_back(data):
     text = format_json(data)
     assert json.loads(text) == data
@@ -54,9 +63,12 @@ def test_what_an_encoding_has_no_code_for_is_an_escape_of_json():
     assert format_json("ü😀", encoding="cp1252") == '"\\u00fc\\ud83d\\ude00"'
 
 
-def test_what_json_has_no_word_for_is_refused():
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_what_json_has_no_word_for_is_refused(number):
     with pytest.raises(ValueError, match="JSON"):
-        format_json(float("nan"))
+        format_json(number)
+    with pytest.raises(ValueError, match="JSON"):
+        format_json({"scores": [0.5, number]}, indent=2)
 
 
 @pytest.mark.parametrize(
