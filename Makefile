@@ -3,7 +3,8 @@
 # make methods   run every other method of the paper's tables too, and record them
 # make pictures  README's and the docs' pictures from what `make repro` made; needs Chromium
 # make test      install into .venv, lint, types, quick tests; WORKERS=8 on a larger machine
-# make test-all  all tests: also Ray, servers, browsers, ViT-L, whole experiments, other examples
+# make test-all  all tests: also Ray, servers, browsers, ViT-L, whole experiments, more examples;
+#                EXAMPLES=new draws others every time
 # make bench     a line a measurement: name, ratio, goal; half an hour on two cores
 # make sbom      what is installed, as CycloneDX: sbom.json; docs/trust.md
 # make audit     known vulnerabilities of the pinned packages; asks pypi.org
@@ -74,9 +75,10 @@ PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadfile --n
 test: lint types
 	$(PYTEST) --ignore-glob '*/slow'
 
-# With the tools of `make sbom`, which are tested too.
+# With the tools of `make sbom`, which are tested too. A profile of tests/support/properties.py.
+EXAMPLES := all
 test-all: lint types $(TRUST)/.ready
-	$(PYTEST) --hypothesis-profile thorough
+	$(PYTEST) --hypothesis-profile $(EXAMPLES)
 
 bench: $(READY)
 	python benchmarks/pixel_metrics.py

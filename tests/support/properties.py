@@ -1,7 +1,8 @@
 """How many examples a property test tries: few in `make test`, all in `make test-all`.
 
-`make test` draws the same ones every time (profile `quick`), `make test-all` others every time
-(profile `thorough`). What these find is kept with `@example` above the test that it broke.
+Both draw the same ones every time, so that only a change can break them. `make test-all
+EXAMPLES=new` draws others every time; what these find is kept with `@example` above the test that
+it broke.
 """
 
 from hypothesis import settings
@@ -11,10 +12,10 @@ USUAL = 100
 #: Examples at least, of a test that has as many.
 LEAST = 10
 
-settings.register_profile(
-    "quick", max_examples=USUAL // 4, derandomize=True, database=None, deadline=None
-)
-settings.register_profile("thorough", max_examples=USUAL, deadline=None, print_blob=True)
+same = {"derandomize": True, "database": None, "deadline": None}
+settings.register_profile("quick", max_examples=USUAL // 4, **same)
+settings.register_profile("all", max_examples=USUAL, print_blob=True, **same)
+settings.register_profile("new", max_examples=USUAL, print_blob=True, deadline=None)
 settings.load_profile("quick")
 
 

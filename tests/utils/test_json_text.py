@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from fuzzyclip.utils.json_text import RepeatedKeyError, format_json, parse_json
 
 
-
 def plain(numbers):
     """Anything that JSON can hold, with these numbers in it."""
     return st.recursive(
