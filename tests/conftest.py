@@ -6,6 +6,7 @@
 import json
 import os
 import random
+import signal
 import sys
 from contextlib import nullcontext
 from unittest.mock import patch
@@ -14,6 +15,12 @@ import properties  # noqa: F401  (registers how many examples are tried)
 import pytest
 from filelock import FileLock
 from threads import use_one_thread
+
+
+# Behind a shell's `&` a process is born deaf to Ctrl-C, and so are its children: tests that send one
+# would wait for nothing.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def is_slow(path):
