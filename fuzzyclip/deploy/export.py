@@ -24,7 +24,7 @@ from fuzzyclip.deploy.extra import import_extra
 from fuzzyclip.deploy.facts import KEY, Origin, describe, read_facts, to_json
 from fuzzyclip.deploy.graph import DetectorGraph
 from fuzzyclip.deploy.parity import FLOAT32, INT8, Difference, check_parity, compute_reference
-from fuzzyclip.deploy.runtimes import INPUT, MAP, SCORE, OnnxRuntime, OpenVino
+from fuzzyclip.deploy.runtimes import INPUT, MAP, SCORE, OnnxRuntime, OpenVino, keep_core
 from fuzzyclip.model.inference import CategoryModel
 from fuzzyclip.model.score_kinds import DEFAULT, ScoreKind
 from fuzzyclip.utils.files import place_together
@@ -278,7 +278,7 @@ def export_openvino(
     reference = compute_reference(category_model, images)
     with place_together(path, path.with_suffix(".bin")) as folder:
         file = folder / path.name
-        model = openvino.Core().read_model(str(source))
+        model = keep_core(openvino).read_model(str(source))
         model.set_rt_info(to_json(facts), KEY)
         openvino.save_model(model, str(file), compress_to_fp16=False)
         limit = ALLOWED[facts["weights"]] if allowed is None else allowed

@@ -8,7 +8,9 @@ Shapes: B images, S image size.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -123,6 +125,17 @@ class OnnxRuntime(Exported):
         return maps, scores
 
 
+@cache
+def keep_core(openvino: ModuleType) -> Any:
+    """OpenVINO's `Core`, one for the process and until its end.
+
+    A core that compiles for the CPU gives the thread another stack for signals, and puts the one
+    before it back when it goes. Of two that go in the order they came, the second puts back the
+    first one's, which is gone by then, and the next Ctrl-C is a segmentation fault (2026.4).
+    """
+    return openvino.Core()
+
+
 class OpenVino(Exported):
     """By OpenVINO, on the CPU; takes its own .xml and .onnx."""
 
@@ -131,8 +144,8 @@ class OpenVino(Exported):
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}  # bfloat16 elsewhere
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
-        model = openvino.Core().read_model(str(path))
-        self._compiled: Any = openvino.compile_model(model, "CPU", settings)
+        core = keep_core(openvino)
+        self._compiled: Any = core.compile_model(core.read_model(str(path)), "CPU", settings)
         return read_facts(path)
 
     def _run(self, pixels: Pixels) -> tuple[Floats, Floats]:

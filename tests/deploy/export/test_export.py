@@ -143,6 +143,21 @@ def test_openvino_reports_nothing_to_its_makers():
     assert run_python(*lines) == ["openvino.tools.ovc.telemetry_stub", "False"]
 
 
+def test_a_signal_is_heard_after_openvinos_files_are_closed_in_any_order(exported):
+    lines = (
+        "import gc, os, signal",
+        "from pathlib import Path",
+        "from fuzzyclip.deploy.runtimes import open_exported",
+        f"path = Path({str(exported)!r})",
+        "first, second = (open_exported(path, 'openvino') for _ in range(2))",
+        "del first; gc.collect()",
+        "del second; gc.collect()",
+        "signal.signal(signal.SIGTERM, lambda number, frame: print('heard'))",
+        "os.kill(os.getpid(), signal.SIGTERM)",
+    )
+    assert run_python(*lines) == ["heard"]
+
+
 def test_files_that_belong_together_are_never_mixed(tmp_path):
     main, data = tmp_path / "a.onnx", tmp_path / "a.onnx.data"
 
