@@ -16,9 +16,8 @@ import pytest
 from filelock import FileLock
 from threads import use_one_thread
 
-
-# Behind a shell's `&` a process is born deaf to Ctrl-C, and so are its children: tests that send one
-# would wait for nothing.
+# Behind a shell's `&` a process is born deaf to Ctrl-C, and so are its children: tests that send
+# one would wait for nothing.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
