@@ -62,6 +62,15 @@ def test_every_flagged_package_here_was_looked_at(capsys):
     assert len(lines) - 1 == len(list_licences()) > 100
 
 
+def test_copies_that_a_package_brings_for_itself_are_not_installed(tmp_path, monkeypatch):
+    before = list_licences()
+    folder = tmp_path / "autocommand-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Name: autocommand\nVersion: 1\nLicense: GPL\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert list_licences() == before
+
+
 def test_an_unread_licence_fails_the_command(monkeypatch, capsys):
     monkeypatch.delitem(REVIEWED, "tqdm")
     assert find_review("tqdm") is None

@@ -7,6 +7,7 @@ stands in `REVIEWED`, and anything else that is flagged ends the command with 1.
 
 import re
 import sys
+import sysconfig
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageMetadata, distributions
@@ -63,9 +64,12 @@ def list_licences(found: Iterable[PackageMetadata] | None = None) -> list[Licenc
     Args:
         found: metadata of packages; None takes what is installed here.
     """
-    metadata = (package.metadata for package in distributions()) if found is None else found
+    if found is None:
+        # not sys.path: setuptools puts its own copies of packages there once it is imported
+        places = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+        found = (package.metadata for package in distributions(path=[*places]))
     lines: dict[str, Licence] = {}
-    for entry in metadata:
+    for entry in found:
         text = read_licence(entry)
         line = Licence(entry["Name"], entry["Version"], text, choose_flag(text))
         lines.setdefault(normalise(line.name), line)
