@@ -143,7 +143,7 @@ def test_openvino_reports_nothing_to_its_makers():
     assert run_python(*lines) == ["openvino.tools.ovc.telemetry_stub", "False"]
 
 
-def test_a_signal_is_heard_after_openvinos_files_are_closed_in_any_order(exported):
+def test_a_signal_is_heard_after_openvinos_files_are_closed_as_they_were_opened(exported):
     lines = (
         "import gc, os, signal",
         "from pathlib import Path",

@@ -8,8 +8,8 @@ import yaml
 from imports import ROOT
 from pipelines import change_params, clone_repository, commit, list_runs, ran, run, shorten_methods
 
-#: With and without training; two that read the same features, and two with features of their own.
-SOME = ("winclip", "april_gan", "coop", "anomaly_clip")
+#: One of every kind of features, with and without training, and one with models of its own.
+SOME = ("clip", "winclip", "april_gan", "sdp", "coop", "anomaly_clip", "saa")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def baselines(pipeline, tmp_path_factory):
 
     def shorten(params):
         params["methods"] = {name: params["methods"][name] for name in SOME}
-        params["views"] = {"openai": "coop", "windows": "winclip", "vv": "anomaly_clip"}
+        params["views"]["vv"] = "anomaly_clip"
         shorten_methods(params)
 
     change_params(folder, shorten)
@@ -43,7 +43,7 @@ def test_every_method_runs_once_and_a_second_repro_does_nothing(baselines):
 def test_methods_of_one_kind_share_their_features(baselines):
     _, output = baselines
     encoded = re.findall(r"^sdd, (\w+): 8 images", output, flags=re.M)
-    assert sorted(encoded) == ["vv", "windows"]  # patch tokens are there already
+    assert sorted(encoded) == ["vv", "vv_stages", "windows"]  # patch tokens are there already
 
 
 def test_a_setting_reruns_its_method_alone(baselines):
@@ -56,7 +56,7 @@ def test_a_setting_reruns_its_method_alone(baselines):
     assert re.findall(r"windows: (\d+) images to encode", output) == ["0", "0"]  # taken over
     assert "is broken" not in output  # the rows of a store are no shards
     assert sum(each.data.tags["method"] == "winclip" for each in list_runs(folder)) == 2
-    assert sum(each.data.tags["method"] == "coop" for each in list_runs(folder)) == 1
+    assert sum(each.data.tags["method"] == "clip" for each in list_runs(folder)) == 1
     run(folder, "git", "checkout", "-q", "HEAD", "--", ".")
     assert list_tested(run(folder, "dvc", "repro", "baselines")) == set()  # DVC restores it
 
