@@ -312,14 +312,28 @@ def compute_alignment_losses(
         grid: patches down and across.
 
     Returns:
-        `loss`, which has a gradient, and its parts `focal` and `dice`, which have none.
+        As `compute_map_losses` gives them.
     """
     margins = [
         compute_margins(layer(patch_tokens[:, block]), text_embed)
         for block, layer in enumerate(heads.layers)
     ]
+    return compute_map_losses(torch.stack(margins, dim=1), masks, grid)
+
+
+def compute_map_losses(margins: Tensor, masks: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:
+    """Focal plus dice of margins of patches, (B, L, P), as `compute_alignment_losses` says.
+
+    Args:
+        margins: anomalous minus normal logits.
+        masks: (B, S, S) in {0, 1}.
+        grid: patches down and across.
+
+    Returns:
+        `loss`, which has a gradient, and its parts `focal` and `dice`, which have none.
+    """
     size = (masks.shape[-2], masks.shape[-1])
-    planes = upsample(torch.stack(margins, dim=1), grid, size)  # (B, L, S, S)
+    planes = upsample(margins, grid, size)  # (B, L, S, S)
     loss, focal, dice = _FocalDice.apply(planes, masks)
     return {"loss": loss, "focal": focal, "dice": dice}
 
