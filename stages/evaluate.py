@@ -32,7 +32,14 @@ from fuzzyclip.evaluation.metrics import METRICS, average_categories
 from fuzzyclip.evaluation.summaries import write_summaries
 from fuzzyclip.images.index_file import read_info
 from fuzzyclip.method.fuzzyclip import FuzzyClip, join_parts
-from fuzzyclip.method.interface import Learned, Method, MethodUnavailableError, Target
+from fuzzyclip.method.interface import (
+    Learned,
+    Method,
+    MethodUnavailableError,
+    Target,
+    UnlabelledBatch,
+)
+from fuzzyclip.method.mutual import order_images
 from fuzzyclip.method.rpl import measure_lengths
 from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.utils.files import write_json
@@ -167,7 +174,8 @@ def describe(
     method: Method, auxiliary: str, clip: str, settings: BackboneSettings, text: TextSettings
 ) -> dict[str, Any]:
     """All that made a result, but for the method's own settings."""
-    return {
+    batch = {"batch": True} if getattr(method, "uses_batch", False) else {}
+    return batch | {
         "method": method.name,
         "title": method.title,
         "note": getattr(method, "note", ""),
@@ -258,8 +266,14 @@ def prepare_category(
             raise ValueError(f"evaluation.shots: {dataset}/{name} has {error}") from error
         return encode_references(chosen, backbone)
 
+    order = order_images(list(rows["sha256"]), params.seed)
+
+    def load_batch(places: Sequence[int]) -> Tensor:
+        return category.read_tokens([order[place] for place in places])
+
     prompts = list(dict.fromkeys(info["prompts"].values()))
-    target = Target(info["prompts"][name], prompts, load_references)
+    batch = UnlabelledBatch(len(order), load_batch)
+    target = Target(info["prompts"][name], prompts, load_references, batch)
     return category, method.build_variants(ready.encode, target, ready.learned)
 
 

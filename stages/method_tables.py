@@ -61,6 +61,7 @@ FORM_NOTE = (
     "as last."
 )
 NO_RANK = "random weights take no rank"
+BATCH_NO_RANK = "not zero-shot as the others are, and so without a rank"
 HERE = Results(WORKSPACE)
 
 
@@ -198,7 +199,8 @@ def collect_comparison(
 
     Returns:
         Columns `label`, `dataset`, `metric`, `ours` and `paper` (percent, absent where there is
-        nothing) and `random`, whether ours are of random weights.
+        nothing), `random`, whether ours are of random weights, and `batch`, whether other tested
+        images took part.
     """
     own = [
         TableRow(label=title, method=method)
@@ -212,11 +214,12 @@ def collect_comparison(
         for dataset in experiment.datasets:
             results = (done or {}).get(row.label, HERE)
             means = read_means(results, dataset, row.method or OWN, row.method or row.variant)
-            random = is_random(facts.get(row.method or "", {}).get(dataset, {}))
+            made = facts.get(row.method or "", {}).get(dataset, {})
+            marks = {"random": is_random(made), "batch": bool(made.get("batch"))}
             for metric, printed in experiment.list_printed(row, dataset).items():
                 line = {"label": row.label, "dataset": dataset, "metric": metric}
                 ours = means.get(metric, np.nan)
-                lines.append(line | {"ours": ours, "paper": printed, "random": random})
+                lines.append(line | {"ours": ours, "paper": printed} | marks)
     return pd.DataFrame(lines)
 
 
@@ -253,6 +256,7 @@ def list_method_notes(facts: Facts) -> list[str]:
         any_facts = next(iter(facts[method].values()))
         remarks = [any_facts.get("left_out") or any_facts.get("note")]
         remarks += [NO_RANK] if is_random(any_facts) else []
+        remarks += [BATCH_NO_RANK] if any_facts.get("batch") else []
         if any(remarks):
             notes.append(f"{title}: {'; '.join(filter(None, remarks))}")
         tables = {}

@@ -13,8 +13,7 @@ from typing import Any
 from fuzzyclip.method import OWN
 from fuzzyclip.method.interface import Method
 
-#: The other methods of the paper's tables, in their order. Other folders of this package may be
-#: methods too.
+#: The other methods of the paper's tables, in their order.
 BASELINES = (
     "clip",
     "clip_ac",
@@ -30,6 +29,8 @@ BASELINES = (
 )
 #: All methods of the paper's tables.
 METHODS = (OWN, *BASELINES)
+#: Methods that the paper does not have. Other folders of this package may be methods too.
+BEYOND = ("text_free", "mutual")
 #: What a setting must be, by the type of its default; others are judged by the method.
 PLAIN: dict[type, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
@@ -43,7 +44,7 @@ def build_method(name: str, settings: Mapping[str, Any] | None = None) -> Method
     """A method with its settings.
 
     Args:
-        name: of `METHODS`, or of another folder of this package that has a `METHOD`.
+        name: of `METHODS` or `BEYOND`, or of another folder of this package that has a `METHOD`.
         settings: by name, those that differ from the defaults, as YAML has them; lists stand for
             tuples.
 
@@ -104,8 +105,9 @@ def _find_class(name: str) -> Any:
         loaded = None
     method = getattr(loaded, "METHOD", None)
     if not (isinstance(method, type) and is_dataclass(method)):
+        known = ", ".join((*METHODS, *BEYOND))
         raise ValueError(
-            f"there is no method {name!r}; there are {', '.join(METHODS)}, and any other folder of "
+            f"there is no method {name!r}; there are {known}, and any other folder of "
             "fuzzyclip/baselines whose __init__.py ends with METHOD = its class, a dataclass with "
             "the members of fuzzyclip.method.interface.Method"
         )

@@ -11,6 +11,7 @@ import typer
 from fuzzyclip.cli import options
 
 if TYPE_CHECKING:
+    from fuzzyclip.model.batch import BatchModel
     from fuzzyclip.model.card import Threshold, Tiling
     from fuzzyclip.model.inference import Opener
     from fuzzyclip.model.loaded import FuzzyCLIP
@@ -53,6 +54,14 @@ Report = Annotated[
     bool,
     typer.Option("--report", help="Write report.html into --out: all images on a page to print."),
 ]
+Batch = Annotated[
+    bool,
+    typer.Option(
+        "--batch",
+        help="Compare the images with one another in place of the text: most of them must be "
+        "normal, and of one kind of part. Neither training nor calibration takes part.",
+    ),
+]
 Given = Annotated[
     float | None,
     typer.Option(
@@ -74,6 +83,7 @@ def predict(
     overlap: options.Overlap = None,
     reference: options.Reference = None,
     score: options.Score = None,
+    batch: Batch = False,
     save: Save = None,
     scale: ScaleOption = "fixed",
     report: Report = False,
@@ -96,6 +106,7 @@ def predict(
 
     from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.images.decode import MAX_PIXELS
+    from fuzzyclip.model.batch import check_batch_alone
     from fuzzyclip.model.choices import offer_threshold
     from fuzzyclip.model.inference import Opener
     from fuzzyclip.model.outputs import PredictionFolder
@@ -114,18 +125,25 @@ def predict(
         opener = Opener(max_pixels or MAX_PIXELS, white)
         detector, chosen, references = options.load_model(
             model, category, device, weights, reference,
-            opener=opener, calibrated=threshold is None, verify_key=verify_key,
+            opener=opener, calibrated=threshold is None and not batch, verify_key=verify_key,
             signature=signature,
         )  # fmt: skip
+        studied = None
+        if batch:
+            check_batch_alone(tiling, references, score)
+            studied = detector.study(files, opener=opener, batch_size=batch_size, workers=workers)
+            _tell_batch(studied, len(files))
         kind, folder = detector.choose_score(chosen, score), None
         if out is not None:
-            settings = _describe(detector, chosen, tiling, threshold, kind, references, opener)
+            settings = _describe(
+                detector, chosen, tiling, threshold, kind, references, opener, studied
+            )
             folder = PredictionFolder(out, files, settings, kinds=kinds, scale=scale)
         todo = [path for path in files if folder is None or not folder.is_done(path)]
         predictions = detector.detect(
             todo, chosen, batch_size=batch_size, workers=workers,
-            tiling=tiling, threshold=threshold, score=kind, opener=opener,
-            keep_pictures=folder is not None and Kind.OVERLAY in folder.kinds,
+            tiling=tiling, threshold=threshold, score=None if batch else kind, opener=opener,
+            batch=studied, keep_pictures=folder is not None and Kind.OVERLAY in folder.kinds,
         )  # fmt: skip
         rows = []
         for path, prediction in zip(todo, _show_progress(predictions, len(todo)), strict=True):
@@ -133,10 +151,10 @@ def predict(
             _print_row(rows[-1], as_json)
         if folder is not None:
             folder.finish(files)
-        thresholds = detector.choose_thresholds(chosen, tiling, threshold, kind)
+        thresholds = _choose_thresholds(detector, chosen, tiling, threshold, kind, studied)
         if folder is not None and report:
-            _write_report(folder, detector, chosen, thresholds, tiling, kind)
-        if category is None and not detector.card.calibrations:
+            _write_report(folder, detector, chosen, thresholds, tiling, kind, studied)
+        if category is None and not batch and not detector.card.calibrations:
             typer.echo(f"no --category: looked at as {chosen!r}", err=True)
     _conclude(rows, len(files) - len(todo), thresholds[0], out)
 
@@ -158,11 +176,13 @@ def _describe(
     score: "ScoreKind",
     references: list[Path],
     opener: "Opener",
+    batch: "BatchModel | None",
 ) -> dict[str, Any]:
     """All that decides the results of a run."""
     from fuzzyclip.utils.files import compute_sha256, show_name
 
-    image, pixel = detector.choose_thresholds(category, tiling, threshold, score)
+    image, pixel = _choose_thresholds(detector, category, tiling, threshold, score, batch)
+    own = {} if batch is None else {"batch": batch.digest}
     return {
         "model": detector.card.name,
         "model_files": dict(detector.card.files),
@@ -180,7 +200,31 @@ def _describe(
         "references": {show_name(path): compute_sha256(path) for path in references},
         "max_pixels": opener.max_pixels,
         "white": opener.white,
-    }
+    } | own
+
+
+def _choose_thresholds(
+    detector: "FuzzyCLIP",
+    category: str,
+    tiling: "Tiling | None",
+    threshold: float | None,
+    score: "ScoreKind",
+    batch: "BatchModel | None",
+) -> "tuple[Threshold, Threshold]":
+    """Of image scores and of pixels: the batch's own, where there is one, else the model's."""
+    if batch is not None:
+        return batch.choose_thresholds(threshold)
+    return detector.choose_thresholds(category, tiling, threshold, score)
+
+
+def _tell_batch(batch: "BatchModel", images: int) -> None:
+    """What a batch's results are, and what is wrong with it."""
+    from fuzzyclip.method.mutual import NOTE
+
+    compared = f"compared with {len(batch.references)} of these {images} images"
+    typer.echo(f"{NOTE}: {compared}, by what is usual among {batch.scale.images}", err=True)
+    if batch.scale.warning:
+        typer.echo(f"note: {batch.scale.warning}", err=True)
 
 
 def _write_report(
@@ -190,6 +234,7 @@ def _write_report(
     thresholds: "tuple[Threshold, Threshold]",
     tiling: "Tiling | None",
     score: "ScoreKind",
+    batch: "BatchModel | None",
 ) -> None:
     """report.html of all images of a folder."""
     from fuzzyclip.model.outputs import PAGE
@@ -198,12 +243,16 @@ def _write_report(
     from fuzzyclip.utils.files import write_text
 
     notes = [f"An image's score is {SCORE_KINDS[score]} (--score {score})"]
-    if score == "class":
+    if batch is not None:
+        notes = ["Images were compared with one another: an image's score is the highest value of "
+                 "its map, in deviations from the threshold"]  # fmt: skip
+        notes += filter(None, [batch.scale.warning])
+    elif score == "class":
         notes.append("Outlines are of the map, which has no part in this score: an outlined image "
                      "may be normal (--score map decides by the map)")  # fmt: skip
     if tiling is not None:
         notes.append(f"Looked at by tiles of {tiling.side} pixels, overlap {tiling.overlap}")
-    if category in detector.memories:
+    if category in detector.memories and batch is None:
         notes.append("Compared with remembered normal parts: not zero-shot")
     if "sample" in detector.card.training.sources.values():
         notes.append("The model was trained on drawn samples: for trying, not for inspection")

@@ -100,6 +100,25 @@ def refuse_references(count: int) -> Tensor:
     raise ValueError(f"{count} normal training images are asked for, and none are given")
 
 
+def refuse_batch(places: Sequence[int]) -> Tensor:
+    """`UnlabelledBatch.load` where no other tested images are to be looked at."""
+    raise ValueError(f"{len(places)} images of a batch are asked for, and none are given")
+
+
+@dataclass(frozen=True)
+class UnlabelledBatch:
+    """All tested images of a category, without labels and masks.
+
+    Attributes:
+        count: of them.
+        load: places to patch tokens (n, L, P, W). Places are of an order that seed and content of
+            the images decide, so that the first few are a random choice.
+    """
+
+    count: int = 0
+    load: Callable[[Sequence[int]], Tensor] = refuse_batch
+
+
 @dataclass(frozen=True)
 class Target:
     """One tested category, and what else of its dataset a method may look at.
@@ -109,11 +128,13 @@ class Target:
         categories: names of all tested categories of its dataset, in order.
         load_references: a number n to patch tokens (n, L, P, W) of n normal training images of the
             category; a result that used them is not zero-shot.
+        batch: its tested images; a result that used them says so.
     """
 
     category: str
     categories: Sequence[str] = ()
     load_references: Callable[[int], Tensor] = refuse_references
+    batch: UnlabelledBatch = UnlabelledBatch()
 
 
 class OneVariant(ABC):
@@ -191,8 +212,9 @@ class Method(Protocol):
         trains: whether `fit` has anything to do.
         sigma: Gaussian smoothing of its maps in pixels.
 
-    A method may have `note`, a text that tables give with its results, and `random_weights`:
-    whether it looks through models that have learned nothing; its results then take no rank.
+    A method may have `note`, a text that tables give with its results; `random_weights`, whether it
+    looks through models that have learned nothing; and `uses_batch`, whether it looks at other
+    tested images. Results of the last two take no rank among those of zero-shot methods.
     """
 
     @property

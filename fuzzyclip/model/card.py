@@ -69,7 +69,8 @@ class Threshold(Record):
     Attributes:
         value: scores from here on are anomalous; finite.
         method: "f1_max" and "quantile" as in `model.calibration`, "natural" where anomalous
-            becomes likelier than normal, "given" by hand.
+            becomes likelier than normal, "given" by hand, "batch" by the scores of the unlabelled
+            images themselves (`model.batch`).
         normal, anomalous: images that it was chosen from; read as `good` and `bad`, too, as
             earlier versions wrote them.
         false_alarm_rate: share of normal images that reach it: counted ("f1_max"), or expected of
@@ -83,7 +84,7 @@ class Threshold(Record):
     """
 
     value: Number
-    method: Literal["f1_max", "quantile", "natural", "given"]
+    method: Literal["f1_max", "quantile", "natural", "given", "batch"]
     normal: Images = Field(default=0, validation_alias=AliasChoices("normal", "good"))
     anomalous: Images = Field(default=0, validation_alias=AliasChoices("anomalous", "bad"))
     false_alarm_rate: Share | None = None

@@ -10,7 +10,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, NamedTuple, Self, TypeAlias, TypeGuard, TypeVar, cast
+from typing import (
+    Any,
+    BinaryIO,
+    Generic,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeGuard,
+    TypeVar,
+    cast,
+)
 
 import numpy as np
 import torch
@@ -108,6 +119,21 @@ class Opener:
         return decode_image(content, name, white=self.white, max_pixels=self.max_pixels)
 
 
+def digest_image(image: ImageLike) -> str:
+    """SHA-256 of what an image holds, its file's where it has one; empty where it can not be read.
+
+    Raises:
+        ValueError: it is none of `ImageLike`.
+    """
+    try:
+        if isinstance(image, np.ndarray | Image.Image):
+            pixels = np.ascontiguousarray(image)
+            return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        return hashlib.sha256(_read(image)).hexdigest()
+    except OSError:
+        return ""
+
+
 def is_image(images: object) -> TypeGuard[ImageLike]:
     """True for what can only be meant as one image, though it may be none that is taken."""
     single = isinstance(
@@ -193,6 +219,17 @@ def name_image(image: ImageLike) -> str:
         return "array"
     name = getattr(image, "filename" if isinstance(image, Image.Image) else "name", "")
     return show_name(name) if isinstance(name, str) and name else "image"
+
+
+class ImageModel(Protocol):
+    """What judges images: a frozen CLIP, and from its pixels to maps and scores."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen CLIP."""
+
+    def __call__(self, pixels: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Maps (B, S, S) and scores (B,) of pixels (B, 3, S, S), as `CategoryModel` gives them."""
 
 
 @dataclass(frozen=True)
@@ -315,7 +352,7 @@ def detect_files(
 def detect_images(
     items: Iterable[T],
     open_image: Callable[[T], Opened],
-    category_model: CategoryModel,
+    category_model: ImageModel,
     *,
     batch_size: int,
     workers: int = 1,

@@ -24,7 +24,9 @@ from fuzzyclip.clip.text_cache import TextCache
 from fuzzyclip.method import OWN
 from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.method.interface import Learned
+from fuzzyclip.method.mutual import MutualSettings
 from fuzzyclip.method.scorer import NormalMemory, Scorer, remember
+from fuzzyclip.model.batch import BatchModel, check_batch_alone, study_batch
 from fuzzyclip.model.card import Card, Threshold, Tiling, read_card
 from fuzzyclip.model.choices import (
     ANY_CATEGORY,
@@ -172,6 +174,7 @@ class FuzzyCLIP:
         tile: int | None = ..., overlap: int | None = ..., references: OneOrMore = ...,
         tiling: Tiling | None = ..., threshold: float | None = ...,
         score: ScoreKind | None = ..., opener: Opener | None = ...,
+        batch: BatchModel | None = ...,
     ) -> Prediction: ...  # fmt: skip
     @overload
     def __call__(
@@ -179,6 +182,7 @@ class FuzzyCLIP:
         tile: int | None = ..., overlap: int | None = ..., references: OneOrMore = ...,
         tiling: Tiling | None = ..., threshold: float | None = ...,
         score: ScoreKind | None = ..., opener: Opener | None = ...,
+        batch: BatchModel | None = ...,
     ) -> list[Prediction]: ...  # fmt: skip
     def __call__(
         self,
@@ -193,6 +197,7 @@ class FuzzyCLIP:
         threshold: float | None = None,
         score: ScoreKind | None = None,
         opener: Opener | None = None,
+        batch: BatchModel | None = None,
     ) -> Prediction | list[Prediction]:
         """The prediction of one image, or those of several, with their pictures.
 
@@ -205,7 +210,7 @@ class FuzzyCLIP:
         for prediction in self.detect(
             list_given(images), category, batch_size=batch_size, tile=tile, overlap=overlap,
             references=references, tiling=tiling, threshold=threshold, score=score,
-            opener=opener, keep_pictures=True,
+            opener=opener, batch=batch, keep_pictures=True,
         ):  # fmt: skip
             if isinstance(prediction, Unreadable):
                 raise OSError(prediction.error)
@@ -226,6 +231,7 @@ class FuzzyCLIP:
         threshold: float | None = None,
         score: ScoreKind | None = None,
         opener: Opener | None = None,
+        batch: BatchModel | None = None,
         keep_pictures: bool = False,
     ) -> Iterator[Prediction | Unreadable]:
         """Predictions of images, one after the other, however many there are.
@@ -244,24 +250,35 @@ class FuzzyCLIP:
             threshold: of image scores, in place of the calibrated one.
             score: what decides an image, `class`, `map` or `both`; see `choose_score`.
             opener: limits of what is opened, references too.
+            batch: what `study` gave of the batch that the images are of: they are compared with
+                one another, and neither text nor training nor calibration takes part.
             keep_pictures: whether predictions have the picture; two batches of them are then held.
 
         Raises:
             ValueError: no category, one that was not calibrated where others were, a name that does
                 not fit a prompt, a threshold that was calibrated under another way of looking or
-                for another score, or a number out of range.
+                for another score, or a number out of range; or what does not go with a batch.
         """
         COUNT.check("detect", batch_size=batch_size)
         FEW.check("detect", workers=workers)
         if is_image(images):
             raise ValueError("detect takes several images: a list of one, or call the detector")
+        given = list_given(references)
+        if batch is not None:
+            check_batch_alone(tile or overlap or tiling, given, score)
+            chosen = self.choose_category(category, required=False)
+            findings = detect_images(
+                images, opener or Opener(), batch, batch_size=batch_size, workers=workers,
+                keep_pictures=keep_pictures,
+            )  # fmt: skip
+            limits = batch.choose_thresholds(threshold)
+            return (_conclude(finding, chosen, "", *limits) for finding in findings)
         with offer_threshold():
             chosen = self.choose_category(category, required=threshold is None)
         if tile is not None or overlap is not None:
             if tiling is not None:
                 raise ValueError("give tile and overlap, or tiling, not both")
             tiling = choose_tiling(tile, overlap)
-        given = list_given(references)
         own = self.remember(given, chosen, opener) if given else self
         with offer_threshold():
             thresholds = own.choose_thresholds(chosen, tiling, threshold, score)
@@ -347,6 +364,26 @@ class FuzzyCLIP:
         stacked = torch.cat(tokens) if tokens else torch.empty(0)
         memory = remember(stacked, self.backbone.grid, self.backbone.image_size)
         return FuzzyCLIP(self.card, self.backbone, self._parts, self.memories | {category: memory})
+
+    def study(
+        self,
+        images: Sequence[ImageLike],
+        *,
+        settings: MutualSettings | None = None,
+        seed: int = 0,
+        opener: Opener | None = None,
+        batch_size: int = 8,
+        workers: int = 1,
+    ) -> BatchModel:
+        """Look at some of a batch's images, to judge all of them by one another.
+
+        `detect(images, batch=...)` takes the result, whose `scale.warning` says what a user should
+        know. Arguments and errors are those of `fuzzyclip.model.batch.study_batch`.
+        """
+        return study_batch(
+            images, self.backbone, settings=settings, seed=seed, opener=opener,
+            batch_size=batch_size, workers=workers,
+        )  # fmt: skip
 
     def list_references(self, category: str) -> list[str]:
         """Names of the stored reference images of a category."""

@@ -15,6 +15,8 @@ from fuzzyclip.report.tables import LEVELS, format_cell, join_cells, name_level
 SOURCES = ("ours", "paper")
 RANK = "average rank"
 KEYS = ["label", "dataset", "metric"]
+#: Columns that take a method out of the ranks, see `check_values`.
+UNRANKED = ("random", "batch")
 #: What surrounds the best and the second best cell, for Markdown and for a terminal.
 MARKDOWN = {1: ("**", "**"), 2: ("<u>", "</u>")}
 PLAIN = {1: ("", "*"), 2: ("", "+")}
@@ -24,8 +26,8 @@ PLAIN_LEGEND = "* best, + second best"
 def check_values(values: pd.DataFrame) -> pd.DataFrame:
     """Values in long form: `label`, `dataset`, `metric`, `ours` and `paper`, percent.
 
-    A column `random` marks values of ours that are of random weights: they are shown, and take no
-    part in marks and ranks.
+    Columns `random` and `batch` mark values of ours that are of random weights, or of methods that
+    look at other tested images: they are shown, and take no part in marks and ranks.
 
     Raises:
         ValueError: nothing is there, or a method has two values for one metric of a dataset.
@@ -111,7 +113,7 @@ def build_ranked_table(
     tables = {source: select_level(values, level, source) for source in SOURCES}
     labels = tables["ours"].index
     frame = pd.DataFrame({"method": labels})
-    ranked = tables | {"ours": tables["ours"].drop(index=list_random(values))}
+    ranked = tables | {"ours": tables["ours"].drop(index=list_unranked(values))}
     places = {
         source: place_values(table).reindex(labels, fill_value=0)
         for source, table in ranked.items()
@@ -131,11 +133,10 @@ def build_ranked_table(
     return frame
 
 
-def list_random(values: pd.DataFrame) -> list[str]:
-    """Methods of which some value of ours is of random weights."""
-    if "random" not in values:
-        return []
-    return list(values.loc[values["random"].astype(bool), "label"].unique())
+def list_unranked(values: pd.DataFrame) -> list[str]:
+    """Methods of which some value of ours is of random weights, or used the tested batch."""
+    marked = values[[name for name in UNRANKED if name in values]].astype(bool).any(axis=1)
+    return list(values.loc[marked, "label"].unique())
 
 
 def describe_level(values: pd.DataFrame, level: str) -> str:

@@ -7,7 +7,7 @@ its own; on the CPU nothing is copied.
 import ctypes
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +22,7 @@ B = TypeVar("B")
 
 def prefetch(
     work: Callable[[A], B], items: Iterable[A], *, ahead: int, workers: int = 1
-) -> Iterator[B]:
+) -> Generator[B, None, None]:
     """Results of `work` in the order of `items`, at most `ahead` of them begun before their turn.
 
     Decoding, reading and copying leave the interpreter's lock, so that threads do. An error comes

@@ -15,6 +15,7 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.scorer import score_batch
 
 NAMES = ["metal_nut", "pill", "wood"]
+COUNT = 36
 
 
 @pytest.fixture
@@ -24,18 +25,22 @@ def encode(tiny):
 
 @pytest.fixture
 def images():
-    """Twelve images; a defect moves its patches, and its image, along one direction."""
+    """Images, half of them with a defect, which moves its patches and its image along a direction.
+
+    Features of a frozen tower have much in common, whatever they show.
+    """
     generator = torch.Generator().manual_seed(0)
-    embeds = 0.3 * torch.randn(12, 32, generator=generator)
-    tokens = torch.randn(12, 3, 16, 64, generator=generator)
-    masks = torch.zeros(12, 32, 32, dtype=torch.bool)
-    for row in range(1, 12, 2):
+    embeds = 0.3 * torch.randn(COUNT, 32, generator=generator)
+    tokens = torch.randn(COUNT, 3, 16, 64, generator=generator)
+    embeds[:, 4:8] += 2
+    masks = torch.zeros(COUNT, 32, 32, dtype=torch.bool)
+    for row in range(1, COUNT, 2):
         top, left = divmod(row % 9, 3)
         masks[row, 8 * top : 8 * top + 16, 8 * left : 8 * left + 16] = True
         embeds[row, :4] += 2
         for patch in (0, 1, 4, 5):
             tokens[row, :, 4 * top + left + patch, :8] += 4
-    return hold_images(embeds, tokens, masks, NAMES * 4)
+    return hold_images(embeds, tokens, masks, NAMES * (COUNT // 3))
 
 
 def draw_planes(pairs, tokens):
@@ -50,7 +55,7 @@ def draw_planes(pairs, tokens):
 
 def test_what_it_learns_finds_defects_of_a_category_it_has_not_seen(tiny, encode, images):
     learned = TextFree(epochs=30, batch_size=4).fit(
-        encode, images.select([row for row in range(12) if images.names[row] != "wood"]), seed=0
+        encode, images.select([row for row in range(COUNT) if images.names[row] != "wood"]), seed=0
     )
     assert {name: tuple(value.shape) for name, value in learned.tensors.items()} == {
         "pixel": (3, 64, 2),
@@ -58,7 +63,7 @@ def test_what_it_learns_finds_defects_of_a_category_it_has_not_seen(tiny, encode
     }
     assert learned.tensors["pixel"].norm(dim=1).numpy() == pytest.approx(np.ones((3, 2)), abs=1e-5)
     assert learned.tensors["image"].norm(dim=1).numpy() == pytest.approx(np.ones(2), abs=1e-5)
-    rows = [row for row in range(12) if images.names[row] == "wood"]
+    rows = [row for row in range(COUNT) if images.names[row] == "wood"]
     scorer = TextFree().build(encode, "wood", learned)
     scores = score_batch(scorer, images.load_tokens(rows), images.image_embed[rows], tiny)
     masks = images.load_masks(rows).numpy()
@@ -72,7 +77,7 @@ def test_a_loss_is_focal_and_dice_of_two_channels_and_cross_entropy(tiny, images
     with torch.no_grad():
         pairs.pixel *= torch.rand(3, 1, 2) + 0.5  # lengths count for nothing
         pairs.image *= 7
-    tokens, masks = images.load_tokens(range(12)), images.load_masks(range(12)).float()
+    tokens, masks = images.load_tokens(range(COUNT)), images.load_masks(range(COUNT)).float()
     unit = F.normalize(images.image_embed, dim=-1)
     batch = (tokens, masks, unit, images.labels.float())
     losses = {name: value.item() for name, value in compute_losses(pairs, batch, tiny).items()}
@@ -81,7 +86,7 @@ def test_a_loss_is_focal_and_dice_of_two_channels_and_cross_entropy(tiny, images
         focal = sum(float(compute_focal(each, masks)) for each in maps)
         dice = sum(float(compute_dice(each[:, 1], masks)) for each in maps)
         both = (100 * unit @ F.normalize(pairs.image, dim=1).T).double()
-        entropy = float(-both.log_softmax(dim=1)[range(12), images.labels].mean())
+        entropy = float(-both.log_softmax(dim=1)[range(COUNT), images.labels].mean())
     assert losses["focal"] == pytest.approx(focal, rel=1e-4)
     assert losses["dice"] == pytest.approx(dice, rel=1e-4)
     assert losses["image"] == pytest.approx(entropy, rel=1e-4)
@@ -131,6 +136,6 @@ def test_pairs_of_another_model_are_refused(encode, load_tiny, images):
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_a_set_of_one_label_is_refused(encode, images, label):
-    same = replace(images, labels=torch.full((12,), label))
+    same = replace(images, labels=torch.full((COUNT,), label))
     with pytest.raises(ValueError, match="one label"):
         TextFree().fit(encode, same, seed=0)

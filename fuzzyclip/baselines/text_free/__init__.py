@@ -34,6 +34,10 @@ from fuzzyclip.method.training_set import plan_mosaics
 from fuzzyclip.utils.prefetch import send
 from fuzzyclip.utils.ranges import SHARE
 
+#: How far apart the two directions of a pair begin, as a share of their length. From one place all
+#: margins are 0, and a pair moves to where its images pull it; two random directions in a hundred
+#: begin with margins of tens, which few images take long to undo.
+APART = 0.01
 #: Tokens, masks, class features and labels of a training step.
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -46,8 +50,8 @@ class Pairs(nn.Module):
 
     def __init__(self, blocks: int, vision_width: int, embed_dim: int) -> None:
         super().__init__()
-        self.pixel = nn.Parameter(F.normalize(torch.randn(blocks, vision_width, 2), dim=1))
-        self.image = nn.Parameter(F.normalize(torch.randn(2, embed_dim), dim=1))
+        self.pixel = nn.Parameter(_draw_pairs(blocks, vision_width, 2, pair=2))
+        self.image = nn.Parameter(_draw_pairs(2, embed_dim, pair=0))
 
     def unit_pixel(self) -> Tensor:
         """(L, W, 2), unit columns."""
@@ -58,6 +62,14 @@ class Pairs(nn.Module):
         return F.normalize(self.image, dim=1)
 
 
+def _draw_pairs(*shape: int, pair: int) -> Tensor:
+    """Two directions along the axis `pair`, near to one another; lengths of about 1."""
+    width = max(size for axis, size in enumerate(shape) if axis != pair % len(shape))
+    common = torch.randn(*(1 if axis == pair else size for axis, size in enumerate(shape)))
+    drawn: Tensor = (common + APART * torch.randn(*shape)) / width**0.5
+    return drawn
+
+
 @dataclass(frozen=True)
 class TextFree(Trained):
     """The pairs' settings; the paper of the idea has no code, so that all are ours.
@@ -66,8 +78,9 @@ class TextFree(Trained):
         epochs: passes over the auxiliary set.
         mosaic: share of the images that a mosaic of four of their category replaces, anew in each
             epoch, where the map's loss is taken; as of EFA.
-        learning_rate: Adam's. Directions start at random with entries of about W^-1/2, and each
-            step moves an entry by about this.
+        learning_rate: Adam's in the first epoch; it falls to 0 in equal steps, one an epoch, so
+            that where a pair ends depends little on the seed. Entries of a direction are of about
+            W^-1/2, and each step moves an entry by about this.
         batch_size: images a step.
         sigma: Gaussian smoothing of its maps in pixels.
     """
@@ -120,6 +133,7 @@ class TextFree(Trained):
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             seed=seed,
+            rate=lambda epoch: self.learning_rate * (1 - (epoch - 1) / self.epochs),
             checkpoint=checkpoint,
             description=self.title,
         )
