@@ -105,11 +105,11 @@ def _find_class(name: str) -> Any:
         loaded = None
     method = getattr(loaded, "METHOD", None)
     if not (isinstance(method, type) and is_dataclass(method)):
-        known = ", ".join((*METHODS, *BEYOND))
         raise ValueError(
-            f"there is no method {name!r}; there are {known}, and any other folder of "
-            "fuzzyclip/baselines whose __init__.py ends with METHOD = its class, a dataclass with "
-            "the members of fuzzyclip.method.interface.Method"
+            f"there is no method {name!r}; there are {', '.join(METHODS)}, and any other folder of "
+            f"fuzzyclip/baselines ({', '.join(BEYOND)}, your own) whose __init__.py ends with "
+            "METHOD = its class, a dataclass with the members of "
+            "fuzzyclip.method.interface.Method"
         )
     return method
 

@@ -233,7 +233,7 @@ def read_scale(scores: NDArray[np.floating]) -> BatchScale:
     """
     values = np.sort(np.asarray(scores, dtype=np.float64))
     (low, low_normal), (high, high_normal) = LOW, HIGH
-    below, above = np.quantile(values, [low, high])
+    below, above = map(float, np.quantile(values, [low, high]))
     spread = max((above - below) / (high_normal - low_normal), LEAST_SPREAD * above, 1e-9)
     half = len(values) // 2 + 1
     widths = values[half - 1 :] - values[: len(values) - half + 1]

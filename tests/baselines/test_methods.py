@@ -16,6 +16,7 @@ from tiny_models import TINY
 from fuzzyclip import baselines
 from fuzzyclip.baselines.registry import (
     BASELINES,
+    BEYOND,
     METHODS,
     build_method,
     list_settings,
@@ -82,6 +83,7 @@ def test_methods_of_one_kind_share_their_features_and_have_titles_of_their_own()
     ("name", "settings"),
     [
         *((name, {}) for name in BASELINES),
+        ("text_free", {}),
         *((name, {"as": "mended"}) for name in TWO_FORMS),
         ("anomaly_clip", {"taps": (6, 12, 18, 24), "as": "mended"}),
     ],
@@ -114,13 +116,13 @@ def test_a_method_goes_from_images_to_maps_and_scores(name, settings, encode, pi
         assert np.allclose(alone.image_scores[0], scores.image_scores[row], atol=1e-4)
     scorer = method.build(encode, "brush", learned)
     other = score_batch(scorer, tokens, image_embed, backbone)
-    agnostic = name == "anomaly_clip"
+    agnostic = name in ("anomaly_clip", "text_free")
     assert np.allclose(other.image_scores, scores.image_scores, atol=1e-7) == agnostic
 
 
 def test_no_method_imports_the_folder_of_another():
     folder = Path(baselines.__file__).parent
-    for name in BASELINES:
+    for name in (*BASELINES, *BEYOND):
         text = "".join(path.read_text() for path in (folder / name).rglob("*.py"))
         imported = set(re.findall(r"fuzzyclip\.baselines\.(\w+)", text))
         assert imported <= {name, "shared"}, name
@@ -129,7 +131,7 @@ def test_no_method_imports_the_folder_of_another():
 
 
 @pytest.mark.parametrize("setting", ["lerning_rate", "title"])
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", [*BASELINES, *BEYOND])
 def test_unknown_settings_are_refused_by_name(name, setting):
     with pytest.raises(ValueError, match=rf"{name} has no setting {setting}"):
         build_method(name, {setting: 1})
@@ -204,7 +206,7 @@ def test_a_method_whose_folder_lacks_a_package_says_which(monkeypatch, tmp_path)
         build_method("needy")
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", [*BASELINES, *BEYOND])
 def test_every_default_may_be_written_in_yaml(name):
     settings = list_settings(name)
     read = yaml.safe_load(yaml.safe_dump(json.loads(json.dumps(settings))))
@@ -234,7 +236,7 @@ def test_settings_of_another_type_are_refused_in_words(name, settings, message):
         build_method(name, yaml.safe_load(settings))
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", [*BASELINES, *BEYOND])
 def test_numbers_that_nobody_means_are_refused_by_their_name(name):
     """Every number of every method, so that a new setting is tried by itself."""
     settings = list_settings(name)
@@ -280,7 +282,7 @@ class Killed(RuntimeError):
     """Stands for a kill in the middle of a training."""
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", [*TRAINED, "text_free"])
 def test_a_killed_training_ends_with_the_same_bits(name, encode, tmp_path, monkeypatch):
     method = build_method(name, {"epochs": 4, "batch_size": 2})  # 8 steps
     images, checkpoint = make_set(method, encode.backbone), tmp_path / f"{name}.pt"
@@ -321,6 +323,8 @@ def test_fuzzyclip_is_made_by_the_same_registry():
         build_method("fuzzyclip", {"words": 3})
 
 
-def test_training_images_are_not_looked_at_unless_they_are_given():
+def test_other_images_are_not_looked_at_unless_they_are_given():
     with pytest.raises(ValueError, match="4 normal training images are asked for, and none are"):
         Target("nut").load_references(4)
+    with pytest.raises(ValueError, match="2 images of a batch are asked for, and none are given"):
+        Target("nut").batch.load([0, 1])

@@ -7,7 +7,7 @@ import yaml
 from imports import ROOT
 
 from fuzzyclip import baselines
-from fuzzyclip.baselines.registry import BASELINES, build_method, list_settings
+from fuzzyclip.baselines.registry import BASELINES, BEYOND, build_method, list_settings
 from fuzzyclip.clip.encoding import encode_images, encode_text
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.interface import Target
@@ -46,7 +46,7 @@ def test_a_new_method_is_a_folder_with_a_file_of_less_than_60_lines(
 
 
 def test_the_page_names_every_method_and_real_settings():
-    for name in BASELINES:
+    for name in (*BASELINES, *BEYOND):
         assert f"`{name}`" in PAGE
     known = {setting for name in BASELINES for setting in list_settings(name)} | {"tower"}
     _, published, _ = read_tables()

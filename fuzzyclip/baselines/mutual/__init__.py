@@ -23,6 +23,7 @@ from fuzzyclip.method.mutual import (
     read_scale,
 )
 from fuzzyclip.method.scorer import Scorer
+from fuzzyclip.utils.ranges import SIGMA
 
 #: Images whose tokens are held at once while the scale is read.
 STEP = 8
@@ -51,6 +52,7 @@ class Mutual(Untrained):
     uses_batch: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        SIGMA.check(self.name, sigma=self.sigma)
         self.make_settings()
 
     def make_settings(self) -> MutualSettings:
