@@ -149,7 +149,7 @@ def list_given(images: OneOrMore) -> Sequence[ImageLike]:
 
 
 def _read(image: Any) -> bytes:
-    """Content of the file that an image is given as.
+    """Content of the file that an image is given as; an open one is left where it stood.
 
     Raises:
         OSError: it can not be read.
@@ -160,7 +160,11 @@ def _read(image: Any) -> bytes:
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if hasattr(image, "read"):
+        seekable = getattr(image, "seekable", None)
+        start = image.tell() if seekable is not None and seekable() else None
         content = image.read()
+        if start is not None:
+            image.seek(start)
         if isinstance(content, bytes):
             return content
         raise ValueError("a file that was opened as text: open it with mode 'rb'")

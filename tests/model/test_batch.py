@@ -1,0 +1,227 @@
+"""A batch judged by itself: which images decide, what is read and computed, what is refused."""
+
+import io
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import make_model
+
+from fuzzyclip import FuzzyCLIP
+from fuzzyclip.images import decode
+from fuzzyclip.method.mutual import (
+    BatchError,
+    MutualSettings,
+    References,
+    build_mutual,
+    order_images,
+)
+from fuzzyclip.method.scorer import score_batch
+from fuzzyclip.model import batch as batch_module
+from fuzzyclip.model.prediction import Unreadable
+from fuzzyclip.utils.files import compute_sha256
+
+COUNT = 20
+#: The image that has a defect.
+ODD = 3
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory, tiny_config):
+    folder = make_model(tmp_path_factory.mktemp("made"), tiny_config)[0]
+    return FuzzyCLIP.load(folder, device="cpu")
+
+
+def draw_part(seed, odd=False):
+    """A disc on a ground, with noise; an odd one has a square that no other has."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:32, :32]
+    part = 90 + 60 * ((rows - 16) ** 2 + (columns - 16) ** 2 < 100)
+    picture = np.repeat(part[..., None], 3, axis=2) + rng.normal(0, 3, (32, 32, 3))
+    if odd:
+        picture[8:16, 8:16] = (250, 0, 0)
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parts")
+    paths = [folder / f"{number:02}.png" for number in range(COUNT)]
+    for number, path in enumerate(paths):
+        Image.fromarray(draw_part(number, number == ODD)).save(path)
+    return paths
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """How many images went through the tower."""
+    counts, encode = Counter(), batch_module.encode_images
+
+    def count(backbone, pixels):
+        counts["images"] += len(pixels)
+        return encode(backbone, pixels)
+
+    monkeypatch.setattr(batch_module, "encode_images", count)
+    return counts
+
+
+def detect(detector, images, **study):
+    studied = detector.study(images, **study)
+    return list(detector.detect(images, batch=studied, batch_size=study.get("batch_size", 8)))
+
+
+def test_the_odd_one_is_found_and_the_threshold_says_where_it_comes_from(detector, parts):
+    predictions = detect(detector, parts)
+    assert [prediction.label for prediction in predictions].index(1) == ODD
+    assert sum(prediction.label for prediction in predictions) <= 2
+    odd = predictions[ODD]
+    assert odd.image_score == max(prediction.image_score for prediction in predictions)
+    assert odd.image_score > 3
+    assert odd.mask.any()
+    for prediction in predictions:
+        assert prediction.threshold.method == prediction.pixel_threshold.method == "batch"
+        assert prediction.threshold.note.startswith("uses the unlabelled batch: 4 deviations")
+        assert bool(prediction.mask.any()) == bool(prediction.label)
+
+
+def test_it_is_what_the_method_says_of_the_same_images(detector, parts):
+    """The harness's way, from the tokens of images in the order of content and seed."""
+    settings = MutualSettings(references=6, studied=10)
+    studied = detector.study(parts, settings=settings, seed=5)
+    predictions = list(detector.detect(parts, batch=studied))
+    order = order_images([compute_sha256(path) for path in parts], 5)
+    encode = [
+        batch_module.encode_images(
+            detector.backbone, batch_module.preprocess(Image.open(path), detector.backbone)[None]
+        )[1]
+        for path in parts
+    ]
+    tokens = torch.cat(encode)
+    references = References.take(tokens[order[:6]], detector.backbone.grid, settings)
+    scorer = build_mutual(references, studied.scale, detector.backbone.image_size)
+    embeds = torch.zeros(COUNT, detector.backbone.embed_dim)
+    scores = score_batch(scorer, tokens, embeds, detector.backbone)
+    assert [each.image_score for each in predictions] == pytest.approx(
+        scores.image_scores.tolist(), abs=1e-3
+    )
+    for prediction, shown in zip(predictions, scores.shown, strict=True):
+        assert np.allclose(prediction.anomaly_map, shown, atol=1e-3)
+
+
+def test_neither_order_nor_names_matter_and_the_seed_does(detector, parts, tmp_path):
+    settings = MutualSettings(references=6, studied=10)
+    first = detector.study(parts, settings=settings)
+    turned = [*reversed(parts)]
+    renamed = []
+    for number, path in enumerate(turned):
+        (tmp_path / f"x{number}.png").write_bytes(path.read_bytes())
+        renamed.append(tmp_path / f"x{number}.png")
+    other = detector.study(renamed, settings=settings)
+    assert other.digest == first.digest
+    assert torch.equal(other.references.levels, first.references.levels)
+    assert other.scale == first.scale
+    scores = [each.image_score for each in detector.detect(parts, batch=first, batch_size=1)]
+    again = [each.image_score for each in detector.detect(renamed, batch=other, batch_size=1)]
+    assert again == pytest.approx(scores[::-1], abs=1e-4)
+    seeded = detector.study(parts, settings=settings, seed=1)
+    assert seeded.digest != first.digest
+
+
+def test_a_studied_image_goes_through_the_tower_once(detector, parts, encoded):
+    studied = detector.study(parts, settings=MutualSettings(references=6, studied=10))
+    assert encoded["images"] == 10
+    list(detector.detect(parts, batch=studied))
+    assert encoded["images"] == COUNT
+
+
+def test_what_is_held_does_not_grow_with_the_batch(detector, parts):
+    settings = MutualSettings(references=6, studied=10)
+    for count in (12, COUNT):
+        studied = detector.study(parts[:count], settings=settings)
+        assert studied.references.levels.shape[1] == 6
+        assert len(studied.known) == 10
+
+
+def test_unreadable_images_are_told_and_take_no_part(detector, parts, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(parts[0].read_bytes()[:60])
+    missing = tmp_path / "missing.png"
+    images = [broken, *parts, missing]
+    predictions = detect(detector, images)
+    assert [isinstance(each, Unreadable) for each in predictions] == [
+        True, *[False] * COUNT, True,
+    ]  # fmt: skip
+    whole = detector.study(parts)
+    assert detector.study(images).scale == whole.scale
+
+
+def test_images_may_be_what_a_detector_takes(detector, parts):
+    """Arrays, PIL images, bytes and open files are read for their content, then judged."""
+    arrays = [np.asarray(Image.open(path)) for path in parts]
+    given = [
+        *arrays[:5],
+        *(Image.open(path) for path in parts[5:10]),
+        *(path.read_bytes() for path in parts[10:15]),
+        *parts[15:],
+    ]
+    scores = [each.image_score for each in detect(detector, given)]
+    assert int(np.argmax(scores)) == ODD
+
+
+def test_an_open_file_is_read_from_where_it_stands_each_time(detector, parts):
+    files = [io.BytesIO(path.read_bytes()) for path in parts]
+    scores = [each.image_score for each in detect(detector, files)]
+    assert int(np.argmax(scores)) == ODD
+
+
+def test_an_image_is_opened_for_its_content_and_for_each_look(detector, parts, monkeypatch):
+    """That is twice, three times if it is studied, or was read ahead."""
+    opened, open_file = Counter(), decode.open_image_file
+
+    def count(path):
+        opened[path] += 1
+        return open_file(path)
+
+    monkeypatch.setattr(decode, "open_image_file", count)
+    detect(detector, parts, settings=MutualSettings(references=6, studied=10))
+    assert set(opened) == set(parts)
+    assert set(opened.values()) == {2, 3}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"tile": 32}, "batch goes without tiles"),
+        ({"references": [np.zeros((32, 32, 3), np.uint8)]}, "batch goes without references"),
+        ({"score": "map"}, "batch goes without score"),
+    ],
+)
+def test_what_has_no_meaning_beside_a_batch_is_refused(detector, parts, more, message):
+    studied = detector.study(parts)
+    with pytest.raises(ValueError, match=message):
+        detector.detect(parts, batch=studied, **more)
+
+
+def test_too_few_images_are_refused_and_copies_count_once(detector, parts):
+    with pytest.raises(BatchError, match="a batch of 2 images"):
+        detector.study(parts[:2])
+    with pytest.raises(BatchError, match="a batch of 1 images"):
+        detector.study([parts[0].read_bytes()] * 30)
+    with pytest.raises(BatchError, match="a batch of 0 images"):
+        detector.study([])
+
+
+def test_a_given_threshold_decides_and_is_said_to_be_given(detector, parts):
+    studied = detector.study(parts)
+    predictions = list(detector.detect(parts, batch=studied, threshold=-1000.0))
+    assert all(prediction.label for prediction in predictions)
+    assert {prediction.threshold.method for prediction in predictions} == {"given"}
+
+
+def test_one_call_takes_a_batch_too(detector, parts):
+    studied = detector.study(parts)
+    prediction = detector(parts[ODD], batch=studied)
+    assert prediction.label == 1
+    assert "20 studied images, 20 of them references" in repr(studied)
