@@ -3,14 +3,17 @@
 100 maps of 518 x 518. The field's way is scikit-learn's AUROC, average precision and
 precision-recall curve over all pixels, and a loop over 200 thresholds that looks at every region of
 every mask. Both ways are exact; their values are compared. The third way takes the maps as they
-come and keeps a histogram; the exact values must lie within its bounds. Prints a line: name, value,
-goal.
+come and keeps a histogram; the exact values must lie within its bounds. A fourth, anomalib's, sorts
+once for each metric; it needs an environment of its own, see benchmarks/anomalib_metrics.py, and is
+left out without one. Seconds are the processor's. Prints lines: name, value, goal.
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -104,13 +107,40 @@ def run(way):
 def measure(way):
     maps, masks = make_maps()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start = time.process_time()
     bounds = WAYS[way](maps, masks)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     values, low, high = ({name: float(value) for name, value in each.items()} for each in bounds)
     sizes = {"memory": more, "maps": maps.nbytes}
     return {"seconds": seconds, **sizes, "values": values, "low": low, "high": high}
+
+
+def run_anomalib(python):
+    """Values and seconds of anomalib's exact metrics, by a Python that has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, array in zip(("maps", "masks"), make_maps(), strict=True):
+            np.save(Path(folder) / f"{name}.npy", array)
+        command = [python, str(ROOT / "benchmarks/anomalib_metrics.py"), folder]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    measured = json.loads(done.stdout.splitlines()[-1])
+    each = ", ".join(f"{name} {seconds:.1f}" for name, seconds in measured["each"].items())
+    print(f"  anomalib: {measured['seconds']:.2f} s ({each})")
+    return measured
+
+
+def compare_anomalib(ours):
+    """A line for anomalib, where there is one; its values must be ours."""
+    if not (python := os.environ.get("ANOMALIB_PYTHON")):
+        print(
+            "anomalib-metrics  not measured: set ANOMALIB_PYTHON (benchmarks/anomalib_metrics.py)"
+        )
+        return
+    theirs = run_anomalib(python)
+    for name, value in theirs["values"].items():
+        # its sums are float32
+        assert abs(ours["values"][name] - value) < 1e-4, (name, value, ours["values"][name])
+    print(f"anomalib-metrics {theirs['seconds'] / ours['seconds']:.1f}  goal 10 (times faster)")
 
 
 def main():
@@ -122,6 +152,7 @@ def main():
     width = max(stream["high"][name] - stream["low"][name] for name in ours["values"])
     error = max(abs(stream["values"][name] - value) for name, value in ours["values"].items())
     print(f"pixel-metrics   {field['seconds'] / ours['seconds']:.0f}  goal 60 (times faster)")
+    compare_anomalib(ours)
     memory = ours["memory"] / ours["maps"]
     print(f"pixel-memory    {memory:.2f}  goal at most 2 (times the maps' memory)")
     print(f"stream-metrics  {field['seconds'] / stream['seconds']:.0f}  goal 30 (times faster)")

@@ -38,6 +38,9 @@ from fuzzyclip.model.inference import ImageLike, Opener, digest_image
 from fuzzyclip.utils.json_text import format_json
 from fuzzyclip.utils.prefetch import prefetch
 
+#: What the values of a batch's maps are, in words.
+VALUES = "anomalous in this batch"
+
 
 @dataclass(frozen=True, repr=False)
 class BatchModel:

@@ -26,7 +26,7 @@ from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.mutual import MutualSettings
 from fuzzyclip.method.scorer import NormalMemory, Scorer, remember
-from fuzzyclip.model.batch import BatchModel, check_batch_alone, study_batch
+from fuzzyclip.model.batch import VALUES, BatchModel, check_batch_alone, study_batch
 from fuzzyclip.model.card import Card, Threshold, Tiling, read_card
 from fuzzyclip.model.choices import (
     ANY_CATEGORY,
@@ -272,7 +272,7 @@ class FuzzyCLIP:
                 keep_pictures=keep_pictures,
             )  # fmt: skip
             limits = batch.choose_thresholds(threshold)
-            return (_conclude(finding, chosen, "", *limits) for finding in findings)
+            return (_conclude(finding, chosen, "", *limits, values=VALUES) for finding in findings)
         with offer_threshold():
             chosen = self.choose_category(category, required=threshold is None)
         if tile is not None or overlap is not None:
@@ -421,8 +421,9 @@ def _conclude(
     prompt: str,
     threshold: Threshold,
     pixel_threshold: Threshold,
+    values: str = "",
 ) -> Prediction | Unreadable:
-    """What is said of an image, by the thresholds."""
+    """What is said of an image, by the thresholds; `values` as `Prediction` has it."""
     name = name_image(finding.item)
     if finding.map is None or finding.size is None or finding.score is None:
         return Unreadable(name, show_name(finding.error))
@@ -436,4 +437,5 @@ def _conclude(
         pixel_threshold=pixel_threshold,
         sha256=finding.sha256,
         picture=finding.picture,
+        values=values,
     )

@@ -42,11 +42,12 @@ class Prediction:
         category: what it was taken for.
         prompt: what the text tower read, one a cluster, without states and templates.
         anomaly_map: (H, W), in [0, 1], higher is more anomalous: the mean over the taken blocks of
-            a pixel's probability to be anomalous.
+            a pixel's probability to be anomalous; or what `values` says.
         image_score: log-odds that the image is anomalous, 0 where that is as likely as not.
         threshold, pixel_threshold: of image scores and of the map, and how they were chosen.
         sha256: of the image's file; empty where the image came as pixels.
         picture: the image as it was opened, RGB, where it was to be kept.
+        values: what the map's values are, in words, where they are no such probability.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Prediction:
     pixel_threshold: Threshold
     sha256: str = ""
     picture: Image.Image | None = None
+    values: str = ""
 
     def __repr__(self) -> str:
         """One line, without the pictures."""
@@ -89,8 +91,9 @@ class Prediction:
         if self.picture is None:
             raise ValueError(f"{self.name}: no picture to draw on: detect with keep_pictures=True")
         pixels = np.asarray(self.picture)  # (H, W, 3)
-        cut = self.pixel_threshold.value
-        return draw_overlay(pixels, self.anomaly_map, threshold=cut, scale=scale).picture
+        cut, values = self.pixel_threshold.value, self.values
+        drawn = draw_overlay(pixels, self.anomaly_map, threshold=cut, scale=scale, values=values)
+        return drawn.picture
 
     def save(self, path: str | Path, scale: "Scale" = "fixed") -> None:
         """Write the overlay as PNG or JPEG, by the suffix; its folder is made.

@@ -33,6 +33,8 @@ Scale = Literal["fixed", "image"]
 #: normal to anomalous, readable in gray and without red-green vision.
 HEAT = "inferno"
 CONTOUR = "#00e5ff"
+#: What a map's values are, beneath the bar.
+VALUES = "mean anomalous probability"
 #: Places of a colour bar's ticks.
 TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 #: Shades of heat.
@@ -89,6 +91,7 @@ def draw_overlay(
     threshold: float | None = None,
     scale: Scale = "fixed",
     longest: int = LONGEST,
+    values: str = "",
 ) -> Overlay:
     """The image under its heat, with a colour bar.
 
@@ -102,6 +105,7 @@ def draw_overlay(
         scale: "fixed" is `FIXED`, the same for every picture; "image" goes from this map's lowest
             to its highest value, and compares with no other picture.
         longest: pixels of the longer side, beyond which the image is shrunk.
+        values: what the map's values are, in words; empty for `VALUES`.
 
     Raises:
         ValueError: image and map differ in size, the map is no map, or an argument is unknown.
@@ -123,7 +127,7 @@ def draw_overlay(
     painted = _paint(base, span.place(heat))
     if threshold is not None:
         _outline(painted, heat >= threshold)
-    return Overlay(_add_bar(painted, span, scale, threshold), SUFFIXES[scale])
+    return Overlay(_add_bar(painted, span, scale, threshold, values), SUFFIXES[scale])
 
 
 def check_map(anomaly_map: ArrayLike) -> Maps:
@@ -188,14 +192,14 @@ def _outline(painted: Picture, mask: NDArray[np.bool_]) -> None:
 
 
 def _add_bar(
-    painted: Picture, span: DisplayScale, scale: Scale, threshold: float | None
+    painted: Picture, span: DisplayScale, scale: Scale, threshold: float | None, values: str
 ) -> Image.Image:
     """The picture (h, w, 3) with a colour bar below, over mid gray as heat is over an image."""
     height, width = painted.shape[:2]
     size = round(min(max(max(height, width) / 60, 13), 26))
     font = ImageFont.load_default(size)
     name = "fixed scale" if scale == "fixed" else "scaled to this image alone"
-    lines = [f"mean anomalous probability, {name}"]
+    lines = [f"{values or VALUES}, {name}"]
     if threshold is not None:
         lines.append(f"outlined: {threshold:.3g} and more")
     margin = 3 * size

@@ -21,6 +21,7 @@ from fuzzyclip.method.mutual import (
 from fuzzyclip.method.scorer import score_batch
 from fuzzyclip.model import batch as batch_module
 from fuzzyclip.model.prediction import Unreadable
+from fuzzyclip.report import heatmaps
 from fuzzyclip.utils.files import compute_sha256
 
 COUNT = 20
@@ -80,6 +81,7 @@ def test_the_odd_one_is_found_and_the_threshold_says_where_it_comes_from(detecto
     assert odd.image_score == max(prediction.image_score for prediction in predictions)
     assert odd.image_score > 3
     assert odd.mask.any()
+    assert odd.values == "anomalous in this batch"
     for prediction in predictions:
         assert prediction.threshold.method == prediction.pixel_threshold.method == "batch"
         assert prediction.threshold.note.startswith("uses the unlabelled batch: 4 deviations")
@@ -225,3 +227,22 @@ def test_one_call_takes_a_batch_too(detector, parts):
     prediction = detector(parts[ODD], batch=studied)
     assert prediction.label == 1
     assert "20 studied images, 20 of them references" in repr(studied)
+
+
+def test_a_picture_says_what_its_colours_are(detector, parts, monkeypatch):
+    """Nothing of a batch is called a probability."""
+    written, draw = [], heatmaps.ImageDraw.Draw
+
+    def watch(canvas):
+        drawing = draw(canvas)
+        text = drawing.text
+        monkeypatch.setattr(
+            drawing, "text", lambda *given, **more: written.append(given[1]) or text(*given, **more)
+        )
+        return drawing
+
+    monkeypatch.setattr(heatmaps.ImageDraw, "Draw", watch)
+    detector(parts[ODD], batch=detector.study(parts)).overlay()
+    assert "anomalous in this batch, fixed scale" in written
+    detector(parts[ODD]).overlay()
+    assert "mean anomalous probability, fixed scale" in written
