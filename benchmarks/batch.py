@@ -24,18 +24,18 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
-from fuzzyclip.clip.weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS  # noqa: E402
-from fuzzyclip.images.decode import load_masks  # noqa: E402
-from fuzzyclip.method.mutual import (  # noqa: E402
+from fuzzyclip.baselines.mutual.scoring import (  # noqa: E402
     MutualSettings,
     References,
     draw_maps,
     find_peaks,
-    order_images,
     place_on_scale,
     read_scale,
 )
+from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
+from fuzzyclip.clip.weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS  # noqa: E402
+from fuzzyclip.images.decode import load_masks  # noqa: E402
+from fuzzyclip.method.interface import order_images  # noqa: E402
 from fuzzyclip.model.batch import study_batch  # noqa: E402
 from fuzzyclip.model.inference import Opener, detect_images  # noqa: E402
 from fuzzyclip.utils.settings import BackboneSettings  # noqa: E402

@@ -38,8 +38,8 @@ from fuzzyclip.method.interface import (
     MethodUnavailableError,
     Target,
     UnlabelledBatch,
+    order_images,
 )
-from fuzzyclip.method.mutual import order_images
 from fuzzyclip.method.rpl import measure_lengths
 from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.utils.files import write_json

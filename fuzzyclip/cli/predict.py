@@ -219,7 +219,7 @@ def _choose_thresholds(
 
 def _tell_batch(batch: "BatchModel", images: int) -> None:
     """What a batch's results are, and what is wrong with it."""
-    from fuzzyclip.method.mutual import NOTE
+    from fuzzyclip.baselines.mutual.scoring import NOTE
 
     compared = f"compared with {len(batch.references)} of these {images} images"
     typer.echo(f"{NOTE}: {compared}, by what is usual among {batch.scale.images}", err=True)

@@ -8,6 +8,7 @@ Shapes: B images, D embedding width, S image size, N training images, n rows of 
 what a kind keeps of an image besides its class feature.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,14 +106,30 @@ def refuse_batch(places: Sequence[int]) -> Tensor:
     raise ValueError(f"{len(places)} images of a batch are asked for, and none are given")
 
 
+def order_images(keys: Sequence[str], seed: int) -> list[int]:
+    """Places of images in an order that their keys and the seed decide, and their own does not.
+
+    The first few are a random choice, from which one image more moves one out at most. Of images
+    with one key the first alone is in it.
+
+    Args:
+        keys: what an image is told by wherever it stands, its SHA-256 for one.
+        seed: another one chooses others.
+    """
+    places: dict[str, int] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, place)
+    ranks = {key: hashlib.sha256(f"{seed} {key}".encode()).digest() for key in places}
+    return [places[key] for key in sorted(places, key=ranks.__getitem__)]
+
+
 @dataclass(frozen=True)
 class UnlabelledBatch:
     """All tested images of a category, without labels and masks.
 
     Attributes:
-        count: of them.
-        load: places to patch tokens (n, L, P, W). Places are of an order that seed and content of
-            the images decide, so that the first few are a random choice.
+        count: of those that differ.
+        load: places in the order of `order_images` to patch tokens (n, L, P, W).
     """
 
     count: int = 0

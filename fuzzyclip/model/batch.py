@@ -1,7 +1,7 @@
 """The images of a batch judged by one another: no text, no training, no good parts, no labels.
 
 `study_batch` looks at some of them and gives what judges all, one after the other: what it holds
-does not grow with their number. `fuzzyclip.method.mutual` says how.
+does not grow with their number. `fuzzyclip.baselines.mutual.scoring` says how.
 
 Shapes: B images of a call, P patches, S image size.
 """
@@ -19,19 +19,19 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
 
-from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.encoding import encode_images, preprocess
-from fuzzyclip.method.mutual import (
+from fuzzyclip.baselines.mutual.scoring import (
     NOTE,
     BatchScale,
     MutualSettings,
     References,
     draw_maps,
     find_peaks,
-    order_images,
     place_on_scale,
     read_scale,
 )
+from fuzzyclip.clip.backbone import Backbone
+from fuzzyclip.clip.encoding import encode_images, preprocess
+from fuzzyclip.method.interface import order_images
 from fuzzyclip.method.scorer import NotFiniteError
 from fuzzyclip.model.card import NATURAL_PIXEL, Threshold
 from fuzzyclip.model.inference import ImageLike, Opener, digest_image
@@ -124,7 +124,7 @@ def study_batch(
         workers: threads that read and decode.
 
     Raises:
-        BatchError: fewer images than `FEWEST` can be read and differ, or all show one picture.
+        BatchError: fewer images than `FEWEST` can be read and differ.
         ValueError: an image is none of `ImageLike`.
     """
     chosen, open_image = settings or MutualSettings(), opener or Opener()

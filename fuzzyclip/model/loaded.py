@@ -16,6 +16,7 @@ from typing import Any, Self, overload
 import pandas as pd
 import torch
 
+from fuzzyclip.baselines.mutual.scoring import MutualSettings
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess
 from fuzzyclip.clip.name_encoder import NameEncoder
@@ -24,7 +25,6 @@ from fuzzyclip.clip.text_cache import TextCache
 from fuzzyclip.method import OWN
 from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.method.interface import Learned
-from fuzzyclip.method.mutual import MutualSettings
 from fuzzyclip.method.scorer import NormalMemory, Scorer, remember
 from fuzzyclip.model.batch import VALUES, BatchModel, check_batch_alone, study_batch
 from fuzzyclip.model.card import Card, Threshold, Tiling, read_card

@@ -1,4 +1,4 @@
-"""Mutual scoring as a method: its rows against `fuzzyclip.method.mutual` by hand, and its label."""
+"""Mutual scoring as a method: its rows against its parts by hand, and its label."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,15 @@ import torch
 from drawn_embeds import draw_embeds
 
 from fuzzyclip.baselines.mutual import Mutual
-from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.method.interface import Learned, Target, UnlabelledBatch
-from fuzzyclip.method.mutual import (
-    BatchError,
+from fuzzyclip.baselines.mutual.scoring import (
     References,
     draw_maps,
     find_peaks,
     place_on_scale,
     read_scale,
 )
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.method.interface import Learned, MethodUnavailableError, Target, UnlabelledBatch
 from fuzzyclip.method.scorer import score_batch
 
 
@@ -84,7 +83,7 @@ def test_it_says_what_it_uses_and_works_on_no_image_alone(encode, tokens):
     assert (Mutual.note, Mutual.uses_batch) == ("uses the unlabelled batch", True)
     with pytest.raises(ValueError, match="mutual needs the batch of 'nut'"):
         Mutual().build(encode, "nut", Learned())
-    with pytest.raises(BatchError, match="a batch of 2 images"):
+    with pytest.raises(MethodUnavailableError, match="nut: a batch of 2 images"):
         Mutual().build_variants(encode, Target("nut", batch=hold_batch(tokens[:2])), Learned())
 
 

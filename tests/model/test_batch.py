@@ -10,14 +10,14 @@ from PIL import Image
 from tiny_models import make_model
 
 from fuzzyclip import FuzzyCLIP
-from fuzzyclip.images import decode
-from fuzzyclip.method.mutual import (
+from fuzzyclip.baselines.mutual.scoring import (
     BatchError,
     MutualSettings,
     References,
     build_mutual,
-    order_images,
 )
+from fuzzyclip.images import decode
+from fuzzyclip.method.interface import order_images
 from fuzzyclip.method.scorer import score_batch
 from fuzzyclip.model import batch as batch_module
 from fuzzyclip.model.prediction import Unreadable

@@ -1,4 +1,4 @@
-"""Mutual scoring as a method of the tables: see `fuzzyclip.method.mutual`.
+"""Mutual scoring as a method of the tables: see `scoring` beside this.
 
 It learns nothing and reads no text, but looks at other tested images of the category, without their
 labels: its rows say so, and are to be compared with one another, not with zero-shot rows.
@@ -10,11 +10,9 @@ from typing import ClassVar
 
 import torch
 
-from fuzzyclip.clip.name_encoder import NameEncoder
-from fuzzyclip.features.kinds import TOKENS, FeatureKind
-from fuzzyclip.method.interface import Learned, Target, Untrained
-from fuzzyclip.method.mutual import (
+from fuzzyclip.baselines.mutual.scoring import (
     NOTE,
+    BatchError,
     MutualSettings,
     References,
     build_mutual,
@@ -22,6 +20,9 @@ from fuzzyclip.method.mutual import (
     find_peaks,
     read_scale,
 )
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.features.kinds import TOKENS, FeatureKind
+from fuzzyclip.method.interface import Learned, MethodUnavailableError, Target, Untrained
 from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.utils.ranges import SIGMA
 
@@ -71,13 +72,16 @@ class Mutual(Untrained):
         """The scorer of the target's batch, by the method's name.
 
         Raises:
-            BatchError: the batch is too small, or all of it one picture.
+            MethodUnavailableError: the batch is too small.
         """
         del learned
         backbone, batch = encode.backbone, target.batch
         settings = self.make_settings()
         chosen = range(min(settings.references, batch.count))
-        references = References.take(batch.load(chosen), backbone.grid, settings)
+        try:
+            references = References.take(batch.load(chosen), backbone.grid, settings)
+        except BatchError as error:
+            raise MethodUnavailableError(f"{target.category}: {error}") from error
         peaks = []
         for part in _divide(min(settings.studied, batch.count)):
             far = references.compare(batch.load(part))  # (B, P)

@@ -17,8 +17,6 @@ Shapes: B images of a call, R references, V levels (taken blocks times neighbour
 W vision width, S image size, n studied images.
 """
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +35,8 @@ from fuzzyclip.utils.ranges import COUNT, FEW, POSITIVE, SHARE
 NOTE = "uses the unlabelled batch"
 #: Images of a batch at least: fewer have nothing that most of them have.
 FEWEST = 4
-#: Mean value up to which two images are one picture. What storing tokens in one byte changes is far
-#: below it, what the noise of a camera changes far above.
+#: Mean value up to which a reference is the image itself. What storing tokens in one byte changes
+#: is far below it, what the noise of a camera changes mostly above.
 SAME = 1e-4
 #: References whose similarities are held at once.
 CHUNK = 8
@@ -53,7 +51,7 @@ LEAST_SPREAD = 1e-3
 
 
 class BatchError(ValueError):
-    """The images of a batch can not be compared with one another."""
+    """There are too few images to compare with one another."""
 
 
 @dataclass(frozen=True)
@@ -91,23 +89,6 @@ class MutualSettings:
                 f"{owner}: neighbourhoods must be odd numbers of patches, such as [1, 3], not "
                 f"{list(self.neighbourhoods)}"
             )
-
-
-def order_images(keys: Sequence[str], seed: int) -> list[int]:
-    """Places of images in an order that their keys and the seed decide, and their own does not.
-
-    The first few are a random choice, from which one image more moves one out at most. Of images
-    with one key the first alone is in it.
-
-    Args:
-        keys: what an image is told by wherever it stands, its SHA-256 for one.
-        seed: another one chooses others.
-    """
-    places: dict[str, int] = {}
-    for place, key in enumerate(keys):
-        places.setdefault(key, place)
-    ranks = {key: hashlib.sha256(f"{seed} {key}".encode()).digest() for key in places}
-    return [places[key] for key in sorted(places, key=ranks.__getitem__)]
 
 
 def pool(patch_tokens: Tensor, grid: tuple[int, int], side: int) -> Tensor:
@@ -160,11 +141,8 @@ class References:
     def compare(self, patch_tokens: Tensor) -> Tensor:
         """(B, L, P, W) to (B, P): how far patches are from their counterparts, in [0, 1].
 
-        One image at a time, so that its numbers are its own. A reference that is the same picture
-        says nothing of it and is left out.
-
-        Raises:
-            BatchError: all of them are that picture.
+        One image at a time, so that its numbers are its own. Where it is a reference itself, that
+        one is left out; one alone, since of a thousand nearly equal images the others do count.
         """
         return torch.stack([self._compare_one(tokens[None]) for tokens in patch_tokens])
 
@@ -173,11 +151,12 @@ class References:
         far = torch.stack(
             [_measure(unit, known) for unit, known in zip(own, self.levels, strict=True)]
         )  # (V, P, R)
-        others = far[..., far.mean(dim=(0, 1)) > SAME]
-        if not others.shape[-1]:
-            raise BatchError("all images that it is compared with are the same picture")
-        nearest = max(1, round(self.settings.share * others.shape[-1]))
-        return others.topk(nearest, dim=-1, largest=False).values.mean(dim=(0, 2))  # (P,)
+        whole = far.mean(dim=(0, 1))  # (R,)
+        closest = int(whole.argmin())
+        if whole[closest] <= SAME:
+            far = torch.cat([far[..., :closest], far[..., closest + 1 :]], dim=-1)
+        nearest = max(1, round(self.settings.share * far.shape[-1]))
+        return far.topk(nearest, dim=-1, largest=False).values.mean(dim=(0, 2))  # (P,)
 
 
 def _stack_levels(patch_tokens: Tensor, grid: tuple[int, int], settings: MutualSettings) -> Tensor:
