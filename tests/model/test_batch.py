@@ -1,11 +1,13 @@
 """A batch judged by itself: which images decide, what is read and computed, what is refused."""
 
 import io
+import re
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from imports import ROOT
 from PIL import Image
 from tiny_models import make_model
 
@@ -30,9 +32,13 @@ ODD = 3
 
 
 @pytest.fixture(scope="module")
-def detector(tmp_path_factory, tiny_config):
-    folder = make_model(tmp_path_factory.mktemp("made"), tiny_config)[0]
-    return FuzzyCLIP.load(folder, device="cpu")
+def model(tmp_path_factory, tiny_config):
+    return make_model(tmp_path_factory.mktemp("made"), tiny_config)[0]
+
+
+@pytest.fixture(scope="module")
+def detector(model):
+    return FuzzyCLIP.load(model, device="cpu")
 
 
 def draw_part(seed, odd=False):
@@ -246,3 +252,14 @@ def test_a_picture_says_what_its_colours_are(detector, parts, monkeypatch):
     assert "anomalous in this batch, fixed scale" in written
     detector(parts[ODD]).overlay()
     assert "mean anomalous probability, fixed scale" in written
+
+
+def test_the_example_of_the_page_runs(model, parts, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/batch.md").read_text(), re.DOTALL)
+    for written, own in (("models/visa/fuzzyclip", model), ('Path("parts")', parts[0].parent)):
+        assert written in example
+        example = example.replace(written, f"Path({str(own)!r})" if "(" in written else str(own))
+    exec(compile(example, "docs/batch.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "nothing is wrong with this batch"
+    assert len(lines) == 1 + COUNT
