@@ -302,6 +302,8 @@ def main():
     parser.add_argument("--out", type=Path, help="a file for the same as JSON")
     given = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() and not given.cpu else "cpu")
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # at tiny sizes threads only wait for one another
     check = prepare(device)
     head = describe_machine(device, check.title)
     rows = run_parts(check, PARTS)
