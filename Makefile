@@ -6,6 +6,7 @@
 # make test-all  all tests: also Ray, servers, browsers, ViT-L, whole experiments, more examples;
 #                EXAMPLES=new draws others every time
 # make bench     a line a measurement: name, ratio, goal; half an hour on two cores
+# make gpu       a check of one GPU, five minutes: docs/scale.md's table; tiny sizes without one
 # make sbom      what is installed, as CycloneDX: sbom.json; docs/trust.md
 # make audit     known vulnerabilities of the pinned packages; asks pypi.org
 # make licences  the licence of each installed package
@@ -20,7 +21,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro detector weights methods pictures test test-all bench sbom audit licences lint types setup clean
+.PHONY: repro detector weights methods pictures test test-all bench gpu sbom audit licences lint types setup clean
 
 # The committed dvc.lock counts `track` as done, but a fresh clone has no MLflow store yet. What is
 # recorded already is not recorded again; the last lines say how to look at the runs. DVC makes names
@@ -92,6 +93,9 @@ bench: $(READY)
 	python benchmarks/memory.py
 	python benchmarks/scale.py
 	python benchmarks/commands.py
+
+gpu: $(READY)
+	@python benchmarks/gpu.py
 
 sbom: $(READY) $(TRUST)/.ready
 	$(TRUST)/bin/python -m tools.supply.sbom $(VENV)/bin/python sbom.json

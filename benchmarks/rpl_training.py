@@ -44,8 +44,8 @@ def build_steps(backbone):
     learner = PromptLearner(backbone, stack, PromptShape())
     assert learner.start is not None
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
-    labels = torch.arange(BATCH) % 2
-    target = normalise(torch.randn(2, backbone.embed_dim))
+    labels = (torch.arange(BATCH) % 2).to(backbone.device)
+    target = normalise(torch.randn(2, backbone.embed_dim)).to(backbone.device)
 
     def step(forward, images):
         text_embed = normalise(forward(backbone))  # (2, D)

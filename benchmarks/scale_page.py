@@ -8,6 +8,9 @@ from fuzzyclip.datasets import get_dataset
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/scale.md"
 TEXT_OF_PAGE = Path(__file__).with_name("scale.md.template")
+#: What `python benchmarks/gpu.py` has printed on a GPU, once somebody had one.
+MEASURED = Path(__file__).with_name("gpu.md")
+UNMEASURED = "**Not measured yet: none of this has run on a GPU.**"
 
 LARGE = costs.VisionShape(image_size=518, patch_size=14, width=1024, depth=24, embed_dim=768)
 TEXT = costs.TextShape(width=768, depth=12, embed_dim=768)
@@ -92,15 +95,17 @@ def write_hours(seconds):
     return f"{write_number(seconds / 365.25 / 86400)} years"
 
 
-def estimate_image(device):
-    """Seconds an image from pixels to map, text cached."""
-    flops = (
-        costs.count_image_flops(LARGE)
-        + costs.count_layer_flops(LARGE, LAYERS, CLUSTERS)
-        + costs.count_map_flops(LARGE, LAYERS, CLUSTERS)
-    )
+def estimate_tower(device, shape=LARGE, more=0):
+    """Seconds an image through the bare tower, and through so many more operations."""
+    flops = costs.count_image_flops(shape) + more
     itemsize = 2 if "16" in device.name else 4
-    return costs.estimate_seconds(flops, costs.count_image_traffic(LARGE, itemsize), device)
+    return costs.estimate_seconds(flops, costs.count_image_traffic(shape, itemsize), device)
+
+
+def estimate_image(device, shape=LARGE):
+    """Seconds an image from pixels to map, text cached."""
+    layers = costs.count_layer_flops(shape, LAYERS, CLUSTERS)
+    return estimate_tower(device, shape, layers + costs.count_map_flops(shape, LAYERS, CLUSTERS))
 
 
 def build_operations():
@@ -234,5 +239,6 @@ def build_page():
         cores=write_number(1e9 * DECODE_SECONDS["JPEG"] / month),
         network=write_bytes(1e9 * IMAGE_BYTES / month) + "/s",
         metrics=build_metrics(),
+        gpu=MEASURED.read_text().strip() if MEASURED.is_file() else UNMEASURED,
         largest=f"{count_images('dagm') // 10:,}",
     )

@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.method.efa import Heads
+from fuzzyclip.method.interface import TrainingSet
 from fuzzyclip.method.scorer import build_trained
+from fuzzyclip.utils.prefetch import send
 from fuzzyclip.utils.settings import BackboneSettings
 
 #: The paper's setting: ViT-L/14@336 at 518 px, with random weights.
@@ -45,10 +47,37 @@ def draw_unit(*shape):
     return F.normalize(torch.randn(*shape), dim=-1)
 
 
-def build_scorer(backbone):
-    """FuzzyCLIP's scorer with random layers of two clusters and random prompts."""
+def build_scorer(backbone, clusters=CLUSTERS):
+    """FuzzyCLIP's scorer with random layers of some clusters and random prompts."""
     width, depth = backbone.vision_width, backbone.embed_dim
-    heads = [Heads(len(backbone.blocks), width, depth) for _ in range(CLUSTERS)]
-    texts, learned = draw_unit(CLUSTERS, 2, depth).mT, draw_unit(2, depth)
+    heads = [Heads(len(backbone.blocks), width, depth) for _ in range(clusters)]
+    heads = [head.to(backbone.device) for head in heads]
+    texts, learned = draw_unit(clusters, 2, depth).mT, draw_unit(2, depth)
     anchors = texts[..., 0].contiguous()
     return build_trained(backbone, "drawn", heads, texts, anchors, 100.0, learned)
+
+
+def draw_training_set(backbone, count):
+    """Random tokens in float16, as a store keeps them, with a square defect in every second image.
+
+    They wait on the host and travel in each step, as they do from a store.
+    """
+    (rows, columns), size = backbone.grid, backbone.image_size
+    shape = (count, len(backbone.blocks), rows * columns, backbone.vision_width)
+    tokens, labels = torch.randn(shape).half(), torch.arange(count) % 2
+    masks = torch.zeros(count, size, size, dtype=torch.bool)
+    masks[1::2, size // 4 : size // 2, size // 4 : size // 2] = True
+    return TrainingSet(
+        image_embed=torch.randn(count, backbone.embed_dim),
+        load_tokens=lambda chosen: send(tokens[list(chosen)], backbone.device).float(),
+        load_masks=lambda chosen: masks[list(chosen)],
+        labels=labels,
+        names=["parts"] * count,
+        members=["own/parts"] * count,
+    )
+
+
+def measure_gap(found, expected):
+    """Length of the difference over the length of what was expected."""
+    found, expected = (torch.as_tensor(values).cpu().double() for values in (found, expected))
+    return float((found - expected).norm() / expected.norm())

@@ -27,6 +27,20 @@ def is_slow(path):
     return "slow" in path.parts
 
 
+def pytest_configure(config):
+    """The mark of tests that need a GPU; `python benchmarks/gpu.py` runs them."""
+    config.addinivalue_line("markers", "gpu: computes on CUDA, and is skipped where there is none")
+
+
+def pytest_runtest_setup(item):
+    """Without a GPU, its tests are skipped before any of their fixtures is made."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("PyTorch finds no CUDA GPU")
+
+
 def pytest_collection_modifyitems(items):
     """Long files first, so that no worker is left with one at the end.
 
