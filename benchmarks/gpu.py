@@ -106,8 +106,8 @@ def is_marked(path):
 
 def count_outcome(printed, word):
     """Tests of an outcome, by pytest's last line."""
-    found = re.findall(rf"(\d+) {word}", printed.strip().rpartition("\n")[2])
-    return int(found[0]) if found else 0
+    numbers = re.findall(rf"(\d+) {word}", printed.strip().rpartition("\n")[2])
+    return int(numbers[0]) if numbers else 0
 
 
 def compare_with_cpu(check, deadline):
@@ -118,12 +118,12 @@ def compare_with_cpu(check, deadline):
     expected, table = detect(check.on_cpu, pixels), []
     for precision, most in MOST.items():
         with check.computing(precision) as backbone:
-            found = detect(backbone, pixels)
+            measured = detect(backbone, pixels)
         gaps = {
-            name: measure_gap(found[name], expected[name])
+            name: measure_gap(measured[name], expected[name])
             for name in ("class features", "patch tokens", "image scores")
         }
-        gaps["maps"] = float(np.abs(found["maps"] - expected["maps"]).mean())
+        gaps["maps"] = float(np.abs(measured["maps"] - expected["maps"]).mean())
         for (name, gap), allowed in zip(gaps.items(), most, strict=True):
             table.append(bound_gap(f"{name}, {precision}, difference from the CPU", gap, allowed))
     return table

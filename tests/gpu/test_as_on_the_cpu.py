@@ -41,8 +41,8 @@ def on_gpu(load_tiny):
 @pytest.mark.parametrize(("precision", "most"), [("float32", FLOAT32), ("bfloat16", BFLOAT16)])
 def test_features(tiny, load_tiny, pixels, precision, most):
     expected = encode_images(tiny, pixels)
-    found = encode_images(load_tiny(device=GPU, precision=precision), pixels)
-    for part, whole in zip(found, expected, strict=True):
+    measured = encode_images(load_tiny(device=GPU, precision=precision), pixels)
+    for part, whole in zip(measured, expected, strict=True):
         assert part.device.type == GPU
         assert part.dtype == torch.float32
         assert measure_gap(part, whole) < most
@@ -69,24 +69,24 @@ def test_copies_that_nobody_waits_for_arrive_whole():
 
 def test_the_feature_store(tiny, on_gpu, tmp_path):
     rows = draw_images(tmp_path, 5, side=64)
-    paths, found = [Path(path) for path in rows["image_path"]], []
+    paths, measured = [Path(path) for path in rows["image_path"]], []
     for backbone in (on_gpu, tiny):
         folder = tmp_path / backbone.device.type
         write_category(folder, rows, backbone, batch_size=2, shard_size=3)
         stored = open_category(folder, compute_identity(backbone, list(rows["sha256"])))
         places = [(stored, place) for place in range(len(rows))]
-        found.append((stored.image_embed, read_or_encode(paths, places, backbone)))
-    for part, whole in zip(*found, strict=True):
+        measured.append((stored.image_embed, read_or_encode(paths, places, backbone)))
+    for part, whole in zip(*measured, strict=True):
         assert measure_gap(part, whole) < FLOAT32
 
 
 def test_maps_and_scores(tiny, on_gpu, pixels):
-    found = []
+    measured = []
     for backbone in (on_gpu, tiny):
         torch.manual_seed(0)
         image_embed, tokens = encode_images(backbone, pixels)
-        found.append(score_batch(build_scorer(backbone), tokens, image_embed, backbone, sigma=2))
-    own, expected = found
+        measured.append(score_batch(build_scorer(backbone), tokens, image_embed, backbone, sigma=2))
+    own, expected = measured
     assert own.maps.dtype == np.float64
     assert np.abs(own.shown - expected.shown).max() < 0.05
     assert np.abs(own.weights - expected.weights).max() < 0.05
@@ -118,9 +118,9 @@ def test_training_of_the_prompts(tiny, on_gpu):
 
 def test_a_packaged_model(packaged):
     noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
-    found, expected = (
+    measured, expected = (
         FuzzyCLIP.load(packaged, device=device)(Image.fromarray(noise), "nut")
         for device in (GPU, "cpu")
     )
-    assert found.image_score == pytest.approx(expected.image_score, rel=0.05, abs=0.05)
-    assert np.abs(found.anomaly_map - expected.anomaly_map).max() < 0.05
+    assert measured.image_score == pytest.approx(expected.image_score, rel=0.05, abs=0.05)
+    assert np.abs(measured.anomaly_map - expected.anomaly_map).max() < 0.05
