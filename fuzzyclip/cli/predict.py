@@ -182,7 +182,8 @@ def _describe(
     from fuzzyclip.utils.files import compute_sha256, show_name
 
     image, pixel = _choose_thresholds(detector, category, tiling, threshold, score, batch)
-    own = {} if batch is None else {"batch": batch.digest}
+    prompt = "" if batch else detector.build_category_model(category).scorer.prompt
+    own = {"batch": batch.digest} if batch else {}
     return {
         "model": detector.card.name,
         "model_files": dict(detector.card.files),
@@ -192,7 +193,7 @@ def _describe(
         "temperature": detector.card.training.rpl["temperature"],
         "test": detector.card.test.model_dump(),
         "text": detector.card.text.model_dump(),
-        "prompt": detector.build_category_model(category).scorer.prompt,
+        "prompt": prompt,
         "threshold": image.model_dump(),
         "pixel_threshold": pixel.model_dump(),
         "tiling": tiling.model_dump() if tiling else None,
@@ -246,7 +247,7 @@ def _write_report(
     if batch is not None:
         notes = ["Images were compared with one another: an image's score is the highest value of "
                  "its map, in deviations from the threshold"]  # fmt: skip
-        notes += filter(None, [batch.scale.warning])
+        notes += filter(None, [batch.scale.warning.capitalize()])
     elif score == "class":
         notes.append("Outlines are of the map, which has no part in this score: an outlined image "
                      "may be normal (--score map decides by the map)")  # fmt: skip
@@ -263,6 +264,7 @@ def _write_report(
         threshold=thresholds[0],
         pixel_threshold=thresholds[1],
         notes=notes,
+        named=batch is None,
     )
     write_text(folder.out / PAGE, page)
 

@@ -54,6 +54,7 @@ def render_results(
     threshold: Threshold,
     pixel_threshold: Threshold,
     notes: Sequence[str] = (),
+    named: bool = True,
 ) -> str:
     """The page of some images: counts, thresholds, and a line each, highest score first.
 
@@ -63,6 +64,7 @@ def render_results(
         model, category: their names.
         threshold, pixel_threshold: of image scores and of the map.
         notes: what else is to be said.
+        named: whether the category's name took part.
     """
     unread = [row for row in rows if row["error"]]
     read = sorted((row for row in rows if not row["error"]), key=lambda row: -row["image_score"])
@@ -70,9 +72,10 @@ def render_results(
     counts = f"{len(rows)} image{'s' * (len(rows) != 1)}: "
     counts += f"{anomalous} anomalous, {len(read) - anomalous} normal"
     counts += f", {len(unread)} could not be read" if unread else ""
+    seen = f"Model {model}, looking at the images as {category!r}"
     facts = [
         counts,
-        f"Model {model}, looking at the images as {category!r}",
+        seen if named else f"Model {model}: its frozen image tower alone, without a name or a text",
         f"Anomalous from a score of {threshold.value:+.4f} on{_explain(threshold)}",
         f"Outlined from {pixel_threshold.value:.4g} on{_explain(pixel_threshold)}",
         *notes,

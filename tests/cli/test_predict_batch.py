@@ -66,6 +66,8 @@ def test_every_result_says_that_it_uses_the_batch(model, parts, tmp_path):
     assert LABEL in page
     assert "compared with one another" in page
     assert "learned prompts" not in page
+    assert "its frozen image tower alone, without a name or a text" in page
+    assert "looking at the images as" not in page
 
 
 def test_a_killed_run_goes_on_and_a_batch_with_other_images_is_another(
@@ -121,8 +123,11 @@ def test_a_few_images_are_too_few_and_some_more_are_said_to_be_few(model, parts)
     assert "note: 6 images tell little of what is usual" in some.stderr
 
 
-def test_a_category_is_a_name_and_no_calibration_is_asked_for(model, parts):
-    done = predict(model, parts, "--category", "metal bracket", "--json")
+def test_a_category_is_a_name_alone_however_long(model, parts, tmp_path):
+    """Nothing of it is encoded: one that fits no prompt will do."""
+    name = "metal bracket of the left door " * 20
+    done = predict(model, parts, "--category", name, "--json", "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {row["category"] for row in rows} == {"metal bracket"}
+    assert {row["category"] for row in rows} == {name}
+    assert json.loads((tmp_path / "out/settings.json").read_text())["prompt"] == ""
