@@ -15,6 +15,7 @@ from imports import ROOT
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from fuzzyclip.baselines.registry import BEYOND
 from fuzzyclip.cli.tables import tables
 from fuzzyclip.evaluation.metrics import METRICS
 from stages import method_tables, paths
@@ -323,7 +324,7 @@ def test_comparisons_are_complete_from_the_committed_results(name, printed, tmp_
     monkeypatch.chdir(ROOT)
     assert "not there yet" not in call("show", name, "--out", str(tmp_path))
     values = pd.read_csv(tmp_path / f"{name}.csv")
-    assert values["label"].nunique() == 12
+    assert values["label"].nunique() == 12 + len(BEYOND)
     own = values.groupby(["label", "dataset"])["ours"].apply(lambda ours: ours.notna().any())
     assert own.all()
     assert values.dropna(subset="paper")["label"].nunique() == printed
@@ -333,6 +334,8 @@ def test_comparisons_are_complete_from_the_committed_results(name, printed, tmp_
     assert all(f"- {note}" in text for note in CATALOG.list_notes(CATALOG.get(name)))
     assert re.search(r"SAA\+: tiny random models .*; random weights take no rank", text)
     assert re.search(r"^\| SAA\+ \|.*\| - \| [^|]+ \|$", text, re.MULTILINE)
+    assert re.search(r"Mutual scoring .*: uses the unlabelled batch; .* without a rank", text)
+    assert re.search(r"^\| Mutual scoring \(batch\) \|.*\| - \| - \|$", text, re.MULTILINE)
     dataset = "visa" if name == "table-2" else "dtd"
     mean = pd.read_csv(paths.method_metrics("winclip", dataset))["pixel_ap"].mean()
     shown = values.set_index(["label", "dataset", "metric"])["ours"]
