@@ -34,7 +34,7 @@ from fuzzyclip.clip.encoding import encode_images, preprocess
 from fuzzyclip.method.interface import order_images
 from fuzzyclip.method.scorer import NotFiniteError
 from fuzzyclip.model.card import NATURAL_PIXEL, Threshold
-from fuzzyclip.model.inference import ImageLike, Opener, digest_image
+from fuzzyclip.model.inference import ImageLike, Opener, digest_image, is_image
 from fuzzyclip.utils.json_text import format_json
 from fuzzyclip.utils.prefetch import prefetch
 
@@ -125,8 +125,10 @@ def study_batch(
 
     Raises:
         BatchError: fewer images than `FEWEST` can be read and differ.
-        ValueError: an image is none of `ImageLike`.
+        ValueError: `images` is one image, or one of them is none of `ImageLike`.
     """
+    if is_image(images):
+        raise ValueError("a batch is several images: give a list of them")
     chosen, open_image = settings or MutualSettings(), opener or Opener()
     digests = list(prefetch(digest_image, images, ahead=2 * workers, workers=workers))
     readable = [place for place, digest in enumerate(digests) if digest]
@@ -172,11 +174,13 @@ class _Pass(NamedTuple):
 def _pass(
     images: Iterator[tuple[str, Tensor]], backbone: Backbone, batch_size: int
 ) -> Iterator[_Pass]:
-    """The images' tokens, (B, L, P, W) a pass."""
+    """The images' tokens, (B, L, P, W) a pass; without those whose tokens are not finite."""
     while part := [*islice(images, batch_size)]:
         pixels = torch.stack([each for _, each in part])  # (B, 3, S, S)
         tokens = encode_images(backbone, pixels)[1]
-        yield _Pass([member for member, _ in part], [*map(_digest_pixels, pixels)], tokens)
+        rows = tokens.flatten(1).isfinite().all(dim=1).nonzero().flatten().tolist()
+        keys = [_digest_pixels(pixels[row]) for row in rows]
+        yield _Pass([part[row][0] for row in rows], keys, tokens[rows])
 
 
 def _digest_pixels(pixels: Tensor) -> bytes:

@@ -126,10 +126,14 @@ def digest_image(image: ImageLike) -> str:
         ValueError: it is none of `ImageLike`.
     """
     try:
-        if isinstance(image, np.ndarray | Image.Image):
-            pixels = np.ascontiguousarray(image)
-            return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-        return hashlib.sha256(_read(image)).hexdigest()
+        if isinstance(image, np.ndarray):
+            content = repr(image.shape).encode() + image.tobytes()
+        elif isinstance(image, Image.Image):
+            facts = f"{image.mode} {image.size} {image.getpalette()}"
+            content = facts.encode() + image.tobytes()
+        else:
+            content = _read(image)
+        return hashlib.sha256(content).hexdigest()
     except OSError:
         return ""
 

@@ -22,6 +22,7 @@ from fuzzyclip.images import decode
 from fuzzyclip.method.interface import order_images
 from fuzzyclip.method.scorer import score_batch
 from fuzzyclip.model import batch as batch_module
+from fuzzyclip.model.inference import digest_image
 from fuzzyclip.model.prediction import Unreadable
 from fuzzyclip.report import heatmaps
 from fuzzyclip.utils.files import compute_sha256
@@ -219,6 +220,44 @@ def test_too_few_images_are_refused_and_copies_count_once(detector, parts):
         detector.study([parts[0].read_bytes()] * 30)
     with pytest.raises(BatchError, match="a batch of 0 images"):
         detector.study([])
+
+
+def test_one_image_is_no_batch(detector, parts):
+    for one in (str(parts[0]), parts[0], parts[0].read_bytes()):
+        with pytest.raises(ValueError, match="a batch is several images"):
+            detector.study(one)
+
+
+def test_pictures_of_other_palettes_or_shapes_are_other_pictures():
+    plain = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    gray = Image.fromarray(plain)
+    palettes = [Image.fromarray(plain).convert("P") for _ in range(2)]
+    palettes[1].putpalette([255 - value // 3 for value in range(768)])
+    given = [plain, plain.reshape(4, 16), gray, *palettes, gray.convert("RGB")]
+    assert len({digest_image(image) for image in given}) == len(given)
+    assert digest_image(gray) == digest_image(gray.copy())
+    assert digest_image(plain.T) == digest_image(np.ascontiguousarray(plain.T))
+
+
+def test_an_image_without_finite_tokens_decides_nothing(detector, parts, monkeypatch):
+    """It is told as one without an answer; the others are judged as if it were not there."""
+    encode, white = batch_module.encode_images, np.full((32, 32, 3), 255, np.uint8)
+
+    def break_white(backbone, pixels):
+        image_embed, tokens = encode(backbone, pixels)
+        tokens[pixels.flatten(1).min(dim=1).values > 1] = float("nan")
+        return image_embed, tokens
+
+    whole = detector.study(parts)
+    monkeypatch.setattr(batch_module, "encode_images", break_white)
+    studied = detector.study([*parts, white])
+    assert studied.scale == whole.scale
+    *others, last = detector.detect([*parts, white], batch=studied)
+    assert isinstance(last, Unreadable)
+    assert "not finite" in last.error
+    assert [each.label for each in others] == [
+        each.label for each in detector.detect(parts, batch=whole)
+    ]
 
 
 def test_a_given_threshold_decides_and_is_said_to_be_given(detector, parts):
