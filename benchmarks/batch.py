@@ -24,6 +24,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.shared import SAMPLE  # noqa: E402
 from fuzzyclip.baselines.mutual.scoring import (  # noqa: E402
     MutualSettings,
     References,
@@ -33,12 +34,10 @@ from fuzzyclip.baselines.mutual.scoring import (  # noqa: E402
     read_scale,
 )
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
-from fuzzyclip.clip.weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS  # noqa: E402
 from fuzzyclip.images.decode import load_masks  # noqa: E402
 from fuzzyclip.method.interface import order_images  # noqa: E402
 from fuzzyclip.model.batch import study_batch  # noqa: E402
 from fuzzyclip.model.inference import Opener, detect_images  # noqa: E402
-from fuzzyclip.utils.settings import BackboneSettings  # noqa: E402
 
 #: The sets that methods are trained on; what is tested besides is looked at nowhere here.
 SETS = ("mvtec", "visa")
@@ -65,10 +64,7 @@ COUNTS = (1000, 10000)
 
 def load_tower():
     """The sample's."""
-    settings = BackboneSettings(
-        model=str(SAMPLE_CONFIG), weights=str(SAMPLE_WEIGHTS), image_size=144, blocks=(5, 6, 7, 8)
-    )
-    return load_backbone(settings, allow_unverified=True)
+    return load_backbone(SAMPLE, allow_unverified=True)
 
 
 def iterate_categories(backbone):

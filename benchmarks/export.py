@@ -21,20 +21,15 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.shared import LARGE, build_scorer  # noqa: E402
+from benchmarks.shared import LARGE, SAMPLE, build_scorer  # noqa: E402
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import preprocess  # noqa: E402
-from fuzzyclip.clip.weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS  # noqa: E402
 from fuzzyclip.deploy.export import export_onnx  # noqa: E402
 from fuzzyclip.deploy.facts import Origin  # noqa: E402
 from fuzzyclip.deploy.parity import Difference  # noqa: E402
 from fuzzyclip.deploy.runtimes import load_pixels, open_exported  # noqa: E402
 from fuzzyclip.model.inference import CategoryModel  # noqa: E402
-from fuzzyclip.utils.settings import BackboneSettings  # noqa: E402
 
-SAMPLE = BackboneSettings(
-    model=str(SAMPLE_CONFIG), weights=str(SAMPLE_WEIGHTS), image_size=144, blocks=(5, 6, 7, 8)
-)
 #: Random weights say nothing about what int8 costs in accuracy: here everything is allowed.
 ANY = Difference(1.0, 1.0, 1.0)
 #: Times faster than PyTorch.

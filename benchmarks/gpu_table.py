@@ -59,8 +59,8 @@ def tell_failure(title, error):
 
 def bound_gap(name, gap, most):
     """The row of a difference from the CPU's numbers, which fails where rounding is no excuse."""
-    said = f"at most {most:g}" + (": **failed**" if gap > most else "")
-    return Row(name, gap, "", said, gap / most, failed=gap > most)
+    bound = f"at most {most:g}" + (": **failed**" if gap > most else "")
+    return Row(name, gap, "", bound, gap / most, failed=gap > most)
 
 
 def check_finite(rows):

@@ -18,24 +18,20 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.shared import LARGE  # noqa: E402
+from benchmarks.shared import LARGE, SAMPLE  # noqa: E402
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import encode_images, normalise  # noqa: E402
 from fuzzyclip.clip.prompts import stack_names  # noqa: E402
-from fuzzyclip.clip.weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS  # noqa: E402
 from fuzzyclip.datasets import get_dataset  # noqa: E402
 from fuzzyclip.method.rpl import (  # noqa: E402
     PromptLearner,
     compute_classification,
     compute_text_regularisation,
 )
-from fuzzyclip.utils.settings import BackboneSettings, PromptShape  # noqa: E402
+from fuzzyclip.utils.settings import PromptShape  # noqa: E402
 
 BATCH, TEMPERATURE = 16, 1 / 0.07
 ROUNDS, STEPS = 3, 5  # steps of training follow one another, so they are measured in a row
-SAMPLE = BackboneSettings(
-    model=str(SAMPLE_CONFIG), weights=str(SAMPLE_WEIGHTS), image_size=144, blocks=(5, 6, 7, 8)
-)
 
 
 def build_steps(backbone):

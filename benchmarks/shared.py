@@ -9,6 +9,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from fuzzyclip.clip.backbone import load_backbone
+from fuzzyclip.clip.weights import SAMPLE_CONFIG, SAMPLE_WEIGHTS
 from fuzzyclip.method.efa import Heads
 from fuzzyclip.method.interface import TrainingSet
 from fuzzyclip.method.scorer import build_trained
@@ -18,6 +19,10 @@ from fuzzyclip.utils.settings import BackboneSettings
 #: The paper's setting: ViT-L/14@336 at 518 px, with random weights.
 LARGE = BackboneSettings(
     model="ViT-L-14-336", weights="random", image_size=518, blocks=(6, 12, 18, 24)
+)
+#: The sample's own setting and weights.
+SAMPLE = BackboneSettings(
+    model=str(SAMPLE_CONFIG), weights=str(SAMPLE_WEIGHTS), image_size=144, blocks=(5, 6, 7, 8)
 )
 #: The paper's partition of VisA, whose model meets six of the seven datasets.
 CLUSTERS = 2
@@ -77,7 +82,7 @@ def draw_training_set(backbone, count):
     )
 
 
-def measure_gap(found, expected):
+def measure_gap(measured, expected):
     """Length of the difference over the length of what was expected."""
-    found, expected = (torch.as_tensor(values).cpu().double() for values in (found, expected))
-    return float((found - expected).norm() / expected.norm())
+    own, wanted = (torch.as_tensor(values).cpu().double() for values in (measured, expected))
+    return float((own - wanted).norm() / wanted.norm())

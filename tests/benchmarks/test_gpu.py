@@ -158,12 +158,12 @@ def test_skipped_tests_are_a_failure_where_there_is_a_gpu(monkeypatch, kind, fai
 def test_what_is_said_of_a_card(monkeypatch):
     """By functions of PyTorch's that are put in their place here: no GPU is at hand."""
     device = torch.device("cuda")
-    said = {
+    answers = {
         "get_device_name": "NVIDIA H200",
         "max_memory_allocated": 3 * 2**30,
         "get_device_properties": SimpleNamespace(total_memory=12 * 2**30),
     }
-    for name, answer in said.items():
+    for name, answer in answers.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, answer=answer: answer)
     monkeypatch.setattr(gpu_table, "read_driver", lambda: "570.1")
     head = gpu_table.describe_machine(device, "ViT-L-14-336 at 518 px")

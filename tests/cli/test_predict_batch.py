@@ -50,8 +50,8 @@ def test_every_result_says_that_it_uses_the_batch(model, parts, tmp_path):
     out = tmp_path / "out"
     done = predict(model, parts, "--out", out, "--report")
     assert done.exit_code == 0, done.output
-    said = rf"{LABEL}: compared with 24 of these 24 images, by what is usual among 24"
-    assert re.search(said, done.stderr)
+    label = rf"{LABEL}: compared with 24 of these 24 images, by what is usual among 24"
+    assert re.search(label, done.stderr)
     assert "looked at as" not in done.stderr
     rows = read_table(out)
     assert {row["threshold_method"] for row in rows} == {"batch"}
