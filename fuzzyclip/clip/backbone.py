@@ -1,7 +1,8 @@
 """The frozen CLIP: built by open_clip, filled with verified weights, frozen.
 
 Any open_clip model works whose image tower is a plain ViT, its own or timm's, and whose text tower
-is open_clip's own. `clip.towers` says what is plain, `clip.encoding` runs the towers.
+is open_clip's own. For methods that read no text, such an image tower will do alone: DINOv2, for
+one. `clip.towers` says what is plain, `clip.encoding` runs the towers.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from fuzzyclip.clip.attention import fuse_attention
 from fuzzyclip.clip.model_configs import read_channels, read_model_config
 from fuzzyclip.clip.towers import (
     ImageTower,
+    NoTextError,
     TextTower,
     build_tokenizer,
     check_towers,
@@ -39,17 +41,19 @@ from fuzzyclip.utils.settings import BackboneSettings
 
 #: Keys of a configuration that decide which logit parameters its weights hold.
 LOGIT_KEYS = ("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale")
+#: Beginnings of names in files of timm's that an image tower without a classifier may leave there.
+LEFT_BEHIND = ("visual.trunk.head.", "visual.trunk.mask_token")
 #: Patches of an image at most: 4096 pixels in patches of 16.
 MOST_PATCHES = 65_536
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen CLIP and all that decides its outputs.
+    """A frozen CLIP, or an image tower alone, and all that decides its outputs.
 
     Attributes:
-        model: open_clip's CLIP, in evaluation mode, without gradients.
-        tokenizer: prompts to token ids, (n, T).
+        model: open_clip's CLIP, in evaluation mode, without gradients; or `ImageTowerAlone`.
+        tokenizer: prompts to token ids, (n, T); None where there is no text tower.
         settings: from which it was built; mean and std are never None.
         device: of the towers.
         identity: configuration, settings and the weights' SHA-256 as plain data; goes into headers.
@@ -106,7 +110,22 @@ class Backbone:
         return torch.compile(encode, dynamic=False) if self.compiled else encode
 
     @property
+    def reads_text(self) -> bool:
+        """Whether there is a text tower."""
+        return self.tokenizer is not None
+
+    def require_text(self) -> None:
+        """Refuse, as a NoTextError, to go on with an image tower alone."""
+        if not self.reads_text:
+            raise NoTextError(
+                f"the model {self.settings.model} is an image tower without text: choose a CLIP, "
+                "or a method that reads no text"
+            )
+
+    @property
     def text_tower(self) -> TextTower:
+        """The text tower; a NoTextError where there is none."""
+        self.require_text()
         return read_text_tower(self.model)
 
     @property
@@ -136,8 +155,16 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+class ImageTowerAlone(nn.Module):
+    """An image tower where a whole CLIP would hold it."""
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+
 def build_model(config: dict[str, Any], image_size: int, activation: str) -> nn.Module:
-    """An open_clip CLIP with its own initialisation.
+    """An open_clip CLIP, or its image tower alone, with its own initialisation.
 
     Args:
         config: see `read_model_config`; one that `check_towers` accepts.
@@ -158,20 +185,25 @@ def build_model(config: dict[str, Any], image_size: int, activation: str) -> nn.
         raise ValueError(f"activation must be one of {', '.join(quick)}, not {activation!r}")
     if is_timm and activation == "quickgelu":
         raise ValueError("activation quickgelu: timm's image towers can not be built with it")
-    build = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
-    model: nn.Module = build(
-        embed_dim=config["embed_dim"],
-        vision_cfg=vision,
-        text_cfg=dict(config["text_cfg"]),
-        quick_gelu=quick[activation],
-        **{name: config[name] for name in LOGIT_KEYS if name in config},
-    )
+    towers = {"embed_dim": config["embed_dim"], "vision_cfg": vision}
+    model: nn.Module
+    if "text_cfg" in config:
+        build = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
+        model = build(
+            **towers,
+            text_cfg=dict(config["text_cfg"]),
+            quick_gelu=quick[activation],
+            **{name: config[name] for name in LOGIT_KEYS if name in config},
+        )
+    else:
+        visual = open_clip.model._build_vision_tower(**towers, quick_gelu=quick[activation])
+        model = ImageTowerAlone(visual)
     if is_timm:
-        visual: Any = model.visual
-        patches = visual.trunk.patch_embed
+        timm_model: Any = model.visual
+        patches = timm_model.trunk.patch_embed
         _check_size(image_size, patches.feat_ratio())
         if tuple(patches.img_size) != (image_size, image_size):
-            visual.set_input_size(image_size)
+            timm_model.set_input_size(image_size)
     return model
 
 
@@ -192,10 +224,10 @@ def load_backbone(
     compiled: bool = False,
     seed: int = 0,
 ) -> Backbone:
-    """Build CLIP, load and verify its weights, and freeze it.
+    """Build CLIP, or an image tower alone, load and verify its weights, and freeze it.
 
     Args:
-        settings: which CLIP, and all that decides its outputs.
+        settings: which one, and all that decides its outputs.
         allow_unverified: whether a weights file may have no expected digest.
         device: see `choose_device`.
         compiled: see `Backbone`.
@@ -208,7 +240,7 @@ def load_backbone(
     model, weights = settings.model, settings.weights
     config = read_model_config(model)
     check_towers(model, config)
-    tokenizer = build_tokenizer(config["text_cfg"])
+    tokenizer = build_tokenizer(config["text_cfg"]) if "text_cfg" in config else None
     torch.manual_seed(seed)
     try:
         clip = build_model(config, settings.image_size, settings.activation)
@@ -234,15 +266,19 @@ def load_backbone(
         "weights_sha256": digest,
         **settings.model_dump(mode="json", exclude={"model", "weights", "sha256"}),
     }
-    if config["text_cfg"].get("hf_tokenizer_name"):  # a name or a folder says little of its content
+    if config.get("text_cfg", {}).get(
+        "hf_tokenizer_name"
+    ):  # a name or a folder says little of its content
         identity["vocabulary_sha256"] = hash_vocabulary(tokenizer)
     return Backbone(clip, tokenizer, settings, where, identity, compiled)
 
 
 def _fill(clip: nn.Module, state: dict[str, Tensor], interpolation: str, path: Path) -> None:
     """Load a state dict, its position embeddings resized to the model's grid."""
-    positions = state.get("visual.trunk.pos_embed")
     trunk: Any = getattr(clip.visual, "trunk", None)
+    if isinstance(clip, ImageTowerAlone):
+        state = _take_image_tower(state, clip)
+    positions = state.get("visual.trunk.pos_embed")
     try:
         if not hasattr(clip, "positional_embedding"):  # older files of models with a text part
             state = open_clip.model.convert_to_custom_text_state_dict(state)
@@ -257,3 +293,21 @@ def _fill(clip: nn.Module, state: dict[str, Tensor], interpolation: str, path: P
         clip.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise WeightsError(f"weights {path} are not of this model: {error}") from error
+
+
+def _take_image_tower(state: dict[str, Tensor], alone: ImageTowerAlone) -> dict[str, Tensor]:
+    """Of a file's tensors those of an image tower, by its names in a whole CLIP.
+
+    A file of timm's own has them without a prefix. A CLIP's text, a classifier's last layer and the
+    token that stood for hidden patches in a training have no part in what the tower gives.
+    """
+    taken = {name: tensor for name, tensor in state.items() if name.startswith("visual.")}
+    if not taken:
+        prefix = "visual.trunk." if hasattr(alone.visual, "trunk") else "visual."
+        taken = {f"{prefix}{name}": tensor for name, tensor in state.items()}
+    own = alone.state_dict().keys()
+    return {
+        name: tensor
+        for name, tensor in taken.items()
+        if name in own or not name.startswith(LEFT_BEHIND)
+    }

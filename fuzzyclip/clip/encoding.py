@@ -99,7 +99,8 @@ def project_tokens(backbone: Backbone, patch_tokens: Tensor) -> Tensor:
 
 
 def count_tokens(backbone: Backbone, prompt: str) -> int:
-    """Tokens of a prompt, start and end included."""
+    """Tokens of a prompt, start and end included; a NoTextError without a text tower."""
+    backbone.require_text()
     tokenizer = backbone.tokenizer
     if isinstance(tokenizer, open_clip.SimpleTokenizer):
         return len(tokenizer.encode(prompt)) + 2

@@ -1,5 +1,8 @@
 """A model before it is built: its open_clip configuration and its input channels.
 
+Image towers that have no text beside them, timm's DINOv2 and DINOv3 for two, are named
+`timm/vit_small_patch14_dinov2`: such a name becomes a configuration without `text_cfg`.
+
 A configuration may come with a model from anywhere, and open_clip hands its values on: to
 constructors, to the tokenizer's, to Hugging Face's downloader. So what is not listed here, each key
 with its type and range, is refused; nothing here is a path to code, and all sizes end.
@@ -11,6 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import open_clip
+import timm
+import torch
 from open_clip import pretrained
 from pydantic import (
     AfterValidator,
@@ -30,6 +35,16 @@ OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 #: Bytes of a configuration file at most; open_clip's own have up to a thousand.
 LARGEST_FILE = 1_000_000
+#: Begins the name of an image tower of timm's without a text tower.
+TIMM = "timm/"
+#: timm's modules of ViTs whose blocks all see one grid of patch tokens.
+VIT_MODULES = (
+    "eva",  # also Perception Encoder, DINOv3
+    "vision_transformer",  # also SigLIP, DINOv2
+    "vision_transformer_hybrid",
+    "vision_transformer_relpos",
+    "vitamin",
+)
 #: Parameters of a tower at most, twice as many as in the largest of open_clip's, ViT-e-14.
 LARGEST_TOWER = 8_000_000_000
 #: A repository of Hugging Face's hub, or of its own old names: `owner/name`, `name`.
@@ -182,11 +197,14 @@ class Text(_Tower):
 
 
 class ModelConfig(_Part):
-    """A whole model. What `multimodal_cfg` says is not read: such a model is refused."""
+    """A whole model, or without `text_cfg` an image tower alone.
+
+    What `multimodal_cfg` says is not read: such a model is refused.
+    """
 
     embed_dim: Width
     vision_cfg: Vision
-    text_cfg: Text
+    text_cfg: Text | None = None
     custom_text: bool = False
     quick_gelu: bool = False
     init_logit_scale: Number | None = None
@@ -210,12 +228,18 @@ Checked = TypeVar("Checked", bound=BaseModel)
 def read_model_config(model: str) -> dict[str, Any]:
     """open_clip's configuration of a model: by name, or from a JSON file of one's own.
 
+    An image tower alone has no key `text_cfg`, however it was written.
+
     Raises:
         ValueError: no such name or file, or one that says what `ModelConfig` does not know.
     """
     if model.endswith(".json"):
         content = _read_file(model)
         config = content.get("model_cfg", content)
+        if isinstance(config, dict) and config.get("text_cfg", config) is None:
+            config = {key: value for key, value in config.items() if key != "text_cfg"}
+    elif model.startswith(TIMM):
+        config = describe_timm(model.removeprefix(TIMM))
     else:
         config = open_clip.get_model_config(model)
     if config is None:
@@ -225,11 +249,43 @@ def read_model_config(model: str) -> dict[str, Any]:
     return dict(config)
 
 
+def describe_timm(name: str) -> dict[str, Any]:
+    """The configuration of an image tower of timm's alone, which pools as timm lets it.
+
+    Args:
+        name: timm's, without a tag of weights.
+
+    Raises:
+        ValueError: timm has no such model, or it is none that could be read here.
+    """
+    if not timm.is_model(name):
+        # pretrained ones have the largest names, such as vit_small_patch14_dinov2
+        close = difflib.get_close_matches(name, timm.list_models("*vit*"), n=5)
+        raise ValueError(
+            f"timm has no model {name!r} (tags of weights, after a dot, are left out)"
+            + (f"; close names: {', '.join(close)}" if close else "")
+        )
+    if not timm.models.is_model_in_modules(name, VIT_MODULES):
+        raise ValueError(
+            f"model {TIMM}{name}: it is no plain ViT, whose blocks share one grid of tokens"
+        )
+    with torch.device("meta"):
+        trunk: Any = timm.create_model(name)
+    vision = {
+        "timm_model_name": name,
+        "timm_pool": trunk.global_pool,
+        "timm_proj": "none",
+        "image_size": trunk.default_cfg["input_size"][-1],
+    }
+    return {"embed_dim": trunk.num_features, "vision_cfg": vision}
+
+
 def read_channels(model: str, weights: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Input mean and standard deviation that belong to a model's weights; OpenAI's if none do.
 
     Read from open_clip's entry of a pretrained tag, or from a configuration file's
-    `preprocess_cfg`. A weights file of a named model gets those on which all its tags agree.
+    `preprocess_cfg`. A weights file of a named model gets those on which all its tags agree. Of an
+    image tower of timm's they are those of its first weights.
 
     Raises:
         ValueError: see `read_model_config`.
@@ -238,6 +294,9 @@ def read_channels(model: str, weights: str) -> tuple[tuple[float, ...], tuple[fl
         section = _read_file(model).get("preprocess_cfg", {})
         preprocessing = _check(Preprocessing, section, f"model {model}")
         entries = [preprocessing.model_dump(exclude_none=True)]
+    elif model.startswith(TIMM):
+        first = timm.get_pretrained_cfg(model.removeprefix(TIMM))
+        entries = [{"mean": first.mean, "std": first.std}] if first else []
     else:
         chosen = pretrained.get_pretrained_cfg(model, weights)
         tags = pretrained.list_pretrained_tags_by_model(model)

@@ -22,20 +22,18 @@ from open_clip.timm_model import TimmModel
 from open_clip.tokenizer import HFTokenizer
 from torch import Tensor, nn
 
-#: timm's modules of ViTs whose blocks all see one grid of patch tokens.
-VIT_MODULES = (
-    "eva",  # also Perception Encoder
-    "vision_transformer",  # also SigLIP
-    "vision_transformer_hybrid",
-    "vision_transformer_relpos",
-    "vitamin",
-)
+from fuzzyclip.clip.model_configs import VIT_MODULES
+
 SUPPORTED = (
     "Supported are open_clip's own ViT and timm's plain ViTs, each with open_clip's own text "
-    "transformer; not timm or HF towers of other kinds"
+    "transformer or with none; not timm or HF towers of other kinds"
 )
 #: Tokens that are pooled at once; CUDA's attention refuses batches beyond 65,535 in all heads.
 POOL_CHUNK = 2048
+
+
+class NoTextError(ValueError):
+    """Text is to be read by a model that is an image tower alone."""
 
 
 def check_towers(model: str, config: dict[str, Any]) -> None:
@@ -44,7 +42,7 @@ def check_towers(model: str, config: dict[str, Any]) -> None:
     Raises:
         ValueError: with the reason.
     """
-    vision, text = config["vision_cfg"], config["text_cfg"]
+    vision, text = config["vision_cfg"], config.get("text_cfg", {})
     name = vision.get("timm_model_name")
     pool = vision.get("timm_pool", "avg")
     unpooled = not pool and vision.get("timm_proj", "linear") not in ("linear", "mlp")

@@ -26,6 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fuzzyclip.clip.model_configs import TIMM
 from fuzzyclip.clip.torchscript import is_torchscript, read_torchscript
 from fuzzyclip.utils.files import (
     compute_sha256,
@@ -77,6 +78,11 @@ def find_weights(
     from open_clip import pretrained
 
     entry = pretrained.get_pretrained_cfg(model_name, weights)
+    if not entry and model_name.startswith(TIMM):
+        raise WeightsError(
+            f"weights {weights!r} of {model_name}: no such file; get one by `fuzzyclip fetch "
+            f"{model_name}`, and give its path"
+        )
     if not entry:
         tags = pretrained.list_pretrained_tags_by_model(model_name)
         raise WeightsError(
