@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fuzzyclip.baselines.registry import build_method
 from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.clip.towers import NoTextError
 from fuzzyclip.clip.weights import RANDOM
 from fuzzyclip.evaluation.category import (
     COLUMNS,
@@ -201,7 +202,7 @@ def evaluate_dataset(ready: Ready, dataset: str, params: Params) -> list[Categor
             results.append(replace(result, summaries={}))
             summary = summarise(ready.method.name, result.table)
             log.info("%s on %s/%s: %s", ready.method.title, dataset, name, summary)
-    except MethodUnavailableError as error:
+    except (MethodUnavailableError, NoTextError) as error:
         log.warning("%s is left out: %s", ready.method.title, error)
         facts["left_out"], results = str(error), []
     tested = {key: info[key] for key in TESTED} | {"pixel_metrics": params.evaluation.pixel_metrics}

@@ -71,7 +71,8 @@ def train(name: str, auxiliary: str, params: Params) -> Path:
     checkpoint = checkpoint_path(auxiliary, header)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     learned, watch = Learned(), Watch()
-    if method.trains:
+    # text is out of reach: the evaluation says so of the method, and the others go on
+    if method.trains and (encode.backbone.reads_text or not method.reads_text):
         members = open_auxiliary(auxiliary, encode.backbone, method.kind, block.features)
         check_masks(auxiliary, members, method.title)
         images = make_training_set(

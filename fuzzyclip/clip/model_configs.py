@@ -253,17 +253,17 @@ def describe_timm(name: str) -> dict[str, Any]:
     """The configuration of an image tower of timm's alone, which pools as timm lets it.
 
     Args:
-        name: timm's, without a tag of weights.
+        name: timm's; a tag of weights after a dot plays no part.
 
     Raises:
         ValueError: timm has no such model, or it is none that could be read here.
     """
+    name = name.partition(".")[0]
     if not timm.is_model(name):
         # pretrained ones have the largest names, such as vit_small_patch14_dinov2
         close = difflib.get_close_matches(name, timm.list_models("*vit*"), n=5)
         raise ValueError(
-            f"timm has no model {name!r} (tags of weights, after a dot, are left out)"
-            + (f"; close names: {', '.join(close)}" if close else "")
+            f"timm has no model {name!r}" + (f"; close names: {', '.join(close)}" if close else "")
         )
     if not timm.models.is_model_in_modules(name, VIT_MODULES):
         raise ValueError(

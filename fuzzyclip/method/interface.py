@@ -158,6 +158,7 @@ class OneVariant(ABC):
     """A method that makes one row of the tables, under its own name."""
 
     name: ClassVar[str]
+    reads_text: ClassVar[bool] = True
 
     @abstractmethod
     def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
@@ -228,6 +229,7 @@ class Method(Protocol):
         kind: what it reads.
         trains: whether `fit` has anything to do.
         sigma: Gaussian smoothing of its maps in pixels.
+        reads_text: whether it needs a text tower; others do with an image tower alone.
 
     A method may have `note`, a text that tables give with its results; `random_weights`, whether it
     looks through models that have learned nothing; and `uses_batch`, whether it looks at other
@@ -244,6 +246,8 @@ class Method(Protocol):
     def trains(self) -> bool: ...
     @property
     def sigma(self) -> float: ...
+    @property
+    def reads_text(self) -> bool: ...
 
     def fit(
         self,

@@ -51,6 +51,7 @@ class Mutual(Untrained):
     kind: ClassVar[FeatureKind] = TOKENS
     note: ClassVar[str] = NOTE
     uses_batch: ClassVar[bool] = True
+    reads_text: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         SIGMA.check(self.name, sigma=self.sigma)

@@ -94,6 +94,7 @@ class TextFree(Trained):
     name: ClassVar[str] = "text_free"
     title: ClassVar[str] = "Text-free pairs"
     kind: ClassVar[FeatureKind] = TOKENS
+    reads_text: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_training(self.name, self)

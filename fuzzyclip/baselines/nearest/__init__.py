@@ -1,0 +1,135 @@
+"""Comparison with a few good parts, and with nothing else: no text, no training.
+
+A patch is as anomalous as its nearest counterpart in the good parts is far: the memory that
+few-shot forms of zero-shot methods have beside their text (WinCLIP+, APRIL-GAN), alone. So any
+frozen tower will do. Results with it are not zero-shot.
+
+Distances are halves of one minus a cosine, in [0, 1], and mean something else for every kind of
+part. Two good parts or more tell what is usual: each is compared with the others, and scores are
+counted in deviations from that. One alone tells nothing of it.
+
+Shapes: n good parts, B images, L blocks, P patches, W vision width, S image size.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.features.kinds import TOKENS, FeatureKind
+from fuzzyclip.method import Scale
+from fuzzyclip.method.interface import Learned, Target, Untrained
+from fuzzyclip.method.scorer import NormalMemory, Scorer, remember
+from fuzzyclip.utils.ranges import COUNT, POSITIVE, SIGMA
+
+#: What results say of themselves.
+NOTE = "compared with good parts"
+#: Good parts that are compared with the others, to tell what is usual.
+STUDIED = 16
+#: A deviation is not taken for less than this share of the middle: few parts tell little of it.
+LEAST_SPREAD = 0.05
+#: Farthest and nearest that a distance is taken to be where it becomes log-odds.
+ENDS = (1e-6, 1 - 1e-6)
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What is usual among good parts.
+
+    Attributes:
+        middle: mean of the highest values of their maps.
+        spread: deviation of these.
+    """
+
+    middle: float
+    spread: float
+
+
+@torch.no_grad()
+def read_usual(memory: NormalMemory) -> Usual | None:
+    """What is usual among the remembered parts, each compared with the others; None of one part."""
+    blocks, patches = memory.tokens.shape[0], memory.grid[0] * memory.grid[1]
+    parts = memory.tokens.view(blocks, -1, patches, memory.tokens.shape[-1])  # (L, n, P, W)
+    count = parts.shape[1]
+    if count < 2:
+        return None
+    peaks = []
+    for place in range(min(count, STUDIED)):
+        others = [*range(place), *range(place + 1, count)]
+        rest = NormalMemory(parts[:, others].flatten(1, 2), memory.grid, memory.image_size)
+        peaks.append(rest.compute_map(parts[None, :, place]).amax())
+    values = torch.stack(peaks).double()
+    middle = float(values.mean())
+    return Usual(middle, max(float(values.std()), LEAST_SPREAD * middle, 1e-6))
+
+
+@dataclass(frozen=True)
+class Nearest(Untrained):
+    """The comparison's settings.
+
+    Attributes:
+        shots: good parts of a tested category that are remembered.
+        cut: deviations above the usual at which a score is 0.
+        sigma: Gaussian smoothing of its maps in pixels; the image score is taken before it.
+    """
+
+    shots: int = 4
+    cut: float = 3.0
+    sigma: float = 0.0
+
+    name: ClassVar[str] = "nearest"
+    title: ClassVar[str] = "Nearest good parts"
+    kind: ClassVar[FeatureKind] = TOKENS
+    note: ClassVar[str] = NOTE
+    reads_text: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        COUNT.check(self.name, shots=self.shots)
+        POSITIVE.check(self.name, cut=self.cut)
+        SIGMA.check(self.name, sigma=self.sigma)
+
+    def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
+        """Refused: without good parts there is nothing to compare with."""
+        raise ValueError(f"{self.name} needs good parts of {category!r} to compare with")
+
+    def build_variants(
+        self, encode: NameEncoder, target: Target, learned: Learned
+    ) -> dict[str, Scorer]:
+        """The scorer of the target's good parts, by the method's name.
+
+        Raises:
+            ValueError: there are fewer of them than `shots`.
+        """
+        del learned
+        backbone = encode.backbone
+        tokens = target.load_references(self.shots)
+        return {
+            self.name: self.build_from(remember(tokens, backbone.grid, backbone.image_size)),
+        }
+
+    def build_from(self, memory: NormalMemory) -> Scorer:
+        """The scorer of what is compared with remembered parts.
+
+        Its maps are log-odds. They are 0 at `cut` deviations above what is usual among two parts or
+        more; of one part, where its tokens and an image's are at right angles, which next to none
+        are: a threshold must then come from elsewhere.
+        """
+        usual = read_usual(memory)
+
+        def compute_map(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
+            del image_embed
+            far = memory.compute_map(patch_tokens)  # (B, S, S)
+            if usual is None:
+                return far.clamp(*ENDS).logit()
+            return (far - (usual.middle + self.cut * usual.spread)) / usual.spread
+
+        def compute_score(image_embed: Tensor, maps: Tensor) -> Tensor:
+            del image_embed
+            return maps.amax(dim=(1, 2))
+
+        return Scorer("", compute_map, compute_score, Scale.LOG_ODDS)
+
+
+METHOD = Nearest
