@@ -54,12 +54,14 @@ def train(name: str, auxiliary: str, params: Params) -> Path:
         raise ParamsError(f"params.yaml, {place}: {error}") from error
     clip, clip_settings = choose_clip(params, block)
     encode = make_encoder(prepare_clip(params, clip_settings)(), params.text)
-    datasets = [member["dataset"] for member in read_manifest(auxiliary)["members"]]
+    members_of = read_manifest(auxiliary)["members"] if method.trains else []
     header = {
         "kind": "method",
         "method": name,
         "auxiliary": auxiliary,
-        "datasets": datasets if method.trains else [],
+        "datasets": [member["dataset"] for member in members_of],
+        "licences": {member["dataset"]: member["licence"] for member in members_of},
+        "sources": {member["dataset"]: member["source"] for member in members_of},
         "backbone": encode.backbone.fingerprint,
         "clip": clip,
         "clip_settings": clip_settings.model_dump(mode="json"),

@@ -14,6 +14,7 @@ from fuzzyclip.cli.data import data
 from fuzzyclip.cli.doctor import doctor
 from fuzzyclip.cli.export import export
 from fuzzyclip.cli.group import Commands
+from fuzzyclip.cli.package import package
 from fuzzyclip.cli.predict import predict
 from fuzzyclip.cli.signatures import sign, verify
 from fuzzyclip.cli.tables import compare, tables
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command("predict")(predict)
 app.command("calibrate")(calibrate)
+app.command("package")(package)
 app.command("export")(export)
 app.add_typer(data, name="data")
 app.add_typer(tables, name="tables")

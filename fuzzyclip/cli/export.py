@@ -114,6 +114,7 @@ def _export(
     from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.deploy.export import export_onnx, export_openvino
     from fuzzyclip.deploy.facts import Origin
+    from fuzzyclip.model.directory import EFA, LEARNED
     from fuzzyclip.utils.scratch import hold_folder
 
     kind = "int8" if format_ in (Format.ONNX_INT8, Format.OPENVINO_INT8) else "float32"
@@ -128,8 +129,12 @@ def _export(
     if own is not None:  # refused where they do not hold
         image, pixel = detector.choose_thresholds(category, own.tiling, score=score)
         thresholds = {"image_score": image.value, "anomaly_map": pixel.value}
+    memory, files = detector.memories.get(category), detector.card.files
     origin = Origin(
-        category, thresholds=thresholds, model_sha256=detector.card.files["efa.safetensors"]
+        category,
+        thresholds=thresholds,
+        model_sha256=files.get(EFA) or files.get(LEARNED),
+        remembered_tokens=0 if memory is None else memory.tokens.shape[1],
     )
     images, category_model = list_images(check), detector.build_category_model(category, score)
     if format_ in (Format.ONNX, Format.ONNX_INT8):

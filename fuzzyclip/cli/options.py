@@ -4,6 +4,7 @@ import math
 import os
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,12 +12,29 @@ import typer
 
 from fuzzyclip.model.score_kinds import ScoreKind
 from fuzzyclip.utils.json_text import format_json
-from fuzzyclip.utils.ranges import COUNT, FEW, NUMBER
+from fuzzyclip.utils.ranges import COUNT, FEW, NUMBER, SIDE
 
 if TYPE_CHECKING:
+    from fuzzyclip.clip.backbone import Backbone as Backbone_
     from fuzzyclip.model.card import Tiling
     from fuzzyclip.model.inference import Opener
     from fuzzyclip.model.loaded import FuzzyCLIP
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A frozen backbone without a model's directory, and what is done with it.
+
+    Attributes:
+        backbone: what `--backbone` names; None where a model is meant.
+        method: of the harness; None compares with good parts.
+        image_size: side of its input; None for its own.
+    """
+
+    backbone: str | None = None
+    method: str | None = None
+    image_size: int | None = None
+
 
 #: Exit code where some images could not be read; the others are done.
 SOME_UNREADABLE = 3
@@ -27,6 +45,37 @@ Model = Annotated[
         envvar="FUZZYCLIP_MODEL",
         help="A model's directory (a finished pipeline has models/visa/fuzzyclip), or MLflow's "
         "address of one (models:/..., runs:/...).",
+    ),
+]
+OptionalModel = Annotated[
+    str | None,
+    typer.Option(
+        envvar="FUZZYCLIP_MODEL",
+        help="A model's directory (a finished pipeline has models/visa/fuzzyclip), or MLflow's "
+        "address of one (models:/..., runs:/...).",
+    ),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        help="In place of --model: a frozen image model alone, by the name or folder of `fuzzyclip "
+        "fetch`, or that of a model's directory. It compares with --reference, or with --batch, or "
+        "does what --method says."
+    ),
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        help="With --backbone: a method that needs no training (clip, clip_ac, clip_surgery, "
+        "winclip, nearest). (default: nearest, which compares with --reference)"
+    ),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        min=32,
+        max=SIDE.most,
+        help="With --backbone: side in pixels that images are squashed to. (default: about 518)",
     ),
 ]
 Category = Annotated[
@@ -179,8 +228,35 @@ def choose_tiling(tile: int | None, overlap: int | None) -> "Tiling | None":
         raise typer.BadParameter(str(error)) from error
 
 
+def choose_source(model: str | None, alone: Alone) -> str:
+    """The model's directory or address; empty where a backbone alone is meant.
+
+    Raises:
+        BadParameter: both are given, or neither, or what goes with a backbone alone.
+    """
+    if alone.backbone is None:
+        for name, given in (("--method", alone.method), ("--image-size", alone.image_size)):
+            if given is not None:
+                raise typer.BadParameter("it goes with --backbone", param_hint=name)
+        if model is None:
+            raise typer.BadParameter(
+                "give a model's directory; or --backbone, an image model alone (fuzzyclip fetch)",
+                param_hint="--model",
+            )
+        return model
+    if model is not None and model != os.environ.get("FUZZYCLIP_MODEL"):
+        raise typer.BadParameter("give --model or --backbone, not both", param_hint="--backbone")
+    return ""
+
+
+def find_text_cache() -> Path:
+    """The folder that keeps text features from one run to the next; safe to delete."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "fuzzyclip" / "texts"
+
+
 def load_model(
-    model: str,
+    model: str | None,
     category: str | None,
     device: str,
     weights: Path | None,
@@ -190,9 +266,11 @@ def load_model(
     calibrated: bool = True,
     verify_key: Path | None = None,
     signature: Path | None = None,
+    alone: Alone = Alone(),
 ) -> "tuple[FuzzyCLIP, str, list[Path]]":
     """The model, with reference images in mind, the category that is meant, and those images.
 
+    Where `alone` names a backbone, that and its method stand for a model.
     Reference images are opened by `opener`, as those that are compared with them. Where
     `calibrated`, a category without a threshold is refused in a model that has some of others. Text
     features are kept from one run to the next, in a folder that is safe to delete.
@@ -200,14 +278,18 @@ def load_model(
     from fuzzyclip.cli.image_lists import list_images
     from fuzzyclip.model.loaded import FuzzyCLIP
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    texts = cache / "fuzzyclip" / "texts"
+    source, texts = choose_source(model, alone), find_text_cache()
     references = list_images(reference) if reference else []
-    detector = FuzzyCLIP.load(
-        model, device=device, weights=weights, text_cache=texts, verify_key=verify_key,
-        signature=signature,
-    )  # fmt: skip
-    if "sample" in detector.card.training.sources.values():
+    if source:
+        detector = FuzzyCLIP.load(
+            source, device=device, weights=weights, text_cache=texts, verify_key=verify_key,
+            signature=signature,
+        )  # fmt: skip
+    else:
+        if verify_key is not None or signature is not None:
+            raise typer.BadParameter("a backbone alone is not signed", param_hint="--verify-key")
+        detector = build_alone(alone, device, weights)
+    if detector.card.is_sample:
         typer.echo("trained on drawn samples: for trying the tool, not for inspection", err=True)
     chosen = detector.choose_category(category, required=calibrated)
     if chosen != category and chosen in detector.card.calibrations:
@@ -215,3 +297,48 @@ def load_model(
     if references:
         detector = detector.remember(references, chosen, opener)
     return detector, chosen, references
+
+
+def build_alone(
+    alone: Alone,
+    device: str,
+    weights: Path | None,
+    *,
+    settings: dict[str, Any] | None = None,
+    name: str | None = None,
+) -> "FuzzyCLIP":
+    """A detector of a backbone and a method, with settings of the method and a name of its own.
+
+    Raises:
+        WeightsError: the backbone is not there; says how to get it.
+        ValueError: the method can not be a detector so; says what can be done.
+    """
+    from fuzzyclip.model.loaded import FuzzyCLIP
+    from fuzzyclip.model.scoring import PLAIN
+
+    backbone = load_alone(alone, device, weights)
+    return FuzzyCLIP.build(
+        backbone, alone.method or PLAIN, settings=settings, text_cache=find_text_cache(), name=name
+    )
+
+
+def load_alone(alone: Alone, device: str, weights: Path | None) -> "Backbone_":
+    """The backbone that is named: a model's own, or a fetched one."""
+    from fuzzyclip.clip.backbone import load_backbone
+    from fuzzyclip.model.card import FILENAME, read_card
+    from fuzzyclip.model.directory import load_own_backbone
+    from fuzzyclip.towers.folder import CARD, find_tower
+    from fuzzyclip.utils.devices import check_device
+
+    check_device(device)
+    folder = Path(alone.backbone or "")
+    if (folder / FILENAME).is_file() and not (folder / CARD).is_file():
+        if alone.image_size is not None:
+            raise typer.BadParameter(
+                "a model's own backbone has its size", param_hint="--image-size"
+            )
+        return load_own_backbone(folder, read_card(folder), weights=weights, device=device)
+    if weights is not None:
+        raise typer.BadParameter("a fetched backbone has its own", param_hint="--weights")
+    settings = find_tower(alone.backbone or "", image_size=alone.image_size)
+    return load_backbone(settings, device=device)

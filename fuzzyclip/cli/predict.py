@@ -75,7 +75,7 @@ Given = Annotated[
 
 def predict(
     images: Images,
-    model: options.Model,
+    model: options.OptionalModel = None,
     category: options.Category = None,
     out: Out = None,
     threshold: Given = None,
@@ -84,6 +84,9 @@ def predict(
     reference: options.Reference = None,
     score: options.Score = None,
     batch: Batch = False,
+    backbone: options.Backbone = None,
+    method: options.Method = None,
+    image_size: options.ImageSize = None,
     save: Save = None,
     scale: ScaleOption = "fixed",
     report: Report = False,
@@ -126,7 +129,7 @@ def predict(
         detector, chosen, references = options.load_model(
             model, category, device, weights, reference,
             opener=opener, calibrated=threshold is None and not batch, verify_key=verify_key,
-            signature=signature,
+            signature=signature, alone=options.Alone(backbone, method, image_size),
         )  # fmt: skip
         studied = None
         if batch:
@@ -154,7 +157,8 @@ def predict(
         thresholds = _choose_thresholds(detector, chosen, tiling, threshold, kind, studied)
         if folder is not None and report:
             _write_report(folder, detector, chosen, thresholds, tiling, kind, studied)
-        if category is None and not batch and not detector.card.calibrations:
+        named = category is not None or batch or detector.card.calibrations
+        if detector.scoring.reads_text and not named:
             typer.echo(f"no --category: looked at as {chosen!r}", err=True)
     _conclude(rows, len(files) - len(todo), thresholds[0], out)
 
@@ -190,8 +194,7 @@ def _describe(
         "backbone": detector.backbone.fingerprint,
         "category": category,
         "scores": "log-odds",  # not to go on with a folder of the time when they were probabilities
-        "temperature": detector.card.training.rpl["temperature"],
-        "test": detector.card.test.model_dump(),
+        **detector.scoring.settings,
         "text": detector.card.text.model_dump(),
         "prompt": prompt,
         "threshold": image.model_dump(),
@@ -255,7 +258,7 @@ def _write_report(
         notes.append(f"Looked at by tiles of {tiling.side} pixels, overlap {tiling.overlap}")
     if category in detector.memories and batch is None:
         notes.append("Compared with remembered normal parts: not zero-shot")
-    if "sample" in detector.card.training.sources.values():
+    if detector.card.is_sample:
         notes.append("The model was trained on drawn samples: for trying, not for inspection")
     page = render_results(
         [*folder.rows.values()],

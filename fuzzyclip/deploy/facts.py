@@ -41,12 +41,14 @@ class Origin:
         prompts: they were made of; empty takes the scorer's own.
         thresholds: by name, such as `image_score`; those of maps hold for maps in [0, 1].
         model_sha256: of the trained model, where it has one.
+        remembered_tokens: of a block, where the method compares with nothing else.
     """
 
     category: str
     prompts: Sequence[str] = ()
     thresholds: Mapping[str, float] = field(default_factory=dict)
     model_sha256: str | None = None
+    remembered_tokens: int = 0
 
 
 def describe(category_model: "CategoryModel", origin: Origin, weights: str) -> dict[str, Any]:
@@ -68,7 +70,9 @@ def describe(category_model: "CategoryModel", origin: Origin, weights: str) -> d
         "blocks": list(backbone.blocks),
         "sigma": category_model.sigma,
         "score": category_model.score,
-        "remembered_tokens": 0 if scorer.memory is None else scorer.memory.tokens.shape[1],
+        "remembered_tokens": origin.remembered_tokens
+        if scorer.memory is None
+        else scorer.memory.tokens.shape[1],
         "weights": weights,
         "model_sha256": origin.model_sha256,
         "backbone": backbone.identity,

@@ -1,7 +1,6 @@
 """The exported graph: one module from resized pixels to the anomaly map and the image score.
 
-Shapes: B images, S image size, D embedding width, L taken blocks, P patches, W vision width,
-R remembered tokens of a block.
+Shapes: B images, S image size, D embedding width, L taken blocks, P patches, W vision width.
 """
 
 import numpy as np
@@ -10,8 +9,10 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
 from fuzzyclip.clip.encoding import normalise
-from fuzzyclip.method.efa import divide_odds, upsample
-from fuzzyclip.method.scorer import NormalMemory, join_memory
+from fuzzyclip.features.kinds import TOKENS
+from fuzzyclip.method import Scale
+from fuzzyclip.method.efa import divide_odds
+from fuzzyclip.method.scorer import join_memory
 from fuzzyclip.model.inference import CategoryModel
 from fuzzyclip.model.score_kinds import judge
 
@@ -20,7 +21,7 @@ class DetectorGraph(nn.Module):
     """A detector as a function of the bytes of its images; text features are constants in it.
 
     It calls the detector's own tower and scorer, so that there is one formula for both. Only what
-    the detector does in NumPy, or image by image, is written here a second time.
+    the detector does in NumPy is written here a second time.
     """
 
     mean: Tensor
@@ -31,10 +32,13 @@ class DetectorGraph(nn.Module):
         """Take a detector apart.
 
         Raises:
-            ValueError: its towers compute in less than float32.
+            ValueError: its towers compute in less than float32, or its method is none that a graph
+                can repeat; says why.
         """
         super().__init__()
         backbone = category_model.backbone
+        if reason := _find_obstacle(category_model):
+            raise ValueError(f"this method can not become a file: {reason}")
         if backbone.precision != torch.float32:
             raise ValueError(
                 f"the backbone computes in {str(backbone.precision).removeprefix('torch.')}, which "
@@ -60,7 +64,7 @@ class DetectorGraph(nn.Module):
         anomaly_map = self.scorer.compute_map(patch_tokens, unit)
         image_score = self.scorer.compute_score(unit, anomaly_map)
         if self.scorer.memory is not None:
-            far = compute_memory_map(self.scorer.memory, patch_tokens)
+            far = self.scorer.memory.compute_map(patch_tokens)
             anomaly_map, image_score = join_memory(anomaly_map, image_score, far)
         shown = self._smooth(anomaly_map.sigmoid())
         if self.score != "class":
@@ -74,6 +78,16 @@ class DetectorGraph(nn.Module):
         return maps if self.smoothing is None else self.smoothing @ maps @ self.smoothing.T
 
 
+def _find_obstacle(category_model: CategoryModel) -> str:
+    """Why a detector can not be a graph of tokens, in words; empty where it can."""
+    scorer, kind = category_model.scorer, category_model.kind
+    if kind.name != TOKENS.name:
+        return f"it reads features of its own ({kind.name}), not the tower's tokens alone"
+    if scorer.scale is not Scale.LOG_ODDS:
+        return "its maps are no probabilities"
+    return "it judges an image by its smoothed map" if scorer.join is not None else ""
+
+
 def build_smoothing(size: int, sigma: float) -> Tensor:
     """Gaussian smoothing of one axis as a matrix (S, S): `matrix @ map @ matrix.T` smooths both.
 
@@ -82,18 +96,3 @@ def build_smoothing(size: int, sigma: float) -> Tensor:
     would need the borders' mirror images around the map, more than once for a wide one.
     """
     return torch.from_numpy(gaussian_filter1d(np.eye(size), sigma, axis=0).astype(np.float32))
-
-
-def compute_memory_map(memory: NormalMemory, patch_tokens: Tensor) -> Tensor:
-    """`NormalMemory.compute_map` for all images at once, whose number a graph does not know.
-
-    It holds B x P x R numbers.
-    """
-    far = torch.stack(
-        [
-            (1 - (normalise(patch_tokens[:, block]) @ known.T).amax(dim=-1)) / 2  # (B, P)
-            for block, known in enumerate(memory.tokens)
-        ],
-        dim=1,
-    )  # (B, L, P)
-    return upsample(far, memory.grid, (memory.image_size, memory.image_size)).mean(dim=1)

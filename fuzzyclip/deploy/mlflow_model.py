@@ -112,7 +112,7 @@ def describe_model(folder: Path) -> Iterator[dict[str, Any]]:
             "metadata": {
                 "fuzzyclip": card.versions["fuzzyclip"],
                 "model": card.name,
-                "datasets": ", ".join(card.training.datasets),
+                "datasets": ", ".join(card.data.datasets if card.data else ()),
                 "backbone": card.backbone.model,
                 "backbone_fingerprint": card.backbone.fingerprint,
             },

@@ -82,11 +82,13 @@ def check_model(
     except (ValueError, OSError) as error:
         return [Check(name, "fail", str(error), "package the model again, or copy it whole")]
     state = "whole and as signed" if verify_key else "whole"
+    data = card.data
+    training = "without training" if data is None else f"trained on {data.auxiliary}"
     checks = [
         Check(
             name,
             "ok",
-            f"{card.name}: files are {state}, trained on {card.training.auxiliary}; "
+            f"{card.name}: files are {state}, {training}; "
             f"calibrated for {', '.join(card.calibrations) or 'no category'}",
         )
     ]
@@ -97,11 +99,10 @@ def check_model(
     elif own.place == "inside" and compute_sha256(folder / own.weights) != own.sha256:
         fault = f"{folder / own.weights} is not the file of SHA-256 {own.sha256}"
         checks.append(Check(name, "fail", fault, "copy the model's directory again"))
-    training = card.training
     bound = {
         f"{dataset} ({licence})"
-        for dataset, licence in training.licences.items()
-        if is_non_commercial(licence) and training.sources.get(dataset) != "sample"
+        for dataset, licence in (data.licences if data else {}).items()
+        if is_non_commercial(licence) and data and data.sources.get(dataset) != "sample"
     }
     if bound:
         fault = f"trained on {', '.join(sorted(bound))}: not for commercial use"

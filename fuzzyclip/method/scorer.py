@@ -61,13 +61,31 @@ class NormalMemory:
     grid: tuple[int, int]
     image_size: int
 
-    @torch.no_grad()
     def compute_map(self, patch_tokens: Tensor) -> Tensor:
         """(B, L, P, W) to (B, S, S): half the distance to the nearest token, mean over blocks.
 
-        (1 - cosine) / 2 lies in [0, 1] like a probability. One image and one block at a time bound
-        the memory to P x R numbers.
+        (1 - cosine) / 2 lies in [0, 1] like a probability.
         """
+        # A graph to be exported knows no number of images.
+        together = torch.compiler.is_exporting()
+        return (
+            self._compute_together(patch_tokens) if together else self._compute_each(patch_tokens)
+        )
+
+    def _compute_together(self, patch_tokens: Tensor) -> Tensor:
+        """See `compute_map`; holds B x P x R numbers."""
+        far = torch.stack(
+            [
+                (1 - (normalise(patch_tokens[:, block]) @ known.T).amax(dim=-1)) / 2  # (B, P)
+                for block, known in enumerate(self.tokens)
+            ],
+            dim=1,
+        )  # (B, L, P)
+        return upsample(far, self.grid, (self.image_size, self.image_size)).mean(dim=1)
+
+    @torch.no_grad()
+    def _compute_each(self, patch_tokens: Tensor) -> Tensor:
+        """See `compute_map`; an image and a block at a time, so that it holds P x R numbers."""
         size = (self.image_size, self.image_size)
         maps = []
         for image in patch_tokens:

@@ -2,7 +2,8 @@
 
 A model's directory holds
 - `model.json`, this card;
-- `efa.safetensors` and `rpl.safetensors`, the trained layers and prompts;
+- `efa.safetensors` and `rpl.safetensors`, FuzzyCLIP's trained layers and prompts; or
+  `learned.safetensors`, what another method has learned, where it learns;
 - `backbone.json`, open_clip's configuration of the frozen CLIP, and its weights, or else the card
   says which weights belong to it;
 - `memory-*.safetensors`, tokens of normal parts, where some were remembered.
@@ -131,17 +132,27 @@ class BackboneCard(BackboneSettings):
         return self
 
 
-class TrainingCard(Record):
-    """Data that the parts were trained on, and their settings.
+class DataCard(Record):
+    """Data that something was trained on.
 
     Attributes:
-        rpl: its `temperature` is that of image scores, see `fuzzyclip.method.fuzzyclip`.
+        licences: of each dataset.
+        sources: of each one's images: `official`, `own`, or the drawn `sample`.
     """
 
     auxiliary: str
     datasets: list[str]
     licences: dict[str, str]
     sources: dict[str, str]
+
+
+class TrainingCard(DataCard):
+    """Data that FuzzyCLIP's parts were trained on, and their settings.
+
+    Attributes:
+        rpl: its `temperature` is that of image scores, see `fuzzyclip.method.fuzzyclip`.
+    """
+
     efa: dict[str, Any]
     rpl: dict[str, Any]
 
@@ -152,6 +163,22 @@ class TrainingCard(Record):
             raise ValueError(f"rpl: temperature must be a number, not {temperature!r}")
         POSITIVE.check("rpl", temperature=temperature)
         return self
+
+
+class MethodCard(Record):
+    """Another method than FuzzyCLIP.
+
+    Attributes:
+        name: as `fuzzyclip.baselines.registry` knows it.
+        settings: all of them.
+        facts: plain data that it has learned.
+        data: what it was trained on; None where it learns nothing.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    settings: dict[str, Any] = Field(default_factory=dict)
+    facts: dict[str, Any] = Field(default_factory=dict)
+    data: DataCard | None = None
 
 
 class Tiling(Record):
@@ -199,7 +226,8 @@ class Card(Record):
 
     Attributes:
         versions: of what made it.
-        clusters: CSP's names of each cluster.
+        method: None for FuzzyCLIP itself, of which the next three tell.
+        training, test, clusters: of FuzzyCLIP's parts; clusters are CSP's names of each.
         files: SHA-256 of each file in the directory that belongs to it.
         calibrations, memories: by category, as it stands in the prompt.
     """
@@ -207,14 +235,35 @@ class Card(Record):
     format: Literal[2] = FORMAT
     name: str
     versions: dict[str, str]
-    training: TrainingCard
+    method: MethodCard | None = None
+    training: TrainingCard | None = None
     backbone: Whole[BackboneCard]
     text: Whole[TextSettings]
-    test: Whole[EfaTest]
-    clusters: Annotated[list[Names], Field(min_length=1, max_length=FEW.most)]
+    test: Whole[EfaTest] | None = None
+    clusters: Annotated[list[Names], Field(max_length=FEW.most)] = Field(default_factory=list)
     files: dict[FileName, Digest]
     calibrations: dict[str, Calibration] = Field(default_factory=dict)
     memories: dict[str, MemoryCard] = Field(default_factory=dict)
+
+    @property
+    def data(self) -> DataCard | None:
+        """What the model was trained on; None where nothing was."""
+        return self.training if self.method is None else self.method.data
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether drawn images took part in a training."""
+        return self.data is not None and "sample" in self.data.sources.values()
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> "Card":
+        """A card tells of FuzzyCLIP's own parts, or of another method."""
+        own = {"training": self.training, "test": self.test, "clusters": self.clusters}
+        if self.method is None and (missing := [name for name, part in own.items() if not part]):
+            raise ValueError(f"{', '.join(missing)}: missing, and there is no other `method`")
+        if self.method is not None and (beside := [name for name, part in own.items() if part]):
+            raise ValueError(f"{', '.join(beside)}: of FuzzyCLIP, beside another `method`")
+        return self
 
     @model_validator(mode="before")
     @classmethod

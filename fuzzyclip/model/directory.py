@@ -14,14 +14,23 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone, load_backbone
-from fuzzyclip.model.card import FILENAME, BackboneCard, Card, ModelError, TrainingCard
+from fuzzyclip.model.card import (
+    FILENAME,
+    BackboneCard,
+    Card,
+    MethodCard,
+    ModelError,
+    TrainingCard,
+)
 from fuzzyclip.model.fetched import ADDRESS, fetch_model
 from fuzzyclip.utils.files import compute_sha256, describe_fault, flush_tree, write_json
 from fuzzyclip.utils.scratch import name_temporary
 from fuzzyclip.utils.settings import BackboneSettings, EfaTest, TextSettings
-from fuzzyclip.utils.tensor_files import check_tensors
+from fuzzyclip.utils.tensor_files import check_tensors, write_tensors
 
 EFA, RPL, CONFIG, WEIGHTS = "efa.safetensors", "rpl.safetensors", "backbone.json", "backbone"
+#: What another method than FuzzyCLIP has learned.
+LEARNED = "learned.safetensors"
 #: Bytes up to which a weights file is carried along without being asked for.
 SMALL = 200_000_000
 #: Packages whose versions can change a result.
@@ -70,8 +79,7 @@ def write_model(
         ModelError: `out` is taken, or a part was trained with another backbone.
         BrokenFileError: a part does not hold what was written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ModelError(f"{out} exists already; name another place or remove it")
+    check_free(out)
     headers = {path: check_tensors(path) for path in (efa, rpl)}
     for path, header in headers.items():
         if header.get("backbone") != backbone.fingerprint:
@@ -80,11 +88,10 @@ def write_model(
         making.mkdir()
         shutil.copyfile(efa, making / EFA)
         shutil.copyfile(rpl, making / RPL)
-        write_json(making / CONFIG, backbone.identity["config"])
-        described = _place_weights(making, backbone, copy)
+        described = _place_backbone(making, backbone, copy)
         card = Card(
             name=name,
-            versions={package: version(package) for package in VERSIONED},
+            versions=list_versions(),
             training=TrainingCard(
                 auxiliary=headers[efa]["auxiliary"],
                 datasets=headers[efa]["datasets"],
@@ -97,10 +104,64 @@ def write_model(
             text=text,
             test=test,
             clusters=[cluster["names"] for cluster in headers[efa]["clusters"]],
-            files={path.name: compute_sha256(path) for path in sorted(making.iterdir())},
+            files=_list_files(making),
         )
         write_card(making, card)
     return card
+
+
+def write_method(
+    out: Path,
+    *,
+    name: str,
+    backbone: Backbone,
+    copy: bool,
+    method: MethodCard,
+    tensors: Mapping[str, Tensor],
+    text: TextSettings,
+) -> Card:
+    """Make the directory of another method; it appears whole or not at all.
+
+    Args:
+        out, name, backbone, copy, text: as `write_model` takes them.
+        method: which one, and what else it has learned.
+        tensors: what it has learned; none where it learns nothing.
+
+    Raises:
+        ModelError: `out` is taken.
+    """
+    check_free(out)
+    with make_folder(out) as making:
+        making.mkdir()
+        if tensors:
+            write_tensors(making / LEARNED, dict(tensors), {"method": method.name})
+        described = _place_backbone(making, backbone, copy)
+        card = Card(
+            name=name,
+            versions=list_versions(),
+            method=method,
+            backbone=described,
+            text=text,
+            files=_list_files(making),
+        )
+        write_card(making, card)
+    return card
+
+
+def check_free(out: Path) -> None:
+    """Refuse, as a ModelError, to make a directory where something is."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ModelError(f"{out} exists already; name another place or remove it")
+
+
+def list_versions() -> dict[str, str]:
+    """Versions of what makes a model."""
+    return {package: version(package) for package in VERSIONED}
+
+
+def _list_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file."""
+    return {path.name: compute_sha256(path) for path in sorted(folder.iterdir())}
 
 
 @contextmanager
@@ -118,18 +179,25 @@ def make_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(making, ignore_errors=True)
 
 
-def _place_weights(folder: Path, backbone: Backbone, copy: bool) -> BackboneCard:
-    """Copy the weights where that was asked for, and describe the backbone."""
+def _place_backbone(folder: Path, backbone: Backbone, copy: bool) -> BackboneCard:
+    """Write the configuration, copy the weights where that was asked for, and describe both."""
+    write_json(folder / CONFIG, backbone.identity["config"])
+    described, file = describe_backbone(backbone), Path(backbone.settings.weights)
+    if copy and file.is_file():
+        named = f"{WEIGHTS}{file.suffix}"
+        shutil.copyfile(file, folder / named)
+        return described.model_copy(update={"place": "inside", "weights": named})
+    return described
+
+
+def describe_backbone(backbone: Backbone) -> BackboneCard:
+    """A backbone whose weights lie where they are."""
     settings = backbone.settings
     file = Path(settings.weights)
-    place: Literal["inside", "elsewhere", "tag"] = "elsewhere" if file.is_file() else "tag"
-    named = file.name if file.is_file() else settings.weights
-    if copy and file.is_file():
-        place, named = "inside", f"{WEIGHTS}{file.suffix}"
-        shutil.copyfile(file, folder / named)
+    place: Literal["elsewhere", "tag"] = "elsewhere" if file.is_file() else "tag"
     described = {
         "model": settings.model if settings.model in list_models() else CONFIG,
-        "weights": named,
+        "weights": file.name if file.is_file() else settings.weights,
         "sha256": backbone.identity["weights_sha256"],
         "place": place,
         "fingerprint": backbone.fingerprint,
@@ -138,17 +206,19 @@ def _place_weights(folder: Path, backbone: Backbone, copy: bool) -> BackboneCard
 
 
 def write_card(folder: Path, card: Card) -> None:
-    """model.json, in the card's own order."""
-    write_json(folder / FILENAME, json.loads(card.model_dump_json()))
+    """model.json, in the card's own order; of FuzzyCLIP and of other methods what each has."""
+    others = {"method"} if card.method is None else {"training", "test", "clusters"}
+    write_json(folder / FILENAME, json.loads(card.model_dump_json(exclude=others)))
 
 
 def read_parts(folder: Path, card: Card) -> dict[str, dict[str, Tensor]]:
-    """Tensors of EFA's and RPL's files, after comparing all files with the card.
+    """Tensors of EFA's and RPL's files, or of another method's, after comparing all with the card.
 
     Raises:
         ModelError: a file is missing, is not the one that the card names, or lacks its tensors.
     """
-    if unknown := [name for name in (EFA, RPL, CONFIG) if name not in card.files]:
+    own = (EFA, RPL) if card.method is None else (LEARNED,) * (card.method.data is not None)
+    if unknown := [name for name in (*own, CONFIG) if name not in card.files]:
         raise ModelError(
             f"{folder / FILENAME} has no digest of {', '.join(unknown)}; copy it again"
         )
@@ -159,7 +229,9 @@ def read_parts(folder: Path, card: Card) -> dict[str, dict[str, Tensor]]:
         if name.startswith(f"{WEIGHTS}.") and name != CONFIG:
             continue  # `load_backbone` compares it
         check_file(path, digest)
-    parts = {name: read_finite_tensors(folder / name) for name in (EFA, RPL)}
+    parts = {name: read_finite_tensors(folder / name) for name in own}
+    if card.method is not None:
+        return parts
     shape = tuple(parts[RPL].get("text_embed", torch.empty(0)).shape)
     if len(shape) != 2 or shape[0] != 2:
         raise ModelError(f"{folder / RPL}: text_embed of shape {shape}, not of two prompts")

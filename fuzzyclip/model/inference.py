@@ -30,7 +30,8 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.encoding import encode_images, preprocess
+from fuzzyclip.clip.encoding import preprocess
+from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.images.decode import (
     MAX_PIXELS,
     TURNS,
@@ -248,6 +249,7 @@ class CategoryModel:
         scorer: from patch tokens and class features to maps and scores.
         sigma: Gaussian smoothing of the maps in pixels.
         score: what decides an image, see `fuzzyclip.model.score_kinds`.
+        kind: what is read of an image.
 
     Raises:
         ValueError: sigma is out of range, there is no such kind of score, or the scorer has no
@@ -258,6 +260,7 @@ class CategoryModel:
     scorer: Scorer
     sigma: float = 0.0
     score: ScoreKind = DEFAULT
+    kind: FeatureKind = TOKENS
 
     def __post_init__(self) -> None:
         SIGMA.check("a detector", sigma=self.sigma)
@@ -291,7 +294,7 @@ class CategoryModel:
         Raises:
             NotFiniteError: the scorer has no finite answer to an image.
         """
-        image_embed, patch_tokens = encode_images(self.backbone, pixels)
+        image_embed, patch_tokens = self.kind.encode(self.backbone, pixels)
         scores = score_batch(self.judging, patch_tokens, image_embed, self.backbone, self.sigma)
         return scores.shown, scores.image_scores
 

@@ -4,21 +4,25 @@
     prediction = detector("part.png", category="metal bracket")
     prediction.label, prediction.image_score, prediction.anomaly_map
 
+The other methods of the harness are used in the same way: `FuzzyCLIP.build` makes a detector of one
+and a frozen backbone, `load` reads what was packaged.
+
 Shapes: H rows, W columns of an image as it was given, B images of a batch, S model's image size.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Self, overload
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from fuzzyclip.baselines.mutual.scoring import MutualSettings
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess
+from fuzzyclip.clip.encoding import encode_text, preprocess
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.clip.text_cache import TextCache
@@ -27,14 +31,32 @@ from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import NormalMemory, Scorer, remember
 from fuzzyclip.model.batch import VALUES, BatchModel, check_batch_alone, study_batch
-from fuzzyclip.model.card import Card, Threshold, Tiling, read_card
+from fuzzyclip.model.card import (
+    Card,
+    DataCard,
+    MethodCard,
+    ModelError,
+    Threshold,
+    Tiling,
+    read_card,
+)
 from fuzzyclip.model.choices import (
     ANY_CATEGORY,
     offer_threshold,
     pick_category,
     pick_thresholds,
 )
-from fuzzyclip.model.directory import EFA, RPL, find_folder, load_own_backbone, read_parts
+from fuzzyclip.model.directory import (
+    EFA,
+    LEARNED,
+    RPL,
+    describe_backbone,
+    find_folder,
+    list_versions,
+    load_own_backbone,
+    read_parts,
+    write_method,
+)
 from fuzzyclip.model.inference import (
     CategoryModel,
     Finding,
@@ -48,12 +70,14 @@ from fuzzyclip.model.inference import (
 )
 from fuzzyclip.model.prediction import Prediction, Unreadable, resize_map
 from fuzzyclip.model.score_kinds import DEFAULT, ScoreKind, check_kind
+from fuzzyclip.model.scoring import PLAIN, MethodScoring, OwnScoring, Scoring, make_scoring
 from fuzzyclip.model.signing import check_signature
 from fuzzyclip.model.storing import read_memories
 from fuzzyclip.model.tiles import choose_tiling, detect_tiled
 from fuzzyclip.utils.devices import check_device
 from fuzzyclip.utils.files import show_name
 from fuzzyclip.utils.ranges import COUNT, FEW
+from fuzzyclip.utils.settings import TextSettings
 
 #: Categories whose text features are kept; a server may be asked for any number of them.
 KEPT_CATEGORIES = 64
@@ -68,25 +92,94 @@ class FuzzyCLIP:
         self,
         card: Card,
         backbone: Backbone,
-        parts: TrainedParts,
+        scoring: Scoring,
         memories: dict[str, NormalMemory],
     ) -> None:
         """Put together what `load` reads; memories are by category."""
         self.card, self.backbone, self.memories = card, backbone, memories
-        self._parts = parts
+        self.scoring = scoring
         self.build_scorer = lru_cache(maxsize=KEPT_CATEGORIES)(self._build_scorer)
 
     def __repr__(self) -> str:
         """One line: name, training, device and what is calibrated."""
         known = ", ".join(self.card.calibrations) or "nothing"
-        return (
-            f"<FuzzyCLIP {self.card.name!r}, trained on {self.card.training.auxiliary}, on "
-            f"{self.backbone.device}; calibrated: {known}>"
-        )
+        data, method = self.card.data, self.card.method
+        training = "without training" if data is None else f"trained on {data.auxiliary}"
+        named = f"{self.card.name!r}" if method is None else f"{self.card.name!r}: {method.name}"
+        return f"<FuzzyCLIP {named}, {training}, on {self.backbone.device}; calibrated: {known}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickling, to processes that share the work: all but the categories that are kept."""
-        return type(self), (self.card, self.backbone, self._parts, self.memories)
+        return type(self), (self.card, self.backbone, self.scoring, self.memories)
+
+    @classmethod
+    def build(
+        cls,
+        backbone: Backbone,
+        method: str = PLAIN,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        text: TextSettings | None = None,
+        tensors: Mapping[str, Tensor] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        data: DataCard | None = None,
+        text_cache: Path | None = None,
+        name: str | None = None,
+    ) -> Self:
+        """A detector of a method and a frozen backbone, which no directory holds yet; see `save`.
+
+        Args:
+            backbone: of `fuzzyclip.clip.backbone.load_backbone`.
+            method: of the harness; by default images are compared with the good parts that
+                `remember` or `detect` is given, and with nothing else.
+            settings: of the method, those that differ from the defaults.
+            text: how names become prompts, where the method reads any.
+            tensors, facts: what it has learned, where it has a training.
+            data: what it was trained on.
+            text_cache: as `load` takes it.
+            name: of the model; None takes the method's.
+
+        Raises:
+            MethodRefusedError: the method can not be a detector, or not so; says what can be done.
+            NoTextError: it reads text, and the backbone does not.
+            ValueError: there is no such method or setting.
+        """
+        chosen = text or TextSettings()
+        encode = _bind_text(backbone, chosen, text_cache)
+        scoring = make_scoring(method, encode, settings=settings, tensors=tensors, facts=facts)
+        card = Card(
+            name=name or method,
+            versions=list_versions(),
+            method=_describe_method(scoring, data),
+            backbone=describe_backbone(backbone),
+            text=chosen,
+            files={},
+        )
+        return cls(card, backbone, scoring, {})
+
+    def save(self, out: Path, *, copy: bool = True) -> Card:
+        """Write a detector of `build` as a directory that `load` reads.
+
+        What was remembered or calibrated is not in it: `fuzzyclip calibrate` adds that.
+
+        Args:
+            out: the directory; must not exist yet or be empty.
+            copy: whether the weights' file goes into it.
+
+        Raises:
+            ModelError: `out` is taken, or this is FuzzyCLIP itself, which the pipeline packages.
+        """
+        if not isinstance(self.scoring, MethodScoring) or self.card.method is None:
+            raise ModelError("FuzzyCLIP's own parts are packaged by the pipeline")
+        return write_method(
+            out,
+            name=self.card.name,
+            backbone=self.backbone,
+            copy=copy,
+            method=self.card.method,
+            tensors=self.scoring.learned.tensors,
+            text=self.card.text,
+        )
 
     @classmethod
     def load(
@@ -121,16 +214,9 @@ class FuzzyCLIP:
         card = read_card(folder)
         tensors = read_parts(folder, card)
         backbone = load_own_backbone(folder, card, weights=weights, device=device)
-        encode = (
-            TextCache(text_cache, backbone).encode if text_cache else partial(encode_text, backbone)
-        )
-        names = NameEncoder(backbone, encode, card.text)
-        learned = Learned(
-            tensors[EFA] | {"text_embed": tensors[RPL]["text_embed"]},
-            {"clusters": card.clusters, "temperature": card.training.rpl["temperature"]},
-        )
-        parts = TrainedParts(names, learned, card.test)
-        return cls(card, backbone, parts, read_memories(folder, card, backbone))
+        names = _bind_text(backbone, card.text, text_cache)
+        memories = read_memories(folder, card, backbone)
+        return cls(card, backbone, _read_scoring(folder, card, tensors, names), memories)
 
     def evaluate(
         self,
@@ -162,8 +248,9 @@ class FuzzyCLIP:
             folder,
             lambda category: self.build_category_model(category, score).judging,
             self.backbone,
-            name=OWN,
-            sigma=self.card.test.sigma,
+            name=OWN if self.card.method is None else self.card.method.name,
+            kind=self.scoring.kind,
+            sigma=self.scoring.sigma,
             layout=layout,
             workers=workers,
         )
@@ -360,10 +447,12 @@ class FuzzyCLIP:
         opened = [
             preprocess(open_image(image).picture, self.backbone) for image in list_given(images)
         ]
-        tokens = [encode_images(self.backbone, pixels[None])[1] for pixels in opened]
+        encode = self.scoring.kind.encode
+        tokens = [encode(self.backbone, pixels[None])[1] for pixels in opened]
         stacked = torch.cat(tokens) if tokens else torch.empty(0)
         memory = remember(stacked, self.backbone.grid, self.backbone.image_size)
-        return FuzzyCLIP(self.card, self.backbone, self._parts, self.memories | {category: memory})
+        known = self.memories | {category: memory}
+        return FuzzyCLIP(self.card, self.backbone, self.scoring, known)
 
     def study(
         self,
@@ -397,22 +486,64 @@ class FuzzyCLIP:
             PromptTooLongError: the name does not fit a prompt.
             ValueError: no name, or no such score.
         """
-        kind = self.choose_score(category, score)
-        return CategoryModel(self.backbone, self.build_scorer(category), self.card.test.sigma, kind)
+        kind, scoring = self.choose_score(category, score), self.scoring
+        scorer = self.build_scorer(category)
+        return CategoryModel(self.backbone, scorer, scoring.sigma, kind, scoring.kind)
 
     def _build_scorer(self, category: str) -> Scorer:
         """The scorer of a category, whose name must fit a prompt; kept for the next call."""
         if not category.strip():
             raise ValueError(f"category: say what the image shows, or {ANY_CATEGORY!r}")
         try:
-            scorer = self._parts.build_scorer(category)
+            return self.scoring.build_scorer(category, self.memories.get(category))
         except PromptTooLongError as error:
             shown = category if len(category) <= LONGEST_SHOWN else f"{category[:LONGEST_SHOWN]}..."
             raise PromptTooLongError(
                 f"category {shown!r} is too long for a prompt; say in a few words what the image "
                 "shows"
             ) from error
-        return replace(scorer, memory=self.memories.get(category))
+
+
+def _bind_text(backbone: Backbone, text: TextSettings, cache: Path | None) -> NameEncoder:
+    """Names to text features, which a folder may keep."""
+    encode = TextCache(cache, backbone).encode if cache else partial(encode_text, backbone)
+    return NameEncoder(backbone, encode, text)
+
+
+def _describe_method(scoring: MethodScoring, data: DataCard | None) -> MethodCard:
+    """A method as a card has it: plain data, in which lists stand for tuples."""
+    plain = json.loads(json.dumps({**scoring.settings, "facts": dict(scoring.learned.facts)}))
+    name, settings, facts = plain["method"], plain["settings"], plain["facts"]
+    return MethodCard(name=name, settings=settings, facts=facts, data=data)
+
+
+def _read_scoring(
+    folder: Path, card: Card, tensors: Mapping[str, dict[str, Tensor]], names: NameEncoder
+) -> Scoring:
+    """What the tensors of a model's directory are, by its card.
+
+    Raises:
+        ModelError: they are of no method that this version can make a detector of.
+    """
+    if card.method is not None:
+        own = card.method
+        try:
+            return make_scoring(
+                own.name,
+                names,
+                settings=own.settings,
+                tensors=tensors.get(LEARNED),
+                facts=own.facts,
+            )
+        except ValueError as error:
+            raise ModelError(f"{folder}: {error}") from error
+    if card.training is None or card.test is None:  # which the card itself refuses
+        raise ModelError(f"{folder}: neither FuzzyCLIP's parts nor another method")
+    learned = Learned(
+        tensors[EFA] | {"text_embed": tensors[RPL]["text_embed"]},
+        {"clusters": card.clusters, "temperature": card.training.rpl["temperature"]},
+    )
+    return OwnScoring(TrainedParts(names, learned, card.test))
 
 
 def _conclude(

@@ -1,0 +1,107 @@
+"""`fuzzyclip package`: a method and a frozen backbone as a model's directory."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fuzzyclip.cli import options
+
+if TYPE_CHECKING:
+    from fuzzyclip.model.loaded import FuzzyCLIP
+
+Out = Annotated[Path, typer.Option(help="Directory to make; must not exist yet or be empty.")]
+Given = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A setting of the method, as in params.yaml (may be repeated): as=mended, shots=2.",
+    ),
+]
+Learned = Annotated[
+    Path | None,
+    typer.Option(
+        help="What the pipeline's baselines have learned, in place of --method and --backbone: "
+        "baselines/METHOD/AUXILIARY.safetensors. It says method, settings and backbone."
+    ),
+]
+Copy = Annotated[
+    bool | None,
+    typer.Option(
+        "--weights-inside/--weights-elsewhere",
+        help="Whether the backbone's weights go into the directory. (default: up to 200 MB)",
+    ),
+]
+Name = Annotated[str | None, typer.Option(help="Name of the model. (default: the method's)")]
+
+
+def package(
+    out: Out,
+    method: options.Method = None,
+    backbone: options.Backbone = None,
+    image_size: options.ImageSize = None,
+    learned: Learned = None,
+    given: Given = None,
+    copy: Copy = None,
+    name: Name = None,
+    weights: options.Weights = None,
+) -> None:
+    """Make a model of a method, for predict, calibrate, export and serving.
+
+    Methods that need no training take a frozen backbone; those that have one come out of the
+    pipeline (dvc repro baselines). FuzzyCLIP itself is packaged by the pipeline.
+    """
+    from fuzzyclip.model.directory import check_free, is_small
+    from fuzzyclip.model.learned import load_learned
+
+    check_free(out)
+    alone = options.Alone(backbone, method, image_size)
+    if learned is not None:
+        for option, value in (("--method", method), ("--backbone", backbone), ("--set", given),
+                              ("--image-size", image_size)):  # fmt: skip
+            if value is not None:
+                raise typer.BadParameter("the file of --learned says it", param_hint=option)
+        detector = load_learned(learned, weights=weights, name=name)
+    else:
+        if backbone is None:
+            raise typer.BadParameter("name a frozen backbone", param_hint="--backbone")
+        detector = options.build_alone(
+            alone, "cpu", weights, settings=read_settings(given or []), name=name
+        )
+    inside = is_small(detector.backbone.settings.weights) if copy is None else copy
+    card = detector.save(out, copy=inside)
+    typer.echo(f"{out} written: {describe(detector)}")
+    if card.backbone.place == "elsewhere":
+        typer.echo(
+            f"the weights are not in it: give {detector.backbone.settings.weights} as --weights",
+            err=True,
+        )
+
+
+def read_settings(given: list[str]) -> dict[str, Any]:
+    """Settings as they were typed, values as YAML has them.
+
+    Raises:
+        BadParameter: no `KEY=VALUE`, or a value that is no YAML.
+    """
+    import yaml
+
+    settings: dict[str, Any] = {}
+    for text in given:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise typer.BadParameter(f"{text!r} is no KEY=VALUE", param_hint="--set")
+        try:
+            settings[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise typer.BadParameter(f"{text!r}: no value of YAML", param_hint="--set") from error
+    return settings
+
+
+def describe(detector: "FuzzyCLIP") -> str:
+    """What a model does, in a line."""
+    data = detector.card.data
+    training = "no training" if data is None else f"trained on {data.auxiliary}"
+    text = "reads the category's name" if detector.scoring.reads_text else "reads no text"
+    return f"{detector.card.name}, {training}, {text}"

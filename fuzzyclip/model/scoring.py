@@ -1,0 +1,182 @@
+"""What a detector makes of an image's features: FuzzyCLIP's trained parts, or another method.
+
+Both give the scorer of a category, with normal parts in mind where there are any.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from fuzzyclip.baselines.nearest import Nearest
+from fuzzyclip.baselines.registry import build_method, read_settings
+from fuzzyclip.clip.name_encoder import NameEncoder
+from fuzzyclip.features.kinds import TOKENS, FeatureKind
+from fuzzyclip.method import Scale
+from fuzzyclip.method.fuzzyclip import FuzzyClip, TrainedParts
+from fuzzyclip.method.interface import Learned, Method
+from fuzzyclip.method.scorer import NormalMemory, Scorer
+
+#: What a detector does where nothing else is asked for: compare with good parts.
+PLAIN = Nearest.name
+
+
+class MethodRefusedError(ValueError):
+    """A method that can not be a detector, or not as it is set up; says what can be done."""
+
+
+class Scoring(Protocol):
+    """What turns features into scores, for any category."""
+
+    @property
+    def kind(self) -> FeatureKind:
+        """What is read of an image."""
+
+    @property
+    def sigma(self) -> float:
+        """Gaussian smoothing of maps in pixels."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides results besides the frozen CLIP and what was learned, as plain data."""
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a category's name plays a part."""
+
+    def build_scorer(self, category: str, memory: NormalMemory | None) -> Scorer:
+        """The scorer of a category.
+
+        Raises:
+            PromptTooLongError: the name does not fit a prompt.
+            MethodRefusedError: good parts are needed, or have no part in it.
+        """
+
+
+@dataclass(frozen=True)
+class OwnScoring:
+    """FuzzyCLIP itself."""
+
+    parts: TrainedParts
+    kind: FeatureKind = TOKENS
+    reads_text: bool = True
+
+    @property
+    def sigma(self) -> float:
+        """Of `EfaTest`."""
+        return self.parts.test.sigma
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How the trained parts are used, and the temperature of image scores."""
+        temperature = self.parts.learned.facts["temperature"]
+        return {"temperature": temperature, "test": self.parts.test.model_dump()}
+
+    def build_scorer(self, category: str, memory: NormalMemory | None) -> Scorer:
+        """The scorer of a category; a memory stands beside the text."""
+        return replace(self.parts.build_scorer(category), memory=memory)
+
+
+@dataclass(frozen=True)
+class MethodScoring:
+    """Another method of the harness, with what it has learned."""
+
+    method: Method
+    encode: NameEncoder
+    learned: Learned
+
+    @property
+    def kind(self) -> FeatureKind:
+        """The method's."""
+        return self.method.kind
+
+    @property
+    def sigma(self) -> float:
+        """The method's."""
+        return self.method.sigma
+
+    @property
+    def reads_text(self) -> bool:
+        """The method's."""
+        return self.method.reads_text
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The method's name and settings."""
+        return {"method": self.method.name, "settings": read_settings(self.method)}
+
+    def build_scorer(self, category: str, memory: NormalMemory | None) -> Scorer:
+        """The scorer of a category; a memory stands beside the method's own log-odds.
+
+        Raises:
+            MethodRefusedError: see `Scoring`; or an image is judged by the others of a test set.
+        """
+        if isinstance(self.method, Nearest):
+            if memory is None:
+                raise MethodRefusedError(
+                    f"nothing is known of {category!r}: give good parts to compare with "
+                    "(--reference), or compare the images with one another (--batch), or choose a "
+                    "method that reads text (--method)"
+                )
+            return self.method.build_from(memory)
+        scorer = self.method.build(self.encode, category, self.learned)
+        if scorer.combine is not None:
+            raise MethodRefusedError(
+                f"{self.method.title} as published judges an image by the whole test set, which a "
+                "detector does not have: set `as` to mended (--set as=mended)"
+            )
+        if memory is None:
+            return scorer
+        if scorer.scale is not Scale.LOG_ODDS or scorer.join is not None:
+            raise MethodRefusedError(
+                f"{self.method.title} gives no log-odds that good parts could be joined with: "
+                f"leave them out, or compare with them alone (--method {PLAIN})"
+            )
+        return replace(scorer, memory=memory)
+
+
+def make_scoring(
+    name: str,
+    encode: NameEncoder,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> MethodScoring:
+    """A method of the harness, ready to judge single images.
+
+    Args:
+        name: of the method, as `fuzzyclip.baselines.registry.build_method` knows it.
+        encode: names to text features; its backbone is the frozen CLIP.
+        settings: those that differ from the defaults.
+        tensors: what it has learned; None where it learns nothing.
+        facts: plain data beside these.
+
+    Raises:
+        MethodRefusedError: it can not be a detector, needs a training, or text that is not there.
+        ValueError: there is no such method or setting.
+    """
+    method = build_method(name, settings)
+    if isinstance(method, FuzzyClip):
+        raise MethodRefusedError(
+            "FuzzyCLIP itself is packaged by the pipeline: models/<auxiliary set>/fuzzyclip"
+        )
+    if getattr(method, "uses_batch", False):
+        raise MethodRefusedError(
+            f"{method.title} compares the images of a batch: predict --batch does that with any "
+            "model or backbone"
+        )
+    if not method.kind.stored:
+        raise MethodRefusedError(
+            f"{method.title} looks at images through further models, which no detector holds: it "
+            "runs in the pipeline alone"
+        )
+    if method.trains and tensors is None:
+        raise MethodRefusedError(
+            f"{method.title} has a training: give what `dvc repro baselines` made of it, "
+            f"baselines/{name}/<auxiliary set>.safetensors (fuzzyclip package --learned)"
+        )
+    if method.reads_text:
+        encode.backbone.require_text()
+    return MethodScoring(method, encode, Learned(dict(tensors or {}), dict(facts or {})))
