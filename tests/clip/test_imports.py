@@ -54,7 +54,7 @@ import sys
 LIGHT_STAGES = "sample download index auxiliary report page track method_tables"
 for name in LIGHT_STAGES.split():
     __import__(f"stages.{name}")
-for name in ("torch", "sklearn"):
+for name in ("torch", "sklearn", "scipy.stats"):
     assert name not in sys.modules, f"stages take longer to start: {name}"
 """
 
