@@ -8,8 +8,10 @@ from imports import ROOT
 
 COMPILER = """
 import sys
-for name in ("features", "efa", "rpl", "package", "evaluate", "train"):
+for name in ("features", "efa", "rpl", "package", "train"):
     __import__(f"stages.{name}")
+assert "scipy" not in sys.modules, "stages that only encode or train take longer to start"
+__import__("stages.evaluate")
 for name in ("torch._dynamo", "sklearn", "matplotlib", "mlflow"):
     assert name not in sys.modules, f"stages take longer to start: {name}"
 assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
