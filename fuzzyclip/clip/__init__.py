@@ -6,6 +6,10 @@ open_clip imports torchvision and timm, which ask torch's compiler for one funct
 and torch.distributed, takes as long as PyTorch itself, in every stage and every
 `fuzzyclip predict`. Here both are imported with stand-ins for the compiler's modules, which load it
 when one of these functions is called, or when anything else of it is asked for.
+
+open_clip itself imports transformers, for text towers and captions that no model here has. The two
+modules of it that do so are loaded when a class of theirs is built or asked for; what they then
+find of transformers, or miss, is what they would have found at once.
 """
 
 import importlib
@@ -20,6 +24,9 @@ import torch
 
 COMPILER = "torch._dynamo"
 UTILS = f"{COMPILER}.utils"
+OPEN_CLIP = "open_clip"
+#: The class that the rest of open_clip takes from each of its modules that import transformers.
+LATE = {f"{OPEN_CLIP}.hf_model": "HFTextEncoder", f"{OPEN_CLIP}.coca_model": "CoCa"}
 
 
 class _StandIn(ModuleType):
@@ -31,6 +38,30 @@ class _StandIn(ModuleType):
         return getattr(_load(self.__name__), name)
 
 
+class _Late(type):
+    """A class that is loaded with its module when it is built or compared with."""
+
+    def __call__(cls, *given: Any, **named: Any) -> Any:
+        """An instance of the real class."""
+        return _find(cls)(*given, **named)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, _find(cls))
+
+
+def _get_late(name: str) -> Any:
+    """What open_clip has when it is asked for: its late modules, and the real CoCa."""
+    if name == "CoCa":
+        return _load(f"{OPEN_CLIP}.coca_model").CoCa
+    if f"{OPEN_CLIP}.{name}" in LATE:
+        return _load(f"{OPEN_CLIP}.{name}")
+    raise AttributeError(f"module {OPEN_CLIP!r} has no attribute {name!r}")
+
+
+def _find(stand_in: type) -> Any:
+    return getattr(_load(stand_in.__module__), stand_in.__name__)
+
+
 def _load(name: str) -> Any:
     """The real module, with the stand-ins out of the way."""
     _remove()
@@ -38,7 +69,7 @@ def _load(name: str) -> Any:
 
 
 def _remove() -> None:
-    for name in (COMPILER, UTILS):
+    for name in (COMPILER, UTILS, *LATE):
         if isinstance(sys.modules.get(name), _StandIn):
             del sys.modules[name]
 
@@ -65,7 +96,15 @@ def _disable(
 
 
 def import_lightly() -> None:
-    """Import torchvision and timm; torch's compiler only where something else has done so."""
+    """Import torchvision, timm and open_clip without what they hardly ever use.
+
+    What something else has imported stays as it is.
+    """
+    _import_without_compiler()
+    _import_without_transformers()
+
+
+def _import_without_compiler() -> None:
     if COMPILER in sys.modules or {"torchvision", "timm"} <= sys.modules.keys():
         return
     compiler, utils = _StandIn(COMPILER), _StandIn(UTILS)
@@ -78,6 +117,21 @@ def import_lightly() -> None:
         importlib.import_module("timm")
     finally:
         _remove()
+
+
+def _import_without_transformers() -> None:
+    if OPEN_CLIP in sys.modules:
+        return
+    for module, name in LATE.items():
+        sys.modules[module] = _StandIn(module)
+        sys.modules[module].__dict__[name] = _Late(name, (), {"__module__": module})
+    try:
+        names = vars(importlib.import_module(OPEN_CLIP))
+    finally:
+        _remove()
+    if "__getattr__" not in names:  # open_clip has none so far
+        names["__getattr__"] = _get_late
+        names.pop("CoCa", None)
 
 
 import_lightly()

@@ -18,8 +18,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
-from scipy.special import expit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -192,6 +190,9 @@ def smooth(
     SIGMA.check("smoothing", sigma=sigma)
     if sigma == 0:
         return maps
+    from scipy.ndimage import gaussian_filter  # half a second, which training does without
+    from scipy.special import expit
+
     sigmas = (0, sigma, sigma)
     if scale is Scale.PLAIN:
         smoothed: NDArray[np.floating] = gaussian_filter(maps, sigma=sigmas)

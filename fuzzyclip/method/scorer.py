@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -165,6 +164,8 @@ class Scores:
     @property
     def shown(self) -> NDArray[np.float32]:
         """The maps for people: probabilities in place of log-odds, and float32."""
+        from scipy.special import expit  # half a second, which training does without
+
         plain = self.maps if self.scale is Scale.PLAIN else expit(self.maps)
         return np.asarray(plain, dtype=np.float32)
 

@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.stats import rankdata
 
 from fuzzyclip.report.heatmaps import CONTOUR, FIXED, HEAT
 from fuzzyclip.report.tables import format_score
@@ -188,8 +187,9 @@ def place_axes(figure: Figure, left: float, top: float, wide: float, high: float
 
 def share_above(anomaly_map: NDArray[np.floating]) -> NDArray[np.float64]:
     """Share of a map's pixels that are at least as high as each, (S, S) in (0, 1]."""
-    ranks = rankdata(-anomaly_map, method="max", axis=None)
-    return np.asarray(ranks.reshape(anomaly_map.shape) / anomaly_map.size)
+    falling = -anomaly_map
+    counts = np.searchsorted(np.sort(falling, axis=None), falling, side="right")
+    return np.asarray(counts / anomaly_map.size)
 
 
 @dataclass(frozen=True)
