@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from open_clip import list_models
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -179,6 +178,13 @@ def make_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(making, ignore_errors=True)
 
 
+def _is_listed(model: str) -> bool:
+    """Whether open_clip has a model of this name."""
+    from open_clip import list_models  # not above: `fuzzyclip.clip` has to import it first, lightly
+
+    return model in list_models()
+
+
 def _place_backbone(folder: Path, backbone: Backbone, copy: bool) -> BackboneCard:
     """Write the configuration, copy the weights where that was asked for, and describe both."""
     write_json(folder / CONFIG, backbone.identity["config"])
@@ -196,7 +202,7 @@ def describe_backbone(backbone: Backbone) -> BackboneCard:
     file = Path(settings.weights)
     place: Literal["elsewhere", "tag"] = "elsewhere" if file.is_file() else "tag"
     described = {
-        "model": settings.model if settings.model in list_models() else CONFIG,
+        "model": settings.model if _is_listed(settings.model) else CONFIG,
         "weights": file.name if file.is_file() else settings.weights,
         "sha256": backbone.identity["weights_sha256"],
         "place": place,
@@ -286,7 +292,7 @@ def load_own_backbone(
         )
     chosen = weights or (folder / own.weights if own.place == "inside" else own.weights)
     random = own.sha256.startswith("random-")
-    known = chosen == own.weights and not random and own.model in list_models()
+    known = chosen == own.weights and not random and _is_listed(own.model)
     places = {
         "model": own.model if known else str(folder / CONFIG),
         "weights": str(chosen),

@@ -6,8 +6,8 @@ from typing import Any
 from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.model.card import DataCard, ModelError
 from fuzzyclip.model.loaded import FuzzyCLIP
-from fuzzyclip.utils.settings import BackboneSettings, TextSettings
 from fuzzyclip.utils.files import BrokenFileError
+from fuzzyclip.utils.settings import BackboneSettings, TextSettings
 from fuzzyclip.utils.tensor_files import read_tensors
 
 #: Facts of a header without which there is no detector.

@@ -8,7 +8,7 @@ from imports import ROOT
 
 COMPILER = """
 import sys
-for name in ("features", "efa", "rpl", "package", "train"):
+for name in ("package", "features", "efa", "rpl", "train"):
     __import__(f"stages.{name}")
 assert "scipy" not in sys.modules, "stages that only encode or train take longer to start"
 __import__("stages.evaluate")
