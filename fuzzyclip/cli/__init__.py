@@ -13,6 +13,7 @@ from fuzzyclip.cli.calibrate import calibrate
 from fuzzyclip.cli.data import data
 from fuzzyclip.cli.doctor import doctor
 from fuzzyclip.cli.export import export
+from fuzzyclip.cli.fetch import fetch
 from fuzzyclip.cli.group import Commands
 from fuzzyclip.cli.package import package
 from fuzzyclip.cli.predict import predict
@@ -27,6 +28,7 @@ app.command("predict")(predict)
 app.command("calibrate")(calibrate)
 app.command("package")(package)
 app.command("export")(export)
+app.command("fetch")(fetch)
 app.add_typer(data, name="data")
 app.add_typer(tables, name="tables")
 app.command("compare")(compare)

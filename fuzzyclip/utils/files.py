@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import struct
 import zipfile
 import zlib
@@ -132,6 +133,21 @@ def flush_tree(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             _flush(path, os.O_RDWR)
+
+
+@contextmanager
+def make_folder(out: Path) -> Iterator[Path]:
+    """A place beside `out` for a folder that is moved there when the block ends, whole or never."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    making = name_temporary(out)
+    try:
+        yield making
+        flush_tree(making)
+        if out.exists():  # empty
+            out.rmdir()
+        making.rename(out)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
 
 
 def write_summed(path: Path, content: bytes | memoryview) -> None:

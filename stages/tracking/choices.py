@@ -28,8 +28,8 @@ IDLE = (
 #: Code that decides no number.
 APART = (
     "fuzzyclip/cli", "fuzzyclip/deploy", "fuzzyclip/distributed", "fuzzyclip/health",
-    "fuzzyclip/report", "stages/experiments", "stages/git.py", "stages/page.py", "stages/report.py",
-    "stages/track.py", "stages/tracking",
+    "fuzzyclip/report", "fuzzyclip/towers", "stages/experiments", "stages/git.py",
+    "stages/page.py", "stages/report.py", "stages/track.py", "stages/tracking",
 )  # fmt: skip
 #: Changes that a name tells; the description has all.
 TOLD = 3
