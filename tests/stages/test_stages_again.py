@@ -330,6 +330,32 @@ def test_saa_without_models_is_left_out_and_the_tables_say_so(tested, tmp_path, 
     assert re.search(r"^- SAA\+: .*detector_folder", text, flags=re.MULTILINE)
 
 
+def test_a_tower_without_text_serves_the_methods_that_read_none(folder, caplog):
+    """Those that read text are left out by name, trained or not; the others have results."""
+    tower = {"model": "timm/test_vit", "weights": "random", "image_size": 32, "blocks": [2, 4]}
+
+    def take_tower(params):
+        like = next(iter(params["backbones"].values()))
+        params["backbones"]["alone"] = like | {"sha256": None} | tower
+        params["backbone"] = "alone"
+        shorten_methods(params)
+
+    stages = ["features@visa", "features@sdd", "views@openai"]
+    for method in ("clip", "april_gan", "text_free"):
+        stages += [f"train@{method}", f"evaluate_baseline@{method}"]
+    with caplog.at_level("INFO"):
+        run_stages(folder, *stages, "method_tables", change=take_tower)
+    for method in ("clip", "april_gan"):
+        assert read_method(folder, method).empty
+        assert "image tower without text" in read_facts(folder, method)["left_out"]
+    assert len(read_method(folder, "text_free")) == len(
+        read_categories(folder)["category"].unique()
+    )
+    assert read_facts(folder, "text_free")["model"] == "timm/test_vit"
+    with pytest.raises(ValueError, match="image tower without text"):
+        run_stages(folder, "csp@visa")
+
+
 @pytest.mark.parametrize(
     ("method", "setting", "message"),
     [
