@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fuzzyclip.utils.files import show_line
+
 if TYPE_CHECKING:
     from fuzzyclip.towers import Fetched
     from fuzzyclip.utils.settings import BackboneSettings
@@ -96,8 +98,9 @@ def _show_tower(fetched: "Fetched", by_name: bool) -> None:
     typer.echo(f"{tower.name}: {'fetched' if is_new else 'was there already, and is as it was'}")
     typer.echo(f"folder   {folder}")
     typer.echo(f"sha256   {tower.sha256}{known}")
-    typer.echo(f"source   {tower.source}")
-    typer.echo(f"licence  {tower.licence or 'not known here: see where it comes from'}")
+    typer.echo(f"source   {show_line(tower.source)}")
+    licence = show_line(tower.licence or "not known here: see where it comes from")
+    typer.echo(f"licence  {licence}")
     chosen = tower.name if by_name else str(folder)
     typer.echo("\nto inspect parts:")
     typer.echo(f"  fuzzyclip predict parts/ --batch --backbone {shlex.quote(chosen)}")

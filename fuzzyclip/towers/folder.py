@@ -113,11 +113,17 @@ def locate_tower(name_or_folder: str | Path) -> Path:
     folder = Path(name_or_folder).expanduser()
     if (folder / CARD).is_file():
         return folder
+    none = f"{folder}: no tower there ({CARD} is missing); fuzzyclip fetch makes one"
     if isinstance(name_or_folder, Path) or folder.is_absolute():
-        raise TowerError(f"{folder}: no tower there ({CARD} is missing); fuzzyclip fetch makes one")
+        raise TowerError(none)
     from fuzzyclip.towers.names import read_name
 
-    name = read_name(str(name_or_folder)).name
+    try:
+        name = read_name(name_or_folder).name
+    except ValueError as error:
+        if folder.is_dir():
+            raise TowerError(none) from error
+        raise
     cached = place_in_cache(name)
     if (cached / CARD).is_file():
         return cached

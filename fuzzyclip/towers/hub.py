@@ -64,7 +64,7 @@ def _read_endpoint() -> str | None:
 
 
 def _say_failure(repo: str, filename: str, error: Exception) -> str:
-    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    line = " ".join(str(error).split())[:300] or type(error).__name__
     return (
         f"{filename} of huggingface.co/{repo} could not be fetched ({line}). Offline: get it on "
         "another machine and give it by --file, with --sha256 as its page there shows it"

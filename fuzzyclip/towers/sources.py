@@ -199,8 +199,8 @@ def _compare(path: Path, known: str | None, wanted: Wanted) -> tuple[str, bool]:
             "know it from its maker, or --allow-unverified"
         )
     raise TowerError(
-        f"{path.name}: sha256 is {actual}, expected {expected}: another file, or a damaged one; "
-        "fetch it again, or give --sha256 if this file is meant"
+        f"{path}: sha256 is {actual}, expected {expected}: another file, or a damaged one; remove "
+        "it and fetch it again, or give its own by --sha256 if it is the one that is meant"
     )
 
 

@@ -3,9 +3,11 @@
 import json
 import zipfile
 
+import huggingface_hub
 import pytest
 import timm
 import torch
+from open_clip import pretrained
 from safetensors.torch import load_file, save_file
 from tower_files import MEMBER, NAME, describe_wheel, save_wheel
 
@@ -208,7 +210,7 @@ def test_a_folder_that_is_taken_stays_as_it_is(tmp_path, hub):
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["work.txt"]
 
 
-def test_a_card_from_elsewhere_names_no_file_outside(hub, tmp_path):
+def test_a_card_from_elsewhere_names_no_file_outside(hub, tmp_path, monkeypatch):
     folder = fetch_tower(NAME, out=tmp_path / "tower").folder
     assert find_tower(folder) == find_tower(str(folder))
     card = json.loads((folder / "tower.json").read_text())
@@ -218,8 +220,10 @@ def test_a_card_from_elsewhere_names_no_file_outside(hub, tmp_path):
     (folder / "tower.json").write_text("{")
     with pytest.raises(TowerError, match=r"tower\.json: no JSON"):
         read_tower(folder)
-    with pytest.raises(TowerError, match=r"no tower there \(tower\.json is missing\)"):
-        find_tower(tmp_path)
+    monkeypatch.chdir(tmp_path.parent)
+    for place in (tmp_path, str(tmp_path), tmp_path.name):
+        with pytest.raises(TowerError, match=r"no tower there \(tower\.json is missing\)"):
+            find_tower(place)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +266,26 @@ def test_a_clip_keeps_its_file_and_was_trained_with_quick_gelu(tmp_path, monkeyp
     monkeypatch.setattr(sources, "read_published_sha256", lambda entry: "2" * 64)
     with pytest.raises(TowerError, match="expected 2222"):
         fetch_tower("ViT-B-32", out=tmp_path / "b")
+
+
+def test_a_clip_of_the_hub_is_compared_with_the_hubs_digest(hub, tmp_path, monkeypatch):
+    constants = huggingface_hub.constants
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    hub.filename = "open_clip_model.safetensors"
+    entry = {"url": "", "hf_hub": "timm/toy_dinov2.toy/", "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    monkeypatch.setitem(pretrained._PRETRAINED["ViT-B-32"], "toy", entry)
+    monkeypatch.setattr(fetching, "load_backbone", lambda settings, device: None)
+    folder, tower, _ = fetch_tower("ViT-B-32:toy")
+    assert (tower.sha256, tower.verified, tower.licence) == (hub.etag, True, None)
+    assert "open_clip_model.safetensors of huggingface.co/timm/toy_dinov2.toy" in tower.source
+    config = json.loads((folder / "model.json").read_text())
+    assert "quick_gelu" not in config["model_cfg"]
+    assert config["preprocess_cfg"] == {"mean": [0.5] * 3, "std": [0.5] * 3}
+    hub.etag = "3" * 64
+    with pytest.raises(TowerError, match="expected 3333"):
+        fetch_tower("ViT-B-32:toy", out=tmp_path / "b")
 
 
 def test_what_is_listed_is_what_timm_and_open_clip_have():
