@@ -202,7 +202,7 @@ def evaluate_dataset(ready: Ready, dataset: str, params: Params) -> list[Categor
             results.append(replace(result, summaries={}))
             summary = summarise(ready.method.name, result.table)
             log.info("%s on %s/%s: %s", ready.method.title, dataset, name, summary)
-    except (MethodUnavailableError, NoTextError) as error:
+    except MethodUnavailableError as error:
         log.warning("%s is left out: %s", ready.method.title, error)
         facts["left_out"], results = str(error), []
     tested = {key: info[key] for key in TESTED} | {"pixel_metrics": params.evaluation.pixel_metrics}
@@ -253,8 +253,17 @@ def evaluate_one(
 def prepare_category(
     ready: Ready, dataset: str, name: str, info: dict[str, Any], params: Params
 ) -> tuple[Category, dict[str, Scorer]]:
-    """A category with its features, and a scorer for each variant; `info` is the index's."""
+    """A category with its features, and a scorer for each variant; `info` is the index's.
+
+    Raises:
+        MethodUnavailableError: the method needs models, or a text, that are not here.
+    """
     method, backbone = ready.method, ready.encode.backbone
+    if method.reads_text:
+        try:
+            backbone.require_text()
+        except NoTextError as error:
+            raise MethodUnavailableError(str(error)) from error
     rows, features = open_features(dataset, name, backbone, method.kind, ready.view)
     category = Category(
         dataset, name, rows, features, backbone, params.machine.workers, method.kind
