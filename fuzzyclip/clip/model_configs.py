@@ -244,9 +244,14 @@ def read_model_config(model: str) -> dict[str, Any]:
         config = open_clip.get_model_config(model)
     if config is None:
         close = difflib.get_close_matches(model, open_clip.list_models(), n=5)
-        raise ValueError(f"open_clip has no model {model!r}; close names: {', '.join(close)}")
+        raise ValueError(f"open_clip has no model {model!r}{_offer(close)}")
     _check(ModelConfig, config, f"model {model}")
     return dict(config)
+
+
+def _offer(names: list[str]) -> str:
+    """The rest of a message that repeats an unknown name."""
+    return f"; close names: {', '.join(names)}" if names else ""
 
 
 def describe_timm(name: str) -> dict[str, Any]:
@@ -262,9 +267,7 @@ def describe_timm(name: str) -> dict[str, Any]:
     if not timm.is_model(name):
         # pretrained ones have the largest names, such as vit_small_patch14_dinov2
         close = difflib.get_close_matches(name, timm.list_models("*vit*"), n=5)
-        raise ValueError(
-            f"timm has no model {name!r}" + (f"; close names: {', '.join(close)}" if close else "")
-        )
+        raise ValueError(f"timm has no model {name!r}{_offer(close)}")
     if not timm.models.is_model_in_modules(name, VIT_MODULES):
         raise ValueError(
             f"model {TIMM}{name}: it is no plain ViT, whose blocks share one grid of tokens"

@@ -2,8 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -22,8 +21,7 @@ from fuzzyclip.model.card import (
     TrainingCard,
 )
 from fuzzyclip.model.fetched import ADDRESS, fetch_model
-from fuzzyclip.utils.files import compute_sha256, describe_fault, flush_tree, write_json
-from fuzzyclip.utils.scratch import name_temporary
+from fuzzyclip.utils.files import compute_sha256, describe_fault, make_folder, write_json
 from fuzzyclip.utils.settings import BackboneSettings, EfaTest, TextSettings
 from fuzzyclip.utils.tensor_files import check_tensors, write_tensors
 
@@ -161,21 +159,6 @@ def list_versions() -> dict[str, str]:
 def _list_files(folder: Path) -> dict[str, str]:
     """SHA-256 of each file."""
     return {path.name: compute_sha256(path) for path in sorted(folder.iterdir())}
-
-
-@contextmanager
-def make_folder(out: Path) -> Iterator[Path]:
-    """A place beside `out` for a folder that is moved there when the block ends, whole or never."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    making = name_temporary(out)
-    try:
-        yield making
-        flush_tree(making)
-        if out.exists():  # empty
-            out.rmdir()
-        making.rename(out)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
 
 
 def _is_listed(model: str) -> bool:

@@ -13,9 +13,9 @@ import torch
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.method.scorer import NormalMemory
 from fuzzyclip.model.card import Calibration, Card, MemoryCard, ModelError, read_card
-from fuzzyclip.model.directory import check_file, make_folder, read_finite_tensors, write_card
+from fuzzyclip.model.directory import check_file, read_finite_tensors, write_card
 from fuzzyclip.model.signing import SIGNATURE
-from fuzzyclip.utils.files import compute_sha256, show_name
+from fuzzyclip.utils.files import compute_sha256, make_folder, show_name
 from fuzzyclip.utils.tensor_files import write_tensors
 from fuzzyclip.utils.tree import DatasetError, copy_tree, read_tree
 
