@@ -16,7 +16,7 @@ Given = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="A setting of the method, as in params.yaml (may be repeated): as=mended, shots=2.",
+        help="A setting of the method, as in params.yaml (may be repeated): as=mended, cut=2.5.",
     ),
 ]
 Learned = Annotated[
@@ -80,12 +80,12 @@ def package(
 
 
 def read_settings(given: list[str]) -> dict[str, Any]:
-    """Settings as they were typed, values as YAML has them.
+    """Settings as they were typed: numbers, lists, true and false as JSON has them, else a text.
 
     Raises:
-        BadParameter: no `KEY=VALUE`, or a value that is no YAML.
+        BadParameter: no `KEY=VALUE`.
     """
-    import yaml
+    from fuzzyclip.utils.json_text import parse_json
 
     settings: dict[str, Any] = {}
     for text in given:
@@ -93,9 +93,9 @@ def read_settings(given: list[str]) -> dict[str, Any]:
         if not sign or not key:
             raise typer.BadParameter(f"{text!r} is no KEY=VALUE", param_hint="--set")
         try:
-            settings[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise typer.BadParameter(f"{text!r}: no value of YAML", param_hint="--set") from error
+            settings[key.strip()] = parse_json(value)
+        except ValueError:
+            settings[key.strip()] = value
     return settings
 
 
