@@ -93,8 +93,8 @@ def calibrate(
     normal, anomalous = list_images(good), list_images(bad) if bad else []
     truths = match_masks(anomalous, list_images(masks)) if masks else []
     detector, chosen, references = options.load_model(
-        str(folder), category, device, weights, reference, opener=opener, calibrated=False,
-        verify_key=verify_key, signature=signature,
+        str(folder), category, device, weights, reference, opener=opener, tiling=tiling,
+        calibrated=False, verify_key=verify_key, signature=signature,
     )  # fmt: skip
     places = {os.path.realpath(path) for path in references}
     for path in [*normal, *anomalous]:

@@ -263,6 +263,7 @@ def load_model(
     reference: list[str] | None,
     *,
     opener: "Opener | None" = None,
+    tiling: "Tiling | None" = None,
     calibrated: bool = True,
     verify_key: Path | None = None,
     signature: Path | None = None,
@@ -270,8 +271,8 @@ def load_model(
 ) -> "tuple[FuzzyCLIP, str, list[Path]]":
     """The model, with reference images in mind, the category that is meant, and those images.
 
-    Where `alone` names a backbone, that and its method stand for a model.
-    Reference images are opened by `opener`, as those that are compared with them. Where
+    Where `alone` names a backbone, that and its method stand for a model. Reference images are
+    opened by `opener`, and cut by `tiling`, as those that are compared with them. Where
     `calibrated`, a category without a threshold is refused in a model that has some of others. Text
     features are kept from one run to the next, in a folder that is safe to delete.
     """
@@ -295,7 +296,7 @@ def load_model(
     if chosen != category and chosen in detector.card.calibrations:
         typer.echo(f"category {chosen!r}, as it was calibrated", err=True)
     if references:
-        detector = detector.remember(references, chosen, opener)
+        detector = detector.remember(references, chosen, opener, tiling)
     return detector, chosen, references
 
 

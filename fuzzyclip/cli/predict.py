@@ -128,8 +128,9 @@ def predict(
         opener = Opener(max_pixels or MAX_PIXELS, white)
         detector, chosen, references = options.load_model(
             model, category, device, weights, reference,
-            opener=opener, calibrated=threshold is None and not batch, verify_key=verify_key,
-            signature=signature, alone=options.Alone(backbone, method, image_size),
+            opener=opener, tiling=tiling, calibrated=threshold is None and not batch,
+            verify_key=verify_key, signature=signature,
+            alone=options.Alone(backbone, method, image_size),
         )  # fmt: skip
         studied = None
         if batch:

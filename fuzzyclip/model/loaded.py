@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fuzzyclip.baselines.mutual.scoring import MutualSettings
+from fuzzyclip.baselines.nearest import TiledMemory
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_text, preprocess
 from fuzzyclip.clip.name_encoder import NameEncoder
@@ -73,7 +74,7 @@ from fuzzyclip.model.score_kinds import DEFAULT, ScoreKind, check_kind
 from fuzzyclip.model.scoring import PLAIN, MethodScoring, OwnScoring, Scoring, make_scoring
 from fuzzyclip.model.signing import check_signature
 from fuzzyclip.model.storing import read_memories
-from fuzzyclip.model.tiles import choose_tiling, detect_tiled
+from fuzzyclip.model.tiles import choose_tiling, cut_tiles, detect_tiled
 from fuzzyclip.utils.devices import check_device
 from fuzzyclip.utils.files import show_name
 from fuzzyclip.utils.ranges import COUNT, FEW
@@ -366,7 +367,7 @@ class FuzzyCLIP:
             if tiling is not None:
                 raise ValueError("give tile and overlap, or tiling, not both")
             tiling = choose_tiling(tile, overlap)
-        own = self.remember(given, chosen, opener) if given else self
+        own = self.remember(given, chosen, opener, tiling) if given else self
         with offer_threshold():
             thresholds = own.choose_thresholds(chosen, tiling, threshold, score)
         category_model, open_image = own.build_category_model(chosen, score), opener or Opener()
@@ -433,24 +434,33 @@ class FuzzyCLIP:
         )
 
     def remember(
-        self, images: OneOrMore, category: str, opener: Opener | None = None
+        self,
+        images: OneOrMore,
+        category: str,
+        opener: Opener | None = None,
+        tiling: Tiling | None = None,
     ) -> "FuzzyCLIP":
         """This model with normal parts of a category in mind; no longer zero-shot there.
 
-        They must be opened as those that they are compared with, see `detect`.
+        They must be opened, and looked at by tiles or not, as those that they are compared with,
+        see `detect`.
 
         Raises:
             OSError: an image can not be read.
             ValueError: no images.
         """
-        open_image = opener or Opener()
-        opened = [
-            preprocess(open_image(image).picture, self.backbone) for image in list_given(images)
-        ]
-        encode = self.scoring.kind.encode
-        tokens = [encode(self.backbone, pixels[None])[1] for pixels in opened]
+        open_image, encode = opener or Opener(), self.scoring.kind.encode
+        tokens, tiles = [], []
+        for image in list_given(images):
+            views = cut_tiles(open_image(image).picture, tiling)
+            tiles.append(len(views))
+            for view in views:
+                pixels = preprocess(view, self.backbone)
+                tokens.append(encode(self.backbone, pixels[None])[1])
         stacked = torch.cat(tokens) if tokens else torch.empty(0)
         memory = remember(stacked, self.backbone.grid, self.backbone.image_size)
+        if tiling is not None:
+            memory = TiledMemory(memory.tokens, memory.grid, memory.image_size, tuple(tiles))
         known = self.memories | {category: memory}
         return FuzzyCLIP(self.card, self.backbone, self.scoring, known)
 

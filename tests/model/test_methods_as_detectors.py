@@ -8,6 +8,7 @@ import torch
 from backbones import load_clip
 from drawn_embeds import hold_images
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from fuzzyclip import FuzzyCLIP
 from fuzzyclip.baselines.registry import BASELINES, BEYOND, build_method, list_settings
@@ -16,9 +17,18 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.towers import NoTextError
 from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import score_batch
-from fuzzyclip.model.card import DataCard, ModelError, read_card
+from fuzzyclip.model.card import (
+    Calibration,
+    DataCard,
+    ModelError,
+    Threshold,
+    Tiling,
+    read_card,
+)
 from fuzzyclip.model.learned import load_learned
 from fuzzyclip.model.scoring import MethodRefusedError
+from fuzzyclip.model.storing import store
+from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.settings import TextSettings
 from fuzzyclip.utils.tensor_files import write_tensors
 
@@ -142,6 +152,37 @@ def test_a_tower_without_text_serves_methods_that_read_none(alone, pictures, tmp
     assert again(pictures[0], references=pictures[1:]).image_score == prediction.image_score
     batch = detector.study([*pictures, pictures[0][::-1].copy()])
     assert len([*detector.detect(pictures, batch=batch)]) == 3
+
+
+def test_good_parts_are_looked_at_by_tiles_as_the_image_is(alone, tmp_path):
+    """A large image's own part is found in it, and nothing in a copy; kept through a directory."""
+    rng = np.random.default_rng(3)
+    large = rng.integers(100, 120, (160, 320, 3), dtype=np.uint8)
+    other, odd = large[:, ::-1].copy(), large.copy()
+    odd[40:80, 200:240] = (255, 0, 0)
+    detector, tiling = FuzzyCLIP.build(alone), Tiling(side=160, overlap=0)
+    seen = detector.remember([large, other], "strip", tiling=tiling)
+    assert seen.memories["strip"].tiles == (2, 2)
+    same, found = seen.detect([large, odd], "strip", tiling=tiling)
+    assert same.image_score < 0 < found.image_score
+    assert found.anomaly_map[:, 160:].max() > found.anomaly_map[:, :160].max()  # of its own tile
+    (again,) = detector.detect([odd], "strip", tiling=tiling, references=[large, other])
+    assert again.image_score == found.image_score
+    detector.save(tmp_path / "model")
+    threshold = Threshold(value=0.5, method="quantile")
+    kept = Calibration(image=threshold, pixel=threshold, tiling=tiling)
+    store(tmp_path / "model", "strip", kept, memory=seen.memories["strip"], references=["a", "b"])
+    loaded = FuzzyCLIP.load(tmp_path / "model", device="cpu")
+    assert loaded.memories["strip"].tiles == (2, 2)
+    (again,) = loaded.detect([odd], "strip", tiling=tiling, threshold=0.0)
+    assert again.image_score == found.image_score
+    (file,) = (tmp_path / "model").glob("memory-*")
+    tensors = load_file(file) | {"tiles": torch.tensor([2, 3], dtype=torch.int32)}
+    save_file(tensors, file)
+    entry = json.loads((tmp_path / "model/model.json").read_text())["memories"]["strip"]
+    change(tmp_path / "model", memories={"strip": entry | {"sha256": compute_sha256(file)}})
+    with pytest.raises(ModelError, match=r"\[2, 3\] tiles of parts do not make up its tokens"):
+        FuzzyCLIP.load(tmp_path / "model", device="cpu")
 
 
 def test_good_parts_are_joined_with_log_odds_and_refused_where_there_are_none(encode, pictures):

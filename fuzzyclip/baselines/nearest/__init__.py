@@ -8,7 +8,8 @@ Distances are halves of one minus a cosine, in [0, 1], and mean something else f
 part. Two good parts or more tell what is usual: each is compared with the others, and scores are
 counted in deviations from that. One alone tells nothing of it.
 
-Shapes: n good parts, B images, L blocks, P patches, W vision width, S image size.
+Shapes: n good parts, B images, L blocks, P patches, W vision width, S image size; a part that is
+looked at by tiles has P patches in each.
 """
 
 from dataclasses import dataclass
@@ -35,6 +36,13 @@ ENDS = (1e-6, 1 - 1e-6)
 
 
 @dataclass(frozen=True)
+class TiledMemory(NormalMemory):
+    """A memory of parts that were looked at by tiles; `tiles` of each part, in its order."""
+
+    tiles: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Usual:
     """What is usual among good parts.
 
@@ -50,16 +58,18 @@ class Usual:
 @torch.no_grad()
 def read_usual(memory: NormalMemory) -> Usual | None:
     """What is usual among the remembered parts, each compared with the others; None of one part."""
-    blocks, patches = memory.tokens.shape[0], memory.grid[0] * memory.grid[1]
-    parts = memory.tokens.view(blocks, -1, patches, memory.tokens.shape[-1])  # (L, n, P, W)
-    count = parts.shape[1]
-    if count < 2:
+    blocks, _, width = memory.tokens.shape
+    patches = memory.grid[0] * memory.grid[1]
+    views = memory.tokens.view(blocks, -1, patches, width)  # (L, all tiles, P, W)
+    counts = memory.tiles if isinstance(memory, TiledMemory) else (1,) * views.shape[1]
+    if len(counts) < 2:
         return None
+    parts = torch.split(views, list(counts), dim=1)
     peaks = []
-    for place in range(min(count, STUDIED)):
-        others = [*range(place), *range(place + 1, count)]
-        rest = NormalMemory(parts[:, others].flatten(1, 2), memory.grid, memory.image_size)
-        peaks.append(rest.compute_map(parts[None, :, place]).amax())
+    for place, part in enumerate(parts[:STUDIED]):
+        others = torch.cat([*parts[:place], *parts[place + 1 :]], dim=1).flatten(1, 2)
+        rest = NormalMemory(others, memory.grid, memory.image_size)
+        peaks.append(rest.compute_map(part.transpose(0, 1)).amax())
     values = torch.stack(peaks).double()
     middle = float(values.mean())
     return Usual(middle, max(float(values.std()), LEAST_SPREAD * middle, 1e-6))
