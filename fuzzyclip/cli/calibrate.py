@@ -75,7 +75,6 @@ def calibrate(
     from fuzzyclip.model.calibration import match_masks
     from fuzzyclip.model.directory import find_folder
     from fuzzyclip.model.inference import Opener
-    from fuzzyclip.model.score_kinds import SCORE_KINDS
     from fuzzyclip.model.separation import draw_histogram, to_percent
     from fuzzyclip.model.signing import SIGNATURE
     from fuzzyclip.model.storing import store
@@ -117,7 +116,8 @@ def calibrate(
         options.echo_json(calibration.model_dump() | {"auroc": separation.auroc})
     else:
         typer.echo("\n".join(draw_histogram(separation, calibration.image.value)))
-        typer.echo(f"{chosen}, score: {SCORE_KINDS[calibration.score]} ({calibration.score})")
+        words = detector.scoring.explain(calibration.score)
+        typer.echo(f"{chosen}, score: {words} ({calibration.score})")
         if separation.auroc is not None:
             doubt = f": {separation.doubt}" if separation.doubt else ""
             typer.echo(f"{chosen}, separation: AUROC {to_percent(separation.auroc)}{doubt}")

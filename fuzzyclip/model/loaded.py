@@ -424,14 +424,20 @@ class FuzzyCLIP:
             ValueError: those of the category were chosen under another way of looking, or for
                 another score.
         """
-        return pick_thresholds(
+        memory = self.memories.get(category)
+        chosen = pick_thresholds(
             category,
             self.card.calibrations.get(category),
             tiling=tiling,
             score=self.choose_score(category, score),
-            memory=self.memories.get(category),
+            memory=memory,
             given=threshold,
         )
+        note = {"note": self.scoring.explain_natural(memory)}
+        image, pixel = (
+            each.model_copy(update=note) if each.method == "natural" else each for each in chosen
+        )
+        return image, pixel
 
     def remember(
         self,

@@ -84,7 +84,14 @@ def test_a_tower_compares_with_good_parts_and_with_the_batch(tower, parts, tmp_p
     again = predict(good, tmp_path / "own", "--backbone", tower, "--reference", good)
     assert "0 anomalous" in again.stderr
     assert min(near.values()) > max(read_scores(tmp_path / "own").values())
-    assert "not zero-shot" in (tmp_path / "near/report.html").read_text()
+    page = (tmp_path / "near/report.html").read_text()
+    assert "not zero-shot" in page
+    assert "not calibrated: 2 deviations above what is usual among the good parts" in page
+    assert "without a name or a text" in page
+    assert "learned prompts" not in page
+    assert "Inspection: object" not in page
+    one = predict(parts, tmp_path / "one", "--backbone", tower, "--reference", good / "0.png")
+    assert "one good part does not tell what is usual" in one.stderr
     done = predict(parts, tmp_path / "batch", "--backbone", tower, "--batch")
     assert "uses the unlabelled batch" in done.stderr
     assert len(read_scores(tmp_path / "batch")) == 6

@@ -55,13 +55,20 @@ class Usual:
     spread: float
 
 
+def count_parts(memory: NormalMemory) -> int:
+    """Parts that are remembered, n."""
+    if isinstance(memory, TiledMemory):
+        return len(memory.tiles)
+    return memory.tokens.shape[1] // (memory.grid[0] * memory.grid[1])
+
+
 @torch.no_grad()
 def read_usual(memory: NormalMemory) -> Usual | None:
     """What is usual among the remembered parts, each compared with the others; None of one part."""
     blocks, _, width = memory.tokens.shape
     patches = memory.grid[0] * memory.grid[1]
     views = memory.tokens.view(blocks, -1, patches, width)  # (L, all tiles, P, W)
-    counts = memory.tiles if isinstance(memory, TiledMemory) else (1,) * views.shape[1]
+    counts = memory.tiles if isinstance(memory, TiledMemory) else (1,) * count_parts(memory)
     if len(counts) < 2:
         return None
     parts = torch.split(views, list(counts), dim=1)
@@ -86,7 +93,7 @@ class Nearest(Untrained):
     """
 
     shots: int = 4
-    cut: float = 3.0
+    cut: float = 2.0
     sigma: float = 0.0
 
     name: ClassVar[str] = "nearest"
