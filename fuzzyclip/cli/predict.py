@@ -303,8 +303,8 @@ def _conclude(
     unreadable = sum(bool(row["error"]) for row in rows)
     anomalous = sum(row.get("decision") == DECISIONS[1] for row in rows)
     if threshold.method == "natural":
-        where = "" if threshold.note == NATURAL.note else f" ({threshold.note})"
-        typer.echo(f"the threshold 0 is not calibrated: see fuzzyclip calibrate{where}", err=True)
+        own = "not calibrated" if threshold.note == NATURAL.note else threshold.note
+        typer.echo(f"the threshold 0 is {own}: see fuzzyclip calibrate", err=True)
     elif threshold.note:
         typer.echo(f"the threshold {threshold.value:+.4f}: {threshold.note}", err=True)
     already = f", {before} done before" if before else ""
