@@ -39,22 +39,14 @@ class Alone:
 #: Exit code where some images could not be read; the others are done.
 SOME_UNREADABLE = 3
 
-Model = Annotated[
-    str,
-    typer.Option(
-        envvar="FUZZYCLIP_MODEL",
-        help="A model's directory (a finished pipeline has models/visa/fuzzyclip), or MLflow's "
-        "address of one (models:/..., runs:/...).",
-    ),
-]
-OptionalModel = Annotated[
-    str | None,
-    typer.Option(
-        envvar="FUZZYCLIP_MODEL",
-        help="A model's directory (a finished pipeline has models/visa/fuzzyclip), or MLflow's "
-        "address of one (models:/..., runs:/...).",
-    ),
-]
+_MODEL = typer.Option(
+    envvar="FUZZYCLIP_MODEL",
+    help="A model's directory (a finished pipeline has models/visa/fuzzyclip), or MLflow's "
+    "address of one (models:/..., runs:/...).",
+)
+Model = Annotated[str, _MODEL]
+#: Where `--backbone` may stand for it.
+OptionalModel = Annotated[str | None, _MODEL]
 Backbone = Annotated[
     str | None,
     typer.Option(
