@@ -78,7 +78,7 @@ def calibrate(
     from fuzzyclip.model.separation import draw_histogram, to_percent
     from fuzzyclip.model.signing import SIGNATURE
     from fuzzyclip.model.storing import store
-    from fuzzyclip.utils.files import require_writable, show_line
+    from fuzzyclip.utils.files import compute_sha256, require_writable, show_line
 
     folder = find_folder(model)
     if out is None and folder != Path(model):
@@ -96,8 +96,10 @@ def calibrate(
         calibrated=False, verify_key=verify_key, signature=signature,
     )  # fmt: skip
     places = {os.path.realpath(path) for path in references}
+    contents = {compute_sha256(path) for path in references}
     for path in [*normal, *anomalous]:
-        if os.path.realpath(path) in places:
+        copied = bool(contents) and path.is_file() and compute_sha256(path) in contents
+        if copied or os.path.realpath(path) in places:
             raise ValueError(f"{path}: a reference image must not calibrate as well")
     calibrated = choose_thresholds(
         detector, chosen, normal, anomalous, truths,

@@ -54,6 +54,7 @@ def package(
     """
     from fuzzyclip.model.directory import check_free, is_small
     from fuzzyclip.model.learned import load_learned
+    from fuzzyclip.utils.files import show_line
 
     check_free(out)
     alone = options.Alone(backbone, method, image_size)
@@ -71,7 +72,7 @@ def package(
         )
     inside = is_small(detector.backbone.settings.weights) if copy is None else copy
     card = detector.save(out, copy=inside)
-    typer.echo(f"{out} written: {describe(detector)}")
+    typer.echo(f"{out} written: {show_line(describe(detector))}")
     if card.backbone.place == "elsewhere":
         typer.echo(
             f"the weights are not in it: give {detector.backbone.settings.weights} as --weights",
@@ -83,7 +84,7 @@ def read_settings(given: list[str]) -> dict[str, Any]:
     """Settings as they were typed: numbers, lists, true and false as JSON has them, else a text.
 
     Raises:
-        BadParameter: no `KEY=VALUE`.
+        BadParameter: no `KEY=VALUE`, or a key twice.
     """
     from fuzzyclip.utils.json_text import parse_json
 
@@ -92,6 +93,8 @@ def read_settings(given: list[str]) -> dict[str, Any]:
         key, sign, value = text.partition("=")
         if not sign or not key:
             raise typer.BadParameter(f"{text!r} is no KEY=VALUE", param_hint="--set")
+        if key.strip() in settings:
+            raise typer.BadParameter(f"{key.strip()} is set twice", param_hint="--set")
         try:
             settings[key.strip()] = parse_json(value)
         except ValueError:

@@ -133,6 +133,11 @@ def predict(
             alone=options.Alone(backbone, method, image_size),
         )  # fmt: skip
         studied = None
+        if batch and method is not None:
+            raise typer.BadParameter(
+                "--batch compares the images with one another, by no other method",
+                param_hint="--method",
+            )
         if batch:
             check_batch_alone(tiling, references, score)
             studied = detector.study(files, opener=opener, batch_size=batch_size, workers=workers)

@@ -11,6 +11,7 @@ Shapes: H rows, W columns of an image as it was given, B images of a batch, S mo
 """
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from fuzzyclip.baselines.mutual.scoring import MutualSettings
-from fuzzyclip.baselines.nearest import TiledMemory
+from fuzzyclip.baselines.nearest import TiledMemory, are_copies
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_text, preprocess
 from fuzzyclip.clip.name_encoder import NameEncoder
@@ -79,6 +80,8 @@ from fuzzyclip.utils.devices import check_device
 from fuzzyclip.utils.files import show_name
 from fuzzyclip.utils.ranges import COUNT, FEW
 from fuzzyclip.utils.settings import TextSettings
+
+log = logging.getLogger(__name__)
 
 #: Categories whose text features are kept; a server may be asked for any number of them.
 KEPT_CATEGORIES = 64
@@ -169,9 +172,11 @@ class FuzzyCLIP:
 
         Raises:
             ModelError: `out` is taken, or this is FuzzyCLIP itself, which the pipeline packages.
+            MethodRefusedError: no category could be judged; says what can be done.
         """
         if not isinstance(self.scoring, MethodScoring) or self.card.method is None:
             raise ModelError("FuzzyCLIP's own parts are packaged by the pipeline")
+        self.scoring.check()
         return write_method(
             out,
             name=self.card.name,
@@ -449,24 +454,28 @@ class FuzzyCLIP:
         """This model with normal parts of a category in mind; no longer zero-shot there.
 
         They must be opened, and looked at by tiles or not, as those that they are compared with,
-        see `detect`.
+        see `detect`. Copies of one part count once, and the log says so.
 
         Raises:
             OSError: an image can not be read.
             ValueError: no images.
         """
         open_image, encode = opener or Opener(), self.scoring.kind.encode
-        tokens, tiles = [], []
+        parts: list[Tensor] = []
         for image in list_given(images):
             views = cut_tiles(open_image(image).picture, tiling)
-            tiles.append(len(views))
-            for view in views:
-                pixels = preprocess(view, self.backbone)
-                tokens.append(encode(self.backbone, pixels[None])[1])
-        stacked = torch.cat(tokens) if tokens else torch.empty(0)
+            pixels = [preprocess(view, self.backbone)[None] for view in views]
+            part = torch.cat([encode(self.backbone, each)[1] for each in pixels])  # (tiles, ...)
+            if any(are_copies(part, known) for known in parts):
+                log.warning("%s shows what another good part does: not counted", name_image(image))
+            else:
+                parts.append(part)
+        stacked = torch.cat(parts) if parts else torch.empty(0)
         memory = remember(stacked, self.backbone.grid, self.backbone.image_size)
         if tiling is not None:
-            memory = TiledMemory(memory.tokens, memory.grid, memory.image_size, tuple(tiles))
+            memory = TiledMemory(
+                memory.tokens, memory.grid, memory.image_size, tuple(map(len, parts))
+            )
         known = self.memories | {category: memory}
         return FuzzyCLIP(self.card, self.backbone, self.scoring, known)
 

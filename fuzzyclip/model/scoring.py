@@ -18,6 +18,7 @@ from fuzzyclip.method.fuzzyclip import FuzzyClip, TrainedParts
 from fuzzyclip.method.interface import Learned, Method
 from fuzzyclip.method.scorer import NormalMemory, Scorer
 from fuzzyclip.model.card import NATURAL
+from fuzzyclip.model.choices import ANY_CATEGORY
 from fuzzyclip.model.score_kinds import SCORE_KINDS, ScoreKind
 
 #: What a detector does where nothing else is asked for: compare with good parts.
@@ -139,6 +140,11 @@ class MethodScoring:
         cut = f"{self.method.cut:g} deviations above what is usual among the good parts"
         return f"not calibrated: {cut}"
 
+    def check(self) -> None:
+        """Refuse, as `build_scorer` does, what could judge no category at all."""
+        if not isinstance(self.method, Nearest):
+            self.build_scorer(ANY_CATEGORY, None)
+
     def build_scorer(self, category: str, memory: NormalMemory | None) -> Scorer:
         """The scorer of a category; a memory stands beside the method's own log-odds.
 
@@ -153,11 +159,18 @@ class MethodScoring:
                     "method that reads text (--method)"
                 )
             return self.method.build_from(memory)
-        scorer = self.method.build(self.encode, category, self.learned)
+        try:
+            scorer = self.method.build(self.encode, category, self.learned)
+        except (KeyError, RuntimeError) as error:
+            reason = str(error).split("\n")[0]
+            raise MethodRefusedError(
+                f"what {self.method.title} has learned does not fit it ({reason}): package it again"
+            ) from error
         if scorer.combine is not None:
             raise MethodRefusedError(
                 f"{self.method.title} as published judges an image by the whole test set, which a "
-                "detector does not have: set `as` to mended (--set as=mended)"
+                "detector does not have: package its mended form (fuzzyclip package --set "
+                "as=mended)"
             )
         if memory is None:
             return scorer
@@ -212,4 +225,8 @@ def make_scoring(
         )
     if method.reads_text:
         encode.backbone.require_text()
-    return MethodScoring(method, encode, Learned(dict(tensors or {}), dict(facts or {})))
+    known = {
+        key: tensor.float() if tensor.is_floating_point() else tensor
+        for key, tensor in (tensors or {}).items()
+    }
+    return MethodScoring(method, encode, Learned(known, dict(facts or {})))

@@ -107,6 +107,12 @@ def test_a_package_predicts_what_its_parts_do_and_is_calibrated_and_exported(
     assert {path.name for path in made.iterdir()} == {
         "model.json", "backbone.json", "backbone.safetensors"
     }  # fmt: skip
+    copied = tmp_path / "copied" / "other.png"
+    copied.parent.mkdir()
+    copied.write_bytes((good / "0.png").read_bytes())
+    done = run("calibrate", "--model", made, "--good", copied.parent, "--reference", good,
+               "--category", "gear", "--device", "cpu")  # fmt: skip
+    assert "must not calibrate as well" in done.output
     normal = [draw(tmp_path / "normal" / f"{n}.png", 20 + n) for n in range(4)]
     done = run("calibrate", "--model", made, "--good", normal[0].parent, "--reference", good,
                "--category", "gear", "--device", "cpu")  # fmt: skip
@@ -154,6 +160,11 @@ def test_a_method_that_a_graph_can_not_repeat_is_refused_in_words(model, parts, 
         (["--backbone", "MODEL"], "--reference"),
         (["--backbone", "TOWER", "--method", "clip"], "reads no text"),
         (["--backbone", "no/such/tower"], "fuzzyclip fetch"),
+        (["--backbone", "MODEL", "--batch", "--method", "clip"], "by no other method"),
+        (["--model", "TOWER"], "give it as --backbone"),
+        (["--backbone", "TOWER", "--verify-key", "k.pem", "--batch"], "FUZZYCLIP_VERIFY_KEY"),
+        (["--backbone", "MODEL", "--verify-key", "k.pem", "--batch"], "k.pem"),
+        (["--backbone", "TOWER", "--image-size", "50", "--batch"], "multiple of the patch size 16"),
     ],
 )
 def test_what_does_not_go_together_says_what_does(
@@ -185,10 +196,12 @@ def test_the_model_of_the_environment_gives_way_to_a_backbone(
         ("cut=far", "cut must be a number"),
         ("far=2", "no setting far"),
         ("shots=2.5", "shots must be a whole number"),
+        ("cut=2.0 --set cut=3.0", "cut is set twice"),
     ],
 )
 def test_a_setting_that_is_none_is_refused(given, words, tower, tmp_path):
-    done = run("package", "--backbone", tower, "--set", given, "--out", tmp_path / "made")
+    settings = ["--set", *given.split()]
+    done = run("package", "--backbone", tower, *settings, "--out", tmp_path / "made")
     assert done.exit_code != 0
     assert words in " ".join(done.output.replace("│", " ").split())
     assert not (tmp_path / "made").exists()

@@ -18,6 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.method import Scale
@@ -28,7 +29,9 @@ from fuzzyclip.utils.ranges import COUNT, POSITIVE, SIGMA
 #: What results say of themselves.
 NOTE = "compared with good parts"
 #: Good parts that are compared with the others, to tell what is usual.
-STUDIED = 16
+STUDIED = 8
+#: Mean distance of patches at one place up to which two pictures are one, saved anew perhaps.
+SAME = 1e-4
 #: A deviation is not taken for less than this share of the middle: few parts tell little of it.
 LEAST_SPREAD = 0.05
 #: Farthest and nearest that a distance is taken to be where it becomes log-odds.
@@ -53,6 +56,14 @@ class Usual:
 
     middle: float
     spread: float
+
+
+def are_copies(first: Tensor, second: Tensor) -> bool:
+    """Whether tokens (views, L, P, W) of two parts are those of one picture."""
+    if first.shape != second.shape:
+        return False
+    alike = (normalise(first) * normalise(second)).sum(dim=-1)
+    return bool(((1 - alike) / 2).mean() <= SAME)
 
 
 def count_parts(memory: NormalMemory) -> int:
