@@ -75,11 +75,10 @@ def calibrate(
     from fuzzyclip.model.calibration import match_masks
     from fuzzyclip.model.directory import find_folder
     from fuzzyclip.model.inference import Opener
-    from fuzzyclip.model.score_kinds import SCORE_KINDS
     from fuzzyclip.model.separation import draw_histogram, to_percent
     from fuzzyclip.model.signing import SIGNATURE
     from fuzzyclip.model.storing import store
-    from fuzzyclip.utils.files import require_writable, show_line
+    from fuzzyclip.utils.files import compute_sha256, require_writable, show_line
 
     folder = find_folder(model)
     if out is None and folder != Path(model):
@@ -93,12 +92,14 @@ def calibrate(
     normal, anomalous = list_images(good), list_images(bad) if bad else []
     truths = match_masks(anomalous, list_images(masks)) if masks else []
     detector, chosen, references = options.load_model(
-        str(folder), category, device, weights, reference, opener=opener, calibrated=False,
-        verify_key=verify_key, signature=signature,
+        str(folder), category, device, weights, reference, opener=opener, tiling=tiling,
+        calibrated=False, verify_key=verify_key, signature=signature,
     )  # fmt: skip
     places = {os.path.realpath(path) for path in references}
+    contents = {compute_sha256(path) for path in references}
     for path in [*normal, *anomalous]:
-        if os.path.realpath(path) in places:
+        copied = bool(contents) and path.is_file() and compute_sha256(path) in contents
+        if copied or os.path.realpath(path) in places:
             raise ValueError(f"{path}: a reference image must not calibrate as well")
     calibrated = choose_thresholds(
         detector, chosen, normal, anomalous, truths,
@@ -117,7 +118,8 @@ def calibrate(
         options.echo_json(calibration.model_dump() | {"auroc": separation.auroc})
     else:
         typer.echo("\n".join(draw_histogram(separation, calibration.image.value)))
-        typer.echo(f"{chosen}, score: {SCORE_KINDS[calibration.score]} ({calibration.score})")
+        words = detector.scoring.explain(calibration.score)
+        typer.echo(f"{chosen}, score: {words} ({calibration.score})")
         if separation.auroc is not None:
             doubt = f": {separation.doubt}" if separation.doubt else ""
             typer.echo(f"{chosen}, separation: AUROC {to_percent(separation.auroc)}{doubt}")

@@ -39,22 +39,14 @@ class Alone:
 #: Exit code where some images could not be read; the others are done.
 SOME_UNREADABLE = 3
 
-Model = Annotated[
-    str,
-    typer.Option(
-        envvar="FUZZYCLIP_MODEL",
-        help="A model's directory (a finished pipeline has models/visa/fuzzyclip), or MLflow's "
-        "address of one (models:/..., runs:/...).",
-    ),
-]
-OptionalModel = Annotated[
-    str | None,
-    typer.Option(
-        envvar="FUZZYCLIP_MODEL",
-        help="A model's directory (a finished pipeline has models/visa/fuzzyclip), or MLflow's "
-        "address of one (models:/..., runs:/...).",
-    ),
-]
+_MODEL = typer.Option(
+    envvar="FUZZYCLIP_MODEL",
+    help="A model's directory (a finished pipeline has models/visa/fuzzyclip), or MLflow's "
+    "address of one (models:/..., runs:/...).",
+)
+Model = Annotated[str, _MODEL]
+#: Where `--backbone` may stand for it.
+OptionalModel = Annotated[str | None, _MODEL]
 Backbone = Annotated[
     str | None,
     typer.Option(
@@ -263,6 +255,7 @@ def load_model(
     reference: list[str] | None,
     *,
     opener: "Opener | None" = None,
+    tiling: "Tiling | None" = None,
     calibrated: bool = True,
     verify_key: Path | None = None,
     signature: Path | None = None,
@@ -270,8 +263,8 @@ def load_model(
 ) -> "tuple[FuzzyCLIP, str, list[Path]]":
     """The model, with reference images in mind, the category that is meant, and those images.
 
-    Where `alone` names a backbone, that and its method stand for a model.
-    Reference images are opened by `opener`, as those that are compared with them. Where
+    Where `alone` names a backbone, that and its method stand for a model. Reference images are
+    opened by `opener`, and cut by `tiling`, as those that are compared with them. Where
     `calibrated`, a category without a threshold is refused in a model that has some of others. Text
     features are kept from one run to the next, in a folder that is safe to delete.
     """
@@ -286,8 +279,7 @@ def load_model(
             signature=signature,
         )  # fmt: skip
     else:
-        if verify_key is not None or signature is not None:
-            raise typer.BadParameter("a backbone alone is not signed", param_hint="--verify-key")
+        check_alone_signed(alone, verify_key, signature)
         detector = build_alone(alone, device, weights)
     if detector.card.is_sample:
         typer.echo("trained on drawn samples: for trying the tool, not for inspection", err=True)
@@ -295,8 +287,29 @@ def load_model(
     if chosen != category and chosen in detector.card.calibrations:
         typer.echo(f"category {chosen!r}, as it was calibrated", err=True)
     if references:
-        detector = detector.remember(references, chosen, opener)
+        detector = detector.remember(references, chosen, opener, tiling)
     return detector, chosen, references
+
+
+def check_alone_signed(alone: Alone, verify_key: Path | None, signature: Path | None) -> None:
+    """Check the signature of the model whose backbone is meant; a fetched one has none.
+
+    Raises:
+        BadParameter: a signature is asked for where there is none.
+        ModelError: the model is not as signed.
+    """
+    from fuzzyclip.model.card import FILENAME, TOWER
+    from fuzzyclip.model.signing import check_signature
+
+    folder = Path(alone.backbone or "")
+    if (folder / FILENAME).is_file() and not (folder / TOWER).is_file():
+        check_signature(folder, verify_key, signature)
+    elif verify_key is not None or signature is not None:
+        raise typer.BadParameter(
+            "a fetched backbone is compared with its checksum and not signed: leave it out, and "
+            "FUZZYCLIP_VERIFY_KEY out of the environment",
+            param_hint="--verify-key",
+        )
 
 
 def build_alone(
@@ -325,14 +338,14 @@ def build_alone(
 def load_alone(alone: Alone, device: str, weights: Path | None) -> "Backbone_":
     """The backbone that is named: a model's own, or a fetched one."""
     from fuzzyclip.clip.backbone import load_backbone
-    from fuzzyclip.model.card import FILENAME, read_card
+    from fuzzyclip.model.card import FILENAME, TOWER, read_card
     from fuzzyclip.model.directory import load_own_backbone
-    from fuzzyclip.towers.folder import CARD, find_tower
+    from fuzzyclip.towers.folder import TowerError, find_tower
     from fuzzyclip.utils.devices import check_device
 
     check_device(device)
     folder = Path(alone.backbone or "")
-    if (folder / FILENAME).is_file() and not (folder / CARD).is_file():
+    if (folder / FILENAME).is_file() and not (folder / TOWER).is_file():
         if alone.image_size is not None:
             raise typer.BadParameter(
                 "a model's own backbone has its size", param_hint="--image-size"
@@ -341,4 +354,7 @@ def load_alone(alone: Alone, device: str, weights: Path | None) -> "Backbone_":
     if weights is not None:
         raise typer.BadParameter("a fetched backbone has its own", param_hint="--weights")
     settings = find_tower(alone.backbone or "", image_size=alone.image_size)
-    return load_backbone(settings, device=device)
+    try:
+        return load_backbone(settings, device=device)
+    except ValueError as error:
+        raise TowerError(f"backbone {alone.backbone}: {error}") from error

@@ -16,7 +16,7 @@ Given = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="A setting of the method, as in params.yaml (may be repeated): as=mended, shots=2.",
+        help="A setting of the method, as in params.yaml (may be repeated): as=mended, cut=2.5.",
     ),
 ]
 Learned = Annotated[
@@ -54,6 +54,7 @@ def package(
     """
     from fuzzyclip.model.directory import check_free, is_small
     from fuzzyclip.model.learned import load_learned
+    from fuzzyclip.utils.files import show_line
 
     check_free(out)
     alone = options.Alone(backbone, method, image_size)
@@ -71,7 +72,7 @@ def package(
         )
     inside = is_small(detector.backbone.settings.weights) if copy is None else copy
     card = detector.save(out, copy=inside)
-    typer.echo(f"{out} written: {describe(detector)}")
+    typer.echo(f"{out} written: {show_line(describe(detector))}")
     if card.backbone.place == "elsewhere":
         typer.echo(
             f"the weights are not in it: give {detector.backbone.settings.weights} as --weights",
@@ -80,22 +81,24 @@ def package(
 
 
 def read_settings(given: list[str]) -> dict[str, Any]:
-    """Settings as they were typed, values as YAML has them.
+    """Settings as they were typed: numbers, lists, true and false as JSON has them, else a text.
 
     Raises:
-        BadParameter: no `KEY=VALUE`, or a value that is no YAML.
+        BadParameter: no `KEY=VALUE`, or a key twice.
     """
-    import yaml
+    from fuzzyclip.utils.json_text import parse_json
 
     settings: dict[str, Any] = {}
     for text in given:
         key, sign, value = text.partition("=")
         if not sign or not key:
             raise typer.BadParameter(f"{text!r} is no KEY=VALUE", param_hint="--set")
+        if key.strip() in settings:
+            raise typer.BadParameter(f"{key.strip()} is set twice", param_hint="--set")
         try:
-            settings[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise typer.BadParameter(f"{text!r}: no value of YAML", param_hint="--set") from error
+            settings[key.strip()] = parse_json(value)
+        except ValueError:
+            settings[key.strip()] = value
     return settings
 
 

@@ -128,10 +128,16 @@ def predict(
         opener = Opener(max_pixels or MAX_PIXELS, white)
         detector, chosen, references = options.load_model(
             model, category, device, weights, reference,
-            opener=opener, calibrated=threshold is None and not batch, verify_key=verify_key,
-            signature=signature, alone=options.Alone(backbone, method, image_size),
+            opener=opener, tiling=tiling, calibrated=threshold is None and not batch,
+            verify_key=verify_key, signature=signature,
+            alone=options.Alone(backbone, method, image_size),
         )  # fmt: skip
         studied = None
+        if batch and method is not None:
+            raise typer.BadParameter(
+                "--batch compares the images with one another, by no other method",
+                param_hint="--method",
+            )
         if batch:
             check_batch_alone(tiling, references, score)
             studied = detector.study(files, opener=opener, batch_size=batch_size, workers=workers)
@@ -243,15 +249,14 @@ def _write_report(
     """report.html of all images of a folder."""
     from fuzzyclip.model.outputs import PAGE
     from fuzzyclip.model.results_page import render_results
-    from fuzzyclip.model.score_kinds import SCORE_KINDS
     from fuzzyclip.utils.files import write_text
 
-    notes = [f"An image's score is {SCORE_KINDS[score]} (--score {score})"]
+    notes = [f"An image's score is {detector.scoring.explain(score)} (--score {score})"]
     if batch is not None:
         notes = ["Images were compared with one another: an image's score is the highest value of "
                  "its map, in deviations from the threshold"]  # fmt: skip
         notes += filter(None, [batch.scale.warning.capitalize()])
-    elif score == "class":
+    elif score == "class" and detector.card.method is None:
         notes.append("Outlines are of the map, which has no part in this score: an outlined image "
                      "may be normal (--score map decides by the map)")  # fmt: skip
     if tiling is not None:
@@ -267,7 +272,7 @@ def _write_report(
         threshold=thresholds[0],
         pixel_threshold=thresholds[1],
         notes=notes,
-        named=batch is None,
+        named=batch is None and detector.scoring.reads_text,
     )
     write_text(folder.out / PAGE, page)
 
@@ -297,12 +302,14 @@ def _conclude(
     rows: list[dict[str, Any]], before: int, threshold: "Threshold", out: Path | None
 ) -> None:
     """A line on what was done, and the exit code."""
+    from fuzzyclip.model.card import NATURAL
     from fuzzyclip.model.prediction import DECISIONS
 
     unreadable = sum(bool(row["error"]) for row in rows)
     anomalous = sum(row.get("decision") == DECISIONS[1] for row in rows)
     if threshold.method == "natural":
-        typer.echo("the threshold 0 is not calibrated: see fuzzyclip calibrate", err=True)
+        own = "not calibrated" if threshold.note == NATURAL.note else threshold.note
+        typer.echo(f"the threshold 0 is {own}: see fuzzyclip calibrate", err=True)
     elif threshold.note:
         typer.echo(f"the threshold {threshold.value:+.4f}: {threshold.note}", err=True)
     already = f", {before} done before" if before else ""

@@ -38,6 +38,8 @@ from fuzzyclip.utils.settings import (
 )
 
 FILENAME = "model.json"
+#: Tells the folder of a fetched backbone, which has a `model.json` of another kind.
+TOWER = "tower.json"
 #: Raised with every change that older code would misread. Until 1 image scores were probabilities.
 FORMAT: Literal[2] = 2
 #: Bytes of it at most.
@@ -289,6 +291,8 @@ def read_card(folder: Path) -> Card:
         ModelError: there is none, or it says what this version does not understand.
     """
     path = folder / FILENAME
+    if (folder / TOWER).is_file():
+        raise ModelError(f"{folder} is a backbone of `fuzzyclip fetch`: give it as --backbone")
     if not path.is_file():
         missing = f"no model here ({FILENAME} is missing)" if folder.is_dir() else "no such folder"
         raise ModelError(

@@ -87,8 +87,14 @@ def pick_thresholds(
 
     Raises:
         UncalibratedError: it was calibrated under another way of looking; says both.
+        ValueError: its good parts were looked at in another way, whatever the threshold.
     """
     shown = digest_memory(memory) if memory else None
+    if own and shown and own.memory == shown and own.tiling != tiling:
+        raise ValueError(
+            f"the good parts of {category!r} were looked at by {_describe_tiling(own.tiling)}, not "
+            f"by {_describe_tiling(tiling)}: look that way, or give good parts again (--reference)"
+        )
     if given is not None:
         alike = own and (own.tiling, own.memory) == (tiling, shown)
         return Threshold(value=given, method="given"), own.pixel if own and alike else NATURAL_PIXEL

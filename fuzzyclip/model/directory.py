@@ -206,7 +206,10 @@ def read_parts(folder: Path, card: Card) -> dict[str, dict[str, Tensor]]:
     Raises:
         ModelError: a file is missing, is not the one that the card names, or lacks its tensors.
     """
-    own = (EFA, RPL) if card.method is None else (LEARNED,) * (card.method.data is not None)
+    own: tuple[str, ...] = (EFA, RPL)
+    if card.method is not None:
+        learned = card.method.data is not None or LEARNED in card.files
+        own = (LEARNED,) if learned else ()
     if unknown := [name for name in (*own, CONFIG) if name not in card.files]:
         raise ModelError(
             f"{folder / FILENAME} has no digest of {', '.join(unknown)}; copy it again"
@@ -270,8 +273,8 @@ def load_own_backbone(
         raise ModelError(f"{weights}: no such weights file")
     if own.place == "elsewhere" and not weights:
         raise ModelError(
-            f"{folder} does not hold the weights of its CLIP: give the file {own.weights} (sha256 "
-            f"{own.sha256}) as `weights`"
+            f"{folder} does not hold the weights of its backbone: give the file {own.weights} "
+            f"(sha256 {own.sha256}) as `weights` (--weights; of a server FUZZYCLIP_WEIGHTS)"
         )
     chosen = weights or (folder / own.weights if own.place == "inside" else own.weights)
     random = own.sha256.startswith("random-")

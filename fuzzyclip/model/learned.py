@@ -1,19 +1,46 @@
 """A detector of what a method of the harness has learned, by the file that the pipeline keeps."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.model.card import DataCard, ModelError
 from fuzzyclip.model.loaded import FuzzyCLIP
 from fuzzyclip.utils.files import BrokenFileError
-from fuzzyclip.utils.settings import BackboneSettings, TextSettings
+from fuzzyclip.utils.settings import BackboneSettings, TextSettings, say_first_fault
 from fuzzyclip.utils.tensor_files import read_tensors
 
-#: Facts of a header without which there is no detector.
-NEEDED = ("method", "auxiliary", "datasets", "backbone", "clip_settings", "settings", "text")
-#: What a file is asked for whose header lacks one of these.
-KIND = "method"
+
+class Header(BaseModel):
+    """What the pipeline says of what a method has learned; it has more than is read here."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    kind: Literal["method"]
+    method: str
+    auxiliary: str
+    datasets: list[str]
+    licences: dict[str, str] = Field(default_factory=dict)
+    sources: dict[str, str] = Field(default_factory=dict)
+    backbone: str
+    clip_settings: Annotated[BackboneSettings, Field(strict=False)]
+    settings: dict[str, Any]
+    text: Annotated[TextSettings, Field(strict=False)]
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def data(self) -> DataCard | None:
+        """What the method was trained on; None where it learns nothing."""
+        if not self.datasets:
+            return None
+        return DataCard(
+            auxiliary=self.auxiliary,
+            datasets=self.datasets,
+            licences=self.licences,
+            sources=self.sources,
+        )
 
 
 def load_learned(
@@ -30,44 +57,45 @@ def load_learned(
     Raises:
         ModelError: the file is none of these, or its backbone is not the one that is built from it.
         MethodRefusedError: the method can not be a detector.
-        WeightsError: the backbone's weights are not there, or others.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     try:
-        tensors, header = read_tensors(path)
+        tensors, said = read_tensors(path)
     except BrokenFileError as error:
         raise ModelError(str(error)) from error
-    if header.get("kind") != KIND or any(key not in header for key in NEEDED):
+    try:
+        header = Header.model_validate(said)
+    except ValidationError as error:
         raise ModelError(
-            f"{path} is not what a method has learned: `dvc repro baselines` makes "
-            "baselines/<method>/<auxiliary set>.safetensors"
-        )
-    settings = BackboneSettings.model_validate(header["clip_settings"])
+            f"{path} is not what a method has learned ({say_first_fault(error)}): `dvc repro "
+            "baselines` makes baselines/<method>/<auxiliary set>.safetensors"
+        ) from error
+    if tensors and not header.datasets:
+        raise ModelError(f"{path}: datasets: none, though something was learned; train it again")
+    settings = header.clip_settings
     if weights is not None:
         settings = settings.model_copy(update={"weights": str(weights)})
-    # the header's fingerprint tells whether the weights are those of the training
-    backbone = load_backbone(settings, allow_unverified=True, device=device)
-    if backbone.fingerprint != header["backbone"]:
+    try:
+        # the header's fingerprint tells whether the weights are those of the training
+        backbone = load_backbone(settings, allow_unverified=True, device=device)
+    except ValueError as error:
+        raise ModelError(
+            f"{path}: its backbone can not be built ({error}); paths in it begin where the "
+            "pipeline ran: start there"
+        ) from error
+    if backbone.fingerprint != header.backbone:
         raise ModelError(
             f"{path} was made with another backbone than {settings.model} with "
             f"{settings.weights}: give its weights, or train it again"
         )
     return FuzzyCLIP.build(
         backbone,
-        header["method"],
-        settings=header["settings"],
-        text=TextSettings.model_validate(header["text"]),
+        header.method,
+        settings=header.settings,
+        text=header.text,
         tensors=tensors or None,
-        facts=header.get("facts"),
-        data=_read_data(header),
+        facts=header.facts,
+        data=header.data,
         name=name,
     )
-
-
-def _read_data(header: dict[str, Any]) -> DataCard | None:
-    """What a method was trained on; None where it learns nothing."""
-    if not header["datasets"]:
-        return None
-    known = {key: dict(header.get(key, {})) for key in ("licences", "sources")}
-    return DataCard(auxiliary=header["auxiliary"], datasets=header["datasets"], **known)

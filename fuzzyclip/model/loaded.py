@@ -11,6 +11,7 @@ Shapes: H rows, W columns of an image as it was given, B images of a batch, S mo
 """
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from fuzzyclip.baselines.mutual.scoring import MutualSettings
+from fuzzyclip.baselines.nearest import TiledMemory, are_copies
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_text, preprocess
 from fuzzyclip.clip.name_encoder import NameEncoder
@@ -73,11 +75,13 @@ from fuzzyclip.model.score_kinds import DEFAULT, ScoreKind, check_kind
 from fuzzyclip.model.scoring import PLAIN, MethodScoring, OwnScoring, Scoring, make_scoring
 from fuzzyclip.model.signing import check_signature
 from fuzzyclip.model.storing import read_memories
-from fuzzyclip.model.tiles import choose_tiling, detect_tiled
+from fuzzyclip.model.tiles import choose_tiling, cut_tiles, detect_tiled
 from fuzzyclip.utils.devices import check_device
 from fuzzyclip.utils.files import show_name
 from fuzzyclip.utils.ranges import COUNT, FEW
 from fuzzyclip.utils.settings import TextSettings
+
+log = logging.getLogger(__name__)
 
 #: Categories whose text features are kept; a server may be asked for any number of them.
 KEPT_CATEGORIES = 64
@@ -168,9 +172,11 @@ class FuzzyCLIP:
 
         Raises:
             ModelError: `out` is taken, or this is FuzzyCLIP itself, which the pipeline packages.
+            MethodRefusedError: no category could be judged; says what can be done.
         """
         if not isinstance(self.scoring, MethodScoring) or self.card.method is None:
             raise ModelError("FuzzyCLIP's own parts are packaged by the pipeline")
+        self.scoring.check()
         return write_method(
             out,
             name=self.card.name,
@@ -366,7 +372,7 @@ class FuzzyCLIP:
             if tiling is not None:
                 raise ValueError("give tile and overlap, or tiling, not both")
             tiling = choose_tiling(tile, overlap)
-        own = self.remember(given, chosen, opener) if given else self
+        own = self.remember(given, chosen, opener, tiling) if given else self
         with offer_threshold():
             thresholds = own.choose_thresholds(chosen, tiling, threshold, score)
         category_model, open_image = own.build_category_model(chosen, score), opener or Opener()
@@ -423,34 +429,53 @@ class FuzzyCLIP:
             ValueError: those of the category were chosen under another way of looking, or for
                 another score.
         """
-        return pick_thresholds(
+        memory = self.memories.get(category)
+        chosen = pick_thresholds(
             category,
             self.card.calibrations.get(category),
             tiling=tiling,
             score=self.choose_score(category, score),
-            memory=self.memories.get(category),
+            memory=memory,
             given=threshold,
         )
+        note = {"note": self.scoring.explain_natural(memory)}
+        image, pixel = (
+            each.model_copy(update=note) if each.method == "natural" else each for each in chosen
+        )
+        return image, pixel
 
     def remember(
-        self, images: OneOrMore, category: str, opener: Opener | None = None
+        self,
+        images: OneOrMore,
+        category: str,
+        opener: Opener | None = None,
+        tiling: Tiling | None = None,
     ) -> "FuzzyCLIP":
         """This model with normal parts of a category in mind; no longer zero-shot there.
 
-        They must be opened as those that they are compared with, see `detect`.
+        They must be opened, and looked at by tiles or not, as those that they are compared with,
+        see `detect`. Copies of one part count once, and the log says so.
 
         Raises:
             OSError: an image can not be read.
             ValueError: no images.
         """
-        open_image = opener or Opener()
-        opened = [
-            preprocess(open_image(image).picture, self.backbone) for image in list_given(images)
-        ]
-        encode = self.scoring.kind.encode
-        tokens = [encode(self.backbone, pixels[None])[1] for pixels in opened]
-        stacked = torch.cat(tokens) if tokens else torch.empty(0)
+        open_image, encode = opener or Opener(), self.scoring.kind.encode
+        parts: list[Tensor] = []
+        for image in list_given(images):
+            views = cut_tiles(open_image(image).picture, tiling)
+            pixels = [preprocess(view, self.backbone)[None] for view in views]
+            part = torch.cat([encode(self.backbone, each)[1] for each in pixels])  # (tiles, ...)
+            if any(are_copies(part, known) for known in parts):
+                log.warning("%s shows what another good part does: not counted", name_image(image))
+            else:
+                parts.append(part)
+        stacked = torch.cat(parts) if parts else torch.empty(0)
         memory = remember(stacked, self.backbone.grid, self.backbone.image_size)
+        if tiling is not None:
+            memory = TiledMemory(
+                memory.tokens, memory.grid, memory.image_size, tuple(map(len, parts))
+            )
         known = self.memories | {category: memory}
         return FuzzyCLIP(self.card, self.backbone, self.scoring, known)
 

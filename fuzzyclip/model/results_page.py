@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fuzzyclip.model.card import Threshold
+from fuzzyclip.model.choices import ANY_CATEGORY
 from fuzzyclip.model.prediction import DECISIONS
 from fuzzyclip.model.separation import to_percent
 
@@ -80,7 +81,8 @@ def render_results(
         f"Outlined from {pixel_threshold.value:.4g} on{_explain(pixel_threshold)}",
         *notes,
     ]
-    lines = [HEAD.format(title=escape(f"Inspection: {category}"), style=STYLE), "<ul>"]
+    title = f"Inspection: {category}" if named or category != ANY_CATEGORY else "Inspection"
+    lines = [HEAD.format(title=escape(title), style=STYLE), "<ul>"]
     lines += [f"<li>{escape(fact)}</li>" for fact in facts]
     lines += ["</ul>", *_list_unread(unread)]
     lines += [

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from fuzzyclip.baselines.nearest import Nearest
+from fuzzyclip.baselines.nearest import Nearest, count_parts
 from fuzzyclip.baselines.registry import build_method, read_settings
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
@@ -17,6 +17,9 @@ from fuzzyclip.method import Scale
 from fuzzyclip.method.fuzzyclip import FuzzyClip, TrainedParts
 from fuzzyclip.method.interface import Learned, Method
 from fuzzyclip.method.scorer import NormalMemory, Scorer
+from fuzzyclip.model.card import NATURAL
+from fuzzyclip.model.choices import ANY_CATEGORY
+from fuzzyclip.model.score_kinds import SCORE_KINDS, ScoreKind
 
 #: What a detector does where nothing else is asked for: compare with good parts.
 PLAIN = Nearest.name
@@ -45,6 +48,12 @@ class Scoring(Protocol):
     def reads_text(self) -> bool:
         """Whether a category's name plays a part."""
 
+    def explain(self, score: ScoreKind) -> str:
+        """What an image's score of a kind is, in words."""
+
+    def explain_natural(self, memory: NormalMemory | None) -> str:
+        """Where the threshold lies that nobody chose, in words."""
+
     def build_scorer(self, category: str, memory: NormalMemory | None) -> Scorer:
         """The scorer of a category.
 
@@ -72,6 +81,14 @@ class OwnScoring:
         """How the trained parts are used, and the temperature of image scores."""
         temperature = self.parts.learned.facts["temperature"]
         return {"temperature": temperature, "test": self.parts.test.model_dump()}
+
+    def explain(self, score: ScoreKind) -> str:
+        """See `fuzzyclip.model.score_kinds`."""
+        return SCORE_KINDS[score]
+
+    def explain_natural(self, memory: NormalMemory | None) -> str:
+        """Scores and maps are log-odds."""
+        return NATURAL.note
 
     def build_scorer(self, category: str, memory: NormalMemory | None) -> Scorer:
         """The scorer of a category; a memory stands beside the text."""
@@ -106,6 +123,28 @@ class MethodScoring:
         """The method's name and settings."""
         return {"method": self.method.name, "settings": read_settings(self.method)}
 
+    def explain(self, score: ScoreKind) -> str:
+        """The method's own score, the map's, or both; one and the same beside good parts alone."""
+        if isinstance(self.method, Nearest):
+            return "the highest value of the map, in deviations from the threshold"
+        own = f"{self.method.title}'s own"
+        words = {"class": own, "both": f"the mean of {own} and the map's highest value"}
+        return words.get(score, SCORE_KINDS[score])
+
+    def explain_natural(self, memory: NormalMemory | None) -> str:
+        """By what is usual among good parts; else where the method draws the line."""
+        if not isinstance(self.method, Nearest):
+            return "not calibrated: where the method takes both for equally likely"
+        if memory is None or count_parts(memory) < 2:
+            return "not calibrated, and one good part does not tell what is usual"
+        cut = f"{self.method.cut:g} deviations above what is usual among the good parts"
+        return f"not calibrated: {cut}"
+
+    def check(self) -> None:
+        """Refuse, as `build_scorer` does, what could judge no category at all."""
+        if not isinstance(self.method, Nearest):
+            self.build_scorer(ANY_CATEGORY, None)
+
     def build_scorer(self, category: str, memory: NormalMemory | None) -> Scorer:
         """The scorer of a category; a memory stands beside the method's own log-odds.
 
@@ -120,11 +159,18 @@ class MethodScoring:
                     "method that reads text (--method)"
                 )
             return self.method.build_from(memory)
-        scorer = self.method.build(self.encode, category, self.learned)
+        try:
+            scorer = self.method.build(self.encode, category, self.learned)
+        except (KeyError, RuntimeError) as error:
+            reason = str(error).split("\n")[0]
+            raise MethodRefusedError(
+                f"what {self.method.title} has learned does not fit it ({reason}): package it again"
+            ) from error
         if scorer.combine is not None:
             raise MethodRefusedError(
                 f"{self.method.title} as published judges an image by the whole test set, which a "
-                "detector does not have: set `as` to mended (--set as=mended)"
+                "detector does not have: package its mended form (fuzzyclip package --set "
+                "as=mended)"
             )
         if memory is None:
             return scorer
@@ -179,4 +225,8 @@ def make_scoring(
         )
     if method.reads_text:
         encode.backbone.require_text()
-    return MethodScoring(method, encode, Learned(dict(tensors or {}), dict(facts or {})))
+    known = {
+        key: tensor.float() if tensor.is_floating_point() else tensor
+        for key, tensor in (tensors or {}).items()
+    }
+    return MethodScoring(method, encode, Learned(known, dict(facts or {})))

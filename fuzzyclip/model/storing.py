@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from fuzzyclip.baselines.nearest import TiledMemory
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.method.scorer import NormalMemory
 from fuzzyclip.model.card import Calibration, Card, MemoryCard, ModelError, read_card
@@ -20,6 +21,8 @@ from fuzzyclip.utils.tensor_files import write_tensors
 from fuzzyclip.utils.tree import DatasetError, copy_tree, read_tree
 
 TOKENS = "tokens"
+#: Tiles of each part, where parts were looked at by tiles.
+TILES = "tiles"
 
 
 def store(
@@ -99,14 +102,26 @@ def read_memories(folder: Path, card: Card, backbone: Backbone) -> dict[str, Nor
         if not path.is_file():
             raise ModelError(f"{path} is missing; copy the model's directory again")
         check_file(path, entry.sha256)
-        tokens = read_finite_tensors(path).get(TOKENS, torch.empty(0))
+        held = read_finite_tensors(path)
+        tokens = held.get(TOKENS, torch.empty(0))
         expected = (len(backbone.blocks), backbone.vision_width)
         if tokens.ndim != 3 or tokens.shape[::2] != expected or not tokens.numel():
             raise ModelError(f"{path}: tokens of shape {tuple(tokens.shape)} are of another CLIP")
-        memories[category] = NormalMemory(
-            tokens.to(backbone.device), backbone.grid, backbone.image_size
-        )
+        memories[category] = _make_memory(path, tokens, held.get(TILES), backbone)
     return memories
+
+
+def _make_memory(
+    path: Path, tokens: torch.Tensor, tiles: torch.Tensor | None, backbone: Backbone
+) -> NormalMemory:
+    """A memory of tokens (L, R, W) and, where parts were looked at by tiles, of their numbers."""
+    own, patches = tokens.to(backbone.device), backbone.grid[0] * backbone.grid[1]
+    if tiles is None:
+        return NormalMemory(own, backbone.grid, backbone.image_size)
+    counts = tuple(int(count) for count in tiles.flatten())
+    if min(counts, default=0) < 1 or sum(counts) * patches != tokens.shape[1]:
+        raise ModelError(f"{path}: {list(counts)[:10]} tiles of parts do not make up its tokens")
+    return TiledMemory(own, backbone.grid, backbone.image_size, counts)
 
 
 def write_memory(
@@ -114,5 +129,8 @@ def write_memory(
 ) -> MemoryCard:
     """Write a category's memory of images into a model's directory, for its card to name."""
     path = folder / f"memory-{digest_memory(memory)[:16]}.safetensors"
-    write_tensors(path, {TOKENS: memory.tokens}, {"category": category})
+    tensors = {TOKENS: memory.tokens}
+    if isinstance(memory, TiledMemory):
+        tensors[TILES] = torch.tensor(memory.tiles, dtype=torch.int32)
+    write_tensors(path, tensors, {"category": category})
     return MemoryCard(file=path.name, sha256=compute_sha256(path), images=list(images))

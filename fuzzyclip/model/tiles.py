@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
 from fuzzyclip.clip.encoding import preprocess
 from fuzzyclip.evaluation.metrics import Maps, as_float32
@@ -65,6 +66,13 @@ def detect_tiled(
             whole.add(box, resize_map(anomaly_map, size))
     begun = Finding.begin(item, opened, keep_picture)
     return replace(begun, score=combine_scores(scores), map=whole.finish())
+
+
+def cut_tiles(image: Image.Image, tiling: Tiling | None) -> list[Image.Image]:
+    """The tiles of an image, or the whole where it is not tiled."""
+    if tiling is None:
+        return [image]
+    return [image.crop(box) for box in plan_tiles(*image.size, tiling.side, tiling.overlap)]
 
 
 def choose_tiling(tile: int | None, overlap: int | None = None) -> Tiling | None:

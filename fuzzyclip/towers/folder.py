@@ -143,8 +143,11 @@ def read_tower(folder: Path) -> Tower:
         TowerError: a file is missing, or the card says what no card says.
     """
     path = folder / CARD
-    with naming(path, TowerError):
-        content = parse_json(path.read_bytes())
+    try:
+        with naming(path, TowerError):
+            content = parse_json(path.read_bytes())
+    except TowerError as error:
+        raise TowerError(f"{error}; {_again(folder)}") from error
     try:
         tower = Tower.model_validate(content)
     except ValidationError as error:

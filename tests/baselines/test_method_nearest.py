@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fuzzyclip.baselines.nearest import LEAST_SPREAD, Nearest, read_usual
+from fuzzyclip.baselines.nearest import LEAST_SPREAD, Nearest, TiledMemory, read_usual
 from fuzzyclip.baselines.registry import build_method
 from fuzzyclip.method.interface import Learned, Target
 from fuzzyclip.method.scorer import remember
@@ -52,6 +52,21 @@ def test_what_is_usual_is_each_part_among_the_others():
     assert usual.spread == pytest.approx(
         max(np.std(peaks, ddof=1), LEAST_SPREAD * np.mean(peaks)), abs=1e-6
     )
+
+
+def test_tiles_of_a_part_are_not_compared_with_its_others():
+    """Two tiles of one part that are alike tell nothing of what is usual among parts."""
+    tiles = draw_tokens(3)[[0, 0, 1, 2]]  # of the first part two, of the others one
+    memory = remember(tiles, GRID, SIZE)
+    tiled = TiledMemory(memory.tokens, GRID, SIZE, (2, 1, 1))
+    usual, plain = read_usual(tiled), read_usual(memory)
+    peaks = []
+    for own, others in (([0, 1], [2, 3]), ([2], [0, 1, 3]), ([3], [0, 1, 2])):
+        rest = remember(tiles[others], GRID, SIZE)
+        peaks.append(float(rest.compute_map(tiles[own]).max()))
+    assert usual.middle == pytest.approx(np.mean(peaks), abs=1e-6)
+    assert plain.middle < usual.middle
+    assert read_usual(TiledMemory(memory.tokens, GRID, SIZE, (4,))) is None
 
 
 def test_one_part_tells_nothing_of_what_is_usual():

@@ -84,7 +84,14 @@ def test_a_tower_compares_with_good_parts_and_with_the_batch(tower, parts, tmp_p
     again = predict(good, tmp_path / "own", "--backbone", tower, "--reference", good)
     assert "0 anomalous" in again.stderr
     assert min(near.values()) > max(read_scores(tmp_path / "own").values())
-    assert "not zero-shot" in (tmp_path / "near/report.html").read_text()
+    page = (tmp_path / "near/report.html").read_text()
+    assert "not zero-shot" in page
+    assert "not calibrated: 2 deviations above what is usual among the good parts" in page
+    assert "without a name or a text" in page
+    assert "learned prompts" not in page
+    assert "Inspection: object" not in page
+    one = predict(parts, tmp_path / "one", "--backbone", tower, "--reference", good / "0.png")
+    assert "one good part does not tell what is usual" in one.stderr
     done = predict(parts, tmp_path / "batch", "--backbone", tower, "--batch")
     assert "uses the unlabelled batch" in done.stderr
     assert len(read_scores(tmp_path / "batch")) == 6
@@ -100,6 +107,12 @@ def test_a_package_predicts_what_its_parts_do_and_is_calibrated_and_exported(
     assert {path.name for path in made.iterdir()} == {
         "model.json", "backbone.json", "backbone.safetensors"
     }  # fmt: skip
+    copied = tmp_path / "copied" / "other.png"
+    copied.parent.mkdir()
+    copied.write_bytes((good / "0.png").read_bytes())
+    done = run("calibrate", "--model", made, "--good", copied.parent, "--reference", good,
+               "--category", "gear", "--device", "cpu")  # fmt: skip
+    assert "must not calibrate as well" in done.output
     normal = [draw(tmp_path / "normal" / f"{n}.png", 20 + n) for n in range(4)]
     done = run("calibrate", "--model", made, "--good", normal[0].parent, "--reference", good,
                "--category", "gear", "--device", "cpu")  # fmt: skip
@@ -147,6 +160,11 @@ def test_a_method_that_a_graph_can_not_repeat_is_refused_in_words(model, parts, 
         (["--backbone", "MODEL"], "--reference"),
         (["--backbone", "TOWER", "--method", "clip"], "reads no text"),
         (["--backbone", "no/such/tower"], "fuzzyclip fetch"),
+        (["--backbone", "MODEL", "--batch", "--method", "clip"], "by no other method"),
+        (["--model", "TOWER"], "give it as --backbone"),
+        (["--backbone", "TOWER", "--verify-key", "k.pem", "--batch"], "FUZZYCLIP_VERIFY_KEY"),
+        (["--backbone", "MODEL", "--verify-key", "k.pem", "--batch"], "k.pem"),
+        (["--backbone", "TOWER", "--image-size", "50", "--batch"], "multiple of the patch size 16"),
     ],
 )
 def test_what_does_not_go_together_says_what_does(
@@ -169,11 +187,23 @@ def test_the_model_of_the_environment_gives_way_to_a_backbone(
     assert settings["model"] == "nearest"
 
 
-@pytest.mark.parametrize("given", ["cut", "=2", "cut=[1"])
-def test_a_setting_that_is_none_is_refused(given, tower, tmp_path):
-    done = run("package", "--backbone", tower, "--set", given, "--out", tmp_path / "made")
-    assert done.exit_code == 2
-    assert "--set" in done.output
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("cut", "no KEY=VALUE"),
+        ("=2", "no KEY=VALUE"),
+        ("cut=[1", "cut must be a number"),
+        ("cut=far", "cut must be a number"),
+        ("far=2", "no setting far"),
+        ("shots=2.5", "shots must be a whole number"),
+        ("cut=2.0 --set cut=3.0", "cut is set twice"),
+    ],
+)
+def test_a_setting_that_is_none_is_refused(given, words, tower, tmp_path):
+    settings = ["--set", *given.split()]
+    done = run("package", "--backbone", tower, *settings, "--out", tmp_path / "made")
+    assert done.exit_code != 0
+    assert words in " ".join(done.output.replace("│", " ").split())
     assert not (tmp_path / "made").exists()
 
 

@@ -8,6 +8,7 @@ import torch
 from backbones import load_clip
 from drawn_embeds import hold_images
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from fuzzyclip import FuzzyCLIP
 from fuzzyclip.baselines.registry import BASELINES, BEYOND, build_method, list_settings
@@ -16,9 +17,18 @@ from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.towers import NoTextError
 from fuzzyclip.method.interface import Learned
 from fuzzyclip.method.scorer import score_batch
-from fuzzyclip.model.card import DataCard, ModelError, read_card
+from fuzzyclip.model.card import (
+    Calibration,
+    DataCard,
+    ModelError,
+    Threshold,
+    Tiling,
+    read_card,
+)
 from fuzzyclip.model.learned import load_learned
 from fuzzyclip.model.scoring import MethodRefusedError
+from fuzzyclip.model.storing import digest_memory, store
+from fuzzyclip.utils.files import compute_sha256
 from fuzzyclip.utils.settings import TextSettings
 from fuzzyclip.utils.tensor_files import write_tensors
 
@@ -144,6 +154,37 @@ def test_a_tower_without_text_serves_methods_that_read_none(alone, pictures, tmp
     assert len([*detector.detect(pictures, batch=batch)]) == 3
 
 
+def test_good_parts_are_looked_at_by_tiles_as_the_image_is(alone, tmp_path):
+    """A large image's own part is found in it, and nothing in a copy; kept through a directory."""
+    rng = np.random.default_rng(3)
+    large = rng.integers(100, 120, (160, 320, 3), dtype=np.uint8)
+    other, odd = large[:, ::-1].copy(), large.copy()
+    odd[40:80, 200:240] = (255, 0, 0)
+    detector, tiling = FuzzyCLIP.build(alone), Tiling(side=160, overlap=0)
+    seen = detector.remember([large, other], "strip", tiling=tiling)
+    assert seen.memories["strip"].tiles == (2, 2)
+    same, found = seen.detect([large, odd], "strip", tiling=tiling)
+    assert same.image_score < 0 < found.image_score
+    assert found.anomaly_map[:, 160:].max() > found.anomaly_map[:, :160].max()  # of its own tile
+    (again,) = detector.detect([odd], "strip", tiling=tiling, references=[large, other])
+    assert again.image_score == found.image_score
+    detector.save(tmp_path / "model")
+    threshold = Threshold(value=0.5, method="quantile")
+    kept = Calibration(image=threshold, pixel=threshold, tiling=tiling)
+    store(tmp_path / "model", "strip", kept, memory=seen.memories["strip"], references=["a", "b"])
+    loaded = FuzzyCLIP.load(tmp_path / "model", device="cpu")
+    assert loaded.memories["strip"].tiles == (2, 2)
+    (again,) = loaded.detect([odd], "strip", tiling=tiling, threshold=0.0)
+    assert again.image_score == found.image_score
+    (file,) = (tmp_path / "model").glob("memory-*")
+    tensors = load_file(file) | {"tiles": torch.tensor([2, 3], dtype=torch.int32)}
+    save_file(tensors, file)
+    entry = json.loads((tmp_path / "model/model.json").read_text())["memories"]["strip"]
+    change(tmp_path / "model", memories={"strip": entry | {"sha256": compute_sha256(file)}})
+    with pytest.raises(ModelError, match=r"\[2, 3\] tiles of parts do not make up its tokens"):
+        FuzzyCLIP.load(tmp_path / "model", device="cpu")
+
+
 def test_good_parts_are_joined_with_log_odds_and_refused_where_there_are_none(encode, pictures):
     _, _, clip = build(encode, "clip", {})
     assert clip(pictures[0], references=pictures[1:]).image_score != clip(pictures[0]).image_score
@@ -170,6 +211,16 @@ def test_the_pipelines_file_is_a_detector(encode, pictures, tmp_path):
     assert loaded(pictures[0]).image_score == detector(pictures[0]).image_score
     for change, words in (
         ({"kind": "efa"}, "not what a method has learned"),
+        ({"method": 3}, "method: "),
+        ({"settings": [1]}, "settings: "),
+        ({"licences": "abc"}, "licences: "),
+        ({"sources": {"a": 3}}, "sources.a: "),
+        ({"facts": None}, "facts: "),
+        ({"datasets": "abc"}, "datasets: "),
+        ({"datasets": []}, "datasets: none, though something was learned"),
+        ({"clip_settings": {}}, "clip_settings.model: "),
+        ({"text": {"ensemble": "x"}}, "text.ensemble: "),
+        ({"clip_settings": header["clip_settings"] | {"model": "no/such.json"}}, "start there"),
         ({"backbone": "0" * 64}, "another backbone"),
     ):
         write_tensors(path, dict(learned.tensors), header | change)
@@ -177,6 +228,58 @@ def test_the_pipelines_file_is_a_detector(encode, pictures, tmp_path):
             load_learned(path)
     with pytest.raises(ModelError, match="no such file"):
         load_learned(tmp_path / "none.safetensors")
+
+
+def test_what_could_judge_nothing_is_not_written(encode, tiny, tmp_path):
+    """The published form of SDP, and learned tensors of another method or shape."""
+    _, _, published = build(encode, "sdp", {"as": "published"})
+    _, learned = learn("text_free", {}, encode)
+    broken = [{"zzz": torch.ones(2)}, {"pixel": learned.tensors["pixel"]}]
+    others = [FuzzyCLIP.build(tiny, "text_free", tensors=each, data=DATA) for each in broken]
+    for detector, words in (
+        (published, "--set as=mended"),
+        *((other, "has learned does not fit it") for other in others),
+    ):
+        with pytest.raises(MethodRefusedError, match=words):
+            detector.save(tmp_path / "made")
+        assert not (tmp_path / "made").exists()
+    half = {name: tensor.half() for name, tensor in learned.tensors.items()}
+    lower = FuzzyCLIP.build(tiny, "text_free", tensors=half)
+    assert np.isfinite(lower(np.zeros((40, 40, 3), np.uint8)).image_score)
+    lower.save(tmp_path / "half")  # without a word on the data, the tensors are read all the same
+    assert FuzzyCLIP.load(tmp_path / "half", device="cpu").card.data is None
+
+
+def test_copies_of_a_good_part_count_once(alone, pictures, caplog):
+    other = pictures[1].copy()
+    other[0, 0] ^= 1  # saved anew
+    detector = FuzzyCLIP.build(alone)
+    seen = detector.remember([pictures[1], pictures[2], other, pictures[1]], "part")
+    assert caplog.text.count("shows what another good part does: not counted") == 2
+    plain = detector.remember(pictures[1:3], "part")
+    assert torch.equal(seen.memories["part"].tokens, plain.memories["part"].tokens)
+
+
+def test_good_parts_seen_in_another_way_are_refused_also_with_a_threshold(
+    alone, pictures, tmp_path
+):
+    detector, tiling = FuzzyCLIP.build(alone), Tiling(side=32, overlap=0)
+    detector.save(tmp_path / "model")
+    threshold = Threshold(value=0.5, method="quantile")
+    for category, view in (("whole", None), ("tiled", tiling)):
+        memory = detector.remember(pictures[1:], category, tiling=view).memories[category]
+        kept = Calibration(
+            image=threshold, pixel=threshold, tiling=view, memory=digest_memory(memory)
+        )
+        store(tmp_path / "model", category, kept, memory=memory, references=["a", "b"])
+    loaded = FuzzyCLIP.load(tmp_path / "model", device="cpu")
+    for category, view in (("whole", tiling), ("tiled", None)):
+        for given in (None, 0.0):
+            with pytest.raises(ValueError, match=r"good parts of .*give good parts again"):
+                [*loaded.detect(pictures[:1], category, tiling=view, threshold=given)]
+        own = [pictures[1], pictures[2]]
+        found = loaded.detect(pictures[:1], category, tiling=view, threshold=0.0, references=own)
+        assert len([*found]) == 1
 
 
 def change(folder, **changes):

