@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fuzzyclip.baselines.nearest import LEAST_SPREAD, Nearest, TiledMemory, read_usual
+from fuzzyclip.baselines.nearest import DECAY, LEAST_SPREAD, Nearest, TiledMemory, read_usual
 from fuzzyclip.baselines.registry import build_method
 from fuzzyclip.method.interface import Learned, Target
 from fuzzyclip.method.scorer import remember
@@ -47,7 +47,7 @@ def test_what_is_usual_is_each_part_among_the_others():
     for place in range(4):
         others = parts[[other for other in range(4) if other != place]]
         memory = remember(others, GRID, SIZE)
-        peaks.append(float(memory.compute_map(parts[place : place + 1]).max()))
+        peaks.append(float(memory.compute_map(parts[place : place + 1]).max()) * (3 / 4) ** DECAY)
     assert usual.middle == pytest.approx(np.mean(peaks), abs=1e-6)
     assert usual.spread == pytest.approx(
         max(np.std(peaks, ddof=1), LEAST_SPREAD * np.mean(peaks)), abs=1e-6
@@ -64,7 +64,7 @@ def test_tiles_of_a_part_are_not_compared_with_its_others():
     for own, others in (([0, 1], [2, 3]), ([2], [0, 1, 3]), ([3], [0, 1, 2])):
         rest = remember(tiles[others], GRID, SIZE)
         peaks.append(float(rest.compute_map(tiles[own]).max()))
-    assert usual.middle == pytest.approx(np.mean(peaks), abs=1e-6)
+    assert usual.middle == pytest.approx(np.mean(peaks) * (2 / 3) ** DECAY, abs=1e-6)
     assert plain.middle < usual.middle
     assert read_usual(TiledMemory(memory.tokens, GRID, SIZE, (4,))) is None
 
