@@ -126,7 +126,7 @@ class MethodScoring:
     def explain(self, score: ScoreKind) -> str:
         """The method's own score, the map's, or both; one and the same beside good parts alone."""
         if isinstance(self.method, Nearest):
-            return "the highest value of the map, in deviations from the threshold"
+            return "the highest value of the map: 0 at the threshold, -4 at a usual place"
         own = f"{self.method.title}'s own"
         words = {"class": own, "both": f"the mean of {own} and the map's highest value"}
         return words.get(score, SCORE_KINDS[score])

@@ -6,6 +6,7 @@ import torch
 
 from fuzzyclip.baselines.nearest import DECAY, LEAST_SPREAD, Nearest, TiledMemory, read_usual
 from fuzzyclip.baselines.registry import build_method
+from fuzzyclip.method import Scale
 from fuzzyclip.method.interface import Learned, Target
 from fuzzyclip.method.scorer import remember
 
@@ -14,6 +15,10 @@ GRID, SIZE = (2, 3), 12
 
 def draw_tokens(count, seed=0):
     return torch.randn(count, 2, 6, 5, generator=torch.Generator().manual_seed(seed))
+
+
+def memory_of(parts):
+    return remember(parts, GRID, SIZE)
 
 
 def measure_slowly(image, parts):
@@ -36,7 +41,8 @@ def test_the_highest_patch_is_that_of_the_definition():
     maps = Nearest(cut=2.0).build_from(memory).compute_map(images, torch.empty(4, 0))
     for image, anomaly_map in zip(images, maps, strict=True):
         slow = measure_slowly(image, parts).reshape(GRID)
-        corner = (slow[0, 0] - (usual.middle + 2.0 * usual.spread)) / usual.spread
+        end = usual.middle + 2.0 * usual.spread
+        corner = 4 * (slow[0, 0] - end) / (end - usual.typical)
         assert float(anomaly_map[0, 0]) == pytest.approx(corner, abs=1e-3)
 
 
@@ -49,6 +55,11 @@ def test_what_is_usual_is_each_part_among_the_others():
         memory = remember(others, GRID, SIZE)
         peaks.append(float(memory.compute_map(parts[place : place + 1]).max()) * (3 / 4) ** DECAY)
     assert usual.middle == pytest.approx(np.mean(peaks), abs=1e-6)
+    scorer = Nearest(cut=2.0).build_from(memory_of(parts))
+    end = usual.middle + 2.0 * usual.spread
+    odds = usual.place(torch.tensor([end, usual.typical]), 2.0)
+    torch.testing.assert_close(odds, torch.tensor([0.0, -4.0]), atol=1e-4, rtol=0)
+    assert scorer.scale is Scale.LOG_ODDS
     assert usual.spread == pytest.approx(
         max(np.std(peaks, ddof=1), LEAST_SPREAD * np.mean(peaks)), abs=1e-6
     )

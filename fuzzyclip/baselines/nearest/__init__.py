@@ -5,8 +5,8 @@ few-shot forms of zero-shot methods have beside their text (WinCLIP+, APRIL-GAN)
 frozen tower will do. Results with it are not zero-shot.
 
 Distances are halves of one minus a cosine, in [0, 1], and mean something else for every kind of
-part. Two good parts or more tell what is usual: each is compared with the others, and scores are
-counted in deviations from that. One alone tells nothing of it.
+part. Two good parts or more tell what is usual: each is compared with the others, and that gives a
+threshold and a scale. One alone tells nothing of it.
 
 Shapes: n good parts, B images, L blocks, P patches, W vision width, S image size; a part that is
 looked at by tiles has P patches in each.
@@ -38,6 +38,8 @@ LEAST_SPREAD = 0.07
 #: Of n parts each is compared with n - 1, a tested image with n, which come nearer: the highest
 #: value of a map falls with the number to this power (0.124 and 0.130 there, from 1 to 15 parts).
 DECAY = 0.13
+#: Log-odds of a distance that is typical of normal patches: a probability of 2 %.
+TYPICAL = -4.0
 #: Farthest and nearest that a distance is taken to be where it becomes log-odds.
 ENDS = (1e-6, 1 - 1e-6)
 
@@ -56,10 +58,20 @@ class Usual:
     Attributes:
         middle: mean of the highest values of maps.
         spread: deviation of these.
+        typical: median of all values.
     """
 
     middle: float
     spread: float
+    typical: float
+
+    def place(self, far: Tensor, cut: float) -> Tensor:
+        """Distances as log-odds: 0 at `cut` deviations above the middle, `TYPICAL` at the median.
+
+        A deviation as the unit would leave of a map no more than its highest peak.
+        """
+        end = self.middle + cut * self.spread
+        return -TYPICAL * (far - end) / (end - self.typical)
 
 
 def are_copies(first: Tensor, second: Tensor) -> bool:
@@ -87,15 +99,18 @@ def read_usual(memory: NormalMemory) -> Usual | None:
     if len(counts) < 2:
         return None
     parts = torch.split(views, list(counts), dim=1)
-    peaks = []
+    peaks, medians = [], []
     for place, part in enumerate(parts[:STUDIED]):
         others = torch.cat([*parts[:place], *parts[place + 1 :]], dim=1).flatten(1, 2)
         rest = NormalMemory(others, memory.grid, memory.image_size)
-        peaks.append(rest.compute_map(part.transpose(0, 1)).amax())
+        maps = rest.compute_map(part.transpose(0, 1))
+        peaks.append(maps.amax())
+        medians.append(maps.median())
     nearer = ((len(counts) - 1) / len(counts)) ** DECAY
     values = nearer * torch.stack(peaks).double()
     middle = float(values.mean())
-    return Usual(middle, max(float(values.std()), LEAST_SPREAD * middle, 1e-6))
+    spread = max(float(values.std()), LEAST_SPREAD * middle, 1e-6)
+    return Usual(middle, spread, min(nearer * float(torch.stack(medians).mean()), middle))
 
 
 @dataclass(frozen=True)
@@ -145,9 +160,8 @@ class Nearest(Untrained):
     def build_from(self, memory: NormalMemory) -> Scorer:
         """The scorer of what is compared with remembered parts.
 
-        Its maps are log-odds. They are 0 at `cut` deviations above what is usual among two parts or
-        more; of one part, where its tokens and an image's are at right angles, which next to none
-        are: a threshold must then come from elsewhere.
+        Its maps are log-odds, see `Usual.place`. Of one part they are 0 where its tokens and an
+        image's are at right angles, which next to none are: a threshold must come from elsewhere.
         """
         usual = read_usual(memory)
 
@@ -156,7 +170,7 @@ class Nearest(Untrained):
             far = memory.compute_map(patch_tokens)  # (B, S, S)
             if usual is None:
                 return far.clamp(*ENDS).logit()
-            return (far - (usual.middle + self.cut * usual.spread)) / usual.spread
+            return usual.place(far, self.cut)
 
         def compute_score(image_embed: Tensor, maps: Tensor) -> Tensor:
             del image_embed
