@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fuzzyclip.model.score_kinds import ScoreKind
+from fuzzyclip.utils.files import find_cache
 from fuzzyclip.utils.json_text import format_json
 from fuzzyclip.utils.ranges import COUNT, FEW, NUMBER, SIDE
 
@@ -34,6 +35,14 @@ class Alone:
     backbone: str | None = None
     method: str | None = None
     image_size: int | None = None
+
+    def find_model(self) -> Path | None:
+        """The directory of the model whose own backbone is meant; None of a fetched one."""
+        from fuzzyclip.model.card import FILENAME, TOWER
+
+        folder = Path(self.backbone or "")
+        is_model = (folder / FILENAME).is_file() and not (folder / TOWER).is_file()
+        return folder if is_model else None
 
 
 #: Exit code where some images could not be read; the others are done.
@@ -243,8 +252,7 @@ def choose_source(model: str | None, alone: Alone) -> str:
 
 def find_text_cache() -> Path:
     """The folder that keeps text features from one run to the next; safe to delete."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "fuzzyclip" / "texts"
+    return find_cache() / "texts"
 
 
 def load_model(
@@ -298,11 +306,9 @@ def check_alone_signed(alone: Alone, verify_key: Path | None, signature: Path | 
         BadParameter: a signature is asked for where there is none.
         ModelError: the model is not as signed.
     """
-    from fuzzyclip.model.card import FILENAME, TOWER
     from fuzzyclip.model.signing import check_signature
 
-    folder = Path(alone.backbone or "")
-    if (folder / FILENAME).is_file() and not (folder / TOWER).is_file():
+    if folder := alone.find_model():
         check_signature(folder, verify_key, signature)
     elif verify_key is not None or signature is not None:
         raise typer.BadParameter(
@@ -338,14 +344,13 @@ def build_alone(
 def load_alone(alone: Alone, device: str, weights: Path | None) -> "Backbone_":
     """The backbone that is named: a model's own, or a fetched one."""
     from fuzzyclip.clip.backbone import load_backbone
-    from fuzzyclip.model.card import FILENAME, TOWER, read_card
+    from fuzzyclip.model.card import read_card
     from fuzzyclip.model.directory import load_own_backbone
     from fuzzyclip.towers.folder import TowerError, find_tower
     from fuzzyclip.utils.devices import check_device
 
     check_device(device)
-    folder = Path(alone.backbone or "")
-    if (folder / FILENAME).is_file() and not (folder / TOWER).is_file():
+    if folder := alone.find_model():
         if alone.image_size is not None:
             raise typer.BadParameter(
                 "a model's own backbone has its size", param_hint="--image-size"

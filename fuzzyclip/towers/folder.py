@@ -1,6 +1,5 @@
 """A tower's folder: its card, its configuration and its weights; found by path or by name."""
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, ValidationError
 
 from fuzzyclip.utils.faults import naming
-from fuzzyclip.utils.files import is_file_name
+from fuzzyclip.utils.files import find_cache, is_file_name
 from fuzzyclip.utils.json_text import parse_json
 from fuzzyclip.utils.settings import BackboneSettings, Blocks, Record, Side, say_first_fault
 
@@ -132,8 +131,7 @@ def locate_tower(name_or_folder: str | Path) -> Path:
 
 def place_in_cache(name: str) -> Path:
     """Where a tower lies that was fetched without saying where; safe to delete."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "fuzzyclip" / "towers" / re.sub(r"[^\w.-]", "--", name, flags=re.ASCII)
+    return find_cache() / "towers" / re.sub(r"[^\w.-]", "--", name, flags=re.ASCII)
 
 
 def read_tower(folder: Path) -> Tower:

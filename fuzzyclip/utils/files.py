@@ -135,6 +135,12 @@ def flush_tree(folder: Path) -> None:
             _flush(path, os.O_RDWR)
 
 
+def find_cache() -> Path:
+    """The folder of the user's cache for what can be made or fetched again."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "fuzzyclip"
+
+
 @contextmanager
 def make_folder(out: Path) -> Iterator[Path]:
     """A place beside `out` for a folder that is moved there when the block ends, whole or never."""
