@@ -11,6 +11,7 @@ from pathlib import Path
 from fuzzyclip.baselines.registry import build_method
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.distributed.engine import encode_shards_on_ray
+from fuzzyclip.engines.choice import choose_engine
 from fuzzyclip.features.encode import encode_shards
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.features.shards import Shard
@@ -133,6 +134,9 @@ def encode(shards: list[Shard], backbone: Backbone, params: Params, title: str) 
     """Write shards, in this process or on Ray."""
     machine = params.machine
     if machine.engine == "local":
+        if shards and shards[0].kind == TOKENS:  # other kinds look into the tower
+            images = sum(len(shard.images) for shard in shards)
+            backbone = choose_engine(backbone, machine.runtime, images)
         encode_shards(shards, backbone, workers=machine.workers, title=title)
     else:
         encode_shards_on_ray(

@@ -22,6 +22,7 @@ from fuzzyclip.utils.settings import (
     NoBool,
     Record,
     RplSettings,
+    Runtime,
     Seed,
     Side,
     TextSettings,
@@ -45,12 +46,13 @@ class Ray(Record):
 class Machine(Record):
     """Settings of how the work is done; no stage depends on them.
 
-    `device` and `compile` may move the last digits of what comes out, the others nothing.
+    `device`, `compile` and `runtime` may move the last digits of what comes out, others nothing.
     """
 
     device: str
     workers: Few
     compile: bool
+    runtime: Runtime
     engine: Literal["local", "ray"]
     ray: Ray
 
@@ -59,6 +61,21 @@ class Machine(Record):
         """Ray chooses the GPU; an actor sees that one alone."""
         if self.engine == "ray" and self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device {self.device!r}: with the engine ray it is auto, cpu or cuda")
+        return self
+
+    @model_validator(mode="after")
+    def _check_runtime(self) -> "Machine":
+        """Another runtime than PyTorch stands alone: on this CPU, uncompiled, in this process."""
+        if self.runtime in ("auto", "torch"):
+            return self
+        obstacles = {
+            f"device {self.device!r}: it runs on the CPU": self.device not in ("auto", "cpu"),
+            "compile is of PyTorch": self.compile,
+            "the engine ray runs PyTorch": self.engine == "ray",
+        }
+        for reason, applies in obstacles.items():
+            if applies:
+                raise ValueError(f"runtime {self.runtime!r}: {reason}; take auto or torch")
         return self
 
 

@@ -54,6 +54,7 @@ def calibrate(
     score: options.Score = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the thresholds as JSON.")] = False,
     device: options.Device = "auto",
+    runtime: options.Runtime = "auto",
     weights: options.Weights = None,
     batch_size: options.BatchSize = 8,
     workers: options.Workers = 2,
@@ -94,6 +95,7 @@ def calibrate(
     detector, chosen, references = options.load_model(
         str(folder), category, device, weights, reference, opener=opener, tiling=tiling,
         calibrated=False, verify_key=verify_key, signature=signature,
+        runtime=runtime, images=len(normal) + len(anomalous),
     )  # fmt: skip
     places = {os.path.realpath(path) for path in references}
     contents = {compute_sha256(path) for path in references}

@@ -92,6 +92,7 @@ def predict(
     report: Report = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON an image.")] = False,
     device: options.Device = "auto",
+    runtime: options.Runtime = "auto",
     weights: options.Weights = None,
     batch_size: options.BatchSize = 8,
     workers: options.Workers = 2,
@@ -131,6 +132,7 @@ def predict(
             opener=opener, tiling=tiling, calibrated=threshold is None and not batch,
             verify_key=verify_key, signature=signature,
             alone=options.Alone(backbone, method, image_size),
+            runtime=runtime, images=len(files),
         )  # fmt: skip
         studied = None
         if batch and method is not None:
@@ -147,7 +149,9 @@ def predict(
             settings = _describe(
                 detector, chosen, tiling, threshold, kind, references, opener, studied
             )
-            folder = PredictionFolder(out, files, settings, kinds=kinds, scale=scale)
+            engine = detector.backbone.engine
+            runs = None if engine is None else engine.label
+            folder = PredictionFolder(out, files, settings, kinds=kinds, scale=scale, runtime=runs)
         todo = [path for path in files if folder is None or not folder.is_done(path)]
         predictions = detector.detect(
             todo, chosen, batch_size=batch_size, workers=workers,
@@ -263,6 +267,8 @@ def _write_report(
         notes.append(f"Looked at by tiles of {tiling.side} pixels, overlap {tiling.overlap}")
     if category in detector.memories and batch is None:
         notes.append("Compared with remembered normal parts: not zero-shot")
+    if runtimes := sorted({row["runtime"] for row in folder.rows.values() if "runtime" in row}):
+        notes.append(f"The frozen image tower was run by {' and '.join(runtimes)}")
     if detector.card.is_sample:
         notes.append("The model was trained on drawn samples: for trying, not for inspection")
     page = render_results(

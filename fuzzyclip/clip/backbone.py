@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import open_clip
 import torch
@@ -47,6 +47,20 @@ LEFT_BEHIND = ("visual.trunk.head.", "visual.trunk.mask_token")
 MOST_PATCHES = 65_536
 
 
+class ImageEngine(Protocol):
+    """Another program that runs the image tower, with `ImageTower.encode`'s arguments and answer.
+
+    See `fuzzyclip.engines`.
+    """
+
+    @property
+    def label(self) -> str:
+        """Its package and version."""
+
+    def __call__(self, pixels: Tensor, blocks: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Image features (B, D) and patch tokens (B, L, P, W) of pixels (B, 3, S, S)."""
+
+
 @dataclass(frozen=True)
 class Backbone:
     """A frozen CLIP, or an image tower alone, and all that decides its outputs.
@@ -59,6 +73,8 @@ class Backbone:
         identity: configuration, settings and the weights' SHA-256 as plain data; goes into headers.
         compiled: whether `torch.compile` runs the image tower. It needs a C++ compiler (Triton on
             a GPU) and a while at the first batch, and changes numbers in the last digits.
+        engine: what runs the image tower in PyTorch's place; None for PyTorch. It changes numbers
+            in the last digits as well, see `fuzzyclip.engines.choice.choose_engine`.
     """
 
     model: nn.Module
@@ -67,6 +83,7 @@ class Backbone:
     device: torch.device
     identity: dict[str, Any]
     compiled: bool = False
+    engine: ImageEngine | None = None
 
     @property
     def image_size(self) -> int:
@@ -105,7 +122,9 @@ class Backbone:
 
     @cached_property
     def run_image_tower(self) -> Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]:
-        """`ImageTower.encode`, compiled where that was asked for."""
+        """`ImageTower.encode`, by another engine or compiled where that was asked for."""
+        if self.engine is not None:
+            return self.engine
         encode = self.image_tower.encode
         return torch.compile(encode, dynamic=False) if self.compiled else encode
 

@@ -12,7 +12,6 @@ but slower than float32: OpenVINO does not join their operators.
 """
 
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,24 +19,22 @@ from typing import Any
 import torch
 from PIL import Image
 
-from fuzzyclip.deploy.extra import import_extra
 from fuzzyclip.deploy.facts import KEY, Origin, describe, read_facts, to_json
 from fuzzyclip.deploy.graph import DetectorGraph
 from fuzzyclip.deploy.parity import FLOAT32, INT8, Difference, check_parity, compute_reference
-from fuzzyclip.deploy.runtimes import INPUT, MAP, SCORE, OnnxRuntime, OpenVino, keep_core
+from fuzzyclip.deploy.runtimes import INPUT, MAP, SCORE, OnnxRuntime, OpenVino
+from fuzzyclip.engines.onnx_files import DATA, OPSET, WRITERS, write_onnx
+from fuzzyclip.engines.sessions import keep_core
 from fuzzyclip.model.inference import CategoryModel
 from fuzzyclip.model.score_kinds import DEFAULT, ScoreKind
+from fuzzyclip.utils.extras import import_extra
 from fuzzyclip.utils.files import place_together
 from fuzzyclip.utils.prefetch import release_memory
 
-#: The first with GELU as one operator.
-OPSET = 20
 #: Bytes of weights above which they get a file of their own; protobuf ends at 2**31.
 EXTERNAL_ABOVE = 2**30
 #: Types of the image tower's weights, and what each may differ by.
 ALLOWED = {"float32": FLOAT32, "int8": INT8}
-BATCH = "batch"
-DATA = ".data"
 #: In names of nodes: blocks of open_clip's (`resblocks`) and timm's transformers (`blocks`).
 BLOCK = re.compile(r"\b(?:res)?blocks\.(\d+)")
 #: Blocks that stay in float32, from the first.
@@ -45,10 +42,6 @@ FLOAT_BLOCKS = 2
 LINEAR = ("MatMul", "Gemm")
 #: What onnxruntime looks for before it advises to fold constants first; PyTorch has folded them.
 PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")
-
-
-class ExportError(ValueError):
-    """A detector that can not become a graph."""
 
 
 def export_onnx(
@@ -91,7 +84,7 @@ def export_onnx(
         raise ValueError(f"{path}: an ONNX file's name ends in .onnx")
     if weights not in ALLOWED:
         raise ValueError(f"weights must be one of {', '.join(ALLOWED)}, not {weights!r}")
-    for name in ("onnx", "onnxscript", "onnxruntime"):
+    for name in (*WRITERS, "onnxruntime"):
         import_extra(name)
     graph = DetectorGraph(category_model)
     reference = compute_reference(category_model, images)
@@ -109,70 +102,29 @@ def export_onnx(
     return difference
 
 
-@torch.no_grad()
 def write_graph(graph: DetectorGraph, path: Path) -> None:
     """A graph as ONNX, its weights in `<name>.data` beside it.
 
     Raises:
         ExportError: PyTorch can not trace it.
     """
-    size = graph.image_size
-    device = graph.mean.device
-    image = torch.zeros(2, size, size, 3, dtype=torch.uint8, device=device)  # 1 would be fixed
-    shapes = {INPUT: {0: torch.export.Dim(BATCH, min=1)}}
+    size, device = graph.image_size, graph.mean.device
     # onnxruntime's own sigmoid ends at 18 on either side, which matters to log-odds made of it
     sigmoid: Any = torch.ops.aten.sigmoid.default
-    precise = {} if graph.score == "class" else {sigmoid: write_sigmoid}
-    try:
-        with warnings.catch_warnings():
-            # A scorer may remember its last batch, which is none of the graph's business.
-            warnings.filterwarnings("ignore", "While compiling, we found certain side effects")
-            # Strict, because the scorer asks tensors for their length, which must stay a variable.
-            traced = torch.export.export(graph.eval(), (image,), dynamic_shapes=shapes, strict=True)
-        program: Any = torch.onnx.export(
-            traced,
-            (image,),
-            input_names=[INPUT],
-            output_names=[MAP, SCORE],
-            opset_version=OPSET,
-            custom_translation_table=precise,
-            dynamo=True,
-            verbose=False,
-        )
-    except Exception as error:  # PyTorch has no common class for what it can not trace
-        reason = str(error).strip().split("\n")[0]
-        raise ExportError(f"the detector can not become a graph: {reason}") from error
-    tidy(program.model)
-    import_extra("onnx_ir").save(program.model, path, external_data=path.name + DATA)
+    write_onnx(
+        graph,
+        path,
+        torch.zeros(2, size, size, 3, dtype=torch.uint8, device=device),
+        (INPUT, (MAP, SCORE)),
+        title="the detector",
+        translations={} if graph.score == "class" else {sigmoid: write_sigmoid},
+    )
 
 
 def write_sigmoid(value: Any) -> Any:
     """A sigmoid by its definition, in operators of ONNX."""
     operators = getattr(import_extra("onnxscript"), f"opset{OPSET}")
     return operators.Reciprocal(operators.Exp(operators.Neg(value)) + 1.0)
-
-
-def tidy(model: Any) -> None:
-    """Leave out what tells of this machine, name the batch, and name nodes after their modules.
-
-    PyTorch notes at each node the source lines it comes from, with their paths.
-    """
-    graph = model.graph
-    graph.metadata_props.clear()
-    for value in (*graph.inputs, *graph.outputs, *graph.initializers.values()):
-        value.metadata_props.clear()
-    for value in (*graph.inputs, *graph.outputs):
-        value.shape = type(value.shape)([BATCH, *list(value.shape)[1:]])
-    outputs = set(graph.outputs)
-    for node in graph.all_nodes():
-        scopes = re.findall(r"'([^']*)'", node.metadata_props.get("pkg.torch.onnx.name_scopes", ""))
-        if len(scopes) > 2:  # the graph itself, modules from the outside in, the operator
-            node.name = f"{scopes[-2]}/{node.name}"
-        node.metadata_props.clear()
-        for value in node.outputs:
-            value.metadata_props.clear()
-            if value not in outputs:
-                value.shape = None  # follows from the input's
 
 
 def quantise(path: Path) -> None:

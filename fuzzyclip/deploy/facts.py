@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from fuzzyclip.deploy.extra import import_extra
+from fuzzyclip.utils.extras import import_extra
 from fuzzyclip.utils.json_text import format_json, parse_json
 
 if TYPE_CHECKING:

@@ -8,17 +8,15 @@ Shapes: B images, S image size.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fuzzyclip.deploy.extra import import_extra
 from fuzzyclip.deploy.facts import KEY, parse_facts, read_facts
+from fuzzyclip.engines.sessions import compile_openvino, open_onnxruntime
 from fuzzyclip.images.decode import load_image
 from fuzzyclip.utils.ranges import SIDE
 
@@ -107,17 +105,7 @@ class OnnxRuntime(Exported):
     """By onnxruntime, on the CPU."""
 
     def _open(self, path: Path, threads: int | None) -> dict[str, Any]:
-        runtime = import_extra("onnxruntime")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 3  # errors; warnings tell of its own optimisations
-        errors = runtime.capi.onnxruntime_pybind11_state
-        try:
-            self._session: Any = runtime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf) as error:
-            raise RuntimeError(str(error)) from error
+        self._session: Any = open_onnxruntime(path, threads)
         return parse_facts(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
     def _run(self, pixels: Pixels) -> tuple[Floats, Floats]:
@@ -125,27 +113,11 @@ class OnnxRuntime(Exported):
         return maps, scores
 
 
-@cache
-def keep_core(openvino: ModuleType) -> Any:
-    """OpenVINO's `Core`, one for the process and until its end.
-
-    A core that compiles for the CPU gives the thread another stack for signals, and puts the one
-    before it back when it goes. Of two that go in the order they came, the second puts back the
-    first one's, which is gone by then, and the next Ctrl-C is a segmentation fault (2026.4).
-    """
-    return openvino.Core()
-
-
 class OpenVino(Exported):
     """By OpenVINO, on the CPU; takes its own .xml and .onnx."""
 
     def _open(self, path: Path, threads: int | None) -> dict[str, Any]:
-        openvino = import_extra("openvino")
-        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}  # bfloat16 elsewhere
-        if threads:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        core = keep_core(openvino)
-        self._compiled: Any = core.compile_model(core.read_model(str(path)), "CPU", settings)
+        self._compiled: Any = compile_openvino(path, threads)
         return read_facts(path)
 
     def _run(self, pixels: Pixels) -> tuple[Floats, Floats]:

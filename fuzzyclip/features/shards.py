@@ -29,6 +29,9 @@ FORMAT = 2
 CODE = 2
 #: Class features, (n, D) float32, not normalised.
 EMBEDS = "image_embed"
+#: Header entry of tokens that another engine than PyTorch made, with its name. It binds nothing:
+#: engines give equal features, see `fuzzyclip.engines.equality`.
+RUNTIME = "runtime"
 #: Names of the tensors of a shard that hold the tokens.
 PATCH_TOKENS, SCALES = "patch_tokens", "patch_scales"
 #: Types to choose from. What each changes in the metrics: `python benchmarks/token_types.py`.
@@ -143,9 +146,9 @@ def measure_kind(kind: FeatureKind, backbone: Backbone) -> tuple[int, int, int]:
 
 
 def read_shard_header(path: Path) -> dict[str, Any]:
-    """A shard's header; empty where the file can not be read, so that it is written again."""
+    """What binds a shard; empty where the file can not be read, so that it is written again."""
     try:
-        return read_header(path)
+        return {name: value for name, value in read_header(path).items() if name != RUNTIME}
     except (BrokenFileError, OSError) as error:
         log.warning("%s; its images are encoded again", error)
         return {}
@@ -157,8 +160,11 @@ def write_shard(
 ) -> Iterator[RowWriter]:
     """A writer of the shard's rows; the file is there when the block ends without an error.
 
-    Tokens have the `shape` of `measure_kind`.
+    Tokens have the `shape` of `measure_kind`. The header says what made them, if not PyTorch.
     """
+    made = {}
+    if backbone.engine is not None and shard.kind == TOKENS:
+        made = {RUNTIME: backbone.engine.label}
     width = shard.kind.classes * backbone.embed_dim
     embeds: tuple[torch.dtype, Sequence[int]] = (torch.float32, (width,))
     layout = {EMBEDS: embeds}
@@ -166,7 +172,7 @@ def write_shard(
         if dtype == "int8":
             layout[SCALES] = (torch.float32, shape[:2])
         layout[PATCH_TOKENS] = (DTYPES[dtype], shape)
-    with write_rows(shard.path, layout, len(shard.images), shard.header) as writer:
+    with write_rows(shard.path, layout, len(shard.images), {**shard.header, **made}) as writer:
         yield writer
 
 

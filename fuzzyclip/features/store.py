@@ -24,6 +24,7 @@ from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import load_pixels
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.features.shards import (
+    RUNTIME,
     Shard,
     compute_identity,
     count_image_bytes,
@@ -64,11 +65,13 @@ class CategoryFeatures:
         image_embed: (N, D) class features, not normalised, float32.
         shards: where the patch tokens lie.
         has_tokens: whether the shards hold patch tokens.
+        runtimes: engines that made them beside PyTorch, with their versions, in order.
     """
 
     image_embed: Tensor
     shards: tuple[StoredShard, ...]
     has_tokens: bool
+    runtimes: tuple[str, ...] = ()
 
     def read_tokens(self, rows: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """Patch tokens of some images, (len(rows), L, P, W), float32; touches only those rows."""
@@ -232,6 +235,7 @@ def open_category(folder: Path, expected: Mapping[str, Any]) -> CategoryFeatures
     if not paths:
         raise FeatureMismatchError(f"{folder}: no features; run the features stage")
     shards, embeds, position, has_tokens = [], [], 0, True
+    runtimes = set()
     for path in paths:
         header = read_header(path)
         images = header.get("images")
@@ -245,19 +249,21 @@ def open_category(folder: Path, expected: Mapping[str, Any]) -> CategoryFeatures
         shards.append(StoredShard(path, position, count))
         has_tokens &= header.get("tokens") is not None
         embeds.append(read_embeds(path, count))
+        runtimes |= {str(header[RUNTIME])} if RUNTIME in header else set()
         position += count
     if position != len(expected["images"]):
         raise FeatureMismatchError(
             f"{folder} holds {position} of {len(expected['images'])} images; "
             "run the features stage again"
         )
-    return CategoryFeatures(torch.cat(embeds), tuple(shards), has_tokens)
+    return CategoryFeatures(torch.cat(embeds), tuple(shards), has_tokens, tuple(sorted(runtimes)))
 
 
 def _find_changes(header: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
     """Names of the entries in which a header differs, with those of the backbone's parts."""
-    names = dict.fromkeys((*expected, *header))  # how tokens are kept is nobody's condition
-    names.pop("tokens", None)
+    names = dict.fromkeys((*expected, *header))
+    for free in ("tokens", RUNTIME):  # how tokens are kept, and what made them, binds nobody
+        names.pop(free, None)
     changed = [name for name in names if header.get(name) != expected.get(name)]
     stored = header.get("backbone")
     if "backbone" in changed and stored and isinstance(stored, Mapping):

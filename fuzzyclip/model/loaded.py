@@ -28,6 +28,8 @@ from fuzzyclip.clip.encoding import encode_text, preprocess
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.clip.prompts import PromptTooLongError
 from fuzzyclip.clip.text_cache import TextCache
+from fuzzyclip.engines.choice import EngineError, choose_engine
+from fuzzyclip.features.kinds import TOKENS
 from fuzzyclip.method import OWN
 from fuzzyclip.method.fuzzyclip import TrainedParts
 from fuzzyclip.method.interface import Learned
@@ -79,7 +81,7 @@ from fuzzyclip.model.tiles import choose_tiling, cut_tiles, detect_tiled
 from fuzzyclip.utils.devices import check_device
 from fuzzyclip.utils.files import show_name
 from fuzzyclip.utils.ranges import COUNT, FEW
-from fuzzyclip.utils.settings import TextSettings
+from fuzzyclip.utils.settings import Runtime, TextSettings
 
 log = logging.getLogger(__name__)
 
@@ -197,6 +199,7 @@ class FuzzyCLIP:
         text_cache: Path | None = None,
         verify_key: Path | None = None,
         signature: Path | None = None,
+        runtime: Runtime = "torch",
     ) -> Self:
         """Load a model.
 
@@ -208,6 +211,7 @@ class FuzzyCLIP:
             verify_key: public key whose owner must have signed the directory; nothing of it is
                 parsed before that is sure. None asks for no signature.
             signature: its file, where it does not lie in the directory as `model.sig`.
+            runtime: what runs the image tower on a CPU, see `run_by`.
 
         Raises:
             ModelError: the directory is missing, broken, of another version, or not as signed.
@@ -222,7 +226,34 @@ class FuzzyCLIP:
         backbone = load_own_backbone(folder, card, weights=weights, device=device)
         names = _bind_text(backbone, card.text, text_cache)
         memories = read_memories(folder, card, backbone)
-        return cls(card, backbone, _read_scoring(folder, card, tensors, names), memories)
+        detector = cls(card, backbone, _read_scoring(folder, card, tensors, names), memories)
+        return detector.run_by(runtime)
+
+    def run_by(self, runtime: Runtime, images: int | None = None) -> Self:
+        """This model with its image tower run by PyTorch, ONNX Runtime or OpenVINO.
+
+        Features and scores are the same but for last digits.
+
+        Args:
+            runtime: `torch`, `onnx`, `openvino`, or `auto`: the fastest that gives the same
+                features, as was measured on this machine.
+            images: how many are ahead; with `auto` and enough of them it is measured now.
+
+        Raises:
+            EngineError: the tower, or the method, can not run so; says why.
+            MissingExtraError: the runtime is not installed.
+        """
+        if self.scoring.kind != TOKENS and runtime != "torch":  # it looks into PyTorch's tower
+            if runtime == "auto":
+                return self
+            raise EngineError(
+                f"runtime {runtime}: the method {self.card.name} reads more than the image tower's "
+                "tokens; take auto or torch"
+            )
+        backbone = choose_engine(self.backbone, runtime, images)
+        if backbone is self.backbone:
+            return self
+        return type(self)(self.card, backbone, self.scoring, self.memories)
 
     def evaluate(
         self,

@@ -63,6 +63,7 @@ class PredictionFolder:
         *,
         kinds: Sequence[str] = ("overlay", "map", "mask"),
         scale: Scale = "fixed",
+        runtime: str | None = None,
     ) -> None:
         """Make the folder, or go on with one that a run with the same settings left.
 
@@ -72,11 +73,14 @@ class PredictionFolder:
             kinds: which files each image gets: the overlay (JPEG: as PNG a large one takes longer
                 than the detection), the map as 16-bit PNG (`map`) and as float32 (`npy`), the mask.
             scale: of the overlays, see `fuzzyclip.report.heatmaps`.
+            runtime: engine that runs the image tower, where it is not PyTorch: lines say so. It is
+                no setting, since a run may go on by another one.
 
         Raises:
             OutputsError: it holds results of other settings, or other files, or can not be made.
         """
         self.out, self.kinds, self.scale = out, kinds, scale
+        self._made = {} if runtime is None else {"runtime": runtime}
         own = {"kinds": sorted(kinds), "scale": scale, "overlays": OVERLAY, "lines": LINE_KIND}
         wanted = json.loads(json.dumps({**settings, **own}))
         path = out / SETTINGS
@@ -120,6 +124,7 @@ class PredictionFolder:
             place = self._place_overlay(image)
             overlay = "" if place is None else place.relative_to(self.out).as_posix()
             row = prediction.to_row() | {"sha256": prediction.sha256, "overlay": overlay}
+            row |= self._made
             with _writing(self.out):
                 self._write_files(image, prediction)
         else:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuzzyclip.towers.folder import TowerError
+from fuzzyclip.utils.extras import import_extra
 from fuzzyclip.utils.faults import naming
 
 Array = NDArray[np.float32]
@@ -75,21 +76,10 @@ def read_onnx(path: Path) -> dict[str, Array]:
 
 
 def import_onnx() -> Any:
-    """The package onnx; a MissingExtraError, a ValueError, where it is not installed."""
-    try:
-        import onnx
-        import onnx.external_data_helper
-        import onnx.numpy_helper
-    except ImportError as error:
-        raise MissingExtraError(
-            f"onnx, which reads the wheel's file, is not installed or broken ({error}): "
-            "pip install 'fuzzyclip[towers]'"
-        ) from error
-    return onnx
-
-
-class MissingExtraError(ValueError):
-    """The package of the extra `towers` is not installed."""
+    """The package onnx with what is read by; a MissingExtraError where it is not installed."""
+    for part in ("external_data_helper", "numpy_helper"):
+        import_extra(f"onnx.{part}", "towers")
+    return import_extra("onnx", "towers")
 
 
 def name_tensors(tensors: Mapping[str, NDArray[Any]], nodes: Sequence[Node]) -> dict[str, Array]:

@@ -169,6 +169,10 @@ class BackboneSettings(Record):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
+#: What runs the frozen image tower on a CPU; see `fuzzyclip.engines.choice.choose_engine`.
+Runtime = Literal["auto", "torch", "onnx", "openvino"]
+
+
 class TextSettings(Record):
     """Making prompts of names; see `fuzzyclip.clip.prompts`.
 

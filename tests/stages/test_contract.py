@@ -206,8 +206,8 @@ def test_library_knows_no_stage_and_no_tracker():
 
 
 #: The packages in the order of the flow: each knows those before it.
-FLOW = ("utils", "images", "datasets", "sample", "clip", "towers", "features", "method",
-        "baselines", "evaluation", "report", "model", "deploy", "distributed", "health",
+FLOW = ("utils", "images", "datasets", "sample", "clip", "towers", "engines", "features",
+        "method", "baselines", "evaluation", "report", "model", "deploy", "distributed", "health",
         "cli")  # fmt: skip
 
 

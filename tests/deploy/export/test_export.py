@@ -20,8 +20,7 @@ from scipy.ndimage import gaussian_filter
 
 from fuzzyclip.clip.encoding import preprocess
 from fuzzyclip.deploy import export
-from fuzzyclip.deploy.export import ExportError, export_onnx, export_openvino
-from fuzzyclip.deploy.extra import MissingExtraError
+from fuzzyclip.deploy.export import export_onnx, export_openvino
 from fuzzyclip.deploy.facts import describe, parse_facts, read_facts
 from fuzzyclip.deploy.graph import build_smoothing
 from fuzzyclip.deploy.parity import (
@@ -33,7 +32,9 @@ from fuzzyclip.deploy.parity import (
     measure,
 )
 from fuzzyclip.deploy.runtimes import OnnxRuntime, OpenVino, load_pixels, open_exported
+from fuzzyclip.engines.onnx_files import ExportError
 from fuzzyclip.model.inference import CategoryModel
+from fuzzyclip.utils.extras import MissingExtraError
 from fuzzyclip.utils.files import place_together
 
 
@@ -135,7 +136,7 @@ def test_openvinos_own_file(exported, detector, images, tmp_path):
 def test_openvino_reports_nothing_to_its_makers():
     lines = (
         "import sys",
-        "from fuzzyclip.deploy.extra import import_extra",
+        "from fuzzyclip.utils.extras import import_extra",
         "import_extra('openvino')",
         "from openvino.tools.ovc import telemetry_utils",
         "print(telemetry_utils.tm.__name__, 'openvino_telemetry' in sys.modules)",
@@ -232,7 +233,7 @@ def test_a_missing_package_is_named(name, exported, detector, images, tmp_path, 
 
 def test_importing_the_runtime_reports_to_nobody(tmp_path):
     """onnxruntime leaves a number of the machine in ~/.cache when it starts to report."""
-    script = "from fuzzyclip.deploy.extra import import_extra; import_extra('onnxruntime')"
+    script = "from fuzzyclip.utils.extras import import_extra; import_extra('onnxruntime')"
     variables = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
     subprocess.run([sys.executable, "-c", script], env=variables, check=True)
     assert list(tmp_path.rglob("*")) == []

@@ -1,4 +1,4 @@
-"""Packages that only an export needs, imported where they are used."""
+"""Packages of FuzzyCLIP's extras, imported where they are used, and told how to get where not."""
 
 import importlib
 import os
@@ -14,11 +14,11 @@ SILENT = "ORT_DISABLE_TELEMETRY"
 
 
 class MissingExtraError(ValueError):
-    """A package of the extra `export` is not installed."""
+    """A package of an extra is not installed, or broken."""
 
 
-def import_extra(name: str) -> Any:
-    """A module of the packages that `fuzzyclip[export]` brings; none calls its makers.
+def import_extra(name: str, extra: str = "export") -> Any:
+    """A module of the packages that an extra, `fuzzyclip[export]`, brings; none calls its makers.
 
     Whoever wants that sets ORT_DISABLE_TELEMETRY=0 for onnxruntime.
 
@@ -30,7 +30,7 @@ def import_extra(name: str) -> Any:
         return import_openvino() if name == "openvino" else importlib.import_module(name)
     except ImportError as error:
         raise MissingExtraError(
-            f"{name} is not installed or broken ({error}): pip install 'fuzzyclip[export]'"
+            f"{name} is not installed or broken ({error}): pip install 'fuzzyclip[{extra}]'"
         ) from error
 
 

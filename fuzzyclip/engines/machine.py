@@ -1,0 +1,64 @@
+"""What an answer to "which engine is fastest here" holds for: processor, threads, packages."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+#: Instructions that decide which engine is fastest, as Linux calls them.
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "asimd")
+#: Packages that make the file, or run it.
+MAKERS = ("torch", "onnx", "onnxscript", "timm", "open_clip_torch")
+RUNTIMES = ("torch", "onnxruntime", "openvino")
+
+
+@cache
+def describe_processor() -> dict[str, Any]:
+    """Model of the processor, its instructions of `INSTRUCTIONS`, and how many may be used."""
+    facts: dict[str, str] = {}
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        facts.setdefault(name.strip(), value.strip())
+    flags = facts.get("flags", facts.get("Features", "")).split()
+    return {
+        "model": facts.get("model name") or platform.processor() or platform.machine(),
+        "instructions": [name for name in INSTRUCTIONS if name in flags],
+        "processors": os.cpu_count(),
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    """The processor, PyTorch's threads and the runtimes' versions, as plain data."""
+    return {
+        "processor": describe_processor(),
+        "threads": torch.get_num_threads(),
+        "versions": find_versions(RUNTIMES),
+    }
+
+
+def find_versions(packages: Sequence[str]) -> dict[str, str | None]:
+    """Versions by package; None of one that is not installed."""
+    return {name: _find_version(name) for name in packages}
+
+
+def _find_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def name_facts(facts: Mapping[str, Any]) -> str:
+    """Sixteen digits of plain data, for the names of files that hold for it alone."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
