@@ -9,15 +9,16 @@ packages; a kept answer is followed where opening the engine pays. Everything el
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Self, get_args
 
 import torch
+from pydantic import ValidationError, model_validator
 
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_images
@@ -36,7 +37,7 @@ from fuzzyclip.engines.tower_files import (
 )
 from fuzzyclip.utils.extras import MissingExtraError, import_extra
 from fuzzyclip.utils.files import write_json
-from fuzzyclip.utils.settings import Runtime
+from fuzzyclip.utils.settings import NonNegative, Positive, Record, Runtime
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,7 @@ class EngineError(ValueError):
     """The engine that is asked for can not run this tower here."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Record):
     """What was measured of a tower on a machine.
 
     Attributes:
@@ -66,20 +66,25 @@ class Answer:
         refused: why an engine is out of question, by engine.
     """
 
-    seconds: Mapping[str, float]
-    opening: Mapping[str, float] = field(default_factory=dict)
-    refused: Mapping[str, str] = field(default_factory=dict)
+    seconds: dict[str, Positive]
+    opening: dict[str, NonNegative]
+    refused: dict[str, str]
+
+    @model_validator(mode="after")
+    def _check_compared(self) -> Self:
+        others = self.seconds.keys() - {TORCH}
+        if TORCH not in self.seconds or others != self.opening.keys() or others - RUNNERS.keys():
+            raise ValueError("seconds: they are of PyTorch and of engines that were opened")
+        return self
 
     @classmethod
-    def read(cls, facts: Mapping[str, Any] | None) -> Self | None:
-        """From the JSON of `asdict`; None of anything else."""
+    def read(cls, path: Path) -> Self | None:
+        """A kept answer; None where there is none, or anything else."""
+        facts = read_json(path)
         try:
-            answer = cls(**facts["answer"]) if facts else None
-            if answer is not None and TORCH in answer.seconds and answer.fastest:
-                return answer
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-            pass
-        return None
+            return None if facts is None else cls.model_validate(facts.get("answer"))
+        except ValidationError:
+            return None
 
     @property
     def fastest(self) -> str:
@@ -138,7 +143,7 @@ def choose_engine(
         return replace(backbone, engine=engine)
     if obstacle or not (installed := list_installed()):
         return backbone
-    answer = Answer.read(read_json(find_answer(backbone)))
+    answer = Answer.read(find_answer(backbone))
     if answer is None:
         if images is None or not is_worth_measuring(backbone, images, len(installed), clock):
             return backbone
@@ -268,20 +273,22 @@ def measure(backbone: Backbone, engines: Sequence[str], clock: Clock = time.perf
                 path, digits = keep_tower(backbone)
                 start = clock()
                 engine = _open(backbone, name, path)
-                opening[name] = clock() - start
+                ready = clock() - start
                 _require_equal(backbone, engine, digits)
         except (EngineError, MissingExtraError) as error:
             refused[name] = str(error)
             log.info("%s", error)
         else:
-            ways[name] = _prepare(backbone, engine)
+            ways[name], opening[name] = _prepare(backbone, engine), ready
     for run in ways.values():
         run()  # the first pass reserves memory
     spent = measure_turns(ways, ROUNDS, clock)
     seconds = {name: each / count_images(backbone) for name, each in spent.items()}
-    answer = Answer(seconds, opening, refused)
+    answer = Answer(seconds=seconds, opening=opening, refused=refused)
     try:
-        write_json(find_answer(backbone), {"machine": describe_machine(), "answer": asdict(answer)})
+        write_json(
+            find_answer(backbone), {"machine": describe_machine(), "answer": answer.model_dump()}
+        )
     except OSError as error:
         log.info("the answer is not kept: %s", error)
     ratios = [f"{name} {answer.compare(name):.2f}" for name in seconds if name != TORCH]

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -21,7 +20,7 @@ RUNTIMES = ("torch", "onnxruntime", "openvino")
 
 @cache
 def describe_processor() -> dict[str, Any]:
-    """Model of the processor, its instructions of `INSTRUCTIONS`, and how many may be used."""
+    """Model of the processor, which clouds shorten, its family, and its instructions."""
     facts: dict[str, str] = {}
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -30,11 +29,12 @@ def describe_processor() -> dict[str, Any]:
     for line in lines:
         name, _, value = line.partition(":")
         facts.setdefault(name.strip(), value.strip())
+    family = [facts[name] for name in ("cpu family", "model") if name in facts]
     flags = facts.get("flags", facts.get("Features", "")).split()
     return {
         "model": facts.get("model name") or platform.processor() or platform.machine(),
+        "family": ".".join(family),
         "instructions": [name for name in INSTRUCTIONS if name in flags],
-        "processors": os.cpu_count(),
     }
 
 

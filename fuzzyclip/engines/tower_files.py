@@ -64,7 +64,7 @@ def read_kept(folder: Path) -> dict[str, Any] | None:
     if not isinstance(sums, dict) or FILE not in sums:
         return None
     try:
-        whole = all(_sum_file(place / name) == value for name, value in sums.items())
+        whole = all(sum_file(place / name) == value for name, value in sums.items())
     except OSError:
         return None
     return facts if whole else None
@@ -132,11 +132,11 @@ def _write(backbone: Backbone, folder: Path) -> None:
     example = torch.zeros(2, 3, size, size)
     names = (PIXELS, (EMBED, TOKENS))
     write_onnx(TowerGraph(backbone), folder / FILE, example, names, title="the image tower")
-    sums = {path.name: _sum_file(path) for path in sorted(folder.iterdir())}
+    sums = {path.name: sum_file(path) for path in sorted(folder.iterdir())}
     write_json(folder / FACTS, {"made_of": describe_tower(backbone), "files": sums})
 
 
-def _sum_file(path: Path) -> str:
+def sum_file(path: Path) -> str:
     """CRC-32 of a file of any size: it guards against chance."""
     crc = 0
     with path.open("rb") as file:
