@@ -89,6 +89,7 @@ bench: $(READY)
 	python benchmarks/rpl_training.py
 	python benchmarks/inference.py
 	python benchmarks/export.py
+	python benchmarks/engines.py
 	python benchmarks/methods.py
 	python benchmarks/memory.py
 	python benchmarks/scale.py

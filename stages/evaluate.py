@@ -205,6 +205,8 @@ def evaluate_dataset(ready: Ready, dataset: str, params: Params) -> list[Categor
     except MethodUnavailableError as error:
         log.warning("%s is left out: %s", ready.method.title, error)
         facts["left_out"], results = str(error), []
+    # none where PyTorch made all features: then the facts are what they always were
+    facts["runtimes"] = sorted({name for result in results for name in result.runtimes})
     tested = {key: info[key] for key in TESTED} | {"pixel_metrics": params.evaluation.pixel_metrics}
     if ready.untrained:
         facts["gains"] = gains.describe()

@@ -56,7 +56,7 @@ OF_BASELINES = ("views", "train", "evaluate_baseline", "method_tables", *RECORDI
 #: Where images come from that no official page offers.
 MADE_BY = {"sample": "fuzzyclip.sample.archives", "own": "own images"}
 #: Facts of a baseline that differ between datasets, or are no choices.
-NO_PARAMS = ("auxiliary", "note", "left_out", "datasets", "backbone", "tested")
+NO_PARAMS = ("auxiliary", "note", "left_out", "datasets", "backbone", "tested", "runtimes")
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ packages; a kept answer is followed where opening the engine pays. Everything el
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -23,13 +23,14 @@ from pydantic import ValidationError, model_validator
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_images
 from fuzzyclip.engines.equality import DRAWN, UnequalError, check_equal, draw_pixels
-from fuzzyclip.engines.machine import describe_machine, name_facts
+from fuzzyclip.engines.machine import describe_machine, find_free_memory, name_facts
 from fuzzyclip.engines.measuring import ROUNDS, Clock, measure_turns
 from fuzzyclip.engines.onnx_files import WRITERS, ExportError
 from fuzzyclip.engines.runners import RUNNERS, Runner, count_pass_images
 from fuzzyclip.engines.tower_files import (
     FACTS,
     FOLDER,
+    count_bytes,
     count_parameters,
     find_folder,
     keep_tower,
@@ -51,6 +52,11 @@ SHARE = 0.05
 #: Seconds that making the tower's file takes, estimated: for any tower, and for a million of its
 #: parameters.
 MAKING_SECONDS, MAKING_SECONDS_A_MILLION = 30.0, 0.2
+
+
+#: Times the bytes of the tower that must be free in memory to measure, with all engines open, and
+#: to run one of them; and bytes for what they hold besides.
+MEASURING_MEMORY, RUNNING_MEMORY, SPARE_MEMORY = 5.0, 2.5, 2**29
 
 
 class EngineError(ValueError):
@@ -180,6 +186,9 @@ def _follow(answer: Answer, backbone: Backbone, images: int | None) -> Backbone:
     is_made = (find_folder(backbone) / FOLDER / FACTS).is_file()
     if name == TORCH or not answer.pays(images, 0.0 if is_made else estimate_making(backbone)):
         return backbone
+    if not has_memory(backbone, RUNNING_MEMORY):
+        log.info("image tower by PyTorch: memory is too short for another engine")
+        return backbone
     try:
         engine = open_engine(backbone, name)
     except (EngineError, MissingExtraError) as error:
@@ -226,7 +235,8 @@ def _require_equal(backbone: Backbone, engine: Runner, digits: str) -> None:
     known = read_json(place)
     if known is None or known.get("file") != digits:
         difference = check_equal(engine, backbone, engine.label)
-        write_json(place, {"file": digits, "difference": difference, "machine": machine})
+        with suppress(OSError):  # then it is compared again the next time
+            write_json(place, {"file": digits, "difference": difference, "machine": machine})
 
 
 def find_answer(backbone: Backbone) -> Path:
@@ -243,11 +253,17 @@ def is_worth_measuring(
     """
     passes = 1 + (ROUNDS + 1) * (1 + engines)  # to see this; then one to warm up, and turns
     count = passes * count_images(backbone) + 2 * DRAWN * engines
-    if images * SHARE <= count:
+    if images * SHARE <= count or not has_memory(backbone, MEASURING_MEMORY):
         return False
     seconds = measure_turns({TORCH: _prepare(backbone, None)}, 1, clock)[TORCH]
     seconds /= count_images(backbone)
     return (images * SHARE - count) * seconds > estimate_making(backbone)
+
+
+def has_memory(backbone: Backbone, times: float) -> bool:
+    """Whether so many times the tower is free in memory; taken for granted where nobody says."""
+    free = find_free_memory()
+    return free is None or free > times * count_bytes(backbone) + SPARE_MEMORY
 
 
 def count_images(backbone: Backbone) -> int:
@@ -262,11 +278,15 @@ def estimate_making(backbone: Backbone) -> float:
 
 
 def measure(backbone: Backbone, engines: Sequence[str], clock: Clock = time.perf_counter) -> Answer:
-    """Make, compare and time engines side by side with PyTorch; the answer, which is kept."""
+    """Make, compare and time engines side by side with PyTorch; the answer.
+
+    It is kept, unless a full disk or short memory had a part in it: the next run may not meet them.
+    """
     log.info("measuring once which runs the image tower fastest: torch, %s", ", ".join(engines))
     ways = {TORCH: _prepare(backbone, None)}
     opening: dict[str, float] = {}
     refused: dict[str, str] = {}
+    lasts = True
     for name in engines:
         try:
             with _explaining(name):
@@ -277,6 +297,7 @@ def measure(backbone: Backbone, engines: Sequence[str], clock: Clock = time.perf
                 _require_equal(backbone, engine, digits)
         except (EngineError, MissingExtraError) as error:
             refused[name] = str(error)
+            lasts &= not isinstance(error.__cause__, OSError | MemoryError)
             log.info("%s", error)
         else:
             ways[name], opening[name] = _prepare(backbone, engine), ready
@@ -285,12 +306,10 @@ def measure(backbone: Backbone, engines: Sequence[str], clock: Clock = time.perf
     spent = measure_turns(ways, ROUNDS, clock)
     seconds = {name: each / count_images(backbone) for name, each in spent.items()}
     answer = Answer(seconds=seconds, opening=opening, refused=refused)
-    try:
-        write_json(
-            find_answer(backbone), {"machine": describe_machine(), "answer": answer.model_dump()}
-        )
-    except OSError as error:
-        log.info("the answer is not kept: %s", error)
+    facts = {"machine": describe_machine(), "answer": answer.model_dump()}
+    if lasts:
+        with suppress(OSError):  # then it is measured again the next time
+            write_json(find_answer(backbone), facts)
     ratios = [f"{name} {answer.compare(name):.2f}" for name in seconds if name != TORCH]
     log.info("times as fast as PyTorch: %s", ", ".join(ratios) or "nothing to compare")
     return answer

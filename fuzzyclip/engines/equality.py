@@ -39,12 +39,15 @@ def check_equal(given: Encode, backbone: Backbone, label: str) -> float:
     """`measure_difference` of an engine's features from the tower's own, on `draw_pixels`.
 
     Raises:
-        UnequalError: it is more than `ALLOWED`, or no number, or shapes differ.
+        UnequalError: it is more than `ALLOWED`, or no number, shapes differ, or it does not run.
     """
     pixels = draw_pixels(backbone.image_size)
     with torch.no_grad():
         expected = backbone.image_tower.encode(pixels, backbone.blocks)
-    answered = given(pixels, backbone.blocks)
+    try:
+        answered = given(pixels, backbone.blocks)
+    except Exception as error:  # runtimes have no common class for what they can not compute
+        raise UnequalError(f"{label} can not run the image tower ({error})") from error
     shapes = [[tuple(each.shape) for each in answer] for answer in (answered, expected)]
     if shapes[0] != shapes[1]:
         raise UnequalError(f"{label} gives features of shapes {shapes[0]}, PyTorch {shapes[1]}")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +17,8 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "am
 #: Packages that make the file, or run it.
 MAKERS = ("torch", "onnx", "onnxscript", "timm", "open_clip_torch")
 RUNTIMES = ("torch", "onnxruntime", "openvino")
+#: Where Linux says what memory is left, to all and to a container.
+MEMORY, GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 @cache
@@ -45,6 +48,19 @@ def describe_machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": find_versions(RUNTIMES),
     }
+
+
+def find_free_memory() -> int | None:
+    """Bytes that this process may still take, by Linux and its container; None elsewhere."""
+    free = []
+    with suppress(OSError, ValueError):
+        for line in MEMORY.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                free.append(1024 * int(line.split()[1]))
+    with suppress(OSError, ValueError):  # of a container's limit; without one it is the word max
+        limit, used = (int((GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        free.append(max(0, limit - used))
+    return min(free, default=None)
 
 
 def find_versions(packages: Sequence[str]) -> dict[str, str | None]:

@@ -20,6 +20,7 @@ from fuzzyclip.engines.runners import EMBED, PIXELS, TOKENS
 from fuzzyclip.utils.extras import import_extra
 from fuzzyclip.utils.files import find_cache, make_folder, write_json
 from fuzzyclip.utils.json_text import parse_json
+from fuzzyclip.utils.prefetch import release_memory
 
 #: Raised with every change of the graph or of what lies beside it.
 LAYOUT = 1
@@ -112,7 +113,7 @@ def keep_tower(backbone: Backbone) -> tuple[Path, str]:
 
 
 def _check_room(folder: Path, backbone: Backbone) -> None:
-    needed = count_parameters(backbone) * torch.float32.itemsize + SPARE_BYTES
+    needed = count_bytes(backbone) + SPARE_BYTES
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if (free := shutil.disk_usage(there).free) < needed:
         raise OSError(
@@ -127,11 +128,17 @@ def count_parameters(backbone: Backbone) -> int:
     return sum(each.numel() for each in visual.parameters())
 
 
+def count_bytes(backbone: Backbone) -> int:
+    """Bytes of the image tower in float32."""
+    return count_parameters(backbone) * torch.float32.itemsize
+
+
 def _write(backbone: Backbone, folder: Path) -> None:
     size = backbone.image_size
     example = torch.zeros(2, 3, size, size)
     names = (PIXELS, (EMBED, TOKENS))
     write_onnx(TowerGraph(backbone), folder / FILE, example, names, title="the image tower")
+    release_memory()
     sums = {path.name: sum_file(path) for path in sorted(folder.iterdir())}
     write_json(folder / FACTS, {"made_of": describe_tower(backbone), "files": sums})
 

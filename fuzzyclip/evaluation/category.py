@@ -135,12 +135,14 @@ class CategoryResult:
         bounds: a line for each variant and pixel metric that is an estimate.
         summaries: of the shown and the compared variants' maps, for a bootstrap over images; of the
             shown one's alone with streaming metrics, of none without masks.
+        runtimes: engines that made its stored features beside PyTorch.
     """
 
     table: list[dict[str, Any]]
     listing: pd.DataFrame
     bounds: list[dict[str, Any]]
     summaries: Mapping[str, PixelSummaries]
+    runtimes: tuple[str, ...] = ()
 
 
 def evaluate_category(
@@ -199,6 +201,7 @@ def evaluate_category(
         listing=list_images(category.rows, scored, shown),
         bounds=[] if exact else list_bounds(category.name, measured),
         summaries=summaries,
+        runtimes=category.features.runtimes,
     )
 
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from fuzzyclip.engines import choice
+from fuzzyclip.engines import machine as machine_module
 from fuzzyclip.engines.choice import LEAST_RATIO, SHARE, TORCH, Answer, choose_engine, find_answer
 from fuzzyclip.engines.equality import UnequalError
+from fuzzyclip.engines.onnx_files import ExportError
 from fuzzyclip.engines.tower_files import find_folder
 
 #: Images that are enough for any of the towers below.
@@ -147,16 +149,48 @@ def test_the_rest_is_measured_where_one_engine_is_refused(machine, tiny, monkeyp
     assert "differs" in answer["refused"]["onnx"]
 
 
-def test_pytorch_stays_where_all_fail_and_is_not_asked_again(machine, tiny, monkeypatch):
-    monkeypatch.setattr(choice, "keep_tower", raise_full)
+@pytest.mark.parametrize("lasts", [True, False])
+def test_pytorch_stays_where_all_fail_and_is_asked_again_if_that_may_pass(
+    lasts, machine, tiny, monkeypatch
+):
+    def fail(backbone):
+        raise ExportError("no graph") if lasts else OSError("no room")
+
+    monkeypatch.setattr(choice, "keep_tower", fail)
     assert machine.choose(tiny) == TORCH
-    machine.ran.clear()
-    assert machine.choose(tiny) == TORCH
-    assert machine.ran == []
+    assert find_answer(tiny).exists() == lasts
+    if lasts:
+        assert Answer.read(find_answer(tiny)).refused.keys() == {"onnx", "openvino"}
 
 
 def raise_full(backbone):
     raise OSError("no room")
+
+
+def test_short_memory_is_left_alone(machine, tiny, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="fuzzyclip")
+    free = [0]
+    monkeypatch.setattr(choice, "find_free_memory", lambda: free[0])
+    assert machine.choose(tiny) == TORCH
+    assert machine.ran == []
+    free[0] = 2**40
+    assert machine.choose(tiny) == "onnx"
+    free[0] = 0
+    assert machine.choose(tiny) == TORCH
+    assert caplog.messages[-1] == "image tower by PyTorch: memory is too short for another engine"
+
+
+def test_memory_is_what_linux_and_the_container_leave(tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    4000 kB\n")
+    monkeypatch.setattr(machine_module, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(machine_module, "GROUP", tmp_path)
+    assert machine_module.find_free_memory() == 4000 * 1024
+    (tmp_path / "memory.current").write_text("1000\n")
+    for limit, free in (("3000\n", 2000), ("500\n", 0), ("max\n", 4000 * 1024)):
+        (tmp_path / "memory.max").write_text(limit)
+        assert machine_module.find_free_memory() == free
+    (tmp_path / "meminfo").unlink()
+    assert machine_module.find_free_memory() is None
 
 
 def test_an_engine_that_fails_later_is_replaced_by_pytorch(machine, tiny, monkeypatch, caplog):

@@ -127,6 +127,16 @@ def test_features_of_another_shape_or_no_numbers_are_refused(tiny):
         check_equal(lambda *given: [torch.nan * each for each in encode(*given)], tiny, "it")
 
 
+def test_an_engine_that_fails_is_refused(tiny):
+    def fail(pixels, blocks):
+        raise KeyError("no such operator")
+
+    with pytest.raises(
+        UnequalError, match=r"it can not run the image tower \('no such operator'\)"
+    ):
+        check_equal(fail, tiny, "it")
+
+
 def falsify(folder):
     """Numbers of a kept file change and its check sums with them: it is whole, and wrong."""
     data = folder / "tower" / f"tower.onnx{DATA}"

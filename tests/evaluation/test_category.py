@@ -1,6 +1,7 @@
 """A category through the evaluation: what is kept of each variant, whatever the category lacks."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -67,6 +68,13 @@ def evaluate(scorers, tmp_path):
         )
 
     return run
+
+
+def test_what_made_the_features_is_passed_on(draw_category, evaluate):
+    category = draw_category([0, 1])
+    assert evaluate(category).runtimes == ()
+    made = replace(category, features=replace(category.features, runtimes=("onnxruntime 1",)))
+    assert evaluate(made).runtimes == ("onnxruntime 1",)
 
 
 @pytest.mark.parametrize("exact", [True, False])

@@ -223,6 +223,22 @@ def test_yamls_own_infinity_is_refused_as_it_is_written(tmp_path):
             write(tmp_path, text.replace("penalty: 0.1", f"penalty: {value}"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"machine.runtime": "tensorrt"}, r"machine\.runtime: Input should be 'auto', 'torch', "),
+        ({"machine.runtime": "onnx", "machine.compile": True}, "'onnx': compile is of PyTorch; "),
+        ({"machine.runtime": "openvino", "machine.device": "cuda:1"}, "'cuda:1': it runs on the C"),
+        ({"machine.runtime": "onnx", "machine.engine": "ray"}, "the engine ray runs PyTorch; take"),
+    ],
+)
+def test_a_runtime_stands_alone(read, changes, message):
+    with pytest.raises(ParamsError, match=message):
+        read(**changes)
+    assert read(**changes | {"machine.runtime": "auto"}).machine.runtime == "auto"
+    assert read(**{"machine.runtime": "onnx", "machine.device": "cpu"}).machine.runtime == "onnx"
+
+
 def test_a_model_never_meets_its_own_data(read):
     message = "auxiliary set 'visa' contains visa; a model is never evaluated on data it was"
     with pytest.raises(ParamsError, match=message):
