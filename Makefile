@@ -5,7 +5,7 @@
 # make test      install into .venv, lint, types, quick tests; WORKERS=8 on a larger machine
 # make test-all  all tests: also Ray, servers, browsers, ViT-L, whole experiments, more examples;
 #                EXAMPLES=new draws others every time
-# make bench     a line a measurement: name, ratio, goal; half an hour on two cores
+# make bench     a line a measurement: name, ratio, goal; an hour on two cores
 # make gpu       a check of one GPU, five minutes: docs/scale.md's table; tiny sizes without one
 # make sbom      what is installed, as CycloneDX: sbom.json; docs/trust.md
 # make audit     known vulnerabilities of the pinned packages; asks pypi.org
