@@ -19,6 +19,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from fuzzyclip.clip.attention import fuse_attention
+from fuzzyclip.clip.merging import plan_merges, take_apart
 from fuzzyclip.clip.model_configs import read_channels, read_model_config
 from fuzzyclip.clip.towers import (
     ImageTower,
@@ -74,7 +75,8 @@ class Backbone:
         compiled: whether `torch.compile` runs the image tower. It needs a C++ compiler (Triton on
             a GPU) and a while at the first batch, and changes numbers in the last digits.
         engine: what runs the image tower in PyTorch's place; None for PyTorch. It changes numbers
-            in the last digits as well, see `fuzzyclip.engines.choice.choose_engine`.
+            in the last digits as well, see `fuzzyclip.engines.choice.choose_engine`; or it is the
+            one of `precision: int8`, see `fuzzyclip.engines.int8`.
     """
 
     model: nn.Module
@@ -106,8 +108,15 @@ class Backbone:
         return tuple(self.identity["std"])
 
     @property
+    def is_int8(self) -> bool:
+        """Whether the image tower's linear layers compute in int8, by the engine."""
+        return self.settings.precision == "int8"
+
+    @property
     def precision(self) -> torch.dtype:
-        """Type in which the frozen towers compute."""
+        """Type in which PyTorch computes of the frozen towers."""
+        if self.is_int8:
+            return torch.float32
         dtype: torch.dtype = getattr(torch, self.settings.precision)
         return dtype
 
@@ -118,7 +127,7 @@ class Backbone:
 
     @property
     def image_tower(self) -> ImageTower:
-        return read_image_tower(self.model.visual)
+        return read_image_tower(self.model.visual, self.settings.merge)
 
     @cached_property
     def run_image_tower(self) -> Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]:
@@ -132,6 +141,20 @@ class Backbone:
     def reads_text(self) -> bool:
         """Whether there is a text tower."""
         return self.tokenizer is not None
+
+    def require_plain(self, reader: str) -> None:
+        """Refuse, as a ValueError, what looks into a tower that is not run as it is trained.
+
+        Args:
+            reader: who looks, the begin of the message.
+        """
+        changes = {f"merge {self.settings.merge:g}": self.settings.merge, "int8": self.is_int8}
+        for change, applies in changes.items():
+            if applies:
+                raise ValueError(
+                    f"{reader} looks into the image tower's blocks, which {change} changes: choose "
+                    "a backbone without it"
+                )
 
     def require_text(self) -> None:
         """Refuse, as a NoTextError, to go on with an image tower alone."""
@@ -254,7 +277,9 @@ def load_backbone(
 
     Raises:
         WeightsError: weights are missing, unverified or of another model.
-        ValueError: see `read_model_config`, `check_towers`, `build_model` and `build_tokenizer`.
+        ValueError: see `read_model_config`, `check_towers`, `build_model`, `build_tokenizer`,
+            `fuzzyclip.clip.merging.encode_merged` and `fuzzyclip.engines.int8.open_int8`.
+        MissingExtraError: int8 needs a package that is not installed.
     """
     model, weights = settings.model, settings.weights
     config = read_model_config(model)
@@ -265,16 +290,21 @@ def load_backbone(
         clip = build_model(config, settings.image_size, settings.activation)
     except (ArithmeticError, AssertionError, RuntimeError, TypeError) as error:
         raise ValueError(f"model {model}: open_clip can not build it ({error})") from error
-    depth = read_image_tower(clip.visual).depth
+    tower = read_image_tower(clip.visual)
+    depth, (rows, columns) = tower.depth, tower.grid
     if not settings.blocks or max(settings.blocks) > depth:
         raise ValueError(f"blocks {list(settings.blocks)}: the image tower has blocks 1 to {depth}")
+    if settings.merge:
+        take_apart(clip.visual)
+        plan_merges(rows * columns, depth, settings.merge)
     digest = f"{RANDOM}-{seed}"
     if weights != RANDOM:
         path = find_weights(model, weights, settings.sha256, allow_unverified)
         digest = verify_weights(path, settings.sha256, allow_unverified)
         _fill(clip, read_state_dict(path), settings.position_embedding, path)
     fuse_attention(clip)
-    where = choose_device(device)
+    is_int8 = settings.precision == "int8"
+    where = choose_device("cpu" if is_int8 and device == "auto" else device)
     clip.eval().requires_grad_(False).to(where)
     mean, std = read_channels(model, weights)
     settings = settings.model_copy(
@@ -289,7 +319,12 @@ def load_backbone(
         "hf_tokenizer_name"
     ):  # a name or a folder says little of its content
         identity["vocabulary_sha256"] = hash_vocabulary(tokenizer)
-    return Backbone(clip, tokenizer, settings, where, identity, compiled)
+    if not is_int8:
+        return Backbone(clip, tokenizer, settings, where, identity, compiled)
+    from fuzzyclip.engines.int8 import RECIPE, open_int8  # not above: engines run backbones
+
+    identity["int8"] = RECIPE
+    return open_int8(Backbone(clip, tokenizer, settings, where, identity, compiled))
 
 
 def _fill(clip: nn.Module, state: dict[str, Tensor], interpolation: str, path: Path) -> None:

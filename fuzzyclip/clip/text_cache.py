@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 #: longer give the same numbers.
 CODE = 1
 #: Parts of an identity that text features do not depend on.
-IMAGE_ONLY = ("image_size", "blocks", "position_embedding", "mean", "std")
+IMAGE_ONLY = ("image_size", "blocks", "position_embedding", "mean", "std", "merge")
 #: Seconds to wait for another process that writes.
 PATIENCE = 30.0
 

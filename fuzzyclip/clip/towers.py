@@ -22,6 +22,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.tokenizer import HFTokenizer
 from torch import Tensor, nn
 
+from fuzzyclip.clip.merging import encode_merged
 from fuzzyclip.clip.model_configs import VIT_MODULES
 
 SUPPORTED = (
@@ -95,6 +96,8 @@ class ImageTower:
             projection of each token as if it were the only one. A class token or an average pools
             one token to itself. Attention pooling (SigLIP, PE) over one token has nothing to weigh
             and gives its value, so that the layers after the attention apply as trained.
+        merge: share of the patch tokens that are merged away on the way, see
+            `fuzzyclip.clip.merging`.
     """
 
     visual: Any
@@ -103,6 +106,7 @@ class ImageTower:
     embed_dim: int
     grid: tuple[int, int]
     project: Callable[[Tensor], Tensor]
+    merge: float = 0.0
 
     def encode(self, pixels: Tensor, blocks: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Image features (B, D), not normalised, and patch tokens (B, L, P, W) of pixels.
@@ -110,6 +114,12 @@ class ImageTower:
         The tokens are as the blocks, counted from 1, give them, before the final norm; blocks in
         the tower's order, patches row by row of the grid, without class and register tokens.
         """
+        if self.merge:
+            # One by one, see there; a graph to be exported knows no number of images.
+            images = (pixels,) if torch.compiler.is_exporting() else torch.split(pixels, 1)
+            each = [encode_merged(self.visual, image, blocks, self.merge) for image in images]
+            embeds, tokens = zip(*each, strict=True)
+            return torch.cat(embeds), torch.cat(tokens)
         taken = self.visual.forward_intermediates(
             pixels,
             indices=[block - 1 for block in blocks],
@@ -119,13 +129,13 @@ class ImageTower:
         return taken["image_features"], torch.stack(taken["image_intermediates"], dim=1)
 
 
-def read_image_tower(visual: Any) -> ImageTower:
-    """The view on an image tower that passed `check_towers`."""
+def read_image_tower(visual: Any, merge: float = 0.0) -> ImageTower:
+    """The view on an image tower that passed `check_towers`, with a share of tokens merged away."""
     if not isinstance(visual, TimmModel):
         rows, columns = visual.grid_size
         depth, width = len(visual.transformer.resblocks), visual.transformer.width
         project = partial(_project_by_open_clip, visual)
-        return ImageTower(visual, depth, width, visual.output_dim, (rows, columns), project)
+        return ImageTower(visual, depth, width, visual.output_dim, (rows, columns), project, merge)
     trunk = visual.trunk
     rows, columns = trunk.patch_embed.grid_size
     projections = [layer for layer in visual.head.modules() if isinstance(layer, nn.Linear)]
@@ -137,6 +147,7 @@ def read_image_tower(visual: Any) -> ImageTower:
         embed_dim=embed_dim or trunk.num_features,  # without any projection tokens are features
         grid=(rows, columns),
         project=partial(_project_by_timm, visual),
+        merge=merge,
     )
 
 

@@ -39,10 +39,15 @@ class DetectorGraph(nn.Module):
         backbone = category_model.backbone
         if reason := _find_obstacle(category_model):
             raise ValueError(f"this method can not become a file: {reason}")
-        if backbone.precision != torch.float32:
+        if (precision := backbone.settings.precision) != "float32":
             raise ValueError(
-                f"the backbone computes in {str(backbone.precision).removeprefix('torch.')}, which "
-                "a file can not repeat: load it with precision float32 to export"
+                f"the backbone computes in {precision}, which a file can not repeat: load it with "
+                "precision float32 to export"
+            )
+        if backbone.settings.merge:
+            raise ValueError(
+                "the backbone merges tokens, and which ones hangs on last digits, which a file can "
+                "not repeat: load it with merge 0 to export"
             )
         self.visual = backbone.model.visual  # so that its weights are the module's
         self.tower = backbone.image_tower

@@ -126,7 +126,7 @@ def choose_engine(
     Args:
         backbone: by PyTorch.
         runtime: `torch`; `onnx` or `openvino`, which are then made and compared whatever that
-            costs; or `auto`.
+            costs; or `auto`. A backbone of int8 stays with its own engine.
         images: how many are ahead, which `auto` weighs against the time that measuring takes; None
             where nobody knows: it then follows a kept answer and measures nothing.
         clock: seconds.
@@ -138,6 +138,8 @@ def choose_engine(
     """
     if runtime not in get_args(Runtime):
         raise ValueError(f"runtime must be one of {', '.join(get_args(Runtime))}, not {runtime!r}")
+    if backbone.is_int8 and runtime in (TORCH, "auto"):
+        return backbone  # its engine is a part of what it is
     if runtime == TORCH:
         return backbone if backbone.engine is None else replace(backbone, engine=None)
     obstacle = _find_obstacle(backbone)
@@ -161,8 +163,10 @@ def _find_obstacle(backbone: Backbone) -> str:
     """Why no engine can run a tower, in words; empty where one may."""
     if backbone.device.type != "cpu":
         return f"other engines run on the CPU, the image tower is on {backbone.device}"
-    if backbone.precision != torch.float32:
+    if backbone.settings.precision != "float32":
         return f"other engines compute in float32, the backbone in {backbone.settings.precision}"
+    if backbone.settings.merge:
+        return "which tokens are merged hangs on last digits, which other engines change"
     return "torch.compile runs the image tower (machine.compile)" if backbone.compiled else ""
 
 

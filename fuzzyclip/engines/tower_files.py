@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.engines.machine import MAKERS, find_versions, name_facts
 from fuzzyclip.engines.onnx_files import WRITERS, write_onnx
+from fuzzyclip.engines.quantising import quantise
 from fuzzyclip.engines.runners import EMBED, PIXELS, TOKENS
 from fuzzyclip.utils.extras import import_extra
 from fuzzyclip.utils.files import find_cache, make_folder, write_json
@@ -45,10 +46,11 @@ class TowerGraph(nn.Module):
 
 def describe_tower(backbone: Backbone) -> dict[str, Any]:
     """All that decides the file, as plain data; the fingerprint covers weights, size and blocks."""
+    makers = (*MAKERS, "onnxruntime") if backbone.is_int8 else MAKERS
     return {
         "layout": LAYOUT,
         "backbone": backbone.fingerprint,
-        "versions": find_versions(MAKERS),
+        "versions": find_versions(makers),
     }
 
 
@@ -90,6 +92,7 @@ def keep_tower(backbone: Backbone) -> tuple[Path, str]:
         ExportError: PyTorch can not make a graph of the tower.
         MissingExtraError: a package that writes it is missing.
         OSError: there is no room, or nothing can be written into the cache.
+        ValueError: int8 is asked for, and the tower has no layers for it.
     """
     folder = find_folder(backbone)
     facts = read_kept(folder)
@@ -113,7 +116,8 @@ def keep_tower(backbone: Backbone) -> tuple[Path, str]:
 
 
 def _check_room(folder: Path, backbone: Backbone) -> None:
-    needed = count_bytes(backbone) + SPARE_BYTES
+    files = 1.25 if backbone.is_int8 else 1.0  # the smaller one is made beside the other
+    needed = int(files * count_bytes(backbone)) + SPARE_BYTES
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if (free := shutil.disk_usage(there).free) < needed:
         raise OSError(
@@ -138,6 +142,8 @@ def _write(backbone: Backbone, folder: Path) -> None:
     example = torch.zeros(2, 3, size, size)
     names = (PIXELS, (EMBED, TOKENS))
     write_onnx(TowerGraph(backbone), folder / FILE, example, names, title="the image tower")
+    if backbone.is_int8:
+        quantise(folder / FILE)
     release_memory()
     sums = {path.name: sum_file(path) for path in sorted(folder.iterdir())}
     write_json(folder / FACTS, {"made_of": describe_tower(backbone), "files": sums})

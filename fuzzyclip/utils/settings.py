@@ -6,7 +6,7 @@ PyTorch, so that what only moves or draws may read settings.
 """
 
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -15,9 +15,11 @@ from pydantic import (
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -42,6 +44,8 @@ Number = Annotated[float, NoBool, limit(ranges.NUMBER)]
 Positive = Annotated[float, NoBool, limit(ranges.POSITIVE)]
 NonNegative = Annotated[float, NoBool, limit(ranges.FACTOR)]
 Share = Annotated[float, NoBool, limit(ranges.SHARE)]
+#: Share of tokens that are merged away; a twentieth of them stay at least.
+Merged = Annotated[float, NoBool, Field(ge=0, le=0.95)]
 Sigma = Annotated[float, NoBool, limit(ranges.SIGMA)]
 Side = Annotated[int, NoBool, limit(ranges.SIDE)]
 Count = Annotated[int, NoBool, limit(ranges.COUNT)]
@@ -78,6 +82,10 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    #: Fields that files need not say, also where the record is `Whole`: newer than some files, and
+    #: off by default.
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset()
+
     @model_validator(mode="wrap")
     @classmethod
     def _suggest_keys(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
@@ -112,7 +120,7 @@ def _refuse_defaults(data: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     return record
 
 
-#: A record of which a file says every field: defaults are for code alone.
+#: A record of which a file says every field but the `OPTIONAL`: defaults are for code alone.
 Whole = Annotated[R, WrapValidator(_refuse_defaults)]
 
 
@@ -122,7 +130,8 @@ def require_fields(record: type[BaseModel], data: dict[str, Any]) -> None:
     Raises:
         ValidationError: names each field that is missing.
     """
-    missing = [name for name in record.model_fields if name not in data]
+    optional = record.OPTIONAL if issubclass(record, Record) else frozenset()
+    missing = [name for name in record.model_fields if name not in {*data, *optional}]
     if missing:
         raise ValidationError.from_exception_data(
             record.__name__,
@@ -154,8 +163,15 @@ class BackboneSettings(Record):
         mean: input mean of the three channels; None takes the weights' own, see
             `fuzzyclip.clip.model_configs.read_channels`.
         std: input standard deviation of the three channels; None takes the weights' own.
-        precision: type in which the towers compute; other than float32 by autocast.
+        precision: type in which the towers compute. bfloat16 and float16 by autocast; int8: the
+            linear layers of the image tower by ONNX Runtime on a CPU, see `fuzzyclip.engines.int8`,
+            all else in float32.
+        merge: share of the image tower's patch tokens that are merged away on the way, see
+            `fuzzyclip.clip.merging`. Settings without merging are written down without this key, as
+            they were before there was any: neither a fingerprint nor a file changes.
     """
+
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"merge"})
 
     model: str
     weights: str
@@ -166,7 +182,15 @@ class BackboneSettings(Record):
     position_embedding: Literal["bicubic", "bilinear"] = "bicubic"
     mean: Channels | None = None
     std: Deviations | None = None
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
+    merge: Merged = 0.0
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = write(self)
+        if not self.merge:
+            data.pop("merge", None)
+        return data
 
 
 #: What runs the frozen image tower on a CPU; see `fuzzyclip.engines.choice.choose_engine`.

@@ -184,6 +184,7 @@ def run_paths(
 
 def check_vv_tower(backbone: Backbone) -> None:
     """Refuse all but open_clip's own ViT with plain blocks that is read at a class token."""
+    backbone.require_plain("V-V attention")
     visual = backbone.image_tower.visual
     plain = (
         isinstance(visual, VisionTransformer)

@@ -91,6 +91,7 @@ def encode_windows(backbone: Backbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: the image tower has no class token that is read, or the grid is too small.
     """
     tower = backbone.image_tower
+    backbone.require_plain("WinCLIP")
     _check_class_token(tower)
     windows = [list_windows(tower.grid, side).to(backbone.device) for side in SIDES]
     lowered = backbone.precision != torch.float32
