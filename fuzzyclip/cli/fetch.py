@@ -49,6 +49,10 @@ def fetch(
     allow_unverified: Annotated[
         bool, typer.Option("--allow-unverified", help="Take a file of which no digest is known.")
     ] = False,
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="Print the entry for the pipeline with the fast setting."),
+    ] = False,
     show: Annotated[bool, typer.Option("--list", help="Show what is known, and end.")] = False,
 ) -> None:
     """Get a frozen image tower or CLIP, check it, and keep it for `predict` and the pipeline.
@@ -69,7 +73,7 @@ def fetch(
     from fuzzyclip.towers import fetch_tower
 
     fetched = fetch_tower(name, out, source, file, sha256, allow_unverified)
-    _show_tower(fetched, by_name=out is None)
+    _show_tower(fetched, by_name=out is None, fast=fast)
 
 
 def _list_towers() -> None:
@@ -88,8 +92,9 @@ def _list_towers() -> None:
     typer.echo("also any other plain ViT of timm's and any CLIP of open_clip's with one")
 
 
-def _show_tower(fetched: "Fetched", by_name: bool) -> None:
+def _show_tower(fetched: "Fetched", by_name: bool, fast: bool) -> None:
     """Where it lies, what it is, and what to type next."""
+    from fuzzyclip.towers.fast import make_fast
     from fuzzyclip.towers.folder import build_settings
 
     folder, tower, is_new = fetched
@@ -103,8 +108,11 @@ def _show_tower(fetched: "Fetched", by_name: bool) -> None:
     typer.echo(f"licence  {licence}")
     chosen = tower.name if by_name else str(folder)
     typer.echo("\nto inspect parts:")
-    typer.echo(f"  fuzzyclip predict parts/ --batch --backbone {shlex.quote(chosen)}")
+    how = f"--batch --backbone {shlex.quote(chosen)}" + (" --fast" if fast else "")
+    typer.echo(f"  fuzzyclip predict parts/ {how}")
     key = re.sub(r"\W+", "_", tower.name.rpartition("/")[2], flags=re.ASCII).lower()
+    if fast:
+        key, settings = f"{key}_fast", make_fast(settings)
     typer.echo(f"\nfor the pipeline, under `backbones:` in params.yaml (-S backbone={key}):")
     typer.echo(_format_entry(key, settings))
 
@@ -112,7 +120,9 @@ def _show_tower(fetched: "Fetched", by_name: bool) -> None:
 def _format_entry(key: str, settings: "BackboneSettings") -> str:
     """An entry of `backbones`, with all that one must say."""
     lines = [f"  {key}:"]
-    for name, value in settings.model_dump(mode="json").items():
+    written = settings.model_dump(mode="json")
+    for name in type(settings).model_fields:
+        value = written.get(name, getattr(settings, name))
         text = isinstance(value, str) and PLAIN.fullmatch(value)
         lines.append(f"    {name}: {value if text else json.dumps(value)}")
     return "\n".join(lines)

@@ -31,11 +31,13 @@ class Alone:
         backbone: what `--backbone` names; None where a model is meant.
         method: of the harness; None compares with good parts.
         image_size: side of its input; None for its own.
+        fast: whether it gets the fast setting.
     """
 
     backbone: str | None = None
     method: str | None = None
     image_size: int | None = None
+    fast: bool = False
 
     def find_model(self) -> Path | None:
         """The directory of the model whose own backbone is meant; None of a fetched one."""
@@ -78,6 +80,14 @@ ImageSize = Annotated[
         min=32,
         max=SIDE.most,
         help="With --backbone: side in pixels that images are squashed to. (default: about 518)",
+    ),
+]
+Fast = Annotated[
+    bool,
+    typer.Option(
+        "--fast",
+        help="With --backbone: the fast setting, about half of the time an image, at a cost in "
+        "quality (docs/fast.md). A model has the backbone that it was trained or calibrated with.",
     ),
 ]
 Category = Annotated[
@@ -247,6 +257,13 @@ def choose_source(model: str | None, alone: Alone) -> str:
         for name, given in (("--method", alone.method), ("--image-size", alone.image_size)):
             if given is not None:
                 raise typer.BadParameter("it goes with --backbone", param_hint=name)
+        if alone.fast:
+            raise typer.BadParameter(
+                "a model goes with the backbone that its parts were trained and its thresholds "
+                "chosen with. Make a fast one: fuzzyclip package --backbone NAME --fast, then "
+                "fuzzyclip calibrate",
+                param_hint="--fast",
+            )
         if model is None:
             raise typer.BadParameter(
                 "give a model's directory; or --backbone, an image model alone (fuzzyclip fetch)",
@@ -347,17 +364,19 @@ def build_alone(
     from fuzzyclip.model.loaded import FuzzyCLIP
     from fuzzyclip.model.scoring import PLAIN
 
-    backbone = load_alone(alone, device, weights)
+    backbone, changed = load_alone(alone, device, weights)
     return FuzzyCLIP.build(
-        backbone, alone.method or PLAIN, settings=settings, text_cache=find_text_cache(), name=name
-    )
+        backbone, alone.method or PLAIN, settings=settings, text_cache=find_text_cache(), name=name,
+        fast=changed,
+    )  # fmt: skip
 
 
-def load_alone(alone: Alone, device: str, weights: Path | None) -> "Backbone_":
-    """The backbone that is named: a model's own, or a fetched one."""
+def load_alone(alone: Alone, device: str, weights: Path | None) -> "tuple[Backbone_, str | None]":
+    """The backbone that is named: a model's own, or a fetched one; what is fast in it, or None."""
     from fuzzyclip.clip.backbone import load_backbone
     from fuzzyclip.model.card import read_card
     from fuzzyclip.model.directory import load_own_backbone
+    from fuzzyclip.towers.fast import explain_fast, make_fast
     from fuzzyclip.towers.folder import TowerError, find_tower
     from fuzzyclip.utils.devices import check_device
 
@@ -367,11 +386,20 @@ def load_alone(alone: Alone, device: str, weights: Path | None) -> "Backbone_":
             raise typer.BadParameter(
                 "a model's own backbone has its size", param_hint="--image-size"
             )
-        return load_own_backbone(folder, read_card(folder), weights=weights, device=device)
+        if alone.fast:
+            raise typer.BadParameter(
+                "a model's own backbone is as it is: name a fetched one", param_hint="--fast"
+            )
+        return load_own_backbone(folder, read_card(folder), weights=weights, device=device), None
     if weights is not None:
         raise typer.BadParameter("a fetched backbone has its own", param_hint="--weights")
-    settings = find_tower(alone.backbone or "", image_size=alone.image_size)
+    if alone.fast and alone.image_size is not None:
+        raise typer.BadParameter("it says the size: leave --image-size out", param_hint="--fast")
+    settings, changed = find_tower(alone.backbone or "", image_size=alone.image_size), None
     try:
-        return load_backbone(settings, device=device)
+        if alone.fast:
+            plain, settings = settings, make_fast(settings)
+            changed = explain_fast(plain, settings)
+        return load_backbone(settings, device=device), changed
     except ValueError as error:
         raise TowerError(f"backbone {alone.backbone}: {error}") from error

@@ -41,6 +41,7 @@ def package(
     method: options.Method = None,
     backbone: options.Backbone = None,
     image_size: options.ImageSize = None,
+    fast: options.Fast = False,
     learned: Learned = None,
     given: Given = None,
     copy: Copy = None,
@@ -57,10 +58,10 @@ def package(
     from fuzzyclip.utils.files import show_line
 
     check_free(out)
-    alone = options.Alone(backbone, method, image_size)
+    alone = options.Alone(backbone, method, image_size, fast)
     if learned is not None:
         for option, value in (("--method", method), ("--backbone", backbone), ("--set", given),
-                              ("--image-size", image_size)):  # fmt: skip
+                              ("--image-size", image_size), ("--fast", fast or None)):  # fmt: skip
             if value is not None:
                 raise typer.BadParameter("the file of --learned says it", param_hint=option)
         detector = load_learned(learned, weights=weights, name=name)
@@ -107,4 +108,5 @@ def describe(detector: "FuzzyCLIP") -> str:
     data = detector.card.data
     training = "no training" if data is None else f"trained on {data.auxiliary}"
     text = "reads the category's name" if detector.scoring.reads_text else "reads no text"
-    return f"{detector.card.name}, {training}, {text}"
+    fast = f", fast ({detector.card.fast})" if detector.card.fast else ""
+    return f"{detector.card.name}, {training}, {text}{fast}"

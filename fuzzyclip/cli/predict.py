@@ -87,6 +87,7 @@ def predict(
     backbone: options.Backbone = None,
     method: options.Method = None,
     image_size: options.ImageSize = None,
+    fast: options.Fast = False,
     save: Save = None,
     scale: ScaleOption = "fixed",
     report: Report = False,
@@ -131,7 +132,7 @@ def predict(
             model, category, device, weights, reference,
             opener=opener, tiling=tiling, calibrated=threshold is None and not batch,
             verify_key=verify_key, signature=signature,
-            alone=options.Alone(backbone, method, image_size),
+            alone=options.Alone(backbone, method, image_size, fast),
             runtime=runtime, images=len(files),
         )  # fmt: skip
         studied = None
@@ -151,7 +152,10 @@ def predict(
             )
             engine = detector.backbone.engine
             runs = None if engine is None else engine.label
-            folder = PredictionFolder(out, files, settings, kinds=kinds, scale=scale, runtime=runs)
+            folder = PredictionFolder(
+                out, files, settings, kinds=kinds, scale=scale, runtime=runs,
+                fast=detector.card.fast,
+            )  # fmt: skip
         todo = [path for path in files if folder is None or not folder.is_done(path)]
         predictions = detector.detect(
             todo, chosen, batch_size=batch_size, workers=workers,
@@ -198,6 +202,7 @@ def _describe(
     image, pixel = _choose_thresholds(detector, category, tiling, threshold, score, batch)
     prompt = "" if batch else detector.build_category_model(category).scorer.prompt
     own = {"batch": batch.digest} if batch else {}
+    own |= {"fast": detector.card.fast} if detector.card.fast else {}
     return {
         "model": detector.card.name,
         "model_files": dict(detector.card.files),
@@ -269,6 +274,8 @@ def _write_report(
         notes.append("Compared with remembered normal parts: not zero-shot")
     if runtimes := sorted({row["runtime"] for row in folder.rows.values() if "runtime" in row}):
         notes.append(f"The frozen image tower was run by {' and '.join(runtimes)}")
+    if detector.card.fast:
+        notes.append(f"With the fast setting: {detector.card.fast}")
     if detector.card.is_sample:
         notes.append("The model was trained on drawn samples: for trying, not for inspection")
     page = render_results(

@@ -249,6 +249,14 @@ def build_model(config: dict[str, Any], image_size: int, activation: str) -> nn.
     return model
 
 
+def imagine_image_tower(config: dict[str, Any]) -> Any:
+    """The image tower of a configuration without numbers, to see what it is like, at once."""
+    alone = {"embed_dim": config["embed_dim"], "vision_cfg": config["vision_cfg"]}
+    size = alone["vision_cfg"].get("image_size", 224)
+    with torch.device("meta"):
+        return build_model(alone, size if isinstance(size, int) else size[0], "model").visual
+
+
 def _check_size(image_size: int, patch: Any) -> None:
     if not isinstance(patch, int) or image_size % patch:
         raise ValueError(f"image_size {image_size} is not a multiple of the patch size {patch}")

@@ -4,11 +4,10 @@ After Bolya et al., "Token Merging: Your ViT But Faster" (ICLR 2023), written fr
 between a block's attention and its MLP the tokens, taken alternately, are split in two sets; each
 of the first finds the most similar of the second, by the cosine of keys averaged over the heads;
 the most similar pairs are merged, as averages weighted by how many patches a token stands for; and
-attention weighs a token by that number. Tokens before the patches (class, registers) stay.
+attention weighs a token by that number. Each block merges as many tokens as the others. Tokens
+before the patches (class, registers) stay.
 
-Two things differ. Merging ends in the middle of the tower (`plan_merges`), because what is merged
-early saves the most. And every patch gets its group's token back where tokens are taken, so that
-maps keep their grid.
+Where tokens are taken, every patch gets its group's token back, so that maps keep their grid.
 
 Which pairs are merged hangs on last digits, so that images go through one by one: otherwise an
 image's features would depend on what it is sent with. Another device or version may merge another
@@ -67,10 +66,9 @@ class Parts:
 
 
 def plan_merges(patches: int, depth: int, share: float) -> list[int]:
-    """Tokens to merge away in each block: equal parts in the first half of the tower.
+    """Tokens to merge away in each block, about equally many.
 
-    A block can merge away no more than half of the tokens that come to it; what is left over goes
-    to the next one.
+    A block can merge away no more than half of the tokens that come to it.
 
     Args:
         patches: P.
@@ -80,10 +78,9 @@ def plan_merges(patches: int, depth: int, share: float) -> list[int]:
     Raises:
         ValueError: so many blocks can not merge as much.
     """
-    total, half = int(share * patches), max(1, depth // 2)
-    plan: list[int] = []
+    total, plan = int(share * patches), list[int]()
     for block in range(1, depth + 1):
-        due = total * min(block, half) // half - sum(plan)
+        due = total * block // depth - sum(plan)
         plan.append(min(due, (patches - sum(plan)) // 2))
     if sum(plan) < total:
         raise ValueError(

@@ -151,6 +151,12 @@ def read_image_tower(visual: Any, merge: float = 0.0) -> ImageTower:
     )
 
 
+def measure_patch(visual: Any) -> int:
+    """Side of a patch in pixels."""
+    trunk = getattr(visual, "trunk", None)
+    return int(visual.conv1.stride[0] if trunk is None else trunk.patch_embed.feat_ratio())
+
+
 def _project_by_open_clip(visual: Any, tokens: Tensor) -> Tensor:
     """See `ImageTower.project`."""
     if visual.attn_pool is not None:

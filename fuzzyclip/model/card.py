@@ -232,6 +232,8 @@ class Card(Record):
         training, test, clusters: of FuzzyCLIP's parts; clusters are CSP's names of each.
         files: SHA-256 of each file in the directory that belongs to it.
         calibrations, memories: by category, as it stands in the prompt.
+        fast: what the backbone's fast setting changed, in words; None without it. Its settings say
+            it, too; this says that it was meant.
     """
 
     format: Literal[2] = FORMAT
@@ -246,6 +248,7 @@ class Card(Record):
     files: dict[FileName, Digest]
     calibrations: dict[str, Calibration] = Field(default_factory=dict)
     memories: dict[str, MemoryCard] = Field(default_factory=dict)
+    fast: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
     @property
     def data(self) -> DataCard | None:

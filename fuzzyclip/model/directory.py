@@ -116,6 +116,7 @@ def write_method(
     method: MethodCard,
     tensors: Mapping[str, Tensor],
     text: TextSettings,
+    fast: str | None = None,
 ) -> Card:
     """Make the directory of another method; it appears whole or not at all.
 
@@ -123,6 +124,7 @@ def write_method(
         out, name, backbone, copy, text: as `write_model` takes them.
         method: which one, and what else it has learned.
         tensors: what it has learned; none where it learns nothing.
+        fast: as the card has it.
 
     Raises:
         ModelError: `out` is taken.
@@ -140,6 +142,7 @@ def write_method(
             backbone=described,
             text=text,
             files=_list_files(making),
+            fast=fast,
         )
         write_card(making, card)
     return card
@@ -197,6 +200,7 @@ def describe_backbone(backbone: Backbone) -> BackboneCard:
 def write_card(folder: Path, card: Card) -> None:
     """model.json, in the card's own order; of FuzzyCLIP and of other methods what each has."""
     others = {"method"} if card.method is None else {"training", "test", "clusters"}
+    others |= {"fast"} if card.fast is None else set()
     write_json(folder / FILENAME, json.loads(card.model_dump_json(exclude=others)))
 
 

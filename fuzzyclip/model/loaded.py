@@ -131,6 +131,7 @@ class FuzzyCLIP:
         data: DataCard | None = None,
         text_cache: Path | None = None,
         name: str | None = None,
+        fast: str | None = None,
     ) -> Self:
         """A detector of a method and a frozen backbone, which no directory holds yet; see `save`.
 
@@ -144,6 +145,7 @@ class FuzzyCLIP:
             data: what it was trained on.
             text_cache: as `load` takes it.
             name: of the model; None takes the method's.
+            fast: what the backbone's fast setting changed, see `fuzzyclip.towers.fast`.
 
         Raises:
             MethodRefusedError: the method can not be a detector, or not so; says what can be done.
@@ -160,6 +162,7 @@ class FuzzyCLIP:
             backbone=describe_backbone(backbone),
             text=chosen,
             files={},
+            fast=fast,
         )
         return cls(card, backbone, scoring, {})
 
@@ -187,6 +190,7 @@ class FuzzyCLIP:
             method=self.card.method,
             tensors=self.scoring.learned.tensors,
             text=self.card.text,
+            fast=self.card.fast,
         )
 
     @classmethod

@@ -64,6 +64,7 @@ class PredictionFolder:
         kinds: Sequence[str] = ("overlay", "map", "mask"),
         scale: Scale = "fixed",
         runtime: str | None = None,
+        fast: str | None = None,
     ) -> None:
         """Make the folder, or go on with one that a run with the same settings left.
 
@@ -75,12 +76,14 @@ class PredictionFolder:
             scale: of the overlays, see `fuzzyclip.report.heatmaps`.
             runtime: engine that runs the image tower, where it is not PyTorch: lines say so. It is
                 no setting, since a run may go on by another one.
+            fast: what the model's fast setting changed, where it has one: lines say so.
 
         Raises:
             OutputsError: it holds results of other settings, or other files, or can not be made.
         """
         self.out, self.kinds, self.scale = out, kinds, scale
-        self._made = {} if runtime is None else {"runtime": runtime}
+        made = {"runtime": runtime, "fast": fast}
+        self._made = {key: value for key, value in made.items() if value is not None}
         own = {"kinds": sorted(kinds), "scale": scale, "overlays": OVERLAY, "lines": LINE_KIND}
         wanted = json.loads(json.dumps({**settings, **own}))
         path = out / SETTINGS

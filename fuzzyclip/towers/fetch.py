@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
-import torch
 from open_clip import pretrained
 
-from fuzzyclip.clip.backbone import build_model, load_backbone
+from fuzzyclip.clip.backbone import imagine_image_tower, load_backbone
 from fuzzyclip.clip.model_configs import TIMM, read_channels, read_model_config
-from fuzzyclip.clip.towers import check_towers, read_image_tower
+from fuzzyclip.clip.towers import check_towers, measure_patch, read_image_tower
 from fuzzyclip.towers.folder import (
     CARD,
     MODEL,
@@ -121,13 +120,8 @@ def _configure(meant: Meant) -> dict[str, Any]:
 
 def _choose_view(config: dict[str, Any]) -> tuple[int, tuple[int, ...]]:
     """Side of the input, a multiple of the patch, and the quarters of the image tower's depth."""
-    alone = {"embed_dim": config["embed_dim"], "vision_cfg": config["vision_cfg"]}
-    size = alone["vision_cfg"].get("image_size", 224)
-    with torch.device("meta"):
-        visual: Any = build_model(alone, size if isinstance(size, int) else size[0], "model").visual
-    trunk = getattr(visual, "trunk", None)
-    patch = trunk.patch_embed.feat_ratio() if trunk is not None else visual.conv1.stride[0]
-    depth = read_image_tower(visual).depth
+    visual = imagine_image_tower(config)
+    patch, depth = measure_patch(visual), read_image_tower(visual).depth
     quarters = {depth * part // 4 for part in (1, 2, 3, 4)} - {0}
     return SIDE // patch * patch, tuple(sorted(quarters))
 

@@ -44,8 +44,8 @@ Number = Annotated[float, NoBool, limit(ranges.NUMBER)]
 Positive = Annotated[float, NoBool, limit(ranges.POSITIVE)]
 NonNegative = Annotated[float, NoBool, limit(ranges.FACTOR)]
 Share = Annotated[float, NoBool, limit(ranges.SHARE)]
-#: Share of tokens that are merged away; a twentieth of them stay at least.
-Merged = Annotated[float, NoBool, Field(ge=0, le=0.95)]
+#: Share of tokens that are merged away; a tenth of them stay at least.
+Merged = Annotated[float, NoBool, Field(ge=0, le=0.9)]
 Sigma = Annotated[float, NoBool, limit(ranges.SIGMA)]
 Side = Annotated[int, NoBool, limit(ranges.SIDE)]
 Count = Annotated[int, NoBool, limit(ranges.COUNT)]
