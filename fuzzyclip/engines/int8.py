@@ -9,7 +9,6 @@ from dataclasses import replace
 import torch
 
 from fuzzyclip.clip.backbone import Backbone
-from fuzzyclip.engines.onnx_files import ExportError
 from fuzzyclip.engines.runners import PASS_TOKENS, OnnxRuntime
 from fuzzyclip.engines.tower_files import keep_tower
 from fuzzyclip.utils.extras import import_extra
@@ -46,6 +45,6 @@ def open_int8(backbone: Backbone) -> Backbone:
         path, _ = keep_tower(backbone)
         alone = PASS_TOKENS  # an image of so many tokens fills a pass
         engine = Int8Runner(path, backbone.blocks, alone, torch.get_num_threads())
-    except (ExportError, OSError, RuntimeError, MemoryError) as error:
-        raise ValueError(f"precision int8: {error}; take float32") from error
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        raise ValueError(f"precision int8: {error}") from error
     return replace(backbone, engine=engine)

@@ -42,7 +42,7 @@ def quantise(path: Path) -> None:
     if not names:  # which would mean all nodes
         raise ValueError(
             f"no layers to quantise: the image tower has no more than {FLOAT_BLOCKS} blocks, or "
-            "they go by other names. Export float32"
+            "they go by other names. Take float32"
         )
     entry = model.metadata_props.add()
     entry.key, entry.value = PREPARED

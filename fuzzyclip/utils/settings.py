@@ -171,7 +171,7 @@ class BackboneSettings(Record):
             they were before there was any: neither a fingerprint nor a file changes.
     """
 
-    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"merge"})
+    OPTIONAL = frozenset({"merge"})
 
     model: str
     weights: str

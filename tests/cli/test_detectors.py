@@ -135,6 +135,44 @@ def test_a_package_predicts_what_its_parts_do_and_is_calibrated_and_exported(
     assert len(scores) == 6
 
 
+def test_the_fast_setting_is_named_by_results_cards_and_pages(tower, parts, tmp_path):
+    good, made, words = parts.parent / "good", tmp_path / "made", "input of 48 px in place of 64"
+    done = run("package", "--backbone", tower, "--fast", "--out", made)
+    assert done.exit_code == 0, done.output
+    assert f"fast ({words})" in done.output
+    card = json.loads((made / "model.json").read_text())
+    assert (card["fast"], card["backbone"]["image_size"]) == (words, 48)
+    run("calibrate", "--model", made, "--good", parts, "--reference", good,
+        "--category", "gear", "--device", "cpu")  # fmt: skip
+    kept = json.loads((made / "model.json").read_text())
+    assert kept["fast"] == words
+    assert kept["calibrations"]
+    plain = tmp_path / "plain"
+    assert run("package", "--backbone", tower, "--out", plain).exit_code == 0
+    assert "fast" not in json.loads((plain / "model.json").read_text())
+    ways = {
+        "alone": ["--backbone", tower, "--fast", "--reference", good],
+        "model": ["--model", made],
+    }
+    for name, way in ways.items():
+        out = tmp_path / name
+        predict(parts, out, *way, "--report")
+        assert json.loads((out / "settings.json").read_text())["fast"] == words
+        lines = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+        assert [line["fast"] for line in lines] == [words] * 6
+        assert words in (out / "report.html").read_text()
+    fast, whole = read_scores(tmp_path / "alone"), tmp_path / "whole"
+    assert fast == pytest.approx(read_scores(tmp_path / "model"), abs=1e-5)
+    predict(parts, whole, "--backbone", tower, "--reference", good)
+    assert fast != pytest.approx(read_scores(whole), abs=1e-3)
+    assert (
+        '"fast"' not in (whole / "settings.json").read_text() + (whole / "scores.jsonl").read_text()
+    )
+    done = run("predict", parts, "--out", whole, *ways["alone"], "--device", "cpu")
+    assert done.exit_code == 1
+    assert "other settings" in done.output  # a folder is of one setting
+
+
 def test_a_method_that_a_graph_can_not_repeat_is_refused_in_words(model, parts, tmp_path):
     made = tmp_path / "made"
     assert run("package", "--backbone", model, "--method", "winclip", "--out", made).exit_code == 0
@@ -153,6 +191,9 @@ def test_a_method_that_a_graph_can_not_repeat_is_refused_in_words(model, parts, 
         (["--model", "m", "--method", "clip"], "goes with --backbone"),
         (["--model", "m", "--image-size", "64"], "goes with --backbone"),
         (["--backbone", "MODEL", "--image-size", "64"], "its size"),
+        (["--model", "m", "--fast"], "fuzzyclip package --backbone NAME --fast"),
+        (["--backbone", "MODEL", "--fast", "--batch"], "a model's own backbone is as it is"),
+        (["--backbone", "TOWER", "--fast", "--image-size", "64", "--batch"], "it says the size"),
         (["--backbone", "MODEL", "--method", "patchcore"], "there is no method"),
         (["--backbone", "MODEL", "--method", "coop"], "has a training"),
         (["--backbone", "MODEL", "--method", "mutual"], "--batch"),

@@ -33,6 +33,18 @@ def test_the_next_lines_are_printed_and_are_right(hub, tmp_path):
     assert f"{NAME}: was there already" in again.stdout
 
 
+def test_the_fast_setting_is_printed_as_an_entry_of_its_own(hub):
+    done = run("fetch", NAME, "--fast")
+    assert done.exit_code == 0, done.output
+    assert f"--backbone {NAME} --fast\n" in done.stdout
+    entry = yaml.safe_load(done.stdout[done.stdout.index("  toy_dinov2_fast:\n") :])
+    assert entry["toy_dinov2_fast"]["image_size"] == 364
+    plain = run("fetch", NAME).stdout
+    assert "    image_size: 518\n" in plain
+    assert "--fast" not in plain
+    assert "toy_dinov2_fast" not in plain
+
+
 def test_a_folder_of_ones_own_is_named_so_that_a_shell_takes_it(hub, tmp_path):
     out = tmp_path / "a tower: 'mine'"
     done = run("fetch", NAME, "--out", out)

@@ -216,6 +216,8 @@ def test_wrong_input_is_refused_before_anything_is_written(load_tiny, detector, 
         export_onnx(detector, path, images, ORIGIN, weights="int4")
     with pytest.raises(ValueError, match=r"computes in bfloat16.*precision float32"):
         export_onnx(build(load_tiny(precision="bfloat16")), path, images, ORIGIN)
+    with pytest.raises(ValueError, match=r"merges tokens.*merge 0 to export"):
+        export_onnx(build(load_tiny(merge=0.5)), path, images, ORIGIN)
     with pytest.raises(OSError, match=r"absent.png"):
         export_onnx(detector, path, [tmp_path / "absent.png"], ORIGIN)
     assert list(tmp_path.iterdir()) == []
