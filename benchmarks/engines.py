@@ -36,6 +36,14 @@ SMALL = BackboneSettings(
 )
 
 
+def name_processor(threads):
+    """A line: the processor, what decides its speed, and how many threads compute."""
+    processor = describe_processor()
+    flags = ", ".join(processor["instructions"]) or "no vector instructions known here"
+    family = f"family {processor['family']}" if processor["family"] else "no family known"
+    return f"  {processor['model']}, {family} ({flags}), {threads} threads"
+
+
 def choose_settings(given):
     """The towers to measure, by name."""
     if given.tower:
@@ -92,10 +100,7 @@ def main():
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    processor = describe_processor()
-    flags = ", ".join(processor["instructions"]) or "no vector instructions known here"
-    family = f"family {processor['family']}" if processor["family"] else "no family known"
-    print(f"  {processor['model']}, {family} ({flags}), {given.threads} threads")
+    print(name_processor(given.threads))
     for name, settings in choose_settings(given).items():
         with tempfile.TemporaryDirectory() as cache, patch.dict("os.environ", XDG_CACHE_HOME=cache):
             measure(Path(name).name, settings, given.rounds, given.threads)

@@ -57,9 +57,12 @@ SHOWN = ("pixel_ap", "pixel_aupro", "pixel_auroc", "image_auroc")
 
 
 class Cut:
-    """A cut's only category: test images with their features, and normal training images."""
+    """A cut's only category: test images with their features, and normal training images.
 
-    def __init__(self, name, archives, folder, backbone):
+    `images` of each label are tested; None tests all.
+    """
+
+    def __init__(self, name, archives, folder, backbone, images=None):
         spec, root = get_dataset(name), folder / name
         if not root.is_dir():
             fetch_dataset(spec, root, archives_dir=archives, download=False, allow_unverified=True)
@@ -69,7 +72,10 @@ class Cut:
         )  # fmt: skip
         rows = place_rows(index.frame, root)
         self.training = rows[rows["split"] == "train"].reset_index(drop=True)
-        tested = rows[rows["split"] == "test"].reset_index(drop=True)
+        tested = rows[rows["split"] == "test"]
+        if images is not None:
+            tested = tested.groupby("label").head(images)
+        tested = tested.reset_index(drop=True)
         store = folder / f"features-{backbone.fingerprint[:16]}" / name
         write_category(store, tested, backbone, workers=2)
         features = open_category(store, compute_identity(backbone, list(tested["sha256"]), TOKENS))

@@ -16,8 +16,9 @@ from PIL import Image
 from tiny_models import make_model
 from trees import write_picture
 
+from fuzzyclip.utils.tables import write_csv
 from tools.pictures import __main__ as command
-from tools.pictures import browser, catalogue, methods, overlays
+from tools.pictures import browser, catalogue, fast, methods, overlays
 from tools.pictures.catalogue import PICTURES, Picture, make_picture
 from tools.pictures.sources import (
     FOLDER,
@@ -222,6 +223,30 @@ def test_the_picture_of_methods_shows_every_method_of_the_table_alone(tmp_path):
         assert {text.get_text() for text in axis.texts} == {*table.loc[known.index, "method"]}
         (dots,) = axis.collections
         np.testing.assert_allclose(dots.get_offsets()[:, 1], known)
+
+
+def test_the_picture_of_fast_settings_shows_each_at_its_time_and_rings_the_declared_one(tmp_path):
+    table = pd.DataFrame({
+        "variant": ["518 px", "364 px", "252 px", "518 px, 50 % merged", "518 px, int8"],
+        "kind": ["own", "size", "size", "merged", "int8"],
+        "declared": [0.0, 1.0, 0.0, 0.0, 0.0],
+        "time": [1.0, 0.42, 0.21, 0.66, 0.7],
+        "4 good parts, sdd: pixel_ap": [50.0, 47.0, 30.0, 49.0, 48.5],
+        "4 good parts, sdd: image_auroc": [90.0] * 5,
+        "batch, sdd: pixel_ap": [40.0, 35.0, float("nan"), 38.0, 39.0],
+    })  # fmt: skip
+    write_csv(tmp_path / fast.TABLE, table)
+    first, again = fast.draw(tmp_path), fast.draw(tmp_path)
+    np.testing.assert_array_equal(np.asarray(first), np.asarray(again))
+    columns = ["4 good parts, sdd: pixel_ap", "batch, sdd: pixel_ap"]
+    for axis, column in zip(fast.draw_picture(table).axes, columns, strict=True):
+        known = table.dropna(subset=[column])
+        assert {text.get_text() for text in axis.texts} == {*known["variant"]}
+        lines = [line for line in axis.lines if line.get_label() in fast.TITLES.values()]
+        dots = {point for line in lines for point in zip(*line.get_data(), strict=True)}
+        assert dots == {*zip(known["time"], known[column], strict=True)}
+        (ring,) = axis.collections
+        np.testing.assert_allclose(ring.get_offsets(), [[0.42, table[column][1]]])
 
 
 def test_overlays_are_of_the_category_in_the_middle():
