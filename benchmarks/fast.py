@@ -8,7 +8,8 @@ relative).
 
 Time is the processor's for one image: tower, and comparison with four good parts. Settings take
 turns after one to warm up, and each counts with its least, because what else runs on a machine only
-adds. Which setting is fastest depends on the processor: the first line names it.
+adds; one thread computes, because others would be counted while they wait. Which setting is fastest
+depends on the processor: the first line names it.
 
 Quality is of the methods and seeds of `METHODS`. Maps are enlarged to the own size and compared
 with masks of that size, so that no setting has an easier question. Each measurement is a line of a
@@ -19,6 +20,7 @@ hours, most of them the batch's: `--method` takes one of the two at a time.
     --image-size N   side of the own input, for a trial; others shrink with it
     --images N       of each label of each cut, for a trial
     --times          the times alone, on another processor
+    --threads N      that compute; more than one for the quality alone
 """
 
 import argparse
@@ -42,6 +44,7 @@ from fuzzyclip.baselines.registry import build_method  # noqa: E402
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.clip.encoding import encode_images  # noqa: E402
 from fuzzyclip.clip.name_encoder import NameEncoder  # noqa: E402
+from fuzzyclip.datasets import get_dataset  # noqa: E402
 from fuzzyclip.engines.equality import draw_pixels  # noqa: E402
 from fuzzyclip.evaluation.category import finish_scores  # noqa: E402
 from fuzzyclip.evaluation.metrics import compute_image_metrics  # noqa: E402
@@ -192,7 +195,10 @@ def join(settings, times, lines):
     if lines:
         frame = pd.DataFrame(lines)
         means = frame.pivot_table([*METRICS], "variant", ["method", "dataset"], "mean")
-        means.columns = [f"{method}, {cut}: {metric}" for metric, method, cut in means.columns]
+        names = {cut: get_dataset(cut).title for cut in CUTS}
+        means.columns = [
+            f"{method}, {names[cut]}: {metric}" for metric, method, cut in means.columns
+        ]
         table = table.join(means)
     return table.reset_index()
 
@@ -226,7 +232,7 @@ def main():
     parser.add_argument("--method", action="append", choices=[*METHODS])
     parser.add_argument("--times", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     given.method = given.method or [*METHODS]
     torch.set_num_threads(given.threads)

@@ -86,7 +86,7 @@ Fast = Annotated[
     bool,
     typer.Option(
         "--fast",
-        help="With --backbone: the fast setting, about half of the time an image, at a cost in "
+        help="With --backbone: the fast setting, meant to halve an image's time, at a cost in "
         "quality (docs/fast.md). A model has the backbone that it was trained or calibrated with.",
     ),
 ]

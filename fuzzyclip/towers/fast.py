@@ -1,6 +1,6 @@
-"""The declared fast setting of a frozen backbone: about half of the time an image, at a known cost.
+"""The declared fast setting of a frozen backbone, meant to halve the processor time of an image.
 
-`FAST` is the one place that says it. It was chosen from the curve of time against quality that
+`FAST` is the one place that says it. What each choice costs in quality is the curve that
 `benchmarks/fast.py` measures, see docs/fast.md.
 """
 
