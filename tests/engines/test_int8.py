@@ -1,5 +1,6 @@
 """A backbone of int8: another backbone than the float32 one, run by onnxruntime alone."""
 
+import json
 import pickle
 import shutil
 import sys
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from fuzzyclip import FuzzyCLIP
 from fuzzyclip.baselines.winclip import encode_windows
 from fuzzyclip.clip.encoding import encode_images
-from fuzzyclip.engines import tower_files
+from fuzzyclip.engines import int8, tower_files
 from fuzzyclip.engines.choice import EngineError, choose_engine
 from fuzzyclip.engines.int8 import open_int8
 from fuzzyclip.utils.extras import MissingExtraError
@@ -87,6 +88,27 @@ def test_a_model_of_it_is_loaded_as_it_was_saved(small, tmp_path):
     loaded = FuzzyCLIP.load(tmp_path / "made", device="cpu")
     assert loaded.backbone.fingerprint == small.fingerprint
     assert loaded.backbone.engine.label == small.engine.label
+
+
+def test_features_far_from_float32s_are_refused_and_near_ones_compared_once(
+    small, load_tiny, cache, monkeypatch
+):
+    (place,) = cache.rglob("near-*.json")
+    assert json.loads(place.read_text())["cosine"] > 0.99
+    with monkeypatch.context() as patch:
+        patch.setattr(int8, "draw_pixels", lambda size: pytest.fail("compared again"))
+        load_tiny(precision="int8")
+    place.unlink()
+    run = int8.Int8Runner.__call__
+    for factor in (-1.0, float("nan")):
+        monkeypatch.setattr(
+            int8.Int8Runner, "__call__", lambda *given, by=factor: [by * f for f in run(*given)]
+        )
+        with pytest.raises(
+            ValueError, match=r"precision int8: .*cosine with float32's is (-1.00|nan)"
+        ):
+            load_tiny(precision="int8")
+        assert not [*cache.rglob("near-*.json")]
 
 
 def refuse(path):
