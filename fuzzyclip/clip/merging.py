@@ -78,7 +78,8 @@ def plan_merges(patches: int, depth: int, share: float) -> list[int]:
     Raises:
         ValueError: so many blocks can not merge as much.
     """
-    total, plan = int(share * patches), list[int]()
+    total = int(share * patches)
+    plan: list[int] = []
     for block in range(1, depth + 1):
         due = total * block // depth - sum(plan)
         plan.append(min(due, (patches - sum(plan)) // 2))
