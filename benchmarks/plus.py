@@ -1,0 +1,170 @@
+"""What each piece of FuzzyCLIP+ is worth, on auxiliary sets alone: `python benchmarks/plus.py`.
+
+Two categories of an auxiliary set are left out in turn, the others learned from, and those two
+tested: what is tested by the pipeline is looked at nowhere here. Reads the features that `make
+repro` stores. Writes a line a setting, set and seed to `--out`, from which a run that was killed
+goes on, and prints the table of docs/plus.md. A seed takes about ten minutes on one core.
+"""
+
+import argparse
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from fuzzyclip.baselines.fuzzyclip_plus import FuzzyClipPlus  # noqa: E402
+from fuzzyclip.baselines.text_free import TextFree  # noqa: E402
+from fuzzyclip.evaluation.category import Category, evaluate_category  # noqa: E402
+from fuzzyclip.method.fuzzyclip import FuzzyClip  # noqa: E402
+from fuzzyclip.method.training_set import make_training_set  # noqa: E402
+from fuzzyclip.utils.prefetch import release_memory  # noqa: E402
+from fuzzyclip.utils.settings import EfaTest  # noqa: E402
+from fuzzyclip.utils.tables import write_csv  # noqa: E402
+from stages import paths  # noqa: E402
+from stages.clip import load_clip, make_encoder  # noqa: E402
+from stages.params import read_params, resolve  # noqa: E402
+from stages.stored import open_auxiliary, open_features  # noqa: E402
+
+SETS = ("mvtec", "visa")
+#: So many times some categories are left out, each once.
+FOLDS = 4
+SHOWN = {"pixel_ap": "pixel AP", "pixel_aupro_std": "AUPRO", "image_auroc": "image AUROC"}
+#: What differs from FuzzyCLIP+ as it is, after the parts of FuzzyCLIP were trained once.
+TRIED = {
+    "FuzzyCLIP+ as it is": {},
+    "map: layers": {"map_evidence": ("layers",)},
+    "map: discriminants": {"map_evidence": ("discriminants",)},
+    "map: own image": {"map_evidence": ("own_image",)},
+    "map: layers, discriminants": {"map_evidence": ("layers", "discriminants")},
+    "map: layers, own image": {"map_evidence": ("layers", "own_image")},
+    "map: discriminants, own image": {"map_evidence": ("discriminants", "own_image")},
+    "image: prompts": {"image_evidence": ("prompts",)},
+    "image: discriminant": {"image_evidence": ("discriminant",)},
+    "image: map": {"image_evidence": ("map",)},
+    "image: prompts, discriminant": {"image_evidence": ("prompts", "discriminant")},
+    "image: prompts, map": {"image_evidence": ("prompts", "map")},
+    "image: discriminant, map": {"image_evidence": ("discriminant", "map")},
+    "shrinkage 0.1": {"shrinkage": 0.1},
+    "shrinkage 0.9": {"shrinkage": 0.9},
+    "top 0.1 %": {"top": 0.001},
+    "top 5 %": {"top": 0.05},
+    "without text": {"text": False},
+}
+#: Smoothing is one for all variants of a pass.
+UNSMOOTHED = "no smoothing"
+PLAIN, UNIFORM, PAIRS = "FuzzyCLIP", "FuzzyCLIP, clusters weigh the same", "text-free pairs"
+
+
+def hold(images):
+    """A training set whose tokens and masks are in memory: it is read some hundred times."""
+    every = range(len(images))
+    tokens, masks = images.load_tokens(every), images.load_masks(every)
+    return replace(
+        images,
+        load_tokens=lambda rows: tokens[list(rows)],
+        load_masks=lambda rows: masks[list(rows)],
+    )
+
+
+def measure(name, seed, params, encode, scratch):
+    """Lines of one set and seed: setting, left-out category and its metrics."""
+    backbone, lines = encode.backbone, []
+    images = hold(
+        make_training_set(
+            open_auxiliary(name, backbone), backbone, mosaics=paths.MOSAICS, workers=2
+        )
+    )
+    settings = resolve(params.methods["fuzzyclip_plus"].settings, name, params.data.source)
+    chosen = FuzzyClipPlus(**{key: value for key, value in settings.items() if key != "text"})
+    members = list(dict.fromkeys(images.members))
+    for fold in range(FOLDS):
+        left_out = members[fold::FOLDS]
+        rows = [row for row, member in enumerate(images.members) if member not in left_out]
+        known = images.select(rows)
+        parts = chosen.fit_parts(encode, known, seed)
+        learned = {}
+        for title, changed in TRIED.items():
+            method = replace(chosen, **changed)
+            learned[title] = method, method.fit_evidence(encode, known, parts, seed)
+        plain, pairs = FuzzyClip(), TextFree()
+        learned |= {
+            PLAIN: (plain, parts),
+            UNIFORM: (replace(plain, test=EfaTest(weights="uniform")), parts),
+            PAIRS: (pairs, pairs.fit(encode, known, seed)),
+        }
+        as_it_is = learned["FuzzyCLIP+ as it is"]
+        for member in left_out:
+            dataset, category = member.split("/")
+            prompt = images.names[images.members.index(member)]
+            tested, features = open_features(dataset, category, backbone)
+            whole = Category(dataset, category, tested, features, backbone, 2)
+
+            def score(built, sigma, whole=whole, prompt=prompt):
+                scorers = {
+                    title: method.build(encode, prompt, own)
+                    for title, (method, own) in built.items()
+                }
+                result = evaluate_category(
+                    whole, scorers, shown=next(iter(scorers)), scratch=scratch, sigma=sigma
+                )
+                return result.table
+
+            unsmoothed = {
+                UNSMOOTHED: as_it_is,
+                **{title: learned[title] for title in (PLAIN, UNIFORM, PAIRS)},
+            }
+            smoothed = {title: each for title, each in learned.items() if title not in unsmoothed}
+            smoothed |= {f"{title}, smoothed": learned[title] for title in (PLAIN, PAIRS)}
+            for line in [*score(smoothed, chosen.sigma), *score(unsmoothed, 0.0)]:
+                lines.append(
+                    {"setting": line["variant"], "set": name, "seed": seed, "category": category}
+                    | {metric: line[metric] for metric in SHOWN}
+                )
+            release_memory()
+        print(f"{name}, seed {seed}: {fold + 1} of {FOLDS}", file=sys.stderr, flush=True)
+    return lines
+
+
+def show(table):
+    """Means over categories, and their deviation over seeds, as a table of Markdown."""
+    by_seed = table.groupby(["setting", "set", "seed"], sort=False)[[*SHOWN]].mean().reset_index()
+    heads = [f"{name}, {title}" for name in SETS for title in SHOWN.values()]
+    print("| setting | " + " | ".join(heads) + " |")
+    print("|---|" + "---|" * len(heads))
+    for setting in dict.fromkeys(table["setting"]):
+        cells = []
+        for name in SETS:
+            own = by_seed[(by_seed["setting"] == setting) & (by_seed["set"] == name)]
+            for metric in SHOWN:
+                spread = f" ± {own[metric].std():.1f}" if len(own) > 1 else ""
+                cells.append(f"{own[metric].mean():.1f}{spread}")
+        print(f"| {setting} | " + " | ".join(cells) + " |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=ROOT / "scratch" / "plus.csv")
+    given = parser.parse_args()
+    params = read_params()
+    encode = make_encoder(load_clip(params), params.text)
+    done = pd.read_csv(given.out) if given.out.is_file() else pd.DataFrame()
+    for seed in given.seeds:
+        for name in SETS:
+            if len(done) and ((done["set"] == name) & (done["seed"] == seed)).any():
+                continue
+            with tempfile.TemporaryDirectory() as scratch:
+                lines = measure(name, seed, params, encode, Path(scratch))
+            done = pd.concat([done, pd.DataFrame(lines)], ignore_index=True)
+            given.out.parent.mkdir(parents=True, exist_ok=True)
+            write_csv(given.out, done)
+    show(done)
+
+
+if __name__ == "__main__":
+    main()
