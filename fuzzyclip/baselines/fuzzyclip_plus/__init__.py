@@ -208,7 +208,7 @@ class FuzzyClipPlus:
         if LAYERS in self.for_maps:
             measures[LAYERS] = measure_layers(TrainedParts(encode, learned, EfaTest()), category)
         if DISCRIMINANTS in self.for_maps:
-            directions = learned.tensors["token_direction"].to(backbone.device)
+            directions = take(learned, "token_direction", backbone)
             expected = (len(backbone.blocks), backbone.vision_width)
             if directions.shape != expected:
                 raise ValueError(
@@ -230,10 +230,10 @@ class FuzzyClipPlus:
         """What measures each piece of evidence of image scores."""
         measures: dict[str, MeasureImages] = {}
         if PROMPTS in self.for_images:
-            text = learned.tensors["text_embed"].to(encode.backbone.device)
+            text = take(learned, "text_embed", encode.backbone)
             measures[PROMPTS] = lambda embeds, maps: embeds @ (text[1] - text[0])
         if DISCRIMINANT in self.for_images:
-            direction = learned.tensors["class_direction"].to(encode.backbone.device)
+            direction = take(learned, "class_direction", encode.backbone)
             measures[DISCRIMINANT] = lambda embeds, maps: embeds @ direction
         if MAP in self.for_images:
             measures[MAP] = lambda embeds, maps: average_top(maps, self.top).to(embeds)
@@ -272,6 +272,14 @@ class FuzzyClipPlus:
     ) -> dict[str, Scorer]:
         """The one scorer, by the method's name."""
         return {self.name: self.build(encode, target.category, learned)}
+
+
+def take(learned: Learned, name: str, backbone: Backbone) -> Tensor:
+    """A learned tensor where the backbone is, in memory of its own.
+
+    In that of a file it may lie at an odd address, and a sum of products ends in other bits then.
+    """
+    return learned.tensors[name].to(backbone.device, copy=True)
 
 
 def fit_directions(images: TrainingSet, backbone: Backbone, shrinkage: float) -> dict[str, Tensor]:

@@ -75,7 +75,7 @@ class Moments:
         mean = spread.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[:, None, None]
         ball = mean * torch.eye(self.width, dtype=torch.float64)
         solved = torch.linalg.solve((1 - shrinkage) * spread + shrinkage * ball, apart[..., None])
-        directions: Tensor = solved[..., 0].float()
+        directions: Tensor = solved[..., 0].float().contiguous()
         return directions
 
 

@@ -44,9 +44,9 @@ class Joint:
         return joined
 
     def pack(self) -> Tensor:
-        """As one tensor, (E + 1, 2): middle and spread of each, then slope and offset."""
+        """As one float32 tensor, (E + 1, 2): middle and spread of each, then slope and offset."""
         rows = torch.stack([self.middle, self.spread], dim=1)
-        return torch.cat([rows, rows.new_tensor([[self.slope, self.offset]])])
+        return torch.cat([rows, rows.new_tensor([[self.slope, self.offset]])]).float()
 
     @classmethod
     def unpack(cls, packed: Tensor, pieces: int) -> "Joint":
