@@ -1,9 +1,12 @@
-"""What each piece of FuzzyCLIP+ is worth, on auxiliary sets alone: `python benchmarks/plus.py`.
+"""What each piece of FuzzyCLIP+ is worth, on auxiliary sets alone.
+
+    python benchmarks/plus.py choices    # every switch; half an hour a seed on one core
+    python benchmarks/plus.py streams    # tokens of the V-V path in place of the plain ones
 
 Two categories of an auxiliary set are left out in turn, the others learned from, and those two
 tested: what is tested by the pipeline is looked at nowhere here. Reads the features that `make
-repro` stores. Writes a line a setting, set and seed to `--out`, from which a run that was killed
-goes on, and prints the table of docs/plus.md. A seed takes about ten minutes on one core.
+repro` stores, `streams` those of `make methods`. Writes a line a setting, set, seed and category to
+`--out`, from which a run that was killed goes on, and prints the tables of docs/plus.md.
 """
 
 import argparse
@@ -13,21 +16,32 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fuzzyclip.baselines.fuzzyclip_plus import FuzzyClipPlus  # noqa: E402
+from fuzzyclip.baselines.fuzzyclip_plus import FuzzyClipPlus, draw  # noqa: E402
+from fuzzyclip.baselines.fuzzyclip_plus.discriminants import Moments, measure_shares  # noqa: E402
+from fuzzyclip.baselines.fuzzyclip_plus.joining import Joint, average_top  # noqa: E402
+from fuzzyclip.baselines.registry import build_method  # noqa: E402
 from fuzzyclip.baselines.text_free import TextFree  # noqa: E402
+from fuzzyclip.clip.encoding import normalise  # noqa: E402
 from fuzzyclip.evaluation.category import Category, evaluate_category  # noqa: E402
+from fuzzyclip.evaluation.metrics import (  # noqa: E402
+    compute_image_metrics,
+    compute_pixel_metrics,
+)
+from fuzzyclip.method.efa import compute_margins  # noqa: E402
+from fuzzyclip.method.efa_training import train_heads  # noqa: E402
 from fuzzyclip.method.fuzzyclip import FuzzyClip  # noqa: E402
 from fuzzyclip.method.training_set import make_training_set  # noqa: E402
 from fuzzyclip.utils.prefetch import release_memory  # noqa: E402
-from fuzzyclip.utils.settings import EfaTest  # noqa: E402
+from fuzzyclip.utils.settings import EfaTest, EfaTraining  # noqa: E402
 from fuzzyclip.utils.tables import write_csv  # noqa: E402
 from stages import paths  # noqa: E402
 from stages.clip import load_clip, make_encoder  # noqa: E402
-from stages.params import read_params, resolve  # noqa: E402
+from stages.params import choose_settings, read_params, resolve  # noqa: E402
 from stages.stored import open_auxiliary, open_features  # noqa: E402
 
 SETS = ("mvtec", "visa")
@@ -146,11 +160,72 @@ def show(table):
         print(f"| {setting} | " + " | ".join(cells) + " |")
 
 
+def measure_streams(name, seed, params, encode, scratch):
+    """Lines of one set and seed: layers and discriminants of the tokens of either path."""
+    backbone, lines = encode.backbone, []
+    efa = choose_settings(EfaTraining, params, "efa.train", name)
+    block = params.methods["sdp"]
+    kind = build_method("sdp", resolve(block.settings, name, params.data.source)).kind
+    stored = open_auxiliary(name, backbone, kind, block.features)
+    whole = hold(make_training_set(stored, backbone, kind, workers=2))
+    members = list(dict.fromkeys(whole.members))
+    levels = whole.load_tokens([0]).shape[1] // 2
+    for title, first in (("V-V path", 0), ("plain path, the same blocks", levels)):
+
+        def load_tokens(rows, first=first):  # row 0 of a level is the class token
+            return whole.load_tokens(rows)[:, first : first + levels, 1:]
+
+        images = replace(whole, load_tokens=load_tokens)
+        for fold in range(FOLDS):
+            left_out = members[fold::FOLDS]
+            known = images.select(
+                [row for row, member in enumerate(images.members) if member not in left_out]
+            )
+            text = encode(list(dict.fromkeys(known.names)))
+            heads, _ = train_heads(
+                backbone, known, text, epochs=efa.epochs, batch_size=efa.batch_size,
+                learning_rate=efa.learning_rate, seed=seed, levels=levels,
+            )  # fmt: skip
+            moments = Moments(levels, backbone.vision_width)
+            for start in range(0, len(known), 8):
+                rows = list(range(start, min(start + 8, len(known))))
+                tokens = normalise(known.load_tokens(rows)).transpose(0, 1).flatten(1, 2)
+                shares = measure_shares(known.load_masks(rows), backbone.grid)
+                moments.add(tokens, shares.flatten())
+            directions = moments.solve(0.5)
+            for member in left_out:
+                rows = [row for row, owner in enumerate(images.members) if owner == member]
+                tokens, prompt = images.load_tokens(rows), images.names[rows[0]]
+                with torch.no_grad():
+                    mapped = heads(tokens)
+                    test = encode([prompt])
+                    values = {
+                        "layers": compute_margins(mapped, test).mean(dim=1),
+                        "discriminants": torch.einsum("blpw,lw->bp", normalise(tokens), directions),
+                    }
+                for what, value in values.items():
+                    maps = draw(
+                        Joint(torch.zeros(1), torch.ones(1), 1.0, 0.0), value[None], backbone
+                    )
+                    pixel = compute_pixel_metrics(maps.numpy(), images.load_masks(rows).numpy())
+                    peaks = average_top(maps, 0.01).numpy()
+                    measured = pixel | compute_image_metrics(peaks, images.labels[rows].numpy())
+                    lines.append(
+                        {"setting": f"{what}, {title}", "set": name, "seed": seed}
+                        | {"category": member.split("/")[1]}
+                        | {metric: 100 * measured[metric] for metric in SHOWN}
+                    )
+    return lines
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=("choices", "streams"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=ROOT / "scratch" / "plus.csv")
+    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    given.out = given.out or ROOT / "scratch" / f"plus-{given.what}.csv"
+    run = measure if given.what == "choices" else measure_streams
     params = read_params()
     encode = make_encoder(load_clip(params), params.text)
     done = pd.read_csv(given.out) if given.out.is_file() else pd.DataFrame()
@@ -159,7 +234,7 @@ def main():
             if len(done) and ((done["set"] == name) & (done["seed"] == seed)).any():
                 continue
             with tempfile.TemporaryDirectory() as scratch:
-                lines = measure(name, seed, params, encode, Path(scratch))
+                lines = run(name, seed, params, encode, Path(scratch))
             done = pd.concat([done, pd.DataFrame(lines)], ignore_index=True)
             given.out.parent.mkdir(parents=True, exist_ok=True)
             write_csv(given.out, done)
