@@ -184,7 +184,7 @@ def test_evidence_counts_in_deviations_of_its_own():
     expected = joint.slope * units.sum(dim=0) + joint.offset
     np.testing.assert_allclose(joined, expected, rtol=1e-4, atol=1e-4)
     again = Joint.unpack(joint.pack(), 2)
-    np.testing.assert_allclose(again.join(evidence.double()), joined)
+    np.testing.assert_allclose(again.join(evidence.double()), joined, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(joint.join(evidence.view(2, 20, 25)).flatten(), joined, atol=1e-4)
     with pytest.raises(ValueError, match="3 pieces of evidence"):
         Joint.unpack(joint.pack(), 3)
@@ -268,7 +268,8 @@ def test_a_piece_of_evidence_less_is_what_is_left(tiny, encode, images):
     alone = replace(method, map_evidence=("discriminants",), image_evidence=("discriminant",))
     scorer = alone.build(encode, "", alone.fit(encode, images, seed=0))
     tokens, embeds = images.load_tokens([3, 4]), normalise(images.image_embed[3:5])
-    directions = fit_directions(images, tiny, method.shrinkage)
+    directions, shares = fit_directions(images, tiny, method.shrinkage)
+    assert torch.equal(shares, measure_shares(images.load_masks(range(COUNT)), tiny.grid))
     assert torch.equal(directions["token_direction"], learned.tensors["token_direction"])
     values = torch.einsum("blpw,lw->bp", normalise(tokens), directions["token_direction"])
     maps = draw(Joint(torch.zeros(1), torch.ones(1), 1.0, 0.0), values[None], tiny)

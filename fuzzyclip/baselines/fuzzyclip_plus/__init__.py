@@ -159,28 +159,24 @@ class FuzzyClipPlus:
     def fit_evidence(
         self, encode: NameEncoder, images: TrainingSet, parts: Learned, seed: int
     ) -> Learned:
-        """The discriminants and what joins all evidence, beside parts that are there."""
-        directions = fit_directions(images, encode.backbone, self.shrinkage)
+        """The discriminants and what joins all evidence, beside parts that are there.
+
+        Tokens are read twice, masks once; in memory are E + 1 numbers a patch of the set.
+        """
+        directions, shares = fit_directions(images, encode.backbone, self.shrinkage)
         learned = replace(parts, tensors={**parts.tensors, **directions})
-        shares, values = [], []
-        for rows, evidence in self._look(encode, images, learned):
-            masks = images.load_masks(rows)
-            shares.append(measure_shares(masks, encode.backbone.grid).flatten())
-            values.append(evidence.flatten(1).cpu())  # (E, n * P)
-        of_maps = fit_joint(torch.cat(values, dim=1), torch.cat(shares), seed)
-        order, tops = [], []
-        for rows, evidence in self._look(encode, images, learned):
-            maps = draw(of_maps, evidence, encode.backbone)
-            order += rows
-            tops.append(
-                torch.stack(
-                    [
-                        measure(normalise(images.image_embed[rows].to(maps.device)), maps)
-                        for measure in self._list_images(encode, learned).values()
-                    ]
-                ).cpu()
-            )
-        of_images = fit_joint(torch.cat(tops, dim=1), images.labels[order].double(), seed)
+        looked = list(self._look(encode, images, learned))
+        order = [row for rows, _ in looked for row in rows]
+        evidence = torch.cat([each for _, each in looked], dim=1)  # (E, N, P)
+        of_maps = fit_joint(evidence.flatten(1), shares[order].flatten(), seed)
+        measures = self._list_images(encode, learned).values()
+        values = []
+        for rows, each in looked:
+            maps = draw(of_maps, each.to(encode.backbone.device), encode.backbone)
+            embeds = normalise(images.image_embed[rows].to(maps.device))
+            values.append(torch.stack([measure(embeds, maps) for measure in measures]).cpu())
+            release_memory()
+        of_images = fit_joint(torch.cat(values, dim=1), images.labels[order].double(), seed)
         joints = {"map_joint": of_maps.pack(), "image_joint": of_images.pack()}
         return replace(learned, tensors={**learned.tensors, **joints})
 
@@ -196,7 +192,8 @@ class FuzzyClipPlus:
                 tokens = images.load_tokens(part)
                 embeds = normalise(images.image_embed[part].to(tokens.device))
                 with torch.no_grad():
-                    yield part, torch.stack([measure(tokens, embeds) for measure in measures])
+                    evidence = torch.stack([measure(tokens, embeds) for measure in measures])
+                yield part, evidence.cpu()
                 release_memory()
 
     def _list_patches(
@@ -282,22 +279,30 @@ def take(learned: Learned, name: str, backbone: Backbone) -> Tensor:
     return learned.tensors[name].to(backbone.device, copy=True)
 
 
-def fit_directions(images: TrainingSet, backbone: Backbone, shrinkage: float) -> dict[str, Tensor]:
-    """Discriminants of the tokens of each block, (L, W), and of the class feature, (D,)."""
+def fit_directions(
+    images: TrainingSet, backbone: Backbone, shrinkage: float
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Discriminants of each block's tokens (L, W) and of the class feature (D,); the shares (N, P).
+
+    Shares are how much of each patch is anomalous.
+    """
     blocks, width = len(backbone.blocks), backbone.vision_width
     of_tokens = Moments(blocks, width)
     of_classes = Moments(1, images.image_embed.shape[1])
+    kept = []
     for first in range(0, len(images), STEP):
         rows = list(range(first, min(first + STEP, len(images))))
         tokens = normalise(images.load_tokens(rows))  # (n, L, P, W)
         shares = measure_shares(images.load_masks(rows), backbone.grid)  # (n, P)
         of_tokens.add(tokens.transpose(0, 1).flatten(1, 2), shares.flatten())
         of_classes.add(normalise(images.image_embed[rows])[None], images.labels[rows])
+        kept.append(shares)
         release_memory()
-    return {
+    directions = {
         "token_direction": of_tokens.solve(shrinkage),
         "class_direction": of_classes.solve(shrinkage)[0],
     }
+    return directions, torch.cat(kept)
 
 
 def measure_layers(parts: TrainedParts, category: str) -> MeasurePatches:
