@@ -45,15 +45,15 @@ def draw_picture(table: pd.DataFrame) -> Figure:
     metrics = tuple(f": {metric}" for metric in QUALITY)
     columns = map(str, table.columns)
     first = next(column for column in columns if column.endswith(metrics)).split(": ")[0]
-    figure = Figure(figsize=(13, 3.4))
+    figure = Figure(figsize=(13, 3.8))
     for number, (metric, title) in enumerate(QUALITY.items()):
-        axis = figure.add_axes((0.04 + 0.328 * number, 0.16, 0.285, 0.72))
+        axis = figure.add_axes((0.03 + 0.325 * number, 0.22, 0.275, 0.68))
         draw_panel(axis, table, f"{first}: {metric}", f"{title}, {first}")
     dots = [
         Line2D([], [], marker="o", linestyle="", markersize=5, color=colour, label=group)
         for group, colour in GROUPS.items()
     ]
-    figure.legend(handles=dots, loc="lower right", ncols=len(GROUPS), fontsize=7, frameon=False)
+    figure.legend(handles=dots, loc="lower center", ncols=len(GROUPS), fontsize=7, frameon=False)
     return figure
 
 
@@ -71,8 +71,8 @@ def draw_panel(axis: Axes, table: pd.DataFrame, column: str, title: str) -> None
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     low, high = known["time"].min(), known["time"].max()
-    axis.set_xlim(low * 0.85, high * 2.2)
-    ticks = [tick for tick in (1, 1.5, 2, 3, 5, 10, 20, 50, 100) if low * 0.85 < tick < high * 2.2]
+    axis.set_xlim(low * 0.85, high * 2.6)
+    ticks = [tick for tick in (1, 1.5, 2, 3, 5, 10, 20, 50, 100) if low * 0.85 < tick < high * 2.6]
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_xticks([], minor=True)
     place_labels(axis, known, column)
