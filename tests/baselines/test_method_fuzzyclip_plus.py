@@ -19,6 +19,7 @@ from fuzzyclip.baselines.fuzzyclip_plus import (
     draw,
     fit_directions,
     measure_layers,
+    mix_odds,
 )
 from fuzzyclip.baselines.fuzzyclip_plus.discriminants import Moments, measure_shares
 from fuzzyclip.baselines.fuzzyclip_plus.joining import (
@@ -214,6 +215,18 @@ def test_layers_count_with_the_mean_of_the_blocks_log_odds(tiny, encode, images)
             sides += weights[:, cluster, None] * torch.stack([margins, -margins]).sigmoid()
         expected += (sides[0] / sides[1]).log() / 3
     np.testing.assert_allclose(values.detach(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_odds_are_mixed_as_probabilities_are_and_far_beyond_them():
+    generator = torch.Generator().manual_seed(5)
+    margins = 8 * torch.randn(2, 3, 9, generator=generator)
+    weights = torch.rand(2, 3, generator=generator).softmax(dim=1)
+    mixed = (weights[..., None].double() * margins.double().sigmoid()).sum(dim=1)
+    np.testing.assert_allclose(
+        mix_odds(margins, weights.log()), torch.logit(mixed), rtol=1e-4, atol=1e-5
+    )
+    far = torch.tensor([[[150.0, -150.0, 200.0]]])
+    assert mix_odds(far, torch.zeros(1, 1)).tolist() == [[150, -150, 200]]
 
 
 @pytest.mark.parametrize("text", [True, False])

@@ -21,6 +21,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fuzzyclip.baselines.fuzzyclip_plus.discriminants import Moments, measure_shares
 from fuzzyclip.baselines.fuzzyclip_plus.joining import Joint, average_top, fit_joint
@@ -30,7 +31,7 @@ from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.method import Scale
-from fuzzyclip.method.efa import compute_margins, join_planes, upsample
+from fuzzyclip.method.efa import compute_margins, upsample
 from fuzzyclip.method.fuzzyclip import FuzzyClip, TrainedParts
 from fuzzyclip.method.interface import Learned, Target, TrainingSet, check_training
 from fuzzyclip.method.scorer import Scorer, describe_test_prompt
@@ -323,17 +324,31 @@ def measure_layers(parts: TrainedParts, category: str) -> MeasurePatches:
     ]  # (D, 2) each
 
     def measure(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
-        weights = weigh(image_embed)  # (B, K)
+        likely = weigh(image_embed).clamp_min(torch.finfo(torch.float32).tiny).log()  # (B, K)
         blocks = []
         for block, tokens in enumerate(patch_tokens.unbind(dim=1)):  # (B, P, W)
-            planes = (
-                (compute_margins(head.layers[block](tokens), text)[:, None], weights[:, cluster])
-                for cluster, (head, text) in enumerate(zip(parts.heads, tests, strict=True))
-            )
-            blocks.append(join_planes(planes)[:, 0].to(tokens.dtype))  # (B, P)
+            margins = torch.stack(
+                [
+                    compute_margins(head.layers[block](tokens), text)
+                    for head, text in zip(parts.heads, tests, strict=True)
+                ],
+                dim=1,
+            )  # (B, K, P)
+            blocks.append(mix_odds(margins, likely))  # (B, P)
         return torch.stack(blocks).mean(dim=0)
 
     return measure
+
+
+def mix_odds(margins: Tensor, log_weights: Tensor) -> Tensor:
+    """Log-odds of the mean of K probabilities, given as log-odds (B, K, P), with weights (B, K).
+
+    In logarithms throughout: as float32 probabilities margins beyond 87 would all be the same. The
+    logarithm of a sigmoid is written as a softplus, which exported files have as such.
+    """
+    sides = [log_weights[..., None] - F.softplus(each) for each in (-margins, margins)]
+    above, below = (side.logsumexp(dim=1) for side in sides)
+    return above - below
 
 
 def draw(joint: Joint, evidence: Tensor, backbone: Backbone) -> Tensor:
