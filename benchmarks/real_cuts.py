@@ -131,6 +131,8 @@ def main():
     parser.add_argument("--tower", default="timm/vit_small_patch14_dinov2")
     parser.add_argument("--image-size", type=int, default=None)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=TRIED, default=[*TRIED])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[*SEEDS])
     chosen = parser.parse_args()
     settings = find_tower(chosen.tower, image_size=chosen.image_size)
     backbone = load_backbone(settings)
@@ -140,8 +142,8 @@ def main():
     done = pd.read_csv(chosen.out) if chosen.out.is_file() else pd.DataFrame(columns=KEYS)
     for tested in cuts.values():
         (other,) = (cut for cut in cuts.values() if cut is not tested)
-        for title in TRIED:
-            for seed in SEEDS:
+        for title in chosen.only:
+            for seed in chosen.seeds:
                 key = (tested.category.dataset, title, seed)
                 if key in set(done[KEYS].itertuples(index=False, name=None)):
                     continue
