@@ -18,9 +18,10 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -49,6 +50,7 @@ from fuzzyclip.method.scorer import Scorer, build_trained, score_batch  # noqa: 
 from fuzzyclip.utils.prefetch import release_memory  # noqa: E402
 from fuzzyclip.utils.settings import RplSettings  # noqa: E402
 from fuzzyclip.utils.tables import read_table, write_csv  # noqa: E402
+from stages.method_tables import name_group  # noqa: E402
 from stages.params import read_params, resolve  # noqa: E402
 from stages.schema import Tower  # noqa: E402
 
@@ -152,9 +154,8 @@ def prepare(name: str, run: str, clips: dict[str, Backbone]) -> Contender:
     encode = NameEncoder(backbone, lambda prompts: encode_text(backbone, prompts))
     learned, parameters = train_a_little(method, encode)
     scorer = method.build_variants(encode, make_target(backbone), learned)[method.name]
-    return Contender(
-        method.title, group_method(method), method.kind, scorer, backbone, method.sigma, parameters
-    )
+    group = group_method(method, settings)
+    return Contender(method.title, group, method.kind, scorer, backbone, method.sigma, parameters)
 
 
 def make_target(backbone: Backbone) -> Target:
@@ -168,13 +169,14 @@ def make_target(backbone: Backbone) -> Target:
     return Target("metal nut", ["metal nut"], load, batch)
 
 
-def group_method(method: Method) -> str:
-    """What the method's results rest on, as in metrics/method_tables."""
-    if getattr(method, "uses_batch", False):
-        return "batch"
-    if hasattr(method, "shots"):
-        return "few-shot"
-    return "trained" if method.trains else "training-free"
+def group_method(method: Method, settings: Mapping[str, Any]) -> str:
+    """What the method's results rest on, as metrics/method_tables tells it."""
+    made = {
+        "batch": getattr(method, "uses_batch", False),
+        "auxiliary": "visa" if method.trains else None,
+        "settings": settings,
+    }
+    return name_group({method.name: {"visa": made}}, method.name)
 
 
 def prepare_ours(backbone: Backbone) -> Contender:

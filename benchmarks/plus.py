@@ -21,8 +21,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fuzzyclip.baselines.fuzzyclip_plus import FuzzyClipPlus, draw  # noqa: E402
-from fuzzyclip.baselines.fuzzyclip_plus.discriminants import Moments, measure_shares  # noqa: E402
+from fuzzyclip.baselines.fuzzyclip_plus import draw, fit_directions  # noqa: E402
 from fuzzyclip.baselines.fuzzyclip_plus.joining import Joint, average_top  # noqa: E402
 from fuzzyclip.baselines.registry import build_method  # noqa: E402
 from fuzzyclip.baselines.text_free import TextFree  # noqa: E402
@@ -94,7 +93,7 @@ def measure(name, seed, params, encode, scratch):
         )
     )
     settings = resolve(params.methods["fuzzyclip_plus"].settings, name, params.data.source)
-    chosen = FuzzyClipPlus(**{key: value for key, value in settings.items() if key != "text"})
+    chosen = build_method("fuzzyclip_plus", settings)
     members = list(dict.fromkeys(images.members))
     for fold in range(FOLDS):
         left_out = members[fold::FOLDS]
@@ -186,13 +185,7 @@ def measure_streams(name, seed, params, encode, scratch):
                 backbone, known, text, epochs=efa.epochs, batch_size=efa.batch_size,
                 learning_rate=efa.learning_rate, seed=seed, levels=levels,
             )  # fmt: skip
-            moments = Moments(levels, backbone.vision_width)
-            for start in range(0, len(known), 8):
-                rows = list(range(start, min(start + 8, len(known))))
-                tokens = normalise(known.load_tokens(rows)).transpose(0, 1).flatten(1, 2)
-                shares = measure_shares(known.load_masks(rows), backbone.grid)
-                moments.add(tokens, shares.flatten())
-            directions = moments.solve(0.5)
+            directions, _ = fit_directions(known, backbone, 0.5)
             for member in left_out:
                 rows = [row for row, owner in enumerate(images.members) if owner == member]
                 tokens, prompt = images.load_tokens(rows), images.names[rows[0]]
