@@ -18,9 +18,10 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,13 +41,16 @@ from fuzzyclip.method.interface import (  # noqa: E402
     Learned,
     Method,
     MethodUnavailableError,
+    Target,
     TrainingSet,
+    UnlabelledBatch,
 )
 from fuzzyclip.method.rpl import PromptLearner  # noqa: E402
 from fuzzyclip.method.scorer import Scorer, build_trained, score_batch  # noqa: E402
 from fuzzyclip.utils.prefetch import release_memory  # noqa: E402
 from fuzzyclip.utils.settings import RplSettings  # noqa: E402
 from fuzzyclip.utils.tables import read_table, write_csv  # noqa: E402
+from stages.method_tables import name_group  # noqa: E402
 from stages.params import read_params, resolve  # noqa: E402
 from stages.schema import Tower  # noqa: E402
 
@@ -55,6 +59,8 @@ OURS = "fuzzyclip"
 CLUSTERS = 2
 STACK = "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"
 MEMORY_IMAGES = 32
+#: Images of a batch that tell what is usual: as many as are compared with.
+BATCH_IMAGES = 32
 #: Metrics of quality.
 QUALITY = ("pixel_ap", "pixel_aupro_std", "image_auroc")
 
@@ -64,6 +70,7 @@ class Contender:
     """A method, trained and ready to look at images."""
 
     title: str
+    group: str
     kind: FeatureKind
     scorer: Scorer
     backbone: Backbone
@@ -138,8 +145,7 @@ def prepare(name: str, run: str, clips: dict[str, Backbone]) -> Contender:
     block = params.methods[name]
     source = "sample" if run == "sample" else "official"
     settings = resolve(block.settings, "visa", source, f"methods.{name}")
-    if "epochs" in settings:
-        settings["epochs"] = 1
+    settings |= {key: 1 for key in ("epochs", "prompt_epochs") if key in settings}
     method = build_method(name, settings)
     chosen = block.tower if run in params.towers[block.tower] else run
     if chosen not in clips:
@@ -147,8 +153,30 @@ def prepare(name: str, run: str, clips: dict[str, Backbone]) -> Contender:
     backbone = clips[chosen]
     encode = NameEncoder(backbone, lambda prompts: encode_text(backbone, prompts))
     learned, parameters = train_a_little(method, encode)
-    scorer = method.build(encode, "metal nut", learned)
-    return Contender(method.title, method.kind, scorer, backbone, method.sigma, parameters)
+    scorer = method.build_variants(encode, make_target(backbone), learned)[method.name]
+    group = group_method(method, settings)
+    return Contender(method.title, group, method.kind, scorer, backbone, method.sigma, parameters)
+
+
+def make_target(backbone: Backbone) -> Target:
+    """A category with as many good parts and other tested images as anybody asks for, all noise."""
+
+    def load(count: int) -> torch.Tensor:
+        parts = draw_pixels(backbone, count).split(1)
+        return torch.cat([encode_images(backbone, part)[1] for part in parts])
+
+    batch = UnlabelledBatch(BATCH_IMAGES, lambda places: load(len(places)))
+    return Target("metal nut", ["metal nut"], load, batch)
+
+
+def group_method(method: Method, settings: Mapping[str, Any]) -> str:
+    """What the method's results rest on, as metrics/method_tables tells it."""
+    made = {
+        "batch": getattr(method, "uses_batch", False),
+        "auxiliary": "visa" if method.trains else None,
+        "settings": settings,
+    }
+    return name_group({method.name: {"visa": made}}, method.name)
 
 
 def prepare_ours(backbone: Backbone) -> Contender:
@@ -162,7 +190,7 @@ def prepare_ours(backbone: Backbone) -> Contender:
     learned = [*PromptLearner(backbone, STACK, rpl).parameters()]
     learned += [parameter for layers in heads for parameter in layers.parameters()]
     count = sum(parameter.numel() for parameter in learned)
-    return Contender("FuzzyCLIP", TOKENS, scorer, backbone, 0.0, count)
+    return Contender("FuzzyCLIP", "trained", TOKENS, scorer, backbone, 0.0, count)
 
 
 def read_status(name: str) -> float:
@@ -250,7 +278,8 @@ def main() -> None:
     for name, ready in methods.items():
         memory = measure_apart(name, run, batch) if own else float("nan")
         lines.append(
-            {"variant": name, "method": ready.title, "kind": ready.kind.name.split("-")[0]}
+            {"variant": name, "method": ready.title, "group": ready.group}
+            | {"kind": ready.kind.name.split("-")[0]}
             | {"parameters": ready.parameters, "time": times[name], "memory_mib": memory}
         )
         print(

@@ -5,8 +5,8 @@
 ARCHIVES is a folder with archives of VisA and of KolektorSDD under their official names, whole or
 cut. What is trained learns from the test images of one and is tested on the other; good parts are
 normal training images of the tested category. Every method has three seeds: of its training, of the
-good parts, of a batch's references. Features are stored beside `--out`, so that a run that was
-killed goes on. Writes a line a method, seed and category, and prints the means and deviations.
+good parts, of a batch's references. Features are stored beside `--out`, which gets a line a method,
+seed and category as each is measured: a run that was killed goes on. Prints means and deviations.
 """
 
 import argparse
@@ -45,14 +45,21 @@ from fuzzyclip.utils.tables import write_csv  # noqa: E402
 #: Dataset and the category of it that a cut holds.
 CUTS = {"visa": "capsules", "sdd": "electrical commutators"}
 SEEDS = (0, 1, 2)
+WITHOUT_TEXT = {"text": False}
 #: Title to method and settings; a name's seeds are drawn apart.
 TRIED = {
     "text-free pairs": ("text_free", {}),
+    "discriminants": ("fuzzyclip_plus", WITHOUT_TEXT | {"map_evidence": ("discriminants",)}),
+    "own image": ("fuzzyclip_plus", WITHOUT_TEXT | {"map_evidence": ("own_image",)}),
+    "FuzzyCLIP+ without text": ("fuzzyclip_plus", WITHOUT_TEXT),
     "1 good part": ("nearest", {"shots": 1}),
     "2 good parts": ("nearest", {"shots": 2}),
     "4 good parts": ("nearest", {"shots": 4}),
     "batch": ("mutual", {}),
 }
+KEYS = ["tested", "method", "seed"]
+#: Columns of a result that say nothing here.
+LEFT = ("variant", "prompt")
 SHOWN = ("pixel_ap", "pixel_aupro", "pixel_auroc", "image_auroc")
 
 
@@ -130,21 +137,28 @@ def main():
     parser.add_argument("--tower", default="timm/vit_small_patch14_dinov2")
     parser.add_argument("--image-size", type=int, default=None)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=TRIED, default=[*TRIED])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[*SEEDS])
     chosen = parser.parse_args()
     settings = find_tower(chosen.tower, image_size=chosen.image_size)
     backbone = load_backbone(settings)
     folder = chosen.out.parent / "real-cuts"
     folder.mkdir(parents=True, exist_ok=True)
     cuts = {name: Cut(name, chosen.archives, folder, backbone) for name in CUTS}
-    lines = []
+    done = pd.read_csv(chosen.out) if chosen.out.is_file() else pd.DataFrame(columns=KEYS)
     for tested in cuts.values():
         (other,) = (cut for cut in cuts.values() if cut is not tested)
-        for title in TRIED:
-            for seed in SEEDS:
-                lines.append(measure(title, seed, tested, other, folder / "scratch"))
-                print({key: lines[-1][key] for key in ("tested", "method", "seed", *SHOWN)})
-    table = pd.DataFrame(lines).drop(columns=["variant", "prompt"])
-    write_csv(chosen.out, table)
+        for title in chosen.only:
+            for seed in chosen.seeds:
+                key = (tested.category.dataset, title, seed)
+                if key in set(done[KEYS].itertuples(index=False, name=None)):
+                    continue
+                line = measure(title, seed, tested, other, folder / "scratch")
+                line = {name: value for name, value in line.items() if name not in LEFT}
+                done = pd.concat([done, pd.DataFrame([line])], ignore_index=True)
+                write_csv(chosen.out, done)
+                print({key: line[key] for key in (*KEYS, *SHOWN)}, flush=True)
+    table = done[done["method"].isin(TRIED)]
     groups = table.groupby(["tested", "method"], sort=False)[[*SHOWN]]
     print(groups.mean().round(1).to_string())
     print(groups.std().round(1).to_string())

@@ -61,7 +61,16 @@ FORM_NOTE = (
     "as last."
 )
 NO_RANK = "random weights take no rank"
-BATCH_NO_RANK = "not zero-shot as the others are, and so without a rank"
+NOT_ZERO_SHOT = "not zero-shot as the others are, and so without a rank"
+#: What a method's results rest on besides the tested image and the text, in the order of tables.
+GROUPS = {
+    "training-free": "no training",
+    "trained": "trained on the auxiliary set",
+    "few-shot": "good parts of the tested category",
+    "batch": "the other tested images, unlabelled",
+}
+#: Groups that are no zero-shot methods.
+BESIDE = ("few-shot", "batch")
 HERE = Results(WORKSPACE)
 
 
@@ -80,9 +89,14 @@ def main() -> None:
         write_csv(paths.METHOD_TABLES / f"{name}.csv", values)
     means = collect_method_means(name_methods(facts) | {OWN: "FuzzyCLIP"}, list(params.pairs))
     write_csv(paths.METHOD_TABLES / "means.csv", means)
-    averages = means.groupby("method", sort=False)[[*METRICS]].mean().reset_index()
+    averages = means.groupby(["method", "variant"], sort=False)[[*METRICS]].mean().reset_index()
+    averages.insert(1, "group", [name_group(facts, each) for each in averages.pop("variant")])
     write_csv(paths.METHOD_TABLES / "averages.csv", averages)
-    lines = [f"# Methods, mean over {len(params.pairs)} dataset(s)", "", to_markdown(averages)]
+    lines = [f"# Methods, mean over {len(params.pairs)} dataset(s)", ""]
+    for group, words in GROUPS.items():
+        of_group = averages[averages["group"] == group].drop(columns="group")
+        if len(of_group):
+            lines += [f"## {group}: {words}", "", to_markdown(of_group)]
     text = "\n".join([*lines, *(f"- {note}" for note in notes), ""])
     write_text(paths.METHOD_TABLES / "averages.md", text)
 
@@ -194,13 +208,14 @@ def collect_comparison(
 ) -> pd.DataFrame:
     """Every value of a comparison in long form.
 
-    Methods that have results and are not of the table, for instance one's own, come before
-    FuzzyCLIP. Results are the work tree's, or those in `done` by the row's label.
+    In the order of `GROUPS`; in each group first those that the table prints. FuzzyCLIP, and rows
+    that name no method, come last in theirs. Results are the work tree's, or those in `done` by the
+    row's label.
 
     Returns:
-        Columns `label`, `dataset`, `metric`, `ours` and `paper` (percent, absent where there is
-        nothing), `random`, whether ours are of random weights, and `batch`, whether other tested
-        images took part.
+        Columns `label`, `group`, `dataset`, `metric`, `ours` and `paper` (percent, absent where
+        there is nothing), `random`, whether ours are of random weights, and `beside`, whether good
+        parts or other tested images took part.
     """
     own = [
         TableRow(label=title, method=method)
@@ -210,14 +225,17 @@ def collect_comparison(
     known = [row for row in experiment.rows if row.method]
     rest = [row for row in experiment.rows if not row.method]
     lines = []
-    for row in (*known, *own, *rest):
+    groups = {row.label: name_group(facts, row.method or OWN) for row in (*known, *own, *rest)}
+    order = [*GROUPS]
+    for row in sorted((*known, *own, *rest), key=lambda row: order.index(groups[row.label])):
         for dataset in experiment.datasets:
             results = (done or {}).get(row.label, HERE)
             means = read_means(results, dataset, row.method or OWN, row.method or row.variant)
             made = facts.get(row.method or "", {}).get(dataset, {})
-            marks = {"random": is_random(made), "batch": bool(made.get("batch"))}
+            group = groups[row.label]
+            marks = {"random": is_random(made), "beside": group in BESIDE}
             for metric, printed in experiment.list_printed(row, dataset).items():
-                line = {"label": row.label, "dataset": dataset, "metric": metric}
+                line = {"label": row.label, "group": group, "dataset": dataset, "metric": metric}
                 ours = means.get(metric, np.nan)
                 lines.append(line | {"ours": ours, "paper": printed} | marks)
     return pd.DataFrame(lines)
@@ -232,6 +250,16 @@ def read_facts(methods: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
         }
         for method in methods
     }
+
+
+def name_group(facts: Facts, method: str) -> str:
+    """The group of `GROUPS` that a method with results is of; FuzzyCLIP's have no facts here."""
+    made: Mapping[str, Any] = next(iter(facts.get(method, {}).values()), {"auxiliary": OWN})
+    if made.get("batch"):
+        return "batch"
+    if made.get("settings", {}).get("shots"):
+        return "few-shot"
+    return "training-free" if made.get("auxiliary") is None else "trained"
 
 
 def is_random(facts: Mapping[str, Any]) -> bool:
@@ -256,7 +284,7 @@ def list_method_notes(facts: Facts) -> list[str]:
         any_facts = next(iter(facts[method].values()))
         remarks = [any_facts.get("left_out") or any_facts.get("note")]
         remarks += [NO_RANK] if is_random(any_facts) else []
-        remarks += [BATCH_NO_RANK] if any_facts.get("batch") else []
+        remarks += [NOT_ZERO_SHOT] if name_group(facts, method) in BESIDE else []
         if any(remarks):
             notes.append(f"{title}: {'; '.join(filter(None, remarks))}")
         tables = {}

@@ -30,7 +30,7 @@ BASELINES = (
 #: All methods of the paper's tables.
 METHODS = (OWN, *BASELINES)
 #: Methods that the paper does not have. Other folders of this package may be methods too.
-BEYOND = ("text_free", "mutual")
+BEYOND = ("text_free", "fuzzyclip_plus", "nearest", "mutual")
 #: What a setting must be, by the type of its default; others are judged by the method.
 PLAIN: dict[type, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),

@@ -16,7 +16,7 @@ SOURCES = ("ours", "paper")
 RANK = "average rank"
 KEYS = ["label", "dataset", "metric"]
 #: Columns that take a method out of the ranks, see `check_values`.
-UNRANKED = ("random", "batch")
+UNRANKED = ("random", "beside")
 #: What surrounds the best and the second best cell, for Markdown and for a terminal.
 MARKDOWN = {1: ("**", "**"), 2: ("<u>", "</u>")}
 PLAIN = {1: ("", "*"), 2: ("", "+")}
@@ -26,8 +26,9 @@ PLAIN_LEGEND = "* best, + second best"
 def check_values(values: pd.DataFrame) -> pd.DataFrame:
     """Values in long form: `label`, `dataset`, `metric`, `ours` and `paper`, percent.
 
-    Columns `random` and `batch` mark values of ours that are of random weights, or of methods that
-    look at other tested images: they are shown, and take no part in marks and ranks.
+    Columns `random` and `beside` mark values of ours that are of random weights, or of methods that
+    look at good parts or at other tested images: they are shown, and take no part in marks and
+    ranks.
 
     Raises:
         ValueError: nothing is there, or a method has two values for one metric of a dataset.
@@ -113,6 +114,8 @@ def build_ranked_table(
     tables = {source: select_level(values, level, source) for source in SOURCES}
     labels = tables["ours"].index
     frame = pd.DataFrame({"method": labels})
+    if "group" in values:
+        frame["group"] = values.groupby("label", sort=False)["group"].first().reindex(labels).array
     ranked = tables | {"ours": tables["ours"].drop(index=list_unranked(values))}
     places = {
         source: place_values(table).reindex(labels, fill_value=0)
@@ -134,7 +137,7 @@ def build_ranked_table(
 
 
 def list_unranked(values: pd.DataFrame) -> list[str]:
-    """Methods of which some value of ours is of random weights, or used the tested batch."""
+    """Methods of which some value of ours is of random weights, or not of a zero-shot method."""
     marked = values[[name for name in UNRANKED if name in values]].astype(bool).any(axis=1)
     return list(values.loc[marked, "label"].unique())
 

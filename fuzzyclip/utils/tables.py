@@ -21,7 +21,7 @@ from fuzzyclip.utils.files import write_text
 #: Columns that hold names or words, in any of our tables.
 TEXT = frozenset(
     {"dataset", "title", "protocol", "mask pixels", "verified", "licence", "level", "of"}
-    | {"variant", "method", "kind", "metric", "auxiliary", "prompt"}
+    | {"variant", "method", "group", "kind", "metric", "auxiliary", "prompt"}
     | {"image_path", "mask_path", "category", "split", "defect", "sha256", "mask_sha256"}
 )
 

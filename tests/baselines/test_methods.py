@@ -84,6 +84,7 @@ def test_methods_of_one_kind_share_their_features_and_have_titles_of_their_own()
     [
         *((name, {}) for name in BASELINES),
         ("text_free", {}),
+        ("fuzzyclip_plus", {"mosaic": 0.0}),  # mosaics are made of image files
         *((name, {"as": "mended"}) for name in TWO_FORMS),
         ("anomaly_clip", {"taps": (6, 12, 18, 24), "as": "mended"}),
     ],

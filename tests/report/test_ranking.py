@@ -201,3 +201,15 @@ def test_one_method_is_best_everywhere_and_methods_without_any_value_are_dashes(
     assert table.loc[0, ["d, ours", "average rank, ours"]].tolist() == ["(**0.0**)", "**1.0**"]
     table = build_ranked_table(make_column(A=NAN, B=None), "Image", {})
     assert set(table.drop(columns="method").to_numpy().ravel()) == {"-"}
+
+
+def test_what_is_not_zero_shot_is_shown_in_its_group_and_takes_no_rank():
+    values = make_values(
+        ("a", "d", "pixel_ap", 50.0, None),
+        ("b", "d", "pixel_ap", 40.0, None),
+        ("with good parts", "d", "pixel_ap", 90.0, None),
+    ).assign(beside=[False, False, True], group=["trained", "trained", "few-shot"])
+    table = build_ranked_table(values, "Pixel", {}, PLAIN)
+    assert list(table["group"]) == ["trained", "trained", "few-shot"]
+    assert list(table["d, ours"]) == ["(50.0*)", "(40.0+)", "(90.0)"]
+    assert list(table["average rank, ours"]) == ["1.0*", "2.0+", "-"]

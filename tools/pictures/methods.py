@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 
 from fuzzyclip.method import OWN
@@ -15,7 +16,14 @@ from fuzzyclip.utils.tables import read_table
 #: What was measured, a line a method.
 TABLE = "docs/data/methods.csv"
 DPI = 110
-OUR_COLOUR, OTHER_COLOUR = "#c2410c", "#4b6584"
+OUR_COLOUR = "#c2410c"
+#: Group of `stages.method_tables` to the colour of its methods; ours has its own.
+GROUPS = {
+    "training-free": "#64748b",
+    "trained": "#1d4ed8",
+    "few-shot": "#15803d",
+    "batch": "#a16207",
+}
 #: Metric of quality to its title.
 QUALITY = {
     "pixel_ap": "pixel AP",
@@ -37,10 +45,15 @@ def draw_picture(table: pd.DataFrame) -> Figure:
     metrics = tuple(f": {metric}" for metric in QUALITY)
     columns = map(str, table.columns)
     first = next(column for column in columns if column.endswith(metrics)).split(": ")[0]
-    figure = Figure(figsize=(13, 3.4))
+    figure = Figure(figsize=(13, 3.8))
     for number, (metric, title) in enumerate(QUALITY.items()):
-        axis = figure.add_axes((0.04 + 0.328 * number, 0.16, 0.285, 0.72))
+        axis = figure.add_axes((0.03 + 0.325 * number, 0.22, 0.275, 0.68))
         draw_panel(axis, table, f"{first}: {metric}", f"{title}, {first}")
+    dots = [
+        Line2D([], [], marker="o", linestyle="", markersize=5, color=colour, label=group)
+        for group, colour in GROUPS.items()
+    ]
+    figure.legend(handles=dots, loc="lower center", ncols=len(GROUPS), fontsize=7, frameon=False)
     return figure
 
 
@@ -48,7 +61,7 @@ def draw_panel(axis: Axes, table: pd.DataFrame, column: str, title: str) -> None
     """Methods as dots; the size tells how much is trained."""
     known = table.dropna(subset=[column, "time"])
     sizes = 18 + 22 * np.log10(1 + known["parameters"] / 1000)
-    colours = [OUR_COLOUR if row == OWN else OTHER_COLOUR for row in known.index]
+    colours = [OUR_COLOUR if row == OWN else GROUPS[group] for row, group in known["group"].items()]
     axis.scatter(known["time"], known[column], s=sizes, c=colours, alpha=0.85, linewidths=0)
     axis.set_xscale("log")
     axis.set_xlabel("time an image, bare image tower = 1 (log)", fontsize=8)
@@ -58,8 +71,8 @@ def draw_panel(axis: Axes, table: pd.DataFrame, column: str, title: str) -> None
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     low, high = known["time"].min(), known["time"].max()
-    axis.set_xlim(low * 0.85, high * 2.2)
-    ticks = [tick for tick in (1, 1.5, 2, 3, 5, 10, 20, 50, 100) if low * 0.85 < tick < high * 2.2]
+    axis.set_xlim(low * 0.85, high * 2.6)
+    ticks = [tick for tick in (1, 1.5, 2, 3, 5, 10, 20, 50, 100) if low * 0.85 < tick < high * 2.6]
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_xticks([], minor=True)
     place_labels(axis, known, column)

@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 from backbones import load_clip, load_sample
+from drawn_embeds import hold_images
 from export_cases import (
     LOOSE,
     ORIGIN,
@@ -20,7 +21,9 @@ from export_cases import (
 )
 from families import FAMILIES, Words, give_tokenizer, shake
 
-from fuzzyclip.clip.encoding import encode_images, preprocess
+from fuzzyclip.baselines.fuzzyclip_plus import FuzzyClipPlus
+from fuzzyclip.clip.encoding import encode_images, encode_text, preprocess
+from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.deploy.export import export_onnx, export_openvino
 from fuzzyclip.deploy.facts import read_facts
 from fuzzyclip.deploy.parity import Difference, ParityError
@@ -121,6 +124,25 @@ def test_a_score_that_sees_the_map_is_in_the_graph(tiny, images, tmp_path, score
         assert read_facts(file)["score"] == score
     with pytest.raises(ValueError, match=f"a.onnx: gives the score '{score}', not 'class'"):
         export_openvino(build(tiny, sigma, memory), path, tmp_path / "b.xml", images)
+
+
+def test_what_is_rare_in_an_image_and_layers_and_discriminants_are_in_the_graph(
+    tiny, images, tmp_path
+):
+    encode = NameEncoder(tiny, lambda prompts: encode_text(tiny, prompts))
+    method = FuzzyClipPlus(epochs=1, batch_size=2, mosaic=0.0, sigma=1.5)
+    pixels = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    masks = torch.zeros(4, 32, 32, dtype=torch.bool)
+    masks[2:, 4:20, 4:20] = True
+    learned = method.fit(
+        encode, hold_images(*encode_images(tiny, pixels), masks, ["nut", "bolt"] * 2), seed=0
+    )
+    detector = CategoryModel(tiny, method.build(encode, "gear", learned), sigma=method.sigma)
+    path = tmp_path / "a.onnx"
+    export_onnx(detector, path, images, ORIGIN)
+    export_openvino(detector, path, tmp_path / "a.xml", images)
+    for file in (path, tmp_path / "a.xml"):
+        assert_same(open_exported(file), detector, images, score_atol=1e-3)
 
 
 def steepen(detector, factor):
