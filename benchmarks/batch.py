@@ -31,7 +31,7 @@ from fuzzyclip.baselines.mutual.scoring import (  # noqa: E402
     draw_maps,
     find_peaks,
     place_on_scale,
-    read_scale,
+    study,
 )
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
 from fuzzyclip.images.decode import load_masks  # noqa: E402
@@ -50,6 +50,7 @@ TRIED = {
     "no neighbourhoods": {"neighbourhoods": (1,)},
     "neighbourhoods of 3 alone": {"neighbourhoods": (3,)},
     "1, 3 and 5": {"neighbourhoods": (1, 3, 5)},
+    **{f"own image {share}": {"own_image": share} for share in (0.0, 0.25, 0.75, 1.0)},
     "nearest 10 %": {"share": 0.1},
     "nearest 50 %": {"share": 0.5},
 }
@@ -87,8 +88,10 @@ def judge(tokens, digests, backbone, settings, seed):
     """Maps (n, SIDE, SIDE) of a batch's images, and what is usual in it."""
     order = order_images(digests, seed)
     references = References.take(tokens[order[: settings.references]], backbone.grid, settings)
-    maps = draw_maps(references.compare(tokens), backbone.grid, SIDE)
-    return maps, read_scale(find_peaks(maps[order[: settings.studied]]).numpy())
+    far, rare = references.compare(tokens), references.looks.measure(tokens)
+    studied = order[: settings.studied]
+    scale = study(references, far[studied], rare[studied], SIDE)
+    return draw_maps(scale.join(far, rare), backbone.grid, SIDE), scale
 
 
 def show_choices():

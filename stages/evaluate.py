@@ -32,6 +32,7 @@ from fuzzyclip.evaluation.gains import Gains
 from fuzzyclip.evaluation.metrics import METRICS, average_categories
 from fuzzyclip.evaluation.summaries import write_summaries
 from fuzzyclip.images.index_file import read_info
+from fuzzyclip.method import OWN
 from fuzzyclip.method.fuzzyclip import FuzzyClip, join_parts
 from fuzzyclip.method.interface import (
     Learned,
@@ -275,7 +276,8 @@ def prepare_category(
         try:
             chosen = choose_references(read_rows(dataset, "train", name), count, params.seed)
         except ValueError as error:
-            raise ValueError(f"evaluation.shots: {dataset}/{name} has {error}") from error
+            key = "evaluation" if method.name == OWN else f"methods.{method.name}"
+            raise ValueError(f"{key}.shots: {dataset}/{name} has {error}") from error
         return encode_references(chosen, backbone)
 
     order = order_images(list(rows["sha256"]), params.seed)

@@ -64,15 +64,11 @@ class TrainedParts:
 
     def build_scorer(self, category: str, heads: Sequence[Heads] | None = None) -> Scorer:
         """The scorer of one category; heads from `load_heads` in place of the last epoch's."""
-        prefix, with_cluster, suffix = describe_test_prompt(self.test.prompt, category)
-        embeds, prompts = [], []
-        for cluster in self.clusters:
-            names = cluster if with_cluster else [prefix]
-            before, after = (prefix, suffix) if with_cluster else ("", "")
-            embeds.append(self.encode(names, before, after))
-            stack = self.encode.stack(names)
-            prompts.append(" ".join(part for part in (before, stack, after) if part))
-        tests = torch.stack(embeds)  # (K, D, 2)
+        prompts = [
+            " ".join(part for part in (before, self.encode.stack(names), after) if part)
+            for names, before, after in self._list_prompts(category)
+        ]
+        tests = self.encode_tests(category)
         return build_trained(
             self.encode.backbone,
             " | ".join(prompts),
@@ -83,6 +79,17 @@ class TrainedParts:
             self.learned.tensors["text_embed"],
             self.learned.facts["temperature"],
         )
+
+    def encode_tests(self, category: str) -> Tensor:
+        """The test prompt with each cluster's names (eq. 9), (K, D, 2)."""
+        return torch.stack([self.encode(*prompt) for prompt in self._list_prompts(category)])
+
+    def _list_prompts(self, category: str) -> list[tuple[list[str], str, str]]:
+        """Of each cluster the stacked names, and what stands before and behind them."""
+        prefix, with_cluster, suffix = describe_test_prompt(self.test.prompt, category)
+        if not with_cluster:
+            return [([prefix], "", "")] * len(self.clusters)
+        return [(cluster, prefix, suffix) for cluster in self.clusters]
 
 
 def join_parts(

@@ -27,7 +27,7 @@ from fuzzyclip.baselines.mutual.scoring import (
     draw_maps,
     find_peaks,
     place_on_scale,
-    read_scale,
+    study,
 )
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import encode_images, preprocess
@@ -79,8 +79,9 @@ class BatchModel:
         new = [row for row, key in enumerate(keys) if key not in self.known]
         patches = {}
         if new:
-            far = self.references.compare(encode_images(self.backbone, pixels[new])[1])
-            patches = dict(zip(new, far.cpu(), strict=True))
+            tokens = encode_images(self.backbone, pixels[new])[1]
+            values = self.references.judge(tokens, self.scale)
+            patches = dict(zip(new, values.cpu(), strict=True))
         rows = [patches[row] if row in patches else self.known[key] for row, key in enumerate(keys)]
         maps = draw_maps(torch.stack(rows), self.backbone.grid, self.backbone.image_size)
         placed = place_on_scale(maps, self.scale, self.references.settings)  # (B, S, S)
@@ -140,7 +141,9 @@ def study_batch(
         except OSError:  # whoever judges all images tells of it
             return None
 
-    known: dict[bytes, Tensor] = {}
+    keys: list[bytes] = []
+    far: list[Tensor] = []
+    rare: list[Tensor] = []
     members: list[str] = []
     ordered = [readable[position] for position in order]
     with closing(prefetch(load, ordered, ahead=batch_size, workers=workers)) as loaded:
@@ -150,16 +153,19 @@ def study_batch(
         references = References.take(tokens, backbone.grid, chosen)
         rest = _pass(islice(opened, chosen.studied - len(tokens)), backbone, batch_size)
         for part in chain(first, rest):
-            known |= zip(part.keys, references.compare(part.tokens).cpu(), strict=True)
+            keys += part.keys
+            far.append(references.compare(part.tokens).cpu())
+            rare.append(references.looks.measure(part.tokens).cpu())
             members += part.members
-    maps = draw_maps(torch.stack([*known.values()]), backbone.grid, backbone.image_size)
+    distances, rarity = torch.cat(far), torch.cat(rare)  # (n, P) and (n, E, P)
+    scale = study(references, distances, rarity, backbone.image_size)
     made = format_json([seed, asdict(chosen), str(open_image), members])
     return BatchModel(
         backbone=backbone,
         references=references,
-        scale=read_scale(find_peaks(maps).numpy()),
+        scale=scale,
         digest=hashlib.sha256(made.encode()).hexdigest(),
-        known=known,
+        known=dict(zip(keys, scale.join(distances, rarity), strict=True)),
     )
 
 

@@ -29,7 +29,7 @@ from fuzzyclip.baselines.fuzzyclip_plus.joining import (
     fit_joint,
     fit_line,
 )
-from fuzzyclip.baselines.fuzzyclip_plus.own_image import LOOKS, Look, Rarity
+from fuzzyclip.baselines.shared.own_image import LOOKS, Look, Rarity
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.efa import compute_margins

@@ -7,12 +7,14 @@ from drawn_embeds import draw_embeds
 
 from fuzzyclip.baselines.mutual import Mutual
 from fuzzyclip.baselines.mutual.scoring import (
+    MutualSettings,
     References,
     draw_maps,
     find_peaks,
     place_on_scale,
     read_scale,
 )
+from fuzzyclip.baselines.shared.own_image import LOOKS, Rarity
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.method.interface import Learned, MethodUnavailableError, Target, UnlabelledBatch
 from fuzzyclip.method.scorer import score_batch
@@ -41,7 +43,7 @@ def hold_batch(tokens, seen=None):
 
 
 def test_its_rows_are_those_of_the_first_images_as_references(tiny, encode, tokens):
-    method, seen = Mutual(references=6, studied=12, cut=3.0), []
+    method, seen = Mutual(references=6, studied=12, own_image=0.0, cut=3.0), []
     target = Target("nut", batch=hold_batch(tokens, seen))
     ((name, scorer),) = method.build_variants(encode, target, Learned()).items()
     assert name == "mutual"
@@ -57,6 +59,31 @@ def test_its_rows_are_those_of_the_first_images_as_references(tiny, encode, toke
     assert np.allclose(scores.image_scores, placed.amax(dim=(1, 2)), atol=1e-5)
     order = np.argsort(scores.image_scores)
     assert np.array_equal(order, np.argsort(peaks.numpy()))
+
+
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_what_is_rare_within_an_image_counts_in_deviations_beside_the_batch(
+    tiny, encode, tokens, share
+):
+    method = Mutual(references=6, studied=12, own_image=share)
+    target = Target("nut", batch=hold_batch(tokens))
+    (scorer,) = method.build_variants(encode, target, Learned()).values()
+    maps = score_batch(scorer, tokens, torch.zeros(20, tiny.embed_dim), tiny, method.sigma).maps
+    settings = method.make_settings()
+    far = References.take(tokens[:6], tiny.grid, settings).compare(tokens).double()
+    looks = [Rarity(tiny.grid, look)(tokens, tokens).double() for look in LOOKS]
+    own = sum((rare - rare[:12].mean()) / rare[:12].std() for rare in looks) / len(looks)
+    joined = draw_maps((far / far[:12].std() + share * own).float(), tiny.grid, tiny.image_size)
+    placed = place_on_scale(joined, read_scale(find_peaks(joined[:12]).numpy()), settings)
+    assert np.allclose(maps, placed, atol=1e-3)
+
+
+def test_a_grid_without_anything_to_compare_within_an_image_is_refused(tokens):
+    small = tokens[:, :, :9]
+    with pytest.raises(ValueError, match="3 x 3 patches have nothing to be compared with"):
+        References.take(small, (3, 3), MutualSettings())
+    alone = References.take(small, (3, 3), MutualSettings(own_image=0.0))
+    assert alone.looks.measure(small).shape == (20, 0, 9)
 
 
 def test_neither_names_nor_text_play_a_part(tiny, tokens):

@@ -262,6 +262,7 @@ def test_too_few_images_are_refused_in_words():
         ({"neighbourhoods": (0,)}, "neighbourhoods must be from 1"),
         ({"share": 0.0}, "share"),
         ({"share": 1.5}, "share"),
+        ({"own_image": -1.0}, "own_image"),
         ({"cut": float("nan")}, "cut"),
     ],
 )

@@ -1,11 +1,11 @@
 """FuzzyCLIP+: FuzzyCLIP's layers and prompts beside evidence that needs no text.
 
 Not of the paper. To the map of EFA's layers come linear discriminants of the tokens
-(`discriminants`) and what is rare within the image itself (`own_image`); to RPL's prompts come a
-discriminant of the class feature and the highest values of the map. Pieces of evidence count alike,
-each in deviations of its own (`joining`). Each is a switch; docs/plus.md has what each is worth,
-and what was tried and did not help. Choices were made on auxiliary sets alone, with categories left
-out in turn.
+(`discriminants`) and what is rare within the image itself (`shared.own_image`); to RPL's prompts
+come a discriminant of the class feature and the highest values of the map. Pieces of evidence count
+alike, each in deviations of its own (`joining`). Each is a switch; docs/plus.md has what each is
+worth, and what was tried and did not help. Choices were made on auxiliary sets alone, with
+categories left out in turn.
 
 Two pieces of evidence of the map and two of the image read no text, so that `text: false` runs with
 any frozen tower.
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from fuzzyclip.baselines.fuzzyclip_plus.discriminants import Moments, measure_shares
 from fuzzyclip.baselines.fuzzyclip_plus.joining import Joint, average_top, fit_joint
-from fuzzyclip.baselines.fuzzyclip_plus.own_image import LOOKS, Rarity
+from fuzzyclip.baselines.shared.own_image import LOOKS, Rarity
 from fuzzyclip.clip.backbone import Backbone
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
@@ -34,7 +34,7 @@ from fuzzyclip.method import Scale
 from fuzzyclip.method.efa import compute_margins, upsample
 from fuzzyclip.method.fuzzyclip import FuzzyClip, TrainedParts
 from fuzzyclip.method.interface import Learned, Target, TrainingSet, check_training
-from fuzzyclip.method.scorer import Scorer, describe_test_prompt
+from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.utils.prefetch import release_memory
 from fuzzyclip.utils.ranges import COUNT, SHARE
 from fuzzyclip.utils.settings import EfaTest, EfaTraining, RplSettings
@@ -92,9 +92,7 @@ class FuzzyClipPlus:
     def __post_init__(self) -> None:
         check_training(self.name, self)
         COUNT.check(self.name, prompt_epochs=self.prompt_epochs)
-        SHARE.check(
-            self.name, shrinkage=self.shrinkage, top=self.top, mosaic=self.mosaic,
-        )  # fmt: skip
+        SHARE.check(self.name, shrinkage=self.shrinkage, top=self.top, mosaic=self.mosaic)
         if not self.shrinkage or not self.top:
             raise ValueError(f"{self.name}: shrinkage and top must be more than 0")
         for key, known in (("map_evidence", MAP_EVIDENCE), ("image_evidence", IMAGE_EVIDENCE)):
@@ -314,14 +312,7 @@ def measure_layers(parts: TrainedParts, category: str) -> MeasurePatches:
     weigh = parts.build_scorer(category).compute_weights
     if weigh is None:
         raise ValueError("EFA's layers weigh no clusters")
-    prefix, with_cluster, suffix = describe_test_prompt(parts.test.prompt, category)
-    around = (prefix, suffix) if with_cluster else ("", "")
-    tests = [
-        parts.encode(cluster if with_cluster else [prefix], *around).to(
-            parts.encode.backbone.device
-        )
-        for cluster in parts.clusters
-    ]  # (D, 2) each
+    tests = parts.encode_tests(category).to(parts.encode.backbone.device)  # (K, D, 2)
 
     def measure(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
         likely = weigh(image_embed).clamp_min(torch.finfo(torch.float32).tiny).log()  # (B, K)

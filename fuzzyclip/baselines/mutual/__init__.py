@@ -12,13 +12,12 @@ import torch
 
 from fuzzyclip.baselines.mutual.scoring import (
     NOTE,
+    STEP,
     BatchError,
     MutualSettings,
     References,
     build_mutual,
-    draw_maps,
-    find_peaks,
-    read_scale,
+    study,
 )
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
@@ -26,16 +25,13 @@ from fuzzyclip.method.interface import Learned, MethodUnavailableError, Target, 
 from fuzzyclip.method.scorer import Scorer
 from fuzzyclip.utils.ranges import SIGMA
 
-#: Images whose tokens are held at once while the scale is read.
-STEP = 8
-
 
 @dataclass(frozen=True)
 class Mutual(Untrained):
     """Its settings, with the reasons that `MutualSettings` gives.
 
     Attributes:
-        references, studied, neighbourhoods, share, cut: of `MutualSettings`.
+        references, studied, neighbourhoods, share, own_image, cut: of `MutualSettings`.
         sigma: Gaussian smoothing of its maps in pixels; the image score is taken before it.
     """
 
@@ -43,6 +39,7 @@ class Mutual(Untrained):
     studied: int = MutualSettings.studied
     neighbourhoods: tuple[int, ...] = MutualSettings.neighbourhoods
     share: float = MutualSettings.share
+    own_image: float = MutualSettings.own_image
     cut: float = MutualSettings.cut
     sigma: float = 0.0
 
@@ -60,7 +57,7 @@ class Mutual(Untrained):
     def make_settings(self) -> MutualSettings:
         """How a batch is compared; a ValueError where a number is out of range."""
         return MutualSettings(
-            self.references, self.studied, self.neighbourhoods, self.share, self.cut
+            self.references, self.studied, self.neighbourhoods, self.share, self.own_image, self.cut
         )
 
     def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
@@ -83,11 +80,12 @@ class Mutual(Untrained):
             references = References.take(batch.load(chosen), backbone.grid, settings)
         except BatchError as error:
             raise MethodUnavailableError(f"{target.category}: {error}") from error
-        peaks = []
+        far, rare = [], []
         for part in _divide(min(settings.studied, batch.count)):
-            far = references.compare(batch.load(part))  # (B, P)
-            peaks.append(find_peaks(draw_maps(far, backbone.grid, backbone.image_size)))
-        scale = read_scale(torch.cat(peaks).cpu().numpy())
+            tokens = batch.load(part)
+            far.append(references.compare(tokens))  # (B, P)
+            rare.append(references.looks.measure(tokens))  # (B, E, P)
+        scale = study(references, torch.cat(far), torch.cat(rare), backbone.image_size)
         return {self.name: build_mutual(references, scale, backbone.image_size)}
 
 

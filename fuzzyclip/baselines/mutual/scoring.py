@@ -13,23 +13,25 @@ of 10,000 images no more is held than of 32.
 Values are half of one minus a cosine, in [0, 1], and mean something else for every kind of part. So
 a scale is read off some images of the batch: log-odds of 0 are the end of what is usual there.
 
+Not of the publication: what is rare within an image itself counts beside that (`own_image`).
+
 Shapes: B images of a call, R references, V levels (taken blocks times neighbourhoods), P patches,
 W vision width, S image size, n studied images.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from fuzzyclip.clip.encoding import normalise
+from fuzzyclip.baselines.mutual.own_image import Looks, OwnImage
+from fuzzyclip.baselines.shared.neighbourhoods import pool
 from fuzzyclip.method import Scale
 from fuzzyclip.method.efa import upsample
 from fuzzyclip.method.scorer import Scorer
-from fuzzyclip.utils.ranges import COUNT, FEW, POSITIVE, SHARE
+from fuzzyclip.utils.ranges import COUNT, FACTOR, FEW, POSITIVE, SHARE
 
 #: What results of a batch say of themselves.
 NOTE = "uses the unlabelled batch"
@@ -40,6 +42,8 @@ FEWEST = 4
 SAME = 1e-4
 #: References whose similarities are held at once.
 CHUNK = 8
+#: Studied images whose maps are held at once.
+STEP = 8
 #: Scores of studied images between these quantiles are taken for normal images', also where a half
 #: of the batch is not; and where a normal distribution of deviation 1 has these quantiles.
 LOW, HIGH = (0.10, -1.2816), (0.35, -0.3853)
@@ -64,6 +68,8 @@ class MutualSettings:
         neighbourhoods: sides in patches of the squares whose mean token stands for a patch, odd;
             each is a level of its own.
         share: of the references, those that come nearest count.
+        own_image: how much what is rare within an image itself counts beside the batch, each in
+            deviations of its own; 0 leaves it out.
         cut: deviations above the usual at which a score is 0.
     """
 
@@ -71,6 +77,7 @@ class MutualSettings:
     studied: int = 128
     neighbourhoods: tuple[int, ...] = (1, 3)
     share: float = 0.3
+    own_image: float = 0.5
     cut: float = 4.0
 
     def __post_init__(self) -> None:
@@ -78,6 +85,7 @@ class MutualSettings:
         COUNT.check(owner, references=self.references, studied=self.studied)
         SHARE.check(owner, share=self.share)
         POSITIVE.check(owner, share=self.share, cut=self.cut)
+        FACTOR.check(owner, own_image=self.own_image)
         if self.references < FEWEST or self.studied < self.references:
             raise ValueError(
                 f"{owner}: references must be {FEWEST} or more, and no more than studied"
@@ -91,19 +99,6 @@ class MutualSettings:
             )
 
 
-def pool(patch_tokens: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-    """Unit tokens (B, L, P, W), each the mean of the square of patches around it, cut at the edge.
-
-    The mean of tokens as they are, not of their directions.
-    """
-    if side > 1:
-        count, blocks, patches, width = patch_tokens.shape
-        planes = patch_tokens.transpose(2, 3).reshape(count * blocks, width, *grid)
-        planes = F.avg_pool2d(planes, side, stride=1, padding=side // 2, count_include_pad=False)
-        patch_tokens = planes.reshape(count, blocks, width, patches).transpose(2, 3)
-    return normalise(patch_tokens)
-
-
 @dataclass(frozen=True)
 class References:
     """The images of a batch that all are compared with, and how.
@@ -111,11 +106,13 @@ class References:
     Attributes:
         levels: (V, R, P, W), unit tokens; a neighbourhood's blocks follow those of the one before.
         grid: patches down and across.
+        looks: what measures how rare patches are in their own image.
     """
 
     levels: Tensor
     grid: tuple[int, int]
     settings: MutualSettings
+    looks: Looks
 
     def __len__(self) -> int:
         """R."""
@@ -129,13 +126,15 @@ class References:
 
         Raises:
             BatchError: they are too few.
+            ValueError: the grid is too small for patches to be compared within an image.
         """
         if len(patch_tokens) < FEWEST:
             raise BatchError(
                 f"a batch of {len(patch_tokens)} images: {FEWEST} or more are compared with one "
                 "another, and 20 or more tell well what is usual"
             )
-        return cls(_stack_levels(patch_tokens, grid, settings), grid, settings)
+        levels = _stack_levels(patch_tokens, grid, settings)
+        return cls(levels, grid, settings, Looks(grid, settings.own_image))
 
     @torch.no_grad()
     def compare(self, patch_tokens: Tensor) -> Tensor:
@@ -145,6 +144,10 @@ class References:
         one is left out; one alone, since of a thousand nearly equal images the others do count.
         """
         return torch.stack([self._compare_one(tokens[None]) for tokens in patch_tokens])
+
+    def judge(self, patch_tokens: Tensor, scale: "BatchScale") -> Tensor:
+        """(B, L, P, W) to (B, P): how anomalous patches are in the batch and in their images."""
+        return scale.join(self.compare(patch_tokens), self.looks.measure(patch_tokens))
 
     def _compare_one(self, tokens: Tensor) -> Tensor:
         own = _stack_levels(tokens, self.grid, self.settings)[:, 0]  # (V, P, W)
@@ -183,12 +186,14 @@ class BatchScale:
         spread: their deviation.
         mixed: deviation of the densest half of all scores, as a share of its middle.
         images: number of scores.
+        own: how what is rare within an image counts; None: not at all.
     """
 
     usual: float
     spread: float
     mixed: float
     images: int
+    own: OwnImage | None = None
 
     @property
     def warning(self) -> str:
@@ -202,6 +207,10 @@ class BatchScale:
         if self.images < 20:
             return f"{self.images} images tell little of what is usual: 20 or more are better"
         return ""
+
+    def join(self, far: Tensor, rare: Tensor) -> Tensor:
+        """Distances (B, P), and how rare patches are in their images, (B, E, P), as one: (B, P)."""
+        return far if self.own is None else self.own.join(far, rare)
 
 
 def read_scale(scores: NDArray[np.floating]) -> BatchScale:
@@ -221,6 +230,18 @@ def read_scale(scores: NDArray[np.floating]) -> BatchScale:
     # the half of a normal distribution that is densest is 2 * 0.6745 deviations wide
     mixed = widths[densest] / (2 * 0.6745) / max(middle, 1e-9)
     return BatchScale(above - high_normal * spread, spread, float(mixed), len(values))
+
+
+def study(references: References, far: Tensor, rare: Tensor, image_size: int) -> BatchScale:
+    """What is usual in a batch, by distances (n, P) and rarity (n, E, P) of its studied images."""
+    own = OwnImage.weigh(far, rare, references.settings.own_image)
+    peaks = [
+        find_peaks(draw_maps(part, references.grid, image_size))
+        for part in torch.split(
+            own.join(far, rare), STEP
+        )  # a map may have a thousand times its patches
+    ]
+    return replace(read_scale(torch.cat(peaks).cpu().numpy()), own=own)
 
 
 def draw_maps(far: Tensor, grid: tuple[int, int], image_size: int) -> Tensor:
@@ -243,7 +264,8 @@ def build_mutual(references: References, scale: BatchScale, image_size: int) -> 
 
     def compute_map(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
         del image_embed
-        maps = draw_maps(references.compare(patch_tokens), references.grid, image_size)
+        values = references.judge(patch_tokens, scale)
+        maps = draw_maps(values, references.grid, image_size)
         return place_on_scale(maps, scale, references.settings)
 
     def compute_score(image_embed: Tensor, maps: Tensor) -> Tensor:

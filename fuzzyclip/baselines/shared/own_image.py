@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from fuzzyclip.clip.encoding import normalise
+from fuzzyclip.baselines.shared.neighbourhoods import pool
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Rarity:
         beside = self.beside.to(patch_tokens.device)
         values = []
         for tokens in patch_tokens.unbind(dim=1):  # (B, P, W) each
-            unit = normalise(_pool(tokens, self.grid, self.look.side))
+            unit = pool(tokens[:, None], self.grid, self.look.side)[:, 0]
             alike = (unit @ unit.transpose(-1, -2)).masked_fill(beside, NEVER)  # (B, P, P)
             values.append((1 - alike.topk(self.count, dim=-1).values.mean(dim=-1)) / 2)
         return torch.stack(values).mean(dim=0).clamp_min(0)
@@ -75,12 +74,3 @@ def list_beside(grid: tuple[int, int]) -> Tensor:
     rows, columns = down.repeat_interleave(grid[1]), across.repeat(grid[0])  # (P,)
     apart = torch.maximum((rows[:, None] - rows).abs(), (columns[:, None] - columns).abs())
     return apart <= BESIDE
-
-
-def _pool(tokens: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-    """Each token (B, P, W) as the mean of the square around it, cut at the edge."""
-    if side == 1:
-        return tokens
-    planes = tokens.transpose(1, 2).reshape(len(tokens), -1, *grid)  # (B, W, rows, columns)
-    planes = F.avg_pool2d(planes, side, stride=1, padding=side // 2, count_include_pad=False)
-    return planes.flatten(2).transpose(1, 2)
