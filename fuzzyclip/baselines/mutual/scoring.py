@@ -26,8 +26,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fuzzyclip.baselines.mutual.own_image import Looks, OwnImage
 from fuzzyclip.baselines.shared.neighbourhoods import pool
+from fuzzyclip.baselines.shared.own_image import Looks, OwnImage
 from fuzzyclip.method import Scale
 from fuzzyclip.method.efa import upsample
 from fuzzyclip.method.scorer import Scorer

@@ -4,7 +4,12 @@ Most of a part looks like other places of the same part, and a defect like none 
 is compared with the other patches of its own image, and is as anomalous as those that come nearest
 are far. Patches beside it do not count: they show the same defect.
 
-Shapes: B images, L blocks, P patches of a grid, W vision width.
+Methods that compare with other images, a batch or good parts, can count it beside that distance
+(`OwnImage`): a defect that is small, or that many images have, stands out within its image more
+than among them; a missing part stands out among them alone.
+
+Shapes: B images of a call, n studied images, E looks (`LOOKS`, or none of them), L blocks, P
+patches of a grid, W vision width.
 """
 
 from dataclasses import dataclass
@@ -35,6 +40,8 @@ LOOKS = (Look(1, 0.05), Look(3, 0.3))
 BESIDE = 1
 #: Below any cosine.
 NEVER = -2.0
+#: A deviation is not taken for less.
+LEAST_SPREAD = 1e-6
 
 
 class Rarity:
@@ -74,3 +81,65 @@ def list_beside(grid: tuple[int, int]) -> Tensor:
     rows, columns = down.repeat_interleave(grid[1]), across.repeat(grid[0])  # (P,)
     apart = torch.maximum((rows[:, None] - rows).abs(), (columns[:, None] - columns).abs())
     return apart <= BESIDE
+
+
+@dataclass(frozen=True)
+class OwnImage:
+    """How what is rare within an image counts beside a distance to others.
+
+    Each counts in deviations of its own over studied images, and looks together a given share of
+    what the distance does. Values stay in the distance's units.
+
+    Attributes:
+        middles: of what each of E looks measures, over the studied images.
+        factors: what a difference from that counts, in the distance's units, E of them.
+    """
+
+    middles: tuple[float, ...]
+    factors: tuple[float, ...]
+
+    @classmethod
+    def weigh(cls, far: Tensor, rare: Tensor, share: float) -> "OwnImage":
+        """By the studied images' distances (n, P) and what looks measured of them, (n, E, P).
+
+        Args:
+            far: how far patches are from other images.
+            rare: how rare they are in their images.
+            share: of what the distance counts, all looks together.
+        """
+        if not rare.shape[1]:
+            return cls((), ())
+        fine = rare.double()
+        spreads = fine.std(dim=(0, 2)).clamp_min(LEAST_SPREAD)
+        factors = share / rare.shape[1] * far.double().std() / spreads
+        return cls(tuple(fine.mean(dim=(0, 2)).tolist()), tuple(factors.tolist()))
+
+    def join(self, far: Tensor, rare: Tensor) -> Tensor:
+        """Distances (B, P) and what looks measured, (B, E, P), as one: (B, P)."""
+        joined = far
+        for each, middle, factor in zip(rare.unbind(1), self.middles, self.factors, strict=True):
+            joined = joined + factor * (each - middle)
+        return joined
+
+
+class Looks:
+    """Measures how rare patches are in their own images: every look at a grid, or none of them."""
+
+    def __init__(self, grid: tuple[int, int], share: float) -> None:
+        """Find out what may be compared.
+
+        Raises:
+            ValueError: the grid is too small to have patches that are not beside one another.
+        """
+        self.looks = [Rarity(grid, look) for look in LOOKS] if share else []
+
+    @torch.no_grad()
+    def measure(self, patch_tokens: Tensor) -> Tensor:
+        """(B, L, P, W) to (B, E, P); one image at a time, so that its numbers are its own."""
+        if self.looks and torch.compiler.is_exporting():  # a graph knows no number of images
+            return torch.stack([look(patch_tokens, patch_tokens) for look in self.looks], dim=1)
+        rare = patch_tokens.new_zeros(len(patch_tokens), len(self.looks), patch_tokens.shape[2])
+        for row, image in enumerate(patch_tokens):
+            for number, look in enumerate(self.looks):
+                rare[row, number] = look(image[None], image[None])[0]
+        return rare
