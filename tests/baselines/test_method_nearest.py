@@ -6,7 +6,10 @@ import torch
 
 from fuzzyclip.baselines.nearest import DECAY, LEAST_SPREAD, Nearest, TiledMemory, read_usual
 from fuzzyclip.baselines.registry import build_method
+from fuzzyclip.baselines.shared.own_image import LOOKS, Rarity
+from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.method import Scale
+from fuzzyclip.method.efa import upsample
 from fuzzyclip.method.interface import Learned, Target
 from fuzzyclip.method.scorer import remember
 
@@ -38,7 +41,7 @@ def test_the_highest_patch_is_that_of_the_definition():
     parts, images = draw_tokens(3), draw_tokens(4, seed=1)
     memory = remember(parts, GRID, SIZE)
     usual = read_usual(memory)
-    maps = Nearest(cut=2.0).build_from(memory).compute_map(images, torch.empty(4, 0))
+    maps = Nearest(cut=2.0, own_image=0.0).build_from(memory).compute_map(images, torch.empty(4, 0))
     for image, anomaly_map in zip(images, maps, strict=True):
         slow = measure_slowly(image, parts).reshape(GRID)
         end = usual.middle + 2.0 * usual.spread
@@ -55,7 +58,7 @@ def test_what_is_usual_is_each_part_among_the_others():
         memory = remember(others, GRID, SIZE)
         peaks.append(float(memory.compute_map(parts[place : place + 1]).max()) * (3 / 4) ** DECAY)
     assert usual.middle == pytest.approx(np.mean(peaks), abs=1e-6)
-    scorer = Nearest(cut=2.0).build_from(memory_of(parts))
+    scorer = Nearest(cut=2.0, own_image=0.0).build_from(memory_of(parts))
     end = usual.middle + 2.0 * usual.spread
     odds = usual.place(torch.tensor([end, usual.typical]), 2.0)
     torch.testing.assert_close(odds, torch.tensor([0.0, -4.0]), atol=1e-4, rtol=0)
@@ -95,11 +98,48 @@ def test_one_part_tells_nothing_of_what_is_usual():
 def test_a_remembered_part_scores_lowest_and_copies_have_a_spread():
     parts = draw_tokens(1).repeat(3, 1, 1, 1)
     memory = remember(parts, GRID, SIZE)
-    scorer = Nearest().build_from(memory)
+    scorer = Nearest(own_image=0.0).build_from(memory)
     images = torch.cat([parts[:1], draw_tokens(1, seed=1)])
     own, other = scorer.compute_map(images, torch.empty(2, 0)).amax(dim=(1, 2)).tolist()
     assert np.isfinite([own, other]).all()
     assert own < 0 < other
+
+
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_what_is_rare_within_an_image_counts_in_deviations_beside_the_distance(share):
+    grid, shape = (4, 5), (4, 2, 20, 5)
+    parts = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    memory = remember(parts, grid, SIZE)
+    maps = Nearest(cut=2.0, own_image=share).build_from(memory).compute_map(images, None)
+
+    def draw_own(tokens):
+        return [
+            upsample(Rarity(grid, look)(normalise(tokens), None)[:, None], grid, (SIZE, SIZE))[:, 0]
+            for look in LOOKS
+        ]
+
+    among = []
+    for place in range(4):
+        rest = remember(parts[[other for other in range(4) if other != place]], grid, SIZE)
+        among.append(rest.compute_map(parts[place : place + 1])[0] * (3 / 4) ** DECAY)
+    far, known = torch.stack(among), draw_own(parts)
+
+    def join(distance, own):
+        z = sum((each - one.mean()) / one.std() for each, one in zip(own, known, strict=True))
+        return distance + share * far.std() * z / len(LOOKS)
+
+    usual = join(far, known)
+    peaks, typical = usual.amax(dim=(1, 2)), usual.flatten(1).median(dim=1).values.mean()
+    end = peaks.mean() + 2 * max(peaks.std(), LEAST_SPREAD * peaks.mean())
+    expected = 4 * (join(memory.compute_map(images), draw_own(images)) - end) / (end - typical)
+    torch.testing.assert_close(maps, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_grid_without_anything_to_compare_within_an_image_is_refused():
+    with pytest.raises(ValueError, match="2 x 3 patches have nothing to be compared with"):
+        Nearest().build_from(memory_of(draw_tokens(2)))
+    assert Nearest().build_from(memory_of(draw_tokens(1)))  # one part: the distance alone
 
 
 def test_the_method_takes_the_targets_good_parts(tiny):
@@ -120,7 +160,7 @@ def test_the_method_takes_the_targets_good_parts(tiny):
 
 
 @pytest.mark.parametrize("settings", [{"shots": 0}, {"cut": 0.0}, {"cut": float("nan")},
-                                      {"sigma": -1.0}])  # fmt: skip
+                                      {"own_image": -0.5}, {"sigma": -1.0}])  # fmt: skip
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match=f"nearest: {next(iter(settings))}"):
         build_method("nearest", settings)

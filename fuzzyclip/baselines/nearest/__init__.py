@@ -6,7 +6,8 @@ frozen tower will do. Results with it are not zero-shot.
 
 Distances are halves of one minus a cosine, in [0, 1], and mean something else for every kind of
 part. Two good parts or more tell what is usual: each is compared with the others, and that gives a
-threshold and a scale. One alone tells nothing of it.
+threshold and a scale. Then what is rare within an image itself counts beside the distance, too, as
+it does beside a batch (`shared.own_image`). One alone tells nothing of it, and is all there is.
 
 Shapes: n good parts, B images, L blocks, P patches, W vision width, S image size; a part that is
 looked at by tiles has P patches in each.
@@ -18,13 +19,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fuzzyclip.baselines.shared.own_image import Looks, OwnImage
 from fuzzyclip.clip.encoding import normalise
 from fuzzyclip.clip.name_encoder import NameEncoder
 from fuzzyclip.features.kinds import TOKENS, FeatureKind
 from fuzzyclip.method import Scale
+from fuzzyclip.method.efa import upsample
 from fuzzyclip.method.interface import Learned, Target, Untrained
 from fuzzyclip.method.scorer import NormalMemory, Scorer, remember
-from fuzzyclip.utils.ranges import COUNT, POSITIVE, SIGMA
+from fuzzyclip.utils.ranges import COUNT, FACTOR, POSITIVE, SIGMA
 
 #: What results say of themselves.
 NOTE = "compared with good parts"
@@ -59,11 +62,13 @@ class Usual:
         middle: mean of the highest values of maps.
         spread: deviation of these.
         typical: median of all values.
+        own: how what is rare within an image counts beside the distance.
     """
 
     middle: float
     spread: float
     typical: float
+    own: OwnImage
 
     def place(self, far: Tensor, cut: float) -> Tensor:
         """Distances as log-odds: 0 at `cut` deviations above the middle, `TYPICAL` at the median.
@@ -90,8 +95,16 @@ def count_parts(memory: NormalMemory) -> int:
 
 
 @torch.no_grad()
-def read_usual(memory: NormalMemory) -> Usual | None:
-    """What is usual among the remembered parts, each compared with the others; None of one part."""
+def read_usual(memory: NormalMemory, own_image: float = 0.0) -> Usual | None:
+    """What is usual among the remembered parts, each compared with the others; None of one part.
+
+    Args:
+        memory: the parts.
+        own_image: how much what is rare within an image itself counts beside the distance.
+
+    Raises:
+        ValueError: the grid is too small for patches to be compared within an image.
+    """
     blocks, _, width = memory.tokens.shape
     patches = memory.grid[0] * memory.grid[1]
     views = memory.tokens.view(blocks, -1, patches, width)  # (L, all tiles, P, W)
@@ -99,18 +112,30 @@ def read_usual(memory: NormalMemory) -> Usual | None:
     if len(counts) < 2:
         return None
     parts = torch.split(views, list(counts), dim=1)
-    peaks, medians = [], []
+    nearer = ((len(counts) - 1) / len(counts)) ** DECAY
+    looks, distances, rarity = Looks(memory.grid, own_image), [], []
     for place, part in enumerate(parts[:STUDIED]):
         others = torch.cat([*parts[:place], *parts[place + 1 :]], dim=1).flatten(1, 2)
         rest = NormalMemory(others, memory.grid, memory.image_size)
-        maps = rest.compute_map(part.transpose(0, 1))
-        peaks.append(maps.amax())
-        medians.append(maps.median())
-    nearer = ((len(counts) - 1) / len(counts)) ** DECAY
-    values = nearer * torch.stack(peaks).double()
-    middle = float(values.mean())
-    spread = max(float(values.std()), LEAST_SPREAD * middle, 1e-6)
-    return Usual(middle, spread, min(nearer * float(torch.stack(medians).mean()), middle))
+        tokens = part.transpose(0, 1)  # (tiles, L, P, W)
+        distances.append(nearer * rest.compute_map(tokens))
+        rarity.append(draw_rarity(looks, tokens, memory))
+    far, rare = torch.cat(distances).flatten(1), torch.cat(rarity).flatten(2)
+    own = OwnImage.weigh(far, rare, own_image)
+    joined = [own.join(*each) for each in zip(distances, rarity, strict=True)]  # (tiles, S, S)
+    peaks = torch.stack([maps.amax() for maps in joined]).double()
+    middle = float(peaks.mean())
+    spread = max(float(peaks.std()), LEAST_SPREAD * middle, 1e-6)
+    typical = float(torch.stack([maps.median() for maps in joined]).mean())
+    return Usual(middle, spread, min(typical, middle), own)
+
+
+def draw_rarity(looks: Looks, patch_tokens: Tensor, memory: NormalMemory) -> Tensor:
+    """How rare places are in their images, as maps (B, E, S, S); by unit tokens, as remembered."""
+    size = (memory.image_size, memory.image_size)
+    if not looks.looks:
+        return patch_tokens.new_zeros(len(patch_tokens), 0, *size)
+    return upsample(looks.measure(normalise(patch_tokens)), memory.grid, size)
 
 
 @dataclass(frozen=True)
@@ -120,11 +145,14 @@ class Nearest(Untrained):
     Attributes:
         shots: good parts of a tested category that are remembered.
         cut: deviations above the usual at which a score is 0.
+        own_image: how much what is rare within an image itself counts beside the distance, each in
+            deviations of its own among two good parts or more; 0 leaves it out.
         sigma: Gaussian smoothing of its maps in pixels; the image score is taken before it.
     """
 
     shots: int = 4
     cut: float = 2.0
+    own_image: float = 0.5
     sigma: float = 0.0
 
     name: ClassVar[str] = "nearest"
@@ -136,6 +164,7 @@ class Nearest(Untrained):
     def __post_init__(self) -> None:
         COUNT.check(self.name, shots=self.shots)
         POSITIVE.check(self.name, cut=self.cut)
+        FACTOR.check(self.name, own_image=self.own_image)
         SIGMA.check(self.name, sigma=self.sigma)
 
     def build(self, encode: NameEncoder, category: str, learned: Learned) -> Scorer:
@@ -162,15 +191,20 @@ class Nearest(Untrained):
 
         Its maps are log-odds, see `Usual.place`. Of one part they are 0 where its tokens and an
         image's are at right angles, which next to none are: a threshold must come from elsewhere.
+
+        Raises:
+            ValueError: the grid is too small for patches to be compared within an image.
         """
-        usual = read_usual(memory)
+        usual = read_usual(memory, self.own_image)
+        looks = Looks(memory.grid, self.own_image if usual else 0.0)
 
         def compute_map(patch_tokens: Tensor, image_embed: Tensor) -> Tensor:
             del image_embed
             far = memory.compute_map(patch_tokens)  # (B, S, S)
             if usual is None:
                 return far.clamp(*ENDS).logit()
-            return usual.place(far, self.cut)
+            rare = draw_rarity(looks, patch_tokens, memory)  # (B, E, S, S)
+            return usual.place(usual.own.join(far, rare), self.cut)
 
         def compute_score(image_embed: Tensor, maps: Tensor) -> Tensor:
             del image_embed
