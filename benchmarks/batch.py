@@ -1,11 +1,12 @@
-"""What comparing the images of a batch with one another is worth, and what it costs.
+"""What comparing images with one another, or with good parts, is worth, and what it costs.
 
     python benchmarks/batch.py choices    # the settings on the drawn auxiliary sets
     python benchmarks/batch.py shares     # how many images may be anomalous
+    python benchmarks/batch.py parts      # the image itself beside two good parts, in their place
     python benchmarks/batch.py growth     # 1,000 and 10,000 images: time and memory
 
-The first two read the features that `make repro` stores, of the auxiliary sets alone, and print the
-tables of docs/batch.md; the last prints lines: name, ratio, goal.
+The first three read the features that `make repro` stores, of the auxiliary sets alone, and print
+tables of docs/batch.md and docs/any-method.md; the last prints lines: name, ratio, goal.
 """
 
 import json
@@ -33,9 +34,16 @@ from fuzzyclip.baselines.mutual.scoring import (  # noqa: E402
     place_on_scale,
     study,
 )
+from fuzzyclip.baselines.nearest import Nearest  # noqa: E402
 from fuzzyclip.clip.backbone import load_backbone  # noqa: E402
+from fuzzyclip.evaluation.category import choose_references, encode_references  # noqa: E402
+from fuzzyclip.evaluation.metrics import (  # noqa: E402
+    compute_image_metrics,
+    compute_pixel_metrics,
+)
 from fuzzyclip.images.decode import load_masks  # noqa: E402
 from fuzzyclip.method.interface import order_images  # noqa: E402
+from fuzzyclip.method.scorer import remember  # noqa: E402
 from fuzzyclip.model.batch import study_batch  # noqa: E402
 from fuzzyclip.model.inference import Opener, detect_images  # noqa: E402
 
@@ -55,11 +63,14 @@ TRIED = {
     "nearest 50 %": {"share": 0.5},
 }
 SEEDS = (0, 1, 2)
+#: What counts beside good parts, and how many of them a drawn category has.
+OWN_IMAGE, PARTS = (0.0, 0.25, 0.5, 0.75, 1.0), 2
 #: Shares of a batch that are anomalous, and images of a batch.
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 BATCH, DRAWS = 32, 4
 #: Side of the maps that the tables are made of: half of the model's, for speed.
 SIDE = 72
+SHOWN = {"pixel_ap": "pixel AP", "pixel_aupro_std": "AUPRO", "image_auroc": "image AUROC"}
 COUNTS = (1000, 10000)
 
 
@@ -82,6 +93,17 @@ def iterate_categories(backbone):
             tokens = read_or_encode(images, stored, backbone)
             masks = load_masks(rows, SIDE)
             yield name, tokens, masks, rows["label"].to_numpy(), list(rows["sha256"])
+
+
+def iterate_parts(backbone):
+    """Good parts of each of these categories, as what is remembered of them."""
+    from stages import paths
+    from stages.stored import read_rows
+
+    for name in SETS:
+        for category in json.loads(paths.index_info(name).read_text())["prompts"]:
+            chosen = choose_references(read_rows(name, "train", category), PARTS, 0)
+            yield remember(encode_references(chosen, backbone), backbone.grid, SIDE)
 
 
 def judge(tokens, digests, backbone, settings, seed):
@@ -114,6 +136,26 @@ def show_choices():
     for title in TRIED:
         cells = [f"{table.loc[title, name]:.1f} ± {spread.loc[title, name]:.1f}" for name in table]
         print(f"| {title} | " + " | ".join(cells) + " |")
+
+
+def show_parts():
+    """Mean metrics of both sets by how much the image itself counts beside two good parts."""
+    backbone, rows = load_tower(), []
+    known = zip(iterate_parts(backbone), iterate_categories(backbone), strict=True)
+    for memory, (name, tokens, masks, labels, _) in known:
+        for share in OWN_IMAGE:
+            scorer = Nearest(own_image=share).build_from(memory)
+            with torch.no_grad():
+                maps = torch.cat([scorer.compute_map(part, None) for part in tokens.split(8)])
+            measured = compute_pixel_metrics(maps.numpy(), masks)
+            measured |= compute_image_metrics(find_peaks(maps).numpy(), labels)
+            rows += [(share, f"{name}, {SHOWN[key]}", 100 * measured[key]) for key in SHOWN]
+    frame = pd.DataFrame(rows, columns=["own image", "metric", "value"])
+    table = frame.pivot_table("value", "own image", "metric", "mean", sort=False)
+    print("| own image | " + " | ".join(table.columns) + " |")
+    print("|---|" + "---|" * len(table.columns))
+    for share, values in table.iterrows():
+        print(f"| {share:g} | " + " | ".join(f"{value:.1f}" for value in values) + " |")
 
 
 def show_shares():
@@ -196,7 +238,12 @@ def show_growth():
 
 if __name__ == "__main__":
     command = sys.argv[1] if len(sys.argv) > 1 else ""
-    shown = {"choices": show_choices, "shares": show_shares, "growth": show_growth}
+    shown = {
+        "choices": show_choices,
+        "shares": show_shares,
+        "parts": show_parts,
+        "growth": show_growth,
+    }
     if command == "measure":
         measure(int(sys.argv[2]))
     elif command in shown:
