@@ -124,26 +124,18 @@ class MethodScoring:
         return {"method": self.method.name, "settings": read_settings(self.method)}
 
     def explain(self, score: ScoreKind) -> str:
-        """The method's own score, the map's, or both; one and the same beside good parts alone."""
-        if isinstance(self.method, Nearest):
-            return "the highest value of the map: 0 at the threshold, -4 at a usual place"
+        """The method's own score, the map's, or both."""
         own = f"{self.method.title}'s own"
         words = {"class": own, "both": f"the mean of {own} and the map's highest value"}
         return words.get(score, SCORE_KINDS[score])
 
     def explain_natural(self, memory: NormalMemory | None) -> str:
-        """By what is usual among good parts; else where the method draws the line."""
-        if not isinstance(self.method, Nearest):
-            return "not calibrated: where the method takes both for equally likely"
-        if memory is None or count_parts(memory) < 2:
-            return "not calibrated, and one good part does not tell what is usual"
-        cut = f"{self.method.cut:g} deviations above what is usual among the good parts"
-        return f"not calibrated: {cut}"
+        """Where the method draws the line."""
+        return "not calibrated: where the method takes both for equally likely"
 
     def check(self) -> None:
         """Refuse, as `build_scorer` does, what could judge no category at all."""
-        if not isinstance(self.method, Nearest):
-            self.build_scorer(ANY_CATEGORY, None)
+        self.build_scorer(ANY_CATEGORY, None)
 
     def build_scorer(self, category: str, memory: NormalMemory | None) -> Scorer:
         """The scorer of a category; a memory stands beside the method's own log-odds.
@@ -151,14 +143,6 @@ class MethodScoring:
         Raises:
             MethodRefusedError: see `Scoring`; or an image is judged by the others of a test set.
         """
-        if isinstance(self.method, Nearest):
-            if memory is None:
-                raise MethodRefusedError(
-                    f"nothing is known of {category!r}: give good parts to compare with "
-                    "(--reference), or compare the images with one another (--batch), or choose a "
-                    "method that reads text (--method)"
-                )
-            return self.method.build_from(memory)
         try:
             scorer = self.method.build(self.encode, category, self.learned)
         except (KeyError, RuntimeError) as error:
@@ -180,6 +164,38 @@ class MethodScoring:
                 f"leave them out, or compare with them alone (--method {PLAIN})"
             )
         return replace(scorer, memory=memory)
+
+
+@dataclass(frozen=True)
+class PartsScoring(MethodScoring):
+    """Comparison with good parts alone: the memory is all there is, and score and map are one."""
+
+    method: Nearest
+
+    def explain(self, score: ScoreKind) -> str:
+        """One and the same for every kind."""
+        del score
+        return "the highest value of the map: 0 at the threshold, -4 at a usual place"
+
+    def explain_natural(self, memory: NormalMemory | None) -> str:
+        """By what is usual among the good parts."""
+        if memory is None or count_parts(memory) < 2:
+            return "not calibrated, and one good part does not tell what is usual"
+        cut = f"{self.method.cut:g} deviations above what is usual among the good parts"
+        return f"not calibrated: {cut}"
+
+    def check(self) -> None:
+        """Nothing is known before there are good parts."""
+
+    def build_scorer(self, category: str, memory: NormalMemory | None) -> Scorer:
+        """The scorer of what is compared with good parts; a MethodRefusedError without any."""
+        if memory is None:
+            raise MethodRefusedError(
+                f"nothing is known of {category!r}: give good parts to compare with "
+                "(--reference), or compare the images with one another (--batch), or choose a "
+                "method that reads text (--method)"
+            )
+        return self.method.build_from(memory)
 
 
 def make_scoring(
@@ -229,4 +245,7 @@ def make_scoring(
         key: tensor.float() if tensor.is_floating_point() else tensor
         for key, tensor in (tensors or {}).items()
     }
-    return MethodScoring(method, encode, Learned(known, dict(facts or {})))
+    learned = Learned(known, dict(facts or {}))
+    if isinstance(method, Nearest):
+        return PartsScoring(method, encode, learned)
+    return MethodScoring(method, encode, learned)
