@@ -13,6 +13,7 @@ from fuzzyclip.baselines.mutual.scoring import (
     find_peaks,
     place_on_scale,
     read_scale,
+    study,
 )
 from fuzzyclip.baselines.shared.own_image import LOOKS, Rarity
 from fuzzyclip.clip.name_encoder import NameEncoder
@@ -78,12 +79,12 @@ def test_what_is_rare_within_an_image_counts_in_deviations_beside_the_batch(
     assert np.allclose(maps, placed, atol=1e-3)
 
 
-def test_a_grid_without_anything_to_compare_within_an_image_is_refused(tokens):
+def test_a_grid_without_anything_to_compare_within_an_image_leaves_the_batch_alone(tokens):
     small = tokens[:, :, :9]
-    with pytest.raises(ValueError, match="3 x 3 patches have nothing to be compared with"):
-        References.take(small, (3, 3), MutualSettings())
-    alone = References.take(small, (3, 3), MutualSettings(own_image=0.0))
-    assert alone.looks.measure(small).shape == (20, 0, 9)
+    references = References.take(small[:6], (3, 3), MutualSettings())
+    far, rare = references.compare(small), references.looks.measure(small)
+    assert rare.shape == (20, 0, 9)
+    assert torch.equal(study(references, far, rare, 24).join(far, rare), far)
 
 
 def test_neither_names_nor_text_play_a_part(tiny, tokens):

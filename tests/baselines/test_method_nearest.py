@@ -136,10 +136,13 @@ def test_what_is_rare_within_an_image_counts_in_deviations_beside_the_distance(s
     torch.testing.assert_close(maps, expected, atol=1e-3, rtol=1e-3)
 
 
-def test_a_grid_without_anything_to_compare_within_an_image_is_refused():
-    with pytest.raises(ValueError, match="2 x 3 patches have nothing to be compared with"):
-        Nearest().build_from(memory_of(draw_tokens(2)))
-    assert Nearest().build_from(memory_of(draw_tokens(1)))  # one part: the distance alone
+def test_a_grid_without_anything_to_compare_within_an_image_leaves_the_distance_alone():
+    memory, images = memory_of(draw_tokens(2)), draw_tokens(3, seed=1)
+    maps = [
+        Nearest(own_image=share).build_from(memory).compute_map(images, None)
+        for share in (0.0, 0.5)
+    ]
+    assert torch.equal(*maps)
 
 
 def test_the_method_takes_the_targets_good_parts(tiny):

@@ -37,7 +37,7 @@ LEARNING_PROMPTS = ("coop", "cocoop", "anomaly_clip")
 #: Of the numbers among settings, those that may be 0.
 MAY_BE_ZERO = {
     *("sigma", "factor", "pixel_weight", "strength", "deep_tokens"),
-    *("box_threshold", "text_threshold", "mosaic"),
+    *("box_threshold", "text_threshold", "mosaic", "own_image"),
 }
 #: Those whose published form has known faults.
 TWO_FORMS = ("winclip", "clip_surgery", "sdp", "sdp_plus", "anomaly_clip", "saa")

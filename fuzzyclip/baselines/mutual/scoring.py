@@ -126,7 +126,6 @@ class References:
 
         Raises:
             BatchError: they are too few.
-            ValueError: the grid is too small for patches to be compared within an image.
         """
         if len(patch_tokens) < FEWEST:
             raise BatchError(

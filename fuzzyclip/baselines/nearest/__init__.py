@@ -101,9 +101,6 @@ def read_usual(memory: NormalMemory, own_image: float = 0.0) -> Usual | None:
     Args:
         memory: the parts.
         own_image: how much what is rare within an image itself counts beside the distance.
-
-    Raises:
-        ValueError: the grid is too small for patches to be compared within an image.
     """
     blocks, _, width = memory.tokens.shape
     patches = memory.grid[0] * memory.grid[1]
@@ -191,9 +188,6 @@ class Nearest(Untrained):
 
         Its maps are log-odds, see `Usual.place`. Of one part they are 0 where its tokens and an
         image's are at right angles, which next to none are: a threshold must come from elsewhere.
-
-        Raises:
-            ValueError: the grid is too small for patches to be compared within an image.
         """
         usual = read_usual(memory, self.own_image)
         looks = Looks(memory.grid, self.own_image if usual else 0.0)

@@ -123,15 +123,16 @@ class OwnImage:
 
 
 class Looks:
-    """Measures how rare patches are in their own images: every look at a grid, or none of them."""
+    """Measures how rare patches are in their own images, by every look at a grid or by none.
+
+    By none where the image itself does not count, and where the grid is so small that a patch lies
+    beside all others (3 x 3 and less): then the distance to others is all there is.
+    """
 
     def __init__(self, grid: tuple[int, int], share: float) -> None:
-        """Find out what may be compared.
-
-        Raises:
-            ValueError: the grid is too small to have patches that are not beside one another.
-        """
-        self.looks = [Rarity(grid, look) for look in LOOKS] if share else []
+        """Find out what may be compared; `share` as `OwnImage.weigh` takes it."""
+        apart = bool((~list_beside(grid)).any(dim=-1).all())
+        self.looks = [Rarity(grid, look) for look in LOOKS] if share and apart else []
 
     @torch.no_grad()
     def measure(self, patch_tokens: Tensor) -> Tensor:
