@@ -89,6 +89,9 @@ log = logging.getLogger(__name__)
 KEPT_CATEGORIES = 64
 #: Characters of a category that an error repeats.
 LONGEST_SHOWN = 40
+#: Settings that a method's cards of before lack, with what they stood for: calibrated thresholds
+#: are of those scores.
+LACKING: Mapping[str, Mapping[str, Any]] = {PLAIN: {"own_image": 0.0}}
 
 
 class FuzzyCLIP:
@@ -591,7 +594,7 @@ def _read_scoring(
             return make_scoring(
                 own.name,
                 names,
-                settings=own.settings,
+                settings={**LACKING.get(own.name, {}), **own.settings},
                 tensors=tensors.get(LEARNED),
                 facts=own.facts,
             )

@@ -135,6 +135,21 @@ def test_a_package_predicts_what_its_parts_do_and_is_calibrated_and_exported(
     assert len(scores) == 6
 
 
+def test_a_package_from_before_the_image_itself_counted_keeps_its_scores(tower, parts, tmp_path):
+    good, scores = parts.parent / "good", {}
+    for name, settings in {"new": [], "alone": ["--set", "own_image=0"], "old": []}.items():
+        made = tmp_path / name
+        assert run("package", "--backbone", tower, *settings, "--out", made).exit_code == 0
+        if name == "old":
+            card = json.loads((made / "model.json").read_text())
+            assert card["method"]["settings"].pop("own_image") == 0.5
+            (made / "model.json").write_text(json.dumps(card))
+        predict(parts, tmp_path / f"{name}-out", "--model", made, "--reference", good)
+        scores[name] = read_scores(tmp_path / f"{name}-out")
+    assert scores["old"] == scores["alone"]
+    assert scores["old"] != scores["new"]
+
+
 def test_the_fast_setting_is_named_by_results_cards_and_pages(tower, parts, tmp_path):
     good, made, words = parts.parent / "good", tmp_path / "made", "input of 48 px in place of 64"
     done = run("package", "--backbone", tower, "--fast", "--out", made)
