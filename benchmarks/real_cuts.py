@@ -13,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,10 +64,17 @@ LEFT = ("variant", "prompt")
 SHOWN = ("pixel_ap", "pixel_aupro", "pixel_auroc", "image_auroc")
 
 
+def spread(rows, count):
+    """So many rows' labels of an index, evenly spaced from the first to the last."""
+    steps = np.linspace(0, len(rows) - 1, min(count, len(rows)))
+    return rows.index[steps.round().astype(int)]
+
+
 class Cut:
     """A cut's only category: test images with their features, and normal training images.
 
-    `images` of each label are tested; None tests all.
+    `images` of each label are tested, from all over their order, in which a dataset's small defects
+    may come first; None tests all.
     """
 
     def __init__(self, name, archives, folder, backbone, images=None):
@@ -81,7 +89,8 @@ class Cut:
         self.training = rows[rows["split"] == "train"].reset_index(drop=True)
         tested = rows[rows["split"] == "test"]
         if images is not None:
-            tested = tested.groupby("label").head(images)
+            places = [spread(own, images) for _, own in tested.groupby("label")]
+            tested = tested.loc[np.sort(np.concatenate(places))]
         tested = tested.reset_index(drop=True)
         store = folder / f"features-{backbone.fingerprint[:16]}" / name
         write_category(store, tested, backbone, workers=2)
