@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +45,9 @@ from fuzzyclip.utils.settings import BackboneSettings
 LOGIT_KEYS = ("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale")
 #: Beginnings of names in files of timm's that an image tower without a classifier may leave there.
 LEFT_BEHIND = ("visual.trunk.head.", "visual.trunk.mask_token")
+#: What opens a backbone of `precision: int8`. By name, as methods are: engines run backbones, and
+#: know what one is. What it makes of a tower is bound to its recipe, which the fingerprint has.
+INT8 = "fuzzyclip.engines.int8"
 #: Patches of an image at most: 4096 pixels in patches of 16.
 MOST_PATCHES = 65_536
 
@@ -329,10 +333,12 @@ def load_backbone(
         identity["vocabulary_sha256"] = hash_vocabulary(tokenizer)
     if not is_int8:
         return Backbone(clip, tokenizer, settings, where, identity, compiled)
-    from fuzzyclip.engines.int8 import RECIPE, open_int8  # not above: engines run backbones
-
-    identity["int8"] = RECIPE
-    return open_int8(Backbone(clip, tokenizer, settings, where, identity, compiled))
+    engine = import_module(INT8)
+    identity["int8"] = engine.RECIPE
+    opened: Backbone = engine.open_int8(
+        Backbone(clip, tokenizer, settings, where, identity, compiled)
+    )
+    return opened
 
 
 def _fill(clip: nn.Module, state: dict[str, Tensor], interpolation: str, path: Path) -> None:
